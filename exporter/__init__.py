@@ -1,0 +1,3 @@
+"""Prometheus exporter for Cloudflare Workflows instances."""
+
+__version__ = "0.1.0"
