@@ -1,0 +1,79 @@
+# Two commands do everything: `make run` and `make test`. Both set up what they need, in this folder.
+
+PYTHON ?= python3
+CONFIG ?= config.yaml
+PYTEST_ARGS ?=
+
+# What `make test` runs the tests with; .ci/run measures coverage with it.
+PYTEST ?= python -m pytest
+
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := $(VENV)/.requirements
+PACKAGE := $(VENV)/.package
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+LOCKING := .cache/lock
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint format types lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(PACKAGE) ## watch the account in CONFIG (config.yaml); without one and without a token, the demo
+	@if [ -e "$(CONFIG)" ]; then \
+		exec $(BIN)/python -m exporter --config.file="$(CONFIG)"; \
+	elif [ -n "$${CLOUDFLARE_API_TOKEN:-}$${CLOUDFLARE_API_KEY:-}" ]; then \
+		echo "A Cloudflare token or key is set, but there is no $(CONFIG) that says which workflows to watch:" >&2; \
+		echo "copy config.example.yaml to $(CONFIG) and edit it, or name another file: make run CONFIG=FILE" >&2; \
+		exit 1; \
+	else \
+		exec $(BIN)/python -m upstreams.local_engine.demo; \
+	fi
+
+demo: $(PACKAGE) ## watch sample workflows on Cloudflare's engine, run on this machine: no account needed
+	@exec $(BIN)/python -m upstreams.local_engine.demo
+
+test: $(PACKAGE) ## run the tests; PYTEST_ARGS="-k name" picks some
+	tests/install-system-packages
+	$(BIN)/python -m upstreams.local_engine.node
+	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
+
+lint: $(PACKAGE) ## find mistakes and wrong layout
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(PACKAGE) ## mend layout, and what mistakes can be mended
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(PACKAGE) ## check the types
+	$(BIN)/mypy
+
+lock: ## pin the newest versions that pyproject.toml and package.json allow
+	$(PYTHON) -m venv --clear $(LOCKING)
+	$(LOCKING)/bin/pip install --quiet uv
+	$(LOCKING)/bin/$(COMPILE) --upgrade pyproject.toml -o requirements.txt
+	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev pyproject.toml -o requirements-dev.txt
+	rm -rf $(LOCKING)
+	$(MAKE) $(PACKAGE)
+	cd upstreams/local_engine && "$(abspath $(BIN))/npm" install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
+
+clean: ## remove everything that was set up or cached here
+	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -rf upstreams/local_engine/node_modules
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The environment is made anew when the lock has changed.
+$(REQUIREMENTS): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, as $(PYTHON); name another one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+		echo "$(PYTHON) can't make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(PACKAGE): pyproject.toml $(REQUIREMENTS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,75 @@
+"""What is declared is pinned in the locks, with hashes, and without any registry's address."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ["requirements.txt", "requirements-dev.txt"]
+NPM = ROOT / "upstreams" / "local_engine"
+
+ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^ ;]+).*$", re.MULTILINE)
+
+
+def pinned(lock: str) -> dict[str, str]:
+    """The version of each package in a lock."""
+    text = (ROOT / lock).read_text()
+    return {canonicalize_name(entry["name"]): entry["version"] for entry in ENTRY.finditer(text)}
+
+
+def declared(lock: str) -> list[str]:
+    """The requirements of pyproject.toml that a lock is made from."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    requirements: list[str] = list(project["project"]["dependencies"])
+    if lock == "requirements-dev.txt":
+        requirements += project["dependency-groups"]["dev"] + project["build-system"]["requires"]
+    return requirements
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+class TestPythonLocks:
+    def test_each_declared_requirement_is_met(self, lock: str) -> None:
+        versions = pinned(lock)
+        unmet = [
+            declaration
+            for declaration in declared(lock)
+            if (requirement := Requirement(declaration))
+            and not requirement.specifier.contains(
+                versions.get(canonicalize_name(requirement.name), "0"), prereleases=True
+            )
+        ]
+        assert unmet == [], "make lock"
+
+    def test_each_package_has_hashes(self, lock: str) -> None:
+        entries = re.split(r"\n(?=\w)", (ROOT / lock).read_text())
+        assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+    def test_no_address_is_in_it(self, lock: str) -> None:
+        assert "://" not in (ROOT / lock).read_text()
+
+
+def test_tests_run_with_the_versions_that_are_shipped() -> None:
+    assert pinned("requirements.txt").items() <= pinned("requirements-dev.txt").items()
+
+
+class TestNpmLock:
+    def packages(self) -> dict[str, dict[str, Any]]:
+        packages: dict[str, dict[str, Any]] = json.loads((NPM / "package-lock.json").read_text())[
+            "packages"
+        ]
+        return packages
+
+    def test_it_is_made_from_package_json(self) -> None:
+        package = json.loads((NPM / "package.json").read_text())
+        assert self.packages()[""]["dependencies"] == package["dependencies"]
+
+    def test_each_package_has_its_hash_and_no_address(self) -> None:
+        dependencies = [package for path, package in self.packages().items() if path]
+        assert all("integrity" in package for package in dependencies)
+        assert not any("resolved" in package for package in dependencies)
