@@ -36,7 +36,7 @@ demo: $(PACKAGE) ## watch sample workflows on Cloudflare's engine, run on this m
 
 test: $(PACKAGE) ## run the tests; PYTEST_ARGS="-k name" picks some
 	tests/install-system-packages
-	$(BIN)/python -m upstreams.local_engine.node
+	$(BIN)/python -c 'from upstreams.local_engine import install; install()'
 	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(PACKAGE) ## find mistakes and wrong layout

