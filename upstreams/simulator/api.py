@@ -1,0 +1,139 @@
+"""The simulated API as a function from a request to a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote
+
+from .access import Access, RefusedError
+from .calls import Call
+from .limits import RateLimit
+from .listing import instances_page, number, one_of
+from .render import instance_detail, version_result, workflow_result
+from .reply import ApiError, Reply, success
+from .world import Account, Workflow, World
+
+PREFIX = "/client/v4"
+
+
+@dataclass(slots=True)
+class Request:
+    """A request; `path` is still percent-encoded, header names are in lower case."""
+
+    method: str
+    path: str
+    query_string: str
+    headers: Mapping[str, str]
+    query: dict[str, str] = field(init=False)
+    segments: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.query = dict(parse_qsl(self.query_string, keep_blank_values=True))
+        path = self.path.removeprefix(PREFIX).rstrip("/")
+        self.segments = [unquote(part) for part in path.split("/")[1:]]
+
+
+class Api:
+    """Answers calls about a world, after credentials and limit have been looked at."""
+
+    def __init__(self, world: World, access: Access, limit: RateLimit) -> None:
+        self.world = world
+        self.access = access
+        self.limit = limit
+
+    def call(self, request: Request) -> Call:
+        """What is being asked for, before it is answered."""
+        call = Call(self.world.clock(), request.method, request.path, request.query_string)
+        match request.segments:
+            case ["accounts", account, "workflows", *rest]:
+                call.account = account
+                call.workflow = rest[0] if rest else ""
+                match rest:
+                    case []:
+                        call.kind = "workflows"
+                    case [_]:
+                        call.kind = "workflow"
+                    case [_, "instances"]:
+                        call.kind = "list"
+                    case [_, "versions"]:
+                        call.kind = "versions"
+                    case [_, "instances", instance]:
+                        call.instance = instance
+                        simple = request.query.get("simple") == "true"
+                        call.kind = "simple" if simple else "detail"
+        return call
+
+    def answer(self, request: Request, call: Call) -> Reply:
+        """The reply, as the hosted API would give it."""
+        headers: dict[str, str] = {}
+        try:
+            if call.kind == "other" or request.method != "GET":
+                raise ApiError(404, 7003, f"Could not route to {request.path}")
+            call.user = self.access.check(request.headers, call.account)
+            wait = self.limit.take(call.user)
+            headers = self.limit.headers(call.user)
+            if wait is not None:
+                headers["Retry-After"] = str(max(1, round(wait)))
+                message = "Rate limited. Please wait and consider throttling your request speed"
+                raise ApiError(429, 10429, message)
+            reply = self._result(request, call)
+        except RefusedError as refused:
+            reply = ApiError(refused.status, 10000, "Authentication error").reply()
+        except ApiError as error:
+            reply = error.reply()
+        reply.headers.update(headers)
+        return reply
+
+    def _result(self, request: Request, call: Call) -> Reply:
+        now = self.world.settle()
+        account = self.world.accounts.get(call.account)
+        if account is None:
+            raise ApiError(403, 10000, "Authentication error")
+        if call.kind == "workflows":
+            return self._workflows(account, request.query, now)
+        workflow = account.workflows.get(call.workflow)
+        if workflow is None:
+            raise ApiError(404, 10501, f"Workflow '{call.workflow}' not found.")
+        match call.kind:
+            case "workflow":
+                return success(workflow_result(workflow, now))
+            case "list":
+                return success(*instances_page(self.world, workflow, request.query, now))
+            case "versions":
+                return self._versions(workflow, request.query)
+            case _:
+                return self._instance(workflow, call.instance, request.query, now)
+
+    def _instance(
+        self, workflow: Workflow, instance_id: str, query: Mapping[str, str], now: int
+    ) -> Reply:
+        simple = one_of(query, "simple", ("true", "false"), "false") == "true"
+        descending = one_of(query, "order", ("asc", "desc"), "asc") == "desc"
+        instance = workflow.get(instance_id, now)
+        if instance is None:
+            raise ApiError(404, 10501, f"Workflow instance '{instance_id}' not found.")
+        return success(instance_detail(instance, now, simple=simple, descending=descending))
+
+    def _workflows(self, account: Account, query: Mapping[str, str], now: int) -> Reply:
+        search = query.get("search", "")
+        found = [w for name, w in sorted(account.workflows.items()) if search in name]
+        page, per_page = self._paging(query)
+        chosen = found[(page - 1) * per_page : page * per_page]
+        info = _page_info(page, per_page, len(chosen), len(found))
+        return success([workflow_result(workflow, now) for workflow in chosen], info)
+
+    def _versions(self, workflow: Workflow, query: Mapping[str, str]) -> Reply:
+        page, per_page = self._paging(query)
+        newest_first = workflow.versions[::-1]
+        chosen = newest_first[(page - 1) * per_page : page * per_page]
+        info = _page_info(page, per_page, len(chosen), len(newest_first))
+        return success([version_result(workflow, version) for version in chosen], info)
+
+    def _paging(self, query: Mapping[str, str]) -> tuple[int, int]:
+        largest = self.world.per_page_limit
+        return number(query, "page", 1), number(query, "per_page", min(25, largest), largest)
+
+
+def _page_info(page: int, per_page: int, chosen: int, total: int) -> dict[str, int]:
+    return {"page": page, "per_page": per_page, "count": chosen, "total_count": total}

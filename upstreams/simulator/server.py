@@ -1,0 +1,139 @@
+"""The simulator as an ASGI application and on a loopback socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .access import Access
+from .api import PREFIX, Api, Request
+from .calls import CallLog
+from .clock import Clock
+from .faults import Exchange, Faults
+from .limits import RateLimit
+from .world import World
+
+
+class Simulator:
+    """A world with everything that stands before it; an ASGI application.
+
+    Any credential is refused until `access` knows one.
+    """
+
+    def __init__(self, world: World | None = None, *, clock: Clock | None = None) -> None:
+        self.world = world or (World() if clock is None else World(clock))
+        self.access = Access()
+        self.limit = RateLimit(self.world.clock)
+        self.faults = Faults()
+        self.calls = CallLog()
+        self.api = Api(self.world, self.access, self.limit)
+        self.url = ""
+        """The API's base URL once it is served, up to and including `/client/v4`."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(
+            scope["method"],
+            scope["raw_path"].decode("latin-1"),
+            scope["query_string"].decode("latin-1"),
+            {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+        )
+        call = self.api.call(request)
+        self.calls.begin(call)
+        exchange = Exchange(
+            call,
+            lambda: self.api.answer(request, call),
+            send,
+            receive,
+            self.faults.released,
+            scope.get("state", {}).get("transport"),
+        )
+        action = self.faults.pick(call)
+        try:
+            if action is None:
+                await exchange.answer(exchange.reply())
+            else:
+                call.fault = type(action).__name__.lower()
+                await action.act(exchange)
+        finally:
+            self.calls.end(call)
+
+
+class _Protocol(H11Protocol):
+    """Hands the transport on, so that faults can end the connection themselves."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.app_state = {**self.app_state, "transport": transport}
+        super().connection_made(transport)
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    simulator: Simulator | World, *, port: int = 0, host: str = "127.0.0.1"
+) -> AsyncIterator[Simulator]:
+    """Serve in the running event loop, on a free port unless one is given."""
+    if isinstance(simulator, World):
+        simulator = Simulator(simulator)
+    listener = socket.create_server((host, port))
+    config = uvicorn.Config(
+        simulator,
+        http=_Protocol,
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        timeout_keep_alive=3600,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    simulator.url = f"http://{host}:{listener.getsockname()[1]}{PREFIX}"
+    try:
+        yield simulator
+    finally:
+        # uvicorn's own shutdown waits for calls to end, and those that hang don't.
+        for accepting in server.servers:
+            accepting.close()
+        tasks = list(server.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # lets the aborted connections be told
+
+
+@contextlib.contextmanager
+def serve_in_thread(simulator: Simulator | World, *, port: int = 0) -> Iterator[Simulator]:
+    """Serve from a thread of its own, for programs that have no event loop.
+
+    Set up the world before, or between calls: it isn't locked.
+    """
+    served = simulator if isinstance(simulator, Simulator) else Simulator(simulator)
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        async with serve(served, port=port):
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
+    thread.start()
+    try:
+        ready.wait()
+        yield served
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()

@@ -1,0 +1,333 @@
+"""Plays a script: from pieces and interventions to points in time.
+
+Times are whole milliseconds since the run was queued, so that they come out exactly. The result
+is complete from the start to the end, the future included; an answer at any moment is a cut
+through it. An intervention changes only what comes after it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from .script import Error, Parallel, Piece, Script, Sleep, Step, Wait
+
+NEVER = 1 << 62
+"""A time that doesn't come."""
+
+RecordType = Literal["step", "sleep", "waitForEvent", "rollback", "termination"]
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """Something done to a run from outside.
+
+    `value` is the event's (type, payload), the forced status, or for `terminate` the trigger
+    source to show in a termination step (None shows none) and whether to roll back.
+    """
+
+    at: int
+    verb: Literal["pause", "resume", "terminate", "event", "status"]
+    value: Any = None
+
+
+@dataclass(slots=True)
+class PlayedAttempt:
+    start: int
+    end: int
+    error: Error | None
+
+
+@dataclass(slots=True)
+class Record:
+    """One entry of an instance's `steps`, over its whole life."""
+
+    type: RecordType
+    start: int
+    end: int
+    piece: Any
+    name: str = ""
+    planned: int = NEVER
+    attempts: list[PlayedAttempt] = field(default_factory=list)
+    error: Error | None = None
+    output: Any = None
+
+    def cut(self, at: int) -> None:
+        """What hasn't ended when the run does stays open for ever."""
+        if self.end > at:
+            self.end = NEVER
+        self.attempts = [a for a in self.attempts if a.start < at]
+        for attempt in self.attempts:
+            if attempt.end > at:
+                attempt.end = NEVER
+
+
+@dataclass(slots=True)
+class Timeline:
+    """A run as played. `marks` are (time, status), each valid until the next one."""
+
+    start: int
+    end: int
+    error: Error | None
+    output: Any
+    final: str
+    rollback_error: Error | None
+    rolled_back: bool
+    records: list[Record]
+    marks: list[tuple[int, str]]
+    moves: list[int]
+
+    def status(self, at: int) -> str:
+        return self.marks[max(0, bisect_right(self.marks, at, key=_first) - 1)][1]
+
+    def next_mark(self, after: int) -> int:
+        index = bisect_right(self.marks, after, key=_first)
+        return self.marks[index][0] if index < len(self.marks) else NEVER
+
+    def last_mark(self, at: int) -> int:
+        return self.marks[max(0, bisect_right(self.marks, at, key=_first) - 1)][0]
+
+    def last_move(self, at: int) -> int:
+        """When a status, step or attempt last changed."""
+        index = bisect_right(self.moves, at)
+        return self.moves[index - 1] if index else 0
+
+    def begun(self, at: int) -> int:
+        """How many records have started: `step_count`."""
+        return bisect_right(self.records, at, key=attrgetter("start"))
+
+
+def _first(entry: tuple[Any, ...]) -> Any:
+    return entry[0]
+
+
+def milliseconds(seconds: float | None) -> int:
+    return NEVER if seconds is None else round(seconds * 1000)
+
+
+_undisturbed: WeakKeyDictionary[Script, Timeline] = WeakKeyDictionary()
+
+
+def undisturbed(script: Script) -> Timeline:
+    """The run without interventions, played once for all instances that share the script."""
+    timeline = _undisturbed.get(script)
+    if timeline is None:
+        timeline = _undisturbed[script] = play(script)
+    return timeline
+
+
+def play(script: Script, interventions: Iterable[Intervention] = ()) -> Timeline:
+    """Play a script from being queued to its end."""
+    return _Player(script, sorted(interventions, key=attrgetter("at"))).play()
+
+
+class _Player:
+    def __init__(self, script: Script, interventions: Sequence[Intervention]) -> None:
+        self.script = script
+        self.pauses = _pauses(interventions)
+        self.events = [i for i in interventions if i.verb == "event"]
+        self.forced = [(i.at, i.value) for i in interventions if i.verb == "status"]
+        self.terminate = next((i for i in interventions if i.verb == "terminate"), None)
+
+    def play(self) -> Timeline:
+        script = self.script
+        start = self.gate(milliseconds(script.queued))
+        records: list[Record] = []
+        end, error = self.sequence(script.pieces, start, records)
+        if error is None and end < NEVER:
+            error = script.throws
+        final = "complete" if error is None else "errored"
+        roll_back = error is not None
+        if self.terminate is not None and self.terminate.at < end:
+            end, error, final = self.terminate.at, None, "terminated"
+            start = start if start < end else NEVER
+            source, roll_back = self.terminate.value
+            records = [r for r in records if r.start < end]
+            for record in records:
+                record.cut(end)
+            if source is not None:
+                records.append(Record("termination", end, end, source))
+        stop, rollback_error = end, None
+        if roll_back:
+            for step in script.rollback:
+                end, failure = self.step(step, end, records, "rollback")
+                rollback_error = rollback_error or failure
+        records.sort(key=attrgetter("start"))
+        _number(records)
+        marks = self.marks(start, stop, end, final, records)
+        moves = {time for time, _ in marks}
+        for record in records:
+            moves.update((record.start, record.end))
+            moves.update(t for a in record.attempts for t in (a.start, a.end))
+        return Timeline(
+            start=start,
+            end=end,
+            error=error,
+            output=script.output if final == "complete" else None,
+            final=final,
+            rollback_error=rollback_error,
+            rolled_back=roll_back and bool(script.rollback),
+            records=records,
+            marks=marks,
+            moves=sorted(moves - {NEVER}),
+        )
+
+    def gate(self, time: int) -> int:
+        """The first moment from `time` on at which the run isn't paused."""
+        for begin, end in self.pauses:
+            if begin <= time < end:
+                time = end
+        return time
+
+    def sequence(
+        self, pieces: Iterable[Piece], time: int, records: list[Record]
+    ) -> tuple[int, Error | None]:
+        for piece in pieces:
+            if time >= NEVER:
+                break
+            time, error = self.piece(piece, time, records)
+            time = self.gate(time)
+            if error is not None and not getattr(piece, "caught", False):
+                return time, error
+        return time, None
+
+    def piece(self, piece: Piece, time: int, records: list[Record]) -> tuple[int, Error | None]:
+        match piece:
+            case Step():
+                return self.step(piece, time, records, "step")
+            case Sleep():
+                return self.sleep(piece, time, records)
+            case Wait():
+                return self.wait(piece, time, records)
+            case Parallel():
+                return self.parallel(piece, time, records)
+
+    def step(
+        self, step: Step, time: int, records: list[Record], kind: Literal["step", "rollback"]
+    ) -> tuple[int, Error | None]:
+        """A step runs on through a pause, its retries too."""
+        record = Record(kind, time, NEVER, step)
+        records.append(record)
+        for attempt in step.attempts:
+            end = _later(time, attempt.duration)
+            record.attempts.append(PlayedAttempt(time, end, attempt.error))
+            record.end, record.error = end, attempt.error
+            time = _later(end, step.backoff)
+            if time >= NEVER:
+                # The next attempt never comes, so the step stays open if there is one.
+                if attempt is not step.attempts[-1]:
+                    record.end, record.error = NEVER, None
+                break
+        return record.end, record.error
+
+    def sleep(self, sleep: Sleep, time: int, records: list[Record]) -> tuple[int, Error | None]:
+        """What comes due during a pause happens when the run is resumed."""
+        due = _later(time, sleep.duration)
+        records.append(Record("sleep", time, self.gate(due), sleep, planned=due))
+        return records[-1].end, None
+
+    def wait(self, wait: Wait, time: int, records: list[Record]) -> tuple[int, Error | None]:
+        due = _later(time, wait.timeout)
+        record = Record("waitForEvent", time, self.gate(due), wait, planned=due)
+        records.append(record)
+        for event in self.events:
+            kind, payload = event.value
+            if kind == wait.event_type and event.at <= due:
+                self.events.remove(event)
+                record.end = self.gate(max(time, event.at))
+                record.output = (kind, payload, event.at)
+                return record.end, None
+        record.error = Error(
+            "WorkflowTimeoutError", f"Execution timed out after {round(wait.timeout * 1000)}ms"
+        )
+        return record.end, record.error
+
+    def parallel(
+        self, group: Parallel, time: int, records: list[Record]
+    ) -> tuple[int, Error | None]:
+        """As `Promise.all`: ends with its last branch, or with the first one that fails."""
+        outcomes: list[tuple[int, Error | None, list[Record]]] = []
+        for branch in group.branches:
+            own: list[Record] = []
+            end, error = self.sequence(branch, time, own)
+            outcomes.append((end, error, own))
+        failed = [outcome for outcome in outcomes if outcome[1] is not None]
+        first = min(failed, key=_first) if failed else None
+        for outcome in outcomes:
+            own = outcome[2]
+            if first is not None and outcome is not first:
+                own = [record for record in own if record.start < first[0]]
+                for record in own:
+                    record.cut(first[0])
+            records.extend(own)
+        if first is not None:
+            return first[0], first[1]
+        return max((end for end, _, _ in outcomes), default=time), None
+
+    def marks(
+        self, start: int, stop: int, end: int, final: str, records: list[Record]
+    ) -> list[tuple[int, str]]:
+        """The status at each moment, by sweeping over everything that starts or ends."""
+        working: Counter[int] = Counter()
+        idle: Counter[int] = Counter()
+        for record in records:
+            change = working if record.type in {"step", "rollback"} else idle
+            change[record.start] += 1
+            change[record.end] -= 1
+        times = {0, start, stop, end, *working, *idle, *(t for pause in self.pauses for t in pause)}
+        times |= {time for time, _ in self.forced}
+        marks: list[tuple[int, str]] = []
+        open_steps = open_waits = 0
+        for time in sorted(times - {NEVER}):
+            open_steps += working[time]
+            open_waits += idle[time]
+            paused = any(begin <= time < until for begin, until in self.pauses)
+            if time >= end:
+                status = final
+            elif time >= stop:
+                status = "rollingBack"
+            elif paused:
+                status = "waitingForPause" if open_steps else "paused"
+            elif time < start:
+                status = "queued"
+            else:
+                status = "waiting" if open_waits and not open_steps else "running"
+            for at, forced in self.forced:
+                if at <= time:
+                    status = forced or status
+            if not marks or marks[-1][1] != status:
+                marks.append((time, status))
+        return marks
+
+
+def _later(time: int, seconds: float | None) -> int:
+    return min(NEVER, time + milliseconds(seconds))
+
+
+def _pauses(interventions: Iterable[Intervention]) -> list[tuple[int, int]]:
+    pauses: list[tuple[int, int]] = []
+    begin: int | None = None
+    for intervention in interventions:
+        if intervention.verb == "pause" and begin is None:
+            begin = intervention.at
+        elif intervention.verb == "resume" and begin is not None:
+            pauses.append((begin, intervention.at))
+            begin = None
+    if begin is not None:
+        pauses.append((begin, NEVER))
+    return pauses
+
+
+def _number(records: Iterable[Record]) -> None:
+    """Give names the counter that the engine adds: the n-th of its type and name."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        if record.type != "termination":
+            key = (record.type, record.piece.name)
+            seen[key] += 1
+            record.name = f"{record.piece.name}-{seen[key]}"

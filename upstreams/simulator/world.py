@@ -1,0 +1,396 @@
+"""The simulated accounts, workflows and instances, without any HTTP.
+
+An instance's answer at a moment is worked out from its script when it is asked for; nothing
+ticks. Only the lists need to know which status each instance has now: a heap holds the time of
+each instance's next change, and `World.settle` moves what has become due.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+import uuid
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from operator import attrgetter
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from .clock import Clock
+from .script import Script
+from .style import HOSTED, Style
+from .timeline import NEVER, Intervention, Timeline, play, undisturbed
+
+STATUSES = (
+    "queued",
+    "running",
+    "paused",
+    "errored",
+    "terminated",
+    "complete",
+    "waitingForPause",
+    "waiting",
+    "rollingBack",
+)
+_NAMESPACE = uuid.UUID("6f2b1c1e-4a0f-5d0e-9a57-0c5a3f1c9a11")
+
+Arrival = tuple[float, str, Script]
+"""When an instance is created (wall-clock seconds), its id and its script."""
+
+
+class Version(Struct, frozen=True):
+    """A workflow's version, with what the versions endpoint tells about it."""
+
+    id: str
+    created: int
+    step_limit: int | None = 10_000
+    concurrency: int | None = None
+    success_retention: int | None = 7 * 86_400_000
+    error_retention: int | None = 7 * 86_400_000
+
+
+class Run:
+    """One run of an instance; a restart begins the next one."""
+
+    __slots__ = ("_timeline", "interventions", "queued", "script")
+
+    def __init__(self, queued: int, script: Script) -> None:
+        self.queued = queued
+        self.script = script
+        self.interventions: tuple[Intervention, ...] = ()
+        self._timeline: Timeline | None = None
+
+    @property
+    def timeline(self) -> Timeline:
+        return undisturbed(self.script) if self._timeline is None else self._timeline
+
+    def intervene(self, intervention: Intervention) -> None:
+        self.interventions = (*self.interventions, intervention)
+        self._timeline = play(self.script, self.interventions)
+
+
+class Instance:
+    """An instance. Times of interventions are wall-clock seconds, by default now.
+
+    `answer` replaces what the API returns as its result; `patch` and `patch_row` change the
+    result or the list row (a fresh dict) that they are given, in place or by returning another.
+    """
+
+    __slots__ = (
+        "answer", "created", "deleted", "epoch", "id", "key", "listed_status", "params", "patch",
+        "patch_row", "runs", "schedule", "trigger", "version", "workflow",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        instance_id: str,
+        *,
+        queued: int,
+        number: int,
+        script: Script,
+        params: Any,
+        trigger: str,
+        version: str,
+        schedule: dict[str, Any] | None,
+    ) -> None:
+        self.workflow = workflow
+        self.id = instance_id
+        # The real engine creates an instance a millisecond or two before it queues it.
+        self.created = queued - 1
+        self.key = (self.created, number)
+        self.runs = [Run(queued, script)]
+        self.params = params
+        self.trigger = trigger
+        self.version = version
+        self.schedule = schedule
+        self.deleted = NEVER
+        self.listed_status: str | None = None
+        self.epoch = 0
+        self.answer: Any = None
+        self.patch: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+        self.patch_row: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+
+    # What it is at a moment, in milliseconds since the epoch.
+
+    def run(self, at: int) -> Run:
+        """The run that a question at this moment is answered from."""
+        return next((r for r in reversed(self.runs) if r.queued <= at), self.runs[0])
+
+    def status(self, at: int) -> str:
+        run = self.run(at)
+        status = run.timeline.status(at - run.queued)
+        if status == "waiting" and not self.workflow.world.style.waiting:
+            return "running"
+        return status
+
+    def gone(self) -> int:
+        """When it is deleted, by hand or because its retention has passed."""
+        run = self.runs[-1]
+        retention = self.workflow.retention(run.timeline.final)
+        if retention is None or run.timeline.end >= NEVER:
+            return self.deleted
+        return min(self.deleted, run.queued + run.timeline.end + retention)
+
+    def exists(self, at: int) -> bool:
+        return self.created <= at < self.gone()
+
+    def next_change(self, at: int) -> int:
+        """The next moment at which its list row may become another."""
+        if at < self.created:
+            return self.created
+        run = self.run(at)
+        mark = run.timeline.next_mark(at - run.queued)
+        restarts = (r.queued for r in self.runs if r.queued > at)
+        return min(mark + run.queued if mark < NEVER else NEVER, self.gone(), *restarts, NEVER)
+
+    # What can be done to it.
+
+    def pause(self, at: float | None = None) -> None:
+        self._intervene("pause", at)
+
+    def resume(self, at: float | None = None) -> None:
+        self._intervene("resume", at)
+
+    def terminate(
+        self, at: float | None = None, *, source: str = "api", rollback: bool = False
+    ) -> None:
+        shown = source if self.workflow.world.style.termination_steps else None
+        self._intervene("terminate", at, (shown, rollback))
+
+    def send_event(
+        self, event_type: str = "approve", payload: Any = None, at: float | None = None
+    ) -> None:
+        self._intervene("event", at, (event_type, payload))
+
+    def force_status(self, status: str | None, at: float | None = None) -> None:
+        """Show this status, known or not, from then on; None shows the played one again."""
+        self._intervene("status", at, status)
+
+    def restart(self, at: float | None = None, script: Script | None = None) -> None:
+        """A new run under the same id, with new times and no steps."""
+        world = self.workflow.world
+        moment = world.moment(at)
+        self.runs = [r for r in self.runs if r.queued < moment] or self.runs[:1]
+        self.runs.append(Run(moment, script or self.runs[-1].script))
+        world.refresh(self)
+
+    def delete(self, at: float | None = None) -> None:
+        world = self.workflow.world
+        self.deleted = world.moment(at)
+        world.refresh(self)
+
+    def _intervene(self, verb: Any, at: float | None, value: Any = None) -> None:
+        world = self.workflow.world
+        moment = world.moment(at)
+        run = self.run(moment)
+        run.intervene(Intervention(max(0, moment - run.queued), verb, value))
+        world.refresh(self)
+
+
+class Workflow:
+    """A workflow and its instances, in the order of their creation and by status."""
+
+    def __init__(
+        self, world: World, account_id: str, name: str, class_name: str, script_name: str
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.class_name = class_name
+        self.script_name = script_name
+        self.id = str(uuid.uuid5(_NAMESPACE, f"{account_id}/{name}"))
+        self.created = self.modified = world.moment(None)
+        self.triggered: int | None = None
+        self.versions: list[Version] = []
+        self.release()
+        self.instances: dict[str, Instance] = {}
+        self.order: list[Instance] = []
+        self.by_status: dict[str, list[Instance]] = {}
+        self._counts: tuple[int, dict[str, int]] | None = None
+
+    def release(self, **settings: Any) -> Version:
+        """Deploy a new version; settings are the fields of `Version`."""
+        number = len(self.versions)
+        version_id = str(uuid.uuid5(_NAMESPACE, f"{self.id}/{number}"))
+        self.modified = self.world.moment(None)
+        self.versions.append(Version(version_id, self.modified, **settings))
+        return self.versions[-1]
+
+    def retention(self, final: str) -> int | None:
+        """How long an ended instance is kept, in milliseconds."""
+        version = self.versions[-1]
+        return version.success_retention if final == "complete" else version.error_retention
+
+    def create(
+        self,
+        instance_id: str | None = None,
+        script: Script | None = None,
+        *,
+        at: float | None = None,
+        params: Any = None,
+        trigger: Literal["unknown", "api", "binding", "event", "cron"] = "api",
+        version: str | None = None,
+        schedule: dict[str, Any] | None = None,
+    ) -> Instance:
+        """Create an instance, now or at another moment, past or future.
+
+        Raises:
+            ValueError: an instance with that id exists.
+        """
+        world = self.world
+        queued = world.moment(at)
+        number = next(world.numbers)
+        instance_id = instance_id or f"instance-{number}"
+        known = self.instances.get(instance_id)
+        if known is not None:
+            if known.gone() > queued:
+                raise ValueError(f"workflow instance with id {instance_id!r} already exists")
+            world.drop(known)
+        instance = Instance(
+            self,
+            instance_id,
+            queued=queued,
+            number=number,
+            script=script or Script(),
+            params={} if params is None else params,
+            trigger=trigger,
+            version=version or self.versions[-1].id,
+            schedule=schedule,
+        )
+        self.instances[instance_id] = instance
+        world.refresh(instance)
+        return instance
+
+    def arrivals(self, arrivals: Iterable[Arrival]) -> None:
+        """Create instances as time reaches them, from arrivals in the order of time."""
+        self.world.follow(self, iter(arrivals))
+
+    def get(self, instance_id: str, at: int) -> Instance | None:
+        instance = self.instances.get(instance_id)
+        return instance if instance is not None and instance.exists(at) else None
+
+    def counts(self, at: int) -> dict[str, int]:
+        """Instances by status, up to `World.counts_age` seconds old as on the platform."""
+        if self._counts is None or at - self._counts[0] >= self.world.counts_age * 1000:
+            known: dict[str, int] = dict.fromkeys(STATUSES, 0)
+            known.update({s: len(i) for s, i in self.by_status.items() if i})
+            self._counts = (at, known)
+        return self._counts[1]
+
+    def relist(self, instance: Instance, status: str | None) -> None:
+        """Move an instance to the list of its status; None takes it off."""
+        old = instance.listed_status
+        if old == status:
+            return
+        key = attrgetter("key")
+        if old is None:
+            insort(self.order, instance, key=key)
+            self.triggered = max(self.triggered or 0, instance.created)
+        else:
+            listed = self.by_status[old]
+            del listed[bisect_left(listed, instance.key, key=key)]
+        if status is None:
+            del self.order[bisect_left(self.order, instance.key, key=key)]
+        else:
+            insort(self.by_status.setdefault(status, []), instance, key=key)
+        instance.listed_status = status
+
+
+class Account:
+    """An account and its workflows."""
+
+    def __init__(self, world: World, account_id: str) -> None:
+        self.world = world
+        self.id = account_id
+        self.workflows: dict[str, Workflow] = {}
+
+    def workflow(
+        self, name: str, *, class_name: str = "Scenario", script_name: str = "worker"
+    ) -> Workflow:
+        """The workflow of that name, created when there is none."""
+        if name not in self.workflows:
+            self.workflows[name] = Workflow(self.world, self.id, name, class_name, script_name)
+        return self.workflows[name]
+
+
+class World:
+    """Everything that is simulated.
+
+    Args:
+        clock: returns the time in wall-clock seconds.
+        style: how answers are written.
+        counts_age: how old, in seconds, the counts of instances by status may be.
+        per_page_limit: the largest page that lists give.
+        cursor_lifetime: seconds after which a list's cursor is refused; None is never.
+    """
+
+    def __init__(
+        self,
+        clock: Clock = time.time,
+        *,
+        style: Style = HOSTED,
+        counts_age: float = 0.0,
+        per_page_limit: int = 100,
+        cursor_lifetime: float | None = None,
+    ) -> None:
+        self.clock = clock
+        self.style = style
+        self.counts_age = counts_age
+        self.per_page_limit = per_page_limit
+        self.cursor_lifetime = cursor_lifetime
+        self.accounts: dict[str, Account] = {}
+        self.numbers = count()
+        self._due: list[tuple[int, int, int, Instance]] = []
+        self._arriving: list[tuple[int, int, Workflow, Arrival, Iterator[Arrival]]] = []
+        self._settled = 0
+
+    def account(self, account_id: str) -> Account:
+        """The account of that id, created when there is none."""
+        if account_id not in self.accounts:
+            self.accounts[account_id] = Account(self, account_id)
+        return self.accounts[account_id]
+
+    def moment(self, at: float | None) -> int:
+        """A time in milliseconds; None is now."""
+        return round((self.clock() if at is None else at) * 1000)
+
+    def settle(self) -> int:
+        """Bring the lists up to now, and return it. They never go back when the clock does."""
+        now = self.moment(None)
+        self._settled = max(self._settled, now)
+        while self._arriving and self._arriving[0][0] <= self._settled:
+            _, _, workflow, (at, instance_id, script), rest = heapq.heappop(self._arriving)
+            workflow.create(instance_id, script, at=at)
+            self.follow(workflow, rest)
+        while self._due and self._due[0][0] <= self._settled:
+            _, _, epoch, instance = heapq.heappop(self._due)
+            if epoch == instance.epoch:
+                self.refresh(instance)
+        return now
+
+    def refresh(self, instance: Instance) -> None:
+        """List an instance as it is now, and note when it changes next."""
+        at = self._settled
+        if instance.gone() <= at:
+            self.drop(instance)
+            return
+        instance.workflow.relist(instance, instance.status(at) if instance.created <= at else None)
+        instance.epoch += 1
+        change = instance.next_change(at)
+        if change < NEVER:
+            heapq.heappush(self._due, (change, next(self.numbers), instance.epoch, instance))
+
+    def drop(self, instance: Instance) -> None:
+        instance.epoch += 1
+        instance.workflow.relist(instance, None)
+        if instance.workflow.instances.get(instance.id) is instance:
+            del instance.workflow.instances[instance.id]
+
+    def follow(self, workflow: Workflow, arrivals: Iterator[Arrival]) -> None:
+        """Keep the next arrival in sight; the rest stays in the iterator."""
+        arrival = next(arrivals, None)
+        if arrival is not None:
+            entry = (self.moment(arrival[0]), next(self.numbers), workflow, arrival, arrivals)
+            heapq.heappush(self._arriving, entry)
