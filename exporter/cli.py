@@ -1,0 +1,129 @@
+"""The command line: reads settings, then runs, checks, or looks once.
+
+Exit status: 0 when all went well, 1 when it could not go on (a port in use, say) or, with
+`--once`, when a look failed; 2 when the command line or the configuration is wrong.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+from pydantic_settings import CliSettingsSource
+
+from exporter import __version__, config, logs
+from exporter.app import App
+from exporter.config import ConfigError
+from exporter.settings import Settings, parse_address
+from exporter.web.server import listen
+
+PROGRAM = "cloudflare-workflows-exporter"
+DEFAULT_FILE = Path("config.yaml")
+
+log = structlog.get_logger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options, flags = _parse(sys.argv[1:] if argv is None else argv)
+    path = options.config_file
+    try:
+        if path is None and DEFAULT_FILE.exists():
+            path = DEFAULT_FILE
+        settings = config.load(path, flags, os.environ)
+        logs.configure(settings.log.level, settings.log.format)
+        if options.check_config:
+            App(settings)
+            print(_plan(settings))  # noqa: T201 - what was asked for
+            return 0
+        return asyncio.run(_once(settings) if options.once else _run(settings))
+    except ConfigError as error:
+        source = path or "no configuration file (give one with --config.file)"
+        print(f"{PROGRAM}: wrong configuration: {source}", file=sys.stderr)  # noqa: T201
+        for mistake in error.mistakes:
+            print(f"  {mistake}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, CliSettingsSource[Settings]]:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage="%(prog)s [--config.file FILE] [--FLAG VALUE ...]",
+        allow_abbrev=False,
+        description="Prometheus exporter for Cloudflare Workflows instances.",
+        epilog="Every setting can be given in the file, in the environment (CWE_POLL__INTERVAL=5s) "
+        "or as a flag (--poll.interval=5s); the later named wins.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument(
+        "--config.file",
+        dest="config_file",
+        type=Path,
+        metavar="FILE",
+        default=os.environ.get("CWE_CONFIG__FILE"),
+        help=f"the configuration, in YAML (default: {DEFAULT_FILE}, if it is there)",
+    )
+    parser.add_argument(
+        "--check-config", action="store_true", help="check the configuration and exit"
+    )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="look at everything once, print the metrics and exit",
+    )
+    # The name that Prometheus' exporters share, beside the one that follows from the key.
+    argv = [arg.replace("--web.config.file", "--web.config-file") for arg in argv]
+    flags: CliSettingsSource[Settings] = CliSettingsSource(
+        Settings, root_parser=parser, cli_parse_args=argv
+    )
+    return parser.parse_args(argv), flags
+
+
+def _plan(settings: Settings) -> str:
+    instances = sum(len(w.instances) for a in settings.accounts for w in a.workflows)
+    calls = round(instances * 300 / settings.poll.interval)
+    text = (
+        f"configuration is right: {len(settings.accounts)} account(s), {instances} instance(s), "
+        f"at most {calls} simple looks in 5 minutes"
+    )
+    if calls > settings.api.requests_per_5m:
+        text += (
+            f"; that is more than api.requests_per_5m ({settings.api.requests_per_5m}): "
+            "raise poll.interval or watch less"
+        )
+    return text
+
+
+async def _run(settings: Settings) -> int:
+    host, port = parse_address(settings.web.listen_address)
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        log.error(
+            "can't listen; choose another --web.listen-address",
+            address=settings.web.listen_address,
+            error=error.strerror or str(error),
+        )
+        return 1
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with listener:
+        await App(settings).run(listener, stop)
+    return 0
+
+
+async def _once(settings: Settings) -> int:
+    app = App(settings)
+    well = await app.once()
+    body, _ = app.exposition.render()
+    sys.stdout.buffer.write(body)
+    sys.stdout.flush()
+    return 0 if well else 1

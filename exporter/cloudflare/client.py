@@ -1,0 +1,174 @@
+"""Calls to Cloudflare's API: URLs, credentials, the envelope, and what failed. One call, one try:
+the next round is the retry, so that nothing is spent twice on an API that is in trouble."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from exporter import __version__
+from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.errors import CallFailed, from_status
+from exporter.cloudflare.models import Detail, Envelope, Summary
+
+Result = TypeVar("Result", Summary, Detail)
+
+OnCall = Callable[[str, str, float], None]
+"""Told of each call: endpoint, HTTP status (or what came instead of one), seconds."""
+
+_SUMMARY = msgspec.json.Decoder(Envelope[Summary], strict=False)
+_DETAIL = msgspec.json.Decoder(Envelope[Detail], strict=False)
+_FAILURE = msgspec.json.Decoder(Envelope[msgspec.Raw], strict=False)
+
+_LONGEST_MESSAGE = 200
+
+
+def http_client(
+    *, timeout: float, trust_env: bool, transport: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """The connections that all accounts share.
+
+    Redirects are not followed, so a credential goes to the configured host alone.
+
+    Args:
+        timeout: Seconds for each of connecting, sending, and waiting for bytes.
+        trust_env: Whether proxies of the environment are used.
+        transport: In place of sockets.
+    """
+    return httpx.AsyncClient(
+        timeout=timeout,
+        trust_env=trust_env,
+        transport=transport,
+        follow_redirects=False,
+        limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60),
+        headers={
+            "User-Agent": f"cloudflare-workflows-exporter/{__version__}",
+            "Accept": "application/json",
+        },
+    )
+
+
+class Client:
+    """One account's view of the API.
+
+    Every method raises `CallFailed`.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        base_url: str,
+        credential: Credential,
+        *,
+        timeout: float,
+        on_call: OnCall,
+    ) -> None:
+        self._http = http
+        self._base_url = base_url.rstrip("/")
+        self._credential = credential
+        self._timeout = timeout
+        self._on_call = on_call
+
+    async def instance(self, workflow: str, instance_id: str) -> Summary:
+        """An instance without its steps (`simple=true`)."""
+        url = self._instance_url(workflow, instance_id)
+        return await self._get("instance", f"{url}?simple=true", _SUMMARY)
+
+    async def instance_detail(self, workflow: str, instance_id: str) -> Detail:
+        """An instance with all its steps."""
+        url = self._instance_url(workflow, instance_id)
+        return await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
+
+    def _instance_url(self, workflow: str, instance_id: str) -> str:
+        workflow, instance_id = quote(workflow, safe=""), quote(instance_id, safe="")
+        return f"{self._base_url}/workflows/{workflow}/instances/{instance_id}"
+
+    async def _get(
+        self, endpoint: str, url: str, decoder: msgspec.json.Decoder[Envelope[Result]]
+    ) -> Result:
+        response = await self._call(endpoint, url)
+        if not response.is_success:
+            raise from_status(
+                response.status_code, self._said(response), retry_after=_retry_after(response)
+            )
+        try:
+            answer = decoder.decode(response.content)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise self._unreadable(response, error) from None
+        if answer.success is False or answer.result is None:
+            said = self._said(response)
+            raise CallFailed("invalid_answer", f"the API reports a failure: {said or 'no result'}")
+        return answer.result
+
+    async def _call(self, endpoint: str, url: str) -> httpx.Response:
+        started, code = time.perf_counter(), "cancelled"
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._http.get(url, auth=self._credential)
+            code = str(response.status_code)
+        except (TimeoutError, httpx.TimeoutException):
+            code = "timeout"
+            raise CallFailed(
+                "timeout",
+                f"no whole answer within {self._timeout:g} s",
+                "raise api.timeout, or look at the network on the way to Cloudflare",
+            ) from None
+        except (httpx.DecodingError, httpx.TooManyRedirects) as error:
+            code = "invalid"
+            raise CallFailed("invalid_answer", f"unreadable body: {error}") from None
+        except (httpx.TransportError, ssl.SSLError, OSError) as error:
+            code = "connection"
+            host = urlsplit(url).netloc
+            raise CallFailed(
+                "connection",
+                f"{host}: {_reason(error)}",
+                "check api.url, DNS, firewalls and proxies",
+            ) from None
+        finally:
+            self._on_call(endpoint, code, time.perf_counter() - started)
+        return response
+
+    def _said(self, response: httpx.Response) -> str:
+        """What the API says went wrong, short and on one line; empty where it says nothing."""
+        try:
+            errors = _FAILURE.decode(response.content).errors or []
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return f"not from the API, but {_kind(response)}"
+        text = "; ".join(f"{error.message} (code {error.code})" for error in errors[:3])
+        return self._credential.scrub(text)[:_LONGEST_MESSAGE]
+
+    def _unreadable(self, response: httpx.Response, error: Exception) -> CallFailed:
+        if not response.content:
+            return CallFailed("invalid_answer", "the body is empty")
+        # msgspec names the place and the types, never the value.
+        said = str(error) if isinstance(error, msgspec.MsgspecError) else type(error).__name__
+        what = f"{_kind(response)} can't be read: {said}"
+        return CallFailed("invalid_answer", what[:_LONGEST_MESSAGE])
+
+
+def _kind(response: httpx.Response) -> str:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip() or "an untyped body"
+    return f"{kind[:50]} of {len(response.content)} bytes"
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return str(error) or type(error).__name__
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds of `Retry-After`, which is a number or a date (RFC 9110)."""
+    value = response.headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None

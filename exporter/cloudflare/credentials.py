@@ -1,0 +1,81 @@
+"""How calls authenticate: an API token, or the older e-mail and global API key."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+
+
+class Secret:
+    """A secret given as it is, or in a file that is read again whenever it changes.
+
+    Raises:
+        OSError: the file can't be read at first; later, the last secret read stays in use.
+        ValueError: the secret is empty or can't stand in a header; it isn't repeated.
+    """
+
+    def __init__(self, source: SecretStr | Path) -> None:
+        self._path = source if isinstance(source, Path) else None
+        self._stamp: object = None
+        self._value = ""
+        if isinstance(source, SecretStr):
+            self._value = _checked(source.get_secret_value(), "the value")
+        else:
+            self._reread(source)
+
+    def reveal(self) -> str:
+        if self._path is not None:
+            try:
+                self._reread(self._path)
+            except (OSError, ValueError):
+                # A secret is being replaced: the file may be gone or half written for a moment.
+                return self._value
+        return self._value
+
+    def _reread(self, path: Path) -> None:
+        status = os.stat(path)
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if stamp != self._stamp:
+            self._value = _checked(path.read_text(encoding="utf-8"), str(path))
+            self._stamp = stamp
+
+
+def _checked(secret: str, where: str) -> str:
+    secret = secret.strip()
+    if not secret:
+        raise ValueError(f"{where} is empty; an API token or key is expected")
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise ValueError(f"{where} holds characters that no API token or key has")
+    return secret
+
+
+class Credential(httpx.Auth):
+    """Puts a credential on each request; none at all for an upstream that asks for none."""
+
+    def __init__(
+        self,
+        *,
+        token: SecretStr | Path | None = None,
+        email: str | None = None,
+        key: SecretStr | Path | None = None,
+    ) -> None:
+        self._token = Secret(token) if token else None
+        self._key = Secret(key) if key else None
+        self._email = email
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token.reveal()}"
+        elif self._key is not None:
+            request.headers["X-Auth-Email"] = self._email or ""
+            request.headers["X-Auth-Key"] = self._key.reveal()
+        yield request
+
+    def scrub(self, text: str) -> str:
+        """`text` without the secret, should an upstream have sent it back."""
+        for secret in (self._token, self._key):
+            if secret is not None:
+                text = text.replace(secret.reveal(), "***")
+        return text

@@ -1,0 +1,77 @@
+"""What can go wrong with a call, in the classes that `polls_total{result}` shows."""
+
+from typing import Literal, get_args
+
+Failure = Literal[
+    "timeout",
+    "connection",
+    "http_4xx",
+    "http_5xx",
+    "rate_limited",
+    "unauthorized",
+    "not_found",
+    "invalid_answer",
+]
+FAILURES: tuple[Failure, ...] = get_args(Failure)
+
+_PERMISSIONS = "Workers Scripts Read, Workers Tail Read or Workers Scripts Write"
+
+
+class CallFailed(Exception):  # noqa: N818 - reads as what happened
+    """A call to Cloudflare brought no answer to use.
+
+    Attributes:
+        failure: The class of the failure.
+        advice: What to do about it; empty when there is nothing to do but wait.
+        retry_after: Seconds that the API asks to wait, of a 429.
+    """
+
+    def __init__(
+        self,
+        failure: Failure,
+        what: str,
+        advice: str = "",
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.failure = failure
+        self.advice = advice
+        self.retry_after = retry_after
+
+
+def from_status(status: int, said: str, *, retry_after: float | None = None) -> CallFailed:
+    """The failure that an HTTP status other than 2xx stands for; `said` is what the API said."""
+    what = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    match status:
+        case 401:
+            return CallFailed(
+                "unauthorized", what, "check the API token: it is wrong, expired or revoked"
+            )
+        case 403:
+            return CallFailed(
+                "unauthorized",
+                what,
+                f"give the API token one of the permissions {_PERMISSIONS} for this account, "
+                "and check account_id",
+            )
+        case 404:
+            return CallFailed(
+                "not_found", what, "check the workflow's name, the instance id and account_id"
+            )
+        case 429:
+            return CallFailed(
+                "rate_limited",
+                what,
+                "Cloudflare allows a user 1200 calls in 5 minutes over all tools; poll less often "
+                "(poll.interval) or watch less",
+                retry_after=retry_after,
+            )
+        case _ if 300 <= status < 400:
+            return CallFailed(
+                "invalid_answer", what, "check api.url: the API itself never redirects"
+            )
+        case _ if 400 <= status < 500:
+            return CallFailed("http_4xx", what, "check api.url and account_id")
+        case _:
+            return CallFailed("http_5xx", what)

@@ -1,0 +1,112 @@
+"""What Cloudflare answers, as far as the exporter reads it.
+
+Source: "Get logs and status from instance" of Cloudflare's API reference, and answers of the real
+engine. Enumerations are plain strings and fields that are not read here are skipped unbuilt
+(params and outputs among them), so that values and fields of tomorrow are taken as they come.
+Times are Unix seconds, UTC. An error's message is read only to tell which step an instance failed
+at; it is customers' data and goes nowhere.
+"""
+
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+ENDED = frozenset({"complete", "errored", "terminated"})
+"""Statuses after which an instance moves only by a restart."""
+
+
+class Error(Struct):
+    name: str | None = None
+    message: str | None = None
+
+
+class Trigger(Struct):
+    source: str | None = None
+
+
+class Attempt(Struct):
+    start: datetime | None = None
+    end: datetime | None = None
+    success: bool | None = None
+    error: Error | None = None
+
+    @property
+    def outcome(self) -> str:
+        """`success`, `failure`, or `running` as long as it has no end."""
+        if self.end is None or self.success is None:
+            return "running"
+        return "success" if self.success else "failure"
+
+
+class Step(Struct):
+    """A step, sleep, wait for an event, rollback, termination, or a type not known today."""
+
+    type: str | None = None
+    name: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    success: bool | None = None
+    finished: bool | None = None
+    error: Error | None = None
+    attempts: list[Attempt] | None = None
+
+    @property
+    def outcome(self) -> str:
+        """`success`, `failure`, or `running` as long as it isn't finished.
+
+        Sleeps and waits say `finished`, since their end may be a plan; others have an end.
+        """
+        if self.finished is not None:
+            if not self.finished:
+                return "running"
+            return "failure" if self.error is not None or self.success is False else "success"
+        if self.end is None or self.success is None:
+            return "running"
+        return "success" if self.success else "failure"
+
+
+class Summary(Struct, kw_only=True, rename={"version_id": "versionId"}):
+    """An instance without its steps: what `simple=true` answers.
+
+    `queued` names the run: a restart keeps the instance's id and gets a new one.
+    """
+
+    queued: datetime
+    status: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    success: bool | None = None
+    error: Error | None = None
+    step_count: float | None = None
+    trigger: Trigger | None = None
+    version_id: str | None = None
+
+
+class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
+    """An instance with its steps: the full answer."""
+
+    steps: list[Step] | None = None
+
+
+Result = TypeVar("Result")
+
+
+class ApiError(Struct):
+    code: int | str | None = None
+    message: str | None = None
+
+
+class Envelope(Struct, Generic[Result]):
+    """What every answer comes in. Source: Cloudflare's API reference, any endpoint."""
+
+    result: Result | None = None
+    success: bool | None = None
+    errors: list[ApiError] | None = None
+
+
+def unix(moment: datetime | None) -> float | None:
+    """Unix seconds of a time in an answer; one without an offset is UTC."""
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,56 @@
+"""Durations as Prometheus writes them: `15s`, `5m`, `1h30m`."""
+
+import re
+from typing import Any, Self
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+_MILLISECONDS = {
+    "y": 31_536_000_000,
+    "w": 604_800_000,
+    "d": 86_400_000,
+    "h": 3_600_000,
+    "m": 60_000,
+    "s": 1000,
+    "ms": 1,
+}
+_PATTERN = re.compile("".join(rf"(?:(?P<{u}>[0-9]+){u})?" for u in _MILLISECONDS))
+
+
+class Duration(float):
+    """Seconds; reads and shows itself in Prometheus' notation."""
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Reads a duration such as `15s`, `5m` or `1h30m`.
+
+        Raises:
+            ValueError: `text` is no such duration or is zero; the message says what would be right.
+        """
+        match = _PATTERN.fullmatch(text) if isinstance(text, str) and text else None
+        if match is None:
+            raise ValueError("not a duration; write it with its unit, as in 15s, 5m or 1h30m")
+        milliseconds = sum(int(n) * _MILLISECONDS[u] for u, n in match.groupdict().items() if n)
+        if not milliseconds:
+            raise ValueError("must be longer than 0s")
+        return cls(milliseconds / 1000)
+
+    def __str__(self) -> str:
+        left, text = round(self * 1000), ""
+        for unit, size in _MILLISECONDS.items():
+            # Years and weeks only where they come out even: 36h reads better than 0w1d12h.
+            if unit in ("y", "w") and left % size:
+                continue
+            count, left = divmod(left, size)
+            text += f"{count}{unit}" if count else ""
+        return text or "0s"
+
+    __repr__ = __str__
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, cls) else cls.parse(value),
+            serialization=core_schema.to_string_ser_schema(),
+        )

@@ -1,0 +1,64 @@
+"""Structured logs on standard error, logfmt or JSON, those of libraries included."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+_QUIET = {
+    # A line for each request, at info.
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    # A warning for each round that begins late; poll_lag_seconds tells that better.
+    "apscheduler": logging.ERROR,
+    "uvicorn": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
+
+
+def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
+    """Sets up logging for the whole process."""
+    first: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+        structlog.processors.EventRenamer("msg"),
+        _printable,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if fmt == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "logger", "msg"])
+    )
+    structlog.configure(
+        processors=[*first, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=first,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(least, root.level))
+
+
+def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escapes control characters: what an upstream says must not steer a terminal."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(
+                c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
+                for c in value
+            )
+    return event

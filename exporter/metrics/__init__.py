@@ -1,0 +1,1 @@
+"""From figures and observations to what `/metrics` shows."""

@@ -1,0 +1,211 @@
+"""Every metric, once: name, type, help, labels. The exposition and the reference page in the docs
+both come from here. To add one: an entry here, and a line where it is filled (`instances.py`,
+`workflows.py` or `own.py`)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["gauge", "counter", "histogram", "info", "unknown"]
+
+WORKFLOW_LABELS = ("account", "workflow")
+INSTANCE_LABELS = (*WORKFLOW_LABELS, "instance_id")
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """A metric family.
+
+    Attributes:
+        name: As samples are named, with a counter's `_total` and an info's `_info`.
+        kind: Its type. `unknown` is a gauge whose name's ending Prometheus' lint keeps for
+            histograms.
+        help: What it says, and which field of Cloudflare's API it comes from.
+        labels: All label names, in order.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...]
+
+
+def _instance(name: str, help_: str, *labels: str, kind: Kind = "gauge") -> Family:
+    return Family(
+        f"cloudflare_workflow_instance_{name}",
+        kind,
+        f"{help_} As of the last look at the instance.",
+        (*INSTANCE_LABELS, *labels),
+    )
+
+
+def _workflow(name: str, kind: Kind, help_: str, *labels: str) -> Family:
+    return Family(f"cloudflare_workflow_{name}", kind, help_, (*WORKFLOW_LABELS, *labels))
+
+
+def _own(name: str, kind: Kind, help_: str, *labels: str) -> Family:
+    return Family(f"cloudflare_workflows_exporter_{name}", kind, help_, labels)
+
+
+# Instances: from the last full answer of each.
+STATUS = _instance(
+    "status",
+    "1 for the instance's status (API: status), 0 for each other status known today.",
+    "status",
+)
+INFO = _instance(
+    "info",
+    "Version (API: versionId) and what triggered the instance (API: trigger.source).",
+    "version_id",
+    "trigger",
+    kind="info",
+)
+ERROR_INFO = _instance(
+    "error_info",
+    "1 while the instance has an error (API: error.name, or the failing step's where the engine "
+    "flattened it to Error); step is the step it failed at, or empty.",
+    "error_name",
+    "step",
+    kind="info",
+)
+STEP_COUNT = _instance(
+    "step_count", "Steps, sleeps and waits begun so far (API: step_count).", kind="unknown"
+)
+STEPS = _instance(
+    "steps",
+    "Steps (API: steps) by type and outcome; running: not finished.",
+    "step_type",
+    "outcome",
+)
+ATTEMPTS = _instance(
+    "attempts",
+    "Attempts over all steps (API: steps[].attempts); running: without an end.",
+    "outcome",
+)
+RETRIES = _instance("retries", "Attempts beyond each step's first (API: steps[].attempts).")
+CURRENT_STEP_ATTEMPTS = _instance(
+    "current_step_attempts",
+    "Attempts so far of each step that is open now (API: steps[].attempts); 0 for a sleep or wait.",
+    "step",
+    "step_type",
+)
+CURRENT_STEP_START = _instance(
+    "current_step_start_timestamp_seconds",
+    "When each step that is open now started, in Unix time (API: steps[].start).",
+    "step",
+    "step_type",
+)
+QUEUED = _instance(
+    "queued_timestamp_seconds", "When the run was queued, in Unix time (API: queued)."
+)
+START = _instance("start_timestamp_seconds", "When the run started, in Unix time (API: start).")
+END = _instance("end_timestamp_seconds", "When the run ended, in Unix time (API: end).")
+QUEUE_DURATION = _instance(
+    "queue_duration_seconds", "From queued to start of the run (API: start - queued)."
+)
+RUN_DURATION = _instance(
+    "run_duration_seconds",
+    "From start to end of the run (API: end - start), once it has ended; of a live one, "
+    "time() - cloudflare_workflow_instance_start_timestamp_seconds tells the age.",
+)
+LAST_CHANGE = _instance(
+    "last_change_timestamp_seconds",
+    "When the exporter last saw the instance move, in Unix time; its first sight counts.",
+)
+
+# Workflows.
+WATCHED = _workflow("watched_instances", "gauge", "Instances that the exporter watches and found.")
+RUNS_FINISHED = _workflow(
+    "runs_finished_total",
+    "counter",
+    "Runs that ended, each counted once, by the status they ended with (API: status).",
+    "status",
+)
+RUN_DURATIONS = _workflow(
+    "run_duration_seconds",
+    "histogram",
+    "From start to end of finished runs (API: end - start).",
+    "status",
+)
+QUEUE_DURATIONS = _workflow(
+    "queue_duration_seconds",
+    "histogram",
+    "From queued to start of started runs (API: start - queued).",
+)
+STEP_DURATIONS = _workflow(
+    "step_duration_seconds",
+    "histogram",
+    "How long finished steps, sleeps and waits took, retries and waits between them included "
+    "(API: steps[].end - start).",
+    "step",
+    "step_type",
+    "outcome",
+)
+ATTEMPT_DURATIONS = _workflow(
+    "step_attempt_duration_seconds",
+    "histogram",
+    "How long finished attempts took (API: steps[].attempts[].end - start).",
+    "step",
+    "outcome",
+)
+STEP_ATTEMPTS = _workflow(
+    "step_attempts",
+    "histogram",
+    "Attempts that finished steps took (API: steps[].attempts).",
+    "step",
+    "outcome",
+)
+UP = _workflow("up", "gauge", "1 when the last round over the workflow succeeded, 0 otherwise.")
+LAST_SUCCESS = _workflow(
+    "last_success_timestamp_seconds",
+    "gauge",
+    "When a round over the workflow last succeeded, in Unix time; 0: never yet.",
+)
+
+# The exporter itself.
+BUILD_INFO = _own(
+    "build_info", "info", "Version of the exporter and of Python.", "version", "python_version"
+)
+CONFIG_SUCCESSFUL = _own(
+    "config_last_reload_successful", "gauge", "1 when the last load of the configuration succeeded."
+)
+CONFIG_SUCCESS_TIME = _own(
+    "config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "When the configuration was last loaded successfully, in Unix time.",
+)
+API_REQUESTS = _own(
+    "api_requests_total",
+    "counter",
+    "Calls to Cloudflare's API by endpoint and HTTP status; timeout, connection, invalid or "
+    "cancelled where there was none.",
+    "account",
+    "endpoint",
+    "code",
+)
+API_DURATION = _own(
+    "api_request_duration_seconds",
+    "histogram",
+    "How long calls to Cloudflare's API took.",
+    "endpoint",
+)
+POLLS = _own(
+    "polls_total",
+    "counter",
+    "Looks at instances by kind of call and result: success, or the class of failure.",
+    "kind",
+    "result",
+)
+POLL_LAG = _own(
+    "poll_lag_seconds", "gauge", "How far behind its plan the oldest look that is due is."
+)
+STEP_NAMES_DROPPED = _own(
+    "step_names_dropped_total",
+    "counter",
+    "Finished steps and attempts shown as step=other, their workflow being at "
+    "metrics.step_names.limit.",
+)
+
+FAMILIES: tuple[Family, ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Family)
+)
+"""All of them, in the order of their definition."""

@@ -1,0 +1,54 @@
+"""Change detection: whether an answer says anything that wasn't known."""
+
+from exporter.cloudflare.models import Summary
+
+Fingerprint = tuple[object, ...]
+
+
+def fingerprint(answer: Summary) -> Fingerprint:
+    """What of an answer moves when the instance does; equal fingerprints: nothing to fetch."""
+    return (
+        answer.status,
+        answer.step_count,
+        answer.queued,
+        answer.start,
+        answer.end,
+        answer.success,
+        answer.version_id,
+        answer.error.name if answer.error else None,
+    )
+
+
+class LastLook:
+    """The fingerprints that stand for an instance as it is known.
+
+    Normally one: a simple answer repeats the fields of the full one. Where an upstream's simple
+    answers differ from its full ones for good, the full answer that follows brings nothing new;
+    that simple answer's fingerprint then stands for the full one too, so that an instance at rest
+    costs no full answers. Any news drops it again, so it never hides a change.
+    """
+
+    __slots__ = ("_alias", "_full")
+
+    def __init__(self) -> None:
+        self._full: Fingerprint | None = None
+        self._alias: Fingerprint | None = None
+
+    @property
+    def seen(self) -> bool:
+        return self._full is not None
+
+    def knows(self, simple: Summary) -> bool:
+        """Whether a simple answer says nothing new."""
+        return fingerprint(simple) in (self._full, self._alias) if self.seen else False
+
+    def update(self, full: Summary, *, after: Summary | None, moved: bool) -> None:
+        """Takes note of a full answer, fetched after a simple answer that wasn't known.
+
+        `moved` tells whether the full answer changed any figure.
+        """
+        known, self._full = self._full, fingerprint(full)
+        if moved or known != self._full:
+            self._alias = None
+        elif after is not None:
+            self._alias = fingerprint(after)

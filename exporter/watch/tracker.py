@@ -1,0 +1,291 @@
+"""The tracker: from what is known of a run and one full answer to figures and what is new.
+
+The heart of the exporter, and pure: no I/O and no clock but the one handed in. Whatever is
+finished is observed once, when its end is first seen, however often, late or out of order the
+answers come. A run is named by `queued`, a step by its type and full name (with the counter that
+the engine adds), an attempt by its number.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from math import inf
+from typing import NamedTuple
+
+from msgspec import Struct, field
+
+from exporter.cloudflare.models import ENDED, Attempt, Detail, Error, Step, Summary, unix
+
+# What a live instance says. Gone back from an end to one of these without a new `queued`, an
+# answer comes from a replica that is behind; rollingBack may follow an end.
+_LIVE = frozenset({"queued", "running", "paused", "waiting", "waitingForPause"})
+_AFTERMATH = frozenset({"rollback", "termination"})
+
+Mark = dict[tuple[str, str], int]
+"""What was observed, by step type and full name: bit 0 the step, bit n its n-th attempt."""
+
+
+class Run(Struct, frozen=True):
+    """What is known of an instance's current run; all that has to outlive a restart of ours."""
+
+    queued: float
+    status: str
+    step_count: int = 0
+    queue_observed: bool = False
+    end_observed: bool = False
+    marks: Mark = field(default_factory=dict)
+
+
+class OpenStep(NamedTuple):
+    """A step that is open now: its full name, type, attempts so far, and start (Unix seconds)."""
+
+    name: str
+    type: str
+    attempts: int
+    start: float | None
+
+
+class Figures(Struct, frozen=True):
+    """What an instance's gauges show. Times are Unix seconds; None: not known (yet)."""
+
+    status: str
+    version_id: str
+    trigger: str
+    error_name: str | None
+    error_step: str | None
+    step_count: int
+    steps: dict[tuple[str, str], int]
+    """By type and outcome."""
+    attempts: dict[str, int]
+    """By outcome."""
+    retries: int
+    open_steps: tuple[OpenStep, ...]
+    queued: float
+    start: float | None
+    end: float | None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class FinishedRun(NamedTuple):
+    status: str
+    duration: float | None
+    """Seconds; None for a run that ended before it started."""
+
+
+class FinishedStep(NamedTuple):
+    name: str
+    """With the engine's counter."""
+    type: str
+    outcome: str
+    duration: float
+    attempts: int | None
+    """None for sleeps and waits, which have none."""
+
+
+class FinishedAttempt(NamedTuple):
+    step: str
+    outcome: str
+    duration: float
+
+
+class Observations(Struct):
+    """What is finished and was not observed before. Durations are seconds."""
+
+    run: FinishedRun | None = None
+    queue_duration: float | None = None
+    steps: list[FinishedStep] = field(default_factory=list)
+    attempts: list[FinishedAttempt] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.run or self.queue_duration is not None or self.steps or self.attempts)
+
+
+class Tracked(NamedTuple):
+    run: Run
+    figures: Figures
+    observations: Observations
+
+
+def is_stale(run: Run | None, answer: Summary) -> bool:
+    """Whether an answer is older than what is known: a replica that is behind gave it."""
+    if run is None:
+        return False
+    queued = unix(answer.queued) or 0.0
+    if queued != run.queued:
+        return queued < run.queued
+    steps = int(answer.step_count or 0)
+    if answer.step_count is not None and steps < run.step_count:
+        return True
+    return run.status in ENDED and answer.status in _LIVE and steps <= run.step_count
+
+
+def track(
+    run: Run | None, answer: Detail, *, now: float, since: float = -inf, trust: bool = False
+) -> Tracked | None:
+    """Takes in one full answer.
+
+    Args:
+        run: What was known of the instance, None on first sight.
+        answer: The full answer, steps in any order.
+        now: Unix time at which the answer arrived.
+        since: Unix time; what ended before it is history and not observed.
+        trust: Take an answer of the same run that looks stale: its figures are shown, and still
+            nothing is observed twice.
+
+    Returns:
+        What is known now, or None when the answer is stale.
+    """
+    queued = unix(answer.queued) or 0.0
+    same_run = run is not None and run.queued == queued
+    seen = _marks(answer.steps or ())
+    known = run if run is not None and same_run else Run(queued=queued, status="")
+    if run is not None and not (trust and same_run):
+        regressed = any(seen.get(key, 0) & bits != bits for key, bits in known.marks.items())
+        if is_stale(run, answer) or regressed:
+            return None
+
+    status = answer.status or "unknown"
+    new = Observations()
+    start, end = unix(answer.start), unix(answer.end)
+    if start is not None and not known.queue_observed and start >= since:
+        new.queue_duration = max(0.0, start - queued)
+    ended = status in ENDED
+    if ended and not known.end_observed and (end or now) >= since:
+        took = None if start is None else max(0.0, (end or now) - start)
+        new.run = FinishedRun(status, took)
+    for step in answer.steps or ():
+        _observe(step, known.marks, new, now=now, since=since)
+
+    return Tracked(
+        Run(
+            queued=queued,
+            status=status,
+            step_count=int(answer.step_count or 0),
+            queue_observed=known.queue_observed or start is not None,
+            end_observed=known.end_observed or ended,
+            marks=_merged(known.marks, seen),
+        ),
+        _figures(answer, status, queued, start, end),
+        new,
+    )
+
+
+def _key(step: Step) -> tuple[str, str]:
+    return step.type or "unknown", step.name or ""
+
+
+def _marks(steps: Iterable[Step]) -> Mark:
+    marks: Mark = {}
+    for step in steps:
+        bits = int(step.outcome != "running")
+        for number, attempt in enumerate(step.attempts or (), start=1):
+            bits |= (attempt.outcome != "running") << number
+        if bits:
+            key = _key(step)
+            marks[key] = marks.get(key, 0) | bits
+    return marks
+
+
+def _merged(known: Mark, seen: Mark) -> Mark:
+    if known == seen:
+        return known
+    return {**known, **{key: bits | known.get(key, 0) for key, bits in seen.items()}}
+
+
+def _observe(step: Step, known: Mark, new: Observations, *, now: float, since: float) -> None:
+    """Adds to `new` what of a step is finished, isn't marked, and ended at or after `since`."""
+    (kind, name), bits = _key(step), known.get(_key(step), 0)
+    for number, attempt in enumerate(step.attempts or (), start=1):
+        if attempt.outcome != "running" and not bits >> number & 1:
+            seconds, end = _span(attempt, now)
+            if end >= since:
+                new.attempts.append(FinishedAttempt(name, attempt.outcome, seconds))
+    if step.outcome != "running" and not bits & 1:
+        seconds, end = _span(step, now)
+        if end >= since:
+            attempts = len(step.attempts or ()) if step.finished is None else None
+            new.steps.append(FinishedStep(name, kind, step.outcome, seconds, attempts))
+
+
+def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
+    """Seconds that a finished thing took, and its end.
+
+    The end of a sleep or wait may be a plan: one that is still to come is cut at `now`.
+    """
+    end = unix(thing.end)
+    if end is None or (isinstance(thing, Step) and thing.finished and end > now):
+        end = now
+    start = unix(thing.start)
+    return (0.0 if start is None else max(0.0, end - start)), end
+
+
+def _figures(
+    answer: Detail, status: str, queued: float, start: float | None, end: float | None
+) -> Figures:
+    steps = answer.steps or []
+    attempts = Counter({"success": 0, "failure": 0, "running": 0})
+    for step in steps:
+        attempts.update(attempt.outcome for attempt in step.attempts or ())
+    error = answer.error
+    failing = _failing_step(steps, error) if error else None
+    return Figures(
+        status=status,
+        version_id=answer.version_id or "",
+        trigger=(answer.trigger and answer.trigger.source) or "unknown",
+        error_name=_error_name(error, failing) if error else None,
+        error_step=failing.name if failing else None,
+        step_count=len(steps) if answer.step_count is None else int(answer.step_count),
+        steps=dict(Counter((step.type or "unknown", step.outcome) for step in steps)),
+        attempts=dict(attempts),
+        retries=sum(max(0, len(step.attempts or ()) - 1) for step in steps),
+        open_steps=()
+        if status in ENDED
+        else tuple(
+            OpenStep(step.name, step.type or "unknown", len(step.attempts or ()), unix(step.start))
+            for step in steps
+            if step.name and step.outcome == "running"
+        ),
+        queued=queued,
+        start=start,
+        end=end,
+    )
+
+
+def _step_error(step: Step) -> Error | None:
+    last = step.attempts[-1].error if step.attempts else None
+    return step.error or last
+
+
+def _failing_step(steps: list[Step], error: Error) -> Step | None:
+    """The step whose failure an instance's error comes from, if it comes from one.
+
+    The answer doesn't say. It is the step that failed last, unless another began after it (the
+    workflow had caught the failure and went on) or the error is another one (thrown outside a
+    step, after a failure was caught).
+    """
+    ahead = [step for step in steps if step.type not in _AFTERMATH]
+    failed = [step for step in ahead if step.outcome == "failure" and step.end]
+    if not failed:
+        return None
+    last = max(failed, key=lambda step: unix(step.end) or 0.0)
+    if any((unix(step.start) or 0.0) > (unix(last.end) or 0.0) for step in ahead):
+        return None
+    cause = _step_error(last)
+    if cause is None:
+        return last
+    same_name = cause.name == error.name and not _is_generic(error)
+    return last if same_name or (cause.message or "") in (error.message or "") else None
+
+
+def _is_generic(error: Error) -> bool:
+    return error.name in (None, "", "Error")
+
+
+def _error_name(error: Error, failing: Step | None) -> str:
+    # The engine may flatten the instance's error to `Error`; the attempt keeps the real name.
+    cause = _step_error(failing) if failing else None
+    if _is_generic(error) and cause is not None and cause.name:
+        return cause.name
+    return error.name or "Error"

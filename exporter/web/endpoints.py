@@ -1,0 +1,79 @@
+"""The endpoints: metrics for Prometheus, health for Kubernetes, a page for people."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from exporter import __version__
+from exporter.metrics.exposition import Exposition, compress
+
+_PAGE = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>Cloudflare Workflows exporter</title>
+</head>
+<body>
+<h1>Cloudflare Workflows exporter</h1>
+<p>Version {__version__}</p>
+<ul>
+<li><a href="metrics">Metrics</a></li>
+<li><a href="-/healthy">Health</a></li>
+<li><a href="-/ready">Readiness</a></li>
+</ul>
+</body>
+</html>
+"""
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+Check = Callable[[], list[str]]
+"""What is wrong, a line each; nothing when all is well."""
+
+
+def endpoints(exposition: Exposition, *, unhealthy: Check, unready: Check) -> Starlette:
+    """The application that is served."""
+
+    async def metrics(request: Request) -> Response:
+        body, content_type = exposition.render(request.headers.get("accept", ""))
+        headers = {**_HEADERS, "Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if _accepts_gzip(request.headers.get("accept-encoding", "")):
+            body, headers["Content-Encoding"] = compress(body), "gzip"
+        return Response(body, headers=headers)
+
+    def check(wrong: Check, well: str) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(_: Request) -> Response:
+            problems = wrong()
+            text = "\n".join(problems or [well]) + "\n"
+            return PlainTextResponse(text, 503 if problems else 200, headers=_HEADERS)
+
+        return answer
+
+    async def page(_: Request) -> Response:
+        return HTMLResponse(_PAGE, headers=_HEADERS)
+
+    return Starlette(
+        routes=[
+            Route("/metrics", metrics),
+            Route("/-/healthy", check(unhealthy, "healthy")),
+            Route("/-/ready", check(unready, "ready")),
+            Route("/", page),
+        ]
+    )
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding header takes gzip (RFC 9110, section 12.5.3)."""
+    for item in header.split(","):
+        coding, *parameters = (part.strip().lower() for part in item.split(";"))
+        if coding == "gzip":
+            return not any(p.replace(" ", "") in ("q=0", "q=0.0", "q=0.00") for p in parameters)
+    return False

@@ -1,0 +1,46 @@
+"""Serves the endpoints: uvicorn, without its own signal handling and logs."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+_BACKLOG = 128
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; an empty host is every address, of IPv6 and IPv4.
+
+    Raises:
+        OSError: the address can't be had, because the port is in use, say.
+    """
+    if not host and socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+class Server(uvicorn.Server):
+    """An HTTP server that runs until `should_exit` is set."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=2,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Signals are the app's, which stops more than this server.
+        yield
