@@ -106,7 +106,17 @@ class Envelope(Struct, Generic[Result]):
 
 
 def unix(moment: datetime | None) -> float | None:
-    """Unix seconds of a time in an answer; one without an offset is UTC."""
-    if moment is None:
+    """Unix seconds of a time in an answer."""
+    return None if moment is None else _utc(moment).timestamp()
+
+
+def seconds(start: datetime | None, end: datetime | None) -> float | None:
+    """Seconds from `start` to `end`, exact to the microsecond and not below 0."""
+    if start is None or end is None:
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return max(0.0, (_utc(end) - _utc(start)).total_seconds())
+
+
+def _utc(moment: datetime) -> datetime:
+    """A time without an offset is UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

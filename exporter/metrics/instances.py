@@ -54,12 +54,12 @@ def _open_steps(figures: Figures, step_label: Callable[[str], str]) -> Iterator[
 
 
 def _times(figures: Figures) -> Iterator[Sample]:
-    queued, start, end = figures.queued, figures.start, figures.end
-    yield catalogue.QUEUED, (), queued
-    if start is not None:
-        yield catalogue.START, (), start
-        yield catalogue.QUEUE_DURATION, (), max(0.0, start - queued)
-    if end is not None:
-        yield catalogue.END, (), end
-        if start is not None and figures.ended:
-            yield catalogue.RUN_DURATION, (), max(0.0, end - start)
+    for family, value in (
+        (catalogue.QUEUED, figures.queued),
+        (catalogue.START, figures.start),
+        (catalogue.END, figures.end),
+        (catalogue.QUEUE_DURATION, figures.queue_duration),
+        (catalogue.RUN_DURATION, figures.run_duration),
+    ):
+        if value is not None:
+            yield family, (), value

@@ -8,12 +8,13 @@ the engine adds), an attempt by its number.
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from math import inf
 from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from exporter.cloudflare.models import ENDED, Attempt, Detail, Error, Step, Summary, unix
+from exporter.cloudflare.models import ENDED, Attempt, Detail, Error, Step, Summary, seconds, unix
 
 # What a live instance says. Gone back from an end to one of these without a new `queued`, an
 # answer comes from a replica that is behind; rollingBack may follow an end.
@@ -62,6 +63,10 @@ class Figures(Struct, frozen=True):
     queued: float
     start: float | None
     end: float | None
+    queue_duration: float | None
+    """Seconds."""
+    run_duration: float | None
+    """Seconds, once the run has ended."""
 
     @property
     def ended(self) -> bool:
@@ -150,11 +155,10 @@ def track(
     new = Observations()
     start, end = unix(answer.start), unix(answer.end)
     if start is not None and not known.queue_observed and start >= since:
-        new.queue_duration = max(0.0, start - queued)
+        new.queue_duration = seconds(answer.queued, answer.start)
     ended = status in ENDED
-    if ended and not known.end_observed and (end or now) >= since:
-        took = None if start is None else max(0.0, (end or now) - start)
-        new.run = FinishedRun(status, took)
+    if ended and not known.end_observed and (now if end is None else end) >= since:
+        new.run = FinishedRun(status, seconds(answer.start, answer.end or _moment(now)))
     for step in answer.steps or ():
         _observe(step, known.marks, new, now=now, since=since)
 
@@ -167,7 +171,7 @@ def track(
             end_observed=known.end_observed or ended,
             marks=_merged(known.marks, seen),
         ),
-        _figures(answer, status, queued, start, end),
+        _figures(answer, status),
         new,
     )
 
@@ -210,20 +214,21 @@ def _observe(step: Step, known: Mark, new: Observations, *, now: float, since: f
 
 
 def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
-    """Seconds that a finished thing took, and its end.
+    """Seconds that a finished thing took, and its end in Unix time.
 
     The end of a sleep or wait may be a plan: one that is still to come is cut at `now`.
     """
-    end = unix(thing.end)
+    end, until = unix(thing.end), thing.end
     if end is None or (isinstance(thing, Step) and thing.finished and end > now):
-        end = now
-    start = unix(thing.start)
-    return (0.0 if start is None else max(0.0, end - start)), end
+        end, until = now, _moment(now)
+    return seconds(thing.start, until) or 0.0, end
 
 
-def _figures(
-    answer: Detail, status: str, queued: float, start: float | None, end: float | None
-) -> Figures:
+def _moment(now: float) -> datetime:
+    return datetime.fromtimestamp(now, UTC)
+
+
+def _figures(answer: Detail, status: str) -> Figures:
     steps = answer.steps or []
     attempts = Counter({"success": 0, "failure": 0, "running": 0})
     for step in steps:
@@ -247,9 +252,11 @@ def _figures(
             for step in steps
             if step.name and step.outcome == "running"
         ),
-        queued=queued,
-        start=start,
-        end=end,
+        queued=unix(answer.queued) or 0.0,
+        start=unix(answer.start),
+        end=unix(answer.end),
+        queue_duration=seconds(answer.queued, answer.start),
+        run_duration=seconds(answer.start, answer.end) if status in ENDED else None,
     )
 
 

@@ -110,7 +110,8 @@ class LocalEngine:
         Raises:
             EngineError: there is such an instance already, or the id is not a valid one.
         """
-        self._post(f"{workflow}/{_quoted(instance_id)}", json={"scenario": scenario, **params})
+        url = f"{self._worker}/{workflow}/{_quoted(instance_id)}"
+        self._request("POST", url, json={"scenario": scenario, **params})
 
     def act(
         self, workflow: Workflow, instance_id: str, action: Action, event_type: str = "approve"
@@ -120,7 +121,8 @@ class LocalEngine:
         Raises:
             EngineError: no such instance, or its status doesn't allow it.
         """
-        self._post(f"{workflow}/{_quoted(instance_id)}/{action}", params={"type": event_type})
+        url = f"{self._worker}/{workflow}/{_quoted(instance_id)}/{action}"
+        self._request("POST", url, params={"type": event_type})
 
     def get(self, workflow: Workflow, instance_id: str) -> dict[str, Any]:
         """The instance as the REST API reports it: the `result` of its answer, untouched.
@@ -128,10 +130,8 @@ class LocalEngine:
         Raises:
             EngineError: no such instance. (Asking leaves a ghost in later lists.)
         """
-        answer = self._http.get(f"{self.api}/workflows/{workflow}/instances/{_quoted(instance_id)}")
-        if not answer.is_success:
-            raise EngineError(f"GET {answer.url}: {answer.status_code} {answer.text}")
-        result: dict[str, Any] = answer.json()["result"]
+        url = f"{self.api}/workflows/{workflow}/instances/{_quoted(instance_id)}"
+        result: dict[str, Any] = self._request("GET", url).json()["result"]
         return result
 
     def wait_for(
@@ -163,10 +163,16 @@ class LocalEngine:
                 raise TimeoutError(f"{workflow}/{instance_id} after {timeout} s: {result}")
             time.sleep(0.05)
 
-    def _post(self, path: str, **request: Any) -> None:
-        answer = self._http.post(f"{self._worker}/{path}", **request)
+    def _request(self, method: str, url: str, **content: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, url, **content)
+        except httpx.TransportError as error:
+            raise EngineError(
+                f"the local engine does not answer {method} {url}: {error}"
+            ) from error
         if not answer.is_success:
-            raise EngineError(f"POST {answer.url}: {answer.status_code} {answer.text}")
+            raise EngineError(f"{method} {url}: {answer.status_code} {answer.text}")
+        return answer
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

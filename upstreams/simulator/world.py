@@ -54,21 +54,17 @@ class Version(Struct, frozen=True):
 class Run:
     """One run of an instance; a restart begins the next one."""
 
-    __slots__ = ("_timeline", "interventions", "queued", "script")
+    __slots__ = ("interventions", "queued", "script", "timeline")
 
     def __init__(self, queued: int, script: Script) -> None:
         self.queued = queued
         self.script = script
         self.interventions: tuple[Intervention, ...] = ()
-        self._timeline: Timeline | None = None
-
-    @property
-    def timeline(self) -> Timeline:
-        return undisturbed(self.script) if self._timeline is None else self._timeline
+        self.timeline: Timeline = undisturbed(script)
 
     def intervene(self, intervention: Intervention) -> None:
         self.interventions = (*self.interventions, intervention)
-        self._timeline = play(self.script, self.interventions)
+        self.timeline = play(self.script, self.interventions)
 
 
 class Instance:
@@ -117,7 +113,9 @@ class Instance:
 
     def run(self, at: int) -> Run:
         """The run that a question at this moment is answered from."""
-        return next((r for r in reversed(self.runs) if r.queued <= at), self.runs[0])
+        if len(self.runs) > 1:
+            return next((r for r in reversed(self.runs) if r.queued <= at), self.runs[0])
+        return self.runs[0]
 
     def status(self, at: int) -> str:
         run = self.run(at)
