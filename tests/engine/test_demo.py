@@ -1,0 +1,138 @@
+"""The demo: sample workflows keep moving, an exporter watches them, nothing is left behind."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from upstreams.local_engine import LocalEngine
+from upstreams.local_engine.demo import statuses
+from upstreams.local_engine.samples import Mover, Sample
+
+
+class TestMover:
+    def test_a_sample_is_created_at_its_first_turn_and_restarted_once_it_has_ended(
+        self, engine: LocalEngine
+    ) -> None:
+        mover = Mover(engine, [Sample("orders", "mover-error", "error")])
+        assert mover.move() == "create"
+        first = engine.wait_for("orders", "mover-error", "errored")
+        assert mover.move() == "restart"
+        engine.wait_for("orders", "mover-error", lambda r: r["queued"] > first["queued"])
+
+    def test_a_sample_is_moved_on_as_its_status_asks(self, engine: LocalEngine) -> None:
+        sleeper = Sample(
+            "orders", "mover-sleep", "sleep", actions={"running": "pause", "paused": "resume"}
+        )
+        mover = Mover(engine, [sleeper])
+        mover.move()
+        assert mover.move() == "pause"
+        engine.wait_for("orders", "mover-sleep", "paused")
+        assert mover.move() == "resume"
+        engine.wait_for("orders", "mover-sleep", "running")
+
+    def test_a_sample_that_is_to_stay_as_it_is_is_left_alone(self, engine: LocalEngine) -> None:
+        mover = Mover(engine, [Sample("orders", "mover-stalled", "stalled")])
+        mover.move()
+        assert mover.move() is None
+
+
+def test_the_summary_counts_current_statuses_by_workflow() -> None:
+    exposition = (
+        "# TYPE cloudflare_workflow_instance_status gauge\n"
+        'cloudflare_workflow_instance_status{workflow="orders",status="errored"} 1\n'
+        'cloudflare_workflow_instance_status{workflow="orders",status="complete"} 0\n'
+    )
+    assert statuses(exposition) == {"orders": Counter(errored=1)}
+
+
+def children(pid: int) -> list[int]:
+    """The processes below a process."""
+    found: list[int] = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(child), *children(int(child))]
+    return found
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and hasn't ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number: int = free.getsockname()[1]
+        return number
+
+
+class Demo:
+    """The demo as a person runs it."""
+
+    def __init__(self, port: int, output: Path) -> None:
+        self.metrics = f"http://127.0.0.1:{port}/metrics"
+        self._output = output
+        with output.open("w") as file:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "upstreams.local_engine.demo"),
+                    f"--web.listen-address=127.0.0.1:{port}",
+                ],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def output(self) -> str:
+        return self._output.read_text()
+
+
+@pytest.fixture
+def demo(port: int, tmp_path: Path) -> Iterator[Demo]:
+    demo = Demo(port, tmp_path / "output")
+    yield demo
+    demo.process.terminate()
+    demo.process.wait(60)
+
+
+class TestDemo:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_it_shows_life_and_leaves_no_process_behind(
+        self, demo: Demo, number: signal.Signals
+    ) -> None:
+        wait_until(lambda: re.search(r"\d errored.*\d running", demo.output()), "life")
+        assert demo.metrics in demo.output()
+        counts = statuses(httpx.get(demo.metrics, trust_env=False).text)
+        assert {"orders", "billing"} == counts.keys()
+        below = children(demo.process.pid)
+        assert len(below) >= 3, "the exporter, node and workerd"
+        demo.process.send_signal(number)
+        assert demo.process.wait(60) == 0
+        wait_until(lambda: not any(runs(pid) for pid in below), "everything has ended")
+
+    def test_a_port_in_use_ends_it_with_the_exporter_s_own_words_and_status(
+        self, port: int, tmp_path: Path
+    ) -> None:
+        with socket.create_server(("127.0.0.1", port)):
+            demo = Demo(port, tmp_path / "output")
+            assert demo.process.wait(60) == 1
+        assert f"127.0.0.1:{port}" in demo.output()
+        assert "Traceback" not in demo.output()
