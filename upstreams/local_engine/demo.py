@@ -133,7 +133,7 @@ def watch(
     for _ in SAMPLES:
         mover.move()  # at first each is created
     next_report = time.monotonic()
-    while exporter.poll() is None and not stopping.wait(MOVE_INTERVAL):
+    while not stopping.wait(MOVE_INTERVAL) and exporter.poll() is None:
         mover.move()
         if time.monotonic() >= next_report:
             reporter.report()
