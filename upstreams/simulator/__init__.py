@@ -28,7 +28,8 @@ from .script import (
     retried,
     steps,
 )
-from .server import Simulator, serve, serve_in_thread
+from .server import serve, serve_in_thread
+from .simulator import Simulator
 from .style import HOSTED, LOCAL_ENGINE, Style
 from .world import Account, Instance, Workflow, World
 

@@ -6,7 +6,9 @@ follows the types of its official SDK.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from .script import Error, Sleep, Step, Wait
@@ -19,10 +21,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = 253_402_300_799_999
 
 
+@lru_cache(65_536)
+def _to_the_second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+
+
 def timestamp(at: int) -> str:
     """ISO 8601 with milliseconds and a Z, from milliseconds since the epoch."""
-    moment = _EPOCH + timedelta(milliseconds=min(at, _LAST))
-    return moment.isoformat(timespec="milliseconds")[:23] + "Z"
+    seconds, milliseconds = divmod(min(at, _LAST), 1000)
+    return f"{_to_the_second(seconds)}.{milliseconds:03}Z"
 
 
 def instance_detail(
@@ -135,12 +142,20 @@ def version_result(workflow: Workflow, version: Version) -> dict[str, Any]:
     return result
 
 
+_FATAL = (
+    "The execution of the Workflow instance was terminated, as a step threw an NonRetryableError "
+    "and it was not handled"
+)
+
+
 def _error(error: Error | None) -> dict[str, str] | None:
     return None if error is None else {"name": error.name, "message": error.message}
 
 
 def _instance_error(error: Error | None) -> dict[str, str] | None:
-    """The engine flattens an error's name, and keeps its own names."""
+    """The engine flattens an error's name and keeps its own names; the attempts keep all."""
+    if error is not None and error.name == "WorkflowFatalError":
+        return {"name": error.name, "message": _FATAL}
     if error is None or error.name == "Error" or error.name.startswith("Workflow"):
         return _error(error)
     return {"name": "Error", "message": f"{error.name}: {error.message}"}
@@ -221,11 +236,10 @@ class _View:
             result["output"] = None
             if finished and record.output is not None:
                 kind, payload, sent = record.output
-                result["output"] = {
-                    "payload": payload,
-                    "type": kind,
-                    "timestamp": self.time(sent),
-                }
+                event = {"payload": payload, "type": kind, "timestamp": self.time(sent)}
+                # The hosted API's types say that it is a string.
+                hosted = self.style.hosted_fields
+                result["output"] = json.dumps(event) if hosted else event
             if self.style.hosted_fields:
                 result["event_type"] = piece.event_type
         return result

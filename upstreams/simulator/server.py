@@ -1,4 +1,4 @@
-"""The simulator as an ASGI application and on a loopback socket."""
+"""The simulator on a loopback socket."""
 
 from __future__ import annotations
 
@@ -7,64 +7,14 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .access import Access
-from .api import PREFIX, Api, Request
-from .calls import CallLog
-from .clock import Clock
-from .faults import Exchange, Faults
-from .limits import RateLimit
+from .api import PREFIX
+from .control import control_app
+from .simulator import Simulator
 from .world import World
-
-
-class Simulator:
-    """A world with everything that stands before it; an ASGI application.
-
-    Any credential is refused until `access` knows one.
-    """
-
-    def __init__(self, world: World | None = None, *, clock: Clock | None = None) -> None:
-        self.world = world or (World() if clock is None else World(clock))
-        self.access = Access()
-        self.limit = RateLimit(self.world.clock)
-        self.faults = Faults()
-        self.calls = CallLog()
-        self.api = Api(self.world, self.access, self.limit)
-        self.url = ""
-        """The API's base URL once it is served, up to and including `/client/v4`."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return
-        request = Request(
-            scope["method"],
-            scope["raw_path"].decode("latin-1"),
-            scope["query_string"].decode("latin-1"),
-            {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
-        )
-        call = self.api.call(request)
-        self.calls.begin(call)
-        exchange = Exchange(
-            call,
-            lambda: self.api.answer(request, call),
-            send,
-            receive,
-            self.faults.released,
-            scope.get("state", {}).get("transport"),
-        )
-        action = self.faults.pick(call)
-        try:
-            if action is None:
-                await exchange.answer(exchange.reply())
-            else:
-                call.fault = type(action).__name__.lower()
-                await action.act(exchange)
-        finally:
-            self.calls.end(call)
 
 
 class _Protocol(H11Protocol):
@@ -81,14 +31,21 @@ class _Protocol(H11Protocol):
 
 @contextlib.asynccontextmanager
 async def serve(
-    simulator: Simulator | World, *, port: int = 0, host: str = "127.0.0.1"
+    simulator: Simulator | World,
+    *,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    control: bool = False,
 ) -> AsyncIterator[Simulator]:
-    """Serve in the running event loop, on a free port unless one is given."""
+    """Serve in the running event loop, on a free port unless one is given.
+
+    With `control`, other programs can steer the simulator below `/_control`.
+    """
     if isinstance(simulator, World):
         simulator = Simulator(simulator)
     listener = socket.create_server((host, port))
     config = uvicorn.Config(
-        simulator,
+        control_app(simulator) if control else simulator,
         http=_Protocol,
         lifespan="off",
         log_config=None,

@@ -297,9 +297,9 @@ class _Player:
                 status = "queued"
             else:
                 status = "waiting" if open_waits and not open_steps else "running"
-            for at, forced in self.forced:
-                if at <= time:
-                    status = forced or status
+            forced = [value for at, value in self.forced if at <= time]
+            if forced:
+                status = forced[-1] or status
             if not marks or marks[-1][1] != status:
                 marks.append((time, status))
         return marks

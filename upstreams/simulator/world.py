@@ -14,7 +14,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 
@@ -228,7 +228,7 @@ class Workflow:
         *,
         at: float | None = None,
         params: Any = None,
-        trigger: Literal["unknown", "api", "binding", "event", "cron"] = "api",
+        trigger: str = "api",
         version: str | None = None,
         schedule: dict[str, Any] | None = None,
     ) -> Instance:

@@ -1,0 +1,365 @@
+"""What an instance shows in the course of its life."""
+
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from upstreams.simulator import (
+    Attempt,
+    Config,
+    Error,
+    Instance,
+    ManualClock,
+    Script,
+    Simulator,
+    Sleep,
+    Step,
+    Style,
+    Wait,
+    Workflow,
+    World,
+    parallel,
+    retried,
+    steps,
+)
+from upstreams.simulator.render import instance_detail, instance_row
+
+
+def see(instance: Instance, **how: bool) -> dict[str, Any]:
+    """The instance as the API shows it now."""
+    result: dict[str, Any] = instance_detail(instance, instance.workflow.world.settle(), **how)
+    return result
+
+
+def seconds(instance: Instance, time: str | None) -> float | None:
+    """A time of an answer, in seconds since the instance was created."""
+    if time is None:
+        return None
+    queued = datetime.fromisoformat(see(instance)["queued"])
+    return (datetime.fromisoformat(time) - queued).total_seconds()
+
+
+def statuses(instance: Instance, clock: ManualClock, *gaps: float) -> list[str]:
+    """The status after each of these waits."""
+    seen = []
+    for gap in gaps:
+        clock.advance(gap)
+        seen.append(see(instance)["status"])
+    return seen
+
+
+class TestAStep:
+    def test_runs_and_succeeds(self, orders: Workflow, clock: ManualClock) -> None:
+        instance = orders.create("a", Script(steps("charge", duration=2)))
+        clock.advance(1)
+        (step,) = see(instance)["steps"]
+        assert (step["name"], step["end"], step["success"]) == ("charge-1", None, None)
+        assert "output" not in step
+        assert step["attempts"][0] == {
+            "start": step["start"],
+            "end": None,
+            "success": None,
+            "error": None,
+        }
+        clock.advance(1)
+        (step,) = see(instance)["steps"]
+        assert (seconds(instance, step["end"]), step["success"]) == (2, True)
+        assert step["output"] == "ok"
+
+    def test_backs_off_between_two_attempts(self, orders: Workflow, clock: ManualClock) -> None:
+        step = retried("charge", 1, duration=2, backoff=10, error=Error("TypeError", "no"))
+        instance = orders.create("a", Script((step,)))
+        clock.advance(5)
+        (shown,) = see(instance)["steps"]
+        assert shown["end"] is None
+        (attempt,) = shown["attempts"]
+        assert attempt["error"] == {"name": "TypeError", "message": "no"}
+        assert attempt["success"] is False
+        clock.advance(9)
+        (shown,) = see(instance)["steps"]
+        assert [seconds(instance, a["start"]) for a in shown["attempts"]] == [0, 12]
+        assert see(instance)["status"] == "complete"
+
+    def test_ends_the_run_when_its_attempts_are_exhausted(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        failed = retried("charge", 2, succeeds=False, error=Error("TypeError", "no"))
+        instance = orders.create("a", Script((failed, *steps("never"))))
+        clock.advance(10)
+        shown = see(instance)
+        assert (shown["status"], shown["success"], shown["step_count"]) == ("errored", False, 1)
+        assert shown["error"] == {"name": "Error", "message": "TypeError: no"}
+        assert seconds(instance, shown["end"]) == 3
+
+    def test_may_fail_without_ending_the_run(self, orders: Workflow, clock: ManualClock) -> None:
+        failed = retried("optional", 1, succeeds=False, caught=True)
+        instance = orders.create("a", Script((failed, *steps("after"))))
+        clock.advance(10)
+        assert see(instance)["status"] == "complete"
+        assert [s["success"] for s in see(instance)["steps"]] == [False, True]
+
+    def test_of_a_name_that_was_used_gets_the_next_counter(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        instance = orders.create("a", Script((*steps("a", "b", "a"), Sleep("a", 1))))
+        clock.advance(10)
+        assert [s["name"] for s in see(instance)["steps"]] == ["a-1", "b-1", "a-2", "a-1"]
+
+    def test_runs_beside_others_in_a_group(self, orders: Workflow, clock: ManualClock) -> None:
+        group = parallel(*steps("par", duration=3), (Sleep("nap", 1), *steps("par")))
+        instance = orders.create("a", Script((group, *steps("after"))))
+        clock.advance(1.5)
+        shown = see(instance)
+        assert [(s["name"], s["end"] is None) for s in shown["steps"]] == [
+            ("par-1", True),
+            ("nap-1", False),
+            ("par-2", True),
+        ]
+        clock.advance(2)
+        assert seconds(instance, see(instance)["steps"][-1]["start"]) == 3
+
+    def test_of_a_group_that_fails_leaves_the_others_open(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        failing = retried("fails", 1, succeeds=False, duration=1)
+        group = parallel(failing, *steps("slow", duration=9))
+        instance = orders.create("a", Script((group,)))
+        clock.advance(20)
+        shown = see(instance)
+        assert (shown["status"], seconds(instance, shown["end"])) == ("errored", 1)
+        assert [s["end"] is None for s in shown["steps"]] == [False, True]
+
+    def test_shows_its_configuration(self, orders: Workflow, clock: ManualClock) -> None:
+        config = Config(3, "[dynamic]", None, "30 seconds", sensitive="output")
+        instance = orders.create("a", Script((Step("charge", config=config),)))
+        clock.advance(1)
+        (step,) = see(instance)["steps"]
+        assert step["config"] == {
+            "retries": {"limit": 3, "delay": "[dynamic]"},
+            "timeout": "30 seconds",
+            "sensitive": "output",
+        }
+        assert step["output"] == "[REDACTED]"
+
+    def test_that_never_ends_stays_open(self, orders: Workflow, clock: ManualClock) -> None:
+        instance = orders.create("a", Script((Step("stuck", (Attempt(None),)),)))
+        clock.advance(1e9)
+        assert see(instance)["status"] == "running"
+        backing_off = Step("stalled", (Attempt(1, Error()), Attempt()), backoff=None)
+        instance = orders.create("b", Script((backing_off,)))
+        clock.advance(1e9)
+        assert see(instance)["steps"][0]["end"] is None
+
+
+class TestSleepsAndWaits:
+    def test_a_sleep_shows_its_planned_end(self, orders: Workflow, clock: ManualClock) -> None:
+        instance = orders.create("a", Script((Sleep("nap", 30),)))
+        clock.advance(1)
+        shown = see(instance)
+        (sleep,) = shown["steps"]
+        assert (shown["status"], sleep["finished"]) == ("waiting", False)
+        assert (seconds(instance, sleep["end"]), sleep["error"]) == (30, None)
+
+    def test_an_event_ends_a_wait_of_its_type(self, orders: Workflow, clock: ManualClock) -> None:
+        instance = orders.create("a", Script((Wait("approval", "approve"),)))
+        clock.advance(5)
+        instance.send_event("other")
+        assert see(instance)["status"] == "waiting"
+        clock.advance(1)
+        instance.send_event("approve", {"by": "alice"})
+        shown = see(instance)
+        assert (shown["status"], seconds(instance, shown["end"])) == ("complete", 6)
+        assert shown["steps"][0]["event_type"] == "approve"
+        assert '"by": "alice"' in shown["steps"][0]["output"]
+
+    def test_a_wait_that_times_out_fails_the_run(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        instance = orders.create("a", Script((Wait("approval", timeout=60),)))
+        assert statuses(instance, clock, 59, 1) == ["waiting", "errored"]
+        (wait,) = see(instance)["steps"]
+        assert (wait["finished"], wait["error"]["name"]) == (True, "WorkflowTimeoutError")
+
+
+class TestWhatIsDoneToARun:
+    def test_queued_then_running_then_complete(self, orders: Workflow, clock: ManualClock) -> None:
+        instance = orders.create("a", Script(steps("a", duration=3), queued=2, output=7))
+        assert statuses(instance, clock, 1.999, 0.001, 3) == ["queued", "running", "complete"]
+        shown = see(instance)
+        assert (seconds(instance, shown["start"]), seconds(instance, shown["end"])) == (2, 5)
+        assert (shown["output"], shown["success"]) == (7, True)
+
+    def test_a_pause_waits_for_the_step_to_end(self, orders: Workflow, clock: ManualClock) -> None:
+        instance = orders.create("a", Script(steps("a", "b", duration=10)))
+        clock.advance(4)
+        instance.pause()
+        assert statuses(instance, clock, 0, 6, 100) == ["waitingForPause", "paused", "paused"]
+        assert see(instance)["step_count"] == 1
+        instance.resume()
+        assert statuses(instance, clock, 0, 10) == ["running", "complete"]
+
+    def test_a_pause_interrupts_a_sleep_at_once(self, orders: Workflow, clock: ManualClock) -> None:
+        instance = orders.create("a", Script((Sleep("nap", 10),)))
+        clock.advance(4)
+        instance.pause()
+        assert statuses(instance, clock, 0, 60) == ["paused", "paused"]
+        assert see(instance)["steps"][0]["finished"] is False
+        instance.resume()
+        assert see(instance)["status"] == "complete"
+
+    def test_what_is_terminated_stays_as_it_was(self, orders: Workflow, clock: ManualClock) -> None:
+        instance = orders.create("a", Script((*steps("a"), Sleep("nap", 60))))
+        clock.advance(5)
+        instance.terminate(source="api")
+        clock.advance(1000)
+        shown = see(instance)
+        assert (shown["status"], shown["success"]) == ("terminated", False)
+        assert shown["steps"][1]["finished"] is False
+        assert shown["steps"][2] == {"type": "termination", "trigger": {"source": "api"}}
+        assert shown["step_count"] == 3
+
+    def test_a_failed_run_may_roll_back(self, orders: Workflow, clock: ManualClock) -> None:
+        rollback = (Step("charge", (Attempt(5),)),)
+        script = Script(steps("charge"), throws=Error(), rollback=rollback)
+        instance = orders.create("a", script)
+        assert statuses(instance, clock, 0.5, 1, 5) == ["running", "rollingBack", "errored"]
+        shown = see(instance)
+        assert shown["rollback"] == {"outcome": "complete", "error": None}
+        assert [(s["type"], s["name"]) for s in shown["steps"]] == [
+            ("step", "charge-1"),
+            ("rollback", "charge-1"),
+        ]
+
+    def test_a_terminated_run_may_roll_back_and_fail_to(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        rollback = (retried("undo", 1, succeeds=False, error=Error("Error", "stuck")),)
+        instance = orders.create("a", Script(steps("a", duration=9), rollback=rollback))
+        clock.advance(1)
+        instance.terminate(rollback=True)
+        assert statuses(instance, clock, 0, 1) == ["rollingBack", "terminated"]
+        assert see(instance)["rollback"] == {
+            "outcome": "failed",
+            "error": {"name": "Error", "message": "stuck"},
+        }
+
+    def test_a_restart_is_a_new_run_of_the_same_instance(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        instance = orders.create("a", Script(steps("a"), queued=1))
+        clock.advance(10)
+        created = instance_row(instance, orders.world.settle())["created_on"]
+        before = see(instance)
+        instance.restart()
+        shown = see(instance)
+        assert (shown["status"], shown["steps"], shown["start"]) == ("queued", [], None)
+        assert shown["queued"] > before["end"]
+        row = instance_row(instance, orders.world.settle())
+        assert (row["created_on"], row["modified_on"]) == (created, shown["queued"])
+
+    def test_what_is_planned_for_later_happens_then(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        instance = orders.create("a", Script((Sleep("nap", 1000),)))
+        instance.pause(clock() + 10)
+        instance.resume(clock() + 20)
+        instance.terminate(clock() + 30)
+        instance.restart(clock() + 40)
+        seen = statuses(instance, clock, 9, 10, 10, 10, 10)
+        assert seen == ["waiting", "paused", "waiting", "terminated", "waiting"]
+
+    def test_any_status_can_be_shown(self, orders: Workflow) -> None:
+        instance = orders.create("a", Script((Sleep("nap", 1000),)))
+        instance.force_status("hibernating")
+        assert see(instance)["status"] == "hibernating"
+        assert [i.id for i in orders.by_status["hibernating"]] == ["a"]
+        instance.force_status(None)
+        assert see(instance)["status"] == "waiting"
+
+
+class TestAnswersOutOfTheOrdinary:
+    async def test_replace_the_result(self, orders: Workflow, client: httpx.AsyncClient) -> None:
+        instance = orders.create("a")
+        instance.answer = {"status": "running"}
+        assert (await client.get("/orders/instances/a")).json()["result"] == {"status": "running"}
+
+    def test_patch_the_result_or_the_row(self, orders: Workflow) -> None:
+        instance = orders.create("a")
+        instance.patch = lambda result: result | {"novelty": 1}
+        instance.patch_row = lambda row: row.clear()
+        assert see(instance)["novelty"] == 1
+        assert instance_row(instance, orders.world.settle()) == {}
+
+    def test_come_in_the_style_that_was_asked_for(self, clock: ManualClock) -> None:
+        style = Style(running_attempts=False, planned_ends=False, modified_on="step")
+        workflow = World(clock, style=style).account("a").workflow("w")
+        instance = workflow.create("a", Script((*steps("a", duration=2), Sleep("nap", 9))))
+        clock.advance(1)
+        assert see(instance)["steps"][0]["attempts"] == []
+        clock.advance(2)
+        assert see(instance)["steps"][1]["end"] is None
+        row = instance_row(instance, workflow.world.settle())
+        assert seconds(instance, row["modified_on"]) == 2
+
+
+class TestTheEndpoint:
+    async def test_a_simple_answer_counts_the_steps_and_omits_them(
+        self, orders: Workflow, clock: ManualClock, client: httpx.AsyncClient
+    ) -> None:
+        orders.create("a", Script(steps("a", "b")))
+        clock.advance(5)
+        answer = (await client.get("/orders/instances/a?simple=true")).json()["result"]
+        assert answer["step_count"] == 2
+        assert "steps" not in answer
+
+    async def test_the_order_of_steps_can_be_turned(
+        self, orders: Workflow, clock: ManualClock, client: httpx.AsyncClient
+    ) -> None:
+        orders.create("a", Script(steps("a", "b")))
+        clock.advance(5)
+        answer = (await client.get("/orders/instances/a?simple=false&order=desc")).json()
+        assert [s["name"] for s in answer["result"]["steps"]] == ["b-1", "a-1"]
+
+    @pytest.mark.parametrize("query", ["simple=maybe", "order=sideways"])
+    async def test_wrong_parameters_are_refused(
+        self, orders: Workflow, client: httpx.AsyncClient, query: str
+    ) -> None:
+        orders.create("a")
+        response = await client.get(f"/orders/instances/a?{query}")
+        assert (response.status_code, response.json()["errors"][0]["code"]) == (400, 10001)
+
+    async def test_odd_characters_in_an_id_are_decoded(
+        self, orders: Workflow, client: httpx.AsyncClient
+    ) -> None:
+        orders.create("a/b ü")
+        assert (await client.get("/orders/instances/a%2Fb%20%C3%BC")).status_code == 200
+
+    async def test_an_instance_that_is_deleted_expired_or_to_come_isnt_found(
+        self, orders: Workflow, clock: ManualClock, client: httpx.AsyncClient
+    ) -> None:
+        async def found() -> list[bool]:
+            answers = [await client.get(f"/orders/instances/{i}") for i in ("old", "gone", "new")]
+            return [answer.status_code == 200 for answer in answers]
+
+        orders.release(success_retention=60_000)
+        orders.create("old")
+        orders.create("gone").delete(clock() + 30)
+        orders.create("new", at=clock() + 30)
+        assert await found() == [True, True, False]
+        clock.advance(30)
+        assert await found() == [True, False, True]
+        clock.advance(30)
+        assert await found() == [False, False, True]
+        assert [i.id for i in orders.order] == ["new"]
+
+    def test_an_id_is_taken_until_its_instance_is_gone(
+        self, simulator: Simulator, orders: Workflow
+    ) -> None:
+        instance = orders.create("a")
+        with pytest.raises(ValueError, match="already exists"):
+            orders.create("a")
+        instance.delete()
+        simulator.world.settle()
+        assert orders.create("a") is not instance
