@@ -127,7 +127,7 @@ class App:
         app = endpoints(self.exposition, unhealthy=self.unhealthy, unready=self.unready)
         server = Server(app)
         scheduler = schedule(self.pollers, interval=self._settings.poll.interval)
-        async with self._open():
+        async with self.opened():
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             scheduler.start()
             log.info(
@@ -147,12 +147,12 @@ class App:
 
     async def once(self) -> bool:
         """Makes one round over everything; whether all went well."""
-        async with self._open():
+        async with self.opened():
             await asyncio.gather(*(poller.round(whole=True) for poller in self.pollers))
         return all(poller.up for poller in self.pollers)
 
     @contextlib.asynccontextmanager
-    async def _open(self) -> AsyncIterator[None]:
+    async def opened(self) -> AsyncIterator[None]:
         """Ends the calls under way, then the connections, on the way out."""
         async with self._http:
             yield

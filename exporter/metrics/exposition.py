@@ -4,12 +4,16 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import generate_latest as text
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.series import Histogram, Labels
 from exporter.metrics.store import Store
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _SUFFIX = {"counter": "_total", "info": "_info"}
 # Fast: most of the gain is in the first level, and a scrape is compressed every few seconds.
@@ -27,11 +31,9 @@ class Exposition:
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The body, and its content type, for a request's Accept header."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except ValueError:  # a version that is none
-            encode, content_type = choose_encoder("")
-        return encode(self), content_type
+        if prefers_openmetrics(accept):
+            return openmetrics(self), OPENMETRICS  # type: ignore[no-untyped-call]
+        return text(self), TEXT
 
     def collect(self) -> Iterator[Metric]:
         """All families, as prometheus_client's encoders want them."""
@@ -49,6 +51,20 @@ class Exposition:
                     )
             yield metric
         yield from self._process.collect()
+
+
+def prefers_openmetrics(accept: str) -> bool:
+    """Whether an Accept header puts OpenMetrics before everything that text would do for."""
+    ranks = {True: 0.0, False: 0.0}
+    for item in accept.split(","):
+        media, *parameters = (part.strip().lower() for part in item.split(";"))
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        wanted = media == "application/openmetrics-text"
+        try:
+            ranks[wanted] = max(ranks[wanted], float(quality))
+        except ValueError:
+            continue
+    return ranks[True] > 0 and ranks[True] >= ranks[False]
 
 
 def _add_histograms(

@@ -1,0 +1,36 @@
+"""Step names as labels."""
+
+import pytest
+
+from exporter.metrics.labels import StepLabels, without_counter
+
+
+@pytest.mark.parametrize(
+    ("reported", "written"),
+    [
+        ("pay-1", "pay"),
+        ("pay-12", "pay"),
+        ("name-7-1", "name-7"),
+        ("pay", "pay"),
+        ("-1", ""),
+        ("pay-1\n", "pay-1\n"),
+        ("pay-\u0661", "pay-\u0661"),
+        ("", ""),
+    ],
+)
+def test_the_engines_counter_is_taken_off_once(reported: str, written: str) -> None:
+    assert without_counter(reported) == written
+
+
+def test_rules_rewrite_in_order() -> None:
+    label = StepLabels([(r"user-\d+", "user"), (r"^(\w+) user$", r"\1")])
+    assert label("charge user-42-1") == "charge"
+
+
+def test_past_the_limit_names_are_other_and_counted() -> None:
+    dropped: list[str] = []
+    label = StepLabels(limit=2)
+    names = ["a-1", "b-1", "c-1", "a-2", "d-1"]
+    labels = [label(name, on_other=lambda: dropped.append("dropped")) for name in names]
+    assert labels == ["a", "b", "other", "a", "other"]
+    assert len(dropped) == 2

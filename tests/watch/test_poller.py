@@ -1,0 +1,286 @@
+"""Polling: what is fetched when, and what stays when it fails."""
+
+import asyncio
+
+from structlog.testing import capture_logs
+
+from exporter.durations import Duration
+from tests.watching import watching
+from upstreams.simulator import Error, Hang, Script, Sleep, Wait, error, retried, steps
+
+INTERVAL = 15.0
+
+
+class TestWhatIsFetchedWhen:
+    async def test_first_sight_goes_straight_to_the_full_answer(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", Script(pieces=(Wait("approval"),)))
+            assert await w.round() == {"detail": 1}
+
+    async def test_an_instance_at_rest_costs_one_simple_call_a_round(self) -> None:
+        async with watching(["a", "b"]) as w:
+            for name in ("a", "b"):
+                w.orders.create(name, Script(pieces=(Wait("approval"),)))
+            await w.round()
+            for _ in range(5):
+                assert await w.round(after=INTERVAL) == {"simple": 2}
+
+    async def test_a_change_costs_one_full_answer(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", Script(pieces=(Sleep("nap", 20), Wait("approval"))))
+            await w.round(after=1)
+            assert await w.round(after=INTERVAL) == {"simple": 1}
+            assert await w.round(after=INTERVAL) == {"simple": 1, "detail": 1}
+            assert await w.round(after=INTERVAL) == {"simple": 1}
+
+    async def test_a_live_instance_at_rest_gets_a_full_answer_after_detail_refresh(self) -> None:
+        """A retry inside a step that stays open doesn't show in simple answers."""
+        async with watching(["a"], poll={"detail_refresh": "1m"}) as w:
+            script = Script(pieces=(retried("flaky", failures=9, duration=1, backoff=30),))
+            w.orders.create("a", script)
+            await w.round(after=2)
+            labels = {"instance_id": "a", "outcome": "failure"}
+            assert w.value("cloudflare_workflow_instance_attempts", **labels) == 1
+            for _ in range(3):
+                assert await w.round(after=INTERVAL) == {"simple": 1}
+            assert w.value("cloudflare_workflow_instance_attempts", **labels) == 1
+            assert await w.round(after=INTERVAL) == {"detail": 1}
+            assert w.value("cloudflare_workflow_instance_attempts", **labels) == 2
+
+    async def test_an_ended_instance_is_looked_at_every_ended_interval(self) -> None:
+        async with watching(["a"], poll={"ended_interval": "1m", "detail_refresh": "1m"}) as w:
+            w.orders.create("a", Script(steps("pay")))
+            await w.round(after=60)
+            assert w.status("a") == "complete"
+            looks = [await w.round(after=INTERVAL) for _ in range(8)]
+            assert looks == [{}, {}, {}, {"simple": 1}] * 2
+
+    async def test_a_restart_of_an_ended_instance_is_found(self) -> None:
+        async with watching(["a"], poll={"ended_interval": "1m"}) as w:
+            a = w.orders.create("a", Script(steps("pay")))
+            await w.round(after=60)
+            a.restart(script=Script(pieces=(Wait("approval"),)))
+            await w.round(after=60)
+            assert w.status("a") == "waiting"
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+    async def test_a_round_that_comes_a_little_early_leaves_nothing_out(self) -> None:
+        """Rounds are jittered; what is due before the middle of the interval belongs to them."""
+        async with watching(["a"]) as w:
+            w.orders.create("a", Script(pieces=(Wait("approval"),)))
+            await w.round()
+            assert await w.round(after=INTERVAL * 0.95) == {"simple": 1}
+
+    async def test_an_upstream_that_leaves_fields_out_of_simple_answers(self) -> None:
+        """A difference that never goes away costs one full answer more, not one a round."""
+        async with watching(["a"]) as w:
+            a = w.orders.create("a", Script(pieces=(Wait("approval"),)))
+            a.patch = lambda result: result if "steps" in result else {**result, "versionId": None}
+            assert await w.round() == {"detail": 1}
+            assert await w.round(after=INTERVAL) == {"simple": 1, "detail": 1}
+            assert await w.round(after=INTERVAL) == {"simple": 1}
+
+
+class TestFailures:
+    async def test_a_failed_look_is_made_again_in_the_next_round_even_of_an_ended_instance(
+        self,
+    ) -> None:
+        async with watching(["a"], poll={"ended_interval": "1m"}) as w:
+            w.orders.create("a", Script(steps("pay")))
+            await w.round(after=60)
+            w.simulator.faults.add(error(500), times=1)
+            await w.round(after=60)
+            assert w.value("cloudflare_workflow_up") == 0
+            assert await w.round(after=INTERVAL) == {"simple": 1}
+            assert w.value("cloudflare_workflow_up") == 1
+
+    async def test_a_change_whose_full_answer_failed_is_not_lost(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", Script(pieces=(Sleep("nap", 20), Wait("approval"))))
+            await w.round(after=1)
+            w.simulator.faults.add(error(500), kind="detail", times=1)
+            await w.round(after=20)
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 1
+            await w.round(after=INTERVAL)
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
+
+    async def test_the_time_of_the_last_success_stands_still(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", Script(pieces=(Wait("approval"),)))
+            await w.round()
+            succeeded = w.clock()
+            w.simulator.faults.add(error(500))
+            await w.round(after=INTERVAL)
+            assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == succeeded
+
+    async def test_a_workflow_where_nothing_is_due_is_up(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", Script(steps("pay")))
+            await w.round(after=60)
+            assert await w.round(after=INTERVAL) == {}
+            assert w.value("cloudflare_workflow_up") == 1
+            assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == w.clock()
+
+    async def test_trouble_is_told_once_and_its_end_once(self) -> None:
+        async with watching(["a", "b"]) as w:
+            for name in ("a", "b"):
+                w.orders.create(name, Script(pieces=(Wait("approval"),)))
+            await w.round()
+            fault = w.simulator.faults.add(error(500))
+            with capture_logs() as logs:
+                await w.round(after=INTERVAL)
+                await w.round(after=INTERVAL)
+                w.simulator.faults.remove(fault)
+                await w.round(after=INTERVAL)
+                await w.round(after=INTERVAL)
+            told = [(e["log_level"], e["event"], e.get("instances")) for e in logs]
+            assert told == [
+                ("warning", "looks at instances fail; their last known figures stay", 2),
+                ("info", "looks at instances succeed again", None),
+            ]
+
+
+class TestNotFound:
+    async def test_an_instance_that_isnt_there_yet_is_no_failure(self) -> None:
+        async with watching(["a"]) as w:
+            assert await w.round() == {"detail": 1}
+            assert w.value("cloudflare_workflow_up") == 1
+            found = w.value(
+                "cloudflare_workflows_exporter_polls_total", kind="detail", result="not_found"
+            )
+            assert found == 1
+            w.orders.create("a", Script(pieces=(Wait("approval"),)))
+            await w.round(after=INTERVAL)
+            assert w.status("a") == "waiting"
+
+    async def test_one_404_takes_nothing_away(self) -> None:
+        async with watching(["a"], poll={"forget_after": "30s"}) as w:
+            w.orders.create("a", Script(pieces=(Wait("approval"),)))
+            await w.round()
+            w.simulator.faults.add(error(404), times=1)
+            await w.round(after=INTERVAL)
+            assert w.value("cloudflare_workflow_up") == 0
+            for _ in range(4):
+                await w.round(after=INTERVAL)
+            assert w.status("a") == "waiting"
+            assert w.value("cloudflare_workflow_up") == 1
+
+    async def test_a_deleted_instances_series_go_after_forget_after(self) -> None:
+        async with watching(["a"], poll={"forget_after": "30s"}) as w:
+            a = w.orders.create("a", Script(pieces=(Wait("approval"),)))
+            await w.round()
+            assert w.value("cloudflare_workflow_watched_instances") == 1
+            a.delete()
+            for _ in range(3):
+                await w.round(after=INTERVAL)
+                assert w.status("a") == "waiting"
+            await w.round(after=INTERVAL)
+            assert w.status("a") is None
+            assert w.value("cloudflare_workflow_watched_instances") == 0
+            assert w.value("cloudflare_workflow_up") == 1
+            assert not w.samples("cloudflare_workflow_instance_info")
+
+    async def test_a_run_that_comes_back_is_not_counted_again(self) -> None:
+        async with watching(["a"], poll={"forget_after": "30s", "ended_interval": "15s"}) as w:
+            w.orders.create("a", Script(steps("pay")))
+            await w.round(after=60)
+            gone = w.simulator.faults.add(error(404))
+            for _ in range(5):
+                await w.round(after=INTERVAL)
+            assert w.status("a") is None
+            w.simulator.faults.remove(gone)
+            await w.round(after=INTERVAL)
+            assert w.status("a") == "complete"
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
+class TestStaleAnswers:
+    async def test_one_is_ignored(self) -> None:
+        async with watching(["a"]) as w:
+            a = w.orders.create("a", Script(pieces=(Sleep("nap", 20), Wait("approval"))))
+            await w.round(after=30)
+            a.answer = {"queued": "2026-01-01T00:00:00Z", "status": "queued", "step_count": 0}
+            assert await w.round(after=INTERVAL) == {"simple": 1}
+            assert w.status("a") == "waiting"
+            assert w.value("cloudflare_workflow_up") == 1
+
+    async def test_an_instance_that_really_went_back_is_shown_in_the_end(self) -> None:
+        """What contradicts what was known for detail_refresh is no replica that is behind."""
+        async with watching(["a"], poll={"detail_refresh": "30s", "ended_interval": "15s"}) as w:
+            a = w.orders.create("a", Script(steps("pay")))
+            await w.round(after=60)
+            assert w.status("a") == "complete"
+            a.force_status("running")
+            a.patch = lambda result: {**result, "end": None}
+            await w.round(after=INTERVAL)
+            assert w.status("a") == "complete"
+            for _ in range(2):
+                await w.round(after=INTERVAL)
+            assert w.status("a") == "running"
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
+class TestSlowInstances:
+    async def test_one_that_hangs_holds_up_nobody_and_is_asked_once_at_a_time(self) -> None:
+        async with watching(["slow", "a"], poll={"interval": "100ms"}) as w:
+            for name in ("slow", "a"):
+                w.orders.create(name, Script(pieces=(Wait("approval"),)))
+            await w.round()
+            w.simulator.faults.add(Hang(), instance="slow")
+            (poller,) = w.app.pollers
+            w.simulator.calls.clear()
+            for _ in range(3):
+                w.clock.advance(1)
+                await poller.round()
+            assert len(w.simulator.calls.of(instance="a")) == 3
+            assert w.simulator.calls.most_open_of_one == 1
+            w.simulator.faults.release()
+            await poller.stop(grace=5)
+
+    async def test_stopping_gives_up_what_doesnt_end_in_time(self) -> None:
+        async with watching(["slow"], poll={"interval": "50ms"}) as w:
+            w.orders.create("slow", Script(pieces=(Wait("approval"),)))
+            w.simulator.faults.add(Hang())
+            (poller,) = w.app.pollers
+            await poller.round()
+            await poller.stop(grace=0.01)
+            await asyncio.sleep(0)
+            assert poller.lag() == 0.0
+
+
+async def test_lag_is_how_far_the_oldest_due_look_is_behind() -> None:
+    async with watching(["a"]) as w:
+        w.orders.create("a", Script(pieces=(Wait("approval"),)))
+        await w.round()
+        w.clock.advance(INTERVAL + 7)
+        assert w.value("cloudflare_workflows_exporter_poll_lag_seconds") == 7
+
+
+async def test_history_is_not_counted_without_backfill() -> None:
+    """What had ended before the exporter began to watch; what ends later counts."""
+    async with watching(["old", "new"], metrics={"backfill": False}) as w:
+        script = Script(pieces=(*steps("pay"), Sleep("nap", 5), *steps("ship")))
+        w.orders.create("old", Script(steps("pay")), at=w.clock() - 60)
+        w.orders.create("new", script, at=w.clock() - 2)
+        await w.round(after=60)
+        assert w.status("old") == "complete"
+        assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+        shipped = {"step": "ship", "step_type": "step", "outcome": "success"}
+        assert w.value("cloudflare_workflow_step_duration_seconds_count", **shipped) == 1
+        assert not any(
+            "pay" in str(k) for k in w.samples("cloudflare_workflow_step_attempts_count")
+        )
+
+
+async def test_an_errored_instance_shows_its_error() -> None:
+    async with watching(["a"]) as w:
+        w.orders.create("a", Script(steps("pay"), throws=Error("TypeError", "secret message")))
+        await w.round(after=60)
+        body, _ = w.app.exposition.render()
+        assert b"secret message" not in body
+        labels = {"instance_id": "a", "error_name": "Error", "step": ""}
+        assert w.value("cloudflare_workflow_instance_error_info", **labels) == 1
+
+
+def test_the_interval_of_these_tests_is_the_default() -> None:
+    assert Duration.parse("15s") == INTERVAL

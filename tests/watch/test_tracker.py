@@ -1,0 +1,363 @@
+"""Tracking: every finished thing once, whatever order answers come in."""
+
+from collections import Counter
+from datetime import datetime, timedelta
+from math import inf
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.cloudflare.models import Attempt, Detail, Error, Step, Trigger, unix
+from exporter.watch.tracker import (
+    FinishedAttempt,
+    FinishedRun,
+    FinishedStep,
+    OpenStep,
+    Run,
+    Tracked,
+    is_stale,
+    track,
+)
+from tests.watch.histories import ENDINGS, EPOCH, Thing, deliveries, finished, lives
+
+NOW = EPOCH.timestamp() + 3600
+
+
+def at(second: float) -> datetime:
+    return EPOCH + timedelta(seconds=second)
+
+
+def answer(*steps: Step, status: str = "running", **fields: object) -> Detail:
+    given_: dict[str, object] = {"queued": at(0), "start": at(1), "status": status}
+    detail = Detail(**{**given_, **fields}, steps=list(steps))  # type: ignore[arg-type]
+    detail.step_count = len(steps)
+    return detail
+
+
+def taken(run: Run | None, detail: Detail, *, now: float = NOW, since: float = -inf) -> Tracked:
+    tracked = track(run, detail, now=now, since=since)
+    assert tracked is not None
+    return tracked
+
+
+def step(name: str = "pay-1", *outcomes: bool | None, start: float = 2) -> Step:
+    """A step whose attempts take a second each and follow each other after a second."""
+    attempts = [
+        Attempt(at(start + 2 * n), None if ok is None else at(start + 2 * n + 1), ok)
+        for n, ok in enumerate(outcomes)
+    ]
+    over = outcomes[-1:] == (True,)
+    end = attempts[-1].end if over else None
+    return Step("step", name, at(start), end, True if over else None, attempts=attempts)
+
+
+class TestOnce:
+    @given(lives(), st.data())
+    @settings(max_examples=400)
+    def test_every_finished_thing_is_observed_once(
+        self, answers: list[Detail], data: st.DataObject
+    ) -> None:
+        """Lost, repeated and out-of-date answers add nothing twice and lose nothing that showed."""
+        run: Run | None = None
+        seen: Counter[str] = Counter()
+        runs: list[tuple[datetime, str]] = []
+        expected: set[Thing] = set()
+        newest, fresh = EPOCH, -1
+        for index in data.draw(deliveries(len(answers)), label="deliveries"):
+            detail = answers[index]
+            tracked = track(run, detail, now=NOW)
+            if detail.queued >= newest:
+                newest = detail.queued
+                expected |= finished(detail)
+                if detail.status in ENDINGS and newest not in [queued for queued, _ in runs]:
+                    runs.append((newest, detail.status))
+            if index >= fresh:
+                fresh = index
+                assert tracked is not None, "an answer that is up to date was refused"
+                assert tracked.figures.status == detail.status
+            if tracked is None:
+                continue
+            run, new = tracked.run, tracked.observations
+            seen["queue"] += new.queue_duration is not None
+            seen["step"] += len(new.steps)
+            seen["attempt"] += len(new.attempts)
+            for status in ENDINGS:
+                seen[status] += new.run is not None and new.run.status == status
+        assert +seen == Counter(
+            [str(kind) for kind, *_ in expected] + [status for _, status in runs]
+        )
+
+    @given(lives(), st.data())
+    def test_nothing_before_since_is_observed(
+        self, answers: list[Detail], data: st.DataObject
+    ) -> None:
+        """What ended before the first look is history; what ends later counts, from one look."""
+        detail = answers[-1]
+        since = data.draw(st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 1, 0, 2)))
+        moment = since.replace(tzinfo=EPOCH.tzinfo)
+        new = taken(None, detail, since=moment.timestamp()).observations
+        ends = [a.end for s in detail.steps or [] for a in s.attempts or [] if a.end]
+        assert len(new.attempts) == sum(end >= moment for end in ends)
+        assert len(new.steps) == sum(bool(s.end and s.end >= moment) for s in detail.steps or [])
+        ended = detail.status in ENDINGS and detail.end is not None and detail.end >= moment
+        assert (new.run is not None) == ended
+
+    def test_an_attempt_that_ends_inside_an_open_step_is_observed_before_the_step(self) -> None:
+        first = taken(None, answer(step("pay-1", False)))
+        assert first.observations.attempts == [FinishedAttempt("pay-1", "failure", 1.0)]
+        assert first.observations.steps == []
+        second = taken(first.run, answer(step("pay-1", False, True)))
+        assert second.observations.attempts == [FinishedAttempt("pay-1", "success", 1.0)]
+        assert second.observations.steps == [FinishedStep("pay-1", "step", "success", 3.0, 2)]
+
+    def test_a_restart_is_a_new_run(self) -> None:
+        ended = answer(step("pay-1", True), status="complete", end=at(9))
+        first = taken(None, ended)
+        again = answer(
+            step("pay-1", True, start=12),
+            status="complete",
+            queued=at(10),
+            start=at(11),
+            end=at(14),
+        )
+        second = taken(first.run, again).observations
+        assert second.run == FinishedRun("complete", 3.0)
+        assert second.queue_duration == 1.0
+        assert len(second.steps) == len(second.attempts) == 1
+
+    def test_a_run_that_ends_rolls_back_and_ends_again_is_counted_at_its_first_end(self) -> None:
+        failed = answer(step("pay-1", True), status="errored", end=at(9))
+        first = taken(None, failed)
+        assert first.observations.run == FinishedRun("errored", 8.0)
+        undo = step("pay-1", True, start=10)
+        undo.type = "rollback"
+        rolling = taken(first.run, answer(step("pay-1", True), undo, status="rollingBack"))
+        assert [s.type for s in rolling.observations.steps] == ["rollback"]
+        over = answer(step("pay-1", True), undo, status="errored", end=at(15))
+        assert taken(rolling.run, over).observations.run is None
+
+
+class TestDurations:
+    def test_a_planned_end_still_to_come_is_cut_at_the_answers_time(self) -> None:
+        nap = Step("sleep", "nap-1", at(10), at(100), finished=True)
+        tracked = taken(None, answer(nap), now=at(40).timestamp())
+        assert tracked.observations.steps == [FinishedStep("nap-1", "sleep", "success", 30.0, None)]
+
+    def test_a_sleep_with_a_planned_end_is_not_finished(self) -> None:
+        nap = Step("sleep", "nap-1", at(10), at(100), finished=False)
+        assert taken(None, answer(nap), now=at(200).timestamp()).observations.steps == []
+
+    def test_the_end_of_a_step_is_a_fact_even_ahead_of_our_clock(self) -> None:
+        tracked = taken(None, answer(step("pay-1", True, start=2)), now=at(2.5).timestamp())
+        assert tracked.observations.steps[0].duration == 1.0
+
+    def test_below_zero_is_zero(self) -> None:
+        odd = answer(
+            Step("step", "a-1", at(9), at(8), True), status="complete", start=at(-5), end=at(-6)
+        )
+        new = taken(None, odd).observations
+        assert new.queue_duration == 0.0
+        assert new.run == FinishedRun("complete", 0.0)
+        assert new.steps[0].duration == 0.0
+
+    def test_a_run_terminated_in_the_queue_has_no_duration(self) -> None:
+        new = taken(None, answer(status="terminated", start=None, end=at(5))).observations
+        assert new.run == FinishedRun("terminated", None)
+        assert new.queue_duration is None
+
+    def test_times_are_exact_to_the_microsecond(self) -> None:
+        odd = answer(status="complete", start=at(1.000001), end=at(1.000003))
+        assert taken(None, odd).figures.run_duration == 0.000002
+
+    def test_a_time_without_an_offset_is_utc(self) -> None:
+        naive = answer(status="complete", start=at(1).replace(tzinfo=None), end=at(2))
+        assert taken(None, naive).figures.run_duration == 1.0
+
+
+class TestOutcomes:
+    def test_a_wait_failed_when_it_has_an_error_or_says_so(self) -> None:
+        waits = [
+            Step("waitForEvent", "a-1", at(1), at(2), finished=True),
+            Step("waitForEvent", "b-1", at(1), at(2), finished=True, error=Error("Timeout")),
+            Step("waitForEvent", "c-1", at(1), at(2), finished=True, success=False),
+        ]
+        outcomes = [s.outcome for s in taken(None, answer(*waits)).observations.steps]
+        assert outcomes == ["success", "failure", "failure"]
+
+    def test_a_step_with_an_end_but_no_success_is_not_finished(self) -> None:
+        odd = answer(Step("step", "a-1", at(1), at(2), None))
+        assert taken(None, odd).observations.steps == []
+        assert taken(None, odd).figures.steps == {("step", "running"): 1}
+
+    def test_sleeps_and_waits_have_no_attempts_to_observe(self) -> None:
+        nap = Step("sleep", "nap-1", at(1), at(2), finished=True)
+        assert taken(None, answer(nap)).observations.steps[0].attempts is None
+
+
+class TestFigures:
+    def test_of_a_running_instance(self) -> None:
+        figures = taken(
+            None,
+            answer(
+                step("before-1", True),
+                step("pay-1", False, False, None),
+                Step("sleep", "nap-1", at(5), None, finished=False),
+                Step("termination"),
+                trigger=Trigger("api"),
+                version_id="v1",
+            ),
+        ).figures
+        assert figures.attempts == {"success": 1, "failure": 2, "running": 1}
+        assert figures.retries == 2
+        assert figures.steps == {
+            ("step", "success"): 1,
+            ("step", "running"): 1,
+            ("sleep", "running"): 1,
+            ("termination", "running"): 1,
+        }
+        assert figures.open_steps == (
+            OpenStep("pay-1", "step", 3, at(2).timestamp()),
+            OpenStep("nap-1", "sleep", 0, at(5).timestamp()),
+        )
+        assert (figures.trigger, figures.version_id) == ("api", "v1")
+        assert (figures.queue_duration, figures.run_duration) == (1.0, None)
+
+    def test_an_ended_run_has_no_current_step(self) -> None:
+        figures = taken(None, answer(step("pay-1", None), status="terminated", end=at(9))).figures
+        assert figures.open_steps == ()
+        assert figures.steps == {("step", "running"): 1}
+
+    def test_what_is_missing(self) -> None:
+        figures = taken(None, Detail(queued=at(0))).figures
+        assert figures.status == "unknown"
+        assert figures.trigger == "unknown"
+        assert figures.version_id == ""
+        assert figures.step_count == 0
+        assert figures.error_name is None
+
+
+def failing(name: str, error: Error, start: float = 2) -> Step:
+    attempt = Attempt(at(start), at(start + 1), False, error)
+    return Step("step", name, at(start), at(start + 1), False, attempts=[attempt])
+
+
+class TestErrors:
+    """Which step an instance failed at; the API doesn't say."""
+
+    def error_of(self, error: Error, *steps: Step) -> tuple[str | None, str | None]:
+        figures = taken(None, answer(*steps, status="errored", error=error, end=at(20))).figures
+        return figures.error_name, figures.error_step
+
+    def test_the_step_that_failed_last(self) -> None:
+        boom = Error("Error", "boom")
+        assert self.error_of(boom, failing("pay-1", boom)) == ("Error", "pay-1")
+
+    def test_the_real_name_where_the_engine_flattened_it(self) -> None:
+        flat = Error("Error", "WorkflowTimeoutError: timed out")
+        cause = Error("WorkflowTimeoutError", "timed out")
+        assert self.error_of(flat, failing("pay-1", cause)) == ("WorkflowTimeoutError", "pay-1")
+
+    def test_a_fatal_error_has_another_message_than_its_attempt(self) -> None:
+        fatal = Error("WorkflowFatalError", "a step threw")
+        cause = Error("WorkflowFatalError", "card declined")
+        assert self.error_of(fatal, failing("pay-1", cause)) == ("WorkflowFatalError", "pay-1")
+
+    def test_thrown_outside_a_step(self) -> None:
+        error = Error("Error", "outside")
+        assert self.error_of(error, step("pay-1", True)) == ("Error", None)
+
+    def test_thrown_outside_a_step_after_a_failure_was_caught(self) -> None:
+        error = Error("Error", "outside")
+        caught = failing("pay-1", Error("RangeError", "ignored"))
+        assert self.error_of(error, caught) == ("Error", None)
+        assert self.error_of(error, failing("pay-1", error), step("after-1", True, start=9)) == (
+            "Error",
+            None,
+        )
+
+    def test_a_rollback_after_the_failure_doesnt_hide_it(self) -> None:
+        boom = Error("Error", "boom")
+        undo = step("pay-1", True, start=9)
+        undo.type = "rollback"
+        assert self.error_of(boom, failing("pay-1", boom), undo) == ("Error", "pay-1")
+
+    def test_of_two_that_failed_side_by_side_the_later(self) -> None:
+        boom = Error("Error", "boom")
+        steps = failing("a-1", boom, start=2), failing("b-1", boom, start=2.5)
+        assert self.error_of(boom, *steps) == ("Error", "b-1")
+
+    def test_a_wait_that_timed_out(self) -> None:
+        wait = Step("waitForEvent", "ok-1", at(2), at(3), finished=True, error=Error("Timeout", ""))
+        assert self.error_of(Error("Error", "Timeout: late"), wait) == ("Timeout", "ok-1")
+
+    def test_a_failed_step_without_an_error_of_its_own(self) -> None:
+        bare = Step("step", "a-1", at(2), at(3), False)
+        assert self.error_of(Error(None, None), bare) == ("Error", "a-1")
+
+
+class TestStale:
+    """Answers of a replica that is behind."""
+
+    def known(self) -> Run:
+        return taken(None, answer(step("a-1", True), status="complete", end=at(9))).run
+
+    def test_an_older_run(self) -> None:
+        assert is_stale(self.known(), answer(queued=at(-60)))
+
+    def test_fewer_steps(self) -> None:
+        assert is_stale(self.known(), answer(status="complete"))
+
+    def test_gone_back_from_an_end(self) -> None:
+        assert is_stale(self.known(), answer(step("a-1", True)))
+
+    def test_live_again_with_more_steps_is_news(self) -> None:
+        assert not is_stale(self.known(), answer(step("a-1", True), step("b-1", None, start=9)))
+
+    def test_rolling_back_after_an_end_is_news(self) -> None:
+        assert not is_stale(self.known(), answer(step("a-1", True), status="rollingBack"))
+
+    def test_a_status_of_tomorrow_after_an_end_is_news(self) -> None:
+        assert not is_stale(self.known(), answer(step("a-1", True), status="archived"))
+
+    def test_a_newer_run(self) -> None:
+        assert not is_stale(self.known(), answer(queued=at(60)))
+
+    def test_nothing_known(self) -> None:
+        assert not is_stale(None, answer())
+
+    def test_a_finished_attempt_that_is_open_again(self) -> None:
+        """Same status, as many steps: only the steps tell that the answer is older."""
+        run = taken(None, answer(step("a-1", False))).run
+        assert track(run, answer(step("a-1", None)), now=NOW) is None
+
+    def test_trusted_in_the_end_but_counted_once(self) -> None:
+        """What contradicts for good must be true; its figures show, nothing is observed again."""
+        run = self.known()
+        live = answer(step("a-1", True))
+        assert track(run, live, now=NOW) is None
+        tracked = track(run, live, now=NOW, trust=True)
+        assert tracked is not None
+        assert tracked.figures.status == "running"
+        assert not tracked.observations
+        assert not taken(
+            tracked.run, answer(step("a-1", True), status="complete", end=at(9))
+        ).observations
+
+    def test_what_a_trusted_answer_doesnt_show_stays_observed(self) -> None:
+        run = taken(None, answer(step("a-1", False))).run
+        tracked = track(run, answer(step("a-1", None)), now=NOW, trust=True)
+        assert tracked is not None
+        assert not taken(tracked.run, answer(step("a-1", False))).observations
+
+    def test_an_older_run_is_never_trusted(self) -> None:
+        assert track(self.known(), answer(queued=at(-60)), now=NOW, trust=True) is None
+
+
+def test_tracking_changes_nothing_it_was_given() -> None:
+    """Pure: the same run and answer give the same result again."""
+    run = taken(None, answer(step("a-1", True))).run
+    before = Run(**{name: getattr(run, name) for name in run.__struct_fields__})
+    detail = answer(step("a-1", True), step("b-1", True, start=5))
+    assert taken(run, detail) == taken(run, detail)
+    assert run == before
+    assert unix(detail.queued) == run.queued
