@@ -54,6 +54,7 @@ lock: ## pin the newest versions that pyproject.toml and package.json allow
 	$(PYTHON) -m venv --clear $(LOCKING)
 	$(LOCKING)/bin/pip install --quiet uv
 	$(LOCKING)/bin/$(COMPILE) --upgrade pyproject.toml -o requirements.txt
+	$(LOCKING)/bin/$(COMPILE) --upgrade --group build -o requirements-build.txt
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev pyproject.toml -o requirements-dev.txt
 	rm -rf $(LOCKING)
 	$(MAKE) $(PACKAGE)

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ["requirements.txt", "requirements-dev.txt"]
+LOCKS = ["requirements.txt", "requirements-build.txt", "requirements-dev.txt"]
 NPM = ROOT / "upstreams" / "local_engine"
 
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^ ;]+).*$", re.MULTILINE)
@@ -25,11 +25,15 @@ def pinned(lock: str) -> dict[str, str]:
 
 def declared(lock: str) -> list[str]:
     """The requirements of pyproject.toml that a lock is made from."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    requirements: list[str] = list(project["project"]["dependencies"])
-    if lock == "requirements-dev.txt":
-        requirements += project["dependency-groups"]["dev"] + project["build-system"]["requires"]
-    return requirements
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    shipped: list[str] = pyproject["project"]["dependencies"]
+    build: list[str] = pyproject["dependency-groups"]["build"]
+    dev: list[str] = [d for d in pyproject["dependency-groups"]["dev"] if isinstance(d, str)]
+    return {
+        "requirements.txt": shipped,
+        "requirements-build.txt": [*build, *pyproject["build-system"]["requires"]],
+        "requirements-dev.txt": [*shipped, *build, *dev],
+    }[lock]
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -54,8 +58,9 @@ class TestPythonLocks:
         assert "://" not in (ROOT / lock).read_text()
 
 
-def test_tests_run_with_the_versions_that_are_shipped() -> None:
-    assert pinned("requirements.txt").items() <= pinned("requirements-dev.txt").items()
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-build.txt"])
+def test_what_is_tested_is_what_is_shipped_and_built_with(lock: str) -> None:
+    assert pinned(lock).items() <= pinned("requirements-dev.txt").items()
 
 
 class TestNpmLock:
