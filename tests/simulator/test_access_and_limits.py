@@ -11,7 +11,7 @@ from .conftest import ACCOUNT, TOKEN
 async def get(simulator: Simulator, **headers: str) -> httpx.Response:
     """Ask for the account's workflows with these headers; underscores stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=False) as client:
         return await client.get(f"{simulator.url}/accounts/{ACCOUNT}/workflows", headers=named)
 
 
@@ -57,6 +57,13 @@ class TestCredentials:
     async def test_a_token_for_another_account_is_forbidden(self, simulator: Simulator) -> None:
         simulator.access.token("theirs", accounts=["another"])
         assert (await get(simulator, Authorization="Bearer theirs")).status_code == 403
+
+    async def test_an_account_that_doesnt_exist_is_forbidden(self, simulator: Simulator) -> None:
+        async with httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {TOKEN}"}, verify=False
+        ) as client:
+            response = await client.get(f"{simulator.url}/accounts/nobody/workflows")
+        assert response.status_code == 403
 
     async def test_a_revoked_token_is_refused(self, simulator: Simulator) -> None:
         simulator.access.revoke(TOKEN)

@@ -100,6 +100,7 @@ async def ask(simulator: Simulator, path: str) -> httpx.Response:
         transport=httpx.ASGITransport(simulator),
         base_url=f"http://simulator/client/v4/accounts/{ACCOUNT}",
         headers={"Authorization": f"Bearer {TOKEN}"},
+        verify=False,
     ) as client:
         return await client.get(path)
 

@@ -90,6 +90,7 @@ class TestAStep:
         clock.advance(10)
         shown = see(instance)
         assert (shown["status"], shown["success"], shown["step_count"]) == ("errored", False, 1)
+        assert "rollback" not in shown
         assert shown["error"] == {"name": "Error", "message": "TypeError: no"}
         assert seconds(instance, shown["end"]) == 3
 
@@ -108,15 +109,16 @@ class TestAStep:
         assert [s["name"] for s in see(instance)["steps"]] == ["a-1", "b-1", "a-2", "a-1"]
 
     def test_runs_beside_others_in_a_group(self, orders: Workflow, clock: ManualClock) -> None:
-        group = parallel(*steps("par", duration=3), (Sleep("nap", 1), *steps("par")))
+        group = parallel((Sleep("nap", 1), *steps("par")), *steps("par", duration=3))
         instance = orders.create("a", Script((group, *steps("after"))))
         clock.advance(1.5)
         shown = see(instance)
         assert [(s["name"], s["end"] is None) for s in shown["steps"]] == [
-            ("par-1", True),
             ("nap-1", False),
+            ("par-1", True),
             ("par-2", True),
         ]
+        assert [seconds(instance, s["start"]) for s in shown["steps"]] == [0, 0, 1]
         clock.advance(2)
         assert seconds(instance, see(instance)["steps"][-1]["start"]) == 3
 
@@ -124,12 +126,18 @@ class TestAStep:
         self, orders: Workflow, clock: ManualClock
     ) -> None:
         failing = retried("fails", 1, succeeds=False, duration=1)
-        group = parallel(failing, *steps("slow", duration=9))
+        group = parallel(
+            failing, (*steps("quick", duration=0.5), *steps("slow", "never", duration=9))
+        )
         instance = orders.create("a", Script((group,)))
         clock.advance(20)
         shown = see(instance)
         assert (shown["status"], seconds(instance, shown["end"])) == ("errored", 1)
-        assert [s["end"] is None for s in shown["steps"]] == [False, True]
+        assert [(s["name"], s["end"] is None) for s in shown["steps"]] == [
+            ("fails-1", False),
+            ("quick-1", False),
+            ("slow-1", True),
+        ]
 
     def test_shows_its_configuration(self, orders: Workflow, clock: ManualClock) -> None:
         config = Config(3, "[dynamic]", None, "30 seconds", sensitive="output")
@@ -173,6 +181,31 @@ class TestSleepsAndWaits:
         assert (shown["status"], seconds(instance, shown["end"])) == ("complete", 6)
         assert shown["steps"][0]["event_type"] == "approve"
         assert '"by": "alice"' in shown["steps"][0]["output"]
+
+    def test_an_event_that_comes_in_a_pause_counts_from_the_resume(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        instance = orders.create("a", Script((Wait("approval", timeout=60),)))
+        clock.advance(1)
+        instance.pause()
+        clock.advance(4)
+        instance.send_event()
+        assert see(instance)["steps"][0]["finished"] is False
+        clock.advance(60)
+        instance.resume()
+        shown = see(instance)
+        assert (shown["status"], seconds(instance, shown["end"])) == ("complete", 65)
+
+    def test_an_event_too_late_is_for_the_next_wait(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        waits = (Wait("first", timeout=5, caught=True), Sleep("nap", 5), Wait("second"))
+        instance = orders.create("a", Script(waits))
+        clock.advance(6)
+        instance.send_event()
+        clock.advance(4)
+        first, _, second = see(instance)["steps"]
+        assert (first["error"] is None, second["finished"]) == (False, True)
 
     def test_a_wait_that_times_out_fails_the_run(
         self, orders: Workflow, clock: ManualClock
@@ -270,11 +303,14 @@ class TestWhatIsDoneToARun:
         seen = statuses(instance, clock, 9, 10, 10, 10, 10)
         assert seen == ["waiting", "paused", "waiting", "terminated", "waiting"]
 
-    def test_any_status_can_be_shown(self, orders: Workflow) -> None:
+    def test_any_status_can_be_shown(self, orders: Workflow, clock: ManualClock) -> None:
         instance = orders.create("a", Script((Sleep("nap", 1000),)))
+        instance.force_status("thawing", clock() + 60)
         instance.force_status("hibernating")
         assert see(instance)["status"] == "hibernating"
         assert [i.id for i in orders.by_status["hibernating"]] == ["a"]
+        clock.advance(60)
+        assert see(instance)["status"] == "thawing"
         instance.force_status(None)
         assert see(instance)["status"] == "waiting"
 

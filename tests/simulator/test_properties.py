@@ -30,18 +30,20 @@ ENDED = {"complete", "errored", "terminated"}
 
 times = st.integers(0, 200).map(lambda tenths: tenths / 10)
 names = st.sampled_from(["a", "b", "c"])
+# None, a piece that never ends, hides all that would come after it: let it be rare.
+durations = st.integers(0, 200).map(lambda tenths: None if tenths == 199 else tenths / 10)
 errors = st.builds(Error, st.sampled_from(["Error", "TypeError"]), st.just("boom"))
-attempts = st.builds(Attempt, times | st.none(), st.none() | errors)
+attempts = st.builds(Attempt, durations, st.none() | errors)
 play_steps = st.builds(
     Step,
     names,
     st.lists(attempts, min_size=1, max_size=4).map(tuple),
-    backoff=times | st.none(),
+    backoff=durations,
     caught=st.booleans(),
 )
 pieces = (
     play_steps
-    | st.builds(Sleep, names, times | st.none())
+    | st.builds(Sleep, names, durations)
     | st.builds(Wait, names, st.sampled_from(["x", "y"]), times, st.booleans())
 )
 branches = st.lists(pieces, max_size=3).map(tuple)
@@ -49,7 +51,7 @@ groups = st.builds(Parallel, st.lists(branches, max_size=3).map(tuple))
 scripts = st.builds(
     Script,
     st.lists(pieces | groups, max_size=5).map(tuple),
-    queued=times | st.none(),
+    queued=durations,
     throws=st.none() | errors,
     rollback=st.lists(play_steps, max_size=2).map(tuple),
 )
@@ -190,7 +192,7 @@ def test_an_intervention_leaves_the_past_as_it_was(
     st.sampled_from(["asc", "desc"]),
     st.integers(1, 5),
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_lists_hold_every_instance_once_under_its_status(
     planned: list[tuple[float, Script]],
     course: list[tuple[float, int, str]],
@@ -224,12 +226,13 @@ def swept(workflow: Workflow, per_page: int, direction: str, **query: str) -> li
     """The ids of a whole sweep by cursor."""
     query |= {"per_page": str(per_page), "direction": direction}
     ids: list[str] = []
-    while True:
+    for _ in range(20):
         rows, info = instances_page(workflow.world, workflow, query, workflow.world.settle())
         ids += [row["id"] for row in rows]
         if "cursor" not in info:
             return ids
         query["cursor"] = info["cursor"]
+    raise AssertionError("the list doesn't end")
 
 
 def flat(pieces: tuple[Piece, ...]) -> list[Piece]:

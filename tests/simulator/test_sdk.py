@@ -52,7 +52,10 @@ LIFE = Script(
 @pytest.fixture
 async def sdk(simulator: Simulator) -> AsyncIterator[AsyncCloudflare]:
     async with AsyncCloudflare(
-        api_token=TOKEN, base_url=simulator.url, max_retries=0, http_client=httpx.AsyncClient()
+        api_token=TOKEN,
+        base_url=simulator.url,
+        max_retries=0,
+        http_client=httpx.AsyncClient(verify=False),
     ) as client:
         yield client
 
