@@ -15,7 +15,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 LOCKING := .cache/lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types lock clean
+.PHONY: help run demo test lint format types docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ format: $(PACKAGE) ## mend layout, and what mistakes can be mended
 
 types: $(PACKAGE) ## check the types
 	$(BIN)/mypy
+
+docs: $(PACKAGE) ## make the generated parts of the docs anew
+	$(BIN)/python -m exporter.metrics.reference
 
 lock: ## pin the newest versions that pyproject.toml and package.json allow
 	$(PYTHON) -m venv --clear $(LOCKING)

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 _GRACE = 5.0
 """Seconds that calls under way get to finish when the exporter stops."""
-_CALLS_AT_ONCE = 64
+_CALLS_AT_ONCE = 10
 
 
 class App:

@@ -46,7 +46,7 @@ def http_client(
         trust_env=trust_env,
         transport=transport,
         follow_redirects=False,
-        limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60),
+        limits=httpx.Limits(max_connections=10, max_keepalive_connections=10, keepalive_expiry=60),
         headers={
             "User-Agent": f"cloudflare-workflows-exporter/{__version__}",
             "Accept": "application/json",

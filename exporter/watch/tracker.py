@@ -160,7 +160,10 @@ def track(
     if ended and not known.end_observed and (now if end is None else end) >= since:
         new.run = FinishedRun(status, seconds(answer.start, answer.end or _moment(now)))
     for step in answer.steps or ():
-        _observe(step, known.marks, new, now=now, since=since)
+        key = _key(step)
+        unseen = _bits(step) & ~known.marks.get(key, 0)
+        if unseen:
+            _observe(step, key, unseen, new, now=now, since=since)
 
     return Tracked(
         Run(
@@ -180,13 +183,19 @@ def _key(step: Step) -> tuple[str, str]:
     return step.type or "unknown", step.name or ""
 
 
+def _bits(step: Step) -> int:
+    """What of a step is finished: bit 0 the step, bit n its n-th attempt."""
+    bits = int(step.outcome != "running")
+    for number, attempt in enumerate(step.attempts or (), start=1):
+        if attempt.outcome != "running":
+            bits |= 1 << number
+    return bits
+
+
 def _marks(steps: Iterable[Step]) -> Mark:
     marks: Mark = {}
     for step in steps:
-        bits = int(step.outcome != "running")
-        for number, attempt in enumerate(step.attempts or (), start=1):
-            bits |= (attempt.outcome != "running") << number
-        if bits:
+        if bits := _bits(step):
             key = _key(step)
             marks[key] = marks.get(key, 0) | bits
     return marks
@@ -198,15 +207,23 @@ def _merged(known: Mark, seen: Mark) -> Mark:
     return {**known, **{key: bits | known.get(key, 0) for key, bits in seen.items()}}
 
 
-def _observe(step: Step, known: Mark, new: Observations, *, now: float, since: float) -> None:
-    """Adds to `new` what of a step is finished, isn't marked, and ended at or after `since`."""
-    (kind, name), bits = _key(step), known.get(_key(step), 0)
+def _observe(
+    step: Step,
+    key: tuple[str, str],
+    unseen: int,
+    new: Observations,
+    *,
+    now: float,
+    since: float,
+) -> None:
+    """Adds to `new` what of a step is finished, wasn't seen, and ended at or after `since`."""
+    kind, name = key
     for number, attempt in enumerate(step.attempts or (), start=1):
-        if attempt.outcome != "running" and not bits >> number & 1:
+        if unseen >> number & 1:
             seconds, end = _span(attempt, now)
             if end >= since:
                 new.attempts.append(FinishedAttempt(name, attempt.outcome, seconds))
-    if step.outcome != "running" and not bits & 1:
+    if unseen & 1:
         seconds, end = _span(step, now)
         if end >= since:
             attempts = len(step.attempts or ()) if step.finished is None else None
@@ -230,9 +247,10 @@ def _moment(now: float) -> datetime:
 
 def _figures(answer: Detail, status: str) -> Figures:
     steps = answer.steps or []
-    attempts = Counter({"success": 0, "failure": 0, "running": 0})
+    attempts = {"success": 0, "failure": 0, "running": 0}
     for step in steps:
-        attempts.update(attempt.outcome for attempt in step.attempts or ())
+        for attempt in step.attempts or ():
+            attempts[attempt.outcome] += 1
     error = answer.error
     failing = _failing_step(steps, error) if error else None
     return Figures(
@@ -243,7 +261,7 @@ def _figures(answer: Detail, status: str) -> Figures:
         error_step=failing.name if failing else None,
         step_count=len(steps) if answer.step_count is None else int(answer.step_count),
         steps=dict(Counter((step.type or "unknown", step.outcome) for step in steps)),
-        attempts=dict(attempts),
+        attempts=attempts,
         retries=sum(max(0, len(step.attempts or ()) - 1) for step in steps),
         open_steps=()
         if status in ENDED

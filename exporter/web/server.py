@@ -16,12 +16,15 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         OSError: the address can't be had, because the port is in use, say.
     """
-    if not host and socket.has_dualstack_ipv6():
-        return socket.create_server(
-            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    dualstack = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dualstack or ":" in host else socket.AF_INET
+    listener = socket.create_server(
+        (host, port), family=family, dualstack_ipv6=dualstack, backlog=_BACKLOG
+    )
+    # Connections inherit it; asyncio sets it only for sockets that it made itself, and without it
+    # the end of an answer waits 40 ms for the client's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 class Server(uvicorn.Server):

@@ -1,0 +1,239 @@
+"""CPU time of polling, beside httpx alone making the same calls.
+
+    python -m benchmarks.poll_cost [--instances 200] [--rounds 10]
+
+For simple looks that find no change, and for full answers of 10, 100 and 10,000 steps: what the
+exporter spends for each, next to httpx alone, in one run, in turn. The upstream is a child process
+that serves ready-made answers, so its CPU time isn't in the figures. Parsing alone is compared
+too: msgspec as it is used here, pydantic, and the standard library's json.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from typing import Any, ClassVar
+
+import httpx
+import msgspec
+import pydantic
+
+from exporter.app import App
+from exporter.cloudflare.models import Detail, Envelope
+from exporter.logs import configure
+from exporter.settings import Settings
+
+QUEUED = "2026-01-01T00:00:00.000Z"
+
+
+def step(number: int) -> dict[str, Any]:
+    """A step as the real engine answers it."""
+    time_ = "2026-01-01T00:00:01.123Z"
+    return {
+        "name": f"step {number % 50}-{number // 50 + 1}",
+        "start": time_,
+        "end": time_,
+        "success": True,
+        "type": "step",
+        "output": {"n": number},
+        "config": {
+            "retries": {"limit": 5, "backoff": "exponential", "delay": 1000},
+            "timeout": "10 minutes",
+        },
+        "attempts": [{"start": time_, "end": time_, "success": True, "error": None}],
+    }
+
+
+def answer(steps: int, *, full: bool) -> bytes:
+    """A whole answer of a running instance."""
+    result: dict[str, Any] = {
+        "status": "running",
+        "params": {"order": 7},
+        "queued": QUEUED,
+        "start": QUEUED,
+        "end": None,
+        "output": None,
+        "error": None,
+        "step_count": steps,
+        "versionId": "182bd5e5-6e1a-4fe4-a799-aa6d9a6ab26e",
+        "trigger": {"source": "api"},
+    }
+    if full:
+        result["steps"] = [step(n) for n in range(steps)]
+    return json.dumps({"success": True, "errors": [], "messages": [], "result": result}).encode()
+
+
+class Upstream(asyncio.Protocol):
+    """As little HTTP as will do: `/…/instances/{steps}-{n}?simple=…` gets a ready-made answer."""
+
+    ready: ClassVar[dict[bytes, bytes]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        target = data.split(b" ", 2)[1]
+        steps, _, rest = target.rpartition(b"/")[2].partition(b"-")
+        key = steps + (b" simple" if b"simple=true" in rest else b" full")
+        if key not in self.ready:
+            body = answer(int(steps), full=key.endswith(b"full"))
+            head = (
+                f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+            )
+            self.ready[key] = head.encode() + b"\r\n\r\n" + body
+        self.transport.write(self.ready[key])
+
+
+def serve(ready: Connection) -> None:
+    async def run() -> None:
+        server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0)
+        ready.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def upstream() -> Iterator[str]:
+    """The URL of an upstream in a process of its own."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}"
+    finally:
+        process.terminate()
+        process.join()
+
+
+async def cpu(rounds: int, calls: int, work: Callable[[], Awaitable[object]]) -> list[float]:
+    """Microseconds of CPU for each call, by round; one round goes ahead uncounted."""
+    await work()
+    figures = []
+    for _ in range(rounds):
+        started = time.process_time()
+        await work()
+        figures.append((time.process_time() - started) / calls * 1e6)
+    return figures
+
+
+async def compare(url: str, what: str, steps: int, instances: int, rounds: int) -> None:
+    ids = [f"{steps}-{n}" for n in range(instances)]
+    # What is due is decided by the settings: nothing but simple looks, or nothing but full ones.
+    refresh = "1ms" if what == "full" else "100y"
+    settings = Settings(
+        accounts=[{"name": "acc", "workflows": [{"name": "orders", "instances": ids}]}],
+        api={"url": url, "requests_per_5m": 1200},
+        poll={"detail_refresh": refresh},
+    )
+    app = App(settings)
+    (poller,) = app.pollers
+    query = "simple=true" if what == "simple" else "simple=false&order=asc"
+    limits = httpx.Limits(max_connections=10)
+
+    async def plain() -> None:
+        # The same number at once as the exporter has.
+        slots = asyncio.Semaphore(10)
+
+        async def get(instance: str) -> None:
+            async with slots:
+                response = await client.get(f"{url}/workflows/orders/instances/{instance}?{query}")
+                assert response.status_code == 200
+
+        await asyncio.gather(*map(get, ids))
+
+    async def ours() -> None:
+        for instance in poller._instances:
+            instance.due = 0.0
+        await poller.round(whole=True)
+
+    async with app.opened(), httpx.AsyncClient(limits=limits, trust_env=False) as client:
+        await ours()
+        exporter, alone = [], []
+        for _ in range(rounds):
+            alone += await cpu(1, instances, plain)
+            exporter += await cpu(1, instances, ours)
+    assert poller.up
+    ratio = statistics.median(a / b for a, b in zip(exporter, alone, strict=True))
+    label = f"{what} look" + (f", {steps:,} steps" if what == "full" else ", no change")
+    print(
+        f"{label:<28} exporter {statistics.median(exporter):>10,.0f} µs   "
+        f"httpx alone {statistics.median(alone):>10,.0f} µs   ratio {ratio:5.2f}"
+    )
+
+
+class PydanticAttempt(pydantic.BaseModel):
+    start: datetime
+    end: datetime | None = None
+    success: bool | None = None
+
+
+class PydanticStep(pydantic.BaseModel):
+    name: str
+    type: str
+    start: datetime
+    end: datetime | None = None
+    success: bool | None = None
+    attempts: list[PydanticAttempt] = []
+
+
+class PydanticDetail(pydantic.BaseModel):
+    queued: datetime
+    status: str
+    steps: list[PydanticStep]
+
+
+class PydanticEnvelope(pydantic.BaseModel):
+    result: PydanticDetail
+
+
+def parsers(steps: int) -> None:
+    body = answer(steps, full=True)
+    decoder = msgspec.json.Decoder(Envelope[Detail], strict=False)
+    rivals: dict[str, Callable[[bytes], object]] = {
+        "msgspec": decoder.decode,
+        "json (no models)": json.loads,
+        "pydantic": PydanticEnvelope.model_validate_json,
+    }
+    print(f"parsing a full answer of {steps:,} steps, {len(body):,} bytes:")
+    least = 0.0
+    for name, parse in rivals.items():
+        figures = []
+        for _ in range(5):
+            started = time.process_time()
+            parse(body)
+            figures.append((time.process_time() - started) * 1e3)
+        median = statistics.median(figures)
+        least = least or median
+        print(f"  {name:<18} {median:8.1f} ms   {median / least:5.2f} times msgspec")
+
+
+def main() -> None:
+    assert __doc__ is not None
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--instances", type=int, default=200)
+    options.add_argument("--rounds", type=int, default=10)
+    given = options.parse_args()
+    configure("warning", "logfmt")
+    print(f"{datetime.now(UTC):%Y-%m-%d}, medians of {given.rounds} rounds, CPU time for each call")
+    with upstream() as url:
+        few = max(1, given.instances // 100)
+        for what, steps, instances in (
+            ("simple", 10, given.instances),
+            ("full", 10, given.instances),
+            ("full", 100, given.instances),
+            ("full", 10_000, few),
+        ):
+            asyncio.run(compare(url, what, steps, instances, given.rounds))
+    parsers(10_000)
+
+
+if __name__ == "__main__":
+    main()
