@@ -1,0 +1,55 @@
+"""What `/metrics` shows, by name and labels, so that whole sets of samples can be compared."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.app import App
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+"""Values by the sample's name and its labels."""
+
+
+def samples(exposition: str, prefix: str = "") -> Samples:
+    """The samples whose names start with `prefix`; each comes once, or it is no exposition."""
+    found: Samples = {}
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            if sample.name.startswith(prefix):
+                key = sample.name, frozenset(sample.labels.items())
+                assert key not in found, f"{key} is there twice"
+                found[key] = sample.value
+    return found
+
+
+def scrape(app: App, prefix: str = "") -> Samples:
+    """The same of an exporter in this process."""
+    body, _ = app.exposition.render()
+    return samples(body.decode(), prefix)
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    """The one sample of that name which has these labels among its own.
+
+    Raises:
+        AssertionError: there is none, or more than one.
+    """
+    matching = [v for (n, own), v in found.items() if n == name and labels.items() <= own]
+    assert len(matching) == 1, f"{len(matching)} samples {name} with {labels}"
+    return matching[0]
+
+
+def differences(actual: Samples, expected: Samples) -> list[str]:
+    """What is missing, too much or of another value, a line each.
+
+    Values are exact but for sums, where the order of addition shows in the last digits.
+    """
+    lines = []
+    for key in sorted(actual.keys() | expected.keys(), key=lambda k: (k[0], sorted(k[1]))):
+        name, labels = key
+        got, wanted = actual.get(key), expected.get(key)
+        if got is not None and wanted is not None and name.endswith("_sum"):
+            equal = abs(got - wanted) <= 1e-9 * abs(wanted)
+        else:
+            equal = got == wanted
+        if not equal:
+            lines.append(f"{name}{dict(sorted(labels))}: {got}, expected {wanted}")
+    return lines

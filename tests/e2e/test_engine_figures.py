@@ -1,0 +1,303 @@
+"""Every figure on `/metrics`, exact, for whatever Cloudflare's real engine can act out."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from exporter.app import App
+from exporter.clock import Clock
+from exporter.settings import Settings
+from tests.e2e.oracle import BUCKETS, Expected, Failure, Result, retried
+from tests.e2e.scrape import differences, scrape, value
+from upstreams.local_engine import LocalEngine
+from upstreams.local_engine.engine import Action, Workflow
+from upstreams.simulator import ManualClock
+
+ACCOUNT = "local"
+ALL = "cloudflare_workflow_"
+Condition = str | Callable[[Result], bool]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is done to the instance, and what it then comes to: there it is looked at."""
+
+    until: Condition
+    act: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What an instance acts out (see worker.mjs), stage by stage."""
+
+    name: str
+    acts_out: str
+    stages: tuple[Stage, ...]
+    params: dict[str, object] = field(default_factory=dict)
+    failure: Failure | None = None
+    workflow: Workflow = "orders"
+
+    @property
+    def instance_id(self) -> str:
+        return f"figures-{self.name.replace(' ', '-')}"
+
+
+def begun(steps: int) -> Callable[[Result], bool]:
+    """The last of so many steps has begun."""
+    return lambda result: len(result["steps"]) == steps
+
+
+def attempts(**wanted: int) -> Callable[[Result], bool]:
+    """There are just so many attempts of each outcome."""
+    return lambda result: retried(result) == wanted
+
+
+def ends(status: str) -> tuple[Stage, ...]:
+    return (Stage(status),)
+
+
+def quick(delay: str) -> dict[str, object]:
+    return {"delay": delay}
+
+
+SCENARIOS = (
+    Scenario("complete", "ok", ends("complete")),
+    Scenario("retried", "retry", ends("complete"), quick("50 milliseconds")),
+    Scenario("exhausted", "exhaust", ends("errored"), failure=Failure("Error", "always-fails")),
+    Scenario(
+        "not retried", "error", ends("errored"), failure=Failure("WorkflowFatalError", "fatal")
+    ),
+    # This engine flattens the name that the error has in the workflow, in the attempt too.
+    Scenario("custom error", "customerror", ends("errored"), failure=Failure("Error", "fatal")),
+    Scenario("thrown outside a step", "throw", ends("errored"), failure=Failure("Error")),
+    Scenario("rolled back", "rollback", ends("errored"), failure=Failure("Error")),
+    Scenario("caught", "caught", ends("complete")),
+    Scenario("sleeping", "sleep", (Stage(begun(2)),)),
+    Scenario("slept", "sleep", ends("complete"), {"for": "200 milliseconds"}),
+    Scenario("waiting for an event", "wait", (Stage(begun(2)),)),
+    Scenario("event received", "wait", (Stage(begun(2)), Stage("complete", ("event",)))),
+    Scenario(
+        "wait timed out",
+        "wait",
+        ends("errored"),
+        {"timeout": "1 second"},
+        Failure("WorkflowTimeoutError", "approval"),
+    ),
+    Scenario("wait timed out and caught", "waitcaught", ends("complete")),
+    Scenario("paused", "sleep", (Stage(begun(2)), Stage("paused", ("pause",)))),
+    Scenario("resumed", "sleep", (Stage("paused", ("pause",)), Stage("running", ("resume",)))),
+    Scenario("waiting for pause", "slowstep", (Stage("waitingForPause", ("pause",)),)),
+    Scenario(
+        "terminated in a sleep", "sleep", (Stage(begun(2)), Stage("terminated", ("terminate",)))
+    ),
+    Scenario(
+        "terminated in a step", "slowstep", (Stage(begun(1)), Stage("terminated", ("terminate",)))
+    ),
+    Scenario("side by side", "parallel", ends("complete")),
+    Scenario("200 steps", "many", ends("complete"), {"n": 200}),
+    Scenario("odd name", "longname", ends("complete")),
+    Scenario("backing off for an hour", "stalled", (Stage(attempts(failure=1)),)),
+    Scenario("big output", "bigout", ends("complete")),
+    Scenario(
+        "step timed out",
+        "steptimeout",
+        ends("errored"),
+        failure=Failure("WorkflowTimeoutError", "too-long"),
+    ),
+    Scenario("slow step", "slowstep", (Stage(begun(1)),)),
+)
+
+
+@pytest.fixture(scope="module")
+def acting(engine: LocalEngine) -> LocalEngine:
+    """The engine with every scenario begun, so that they take their time side by side."""
+    for scenario in SCENARIOS:
+        engine.create(scenario.workflow, scenario.instance_id, scenario.acts_out, **scenario.params)
+    return engine
+
+
+@dataclass
+class Observer:
+    """An exporter that watches instances of one workflow on the real engine, clock in hand."""
+
+    engine: LocalEngine
+    workflow: Workflow
+    app: App
+    clock: ManualClock
+
+    async def round(self, *, after: float = 15) -> None:
+        self.clock.advance(after)
+        for poller in self.app.pollers:
+            await poller.round(whole=True)
+
+    async def look(self, *instance_ids: str) -> list[Result]:
+        """A round; what the engine said of these instances, before it and after it the same."""
+        before = [self.engine.get(self.workflow, i) for i in instance_ids]
+        await self.round()
+        after = [self.engine.get(self.workflow, i) for i in instance_ids]
+        assert before == after, "the instance moved while it was looked at"
+        return before
+
+    def wrong(self, expected: Expected) -> list[str]:
+        return differences(scrape(self.app, ALL), expected.samples)
+
+
+@asynccontextmanager
+async def observing(
+    engine: LocalEngine, workflow: Workflow, *instance_ids: str
+) -> AsyncIterator[Observer]:
+    """Watches instances of the engine in the hosted API's layout, bearer token and all."""
+    clock = ManualClock(time.time())
+    settings: dict[str, Any] = {
+        "api": {"url": engine.accounts_api},
+        "accounts": [
+            {
+                "name": ACCOUNT,
+                "account_id": "acc",
+                "api_token": engine.token,
+                "workflows": [{"name": workflow, "instances": list(instance_ids)}],
+            }
+        ],
+        # Everything is due in every round, and after a refresh in full.
+        "poll": {"interval": "15s", "ended_interval": "15s", "detail_refresh": "5m"},
+        "metrics": {"buckets": BUCKETS, "step_names": {"limit": 1000}},
+    }
+    app = App(Settings(**settings), clock=Clock(wall=clock, monotonic=clock))
+    async with app.opened():
+        yield Observer(engine, workflow, app, clock)
+
+
+def expected(workflow: str) -> Expected:
+    return Expected(ACCOUNT, workflow)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+async def test_the_figures_are_those_of_the_engines_own_answer(
+    acting: LocalEngine, scenario: Scenario
+) -> None:
+    """At each stage, and no more after further looks: nothing is counted twice."""
+    workflow, instance_id = scenario.workflow, scenario.instance_id
+    async with observing(acting, workflow, instance_id) as o:
+        for number, stage in enumerate(scenario.stages):
+            for action in stage.act:
+                acting.act(workflow, instance_id, action)
+            acting.wait_for(workflow, instance_id, stage.until)
+            (result,) = await o.look(instance_id)
+            moved = o.clock()
+            last = number == len(scenario.stages) - 1
+            for again in (False, True, True) if last else (False,):
+                if again:
+                    await o.round(after=600)  # past detail_refresh: the full answer, once more
+                figures = expected(workflow)
+                figures.instance(
+                    instance_id, result, scenario.failure if last else None, last_change=moved
+                )
+                figures.counts([result])
+                figures.watch(watched=1, last_success=o.clock())
+                assert o.wrong(figures) == []
+
+
+async def test_a_step_is_looked_at_between_two_attempts_and_after_the_last(
+    engine: LocalEngine,
+) -> None:
+    """What was counted of an open step isn't counted again once it has finished."""
+    async with observing(engine, "billing", "figures-between") as o:
+        engine.create("billing", "figures-between", "retry", delay="3 seconds")
+        engine.wait_for("billing", "figures-between", attempts(success=1, failure=1))
+        (backing_off,) = await o.look("figures-between")
+        figures = expected("billing")
+        figures.instance("figures-between", backing_off, None, last_change=o.clock())
+        figures.counts([backing_off])
+        figures.watch(watched=1, last_success=o.clock())
+        assert o.wrong(figures) == []
+
+        engine.wait_for("billing", "figures-between", "complete")
+        (complete,) = await o.look("figures-between")
+        figures = expected("billing")
+        figures.instance("figures-between", complete, None, last_change=o.clock())
+        figures.counts([complete])
+        figures.watch(watched=1, last_success=o.clock())
+        assert o.wrong(figures) == []
+
+
+async def test_a_restart_is_a_new_run_and_counted_once_more(engine: LocalEngine) -> None:
+    async with observing(engine, "billing", "figures-again") as o:
+        engine.create("billing", "figures-again", "error")
+        engine.wait_for("billing", "figures-again", "errored")
+        (first,) = await o.look("figures-again")
+        engine.act("billing", "figures-again", "restart")
+        engine.wait_for(
+            "billing",
+            "figures-again",
+            lambda r: r["status"] == "errored" and r["queued"] > first["queued"],
+        )
+        (second,) = await o.look("figures-again")
+        moved = o.clock()
+        await o.round(after=600)
+        figures = expected("billing")
+        failure = Failure("WorkflowFatalError", "fatal")
+        figures.instance("figures-again", second, failure, last_change=moved)
+        figures.counts([first, second])
+        figures.watch(watched=1, last_success=o.clock())
+        assert o.wrong(figures) == []
+
+
+async def test_a_workflow_adds_up_over_its_instances(acting: LocalEngine) -> None:
+    ended = [s for s in SCENARIOS if s.stages in (ends("complete"), ends("errored"))]
+    async with observing(acting, "orders", *(s.instance_id for s in ended)) as o:
+        for scenario in ended:
+            (stage,) = scenario.stages
+            acting.wait_for("orders", scenario.instance_id, stage.until)
+        results = await o.look(*(s.instance_id for s in ended))
+        figures = expected("orders")
+        for scenario, result in zip(ended, results, strict=True):
+            figures.instance(scenario.instance_id, result, scenario.failure, last_change=o.clock())
+        figures.counts(results)
+        figures.watch(watched=len(ended), last_success=o.clock())
+        assert o.wrong(figures) == []
+
+
+async def test_an_instance_that_does_not_exist_yet_is_polled_on_and_appears_once_it_does(
+    engine: LocalEngine,
+) -> None:
+    async with observing(engine, "billing", "figures-later") as o:
+        for _ in range(3):
+            await o.round()
+            figures = expected("billing")
+            figures.counts([])
+            figures.watch(watched=0, last_success=o.clock())
+            assert o.wrong(figures) == []
+        engine.create("billing", "figures-later", "ok")
+        engine.wait_for("billing", "figures-later", "complete")
+        (result,) = await o.look("figures-later")
+        figures = expected("billing")
+        figures.instance("figures-later", result, None, last_change=o.clock())
+        figures.counts([result])
+        figures.watch(watched=1, last_success=o.clock())
+        assert o.wrong(figures) == []
+
+
+async def test_a_back_off_of_an_hour_shows_as_one_failed_attempt_of_the_current_step(
+    acting: LocalEngine,
+) -> None:
+    """The figure that tells a retry storm from a slow step, spelt out."""
+    async with observing(acting, "orders", "figures-backing-off-for-an-hour") as o:
+        await o.round()
+        found = scrape(o.app)
+    name = "cloudflare_workflow_instance_current_step_attempts"
+    assert value(found, name, step="backing-off", step_type="step") == 1
+    assert value(found, "cloudflare_workflow_instance_attempts", outcome="failure") == 1
+    assert value(found, "cloudflare_workflow_instance_attempts", outcome="running") == 0
+
+
+async def test_a_step_name_is_shown_as_its_author_wrote_it(acting: LocalEngine) -> None:
+    async with observing(acting, "orders", "figures-odd-name") as o:
+        acting.wait_for("orders", "figures-odd-name", "complete")
+        await o.round()
+        written = 'étape n°1 / "quoted" \\ back {x="1"}'
+        name = "cloudflare_workflow_step_duration_seconds_count"
+        assert value(scrape(o.app), name, step=written) == 1
