@@ -2,6 +2,8 @@
 the next round is the retry, so that nothing is spent twice on an API that is in trouble."""
 
 import asyncio
+import os
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -160,6 +162,9 @@ def _kind(response: httpx.Response) -> str:
 def _reason(error: BaseException) -> str:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError | socket.gaierror):
+        # The system's words: asyncio says "Connect call failed" whatever it was.
+        return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
     return str(error) or type(error).__name__
 
 

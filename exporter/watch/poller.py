@@ -111,6 +111,7 @@ class Poller:
         self._clock = clock
         self._instances = [Instance(i, due=self.round_started) for i in ids]
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rounds = asyncio.Lock()
         self._troubles: frozenset[str] = frozenset()
         self._log = log.bind(account=key.account, workflow=key.workflow)
 
@@ -127,6 +128,10 @@ class Poller:
 
         A look that outlasts the round goes on and holds up nobody; a `whole` round waits for all.
         """
+        async with self._rounds:
+            await self._round(whole=whole)
+
+    async def _round(self, *, whole: bool) -> None:
         self.round_started = now = self._clock.monotonic()
         # A round may come a little early (jitter): what falls due before the middle of the
         # interval belongs to it.
@@ -141,12 +146,17 @@ class Poller:
         self._settle()
 
     async def stop(self, grace: float) -> None:
-        """Lets looks under way finish within `grace` seconds, then gives them up."""
+        """Lets looks under way finish within `grace` seconds, then gives them up.
+
+        The round under way ends with them.
+        """
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=grace)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        async with self._rounds:
+            pass
 
     async def _look(self, instance: Instance) -> None:
         try:

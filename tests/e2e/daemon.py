@@ -1,0 +1,136 @@
+"""The exporter as people run it: a child process with a file, an environment and flags."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+DEADLINE = 30.0
+"""Seconds in which whatever a test waits for must come about."""
+
+
+def wait_until(condition: Callable[[], object], what: Callable[[], str]) -> None:
+    """Returns once the condition holds.
+
+    Raises:
+        AssertionError: it doesn't in time; `what` tells more.
+    """
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what()}"
+        time.sleep(0.02)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without anything that configures an exporter, and more."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("CWE_", "CLOUDFLARE_"))}
+    return own | more
+
+
+def configuration(folder: Path, url: str, **account: Any) -> Path:
+    """A configuration in a file of `folder` that watches `order-1` of `orders`.
+
+    `account` are keys of the account, over what is there by default.
+    """
+    whole_account = {
+        "name": "production",
+        "account_id": "acc",
+        "workflows": [{"name": "orders", "instances": ["order-1"]}],
+        **account,
+    }
+    tree = {
+        "api": {"url": url},
+        "accounts": [whole_account],
+        "poll": {"interval": "100ms"},
+        "state": {"path": str(folder / "state.db")},
+    }
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(tree))  # which is YAML
+    return path
+
+
+def command(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "exporter", *flags]
+
+
+def run(
+    folder: Path, *flags: str, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs an exporter that is to end by itself."""
+    return subprocess.run(
+        command(*flags),
+        check=False,
+        cwd=folder,
+        env=environ or environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+
+class Daemon:
+    """An exporter that serves.
+
+    Attributes:
+        address: host:port that it listens on.
+        http: a client whose paths are relative to it.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], errors: Path) -> None:
+        self.process = process
+        self._errors = errors
+        wait_until(lambda: self._listening() or process.poll() is not None, self.stderr)
+        found = self._listening()
+        assert found, self.stderr()
+        self.address = found[1]
+        self.http = httpx.Client(base_url=f"http://{self.address}", trust_env=False)
+
+    def _listening(self) -> re.Match[str] | None:
+        return re.search(r'address[":= ]+(127\.0\.0\.1:\d+)', self.stderr())
+
+    def stderr(self) -> str:
+        return self._errors.read_text()
+
+    def metrics(self) -> str:
+        return self.http.get("/metrics").text
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: self.http.get("/-/ready").status_code == 200, self.stderr)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit status after the signal."""
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE)
+
+
+@contextmanager
+def daemon(folder: Path, *flags: str, environ: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+    """Runs an exporter on a free port, with `folder/config.yaml` unless the flags name another."""
+    errors = folder / "stderr"
+    with (
+        errors.open("wb") as file,
+        subprocess.Popen(
+            command("--web.listen-address=127.0.0.1:0", *flags),
+            cwd=folder,
+            env=environ or environment(),
+            stdout=file,
+            stderr=file,
+        ) as process,
+    ):
+        try:
+            running = Daemon(process, errors)
+            with running.http:
+                yield running
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(DEADLINE)
