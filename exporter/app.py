@@ -14,10 +14,11 @@ from exporter import __version__
 from exporter.clock import Clock
 from exporter.cloudflare.client import Client, http_client
 from exporter.cloudflare.credentials import Credential
-from exporter.config import ConfigError
+from exporter.coherence import is_loopback
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
-from exporter.settings import Account, Settings, is_loopback
+from exporter.mistakes import ConfigError
+from exporter.settings import Account, Settings
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import schedule
 from exporter.watch.sink import WorkflowKey

@@ -11,13 +11,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
-from pydantic_settings import CliSettingsSource
 
-from exporter import __version__, config, logs
+from exporter import __version__, config, flags, logs
 from exporter.app import App
-from exporter.config import ConfigError
+from exporter.mistakes import ConfigError
 from exporter.settings import Settings, parse_address
 from exporter.web.server import listen
 
@@ -29,12 +29,12 @@ log = structlog.get_logger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options, flags = _parse(sys.argv[1:] if argv is None else argv)
+    options, given = _parse(sys.argv[1:] if argv is None else argv)
     path = options.config_file
     try:
         if path is None and DEFAULT_FILE.exists():
             path = DEFAULT_FILE
-        settings = config.load(path, flags, os.environ)
+        settings = config.load(path, given, os.environ)
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
             App(settings)
@@ -51,10 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, CliSettingsSource[Settings]]:
-    parser = argparse.ArgumentParser(
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Options of the command itself, and the settings given as flags."""
+    parser = flags.Parser(
         prog=PROGRAM,
-        usage="%(prog)s [--config.file FILE] [--FLAG VALUE ...]",
+        usage="%(prog)s [--config.file=FILE] [--FLAG=VALUE ...]",
         allow_abbrev=False,
         description="Prometheus exporter for Cloudflare Workflows instances.",
         epilog="Every setting can be given in the file, in the environment (CWE_POLL__INTERVAL=5s) "
@@ -66,7 +67,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, CliSettingsSource[S
         dest="config_file",
         type=Path,
         metavar="FILE",
-        default=os.environ.get("CWE_CONFIG__FILE"),
+        default=os.environ.get("CWE_CONFIG__FILE") or None,
         help=f"the configuration, in YAML (default: {DEFAULT_FILE}, if it is there)",
     )
     parser.add_argument(
@@ -77,12 +78,9 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, CliSettingsSource[S
         action="store_true",
         help="look at everything once, print the metrics and exit",
     )
-    # The name that Prometheus' exporters share, beside the one that follows from the key.
-    argv = [arg.replace("--web.config.file", "--web.config-file") for arg in argv]
-    flags: CliSettingsSource[Settings] = CliSettingsSource(
-        Settings, root_parser=parser, cli_parse_args=argv
-    )
-    return parser.parse_args(argv), flags
+    flags.add(parser)
+    options = parser.parse_args(argv)
+    return options, flags.given(options)
 
 
 def _plan(settings: Settings) -> str:

@@ -1,151 +1,117 @@
 """Reads the configuration, and says everything that is wrong with it in one go."""
 
 import difflib
-import types
+import json
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_settings import CliSettingsSource, SettingsError
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import EnvSettingsSource
 
-from exporter.settings import ENV_PREFIX, Settings
-
-Loc = tuple[int | str, ...]
-
-_SECRET_KEYS = frozenset({"api_token", "api_key", "api_email"})
-
-
-class ConfigError(Exception):
-    """The configuration can't be used; `mistakes` holds a line for each."""
-
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("; ".join(mistakes))
-        self.mistakes = mistakes
+from exporter import flags, yaml_file
+from exporter.coherence import Loc
+from exporter.mistakes import ConfigError, line
+from exporter.settings import ENV_PREFIX, Settings, leaves, model_of
 
 
-def load(
-    path: Path | None, flags: CliSettingsSource[Any] | None, environ: Mapping[str, str]
-) -> Settings:
+def load(path: Path | None, given: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Settings from the file, the environment and the flags, in rising rank.
 
     Args:
         path: The file; None for none.
-        flags: What the command line gave.
-        environ: Only looked through for misspelt names; values are read by pydantic-settings.
+        given: What the command line gave, as a tree like that of the file.
+        environ: Only looked through for names; values are read by pydantic-settings.
 
     Raises:
         ConfigError: with every mistake.
     """
-    unknown = list(_unknown_variables(environ))
+    misspelt = dict(_misspelt(environ))
+    content = yaml_file.read(path) if path else {}
+    mistakes = []
     try:
-        content = _read(path) if path else {}
-        if flags is None:
-            settings = Settings(**content)
-        else:
-            settings = Settings(_cli_settings_source=flags, **content)
+        settings = Settings(**reduce(_merge, (content, _Environment(Settings)(), given)))
     except ValidationError as error:
-        lines = [_line(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors()]
-        raise ConfigError(lines + unknown) from None
-    except SettingsError as error:
-        # From a variable or flag that should hold JSON; the cause repeats the value, this doesn't.
-        raise ConfigError([f"{error}: it must be JSON", *unknown]) from None
-    if unknown:
-        raise ConfigError(unknown)
+        mistakes = [
+            line(e["loc"], e["type"], e["msg"], e["input"], _origin(e["loc"], given, environ))
+            for e in error.errors()
+            if not _is_of(misspelt, e["loc"], e["type"])
+        ]
+    mistakes += misspelt.values()
+    if mistakes:
+        raise ConfigError(mistakes)
     return settings
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, which YAML forbids and PyYAML takes."""
+class _Environment(EnvSettingsSource):
+    """The environment. What isn't JSON where it should be is left for the model to refuse, with
+    its path and all else that is wrong."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode):
-                if key_node.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key_node.value!r} is there twice",
-                        problem_mark=key_node.start_mark,
-                    )
-                seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        del field_name
+        if model_of(field.annotation) is None:
+            return flags.decoded(value, field)
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError([f"{path}: {where}not valid YAML: {error.problem}"]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError([f"{path}: not valid YAML: {str(error).splitlines()[0]}"]) from None
-    if content is None:
-        content = {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError([f"{path}: must be a mapping with keys such as accounts and poll"])
-    # A section with every key commented out is an empty one.
-    return {key: {} if value is None else value for key, value in content.items()}
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Two trees in one; where both have a value, that of `high` stands."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
+    return merged
 
 
-def _line(loc: Loc, kind: str, text: str, given: object) -> str:
-    where = _path(loc)
-    match kind:
-        case "extra_forbidden":
-            return f"{where}: {_unknown(loc)}"
-        case "missing":
-            return f"{where}: is missing"
-    text = text.removeprefix("Value error, ").removeprefix("Input ")
-    text = text[:1].lower() + text[1:]
-    if kind == "string_type" and isinstance(given, int | float):
-        text += "; put it in quotes"
-    shown = isinstance(given, str | int | float) and not _SECRET_KEYS & set(loc)
-    return f"{where}: {text}" + (f" (it is {str(given)[:60]!r})" if shown else "")
+def _is_of(misspelt: Mapping[str, str], loc: Loc, kind: str) -> bool:
+    """Whether a mistake only follows from the name of a variable, which is reported itself."""
+    variable = _variable(loc)
+    return kind in ("extra_forbidden", "list_type") and any(
+        name == variable or name.startswith(f"{variable}__") for name in misspelt
+    )
 
 
-def _path(loc: Loc) -> str:
-    path = ""
-    for part in loc:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path or "configuration"
+def _variable(loc: Loc) -> str:
+    return ENV_PREFIX + "__".join(map(str, loc)).upper()
 
 
-def _unknown(loc: Loc) -> str:
-    known = list(_keys(loc[:-1]))
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    if near:
-        return f"is no key; did you mean {near[0]}?"
-    return f"is no key; known here are {', '.join(known)}"
+def _origin(loc: Loc, given: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    """The flag or variable that a value came from; empty for the file."""
+    names = {name.upper(): name for name in environ}
+    for length in range(len(loc), 0, -1):
+        part = loc[:length]
+        tree: Any = given
+        for key in part:
+            tree = tree.get(key) if isinstance(tree, Mapping) else None
+        if tree is not None and not isinstance(tree, Mapping):
+            return flags.name(tuple(map(str, part)))
+        if _variable(part) in names:
+            return names[_variable(part)]
+    return ""
 
 
-def _keys(loc: Loc) -> Iterator[str]:
-    """The keys that are known at a place in the tree."""
-    model: type[BaseModel] | None = Settings
-    for part in loc:
-        if model is not None and isinstance(part, str):
-            field = model.model_fields.get(part)
-            model = _model(field.annotation) if field else None
-    yield from model.model_fields if model is not None else ()
+def _misspelt(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Misspelt CWE_ variables, each with what is wrong.
 
-
-def _model(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and not get_origin(annotation):
-        return annotation if issubclass(annotation, BaseModel) else None
-    if get_origin(annotation) in (list, Union, types.UnionType):
-        return next(filter(None, map(_model, get_args(annotation))), None)
-    return None
-
-
-def _unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """Misspelt CWE_ variables. Names without `__` may be Kubernetes' own, of a service `cwe`."""
+    Names without `__` are only looked at when they are near a right one: Kubernetes makes
+    `CWE_PORT` and such for a service that is called `cwe`.
+    """
+    right = {_variable(loc[:length]) for loc, _ in leaves() for length in range(1, len(loc) + 1)}
     for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and "__" in name and name != "CWE_CONFIG__FILE":
-            loc = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
-            for depth, part in enumerate(loc):
-                known = set(_keys(loc[:depth]))
-                if known and part not in known:
-                    yield f"{name}: {_unknown(loc[: depth + 1])}"
-                    break
+        upper = name.upper()
+        if not upper.startswith(ENV_PREFIX) or upper in right or upper == "CWE_CONFIG__FILE":
+            continue
+        near = difflib.get_close_matches(upper, right, n=1, cutoff=0.6)
+        if "__" in name:
+            hint = f"did you mean {near[0]}?" if near else "known are CWE_ and a key's path"
+            yield upper, f"{name}: is no setting; {hint}"
+        elif near and upper.replace("_", "") == near[0].replace("_", ""):
+            yield upper, f"{name}: is no setting; did you mean {near[0]}?"

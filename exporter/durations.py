@@ -15,6 +15,7 @@ _MILLISECONDS = {
     "s": 1000,
     "ms": 1,
 }
+_LONGEST = 100 * _MILLISECONDS["y"]
 _PATTERN = re.compile("".join(rf"(?:(?P<{u}>[0-9]+){u})?" for u in _MILLISECONDS))
 
 
@@ -26,14 +27,17 @@ class Duration(float):
         """Reads a duration such as `15s`, `5m` or `1h30m`.
 
         Raises:
-            ValueError: `text` is no such duration or is zero; the message says what would be right.
+            ValueError: `text` is no such duration, zero or over 100 years; the message says
+                what would be right.
         """
-        match = _PATTERN.fullmatch(text) if isinstance(text, str) and text else None
+        match = _PATTERN.fullmatch(text) if isinstance(text, str) and 0 < len(text) < 64 else None
         if match is None:
             raise ValueError("not a duration; write it with its unit, as in 15s, 5m or 1h30m")
         milliseconds = sum(int(n) * _MILLISECONDS[u] for u, n in match.groupdict().items() if n)
         if not milliseconds:
             raise ValueError("must be longer than 0s")
+        if milliseconds > _LONGEST:
+            raise ValueError("must be 100y or shorter")
         return cls(milliseconds / 1000)
 
     def __str__(self) -> str:

@@ -5,12 +5,12 @@ every key. Every mistake is reported in one go, each with its path.
 """
 
 import itertools
-import os
+import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -23,14 +23,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from exporter import coherence
 from exporter.durations import Duration
 
 ENV_PREFIX = "CWE_"
-# The names that Cloudflare's own clients read.
-ENV_TOKEN, ENV_EMAIL, ENV_KEY = "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_EMAIL", "CLOUDFLARE_API_KEY"
 
 Status = Literal[
     "queued",
@@ -56,6 +56,8 @@ NOT_ENDED_WELL: tuple[Status, ...] = (
 # Cloudflare's own rule for instance ids and workflow names (Workflows limits page).
 _INSTANCE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _WORKFLOW_NAME = re.compile(r"[A-Za-z0-9_*?\[\]!-]{1,64}")
+# 32 hex digits at Cloudflare; simulators and proxies take other names.
+_ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def _instance_id(value: str) -> str:
@@ -78,30 +80,55 @@ def _regex(value: str) -> str:
     return value
 
 
-def _ascending(value: list[float]) -> list[float]:
-    if not value or any(a >= b for a, b in itertools.pairwise(value)):
-        raise ValueError("must hold at least one upper bound, in ascending order, none twice")
+def _account_id(value: str) -> str:
+    if not _ACCOUNT_ID.fullmatch(value):
+        raise ValueError("not an account id: copy it from Cloudflare's dashboard, 32 hex digits")
     return value
 
 
-def _no_repeats(names: Iterable[str | None]) -> None:
-    twice = sorted(name for name, count in Counter(names).items() if count > 1 and name)
-    if twice:
-        raise ValueError(f"listed twice: {', '.join(twice)}")
+def _ascending(value: list[float]) -> list[float]:
+    if not value or any(a >= b for a, b in itertools.pairwise(value)):
+        raise ValueError("must hold at least one upper bound, in ascending order, none twice")
+    if not all(map(math.isfinite, value)):
+        raise ValueError("must hold numbers; the bucket +Inf is always there")
+    return value
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return without_nulls(cls, data)
+
+
+def without_nulls(model: type[BaseModel], data: Any) -> Any:
+    """`data` without keys that have nothing after them, which is as good as leaving them out.
+
+    Nulls stay where they mean something.
+    """
+    if not isinstance(data, dict):
+        return data
+    fields = model.model_fields
+    return {
+        key: value
+        for key, value in data.items()
+        if value is not None or key not in fields or type(None) in get_args(fields[key].annotation)
+    }
 
 
 def _api_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must start with https:// (or http://) and name a host")
-    if parts.username or parts.query or parts.fragment:
-        raise ValueError("must not hold a user, a query or a fragment")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must not hold a user, a password, a query or a fragment")
+    if not value.isprintable() or " " in value:
+        raise ValueError("must not hold spaces or control characters")
     if re.search(r"[{}]", value.replace("{account_id}", "")):
         raise ValueError("the only placeholder is {account_id}")
+    parts.port  # noqa: B018 - raises ValueError for a port that is none
     return value
 
 
@@ -172,29 +199,25 @@ class Workflow(Section):
     )
     discover: Discover | None = Field(None, description="Watch whatever instances match.")
 
-    @model_validator(mode="after")
-    def _watches_something(self) -> Self:
-        if not self.instances and self.discover is None:
-            raise ValueError("there is nothing to watch; give instances or discover")
-        if self.instances and set(self.name) & set("*?["):
-            raise ValueError("instances need a workflow's exact name, not a glob")
-        _no_repeats(self.instances)
-        return self
-
 
 class Account(Section):
     name: str | None = Field(
         None, min_length=1, description="The label account; the account id if left out."
     )
-    account_id: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_-]{1,64}$", description="From Cloudflare's dashboard."
+    account_id: Annotated[str, AfterValidator(_account_id)] | None = Field(
+        None, description="From Cloudflare's dashboard."
     )
-    api_token: SecretStr | None = Field(None, description=f"API token; otherwise from {ENV_TOKEN}.")
+    api_token: SecretStr | None = Field(
+        None, min_length=1, description=f"API token; otherwise from {coherence.ENV_TOKEN}."
+    )
     api_token_file: Path | None = Field(None, description="File that holds the API token.")
     api_email: str | None = Field(
-        None, description=f"E-mail for api_key; otherwise from {ENV_EMAIL}."
+        None,
+        min_length=1,
+        description=f"E-mail for api_key; otherwise both from {coherence.ENV_EMAIL} and "
+        f"{coherence.ENV_KEY}.",
     )
-    api_key: SecretStr | None = Field(None, description=f"Global API key; or {ENV_KEY}.")
+    api_key: SecretStr | None = Field(None, min_length=1, description="Global API key.")
     api_key_file: Path | None = Field(None, description="File that holds the global API key.")
     workflows: list[Workflow] = Field(min_length=1, description="Workflows to watch.")
 
@@ -202,23 +225,6 @@ class Account(Section):
     def label(self) -> str:
         """What the label `account` says."""
         return self.name or self.account_id or ""
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        if not self.label:
-            raise ValueError("needs a name or an account_id")
-        token = self.api_token or self.api_token_file
-        key = self.api_key or self.api_key_file
-        if self.api_token and self.api_token_file:
-            raise ValueError("give one of api_token and api_token_file")
-        if self.api_key and self.api_key_file:
-            raise ValueError("give one of api_key and api_key_file")
-        if token and (key or self.api_email):
-            raise ValueError("give an API token or api_email with an API key, not both")
-        if bool(key) != bool(self.api_email):
-            raise ValueError("api_email and an API key (api_key or api_key_file) go together")
-        _no_repeats(workflow.name for workflow in self.workflows)
-        return self
 
 
 class Poll(Section):
@@ -241,6 +247,14 @@ class Poll(Section):
 class Rewrite(Section):
     regex: Annotated[str, AfterValidator(_regex)] = Field(description="Searched in the step name.")
     replacement: str = Field(description=r"What matches becomes this; \1 is the first group.")
+
+    @model_validator(mode="after")
+    def _groups_exist(self) -> Self:
+        try:
+            re.sub(self.regex, self.replacement, "")
+        except (re.error, IndexError) as error:
+            raise ValueError(f"replacement doesn't fit regex: {error}") from None
+        return self
 
 
 class StepNames(Section):
@@ -309,12 +323,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
+        env_parse_none_str="null",
         extra="forbid",
         frozen=True,
-        cli_kebab_case=True,
-        cli_avoid_json=True,
-        cli_implicit_flags=False,
     )
 
     api: Api = Field(Api(), description="Cloudflare's API")
@@ -334,86 +345,58 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # Flags come in front of these (pydantic-settings puts them there), the file behind.
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
+        # `exporter.config.load` reads the other sources and puts them together.
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
 
     @model_validator(mode="wrap")
     @classmethod
     def _whole(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Adds what spans sections, so that it is reported together with all else."""
-        mistakes: list[InitErrorDetails] = []
-        accounts = _dicts(data.get("accounts"))
-        for index, account in accounts:
-            _credentials_from_environment(account, os.environ)
-            mistakes += _account_mistakes(index, account, data.get("api"))
-        names = [account.get("name") or account.get("account_id") for _, account in accounts]
-        try:
-            _no_repeats(name for name in names if isinstance(name, str))
-        except ValueError as error:
-            mistakes.append(_mistake(("accounts",), str(error)))
+        """Adds what spans keys, so that it is reported together with all else."""
+        data = coherence.with_credentials(without_nulls(cls, data))
+        lines: list[tuple[coherence.Loc, str, str, object]] = [
+            (loc, "value_error", text, None)
+            for loc, text in coherence.mistakes(data, default_url=Api().url)
+        ]
         try:
             settings = handler(data)
         except ValidationError as error:
-            mistakes = [
-                InitErrorDetails(
-                    type=PydanticCustomError(line["type"], "{text}", {"text": line["msg"]}),
-                    loc=line["loc"],
-                    input=line["input"],
-                )
-                for line in error.errors(include_url=False)
-            ] + mistakes
-        if mistakes:
-            raise ValidationError.from_exception_data(cls.__name__, mistakes, hide_input=True)
+            own = error.errors(include_url=False)
+            lines = [
+                (line["loc"], line["type"], line["msg"], line["input"]) for line in own
+            ] + lines
+        if lines:
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError(kind, "{text}", {"text": text}),
+                        loc=loc,
+                        input=given,
+                    )
+                    for loc, kind, text, given in lines
+                ],
+                hide_input=True,
+            )
         return settings
 
 
-def _mistake(loc: tuple[str | int, ...], text: str) -> InitErrorDetails:
-    error = PydanticCustomError("value_error", "{text}", {"text": text})
-    return InitErrorDetails(type=error, loc=loc, input=None)
+def leaves(
+    model: type[BaseModel] = Settings, loc: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Every key that holds a value and no further keys, with its path."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and not get_origin(kind) and issubclass(kind, BaseModel):
+            yield from leaves(kind, (*loc, name))
+        else:
+            yield (*loc, name), field
 
 
-def _dicts(accounts: object) -> list[tuple[int, dict[str, Any]]]:
-    items = accounts if isinstance(accounts, list) else []
-    return [(index, item) for index, item in enumerate(items) if isinstance(item, dict)]
-
-
-def _credentials_from_environment(account: dict[str, Any], environ: Mapping[str, str]) -> None:
-    if account.keys() & {"api_token", "api_token_file", "api_email", "api_key", "api_key_file"}:
-        return
-    if environ.get(ENV_TOKEN):
-        account["api_token"] = environ[ENV_TOKEN]
-    elif environ.get(ENV_EMAIL) and environ.get(ENV_KEY):
-        account.update(api_email=environ[ENV_EMAIL], api_key=environ[ENV_KEY])
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL's host is this machine, so that plain http to it leaves no wire."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.\d{1,3}){3}", host) is not None
-
-
-def _account_mistakes(
-    index: int, account: dict[str, Any], api: object
-) -> Iterable[InitErrorDetails]:
-    given = api.model_dump() if isinstance(api, Api) else api if isinstance(api, dict) else {}
-    url = given.get("url", Api().url)
-    if not isinstance(url, str):
-        return
-    try:
-        loopback, scheme = is_loopback(url), urlsplit(url).scheme
-    except ValueError:
-        return
-    has_credential = account.keys() & {"api_token", "api_token_file", "api_key", "api_key_file"}
-    if "{account_id}" in url and not account.get("account_id"):
-        yield _mistake(("accounts", index), "account_id is missing; api.url needs it")
-    if not has_credential and not loopback:
-        yield _mistake(
-            ("accounts", index),
-            f"no credential; give api_token_file, api_token, or {ENV_TOKEN} in the environment",
-        )
-    if has_credential and scheme == "http" and not loopback and not given.get("allow_plain_http"):
-        yield _mistake(
-            ("api", "url"),
-            "credentials would go over plain http; use https, or set api.allow_plain_http",
-        )
+def model_of(annotation: object) -> type[BaseModel] | None:
+    """The model of a section, also of one in a list or one that may be missing."""
+    if isinstance(annotation, type) and not get_origin(annotation):
+        return annotation if issubclass(annotation, BaseModel) else None
+    if get_origin(annotation) in (list, Union, UnionType):
+        return next(filter(None, map(model_of, get_args(annotation))), None)
+    return None

@@ -1,0 +1,138 @@
+"""What must hold between keys of the settings, looked at before types are known to be right, so
+that it is reported together with every other mistake."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+# The names that Cloudflare's own clients read.
+ENV_TOKEN, ENV_EMAIL, ENV_KEY = "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_EMAIL", "CLOUDFLARE_API_KEY"
+
+Loc = tuple[int | str, ...]
+Mistake = tuple[Loc, str]
+
+_TOKEN, _KEY = ("api_token", "api_token_file"), ("api_key", "api_key_file")
+
+
+def with_credentials(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` with the environment's credential in each account that gives none itself."""
+    accounts = data.get("accounts")
+    if not isinstance(accounts, list):
+        return data
+    return {**data, "accounts": [_with_credential(account, os.environ) for account in accounts]}
+
+
+def _with_credential(account: Any, environ: Mapping[str, str]) -> Any:
+    if not isinstance(account, dict) or _given(account, *_TOKEN, *_KEY, "api_email"):
+        return account
+    if environ.get(ENV_TOKEN):
+        return {**account, "api_token": environ[ENV_TOKEN]}
+    if environ.get(ENV_EMAIL) and environ.get(ENV_KEY):
+        return {**account, "api_email": environ[ENV_EMAIL], "api_key": environ[ENV_KEY]}
+    return account
+
+
+def mistakes(data: Mapping[str, Any], *, default_url: str) -> Iterator[Mistake]:
+    """Every mistake that spans keys.
+
+    Args:
+        data: Settings as they were given, of any shape.
+        default_url: What `api.url` is when it isn't given.
+    """
+    api = data.get("api")
+    given: Mapping[str, Any] = (
+        api if isinstance(api, dict) else vars(api) if isinstance(api, BaseModel) else {}
+    )
+    url = given.get("url") or default_url
+    accounts = list(_mappings(data.get("accounts")))
+    for index, account in accounts:
+        where: Loc = ("accounts", index)
+        for text in _account(account):
+            yield where, text
+        for text in _access(account, str(url)):
+            yield where, text
+        for number, workflow in _mappings(account.get("workflows")):
+            for text in _workflow(workflow):
+                yield (*where, "workflows", number), text
+        names = [workflow.get("name") for _, workflow in _mappings(account.get("workflows"))]
+        yield from _twice((*where, "workflows"), names)
+    yield from _twice(("accounts",), (a.get("name") or a.get("account_id") for _, a in accounts))
+    plain = _is_plain(str(url)) and not is_loopback(str(url))
+    sends = any(_given(account, *_TOKEN, *_KEY) for _, account in accounts)
+    if plain and sends and not given.get("allow_plain_http"):
+        text = "credentials would go over plain http; use https, or set api.allow_plain_http"
+        yield ("api", "url"), text
+
+
+def _account(account: Mapping[str, Any]) -> Iterator[str]:
+    if not _given(account, "name", "account_id"):
+        yield "needs a name or an account_id"
+    for pair in (_TOKEN, _KEY):
+        if len(_given(account, *pair)) == 2:
+            yield "give one of {} and {}".format(*pair)
+    for file in (_TOKEN[1], _KEY[1]):
+        if re.fullmatch(r"[A-Za-z0-9_-]{37,}", str(account.get(file))):
+            # It isn't repeated, nor looked for on the disk and reported as missing.
+            yield f"{file} must name a file; what it holds looks like the secret itself"
+    token, key = _given(account, *_TOKEN), _given(account, *_KEY)
+    email = _given(account, "api_email")
+    if token and (key or email):
+        yield "give an API token or api_email with an API key, not both"
+    elif bool(key) != bool(email):
+        yield "api_email and an API key (api_key or api_key_file) go together"
+
+
+def _access(account: Mapping[str, Any], url: str) -> Iterator[str]:
+    if "{account_id}" in url and not _given(account, "account_id"):
+        yield "account_id is missing; api.url needs it"
+    if not _given(account, *_TOKEN, *_KEY, "api_email") and not is_loopback(url):
+        yield f"no credential; give api_token_file, api_token, or {ENV_TOKEN} in the environment"
+
+
+def _workflow(workflow: Mapping[str, Any]) -> Iterator[str]:
+    name, instances = workflow.get("name"), workflow.get("instances")
+    if not instances and workflow.get("discover") is None:
+        yield "there is nothing to watch; give instances, or discover: {} to find them"
+    if instances and isinstance(name, str) and set(name) & set("*?["):
+        yield "instances need a workflow's exact name, not a glob"
+    if isinstance(instances, list):
+        for _, text in _twice((), instances):
+            yield text
+
+
+def _twice(loc: Loc, names: Iterable[object]) -> Iterator[Mistake]:
+    counts = Counter(name for name in names if isinstance(name, str))
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        yield loc, f"listed twice: {', '.join(twice)}"
+
+
+def _given(section: Mapping[str, Any], *keys: str) -> list[str]:
+    return [key for key in keys if section.get(key) is not None]
+
+
+def _mappings(items: object) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index, item in enumerate(items if isinstance(items, list) else []):
+        if isinstance(item, dict):
+            yield index, item
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL's host is this machine, so that plain http to it leaves no wire."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.\d{1,3}){3}", host) is not None
+
+
+def _is_plain(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme == "http"
+    except ValueError:
+        return False

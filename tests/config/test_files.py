@@ -1,0 +1,89 @@
+"""A corpus of configuration files: bad ones say in their head what they must be told."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from exporter import config
+from exporter.mistakes import ConfigError
+
+HERE = Path(__file__).parent
+
+
+def files(folder: str) -> list[Path]:
+    return sorted((HERE / folder).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", files("bad"), ids=lambda path: path.stem)
+def test_a_bad_file_gets_exactly_its_messages(path: Path, no_environment: None) -> None:
+    """Each mistake with its path, all in one go, and never a secret (`hidden` in these files)."""
+    head = [line for line in path.read_text().splitlines() if line.startswith("# wrong: ")]
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, {}, os.environ)
+    expected = [line.removeprefix("# wrong: ").replace("{file}", str(path)) for line in head]
+    assert caught.value.mistakes == expected
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", files("good"), ids=lambda path: path.stem)
+def test_a_good_file_loads(path: Path, no_environment: None) -> None:
+    """And shows no secret when it is printed."""
+    assert "hidden" not in repr(config.load(path, {}, os.environ))
+
+
+def refused(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, {}, {})
+    return [mistake.removeprefix(f"{path}: ") for mistake in caught.value.mistakes]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert refused(tmp_path / "none.yaml") == ["can't be read: No such file or directory"]
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    assert refused(tmp_path) == ["can't be read: Is a directory"]
+
+
+def test_an_empty_file_lacks_the_accounts(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.touch()
+    assert refused(path) == ["accounts: is missing"]
+
+
+def test_a_file_must_be_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "latin-1.yaml"
+    path.write_bytes("poll: {}\n# für\n".encode("latin-1"))
+    assert refused(path) == ["line 2: not UTF-8; save it in that encoding"]
+
+
+def test_a_byte_order_mark_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "mark.yaml"
+    path.write_text("poll: {}\n", encoding="utf-8-sig")
+    assert refused(path) == ["accounts: is missing"]
+
+
+def test_deep_nesting_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text("accounts: " + "[" * 5000 + "]" * 5000)
+    assert refused(path) == ["nested too deeply"]
+
+
+def test_aliases_that_multiply_cost_nothing(tmp_path: Path) -> None:
+    """A billion values in ten lines are refused like any other wrong value."""
+    path = tmp_path / "laughs.yaml"
+    lines = ["a0: &a0 [x, x]"] + [
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)
+    ]
+    path.write_text("\n".join([*lines, "accounts: *a9"]))
+    assert len(refused(path)) == 20  # ten keys that are none, ten accounts that are lists
+
+
+def test_merges_that_multiply_cost_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "merges.yaml"
+    lines = ["a0: &a0 {x: 1}"] + [
+        f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 10)
+    ]
+    path.write_text("\n".join(lines))
+    assert len(refused(path)) == 11  # ten keys that are none, and no accounts
