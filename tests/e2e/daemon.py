@@ -39,7 +39,7 @@ def environment(**more: str) -> dict[str, str]:
 def configuration(folder: Path, url: str, **account: Any) -> Path:
     """A configuration in a file of `folder` that watches `order-1` of `orders`.
 
-    `account` are keys of the account, over what is there by default.
+    `account` are keys of the account, over those that are there by default.
     """
     whole_account = {
         "name": "production",

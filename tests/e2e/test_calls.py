@@ -1,0 +1,117 @@
+"""What watching costs, counted at the socket: a running exporter with its scheduler, in real time.
+
+What is fetched when, with a clock in hand, is in tests/watch/test_poller.py.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from exporter.app import App
+from exporter.settings import Settings
+from exporter.web.server import listen
+from upstreams.simulator import Hang, Script, Simulator, Wait, serve, steps
+
+INSTANCES = [f"order-{n}" for n in range(5)]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns once the condition holds; gives up after 30 s."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - the condition has no event
+            await asyncio.sleep(0.01)
+
+
+def simulated(*workflows: str) -> Simulator:
+    """Five instances in each workflow, at rest."""
+    simulator = Simulator()
+    simulator.access.token("secret")
+    for workflow in workflows:
+        for name in INSTANCES:
+            simulator.world.account("acc").workflow(workflow).create(
+                name, Script((*steps("pay", duration=0), Wait("approval")))
+            )
+    return simulator
+
+
+@asynccontextmanager
+async def running(simulator: Simulator) -> AsyncIterator[App]:
+    """An exporter that watches all instances, and has looked at each once or more."""
+    async with serve(simulator) as served:
+        settings = Settings(
+            api={"url": served.url + "/accounts/{account_id}"},
+            accounts=[
+                {
+                    "name": "acc",
+                    "account_id": "acc",
+                    "api_token": "secret",
+                    "workflows": [
+                        {"name": name, "instances": INSTANCES}
+                        for name in simulator.world.account("acc").workflows
+                    ],
+                }
+            ],
+            poll={"interval": "300ms", "detail_refresh": "5m"},
+        )
+        app, stop = App(settings), asyncio.Event()
+        with listen("127.0.0.1", 0) as listener:
+            task = asyncio.create_task(app.run(listener, stop))
+            await until(lambda: not app.unready())
+            yield app
+            stop.set()
+            simulator.faults.clear()
+            await task
+
+
+def looks(simulator: Simulator, instance: str, workflow: str = "orders") -> int:
+    return len(simulator.calls.of("simple", instance, workflow))
+
+
+async def test_an_instance_at_rest_costs_one_simple_call_a_round_and_one_full_answer_in_all() -> (
+    None
+):
+    simulator = simulated("orders")
+    async with running(simulator):
+        await until(lambda: looks(simulator, "order-0") >= 5)
+    assert simulator.calls.by_kind["detail"] == len(INSTANCES)
+    counts = [looks(simulator, name) for name in INSTANCES]
+    assert min(counts) >= 5
+    assert max(counts) - min(counts) <= 1, "the exporter stopped in mid-round at most"
+    assert simulator.calls.total == len(INSTANCES) + sum(counts)
+    assert simulator.calls.most_open_of_one == 1
+
+
+async def test_one_that_hangs_holds_up_nobody_and_is_never_asked_twice_at_once() -> None:
+    simulator = simulated("orders")
+    async with running(simulator) as app:
+        simulator.faults.add(Hang(), instance="order-3")
+        await until(lambda: simulator.calls.open)
+        simulator.calls.clear()
+        await until(lambda: looks(simulator, "order-0") >= 5)
+        assert min(looks(simulator, n) for n in INSTANCES if n != "order-3") >= 4
+        assert looks(simulator, "order-3") <= 1
+        assert app.unhealthy() == []
+    assert simulator.calls.most_open_of_one == 1
+
+
+async def test_a_workflow_that_hangs_has_one_round_outstanding_and_the_other_goes_on() -> None:
+    simulator = simulated("orders", "billing")
+    async with running(simulator):
+        simulator.faults.add(Hang(), workflow="billing")
+        await until(lambda: simulator.calls.open.total() >= len(INSTANCES))
+        simulator.calls.clear()
+        await until(lambda: looks(simulator, "order-0") >= 5)
+        assert sum(looks(simulator, name, "billing") for name in INSTANCES) <= len(INSTANCES)
+        assert min(looks(simulator, name) for name in INSTANCES) >= 4
+    assert simulator.calls.most_open_of_one == 1
+
+
+async def test_a_workflow_that_hung_is_looked_at_again_once_it_answers() -> None:
+    simulator = simulated("orders")
+    async with running(simulator) as app:
+        simulator.faults.add(Hang())
+        await until(lambda: simulator.calls.open.total() == len(INSTANCES))
+        simulator.faults.clear()
+        simulator.calls.clear()
+        await until(lambda: min(looks(simulator, name) for name in INSTANCES) >= 2)
+        assert all(poller.up for poller in app.pollers)
