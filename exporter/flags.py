@@ -23,7 +23,7 @@ _METAVARS = {
     Path: "FILE",
 }
 _SPECIAL = {"api.url": "URL", "web.listen_address": "HOST:PORT"}
-# The name that Prometheus' exporters share, where it isn't the one that follows from the key.
+# The name that Prometheus' exporters share, and the one that follows from the key.
 _NAMES: dict[Loc, tuple[str, ...]] = {
     ("web", "config_file"): ("--web.config.file", "--web.config-file")
 }
@@ -64,14 +64,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         if loc == ("accounts",):
             described = "As in the file, written as JSON."
         options: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
-        groups[loc[0]].add_argument(
-            *_NAMES.get(loc, (name(loc),)),
-            dest=".".join(loc),
-            metavar=metavar,
-            default=argparse.SUPPRESS,
-            help=f"{described} ({default})".strip().replace("%", "%%"),
-            **options,
-        )
+        for flag in _NAMES.get(loc, (name(loc),)):
+            shown = f"{described} ({default})".strip().replace("%", "%%")
+            groups[loc[0]].add_argument(
+                flag,
+                dest=".".join(loc),
+                metavar=metavar,
+                default=argparse.SUPPRESS,
+                help=shown if flag == name(loc) else argparse.SUPPRESS,
+                **options,
+            )
 
 
 def given(namespace: argparse.Namespace) -> dict[str, Any]:

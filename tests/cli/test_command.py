@@ -1,0 +1,230 @@
+"""The command: its options, its exit statuses, what goes to which output."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter import __version__, flags
+from exporter.cli import PROGRAM
+from exporter.settings import leaves
+from upstreams.simulator import Script, Simulator, error, serve_in_thread, steps
+
+Finished = subprocess.CompletedProcess[str]
+
+
+class Command:
+    """Runs the exporter as a child process, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def file(self, text: str, name: str = "config.yaml") -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def __call__(self, *argv: str, **environ: str) -> Finished:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("CWE_", "CLOUDFLARE_"))}
+        return subprocess.run(
+            [sys.executable, "-m", "exporter", *argv],
+            cwd=self.folder,
+            env={**clean, "COLUMNS": "100", **environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path)
+
+
+GOOD = """
+accounts: [{account_id: acc, api_token: secret, workflows: [{name: orders, instances: [o-1]}]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    done = Command(tmp_path_factory.mktemp("help"))("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+class TestHelp:
+    def test_every_setting_is_a_flag_with_its_default(self, text: str) -> None:
+        words = " ".join(text.split())
+        for loc, _ in leaves():
+            after = words.partition(f"{flags.name(loc)} ")[2].partition(" --")[0]
+            assert re.search(r"\((default: \S+|required)\)", after), loc
+
+    def test_flags_are_grouped_by_section(self, text: str) -> None:
+        groups = re.findall(r"^([a-z]+):$", text, re.MULTILINE)
+        assert groups == ["options", "api", "accounts", "poll", "metrics", "state", "web", "log"]
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "--poll.interval DURATION",
+            "--api.url URL",
+            "--api.requests-per-5m N",
+            "--api.allow-plain-http [true|false]",
+            "--metrics.backfill [true|false|null]",
+            "--metrics.instance-series all|unfinished|none",
+            "--metrics.buckets.step-attempts N,N,...",
+            "--metrics.step-names.rewrite JSON",
+            "--accounts JSON",
+            "--state.path FILE|null",
+            "--web.listen-address HOST:PORT",
+            "--web.config.file FILE|null",
+            "--log.level debug|info|warning|error",
+        ],
+    )
+    def test_what_a_flag_takes_is_readable(self, text: str, line: str) -> None:
+        assert f"  {line}" in text
+
+    def test_version(self, command: Command) -> None:
+        done = command("--version")
+        assert (done.returncode, done.stdout) == (0, f"{PROGRAM} {__version__}\n")
+
+
+class TestWrongFlags:
+    @pytest.mark.parametrize(
+        ("argv", "line"),
+        [
+            (["--log.levl=info"], "unknown flag --log.levl; did you mean --log.level?"),
+            (["--api-token=hidden"], "unknown flag --api-token"),
+            (["--qqq", "hidden"], "unknown flag --qqq"),
+            (["config.yaml"], "unexpected 'config.yaml'; settings are given as --FLAG=VALUE"),
+            (["--poll.interval"], "argument --poll.interval: expected one argument"),
+        ],
+    )  # fmt: skip
+    def test_one_clear_line_without_the_value(
+        self, command: Command, argv: list[str], line: str
+    ) -> None:
+        done = command(*argv)
+        assert done.returncode == 2
+        assert done.stderr == f"{PROGRAM}: {line}\nsee {PROGRAM} --help\n"
+        assert done.stdout == ""
+
+    def test_a_wrong_value_is_a_wrong_configuration(self, command: Command) -> None:
+        command.file(GOOD)
+        done = command("--poll.interval=3")
+        assert done.returncode == 2
+        assert done.stderr.splitlines() == [
+            f"{PROGRAM}: wrong configuration: config.yaml",
+            "  poll.interval (from --poll.interval): not a duration; write it with its unit, as "
+            "in 15s, 5m or 1h30m (it is '3')",
+        ]
+
+
+class TestWhereTheFileComesFrom:
+    def test_config_yaml_when_nothing_is_said(self, command: Command) -> None:
+        command.file(GOOD)
+        assert command("--check-config").returncode == 0
+
+    def test_the_environment(self, command: Command) -> None:
+        command.file("wrong")
+        path = command.file(GOOD, "other.yaml")
+        assert command("--check-config", CWE_CONFIG__FILE=str(path)).returncode == 0
+
+    def test_the_flag_beats_the_environment(self, command: Command) -> None:
+        command.file(GOOD, "other.yaml")
+        done = command("--config.file=other.yaml", "--check-config", CWE_CONFIG__FILE="none.yaml")
+        assert done.returncode == 0
+
+    def test_none_at_all(self, command: Command) -> None:
+        done = command()
+        assert done.returncode == 2
+        assert done.stderr.splitlines() == [
+            f"{PROGRAM}: wrong configuration: no configuration file (give one with --config.file)",
+            "  accounts: is missing",
+        ]
+
+    def test_one_that_is_not_there(self, command: Command) -> None:
+        done = command("--config.file=none.yaml")
+        assert done.returncode == 2
+        assert "  none.yaml: can't be read: No such file or directory" in done.stderr
+
+
+class TestCheckConfig:
+    def test_a_right_one_says_what_it_will_cost(self, command: Command) -> None:
+        command.file(GOOD)
+        done = command("--check-config")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == (
+            "configuration is right: 1 account(s), 1 instance(s), at most 20 simple looks in "
+            "5 minutes\n"
+        )
+
+    def test_more_calls_than_the_budget_are_pointed_out(self, command: Command) -> None:
+        command.file(GOOD)
+        done = command("--check-config", "--poll.interval=100ms")
+        assert done.returncode == 0
+        assert "more than api.requests_per_5m (600): raise poll.interval" in done.stdout
+
+    def test_files_of_secrets_are_checked_too(self, command: Command) -> None:
+        text = GOOD.replace("api_token: secret", "api_token_file: token")
+        command.file(text)
+        done = command("--check-config")
+        assert done.returncode == 2
+        assert "  accounts[0]: token: No such file or directory" in done.stderr.splitlines()
+        command.file("  \n", "token")
+        assert "token is empty; an API token or key is expected" in command("--check-config").stderr
+        command.file("secret\n", "token")
+        assert command("--check-config").returncode == 0
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    simulator.access.token("secret")
+    simulator.world.account("acc").workflow("orders").create("o-1", Script(steps("a")))
+    with serve_in_thread(simulator) as served:
+        yield served
+
+
+class TestOnce:
+    def test_metrics_on_stdout_and_logs_on_stderr(
+        self, command: Command, simulator: Simulator
+    ) -> None:
+        command.file(GOOD)
+        url = f"--api.url={simulator.url}/accounts/{{account_id}}"
+        done = command("--once", url, "--log.level=debug", "--state.path=null")
+        assert done.returncode == 0
+        assert done.stdout.startswith("# HELP ")
+        assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 1.0\n' in done.stdout
+        assert "secret" not in done.stdout + done.stderr
+
+    def test_a_failed_look_is_status_1_and_still_shows_what_there_is(
+        self, command: Command, simulator: Simulator
+    ) -> None:
+        command.file(GOOD)
+        simulator.faults.add(error(403, 10000, "Authentication error"))
+        url = f"--api.url={simulator.url}/accounts/{{account_id}}"
+        done = command("--once", url, "--log.format=json", "--state.path=null")
+        assert done.returncode == 1
+        assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 0.0\n' in done.stdout
+        lines = [json.loads(line) for line in done.stderr.splitlines()]
+        assert [line["result"] for line in lines if line["level"] == "warning"] == ["unauthorized"]
+
+
+def test_a_port_in_use_is_one_line_and_status_1(command: Command) -> None:
+    command.file(GOOD)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = command(f"--web.listen-address={address}", "--state.path=null")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "can't listen; choose another --web.listen-address" in line
+    assert f"address={address}" in line
+    assert "Address already in use" in line
