@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import structlog
 
-_QUIET = {
+QUIET = {
     # A line for each request, at info.
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
@@ -49,7 +49,7 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for name, least in _QUIET.items():
+    for name, least in QUIET.items():
         logging.getLogger(name).setLevel(max(least, root.level))
 
 

@@ -1,0 +1,173 @@
+"""Logs: one line an event on standard error, in logfmt or JSON, whoever logs."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from exporter import logs
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    levels = {name: logging.getLogger(name).level for name in logs.QUIET}
+    yield
+    root.handlers, root.level = handlers, level
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
+
+
+def error_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.splitlines()
+
+
+class TestFormats:
+    def test_logfmt(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Time, level, logger and message first; values with spaces in quotes."""
+        logs.configure("info", "logfmt")
+        structlog.get_logger("exporter.x").warning("it broke", workflow="orders", error="no way")
+        (line,) = error_lines(capsys)
+        time, _, rest = line.partition(" ")
+        assert time.startswith("ts=20")
+        assert time.endswith("Z")
+        assert rest == (
+            'level=warning logger=exporter.x msg="it broke" workflow=orders error="no way"'
+        )
+
+    def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        logs.configure("info", "json")
+        structlog.get_logger("exporter.x").info("hello", count=3, text='a "b"\n')
+        (line,) = error_lines(capsys)
+        event = json.loads(line)
+        assert event.pop("ts").endswith("Z")
+        assert event == {
+            "level": "info",
+            "logger": "exporter.x",
+            "msg": "hello",
+            "count": 3,
+            "text": 'a "b"\n',
+        }
+
+    @pytest.mark.parametrize("fmt", ["logfmt", "json"])
+    def test_control_characters_are_escaped(
+        self, fmt: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What an upstream says can't steer a terminal, nor begin a line of its own."""
+        logs.configure("info", "json" if fmt == "json" else "logfmt")
+        structlog.get_logger("x").info("bell \x07", error="\x1b[31mred\x9b\r\nlevel=error")
+        (line,) = error_lines(capsys)
+        assert line.isprintable()
+        assert "\\x1b[31mred" in line
+
+    @pytest.mark.parametrize("key", ["a b", "c=d", 'e"f', "g\nh"])
+    def test_odd_keys_from_libraries_stay_on_one_line(
+        self, key: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        logs.configure("info", "json")
+        structlog.get_logger("x").info("odd", **{key: 1})
+        (line,) = error_lines(capsys)
+        assert json.loads(line)[key] == 1
+
+
+class TestLevels:
+    @pytest.mark.parametrize(
+        ("level", "shown"),
+        [
+            ("debug", ["debug", "info", "warning", "error"]),
+            ("info", ["info", "warning", "error"]),
+            ("warning", ["warning", "error"]),
+            ("error", ["error"]),
+        ],
+    )
+    def test_what_is_below_is_left_out(
+        self, level: str, shown: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        logs.configure(level, "json")
+        for each in ("debug", "info", "warning", "error"):
+            getattr(structlog.get_logger("x"), each)("said")
+        assert [json.loads(line)["level"] for line in error_lines(capsys)] == shown
+
+
+class TestLibraries:
+    def test_their_logs_come_in_the_same_format(self, capsys: pytest.CaptureFixture[str]) -> None:
+        logs.configure("info", "json")
+        logging.getLogger("uvicorn.http").warning("port %d", 80)
+        (line,) = error_lines(capsys)
+        event = json.loads(line)
+        assert (event["logger"], event["level"], event["msg"]) == (
+            "uvicorn.http",
+            "warning",
+            "port 80",
+        )
+
+    @pytest.mark.parametrize("name", ["httpx", "httpcore", "uvicorn.http", "asyncio"])
+    def test_they_say_only_what_is_wrong(
+        self, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Even at debug: httpcore would log headers there, the credential among them."""
+        logs.configure("debug", "logfmt")
+        logger = logging.getLogger(name)
+        logger.debug("detail")
+        logger.info("chatter")
+        assert error_lines(capsys) == []
+        logger.warning("trouble")
+        assert len(error_lines(capsys)) == 1
+
+    def test_the_scheduler_does_not_warn_of_late_rounds(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        logs.configure("debug", "logfmt")
+        logging.getLogger("apscheduler.scheduler").warning("missed")
+        assert error_lines(capsys) == []
+
+    def test_they_are_no_louder_than_the_rest(self, capsys: pytest.CaptureFixture[str]) -> None:
+        logs.configure("error", "logfmt")
+        logging.getLogger("httpx").warning("trouble")
+        assert error_lines(capsys) == []
+
+
+class TestExceptions:
+    @pytest.mark.parametrize("fmt", ["logfmt", "json"])
+    def test_a_traceback_is_one_line_without_values_of_variables(
+        self, fmt: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        logs.configure("info", "json" if fmt == "json" else "logfmt")
+        password = "hid" + "den"
+
+        def fail(secret: str) -> None:
+            raise RuntimeError("broken")
+
+        try:
+            fail(password)
+        except RuntimeError:
+            structlog.get_logger("x").exception("failed")
+        (line,) = error_lines(capsys)
+        assert "RuntimeError: broken" in line
+        assert "in fail" in line
+        assert password not in line
+
+    def test_those_of_libraries_too(self, capsys: pytest.CaptureFixture[str]) -> None:
+        logs.configure("info", "logfmt")
+        try:
+            int("x".strip())
+        except ValueError:
+            logging.getLogger("uvicorn.http").exception("failed")
+        (line,) = error_lines(capsys)
+        assert "ValueError" in line
+
+    async def test_those_that_asyncio_finds_in_tasks(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        logs.configure("info", "logfmt")
+        asyncio.get_running_loop().call_exception_handler({"message": "task died\x1b"})
+        (line,) = error_lines(capsys)
+        assert "task died" in line
+        assert "\x1b" not in line
