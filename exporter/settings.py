@@ -86,6 +86,13 @@ def _account_id(value: str) -> str:
     return value
 
 
+def _email(value: str) -> str:
+    # It goes into a header.
+    if not (value.isascii() and value.isprintable()) or " " in value or "@" not in value:
+        raise ValueError("not an e-mail address")
+    return value
+
+
 def _ascending(value: list[float]) -> list[float]:
     if not value or any(a >= b for a, b in itertools.pairwise(value)):
         raise ValueError("must hold at least one upper bound, in ascending order, none twice")
@@ -211,7 +218,7 @@ class Account(Section):
         None, min_length=1, description=f"API token; otherwise from {coherence.ENV_TOKEN}."
     )
     api_token_file: Path | None = Field(None, description="File that holds the API token.")
-    api_email: str | None = Field(
+    api_email: Annotated[str, AfterValidator(_email)] | None = Field(
         None,
         min_length=1,
         description=f"E-mail for api_key; otherwise both from {coherence.ENV_EMAIL} and "

@@ -143,7 +143,7 @@ class Client:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return f"not from the API, but {_kind(response)}"
         text = "; ".join(f"{error.message} (code {error.code})" for error in errors[:3])
-        return self._credential.scrub(text)[:_LONGEST_MESSAGE]
+        return " ".join(self._credential.scrub(text).split())[:_LONGEST_MESSAGE]
 
     def _unreadable(self, response: httpx.Response, error: Exception) -> CallFailed:
         if not response.content:

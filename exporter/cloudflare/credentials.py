@@ -38,7 +38,9 @@ class Secret:
         status = os.stat(path)
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if stamp != self._stamp:
-            self._value = _checked(path.read_text(encoding="utf-8"), str(path))
+            # Bytes that are no UTF-8 are refused with all else that can't be part of a secret.
+            text = path.read_text(encoding="utf-8", errors="replace")
+            self._value = _checked(text, str(path))
             self._stamp = stamp
 
 

@@ -1,0 +1,49 @@
+"""A client whose upstream is a function, put in at the transport."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from exporter.cloudflare.client import Client, http_client
+from exporter.cloudflare.credentials import Credential
+
+BASE = "https://api.example.com/client/v4/accounts/acc"
+
+
+@asynccontextmanager
+async def calling(
+    answer: object,
+    *,
+    base: str = BASE,
+    credential: Credential | None = None,
+    limit: float = 5,
+    calls: list[tuple[str, str]] | None = None,
+) -> AsyncIterator[Client]:
+    """A client of an upstream that answers as `answer` does: a response, or a function of requests.
+
+    Args:
+        limit: Seconds for a call.
+        calls: Gets the endpoint and the code of each call.
+    """
+
+    def told(endpoint: str, code: str, _: float) -> None:
+        if calls is not None:
+            calls.append((endpoint, code))
+
+    transport = httpx.MockTransport(answer if callable(answer) else lambda _: answer)  # type: ignore[arg-type]
+    async with http_client(timeout=limit, trust_env=False, transport=transport) as http:
+        yield Client(
+            http,
+            base,
+            credential or Credential(token=SecretStr("hidden")),
+            timeout=limit,
+            on_call=told,
+        )
+
+
+@pytest.fixture
+def ok() -> httpx.Response:
+    return httpx.Response(200, json={"success": True, "result": {"queued": "2026-11-24T17:06:11Z"}})

@@ -1,0 +1,385 @@
+"""Calls: what is asked, what is told of a failure, and that nothing else ever comes out."""
+
+import asyncio
+import email.utils
+import json
+import time
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from exporter.cloudflare.client import Client, http_client
+from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.errors import FAILURES, CallFailed
+from upstreams.simulator import (
+    Drip,
+    Drop,
+    Hang,
+    Script,
+    Simulator,
+    Truncate,
+    redirect,
+    serve,
+    steps,
+)
+
+from .conftest import BASE, calling
+
+CREDENTIALS = ("authorization", "x-auth-email", "x-auth-key")
+
+
+async def failure(answer: object, **options: Any) -> CallFailed:
+    async with calling(answer, **options) as client:
+        with pytest.raises(CallFailed) as caught:
+            await client.instance("orders", "order-1")
+    return caught.value
+
+
+def refusal(status: int, *messages: str, **headers: str) -> httpx.Response:
+    errors = [{"code": 1000 + n, "message": message} for n, message in enumerate(messages)]
+    body = {"success": False, "errors": errors, "messages": [], "result": None}
+    return httpx.Response(status, json=body, headers=headers)
+
+
+class TestRequests:
+    async def requested(self, ok: httpx.Response, *names: str, base: str = BASE) -> list[str]:
+        urls = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            urls.append(f"{request.method} {request.url}")
+            return ok
+
+        async with calling(answer, base=base) as client:
+            await client.instance(*names)
+            await client.instance_detail(*names)
+        return urls
+
+    async def test_a_simple_and_a_full_look(self, ok: httpx.Response) -> None:
+        url = f"GET {BASE}/workflows/orders/instances/order-1"
+        assert await self.requested(ok, "orders", "order-1") == [
+            f"{url}?simple=true",
+            f"{url}?simple=false&order=asc",
+        ]
+
+    async def test_names_are_quoted(self, ok: httpx.Response) -> None:
+        """So that no name reaches another path."""
+        simple, _ = await self.requested(ok, "a/../b", "c?d#e% f")
+        path = "/workflows/a%2F..%2Fb/instances/c%3Fd%23e%25%20f?simple=true"
+        assert simple == f"GET {BASE}{path}"
+
+    async def test_a_slash_at_the_end_of_the_base_is_no_matter(self, ok: httpx.Response) -> None:
+        simple, _ = await self.requested(ok, "w", "i", base="http://127.0.0.1:8787/api/")
+        assert simple == "GET http://127.0.0.1:8787/api/workflows/w/instances/i?simple=true"
+
+    async def test_the_exporter_says_who_it_is(self) -> None:
+        def answer(request: httpx.Request) -> httpx.Response:
+            assert request.headers["user-agent"].startswith("cloudflare-workflows-exporter/")
+            assert request.headers["accept"] == "application/json"
+            return refusal(404)
+
+        await failure(answer)
+
+
+class TestCredentials:
+    @pytest.mark.parametrize(
+        ("credential", "headers"),
+        [
+            (Credential(token=SecretStr("t")), {"authorization": "Bearer t"}),
+            (
+                Credential(email="a@example.com", key=SecretStr("k")),
+                {"x-auth-email": "a@example.com", "x-auth-key": "k"},
+            ),
+            (Credential(), {}),
+        ],
+        ids=["token", "e-mail and key", "none"],
+    )
+    async def test_headers(
+        self, credential: Credential, headers: dict[str, str], ok: httpx.Response
+    ) -> None:
+        def answer(request: httpx.Request) -> httpx.Response:
+            assert {k: v for k, v in request.headers.items() if k in CREDENTIALS} == headers
+            return ok
+
+        async with calling(answer, credential=credential) as client:
+            await client.instance("orders", "order-1")
+
+    async def test_they_never_go_along_a_redirect(self) -> None:
+        """Over real sockets: the other host gets no call at all."""
+        there, here = Simulator(), Simulator()
+        async with serve(there), serve(here):
+            here.faults.add(redirect(there.url))
+            failed = await failure_over_a_socket(here)
+        assert (failed.failure, failed.advice) == (
+            "invalid_answer",
+            "check api.url: the API itself never redirects",
+        )
+        assert there.calls.total == 0
+
+    async def test_a_secret_that_comes_back_is_not_repeated(self) -> None:
+        failed = await failure(refusal(400, "bad token hidden given"))
+        assert str(failed) == "HTTP 400: bad token *** given (code 1000)"
+
+
+async def failure_over_a_socket(simulator: Simulator, limit: float = 5) -> CallFailed:
+    async with http_client(timeout=limit, trust_env=False) as http:
+        client = Client(
+            http,
+            f"{simulator.url}/accounts/acc",
+            Credential(token=SecretStr("secret")),
+            timeout=limit,
+            on_call=lambda *_: None,
+        )
+        with pytest.raises(CallFailed) as caught:
+            await client.instance("orders", "order-1")
+    return caught.value
+
+
+class TestStatuses:
+    @pytest.mark.parametrize(
+        ("status", "expected"),
+        [
+            (400, "http_4xx"),
+            (401, "unauthorized"),
+            (403, "unauthorized"),
+            (404, "not_found"),
+            (405, "http_4xx"),
+            (429, "rate_limited"),
+            (500, "http_5xx"),
+            (502, "http_5xx"),
+            (530, "http_5xx"),
+            (301, "invalid_answer"),
+            (304, "invalid_answer"),
+        ],
+    )
+    async def test_each_has_its_class(self, status: int, expected: str) -> None:
+        failed = await failure(refusal(status, "no"))
+        assert (failed.failure, str(failed)) == (expected, f"HTTP {status}: no (code 1000)")
+
+    async def test_403_says_which_permission_is_missing(self) -> None:
+        assert "Workers Tail Read" in (await failure(refusal(403))).advice
+
+    async def test_every_refusal_of_a_request_says_what_to_do(self) -> None:
+        for status in (301, 400, 401, 403, 404, 429):
+            assert (await failure(refusal(status))).advice
+
+    async def test_the_code_of_each_call_is_told(self, ok: httpx.Response) -> None:
+        calls: list[tuple[str, str]] = []
+        await failure(refusal(503), calls=calls)
+        async with calling(ok, calls=calls) as client:
+            await client.instance_detail("orders", "order-1")
+        assert calls == [("instance", "503"), ("instance", "200")]
+
+
+class TestMessages:
+    async def test_up_to_three_are_shown(self) -> None:
+        failed = await failure(refusal(400, "a", "b", "c", "d"))
+        assert str(failed) == "HTTP 400: a (code 1000); b (code 1001); c (code 1002)"
+
+    async def test_they_are_short_and_on_one_line(self) -> None:
+        text = str(await failure(refusal(400, "a\n\tb\r\n" + "c" * 1000)))
+        assert text.startswith("HTTP 400: a b ccc")
+        assert len(text) == len("HTTP 400: ") + 200
+
+    @pytest.mark.parametrize("errors", [[], None])
+    async def test_none_at_all(self, errors: object) -> None:
+        response = httpx.Response(500, json={"success": False, "errors": errors})
+        assert str(await failure(response)) == "HTTP 500"
+
+    async def test_a_page_of_a_proxy_is_only_described(self) -> None:
+        response = httpx.Response(502, html="<h1>Bad gateway</h1>")
+        assert str(await failure(response)) == (
+            "HTTP 502: not from the API, but text/html of 20 bytes"
+        )
+
+    async def test_a_failure_with_status_200(self) -> None:
+        failed = await failure(refusal(200, "busy"))
+        assert (failed.failure, str(failed)) == (
+            "invalid_answer",
+            "the API reports a failure: busy (code 1000)",
+        )
+
+    async def test_success_without_a_result(self) -> None:
+        failed = await failure(httpx.Response(200, json={"success": True, "result": None}))
+        assert str(failed) == "the API reports a failure: no result"
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [
+            ("7", 7),
+            ("0", 0),
+            ("99999999999999", 999_999_999),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
+            ("soon", None),
+            ("-1", None),
+            ("1.5", None),
+            ("", None),
+            ("٣", None),
+        ],
+    )
+    async def test_numbers_dates_and_rubbish(self, value: str, seconds: float | None) -> None:
+        response = httpx.Response(429, headers={b"Retry-After": value.encode()})
+        assert (await failure(response)).retry_after == seconds
+
+    async def test_a_date_to_come(self) -> None:
+        date = email.utils.formatdate(time.time() + 1000, usegmt=True)
+        retry_after = (await failure(refusal(429, **{"Retry-After": date}))).retry_after
+        assert retry_after is not None
+        assert 900 < retry_after <= 1000
+
+    async def test_missing(self) -> None:
+        assert (await failure(refusal(429))).retry_after is None
+
+    @given(value=st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=40))
+    async def test_whatever_it_says(self, value: str) -> None:
+        retry_after = (
+            await failure(httpx.Response(429, headers={"Retry-After": value}))
+        ).retry_after
+        assert retry_after is None or retry_after >= 0
+
+
+class TestConnections:
+    """Over real sockets."""
+
+    @pytest.mark.parametrize(
+        ("action", "expected"),
+        [
+            (Drop(), "connection"),
+            (Drop(0.5), "connection"),
+            (Drop(0.5, reset=True), "connection"),
+            (Truncate(keep=0.5), "invalid_answer"),
+            (Truncate(keep=0), "invalid_answer"),
+        ],
+        ids=["no answer", "ends in mid-body", "reset in mid-body", "half a body", "no body"],
+    )
+    async def test_broken_answers(self, action: Any, expected: str) -> None:
+        async with serve(self.simulator()) as simulator:
+            simulator.faults.add(action)
+            assert (await failure_over_a_socket(simulator)).failure == expected
+
+    @pytest.mark.parametrize("action", [Hang(), Drip(1, 0.05)], ids=["silence", "a byte at a time"])
+    async def test_a_call_has_one_limit_of_time(self, action: Any) -> None:
+        """From connecting to the last byte, however the time goes by."""
+        async with serve(self.simulator()) as simulator:
+            simulator.faults.add(action)
+            failed = await failure_over_a_socket(simulator, limit=0.3)
+        assert (failed.failure, str(failed)) == ("timeout", "no whole answer within 0.3 s")
+
+    async def test_nobody_listens(self) -> None:
+        async with serve(self.simulator()) as simulator:
+            pass
+        failed = await failure_over_a_socket(simulator)
+        host = httpx.URL(simulator.url).netloc.decode()
+        assert (failed.failure, str(failed)) == ("connection", f"{host}: Connection refused")
+
+    async def test_a_name_that_is_not_known(self) -> None:
+        simulator = self.simulator()
+        simulator.url = "http://nowhere.invalid/client/v4"
+        failed = await failure_over_a_socket(simulator)
+        assert failed.failure == "connection"
+        assert str(failed).startswith("nowhere.invalid: ")
+
+    async def test_a_call_that_is_given_up_is_told_too(self) -> None:
+        calls: list[tuple[str, str]] = []
+        begun = asyncio.Event()
+
+        async def answer(_: httpx.Request) -> httpx.Response:
+            begun.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async with calling(answer, calls=calls) as client:
+            call = asyncio.create_task(client.instance("orders", "order-1"))
+            await begun.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        assert calls == [("instance", "cancelled")]
+
+    async def test_a_body_in_a_wrong_coding(self) -> None:
+        def answer(_: httpx.Request) -> httpx.Response:
+            stream = httpx.ByteStream(b"no gzip")
+            return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=stream)
+
+        calls: list[tuple[str, str]] = []
+        assert (await failure(answer, calls=calls)).failure == "invalid_answer"
+        assert calls == [("instance", "invalid")]
+
+    @staticmethod
+    def simulator() -> Simulator:
+        simulator = Simulator()
+        simulator.access.token("secret")
+        simulator.world.account("acc").workflow("orders").create("order-1", Script(steps("a")))
+        return simulator
+
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+STEP_KEYS = ("name", "message", "success", "type", "step_count", "finished", "attempts")
+KEYS = ("queued", "start", "end", "status", "steps", "error", "trigger", "source", "versionId")
+keys = st.sampled_from([*KEYS, *STEP_KEYS])
+moments = st.datetimes().map(lambda moment: moment.isoformat() + "Z")
+results = st.dictionaries(
+    keys, any_json | moments | st.lists(st.dictionaries(keys, any_json | moments), max_size=3)
+)
+
+
+class TestWhateverComes:
+    """Only `CallFailed` ever comes out, of a known class, with a short message of one line."""
+
+    async def call(self, status: int, body: bytes, kind: str = "application/json") -> None:
+        response = httpx.Response(status, content=body, headers={"Content-Type": kind})
+        async with calling(response) as client:
+            for look in (client.instance, client.instance_detail):
+                failed = None
+                try:
+                    await look("orders", "order-1")
+                except CallFailed as error:
+                    failed = error
+                if failed is not None:
+                    assert failed.failure in FAILURES
+                    assert len(str(failed)) < 250
+                    assert "\n" not in str(failed)
+
+    @given(status=st.sampled_from([200, 204, 403, 404, 429, 500]), body=st.binary())
+    async def test_bytes(self, status: int, body: bytes) -> None:
+        await self.call(status, body)
+
+    @given(status=st.sampled_from([200, 400, 503]), body=any_json)
+    async def test_json(self, status: int, body: object) -> None:
+        await self.call(status, json.dumps(body).encode())
+
+    @settings(max_examples=200)
+    @given(
+        status=st.sampled_from([200, 404]),
+        result=results,
+        errors=any_json | st.lists(st.dictionaries(st.sampled_from(["code", "message"]), any_json)),
+        success=any_json,
+    )
+    async def test_envelopes(
+        self, status: int, result: object, errors: object, success: object
+    ) -> None:
+        body = {"result": result, "errors": errors, "success": success}
+        await self.call(status, json.dumps(body).encode())
+
+    @pytest.mark.parametrize("status", [200, 500])
+    @pytest.mark.parametrize(
+        "opening", [b"[", b'{"result":', b'{"result":{"steps":[', b'{"errors":[']
+    )
+    async def test_nesting(self, status: int, opening: bytes) -> None:
+        await self.call(status, opening * 50_000)
+
+    @given(kind=st.text(st.characters(codec="latin-1", exclude_categories=["Cc"])))
+    async def test_content_types(self, kind: str) -> None:
+        response = httpx.Response(
+            200, content=b"?", headers={b"Content-Type": kind.encode("latin-1")}
+        )
+        assert (await failure(response)).failure == "invalid_answer"

@@ -1,0 +1,105 @@
+"""Secrets: as they are, or from files that are read again whenever they change."""
+
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from exporter.cloudflare.credentials import Credential, Secret
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text("first\n")
+    return path
+
+
+class TestFiles:
+    def test_white_space_around_it_is_no_part_of_it(self, file: Path) -> None:
+        file.write_text("\n  first \r\n")
+        assert Secret(file).reveal() == "first"
+
+    def test_a_new_content_is_used_at_once(self, file: Path) -> None:
+        secret = Secret(file)
+        file.write_text("second!")
+        assert secret.reveal() == "second!"
+
+    def test_a_file_that_is_replaced_is_read_again(self, file: Path, tmp_path: Path) -> None:
+        """As Kubernetes does it: a new file is renamed over the old one, of the same size."""
+        secret = Secret(file)
+        (tmp_path / "new").write_text("other\n")
+        os.replace(tmp_path / "new", file)
+        assert secret.reveal() == "other"
+
+    def test_without_the_file_the_last_one_stays(self, file: Path) -> None:
+        secret = Secret(file)
+        file.unlink()
+        assert secret.reveal() == "first"
+        file.write_text("third")
+        assert secret.reveal() == "third"
+
+    @pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"\xff\xfe", b"a\x00b"])
+    def test_while_it_is_half_written_the_last_one_stays(self, file: Path, content: bytes) -> None:
+        secret = Secret(file)
+        file.write_bytes(content)
+        assert secret.reveal() == "first"
+        file.write_bytes(b"complete")
+        assert secret.reveal() == "complete"
+
+    def test_one_that_is_not_there_at_first_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            Secret(tmp_path / "none")
+
+    def test_a_directory_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(IsADirectoryError):
+            Secret(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            (b" \n", "is empty; an API token or key is expected"),
+            (b"hidden hidden", "holds characters that no API token or key has"),
+            (b"hidden\nhidden", "holds characters that no API token or key has"),
+            (b"hidden\xff", "holds characters that no API token or key has"),
+            ("hiddén".encode(), "holds characters that no API token or key has"),
+        ],
+    )
+    def test_a_wrong_one_is_named_and_not_repeated(
+        self, file: Path, content: bytes, problem: str
+    ) -> None:
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="token") as caught:
+            Secret(file)
+        assert str(caught.value) == f"{file} {problem}"
+
+
+class TestValues:
+    @pytest.mark.parametrize("value", ["  ", "two words", "line\nline", "schlüssel"])
+    def test_what_cannot_stand_in_a_header_is_refused_unseen(self, value: str) -> None:
+        with pytest.raises(ValueError, match="the value ") as caught:
+            Secret(SecretStr(value))
+        assert not value.strip() or value not in str(caught.value)
+
+
+class TestCredential:
+    def test_a_rotated_token_goes_out_with_the_next_call(self, file: Path) -> None:
+        credential = Credential(token=file)
+        sent = []
+        for token in ("first", "second!"):
+            file.write_text(token)
+            request = httpx.Request("GET", "https://api.example.com")
+            next(credential.auth_flow(request))
+            sent.append(request.headers["authorization"])
+        assert sent == ["Bearer first", "Bearer second!"]
+
+    def test_tokens_and_keys_are_scrubbed(self) -> None:
+        assert Credential(token=SecretStr("tok")).scrub("a tok b tok") == "a *** b ***"
+        assert Credential(email="a@b", key=SecretStr("key")).scrub("key!") == "***!"
+        assert Credential().scrub("as it is") == "as it is"
+
+    def test_it_shows_no_secret(self, file: Path) -> None:
+        credential = Credential(token=file)
+        assert "first" not in repr(credential) + str(credential)
