@@ -1,8 +1,10 @@
 """The endpoints: metrics for Prometheus, health for Kubernetes, a page for people."""
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -66,14 +68,27 @@ def endpoints(exposition: Exposition, *, unhealthy: Check, unready: Check) -> St
             Route("/-/healthy", check(unhealthy, "healthy")),
             Route("/-/ready", check(unready, "ready")),
             Route("/", page),
-        ]
+        ],
+        exception_handlers={HTTPException: _refusal},
     )
+
+
+async def _refusal(_: Request, error: Exception) -> Response:
+    """404 and 405, with the headers that all answers have."""
+    assert isinstance(error, HTTPException)
+    text = HTTPStatus(error.status_code).phrase + "\n"
+    headers = {**_HEADERS, **(error.headers or {})}
+    return PlainTextResponse(text, error.status_code, headers=headers)
 
 
 def _accepts_gzip(header: str) -> bool:
     """Whether an Accept-Encoding header takes gzip (RFC 9110, section 12.5.3)."""
-    for item in header.split(","):
-        coding, *parameters = (part.strip().lower() for part in item.split(";"))
-        if coding == "gzip":
-            return not any(p.replace(" ", "") in ("q=0", "q=0.0", "q=0.00") for p in parameters)
-    return False
+    ranks: dict[str, float] = {}
+    for item in header.lower().replace(" ", "").split(","):
+        coding, *parameters = item.split(";")
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            ranks[coding] = float(quality)
+        except ValueError:
+            ranks[coding] = 0
+    return ranks.get("gzip", ranks.get("*", 0)) > 0

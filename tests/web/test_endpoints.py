@@ -1,0 +1,178 @@
+"""The endpoints, asked as Prometheus, Kubernetes and people ask."""
+
+import gzip
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition
+from exporter.metrics.store import Store
+from exporter.settings import Metrics
+from exporter.web.endpoints import endpoints
+
+# What Prometheus 2 and 3 send.
+PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+class Site:
+    """The application, and what its checks find wrong."""
+
+    def __init__(self) -> None:
+        self.unhealthy: list[str] = []
+        self.unready: list[str] = []
+        app = endpoints(
+            Exposition(Store(Metrics())),
+            unhealthy=lambda: self.unhealthy,
+            unready=lambda: self.unready,
+        )
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://exporter", headers={}
+        )
+
+    async def get(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
+        sent = {"Accept": "", "Accept-Encoding": ""}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.http.request(method, path, headers=sent)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    site = Site()
+    async with site.http:
+        yield site
+
+
+class TestFormat:
+    @pytest.mark.parametrize(
+        ("accept", "content_type"),
+        [
+            ("", TEXT),
+            ("*/*", TEXT),
+            ("text/plain", TEXT),
+            (BROWSER, TEXT),
+            (PROMETHEUS_2, OPENMETRICS),
+            (PROMETHEUS_3, OPENMETRICS),
+            ("application/openmetrics-text", OPENMETRICS),
+            ("Application/OpenMetrics-Text; Version=1.0.0", OPENMETRICS),
+            ("application/openmetrics-text ; q=0.5 , text/plain ; q=0.4", OPENMETRICS),
+            ("application/openmetrics-text;q=0.4,text/plain;q=0.5", TEXT),
+            ("application/openmetrics-text;q=0", TEXT),
+            ("application/openmetrics-text;q=0.000,*/*;q=0", TEXT),
+            ("application/openmetrics-text;q=much", TEXT),
+            ("application/openmetrics-text;q=nan", TEXT),
+            ("application/openmetrics-textual", TEXT),
+            (",;,=;q", TEXT),
+            ("application/json", TEXT),
+        ],
+    )
+    async def test_negotiation(self, site: Site, accept: str, content_type: str) -> None:
+        answer = await site.get("/metrics", Accept=accept)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
+        assert answer.text.endswith("# EOF\n") == (content_type == OPENMETRICS)
+        assert "cloudflare_workflows_exporter_build_info" in answer.text
+
+    async def test_caches_are_told_what_it_depends_on(self, site: Site) -> None:
+        assert (await site.get("/metrics")).headers["vary"] == "Accept, Accept-Encoding"
+
+
+class TestGzip:
+    @pytest.mark.parametrize(
+        ("header", "zipped"),
+        [
+            ("", False),
+            ("identity", False),
+            ("br, deflate", False),
+            ("gzip", True),
+            ("GZIP", True),
+            ("deflate, gzip;q=0.5", True),
+            ("gzip;q=1.0", True),
+            ("gzip ; q=0.001", True),
+            ("gzip;q=0", False),
+            ("gzip; q=0.000", False),
+            ("gzip;q=0., *", False),
+            ("gzip;q=x", False),
+            ("*", True),
+            ("*;q=0", False),
+            ("*;q=0, gzip", True),
+            ("gzip;q=0, *;q=1", False),
+            ("gzippy", False),
+            (",;,", False),
+        ],
+    )
+    async def test_decision(self, site: Site, header: str, zipped: bool) -> None:
+        answer = await site.get("/metrics", Accept_Encoding=header)
+        assert (answer.headers.get("content-encoding") == "gzip") == zipped
+        assert answer.text.startswith("# HELP")  # unpacked by httpx
+
+    async def test_the_length_is_that_of_what_is_sent(self, site: Site) -> None:
+        async with site.http.stream(
+            "GET", "/metrics", headers={"Accept-Encoding": "gzip"}
+        ) as answer:
+            sent = b"".join([chunk async for chunk in answer.aiter_raw()])
+        assert len(sent) == int(answer.headers["content-length"])
+        assert gzip.decompress(sent).startswith(b"# HELP")
+
+
+class TestHealth:
+    @pytest.mark.parametrize(
+        ("path", "check", "well"),
+        [("/-/healthy", "unhealthy", "healthy\n"), ("/-/ready", "unready", "ready\n")],
+    )
+    async def test_200_and_a_word_or_503_and_what_is_wrong(
+        self, site: Site, path: str, check: str, well: str
+    ) -> None:
+        answer = await site.get(path)
+        assert (answer.status_code, answer.text) == (200, well)
+        setattr(site, check, ["acc/orders: the first round isn't over", "acc/billing: too"])
+        answer = await site.get(path)
+        assert answer.status_code == 503
+        assert answer.text == "acc/orders: the first round isn't over\nacc/billing: too\n"
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+async def test_the_page_links_what_there_is(site: Site) -> None:
+    """By relative addresses, so that it works behind a path of a proxy."""
+    answer = await site.get("/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    for path in ("metrics", "-/healthy", "-/ready"):
+        assert f'<a href="{path}">' in answer.text
+        assert (await site.get(f"/{path}")).status_code == 200
+
+
+PATHS = ["/", "/metrics", "/-/healthy", "/-/ready"]
+
+
+class TestEverywhere:
+    @pytest.mark.parametrize("path", [*PATHS, "/none"])
+    async def test_security_headers(self, site: Site, path: str) -> None:
+        headers = (await site.get(path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert headers["referrer-policy"] == "no-referrer"
+
+    @pytest.mark.parametrize("path", PATHS)
+    async def test_head_is_get_without_the_body(self, site: Site, path: str) -> None:
+        get, head = await site.get(path), await site.get(path, "HEAD")
+        assert head.status_code == get.status_code
+        assert head.headers.keys() == get.headers.keys()
+
+    @pytest.mark.parametrize("path", PATHS)
+    @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+    async def test_nothing_can_be_changed(self, site: Site, path: str, method: str) -> None:
+        answer = await site.get(path, method)
+        assert answer.status_code == 405
+        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+    @pytest.mark.parametrize("path", ["/none", "/metrics/x", "/-/reload", "/-/", "/%00"])
+    async def test_other_paths_are_404(self, site: Site, path: str) -> None:
+        assert (await site.get(path)).status_code == 404
