@@ -191,7 +191,8 @@ async def test_the_figures_are_those_of_the_engines_own_answer(
             last = number == len(scenario.stages) - 1
             for again in (False, True, True) if last else (False,):
                 if again:
-                    await o.round(after=600)  # past detail_refresh: the full answer, once more
+                    # Past detail_refresh: the full answer of a live one, once more.
+                    await o.round(after=600)
                 figures = expected(workflow)
                 figures.instance(
                     instance_id, result, scenario.failure if last else None, last_change=moved
@@ -206,7 +207,7 @@ async def test_a_step_is_looked_at_between_two_attempts_and_after_the_last(
 ) -> None:
     """What was counted of an open step isn't counted again once it has finished."""
     async with observing(engine, "billing", "figures-between") as o:
-        engine.create("billing", "figures-between", "retry", delay="3 seconds")
+        engine.create("billing", "figures-between", "retry", delay="2 seconds")
         engine.wait_for("billing", "figures-between", attempts(success=1, failure=1))
         (backing_off,) = await o.look("figures-between")
         figures = expected("billing")

@@ -133,6 +133,8 @@ class Watch:
     def __init__(self, app: App, clock: ManualClock) -> None:
         self.app = app
         self.clock = clock
+        self.shown: Samples = {}
+        """What `/metrics` shows since the last round."""
 
     async def round(self, *, after: float = 15) -> list[dict[str, Any]]:
         """A round; what is logged meanwhile, at the level info and above."""
@@ -140,20 +142,21 @@ class Watch:
         with capture_logs() as lines:
             for poller in self.app.pollers:
                 await poller.round(whole=True)
+        self.shown = scrape(self.app)
         return [dict(line) for line in lines if line["log_level"] != "debug"]
 
     def figures(self) -> Samples:
         """Everything that says something of instances and their runs."""
-        return {k: v for k, v in scrape(self.app).items() if k[0].startswith(FIGURES)}
+        return {k: v for k, v in self.shown.items() if k[0].startswith(FIGURES)}
 
     def value(self, name: str) -> float:
-        return value(scrape(self.app), name)
+        return value(self.shown, name)
 
     def polls(self) -> dict[tuple[str, str], float]:
         """Calls by kind and result."""
         return {
             (dict(labels)["kind"], dict(labels)["result"]): count
-            for (name, labels), count in scrape(self.app).items()
+            for (name, labels), count in self.shown.items()
             if name == POLLS
         }
 
