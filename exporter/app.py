@@ -42,7 +42,7 @@ class App:
         clock: The time.
 
     Raises:
-        ConfigError: a file that holds a secret can't be used.
+        ConfigError: a file that holds a secret, or a proxy, can't be used.
     """
 
     def __init__(
@@ -54,12 +54,15 @@ class App:
     ) -> None:
         self._settings = settings
         self._clock = clock or Clock()
-        self._http = http_client(
-            timeout=settings.api.timeout,
-            # A proxy of the environment is no way to this machine itself.
-            trust_env=not is_loopback(settings.api.url),
-            transport=transport,
-        )
+        try:
+            self._http = http_client(
+                timeout=settings.api.timeout,
+                # A proxy of the environment is no way to this machine itself.
+                trust_env=not is_loopback(settings.api.url),
+                transport=transport,
+            )
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
         self._store = Store(settings.metrics)
         self._store.configured(successful=True, at=self._clock.wall())
         self.exposition = Exposition(self._store)

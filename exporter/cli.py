@@ -47,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for mistake in error.mistakes:
             print(f"  {mistake}", file=sys.stderr)  # noqa: T201
         return 2
+    except BrokenPipeError:
+        # Whoever reads has had enough, as in `--once | head`; Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel
 
@@ -124,15 +124,16 @@ def _mappings(items: object) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def is_loopback(url: str) -> bool:
     """Whether a URL's host is this machine, so that plain http to it leaves no wire."""
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return False
+    host = _split(url).hostname or ""
     return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.\d{1,3}){3}", host) is not None
 
 
 def _is_plain(url: str) -> bool:
+    return _split(url).scheme == "http"
+
+
+def _split(url: str) -> SplitResult:
     try:
-        return urlsplit(url).scheme == "http"
+        return urlsplit(url)
     except ValueError:
-        return False
+        return urlsplit("")

@@ -42,18 +42,30 @@ def http_client(
         timeout: Seconds for each of connecting, sending, and waiting for bytes.
         trust_env: Whether proxies of the environment are used.
         transport: In place of sockets.
+
+    Raises:
+        ValueError: a proxy of the environment can't be used.
     """
-    return httpx.AsyncClient(
-        timeout=timeout,
-        trust_env=trust_env,
-        transport=transport,
-        follow_redirects=False,
-        limits=httpx.Limits(max_connections=10, max_keepalive_connections=10, keepalive_expiry=60),
-        headers={
-            "User-Agent": f"cloudflare-workflows-exporter/{__version__}",
-            "Accept": "application/json",
-        },
-    )
+    try:
+        return httpx.AsyncClient(
+            timeout=timeout,
+            trust_env=trust_env,
+            transport=transport,
+            follow_redirects=False,
+            limits=httpx.Limits(
+                max_connections=10, max_keepalive_connections=10, keepalive_expiry=60
+            ),
+            headers={
+                "User-Agent": f"cloudflare-workflows-exporter/{__version__}",
+                "Accept": "application/json",
+            },
+        )
+    except (ImportError, ValueError, httpx.InvalidURL):
+        # Not repeated: a proxy's URL may hold a password.
+        raise ValueError(
+            "the environment's proxy (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) can't be used; "
+            "it must be a URL with http:// or https://, or be unset"
+        ) from None
 
 
 class Client:

@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from exporter import __version__, flags
 from exporter.cli import PROGRAM
 from exporter.settings import leaves
-from upstreams.simulator import Script, Simulator, error, serve_in_thread, steps
+from upstreams.simulator import Hang, Script, Simulator, error, serve_in_thread, steps
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -216,6 +218,54 @@ class TestOnce:
         assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 0.0\n' in done.stdout
         lines = [json.loads(line) for line in done.stderr.splitlines()]
         assert [line["result"] for line in lines if line["level"] == "warning"] == ["unauthorized"]
+
+
+class TestBeingLeft:
+    def child(self, command: Command, simulator: Simulator, stdout: int) -> subprocess.Popen[str]:
+        command.file(GOOD)
+        url = f"--api.url={simulator.url}/accounts/{{account_id}}"
+        return subprocess.Popen(
+            [sys.executable, "-m", "exporter", "--once", url, "--state.path=null"],
+            cwd=command.folder,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def test_a_reader_that_has_gone_is_no_traceback(
+        self, command: Command, simulator: Simulator
+    ) -> None:
+        """As in `--once | head`."""
+        read, write = os.pipe()
+        os.close(read)
+        with self.child(command, simulator, write) as child:
+            os.close(write)
+            _, err = child.communicate(timeout=60)
+        assert (child.returncode, err) == (1, "")
+
+    def test_interrupted_it_ends_without_a_traceback(
+        self, command: Command, simulator: Simulator
+    ) -> None:
+        simulator.faults.add(Hang())
+        with self.child(command, simulator, subprocess.DEVNULL) as child:
+            deadline = time.monotonic() + 60
+            while not simulator.calls.open and time.monotonic() < deadline:
+                time.sleep(0.05)
+            child.send_signal(signal.SIGINT)
+            _, err = child.communicate(timeout=60)
+        assert child.returncode == 130
+        assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("proxy", ["socks5://u:hidden@127.0.0.1:1080", "ftp://127.0.0.1"])
+def test_a_proxy_that_cannot_be_used_is_a_wrong_configuration(command: Command, proxy: str) -> None:
+    command.file(GOOD)
+    done = command("--check-config", ALL_PROXY=proxy)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == [
+        "  the environment's proxy (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) can't be used; it must "
+        "be a URL with http:// or https://, or be unset"
+    ]
 
 
 def test_a_port_in_use_is_one_line_and_status_1(command: Command) -> None:
