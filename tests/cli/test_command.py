@@ -21,6 +21,11 @@ from upstreams.simulator import Hang, Script, Simulator, error, serve_in_thread,
 Finished = subprocess.CompletedProcess[str]
 
 
+def clean_environment() -> dict[str, str]:
+    """That of the tests, without settings and credentials."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("CWE_", "CLOUDFLARE_"))}
+
+
 class Command:
     """Runs the exporter as a child process, in a folder of its own."""
 
@@ -33,11 +38,10 @@ class Command:
         return path
 
     def __call__(self, *argv: str, **environ: str) -> Finished:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("CWE_", "CLOUDFLARE_"))}
         return subprocess.run(
             [sys.executable, "-m", "exporter", *argv],
             cwd=self.folder,
-            env={**clean, "COLUMNS": "100", **environ},
+            env={**clean_environment(), "COLUMNS": "100", **environ},
             capture_output=True,
             text=True,
             timeout=60,
@@ -227,6 +231,7 @@ class TestBeingLeft:
         return subprocess.Popen(
             [sys.executable, "-m", "exporter", "--once", url, "--state.path=null"],
             cwd=command.folder,
+            env=clean_environment(),
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
