@@ -301,6 +301,20 @@ class TestCounting:
             assert w.value("cloudflare_workflow_details_skipped_total") == 1
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    async def test_one_that_waits_for_a_full_answer_is_forgotten_in_time_all_the_same(self) -> None:
+        """The queue holds no more than what is known: memory is bounded by what is watched."""
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("pay")))
+            with w.app.pollers[0]._looks.sweeping():  # lists are read: what can wait does
+                for _ in range(7):
+                    w.clock.advance(INTERVAL)
+                    await w.app.accounts[0].discoveries["orders"].sweep()
+                    w.app.pollers[0]._settle()
+                assert "a" not in w.app.pollers[0].instances
+                assert w.value("cloudflare_workflow_details_skipped_total") == 1
+                assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
 
 class TestManyEnded:
     """Where ended instances outnumber the live ones, the live are listed by status."""
