@@ -257,6 +257,26 @@ class TestBeingLeft:
             _, err = child.communicate(timeout=60)
         assert (child.returncode, err) == (1, "")
 
+    @pytest.mark.parametrize("flag", ["--once", "--check-config"])
+    def test_an_output_that_takes_nothing_is_one_line_and_status_1(
+        self, command: Command, simulator: Simulator, flag: str
+    ) -> None:
+        command.file(GOOD)
+        url = f"--api.url={simulator.url}/accounts/{{account_id}}"
+        argv = [sys.executable, "-m", "exporter", flag, url, "--state.path=null"]
+        for redirected, why in ((">/dev/full", "No space left on device"), (">&-", "it is closed")):
+            done = subprocess.run(
+                ["sh", "-c", f'exec "$@" {redirected}', "sh", *argv],
+                cwd=command.folder,
+                env=clean_environment(),
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 1
+            assert done.stderr == f"{PROGRAM}: can't write to standard output: {why}\n"
+
     def test_interrupted_it_ends_without_a_traceback(
         self, command: Command, simulator: Simulator
     ) -> None:
