@@ -32,7 +32,7 @@ from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
 from exporter.watch.sink import WorkflowKey
 from exporter.web.endpoints import endpoints
-from exporter.web.server import Server
+from exporter.web.server import Server, address_of
 
 log = structlog.get_logger(__name__)
 
@@ -236,7 +236,7 @@ class App:
                 version=__version__,
                 accounts=len(self._settings.accounts),
                 workflows=len(self.pollers),
-                address="{}:{}".format(*listener.getsockname()[:2]),
+                address=address_of(listener),
             )
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
