@@ -53,7 +53,7 @@ class App:
         clock: The time.
 
     Raises:
-        ConfigError: a file that holds a secret, or a proxy, can't be used.
+        ConfigError: a file that holds a secret, a proxy or certificates can't be used.
     """
 
     def __init__(

@@ -302,6 +302,21 @@ def test_a_proxy_that_cannot_be_used_is_a_wrong_configuration(command: Command, 
     ]
 
 
+def test_certificates_that_cannot_be_used_are_a_wrong_configuration(
+    command: Command, tmp_path: Path
+) -> None:
+    command.file(GOOD)
+    text = tmp_path / "no-certificates.pem"
+    text.write_text("none")
+    for path in (text, tmp_path / "missing.pem"):
+        done = command("--check-config", SSL_CERT_FILE=str(path))
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[1:] == [
+            f"  the environment's certificates can't be used: SSL_CERT_FILE={path}; it must name "
+            "a file of certificates in PEM, or be unset"
+        ]
+
+
 def test_a_port_in_use_is_one_line_and_status_1(command: Command) -> None:
     command.file(GOOD)
     with socket.create_server(("127.0.0.1", 0)) as taken:
