@@ -269,7 +269,8 @@ class Poller:
                 self._forget(instance)
         self.tried = self.tried or all(i.tried for i in self.instances.values() if i.configured)
         failing = [i for i in self.instances.values() if i.failure is not None]
-        self.up = not failing and self.sweep_failure is None
+        # A first round that nobody has answered yet is no success.
+        self.up = self.tried and not failing and self.sweep_failure is None
         self._sink.round_over(self.key, up=self.up, at=self._clock.wall())
         self._report(failing)
 
