@@ -5,8 +5,9 @@
 The whole exporter in virtual time, against the simulator in the same process, by half of the
 limit: instances that are created and end, a million in 24 hours, their retention an hour; ended
 ones are shown for half an hour and forgotten half an hour later (by default errored ones are shown
-for 24 hours, so the first of those hours would only tell of their number). Printed each hour: the process's memory (upstream's included, which keeps an hour of instances too), and
-what was counted. Before that: bytes an instance watched, metrics included, over the base.
+for 24 hours, so the first of those hours would only tell of their number). Printed each hour: the
+process's memory (upstream's included, which keeps an hour of instances too), and what was counted.
+Before that: bytes an instance watched, metrics included, over the base.
 """
 
 import argparse
