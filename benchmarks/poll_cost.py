@@ -150,7 +150,7 @@ async def compare(url: str, what: str, steps: int, instances: int, rounds: int) 
         await asyncio.gather(*map(get, ids))
 
     async def ours() -> None:
-        for instance in poller._instances:
+        for instance in poller.instances.values():
             instance.due = 0.0
         await poller.round(whole=True)
 

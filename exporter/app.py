@@ -3,24 +3,33 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from math import inf
 
 import httpx
 import structlog
 
-from exporter import __version__
+from exporter import __version__, plan
+from exporter import settings as settings_
 from exporter.clock import Clock
+from exporter.cloudflare.budget import WINDOW, Budget
 from exporter.cloudflare.client import Client, http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.coherence import is_loopback
+from exporter.metrics import catalogue
+from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.series import Labels
 from exporter.metrics.store import Store
 from exporter.mistakes import ConfigError
-from exporter.settings import Account, Settings
+from exporter.settings import Settings
+from exporter.watch.account import Account
+from exporter.watch.discovery import Discovery
+from exporter.watch.looks import Looks
 from exporter.watch.poller import Poller
-from exporter.watch.scheduler import schedule
+from exporter.watch.scheduler import Scheduler
+from exporter.watch.selector import Selector
 from exporter.watch.sink import WorkflowKey
 from exporter.web.endpoints import endpoints
 from exporter.web.server import Server
@@ -31,6 +40,8 @@ _GRACE = 3.0
 """Seconds that calls under way get to finish when the exporter stops. With the 2 s that scrapes
 under way get before, stopping takes 5 s at most."""
 _CALLS_AT_ONCE = 10
+# Seconds.
+_LATE, _WARN_EVERY = 60.0, 600.0
 
 
 class App:
@@ -66,54 +77,128 @@ class App:
         self._store = Store(settings.metrics)
         self._store.configured(successful=True, at=self._clock.wall())
         self.exposition = Exposition(self._store)
-        credentials = _credentials(settings.accounts)
-        slots = asyncio.Semaphore(_CALLS_AT_ONCE)
-        self.pollers = [
-            poller
-            for account, credential in zip(settings.accounts, credentials, strict=True)
-            for poller in self._pollers(account, credential, slots)
+        self._looks: dict[object, Looks] = {}
+        self._warned_at = -inf
+        self.accounts = [
+            self._account(account, credential)
+            for account, credential in zip(
+                settings.accounts, _credentials(settings.accounts), strict=True
+            )
         ]
-        self._store.lag = lambda: max((poller.lag() for poller in self.pollers), default=0.0)
+        self._store.now = self._gauges
 
-    def _pollers(
-        self, account: Account, credential: Credential, slots: asyncio.Semaphore
-    ) -> list[Poller]:
+    @property
+    def pollers(self) -> list[Poller]:
+        """Those of all workflows that are watched now."""
+        return [poller for account in self.accounts for poller in account.pollers.values()]
+
+    def _account(self, settings: settings_.Account, credential: Credential) -> Account:
+        poll, metrics, clock = self._settings.poll, self._settings.metrics, self._clock
+        looks = self._looks_of(credential)
         client = Client(
             self._http,
-            self._settings.api.url.replace("{account_id}", account.account_id or ""),
+            self._settings.api.url.replace("{account_id}", settings.account_id or ""),
             credential,
             timeout=self._settings.api.timeout,
-            on_call=partial(self._store.called, account.label),
+            budget=looks.budget,
+            on_call=partial(self._store.called, settings.label),
         )
-        pollers = []
-        for workflow in account.workflows:
-            key = WorkflowKey(account.label, workflow.name)
-            if workflow.discover is not None:
-                log.warning(
-                    "discover isn't there yet; only listed instances are watched", **key._asdict()
-                )
-            if not workflow.instances:
-                continue
-            self._store.watch(key)
-            poller = Poller(
+        now = clock.wall()
+
+        def poller(key: WorkflowKey, ids: list[str]) -> Poller:
+            since = now if metrics.backfill is False else -inf
+            return Poller(
                 key,
-                workflow.instances,
+                ids,
                 upstream=client,
                 sink=self._store,
-                poll=self._settings.poll,
-                since=self._clock.wall() if self._settings.metrics.backfill is False else -inf,
-                slots=slots,
-                clock=self._clock,
+                poll=poll,
+                since=since,
+                looks=looks,
+                clock=clock,
             )
-            pollers.append(poller)
-        return pollers
+
+        def discovery(poller: Poller, selector: Selector) -> Discovery:
+            since = -inf if metrics.backfill else clock.wall()
+            return Discovery(
+                poller,
+                selector,
+                lister=client,
+                sink=self._store,
+                poll=poll,
+                since=since,
+                clock=clock,
+            )
+
+        return Account(
+            settings.label,
+            settings.workflows,
+            upstream=client,
+            looks=looks,
+            sink=self._store,
+            poll=poll,
+            clock=clock,
+            make_poller=poller,
+            make_discovery=discovery,
+        )
+
+    def _looks_of(self, credential: Credential) -> Looks:
+        """One queue and one budget a credential, however many accounts it serves."""
+        api = self._settings.api
+        if credential.identity not in self._looks:
+            budget = Budget(api.requests_per_5m, reserve=api.reserve, clock=self._clock)
+            self._looks[credential.identity] = Looks(
+                budget, at_once=_CALLS_AT_ONCE, clock=self._clock
+            )
+        return self._looks[credential.identity]
+
+    def warn_if_late(self) -> None:
+        """Says, at most every 10 minutes, that the budget is too small, and what would help."""
+        interval, now = self._settings.poll.interval, self._clock.monotonic()
+        lag = self._lag()
+        if lag < max(_LATE, 4 * interval) or now - self._warned_at < _WARN_EVERY:
+            return
+        self._warned_at = now
+        needed = sum(
+            plan.configured_calls(settings, interval) + account.pages * WINDOW / interval
+            for settings, account in zip(self._settings.accounts, self.accounts, strict=True)
+        )
+        allowed = sum(looks.budget.allowed for looks in self._looks.values())
+        log.warning(
+            "the budget is too small for the plan; looks are made later than planned",
+            lag=f"{lag:.0f}s",
+            calls_needed_in_5m=round(needed),
+            calls_allowed_in_5m=round(allowed),
+            advice="raise poll.interval, list or discover fewer instances, or raise "
+            "api.requests_per_5m as far as nothing else uses the token's user",
+        )
+
+    def _lag(self) -> float:
+        lags = [poller.lag() for poller in self.pollers]
+        lags += [looks.lag for looks in self._looks.values()]
+        lags += [account.lag for account in self.accounts if account.discoveries]
+        return max(lags, default=0.0)
+
+    def _gauges(self) -> Iterator[tuple[Family, Labels, float | None]]:
+        """The gauges of the moment."""
+        yield catalogue.POLL_LAG, (), self._lag()
+        for account in self.accounts:
+            budget, labels = account.budget, (account.label,)
+            yield catalogue.API_LIMIT, labels, budget.quota
+            yield catalogue.API_REMAINING, labels, budget.remaining
+            until = self._clock.wall() + budget.blocked if budget.blocked else 0.0
+            yield catalogue.API_BLOCKED_UNTIL, labels, until
 
     def unready(self) -> list[str]:
-        """The workflows whose first round isn't over."""
+        """What wasn't tried yet: configured instances, and the first sweep over each account."""
         return [
             f"{poller.key.account}/{poller.key.workflow}: the first round isn't over"
             for poller in self.pollers
             if not poller.tried
+        ] + [
+            f"{account.label}: the first sweep over its workflows isn't over"
+            for account in self.accounts
+            if not account.swept
         ]
 
     def unhealthy(self) -> list[str]:
@@ -131,10 +216,16 @@ class App:
         """Watches and serves until `stop` is set."""
         app = endpoints(self.exposition, unhealthy=self.unhealthy, unready=self.unready)
         server = Server(app)
-        scheduler = schedule(self.pollers, interval=self._settings.poll.interval)
+        scheduler = Scheduler(self._settings.poll.interval)
+        for account in self.accounts:
+            account.on_found, account.on_lost = scheduler.add, scheduler.remove
+            for poller in account.pollers.values():
+                scheduler.add(poller)
         async with self.opened():
             serving = asyncio.create_task(server.serve(sockets=[listener]))
+            scheduler.add_chore(self.warn_if_late, every=_LATE)
             scheduler.start()
+            sweeping = [asyncio.create_task(account.run()) for account in self.accounts]
             log.info(
                 "watching",
                 version=__version__,
@@ -148,13 +239,16 @@ class App:
             log.info("stopping")
             # A shutdown now would cancel the rounds under way; they end with their calls.
             scheduler.pause()
+            for sweep in sweeping:
+                sweep.cancel()
             server.should_exit = True
             await serving
-        scheduler.shutdown(wait=False)
+        scheduler.stop()
 
     async def once(self) -> bool:
-        """Makes one round over everything; whether all went well."""
+        """Makes one sweep and one round over everything; whether all went well."""
         async with self.opened():
+            await asyncio.gather(*(account.cycle() for account in self.accounts))
             await asyncio.gather(*(poller.round(whole=True) for poller in self.pollers))
         return all(poller.up for poller in self.pollers)
 
@@ -163,10 +257,11 @@ class App:
         """Ends the calls under way, then the connections, on the way out."""
         async with self._http:
             yield
-            await asyncio.gather(*(poller.stop(_GRACE) for poller in self.pollers))
+            await asyncio.gather(*(looks.stop(_GRACE) for looks in self._looks.values()))
+            await asyncio.gather(*(poller.stop() for poller in self.pollers))
 
 
-def _credentials(accounts: list[Account]) -> list[Credential]:
+def _credentials(accounts: list[settings_.Account]) -> list[Credential]:
     credentials, mistakes = [], []
     for index, account in enumerate(accounts):
         try:

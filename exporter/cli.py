@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from exporter import __version__, config, flags, logs
+from exporter import __version__, config, flags, logs, plan
 from exporter.app import App
 from exporter.mistakes import ConfigError
 from exporter.settings import Settings, parse_address
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
             App(settings)
-            print(_plan(settings))  # noqa: T201 - what was asked for
+            print(plan.text(settings))  # noqa: T201 - what was asked for
             return 0
         return asyncio.run(_once(settings) if options.once else _run(settings))
     except ConfigError as error:
@@ -85,21 +85,6 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     flags.add(parser)
     options = parser.parse_args(argv)
     return options, flags.given(options)
-
-
-def _plan(settings: Settings) -> str:
-    instances = sum(len(w.instances) for a in settings.accounts for w in a.workflows)
-    calls = round(instances * 300 / settings.poll.interval)
-    text = (
-        f"configuration is right: {len(settings.accounts)} account(s), {instances} instance(s), "
-        f"at most {calls} simple looks in 5 minutes"
-    )
-    if calls > settings.api.requests_per_5m:
-        text += (
-            f"; that is more than api.requests_per_5m ({settings.api.requests_per_5m}): "
-            "raise poll.interval or watch less"
-        )
-    return text
 
 
 async def _run(settings: Settings) -> int:

@@ -13,6 +13,9 @@ from pydantic import BaseModel
 # The names that Cloudflare's own clients read.
 ENV_TOKEN, ENV_EMAIL, ENV_KEY = "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_EMAIL", "CLOUDFLARE_API_KEY"
 
+CLOUDFLARE_LIMIT = 1200
+"""Calls in 5 minutes that Cloudflare allows a user (API rate limits, Cloudflare's docs)."""
+
 Loc = tuple[int | str, ...]
 Mistake = tuple[Loc, str]
 
@@ -62,11 +65,23 @@ def mistakes(data: Mapping[str, Any], *, default_url: str) -> Iterator[Mistake]:
         names = [workflow.get("name") for _, workflow in _mappings(account.get("workflows"))]
         yield from _twice((*where, "workflows"), names)
     yield from _twice(("accounts",), (a.get("name") or a.get("account_id") for _, a in accounts))
+    limit = given.get("requests_per_5m")
+    if _is_cloudflare(str(url)) and str(limit).isdigit() and int(str(limit)) > CLOUDFLARE_LIMIT:
+        text = f"must be at most {CLOUDFLARE_LIMIT}: past it Cloudflare refuses its user every call"
+        yield ("api", "requests_per_5m"), text
     plain = _is_plain(str(url)) and not is_loopback(str(url))
     sends = any(_given(account, *_TOKEN, *_KEY) for _, account in accounts)
     if plain and sends and not given.get("allow_plain_http"):
         text = "credentials would go over plain http; use https, or set api.allow_plain_http"
         yield ("api", "url"), text
+
+
+def _is_cloudflare(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return host == "cloudflare.com" or host.endswith(".cloudflare.com")
 
 
 def _account(account: Mapping[str, Any]) -> Iterator[str]:

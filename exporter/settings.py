@@ -43,6 +43,7 @@ Status = Literal[
     "waiting",
     "rollingBack",
 ]
+STATUSES: tuple[str, ...] = get_args(Status)
 NOT_ENDED_WELL: tuple[Status, ...] = (
     "queued",
     "running",
@@ -176,9 +177,15 @@ class Api(Section):
     requests_per_5m: int = Field(
         600,
         ge=1,
-        le=1200,
         description="Calls in 5 minutes for each credential; Cloudflare refuses a user "
         "everything for 5 minutes once it has made more than 1200.",
+    )
+    reserve: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="The share of Cloudflare's quota that is left to the user's other tools, "
+        "whatever they spend already.",
     )
     allow_plain_http: bool = Field(
         False, description="Send credentials over unencrypted http to a host that isn't loopback."
@@ -264,9 +271,15 @@ class Rewrite(Section):
         return self
 
 
-class StepNames(Section):
-    limit: int = Field(200, ge=1, description="Step names a workflow; further ones are `other`.")
-    rewrite: list[Rewrite] = Field([], description="Rules over step names, applied in order.")
+class Names(Section):
+    """How names that customers choose become values of a label."""
+
+    limit: int = Field(200, ge=1, description="Names a workflow; further ones are `other`.")
+    rewrite: list[Rewrite] = Field([], description="Rules over names, applied in order.")
+
+    @property
+    def rules(self) -> list[tuple[str, str]]:
+        return [(rule.regex, rule.replacement) for rule in self.rewrite]
 
 
 class Buckets(Section):
@@ -298,7 +311,8 @@ class Metrics(Section):
         description="Count what had ended before the first look. "
         "Left out: yes for configured instances, no for discovered ones.",
     )
-    step_names: StepNames = Field(StepNames())
+    step_names: Names = Field(Names(), description="The label step.")
+    error_names: Names = Field(Names(), description="The label error_name.")
     buckets: Buckets = Field(Buckets())
 
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.settings import Settings
-from upstreams.simulator import ManualClock, Simulator, Workflow, serve
+from upstreams.simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
 
 
 @dataclass
@@ -29,6 +29,16 @@ class Watching:
     def calls(self) -> dict[str, int]:
         """Calls at the socket so far, by kind."""
         return dict(self.simulator.calls.by_kind)
+
+    async def cycle(self, *, after: float = 0) -> dict[str, int]:
+        """A sweep over the lists and a round, `after` seconds later; the calls, by kind."""
+        self.clock.advance(after)
+        self.simulator.calls.clear()
+        for account in self.app.accounts:
+            await account.cycle()
+        for poller in self.app.pollers:
+            await poller.round(whole=True)
+        return self.calls
 
     async def round(self, *, after: float = 0) -> dict[str, int]:
         """A round over everything, `after` seconds later; the calls it cost, by kind."""
@@ -63,10 +73,23 @@ class Watching:
 
 
 @asynccontextmanager
-async def watching(ids: Iterable[str], **settings: Any) -> AsyncIterator[Watching]:
-    """Watches instances of `orders`; the workflow is there, instances are the test's to make."""
+async def watching(
+    ids: Iterable[str] = (),
+    *,
+    workflows: list[dict[str, Any]] | None = None,
+    style: Style = HOSTED,
+    **settings: Any,
+) -> AsyncIterator[Watching]:
+    """Watches instances of `orders`; the workflow is there, instances are the test's to make.
+
+    Args:
+        ids: What is configured.
+        workflows: In place of it, `workflows` of the configuration.
+        style: How the upstream answers.
+        settings: Further sections of the configuration.
+    """
     clock = ManualClock()
-    simulator = Simulator(clock=clock)
+    simulator = Simulator(World(clock, style=style))
     simulator.access.token("secret")
     simulator.world.account("acc").workflow("orders")
     async with serve(simulator) as served:
@@ -77,10 +100,15 @@ async def watching(ids: Iterable[str], **settings: Any) -> AsyncIterator[Watchin
                         "name": "acc",
                         "account_id": "acc",
                         "api_token": "secret",
-                        "workflows": [{"name": "orders", "instances": list(ids)}],
+                        "workflows": workflows or [{"name": "orders", "instances": list(ids)}],
                     }
                 ],
-                api={"url": served.url + "/accounts/{account_id}", "timeout": "2s"},
+                # More than enough: with the clock in hand, nobody waits for the budget.
+                api={
+                    "url": served.url + "/accounts/{account_id}",
+                    "timeout": "2s",
+                    "requests_per_5m": 100_000,
+                },
                 **settings,
             ),
             clock=Clock(wall=clock, monotonic=clock),

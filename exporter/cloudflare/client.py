@@ -8,27 +8,47 @@ import ssl
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from typing import NamedTuple, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 import msgspec
 
 from exporter import __version__
+from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import CallFailed, from_status
-from exporter.cloudflare.models import Detail, Envelope, Summary
+from exporter.cloudflare.models import (
+    Detail,
+    Envelope,
+    PageInfo,
+    Row,
+    Summary,
+    Version,
+    Workflow,
+)
 
-Result = TypeVar("Result", Summary, Detail)
+Result = TypeVar("Result")
 
 OnCall = Callable[[str, str, float], None]
 """Told of each call: endpoint, HTTP status (or what came instead of one), seconds."""
 
 _SUMMARY = msgspec.json.Decoder(Envelope[Summary], strict=False)
 _DETAIL = msgspec.json.Decoder(Envelope[Detail], strict=False)
+_ROWS = msgspec.json.Decoder(Envelope[list[Row]], strict=False)
+_WORKFLOW = msgspec.json.Decoder(Envelope[Workflow], strict=False)
+_WORKFLOWS = msgspec.json.Decoder(Envelope[list[Workflow]], strict=False)
+_VERSIONS = msgspec.json.Decoder(Envelope[list[Version]], strict=False)
 _FAILURE = msgspec.json.Decoder(Envelope[msgspec.Raw], strict=False)
 
 _LONGEST_MESSAGE = 200
+
+
+class Page(NamedTuple):
+    """A page of a workflow's instances, and the parameters that ask for the next; None: the end."""
+
+    rows: list[Row]
+    next: dict[str, str] | None
 
 
 def http_client(
@@ -81,9 +101,11 @@ class Client:
         credential: Credential,
         *,
         timeout: float,
+        budget: Budget,
         on_call: OnCall,
     ) -> None:
         self._http = http
+        self._budget = budget
         self._base_url = base_url.rstrip("/")
         self._credential = credential
         self._timeout = timeout
@@ -92,20 +114,50 @@ class Client:
     async def instance(self, workflow: str, instance_id: str) -> Summary:
         """An instance without its steps (`simple=true`)."""
         url = self._instance_url(workflow, instance_id)
-        return await self._get("instance", f"{url}?simple=true", _SUMMARY)
+        return _result(await self._get("instance", f"{url}?simple=true", _SUMMARY))
 
     async def instance_detail(self, workflow: str, instance_id: str) -> Detail:
         """An instance with all its steps."""
         url = self._instance_url(workflow, instance_id)
-        return await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
+        return _result(await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL))
+
+    async def instances(self, workflow: str, parameters: dict[str, str]) -> Page:
+        """A page of a workflow's instances, newest first.
+
+        Args:
+            workflow: Its name.
+            parameters: `per_page` and, as need be, `status`, `date_start`, and what the page
+                before named as the next.
+        """
+        url = f"{self._workflow_url(workflow)}/instances?{urlencode(parameters)}"
+        answer = await self._get("instances", url, _ROWS)
+        rows = answer.result or []
+        return Page(rows, _next(answer.result_info, parameters, len(rows)))
+
+    async def workflow(self, workflow: str) -> Workflow:
+        """A workflow with the platform's counts of its instances."""
+        return _result(await self._get("workflow", self._workflow_url(workflow), _WORKFLOW))
+
+    async def workflows(self, page: int, per_page: int) -> list[Workflow]:
+        """A page of the account's workflows."""
+        query = urlencode({"page": page, "per_page": per_page})
+        url = f"{self._base_url}/workflows?{query}"
+        return _result(await self._get("workflows", url, _WORKFLOWS))
+
+    async def versions(self, workflow: str) -> list[Version]:
+        """The latest versions of a workflow."""
+        url = f"{self._workflow_url(workflow)}/versions?per_page=10"
+        return _result(await self._get("versions", url, _VERSIONS))
+
+    def _workflow_url(self, workflow: str) -> str:
+        return f"{self._base_url}/workflows/{quote(workflow, safe='')}"
 
     def _instance_url(self, workflow: str, instance_id: str) -> str:
-        workflow, instance_id = quote(workflow, safe=""), quote(instance_id, safe="")
-        return f"{self._base_url}/workflows/{workflow}/instances/{instance_id}"
+        return f"{self._workflow_url(workflow)}/instances/{quote(instance_id, safe='')}"
 
     async def _get(
         self, endpoint: str, url: str, decoder: msgspec.json.Decoder[Envelope[Result]]
-    ) -> Result:
+    ) -> Envelope[Result]:
         response = await self._call(endpoint, url)
         if not response.is_success:
             raise from_status(
@@ -118,9 +170,18 @@ class Client:
         if answer.success is False or answer.result is None:
             said = self._said(response)
             raise CallFailed("invalid_answer", f"the API reports a failure: {said or 'no result'}")
-        return answer.result
+        return answer
 
     async def _call(self, endpoint: str, url: str) -> httpx.Response:
+        async with self._budget.call():
+            response = await self._send(endpoint, url)
+            if response.status_code == 429:
+                self._budget.refused(_retry_after(response))
+            else:
+                self._budget.told(response.headers)
+        return response
+
+    async def _send(self, endpoint: str, url: str) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
         try:
             async with asyncio.timeout(self._timeout):
@@ -164,6 +225,23 @@ class Client:
         said = str(error) if isinstance(error, msgspec.MsgspecError) else type(error).__name__
         what = f"{_kind(response)} can't be read: {said}"
         return CallFailed("invalid_answer", what[:_LONGEST_MESSAGE])
+
+
+def _result(answer: Envelope[Result]) -> Result:
+    assert answer.result is not None, "_get sees to that"
+    return answer.result
+
+
+def _next(info: PageInfo | None, parameters: dict[str, str], rows: int) -> dict[str, str] | None:
+    """The parameters of the next page. `cursor` and `page` exclude each other."""
+    base = {key: value for key, value in parameters.items() if key not in ("cursor", "page")}
+    if info is None or not rows:
+        return None
+    if info.cursor:
+        return None if info.cursor == parameters.get("cursor") else {**base, "cursor": info.cursor}
+    if info.page and info.total_pages and info.page < info.total_pages:
+        return {**base, "page": str(info.page + 1)}
+    return None
 
 
 def _kind(response: httpx.Response) -> str:

@@ -67,6 +67,11 @@ class Credential(httpx.Auth):
         self._key = Secret(key) if key else None
         self._email = email
 
+    @property
+    def identity(self) -> object:
+        """Equal for credentials that share a budget: the same token or key, from wherever."""
+        return tuple(s and s.reveal() for s in (self._token, self._key))
+
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         if self._token is not None:
             request.headers["Authorization"] = f"Bearer {self._token.reveal()}"

@@ -97,12 +97,59 @@ class ApiError(Struct):
     message: str | None = None
 
 
+class Row(Struct):
+    """An instance in a list. It never names the run: `created_on` stays through a restart."""
+
+    id: str | None = None
+    status: str | None = None
+    created_on: datetime | None = None
+    started_on: datetime | None = None
+    ended_on: datetime | None = None
+    modified_on: datetime | None = None
+    version_id: str | None = None
+    trigger_source: str | None = None
+
+
+class Workflow(Struct):
+    """A workflow in a list, or alone; `instances` are the platform's counts by status."""
+
+    name: str | None = None
+    instances: dict[str, int] | None = None
+
+
+class Limits(Struct):
+    steps: int | None = None
+
+
+class Concurrency(Struct):
+    limit: int | None = None
+
+
+class Version(Struct):
+    """A version of a workflow, in a list: the newest first."""
+
+    created_on: datetime | None = None
+    limits: Limits | None = None
+    concurrency: Concurrency | None = None
+
+
+class PageInfo(Struct):
+    """Where a list goes on. The hosted API gives a cursor, the local engine page numbers."""
+
+    cursor: str | None = None
+    page: int | None = None
+    per_page: int | None = None
+    total_count: int | None = None
+    total_pages: int | None = None
+
+
 class Envelope(Struct, Generic[Result]):
     """What every answer comes in. Source: Cloudflare's API reference, any endpoint."""
 
     result: Result | None = None
     success: bool | None = None
     errors: list[ApiError] | None = None
+    result_info: PageInfo | None = None
 
 
 def unix(moment: datetime | None) -> float | None:

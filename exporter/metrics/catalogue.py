@@ -113,6 +113,21 @@ LAST_CHANGE = _instance(
 )
 
 # Workflows.
+INSTANCES = _workflow(
+    "instances",
+    "gauge",
+    "Instances by status as the platform counts them, up to half a minute late (API: workflow's "
+    "instances).",
+    "status",
+)
+STEP_LIMIT = _workflow(
+    "step_limit", "gauge", "Steps an instance may have (API: newest version's limits.steps)."
+)
+CONCURRENCY_LIMIT = _workflow(
+    "concurrency_limit",
+    "gauge",
+    "Instances that may run at once (API: newest version's concurrency.limit).",
+)
 WATCHED = _workflow("watched_instances", "gauge", "Instances that the exporter watches and found.")
 RUNS_FINISHED = _workflow(
     "runs_finished_total",
@@ -154,6 +169,11 @@ STEP_ATTEMPTS = _workflow(
     "step",
     "outcome",
 )
+DETAILS_SKIPPED = _workflow(
+    "details_skipped_total",
+    "counter",
+    "Runs that ended and whose steps were never fetched, for lack of budget.",
+)
 UP = _workflow("up", "gauge", "1 when the last round over the workflow succeeded, 0 otherwise.")
 LAST_SUCCESS = _workflow(
     "last_success_timestamp_seconds",
@@ -188,15 +208,46 @@ API_DURATION = _own(
     "How long calls to Cloudflare's API took.",
     "endpoint",
 )
+API_LIMIT = _own(
+    "api_ratelimit_limit",
+    "gauge",
+    "Calls that Cloudflare allows the credential's user in 5 minutes (API: Ratelimit-Policy).",
+    "account",
+)
+API_REMAINING = _own(
+    "api_ratelimit_remaining",
+    "gauge",
+    "Calls that the credential's user has left, as the last answer told (API: Ratelimit).",
+    "account",
+)
+API_BLOCKED_UNTIL = _own(
+    "api_blocked_until_timestamp_seconds",
+    "gauge",
+    "Until when no call is made, after Cloudflare refused one for the limit, in Unix time; 0: "
+    "calls are made.",
+    "account",
+)
 POLLS = _own(
     "polls_total",
     "counter",
-    "Looks at instances by kind of call and result: success, or the class of failure.",
+    "Calls for looks and lists by kind and result: success, or the class of failure.",
     "kind",
     "result",
 )
 POLL_LAG = _own(
-    "poll_lag_seconds", "gauge", "How far behind its plan the oldest look that is due is."
+    "poll_lag_seconds",
+    "gauge",
+    "How far behind its plan the oldest look or sweep that is due is.",
+)
+INSTANCES_DROPPED = _own(
+    "instances_dropped_total",
+    "counter",
+    "Discovered instances that were left out, their workflow being at discover.max_instances.",
+)
+ROWS_IGNORED = _own(
+    "rows_ignored_total",
+    "counter",
+    "Rows of lists without a status or a valid id.",
 )
 STEP_NAMES_DROPPED = _own(
     "step_names_dropped_total",

@@ -1,14 +1,12 @@
 """An instance's figures as samples."""
 
 from collections.abc import Callable, Iterator
-from typing import get_args
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
-from exporter.settings import Status
+from exporter.settings import STATUSES
 from exporter.watch.tracker import Figures
 
-STATUSES: tuple[str, ...] = get_args(Status)
 OUTCOMES = ("success", "failure", "running")
 
 Sample = tuple[Family, tuple[str, ...], float]
@@ -16,23 +14,30 @@ Sample = tuple[Family, tuple[str, ...], float]
 
 
 def samples(
-    figures: Figures, last_change: float, step_label: Callable[[str], str]
+    figures: Figures,
+    last_change: float,
+    step_label: Callable[[str], str],
+    error_label: Callable[[str], str] = str,
 ) -> Iterator[Sample]:
-    """What an instance shows, given when it last moved and how its steps are labelled."""
+    """What an instance shows, given when it last moved and how steps and errors are labelled."""
     for status in dict.fromkeys((*STATUSES, figures.status)):
         yield catalogue.STATUS, (status,), status == figures.status
     yield catalogue.INFO, (figures.version_id, figures.trigger), 1
     if figures.error_name is not None:
         step = step_label(figures.error_step) if figures.error_step else ""
-        yield catalogue.ERROR_INFO, (figures.error_name, step), 1
-    yield catalogue.STEP_COUNT, (), figures.step_count
-    for step_type in dict.fromkeys(("step", *(type_ for type_, _ in figures.steps))):
+        yield catalogue.ERROR_INFO, (error_label(figures.error_name), step), 1
+    if figures.step_count is not None:
+        yield catalogue.STEP_COUNT, (), figures.step_count
+    if figures.steps is not None:
+        for step_type in dict.fromkeys(("step", *(type_ for type_, _ in figures.steps))):
+            for outcome in OUTCOMES:
+                count = figures.steps.get((step_type, outcome), 0)
+                yield catalogue.STEPS, (step_type, outcome), count
+    if figures.attempts is not None:
         for outcome in OUTCOMES:
-            count = figures.steps.get((step_type, outcome), 0)
-            yield catalogue.STEPS, (step_type, outcome), count
-    for outcome in OUTCOMES:
-        yield catalogue.ATTEMPTS, (outcome,), figures.attempts[outcome]
-    yield catalogue.RETRIES, (), figures.retries
+            yield catalogue.ATTEMPTS, (outcome,), figures.attempts[outcome]
+    if figures.retries is not None:
+        yield catalogue.RETRIES, (), figures.retries
     yield from _open_steps(figures, step_label)
     yield from _times(figures)
     yield catalogue.LAST_CHANGE, (), last_change

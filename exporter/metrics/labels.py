@@ -1,4 +1,4 @@
-"""Step names as labels: bounded in number, without the engine's counter."""
+"""Names of customers' own as labels: bounded in number, steps without the engine's counter."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -13,8 +13,8 @@ def without_counter(name: str) -> str:
     return _COUNTER.sub("", name)
 
 
-class StepLabels:
-    """The label `step` of one workflow: rewritten, and at most `limit` different values."""
+class Labels:
+    """The values of one label of one workflow: rewritten, and at most `limit` different ones."""
 
     def __init__(self, rules: Iterable[tuple[str, str]] = (), *, limit: int = 200) -> None:
         self._rules = [(re.compile(regex), replacement) for regex, replacement in rules]
@@ -22,8 +22,8 @@ class StepLabels:
         self._labels: set[str] = set()
 
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
-        """The label for a step's full name; tells `on_other` when it is past the limit."""
-        label = without_counter(name)
+        """The label for a name; tells `on_other` when it is past the limit."""
+        label = name
         for regex, replacement in self._rules:
             label = regex.sub(replacement, label)
         if label in self._labels:
@@ -33,3 +33,10 @@ class StepLabels:
             return label
         on_other()
         return OTHER
+
+
+class StepLabels(Labels):
+    """The label `step`, from a step's full name."""
+
+    def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
+        return super().__call__(without_counter(name), on_other=on_other)

@@ -2,10 +2,11 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct
 
-from exporter.metrics.catalogue import Family
+from exporter.metrics.catalogue import WORKFLOW_LABELS, Family
 
 Labels = tuple[str, ...]
 
@@ -72,3 +73,12 @@ class Series:
                 self.histogram(family, labels)
             else:
                 self.values.setdefault(family, {}).setdefault(labels, 0.0)
+
+    def drop(self, workflow: Labels) -> None:
+        """Takes away all series of a workflow."""
+        stores: tuple[dict[Family, dict[Labels, Any]], ...] = (self.values, self.histograms)
+        for store in stores:
+            for family, series in store.items():
+                if family.labels[:2] == WORKFLOW_LABELS:
+                    for labels in [labels for labels in series if labels[:2] == workflow]:
+                        del series[labels]

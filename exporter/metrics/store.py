@@ -1,20 +1,21 @@
 """What `/metrics` shows: takes what the watch learns, holds it until it is scraped."""
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURES
 from exporter.metrics import catalogue, instances
 from exporter.metrics.catalogue import Family
+from exporter.metrics.labels import Labels as Names
 from exporter.metrics.labels import StepLabels
 from exporter.metrics.series import Labels, Series
-from exporter.settings import Metrics
+from exporter.settings import STATUSES, Metrics
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import Observations, Tracked
 
 _ENDINGS = ("complete", "errored", "terminated")
-_KINDS = ("simple", "detail")
+_KINDS = ("simple", "detail", "list")
 _HIDDEN_WHEN_UNFINISHED = frozenset({"complete", "terminated"})
 # Seconds; a call to the API takes 50 to 500 ms, and api.timeout bounds it.
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -31,7 +32,6 @@ class Store:
 
     def __init__(self, settings: Metrics) -> None:
         self._settings = settings
-        self._rules = [(rule.regex, rule.replacement) for rule in settings.step_names.rewrite]
         buckets = settings.buckets
         self.series = Series(
             {
@@ -46,8 +46,9 @@ class Store:
         self.instances: dict[tuple[WorkflowKey, str], list[instances.Sample]] = {}
         self._seen: dict[WorkflowKey, set[str]] = {}
         self._labels: dict[WorkflowKey, StepLabels] = {}
-        self.lag: Callable[[], float] = lambda: 0.0
-        """Asked at each scrape for `poll_lag_seconds`."""
+        self._error_names: dict[WorkflowKey, Names] = {}
+        self.now: Callable[[], Iterable[tuple[Family, Labels, float | None]]] = tuple
+        """Asked at each scrape for gauges of the moment; None: there is none."""
         self._start()
 
     def _start(self) -> None:
@@ -57,7 +58,12 @@ class Store:
             [(kind, result) for kind in _KINDS for result in ("success", *FAILURES)],
         )
         self.series.zero(catalogue.API_DURATION, [("instance",)])
-        self.series.zero(catalogue.STEP_NAMES_DROPPED, [()])
+        for family in (
+            catalogue.INSTANCES_DROPPED,
+            catalogue.ROWS_IGNORED,
+            catalogue.STEP_NAMES_DROPPED,
+        ):
+            self.series.zero(family, [()])
 
     def configured(self, *, successful: bool, at: float | None = None) -> None:
         """The configuration was loaded (at Unix time `at`), or could not be."""
@@ -65,26 +71,46 @@ class Store:
         if at is not None:
             self.series.set(catalogue.CONFIG_SUCCESS_TIME, (), at)
 
-    def watch(self, workflow: WorkflowKey) -> None:
-        """Shows a workflow's series at 0 from the start."""
+    def found(self, workflow: WorkflowKey) -> None:
         self._seen[workflow] = set()
-        self._labels[workflow] = StepLabels(self._rules, limit=self._settings.step_names.limit)
+        steps, errors = self._settings.step_names, self._settings.error_names
+        self._labels[workflow] = StepLabels(steps.rules, limit=steps.limit)
+        self._error_names[workflow] = Names(errors.rules, limit=errors.limit)
         endings = [(*workflow, status) for status in _ENDINGS]
         self.series.zero(catalogue.RUNS_FINISHED, endings)
         self.series.zero(catalogue.RUN_DURATIONS, endings)
         for family in (
             catalogue.QUEUE_DURATIONS,
+            catalogue.DETAILS_SKIPPED,
             catalogue.WATCHED,
             catalogue.UP,
             catalogue.LAST_SUCCESS,
         ):
             self.series.zero(family, [workflow])
 
+    def lost(self, workflow: WorkflowKey) -> None:
+        for instance_id in self._seen.pop(workflow):
+            self.instances.pop((workflow, instance_id), None)
+        del self._labels[workflow], self._error_names[workflow]
+        self.series.drop(workflow)
+
+    def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
+        for status in dict.fromkeys((*STATUSES, *counts)):
+            self.series.set(catalogue.INSTANCES, (*workflow, status), counts.get(status, 0))
+
+    def limits(self, workflow: WorkflowKey, *, steps: int | None, concurrency: int | None) -> None:
+        if steps is not None:
+            self.series.set(catalogue.STEP_LIMIT, workflow, steps)
+        if concurrency is not None:
+            self.series.set(catalogue.CONCURRENCY_LIMIT, workflow, concurrency)
+
     def moved(
         self, workflow: WorkflowKey, instance_id: str, tracked: Tracked, last_change: float
     ) -> None:
+        if workflow not in self._labels:
+            return  # a look that ended after its workflow was given up
         figures, label = tracked.figures, self._labels[workflow]
-        self._observe(workflow, tracked.observations)
+        self.counted(workflow, tracked.observations)
         self._seen[workflow].add(instance_id)
         self.series.set(catalogue.WATCHED, workflow, len(self._seen[workflow]))
         if self._settings.instance_series == "none" or (
@@ -94,18 +120,31 @@ class Store:
             self.instances.pop((workflow, instance_id), None)
         else:
             self.instances[workflow, instance_id] = list(
-                instances.samples(figures, last_change, label)
+                instances.samples(figures, last_change, label, self._error_names[workflow])
             )
 
     def forgotten(self, workflow: WorkflowKey, instance_id: str) -> None:
+        if workflow not in self._labels:
+            return
         self.instances.pop((workflow, instance_id), None)
         self._seen[workflow].discard(instance_id)
         self.series.set(catalogue.WATCHED, workflow, len(self._seen[workflow]))
+
+    def skipped(self, workflow: WorkflowKey) -> None:
+        self.series.add(catalogue.DETAILS_SKIPPED, workflow)
+
+    def ignored_row(self) -> None:
+        self.series.add(catalogue.ROWS_IGNORED, ())
+
+    def dropped(self) -> None:
+        self.series.add(catalogue.INSTANCES_DROPPED, ())
 
     def polled(self, kind: str, result: str) -> None:
         self.series.add(catalogue.POLLS, (kind, result))
 
     def round_over(self, workflow: WorkflowKey, *, up: bool, at: float) -> None:
+        if workflow not in self._labels:
+            return
         self.series.set(catalogue.UP, workflow, up)
         if up:
             self.series.set(catalogue.LAST_SUCCESS, workflow, at)
@@ -115,23 +154,25 @@ class Store:
         self.series.add(catalogue.API_REQUESTS, (account, endpoint, code))
         self.series.observe(catalogue.API_DURATION, (endpoint,), seconds)
 
-    def _observe(self, workflow: WorkflowKey, new: Observations) -> None:
+    def counted(self, workflow: WorkflowKey, observations: Observations) -> None:
+        if workflow not in self._labels:
+            return
         series = self.series
-        if new.queue_duration is not None:
-            series.observe(catalogue.QUEUE_DURATIONS, workflow, new.queue_duration)
-        if new.run is not None:
-            ending = (*workflow, new.run.status)
+        if observations.queue_duration is not None:
+            series.observe(catalogue.QUEUE_DURATIONS, workflow, observations.queue_duration)
+        if observations.run is not None:
+            ending = (*workflow, observations.run.status)
             series.add(catalogue.RUNS_FINISHED, ending)
-            if new.run.duration is not None:
-                series.observe(catalogue.RUN_DURATIONS, ending, new.run.duration)
-        for step in new.steps:
+            if observations.run.duration is not None:
+                series.observe(catalogue.RUN_DURATIONS, ending, observations.run.duration)
+        for step in observations.steps:
             labels = (*workflow, self._step(workflow, step.name))
             series.observe(
                 catalogue.STEP_DURATIONS, (*labels, step.type, step.outcome), step.duration
             )
             if step.attempts is not None:
                 series.observe(catalogue.STEP_ATTEMPTS, (*labels, step.outcome), step.attempts)
-        for attempt in new.attempts:
+        for attempt in observations.attempts:
             labels = (*workflow, self._step(workflow, attempt.step))
             series.observe(
                 catalogue.ATTEMPT_DURATIONS, (*labels, attempt.outcome), attempt.duration
@@ -144,10 +185,12 @@ class Store:
 
     def samples(self) -> dict[Family, Iterable[tuple[Labels, float]]]:
         """Everything but histograms, as of now, by family."""
-        self.series.set(catalogue.POLL_LAG, (), self.lag())
         shown: dict[Family, list[tuple[Labels, float]]] = {}
         for (workflow, instance_id), block in self.instances.items():
             prefix = (*workflow, instance_id)
             for family, labels, value in block:
                 shown.setdefault(family, []).append(((*prefix, *labels), value))
+        for family, labels, gauge in self.now():
+            if gauge is not None:
+                shown.setdefault(family, []).append((labels, gauge))
         return {**{f: s.items() for f, s in self.series.values.items()}, **shown}

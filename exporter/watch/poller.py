@@ -1,9 +1,12 @@
-"""Looks at the configured instances of one workflow: a simple answer an interval, and the full
-one on first sight, on change, and once in a while."""
+"""Looks at the instances of one workflow: a simple answer an interval, and the full one on first
+sight, on change, and once in a while. Of discovered instances, lists tell what moved."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from math import inf
 from typing import Protocol
 
 import structlog
@@ -13,13 +16,18 @@ from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import Detail, Summary
 from exporter.settings import Poll
 from exporter.watch.changes import LastLook
+from exporter.watch.instance import Instance
+from exporter.watch.looks import Looks, Urgency
 from exporter.watch.sink import Sink, WorkflowKey
-from exporter.watch.tracker import Figures, Run, is_stale, track
+from exporter.watch.tracker import is_stale, track
 
 log = structlog.get_logger(__name__)
 
 _GONE = 2
 """Answers 404 in a row that take an instance for gone: one may be a replica's."""
+_SPARE = 0.3
+"""The share of the budget that goes to looks at discovered instances of which no list says that
+they moved, while nothing more urgent waits."""
 
 
 class Upstream(Protocol):
@@ -29,60 +37,14 @@ class Upstream(Protocol):
     async def instance_detail(self, workflow: str, instance_id: str) -> Detail: ...
 
 
-class Instance:
-    """What is known of one instance, and when to look at it. Times are of the monotonic clock."""
-
-    __slots__ = (
-        "busy",
-        "detailed_at",
-        "due",
-        "failure",
-        "figures",
-        "gone_since",
-        "id",
-        "last_change",
-        "looks",
-        "not_found",
-        "run",
-        "stale_since",
-        "tried",
-    )
-
-    def __init__(self, instance_id: str, due: float) -> None:
-        self.id = instance_id
-        self.due = due
-        self.busy = False
-        self.tried = False
-        self.run: Run | None = None
-        self.figures: Figures | None = None
-        self.looks = LastLook()
-        self.last_change = 0.0
-        """Unix time."""
-        self.detailed_at = 0.0
-        self.failure: CallFailed | None = None
-        """Of the last look; None when it succeeded."""
-        self.not_found = 0
-        """Answers 404 in a row."""
-        self.gone_since: float | None = None
-        self.stale_since: float | None = None
-
-    @property
-    def seen(self) -> bool:
-        return self.figures is not None
-
-    @property
-    def live(self) -> bool:
-        return self.figures is not None and not self.figures.ended
-
-
 class Poller:
-    """Looks at the configured instances of one workflow, round by round.
+    """Looks at the instances of one workflow, round by round.
 
     Args:
         key: The workflow.
         ids: Its configured instances.
         since: Unix time; what ended before it is history and not counted.
-        slots: Bounds the calls under way over all pollers.
+        looks: Where looks wait for their turn.
     """
 
     def __init__(
@@ -94,34 +56,37 @@ class Poller:
         sink: Sink,
         poll: Poll,
         since: float,
-        slots: asyncio.Semaphore,
+        looks: Looks,
         clock: Clock,
     ) -> None:
         self.key = key
         self.up = False
         """Whether the last round succeeded."""
         self.tried = False
-        """Whether every instance was looked at, whatever came of it."""
+        """Whether every configured instance was looked at, whatever came of it."""
+        self.sweep_failure: CallFailed | None = None
+        """Of the last sweep over the workflow's lists; None when it succeeded."""
         self.round_started = clock.monotonic()
+        self.instances = {
+            i: Instance(i, configured=True, since=since, due=self.round_started) for i in ids
+        }
         self._upstream = upstream
         self._sink = sink
         self._poll = poll
-        self._since = since
-        self._slots = slots
+        self._looks = looks
         self._clock = clock
-        self._instances = [Instance(i, due=self.round_started) for i in ids]
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_forgotten: Callable[[Instance], None] | None = None
+        """Told of each discovered instance that is forgotten."""
+        self._busy = 0
+        self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
         self._troubles: frozenset[str] = frozenset()
         self._log = log.bind(account=key.account, workflow=key.workflow)
 
-    def __len__(self) -> int:
-        return sum(instance.seen for instance in self._instances)
-
     def lag(self) -> float:
-        """Seconds that the oldest due look is behind its plan."""
-        waiting = (instance.due for instance in self._instances if not instance.busy)
-        return max(0.0, self._clock.monotonic() - min(waiting, default=self._clock.monotonic()))
+        """Seconds that the oldest configured instance that is due is behind its plan."""
+        waiting = (i.due for i in self.instances.values() if i.configured and not i.busy)
+        return max(0.0, self._clock.monotonic() - min(waiting, default=inf))
 
     async def round(self, *, whole: bool = False) -> None:
         """Looks at what is due.
@@ -136,33 +101,50 @@ class Poller:
         # A round may come a little early (jitter): what falls due before the middle of the
         # interval belongs to it.
         horizon = now + self._poll.interval / 2
-        for instance in self._instances:
-            if not instance.busy and instance.due <= horizon:
-                instance.busy = True
-                self._tasks.add(asyncio.create_task(self._look(instance)))
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=None if whole else self._poll.interval * 0.9)
-        self._tasks = {task for task in self._tasks if not task.done()}
+        due = [i for i in self.instances.values() if not i.busy and i.due <= horizon]
+        spare = [i for i in due if not i.configured and i.failure is None]
+        for instance in due:
+            if instance.configured or instance.failure is not None:
+                self.want(instance, Urgency.CONFIGURED)
+        room = int(self._looks.budget.rate * self._poll.interval * _SPARE) - len(self._looks)
+        for instance in heapq.nsmallest(max(0, room), spare, key=lambda i: i.due):
+            self.want(instance, Urgency.LIVE)
+        if self._busy:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
         self._settle()
 
-    async def stop(self, grace: float) -> None:
-        """Lets looks under way finish within `grace` seconds, then gives them up.
+    def want(self, instance: Instance, urgency: Urgency) -> None:
+        """Has an instance looked at once; one that waits already is moved up if need be."""
+        if instance.busy and (instance.waits is None or instance.waits <= urgency):
+            return
+        if not instance.busy:
+            instance.busy = True
+            self._busy += 1
+        instance.waits = urgency
+        due = min(instance.due, self._clock.monotonic())
+        self._looks.put(partial(self._look, instance), urgency, due=due)
 
-        The round under way ends with them.
-        """
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=grace)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+    async def stop(self) -> None:
+        """Ends the round under way, whatever it still waits for: looks were stopped before."""
+        self._idle.set()
         async with self._rounds:
             pass
 
     async def _look(self, instance: Instance) -> None:
+        if instance.waits is None:
+            return  # it was moved up, and looked at since
+        instance.waits = None
         try:
-            async with self._slots:
-                await self._look_now(instance)
-            instance.failure, instance.not_found, instance.gone_since = None, 0, None
+            await self._look_now(instance)
+            instance.failure, instance.not_found = None, 0
+            instance.looked_at = self._clock.monotonic()
+            if instance.configured:
+                instance.forget_at = None
         except CallFailed as failure:
             self._failed(instance, failure)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
@@ -170,13 +152,16 @@ class Poller:
             self._failed(instance, CallFailed("invalid_answer", type(error).__name__))
         finally:
             instance.busy, instance.tried = False, True
+            self._busy -= 1
+            if not self._busy:
+                self._idle.set()
 
     async def _look_now(self, instance: Instance) -> None:
         now = self._clock.monotonic()
         instance.due = now + self._poll.interval
         simple: Summary | None = None
         refresh = instance.live and now - instance.detailed_at >= self._poll.detail_refresh
-        if instance.looks.seen and not refresh:
+        if instance.looks.seen and not refresh and not instance.wants_detail:
             with self._counted("simple"):
                 simple = await self._upstream.instance(self.key.workflow, instance.id)
             if is_stale(instance.run, simple) and not self._trusted(instance):
@@ -186,17 +171,18 @@ class Poller:
                 detail = await self._upstream.instance_detail(self.key.workflow, instance.id)
             if not self._take(instance, detail, after=simple):
                 return
-            instance.detailed_at = now
+            instance.detailed_at, instance.wants_detail = now, False
         instance.stale_since = None
         if not instance.live:
-            instance.due = now + self._poll.ended_interval
+            # What was discovered and has ended costs no more looks: lists tell of a restart.
+            instance.due = now + self._poll.ended_interval if instance.configured else inf
 
     def _take(self, instance: Instance, detail: Detail, *, after: Summary | None) -> bool:
         """Takes in a full answer; False when it is out of date."""
         wall = self._clock.wall()
-        tracked = track(instance.run, detail, now=wall, since=self._since)
+        tracked = track(instance.run, detail, now=wall, since=instance.since)
         if tracked is None and self._trusted(instance):
-            tracked = track(instance.run, detail, now=wall, since=self._since, trust=True)
+            tracked = track(instance.run, detail, now=wall, since=instance.since, trust=True)
         if tracked is None:
             return False
         moved = tracked.figures != instance.figures
@@ -204,8 +190,10 @@ class Poller:
         instance.run, instance.figures = tracked.run, tracked.figures
         if moved:
             instance.last_change = wall
-        if moved or tracked.observations:
+        if instance.shown and (moved or tracked.observations):
             self._sink.moved(self.key, instance.id, tracked, instance.last_change)
+        elif tracked.observations:
+            self._sink.counted(self.key, tracked.observations)
         return True
 
     def _trusted(self, instance: Instance) -> bool:
@@ -229,54 +217,72 @@ class Poller:
             instance.failure, instance.not_found = failure, 0
             return
         instance.not_found += 1
-        if not instance.seen:
-            # Not created yet, perhaps: looked for on, and nothing that is wrong with the watch.
-            instance.failure = None
-            if instance.not_found == 1:
-                self._log.info(
-                    "instance is not there yet, looking for it on",
-                    instance_id=instance.id,
-                    error=str(failure),
-                )
+        lost = instance.seen or not instance.configured
+        if lost and instance.not_found >= _GONE and instance.forget_at is None:
+            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
+        if instance.configured and instance.seen:
+            instance.failure = failure
             return
-        instance.failure = failure
-        now = self._clock.monotonic()
-        if instance.not_found >= _GONE and instance.gone_since is None:
-            instance.gone_since = now
-        if instance.gone_since is not None and (
-            now - instance.gone_since >= self._poll.forget_after
-        ):
-            self._forget(instance)
+        # Not created yet, or discovered and deleted since: nothing that is wrong with the watch.
+        instance.failure = None
+        if not instance.configured:
+            instance.due = inf if instance.not_found >= _GONE else instance.due
+        elif instance.not_found == 1:
+            self._log.info(
+                "instance is not there yet, looking for it on",
+                instance_id=instance.id,
+                error=str(failure),
+            )
 
     def _forget(self, instance: Instance) -> None:
         """Takes an instance's series away. What was counted of its run stays known."""
-        self._sink.forgotten(self.key, instance.id)
-        self._log.info("instance is gone, its series too", instance_id=instance.id)
-        instance.figures, instance.looks, instance.failure = None, LastLook(), None
-        instance.gone_since = None
+        if instance.seen and instance.shown:
+            self._sink.forgotten(self.key, instance.id)
+        if instance.configured:
+            if instance.seen:
+                self._log.info("instance is gone, its series too", instance_id=instance.id)
+            instance.figures, instance.looks, instance.failure = None, LastLook(), None
+            instance.forget_at = None
+        else:
+            if instance.wants_detail and instance.run is not None and not instance.live:
+                self._sink.skipped(self.key)
+            del self.instances[instance.id]
+            if self.on_forgotten is not None:
+                self.on_forgotten(instance)
 
     def _settle(self) -> None:
-        """Ends a round: is the workflow up, and what is there to say?"""
-        self.tried = self.tried or all(instance.tried for instance in self._instances)
-        failing = [i for i in self._instances if i.failure is not None]
-        self.up = not failing
+        """Ends a round: who is to be forgotten, is the workflow up, and what is there to say?"""
+        now = self._clock.monotonic()
+        for instance in list(self.instances.values()):
+            if instance.forget_at is not None and instance.forget_at <= now and not instance.busy:
+                self._forget(instance)
+        self.tried = self.tried or all(i.tried for i in self.instances.values() if i.configured)
+        failing = [i for i in self.instances.values() if i.failure is not None]
+        self.up = not failing and self.sweep_failure is None
         self._sink.round_over(self.key, up=self.up, at=self._clock.wall())
         self._report(failing)
 
     def _report(self, failing: list[Instance]) -> None:
         """Says once what is wrong, and once that it is over."""
-        troubles = {i.failure.failure: i for i in reversed(failing) if i.failure is not None}
-        for trouble, example in troubles.items():
-            if trouble not in self._troubles and example.failure is not None:
+        troubles: dict[str, tuple[CallFailed, dict[str, object]]] = {}
+        for instance in failing:
+            if instance.failure is not None:
+                name = instance.failure.failure
+                _, about = troubles.setdefault(
+                    name, (instance.failure, {"instance_id": instance.id, "instances": 0})
+                )
+                about["instances"] = int(str(about["instances"])) + 1
+        if self.sweep_failure is not None:
+            troubles[f"list {self.sweep_failure.failure}"] = (self.sweep_failure, {})
+        for trouble, (failure, about) in troubles.items():
+            if trouble not in self._troubles:
+                what = "looks at instances fail" if about else "lists of instances can't be had"
                 self._log.warning(
-                    "looks at instances fail; their last known figures stay",
-                    result=trouble,
-                    instance_id=example.id,
-                    instances=sum(
-                        i.failure is not None and i.failure.failure == trouble for i in failing
-                    ),
-                    error=str(example.failure),
-                    advice=example.failure.advice,
+                    f"{what}; their last known figures stay",
+                    result=failure.failure,
+                    **about,
+                    error=str(failure),
+                    advice=failure.advice,
                 )
         if self._troubles and not troubles:
             self._log.info("looks at instances succeed again")

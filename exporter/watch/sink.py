@@ -1,8 +1,9 @@
 """Where the watch puts what it learns: the seam to metrics, and to state kept on disk."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from exporter.watch.tracker import Tracked
+from exporter.watch.tracker import Observations, Tracked
 
 
 class WorkflowKey(NamedTuple):
@@ -20,6 +21,12 @@ class Sink(Protocol):
     ) -> None:
         """An instance's figures changed, or something finished. `last_change` is Unix time."""
 
+    def counted(self, workflow: WorkflowKey, observations: Observations) -> None:
+        """Something finished of an instance that is only counted, and has no series."""
+
+    def skipped(self, workflow: WorkflowKey) -> None:
+        """A run ended and is forgotten, and its steps were never fetched."""
+
     def forgotten(self, workflow: WorkflowKey, instance_id: str) -> None:
         """An instance is gone, and its series with it."""
 
@@ -28,3 +35,21 @@ class Sink(Protocol):
 
     def round_over(self, workflow: WorkflowKey, *, up: bool, at: float) -> None:
         """A round over a workflow ended at Unix time `at`."""
+
+    def ignored_row(self) -> None:
+        """A row of a list had no status or no valid id."""
+
+    def dropped(self) -> None:
+        """`max_instances` left an instance out."""
+
+    def found(self, workflow: WorkflowKey) -> None:
+        """A workflow is watched from now on."""
+
+    def lost(self, workflow: WorkflowKey) -> None:
+        """A workflow is gone, and its series with it."""
+
+    def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
+        """The platform's own counts of a workflow's instances, by status."""
+
+    def limits(self, workflow: WorkflowKey, *, steps: int | None, concurrency: int | None) -> None:
+        """A workflow's limits on the steps of an instance and on instances running at once."""

@@ -3,7 +3,8 @@
 The heart of the exporter, and pure: no I/O and no clock but the one handed in. Whatever is
 finished is observed once, when its end is first seen, however often, late or out of order the
 answers come. A run is named by `queued`, a step by its type and full name (with the counter that
-the engine adds), an attempt by its number.
+the engine adds), an attempt by its number. A row of a list doesn't say `queued`: `rows.py` tells
+whose it is, and takes from it what concerns whole runs.
 """
 
 from collections import Counter
@@ -26,10 +27,15 @@ Mark = dict[tuple[str, str], int]
 
 
 class Run(Struct, frozen=True):
-    """What is known of an instance's current run; all that has to outlive a restart of ours."""
+    """What is known of an instance's current run; all that has to outlive a restart of ours.
 
-    queued: float
+    Times are Unix seconds. `queued` is None as long as only rows of lists told of the run.
+    """
+
+    queued: float | None
     status: str
+    start: float | None = None
+    end: float | None = None
     step_count: int = 0
     queue_observed: bool = False
     end_observed: bool = False
@@ -46,21 +52,24 @@ class OpenStep(NamedTuple):
 
 
 class Figures(Struct, frozen=True):
-    """What an instance's gauges show. Times are Unix seconds; None: not known (yet)."""
+    """What an instance's gauges show. Times are Unix seconds; None: not known (yet).
+
+    What comes from the steps is None until a full answer came.
+    """
 
     status: str
     version_id: str
     trigger: str
     error_name: str | None
     error_step: str | None
-    step_count: int
-    steps: dict[tuple[str, str], int]
+    step_count: int | None
+    steps: dict[tuple[str, str], int] | None
     """By type and outcome."""
-    attempts: dict[str, int]
+    attempts: dict[str, int] | None
     """By outcome."""
-    retries: int
+    retries: int | None
     open_steps: tuple[OpenStep, ...]
-    queued: float
+    queued: float | None
     start: float | None
     end: float | None
     queue_duration: float | None
@@ -117,9 +126,9 @@ def is_stale(run: Run | None, answer: Summary) -> bool:
     """Whether an answer is older than what is known: a replica that is behind gave it."""
     if run is None:
         return False
-    queued = unix(answer.queued) or 0.0
-    if queued != run.queued:
-        return queued < run.queued
+    if not _same_run(run, answer):
+        queued, start = unix(answer.queued) or 0.0, unix(answer.start) or 0.0
+        return queued < run.queued if run.queued is not None else start < (run.start or 0.0)
     steps = int(answer.step_count or 0)
     if answer.step_count is not None and steps < run.step_count:
         return True
@@ -143,8 +152,8 @@ def track(
         What is known now, or None when the answer is stale.
     """
     queued = unix(answer.queued) or 0.0
-    same_run = run is not None and run.queued == queued
     seen = _marks(answer.steps or ())
+    same_run = run is not None and _same_run(run, answer)
     known = run if run is not None and same_run else Run(queued=queued, status="")
     if run is not None and not (trust and same_run):
         regressed = any(seen.get(key, 0) & bits != bits for key, bits in known.marks.items())
@@ -169,6 +178,8 @@ def track(
         Run(
             queued=queued,
             status=status,
+            start=start,
+            end=end,
             step_count=int(answer.step_count or 0),
             queue_observed=known.queue_observed or start is not None,
             end_observed=known.end_observed or ended,
@@ -177,6 +188,21 @@ def track(
         _figures(answer, status),
         new,
     )
+
+
+def _same_run(run: Run, answer: Summary) -> bool:
+    if run.queued is not None:
+        return run.queued == unix(answer.queued)
+    # Known from rows alone: the start is what both tell.
+    return same_time(run.start, unix(answer.start))
+
+
+def same_time(one: float | None, other: float | None) -> bool:
+    """Whether two answers may mean one moment: it is known to only one, or a second apart at most.
+
+    Rows of lists and answers on an instance come from different stores.
+    """
+    return one is None or other is None or abs(one - other) <= 1.0
 
 
 def _key(step: Step) -> tuple[str, str]:

@@ -167,16 +167,25 @@ class TestCheckConfig:
         command.file(GOOD)
         done = command("--check-config")
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == (
-            "configuration is right: 1 account(s), 1 instance(s), at most 20 simple looks in "
-            "5 minutes\n"
-        )
+        assert done.stdout.splitlines() == [
+            "configuration is right",
+            "acc: 1 listed instance(s) cost up to 20 calls in 5 minutes, of 600",
+        ]
+
+    def test_what_freshness_to_expect_of_discovery(self, command: Command) -> None:
+        command.file(GOOD.replace("instances: [o-1]", "discover: {}"))
+        assert command("--check-config").stdout.splitlines()[2:] == [
+            "acc: 1 entry(ies) to discover; statuses are as old as",
+            "  15s at most, with 1,000 live instances",
+            "  55s at most, with 10,000 live instances",
+            "  4m30s at most, with 50,000 live instances",
+        ]
 
     def test_more_calls_than_the_budget_are_pointed_out(self, command: Command) -> None:
         command.file(GOOD)
         done = command("--check-config", "--poll.interval=100ms")
         assert done.returncode == 0
-        assert "more than api.requests_per_5m (600): raise poll.interval" in done.stdout
+        assert "of 600; that is too many: each is looked at every" in done.stdout
 
     def test_files_of_secrets_are_checked_too(self, command: Command) -> None:
         text = GOOD.replace("api_token: secret", "api_token_file: token")

@@ -1,5 +1,6 @@
 """A client whose upstream is a function, put in at the transport."""
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,10 +8,17 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from exporter.clock import Clock
+from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client, http_client
 from exporter.cloudflare.credentials import Credential
 
 BASE = "https://api.example.com/client/v4/accounts/acc"
+
+
+def unlimited() -> Budget:
+    """A budget that holds up nothing: whenever it looks at the clock, hours have passed."""
+    return Budget(10**9, clock=Clock(monotonic=itertools.count(0.0, 10_000.0).__next__))
 
 
 @asynccontextmanager
@@ -40,6 +48,7 @@ async def calling(
             base,
             credential or Credential(token=SecretStr("hidden")),
             timeout=limit,
+            budget=unlimited(),
             on_call=told,
         )
 

@@ -27,7 +27,7 @@ from upstreams.simulator import (
     steps,
 )
 
-from .conftest import BASE, calling
+from .conftest import BASE, calling, unlimited
 
 CREDENTIALS = ("authorization", "x-auth-email", "x-auth-key")
 
@@ -131,6 +131,7 @@ async def failure_over_a_socket(simulator: Simulator, limit: float = 5) -> CallF
             f"{simulator.url}/accounts/acc",
             Credential(token=SecretStr("secret")),
             timeout=limit,
+            budget=unlimited(),
             on_call=lambda *_: None,
         )
         with pytest.raises(CallFailed) as caught:

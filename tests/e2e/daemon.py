@@ -48,7 +48,7 @@ def configuration(folder: Path, url: str, **account: Any) -> Path:
         **account,
     }
     tree = {
-        "api": {"url": url},
+        "api": {"url": url, "requests_per_5m": 1_000_000},
         "accounts": [whole_account],
         "poll": {"interval": "100ms"},
         "state": {"path": str(folder / "state.db")},

@@ -209,6 +209,7 @@ class Expected:
         """What the exporter tells of its own watching, while all goes well."""
         self.add("up", 1)
         self.add("watched_instances", watched)
+        self.add("details_skipped_total", 0)
         self.add("last_success_timestamp_seconds", last_success)
 
 

@@ -39,7 +39,7 @@ async def running(simulator: Simulator) -> AsyncIterator[App]:
     """An exporter that watches all instances, and has looked at each once or more."""
     async with serve(simulator) as served:
         settings = Settings(
-            api={"url": served.url + "/accounts/{account_id}"},
+            api={"url": served.url + "/accounts/{account_id}", "requests_per_5m": 1_000_000},
             accounts=[
                 {
                     "name": "acc",
@@ -77,7 +77,10 @@ async def test_an_instance_at_rest_costs_one_simple_call_a_round_and_one_full_an
     counts = [looks(simulator, name) for name in INSTANCES]
     assert min(counts) >= 5
     assert max(counts) - min(counts) <= 1, "the exporter stopped in mid-round at most"
-    assert simulator.calls.total == len(INSTANCES) + sum(counts)
+    assert simulator.calls.by_kind["simple"] == sum(counts)
+    # Beside the looks: how many instances there are of which workflow, and their limits.
+    assert simulator.calls.by_kind["workflows"] == simulator.calls.by_kind["versions"] == 1
+    assert simulator.calls.total == len(INSTANCES) + sum(counts) + 2
     assert simulator.calls.most_open_of_one == 1
 
 

@@ -153,7 +153,7 @@ async def observing(
     """Watches instances of the engine in the hosted API's layout, bearer token and all."""
     clock = ManualClock(time.time())
     settings: dict[str, Any] = {
-        "api": {"url": engine.accounts_api},
+        "api": {"url": engine.accounts_api, "requests_per_5m": 1_000_000},
         "accounts": [
             {
                 "name": ACCOUNT,

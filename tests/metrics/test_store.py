@@ -39,7 +39,7 @@ def shown(store: Store, name: str) -> dict[tuple[str, ...], float]:
 
 def watching(settings: Metrics | None = None) -> Store:
     store = Store(settings or Metrics())
-    store.watch(ORDERS)
+    store.found(ORDERS)
     return store
 
 
@@ -130,7 +130,7 @@ class TestWorkflows:
         assert shown(store, "cloudflare_workflow_queue_duration_seconds_count") == {(): 0}
         assert shown(store, "cloudflare_workflow_up") == {(): 0}
         polls = shown(store, "cloudflare_workflows_exporter_polls_total")
-        assert len(polls) == 18
+        assert len(polls) == 27
         assert set(polls.values()) == {0}
 
     def test_step_names_past_the_limit_are_other_and_counted(self) -> None:
@@ -143,6 +143,18 @@ class TestWorkflows:
         counts = shown(store, "cloudflare_workflow_step_duration_seconds_count")
         assert counts == {("success", "a", "step"): 1, ("success", "other", "step"): 2}
         assert shown(store, "cloudflare_workflows_exporter_step_names_dropped_total") == {(): 4}
+
+    def test_error_names_are_rewritten_and_limited_too(self) -> None:
+        names = {"limit": 1, "rewrite": [{"regex": "Error-[0-9]+", "replacement": "Error"}]}
+        store = watching(Metrics.model_validate({"error_names": names}))
+        put(store, "a", error=Error("PayError-17"))
+        put(store, "b", error=Error("PayError-18"))
+        put(store, "c", error=Error("TypeError"))
+        assert set(shown(store, "cloudflare_workflow_instance_error_info")) == {
+            ("PayError", "a", ""),
+            ("PayError", "b", ""),
+            ("other", "c", ""),
+        }
 
     def test_buckets_are_the_configured_ones(self) -> None:
         store = watching(Metrics.model_validate({"buckets": {"queue_duration_seconds": [7]}}))

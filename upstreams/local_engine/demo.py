@@ -45,7 +45,7 @@ def configuration(api_url: str, folder: Path, samples: Iterable[Sample] = SAMPLE
     for sample in samples:
         instances.setdefault(sample.workflow, []).append(sample.instance_id)
     tree = {
-        "api": {"url": api_url, "requests_per_5m": 1200},
+        "api": {"url": api_url, "requests_per_5m": 1_000_000},
         "accounts": [
             {
                 "name": "local",

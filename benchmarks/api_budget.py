@@ -1,0 +1,210 @@
+"""What the rate budget buys: calls, refused calls, and the age of what is shown.
+
+    python -m benchmarks.api_budget [--live 1000 10000] [--minutes 30]
+
+The whole exporter in virtual time, against the simulator, which enforces Cloudflare's limit (1,200
+calls in a sliding window of 5 minutes, then 5 minutes of lock-out). Five workflows under steady
+churn, by half of the limit; each size with and without four times as many instances that ended in
+the past 7 days, which is what runs of 42 hours leave behind. Beside it: how long a round of polling
+each instance one by one would take, at the full limit.
+"""
+
+import argparse
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from benchmarks import virtual
+from exporter.app import App
+from exporter.clock import Clock
+from exporter.logs import configure
+from exporter.metrics import catalogue
+from exporter.settings import Settings
+from upstreams.simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
+
+WORKFLOWS = ("orders", "billing", "reports", "imports", "mails")
+DAY = 86_400.0
+HOUR = 3_600_000
+EPOCH = 1_800_000_000.0
+
+
+def scripts(mean: float, chance: random.Random, count: int = 400) -> list[Script]:
+    """Runs of a shop that take `mean` seconds on average: steps, sleeps, waits; 5% fail."""
+
+    def script() -> Script:
+        length = mean * chance.uniform(0.2, 1.8)
+        work = steps("fetch", "transform", duration=length * 0.05)
+        pause: Any = (
+            Sleep("cool-down", length * 0.85)
+            if chance.random() < 0.5
+            else Wait("approval", timeout=length * 0.85, caught=True)
+        )
+        if chance.random() < 0.05:
+            broken = Step("charge", (Attempt(length * 0.05, Error("TypeError", "no")),))
+            return Script((*work, pause, broken), queued=1.0)
+        return Script((*work, pause, *steps("store", duration=length * 0.05)), queued=1.0)
+
+    return [script() for _ in range(count)]
+
+
+def arrivals(
+    name: str, rate: float, start: float, scripts_: list[Script], chance: random.Random
+) -> Iterator[tuple[float, str, Script]]:
+    at, number = start, 0
+    while True:
+        at += chance.expovariate(rate)
+        number += 1
+        yield at, f"{name}-{number}", chance.choice(scripts_)
+
+
+class Run:
+    """One size: an exporter, its upstream, and what is measured of both."""
+
+    def __init__(self, live: int, history: int, life: float) -> None:
+        self.chance = random.Random(live)
+        self.live, self.history, self.life = live, history, life
+
+    async def measure(self, minutes: float, *, other: float = 0.0) -> None:
+        loop = asyncio.get_running_loop()
+
+        def wall() -> float:
+            return EPOCH + loop.time()
+
+        world = World(wall)
+        simulator = Simulator(world)
+        simulator.access.token("secret")
+        simulator.limit.quota = 1200
+        account = world.account("acc")
+        rate = self.live / self.life / len(WORKFLOWS)
+        for name in WORKFLOWS:
+            workflow = account.workflow(name)
+            if not self.history:
+                workflow.release(success_retention=HOUR, error_retention=HOUR)
+            for n in range(self.history // len(WORKFLOWS)):
+                at = EPOCH - self.chance.uniform(self.life * 2, 7 * DAY - 2 * self.life)
+                workflow.create(f"{name}-old-{n}", Script(steps("done")), at=at)
+            crowd = scripts(self.life, self.chance)
+            workflow.arrivals(arrivals(name, rate, EPOCH - 1.8 * self.life, crowd, self.chance))
+        app = App(
+            Settings.model_validate(
+                {
+                    "accounts": [
+                        {
+                            "name": "acc",
+                            "account_id": "acc",
+                            "api_token": "secret",
+                            "workflows": [{"name": "*", "discover": {"max_instances": 100_000}}],
+                        }
+                    ],
+                    "api": {"url": "https://simulator/client/v4/accounts/{account_id}"},
+                }
+            ),
+            clock=Clock(wall=wall, monotonic=loop.time),
+            transport=httpx.ASGITransport(simulator),
+        )
+        spent = time.process_time()
+        ages: list[tuple[float, float]] = []
+        async with app.opened(), asyncio.TaskGroup() as tasks:
+            (watched,) = app.accounts
+            jobs = [tasks.create_task(watched.run()), tasks.create_task(rounds(app))]
+            if other:
+                jobs.append(tasks.create_task(spender(simulator, other, self.chance)))
+            end = loop.time() + minutes * 60
+            while loop.time() < end:
+                await asyncio.sleep(30)
+                if loop.time() > 600:  # after the start
+                    ages.append(age(app, world, loop.time()))
+            for job in jobs:
+                job.cancel()
+        self.report(app, simulator, world, ages, time.process_time() - spent)
+
+    def report(
+        self,
+        app: App,
+        simulator: Simulator,
+        world: World,
+        ages: list[tuple[float, float]],
+        spent: float,
+    ) -> None:
+        kinds = dict(simulator.calls.by_kind)
+        counted = sum(app._store.series.values[catalogue.RUNS_FINISHED].values())
+        really = finished(world, EPOCH, world.clock() - 150)
+        one_by_one = self.live / (1200 / 300) / 60
+        print(
+            f"{self.live:>6,} live, {self.history:>7,} ended: "
+            f"age p50 {statistics.median(p50 for p50, _ in ages):5.0f} s, "
+            f"worst p99 {max(p99 for _, p99 in ages):5.0f} s "
+            f"(one by one {one_by_one:.0f} min); refused {simulator.limit.refused}; "
+            f"runs counted {counted:,.0f} of {really[0]:,} to {really[1]:,}; calls {kinds}; "
+            f"skipped {sum(app._store.series.values[catalogue.DETAILS_SKIPPED].values()):.0f}; "
+            f"{spent:.0f} s of CPU"
+        )
+
+
+async def rounds(app: App) -> None:
+    while True:
+        await asyncio.gather(asyncio.sleep(15), *(poller.round() for poller in app.pollers))
+
+
+async def spender(simulator: Simulator, share: float, chance: random.Random) -> None:
+    """Another client of the same user, that spends a share of the quota at random times."""
+    while True:
+        await asyncio.sleep(chance.expovariate(1200 * share / 300))
+        simulator.limit.spend(1)
+
+
+def finished(world: World, since: float, until: float) -> tuple[int, int]:
+    """Runs that ended from `since` to `until` (Unix times), and from `since` to now."""
+    now = world.settle()
+    early = late = 0
+    for workflow in world.account("acc").workflows.values():
+        for status in ("complete", "errored", "terminated"):
+            for instance in workflow.by_status.get(status, ()):
+                run = instance.run(now)
+                end = run.queued + run.timeline.end
+                if end >= since * 1000:
+                    late += 1
+                    early += end <= until * 1000
+    return early, late
+
+
+def age(app: App, world: World, now: float) -> tuple[float, float]:
+    """Seconds since each live instance's status was last confirmed: median and 99th percentile.
+
+    One that wasn't found yet is as old as its creation.
+    """
+    world.settle()
+    known = {i.id: i.looked_at for poller in app.pollers for i in poller.instances.values()}
+    ages = sorted(
+        now - known.get(instance.id, instance.created / 1000 - EPOCH)
+        for workflow in world.account("acc").workflows.values()
+        for status, instances in workflow.by_status.items()
+        if status not in ("complete", "errored", "terminated")
+        for instance in instances
+    )
+    return ages[len(ages) // 2], ages[int(len(ages) * 0.99)]
+
+
+def main() -> None:
+    assert __doc__ is not None
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--live", type=int, nargs="+", default=[1000, 10_000, 50_000])
+    options.add_argument("--minutes", type=float, default=30.0, help="of virtual time")
+    options.add_argument("--life", type=float, default=42 * 3600.0, help="mean seconds of a run")
+    options.add_argument("--other", type=float, default=0.6, help="another client's share")
+    given = options.parse_args()
+    configure("error", "logfmt")
+    for live in given.live:
+        for history in (0, 4 * live):
+            virtual.run(Run(live, history, given.life).measure(given.minutes))
+    print(f"with another client of the same user spending {given.other:.0%} of the quota:")
+    virtual.run(Run(given.live[0], 0, given.life).measure(given.minutes, other=given.other))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""One account: which of its workflows are watched, and the sweeps over their lists, in turn.
+
+Sweeps go round without end: first the account's workflows and the platform's counts, then each
+workflow's lists. They are spread so that looks at single instances get their share of the budget.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from math import inf
+from typing import Protocol
+
+import structlog
+
+from exporter.clock import Clock
+from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare.models import Version
+from exporter.cloudflare.models import Workflow as Row
+from exporter.settings import Poll, Workflow
+from exporter.watch.discovery import Discovery
+from exporter.watch.looks import Looks
+from exporter.watch.poller import Poller
+from exporter.watch.selector import Selector
+from exporter.watch.sink import Sink, WorkflowKey
+
+log = structlog.get_logger(__name__)
+
+_LOOKS_SHARE = (0.05, 1.0)
+"""Looks for each call of a sweep that sweeps leave room for: at least, and at most."""
+_ROSTER_EVERY = 30.0
+# The platform's counts are up to half a minute old anyway.
+_LIMITS_EVERY = 3600.0
+_PER_PAGE = 100
+_MOST_PAGES = 100
+
+
+class Upstream(Protocol):
+    """The calls on an account and its workflows; each raises `CallFailed`."""
+
+    async def workflows(self, page: int, per_page: int) -> list[Row]: ...
+    async def workflow(self, workflow: str) -> Row: ...
+    async def versions(self, workflow: str) -> list[Version]: ...
+
+
+class Account:
+    """What is watched of one account.
+
+    Args:
+        label: Its name on `/metrics`.
+        workflows: What the configuration names; the first that matches a workflow counts.
+        make_poller: Makes the poller of a workflow with its configured ids.
+        make_discovery: Makes the discovery of a workflow that is discovered.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        workflows: Iterable[Workflow],
+        *,
+        upstream: Upstream,
+        looks: Looks,
+        sink: Sink,
+        poll: Poll,
+        clock: Clock,
+        make_poller: Callable[[WorkflowKey, list[str]], Poller],
+        make_discovery: Callable[[Poller, Selector], Discovery],
+    ) -> None:
+        self.label = label
+        self.pollers: dict[str, Poller] = {}
+        self.discoveries: dict[str, Discovery] = {}
+        self.swept = False
+        """Whether every discovered workflow's lists were read once, whatever came of it."""
+        self.on_found: Callable[[Poller], None] | None = None
+        """Told of each workflow that is found later on."""
+        self.on_lost: Callable[[Poller], None] | None = None
+        """Told of each workflow that is given up."""
+        self._upstream = upstream
+        self._looks = looks
+        self.budget = looks.budget
+        self._sink = sink
+        self._poll = poll
+        self._clock = clock
+        self._make_poller = make_poller
+        self._make_discovery = make_discovery
+        named = [w for w in workflows if not is_glob(w.name)]
+        self._globs = [w for w in workflows if is_glob(w.name)]
+        self._roster_at = -inf
+        self._limits_at: dict[str, float] = {}
+        self._missing: dict[str, float] = {}
+        self._trouble: str | None = None
+        self._due = clock.monotonic()
+        self.pages = 0
+        """Calls that the last sweep over everything took."""
+        for workflow in named:
+            self._watch(workflow.name, workflow)
+        self._named = frozenset(w.name for w in named)
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the next sweep over everything is behind `poll.interval`."""
+        return max(0.0, self._clock.monotonic() - self._due)
+
+    async def run(self) -> None:
+        """Sweeps without end."""
+        while True:
+            started = self._clock.monotonic()
+            calls = await self.cycle()
+            # Who is missed is looked at before the lists are read again; the rest gets its share.
+            least, most = (share * calls for share in _LOOKS_SHARE)
+            spread = (calls + max(least, min(most, self._looks.urgent))) / self.budget.rate
+            self._due = started + self._poll.interval
+            rest = max(self._poll.interval, spread) - (self._clock.monotonic() - started)
+            await asyncio.sleep(max(0.0, rest))
+
+    async def cycle(self) -> int:
+        """One sweep over everything; the number of calls it took."""
+        calls = 0
+        try:
+            calls += await self._roster()
+            for name, discovery in list(self.discoveries.items()):
+                calls += await self._read_limits(name)
+                with self._looks.sweeping():
+                    pages = await discovery.sweep()
+                self._looks.swept(pages)
+                calls += pages
+            for name in self.pollers.keys() - self.discoveries.keys():
+                calls += await self._read_limits(name)
+        except Exception:  # a fault of ours: it must not end the watching
+            log.exception("sweep failed for an unknown reason", account=self.label)
+        self.swept, self.pages = True, calls
+        return calls
+
+    async def _roster(self) -> int:
+        """Which workflows there are, and how many instances in which status."""
+        if self._clock.monotonic() - self._roster_at < _ROSTER_EVERY:
+            return 0
+        try:
+            rows, calls = await self._workflows()
+            self._roster_at = self._clock.monotonic()
+            self._find({row.name for row in rows if row.name})
+            for row in rows:
+                if row.name in self.pollers and row.instances is not None:
+                    self._count(row.name, row.instances)
+            for name in self.pollers.keys() - {r.name for r in rows if r.instances is not None}:
+                # The local engine's list tells no counts.
+                calls += 1
+                row = await self._upstream.workflow(name)
+                self._count(name, row.instances or {})
+        except CallFailed as failure:
+            self._sink.polled("list", failure.failure)
+            self._report(failure)
+            return 1
+        self._report(None)
+        return calls
+
+    async def _workflows(self) -> tuple[list[Row], int]:
+        rows: list[Row] = []
+        for page in range(1, _MOST_PAGES):
+            new = await self._upstream.workflows(page, _PER_PAGE)
+            self._sink.polled("list", "success")
+            known = {row.name for row in rows}
+            rows += [row for row in new if row.name not in known]
+            if len(new) < _PER_PAGE or len(rows) == len(known):
+                break
+        return rows, page
+
+    def _find(self, names: set[str]) -> None:
+        """Watches what globs match; gives up what has been gone for `poll.forget_after`."""
+        for name in sorted(names - self.pollers.keys()):
+            match = next((w for w in self._globs if fnmatchcase(name, w.name)), None)
+            if match is not None:
+                log.info("workflow found", account=self.label, workflow=name, glob=match.name)
+                poller = self._watch(name, match)
+                if self.on_found is not None:
+                    self.on_found(poller)
+        now = self._clock.monotonic()
+        for name in list(self.pollers):
+            if name in names or name in self._named:
+                self._missing.pop(name, None)
+            elif now - self._missing.setdefault(name, now) >= self._poll.forget_after:
+                log.info("workflow is gone, its series too", account=self.label, workflow=name)
+                poller = self.pollers.pop(name)
+                self.discoveries.pop(name, None)
+                if self.on_lost is not None:
+                    self.on_lost(poller)
+                self._sink.lost(poller.key)
+
+    def _watch(self, name: str, settings: Workflow) -> Poller:
+        key = WorkflowKey(self.label, name)
+        self._sink.found(key)
+        poller = self.pollers[name] = self._make_poller(key, settings.instances)
+        if settings.discover is not None:
+            self.discoveries[name] = self._make_discovery(poller, Selector(settings.discover))
+        return poller
+
+    def _count(self, name: str, counts: dict[str, int]) -> None:
+        if name in self.discoveries:
+            self.discoveries[name].counts = counts
+        self._sink.counts(self.pollers[name].key, counts)
+
+    async def _read_limits(self, name: str) -> int:
+        """The limits of a workflow's newest version, where the API tells them."""
+        if self._clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY:
+            return 0
+        self._limits_at[name] = self._clock.monotonic()
+        try:
+            versions = await self._upstream.versions(name)
+        except CallFailed as failure:
+            # Not every upstream has them, and nothing else hangs on it.
+            log.debug("no limits to be had", workflow=name, error=str(failure))
+            return 1
+        newest = max(
+            versions, key=lambda v: v.created_on.timestamp() if v.created_on else 0.0, default=None
+        )
+        if newest is not None and name in self.pollers:
+            self._sink.limits(
+                self.pollers[name].key,
+                steps=newest.limits.steps if newest.limits else None,
+                concurrency=newest.concurrency.limit if newest.concurrency else None,
+            )
+        return 1
+
+    def _report(self, failure: CallFailed | None) -> None:
+        trouble = failure.failure if failure else None
+        if failure is not None and trouble != self._trouble:
+            # Where only listed instances are watched, the looks at them tell the trouble.
+            level = logging.WARNING if self.discoveries or self._globs else logging.DEBUG
+            log.log(
+                level,
+                "the account's workflows can't be listed; those known are watched on",
+                account=self.label,
+                result=failure.failure,
+                error=str(failure),
+                advice=failure.advice,
+            )
+        elif failure is None and self._trouble is not None:
+            log.debug("the account's workflows can be listed again", account=self.label)
+        self._trouble = trouble
+
+
+def is_glob(name: str) -> bool:
+    """Whether a configured name stands for all workflows that match it."""
+    return re.search(r"[*?\[]", name) is not None

@@ -1,0 +1,326 @@
+"""Discovery: the lists of one workflow's instances, read sweep by sweep.
+
+Lists are the cheap look, 100 instances a call. A sweep reads either everything or, where ended
+instances outnumber the live ones, the live statuses one by one and what was created since the last
+sweep; what was live and is in neither gets a call of its own. Nobody is shown twice, and who is
+missed while moving from one list to another is found by that call or the next sweep.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from math import ceil, inf
+from typing import Protocol
+
+import structlog
+
+from exporter.clock import Clock
+from exporter.cloudflare.client import Page
+from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare.models import ENDED, Row, unix
+from exporter.settings import STATUSES, Poll
+from exporter.watch.instance import Instance
+from exporter.watch.looks import Urgency
+from exporter.watch.poller import Poller
+from exporter.watch.rows import has_times, take_row
+from exporter.watch.selector import Selector
+from exporter.watch.sink import Sink
+from exporter.watch.tracker import Observations, Tracked, same_time
+
+log = structlog.get_logger(__name__)
+
+_PER_PAGE = (100, 50, 25, 10)
+# What a sweep may take: the platform's own limit on instances, with room; a list without end ends.
+_MOST_PAGES = 50_000
+# Rows may appear in lists so many seconds after they were created.
+_LATE = 60.0
+# How much dearer a sweep over everything may be than one by status: it misses nobody.
+_WORTH = 1.3
+
+_LIVE = tuple(status for status in STATUSES if status not in ENDED)
+
+
+class Lister(Protocol):
+    """The call a discovery makes; it raises `CallFailed`."""
+
+    async def instances(self, workflow: str, parameters: dict[str, str]) -> Page: ...
+
+
+class Discovery:
+    """What lists tell of one workflow's instances.
+
+    Args:
+        poller: Holds the instances, and looks at those that moved.
+        selector: Which are shown.
+        since: Unix time; what ended before it is history and not counted.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        selector: Selector,
+        *,
+        lister: Lister,
+        sink: Sink,
+        poll: Poll,
+        since: float,
+        clock: Clock,
+    ) -> None:
+        self.poller = poller
+        self.swept = False
+        """Whether a sweep was made, whatever came of it."""
+        self.counts: dict[str, int] | None = None
+        """The platform's counts by status, if it told any."""
+        self._selector = selector
+        self._lister = lister
+        self._sink = sink
+        self._poll = poll
+        self._since = since
+        self._clock = clock
+        self._sweep = 0
+        self._shown = 0
+        self._whole_sweep_at = -inf
+        self._last_start: float | None = None
+        """Unix time at which the last sweep that succeeded began."""
+        self._per_page = 0
+        self._refused_statuses: set[str] = set()
+        self._ends: dict[str, float] = {}
+        """Ends, in Unix time, of forgotten instances that lists may still hold."""
+        self._dropped: set[str] = set()
+        self._dropping: set[str] = set()
+        poller.on_forgotten = self._keep_end
+
+    async def sweep(self) -> int:
+        """Reads the lists once; the number of pages that took."""
+        self._sweep += 1
+        self._dropping = set()
+        self._shown = sum(i.shown and not i.configured for i in self.poller.instances.values())
+        started, wall = self._clock.monotonic(), self._clock.wall()
+        whole = self._whole_is_due()
+        ended_too = whole or started - self._whole_sweep_at >= self._poll.ended_interval
+        lists = [{}] if whole else self._by_status(wall)
+        if ended_too and not whole:
+            lists += [{"status": status} for status in sorted(self._selector.ended_statuses)]
+        failures: list[CallFailed] = []
+        pages = 0
+        for read in await asyncio.gather(*map(self._read, lists), return_exceptions=True):
+            if isinstance(read, CallFailed):
+                failures.append(read)
+            elif isinstance(read, BaseException):
+                raise read
+            else:
+                pages += read
+        self.swept = True
+        self.poller.sweep_failure = failures[0] if failures else None
+        if not failures:
+            if ended_too:
+                self._whole_sweep_at = started
+            self._after(wall, ended_too=ended_too)
+        return max(1, pages)
+
+    def _whole_is_due(self) -> bool:
+        """Whether everything is read: for history that counts, and where it is about as cheap."""
+        if self.counts is None or (self._last_start is None and self._since == -inf):
+            return True
+        pages = ceil(sum(self.counts.values()) / 100)
+        by_status = 1 + sum(
+            ceil(count / 100) for status, count in self.counts.items() if status not in ENDED
+        )
+        return pages <= by_status * _WORTH
+
+    def _by_status(self, now: float) -> list[dict[str, str]]:
+        """The lists of the live, and of what was created since the last sweep."""
+        counts = self.counts or {}
+        live = [s for s in dict.fromkeys((*_LIVE, *counts)) if s not in ENDED and counts.get(s)]
+        recent = min(now, self._last_start or now) - _LATE
+        date = datetime.fromtimestamp(recent, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return [
+            *({"status": s} for s in live if s not in self._refused_statuses),
+            {"date_start": date},
+        ]
+
+    async def _read(self, parameters: dict[str, str], *, again: bool = True) -> int:
+        """Reads one list to its end; the number of pages."""
+        more: dict[str, str] | None = parameters
+        pages = 0
+        seen: set[str | None] = set()
+        while more is not None and pages < _MOST_PAGES:
+            try:
+                page = await self._page(more)
+            except CallFailed as failure:
+                if pages and again and failure.failure == "http_4xx":
+                    # The cursor has expired, perhaps: from the start, once.
+                    return pages + await self._read(parameters, again=False)
+                raise
+            pages += 1
+            new = [row for row in page.rows if row.id not in seen]
+            seen.update(row.id for row in new)
+            for row in new:
+                self._take(row)
+            # A page that brings nothing new would be followed by others like it, without end.
+            more = page.next if new else None
+        return pages
+
+    async def _page(self, parameters: dict[str, str]) -> Page:
+        while True:
+            size = {"per_page": str(_PER_PAGE[self._per_page])}
+            try:
+                page = await self._lister.instances(
+                    self.poller.key.workflow, {**parameters, **size}
+                )
+            except CallFailed as failure:
+                self._sink.polled("list", failure.failure)
+                smaller = self._per_page + 1 < len(_PER_PAGE)
+                if failure.failure == "http_4xx" and "per_page" in str(failure) and smaller:
+                    self._per_page += 1
+                    continue
+                status = parameters.get("status", "")
+                if failure.failure == "http_4xx" and "status:" in str(failure) and status:
+                    # A status that rows may have and lists can't be asked for.
+                    self._refused_statuses.add(status)
+                    return Page([], None)
+                raise
+            self._sink.polled("list", "success")
+            return page
+
+    def _take(self, row: Row) -> None:
+        if not row.status or not row.id or len(row.id) > 100:
+            self._sink.ignored_row()
+            return
+        if not self._selector.takes_id(row.id):
+            return
+        instance = self.poller.instances.get(row.id)
+        if instance is None:
+            self._take_new(row.id, row.status, row)
+        elif not instance.configured:
+            instance.sweep = self._sweep
+            instance.looked_at = self._clock.monotonic()
+            self._take_known(instance, row)
+
+    def _take_new(self, instance_id: str, status: str, row: Row) -> None:
+        now, end = self._clock.wall(), unix(row.ended_on)
+        shown = self._selector.takes(status, end, now)
+        ended = status in ENDED
+        if ended and not shown and self._is_history(instance_id, row):
+            return
+        shown = shown and not self._full(instance_id)
+        since = self._since if self._last_start is None else max(self._since, self._horizon())
+        instance = Instance(instance_id, configured=False, since=since)
+        instance.shown, instance.sweep = shown, self._sweep
+        instance.looked_at = self._clock.monotonic()
+        self.poller.instances[instance_id] = instance
+        if ended and not shown:
+            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
+        self._note(instance, row)
+        if shown or ended:
+            self._want(instance)
+
+    def _take_known(self, instance: Instance, row: Row) -> None:
+        modified = unix(row.modified_on)
+        if instance.modified is not None and modified is not None:
+            if modified < instance.modified:
+                return  # from a replica that is behind
+            if modified == instance.modified and row.status == instance.row_status:
+                return
+        elif row.status == instance.row_status:
+            return
+        self._note(instance, row)
+        if instance.shown or not instance.live:
+            self._want(instance)
+
+    def _note(self, instance: Instance, row: Row) -> None:
+        """Takes what a row tells; the steps are another call's."""
+        instance.modified, instance.row_status = unix(row.modified_on), row.status
+        if not has_times(row):
+            return
+        now = self._clock.wall()
+        taken = take_row(instance.run, instance.figures, row, now=now, since=instance.since)
+        if taken is None:
+            return
+        moved = taken.figures != instance.figures
+        instance.run, instance.figures = taken.run, taken.figures
+        if moved:
+            instance.last_change = now
+        self._choose(instance, now)
+        if instance.shown:
+            self._sink.moved(self.poller.key, instance.id, Tracked(*taken), instance.last_change)
+        elif taken.observations:
+            self._sink.counted(self.poller.key, taken.observations)
+
+    def _choose(self, instance: Instance, now: float) -> None:
+        """Whether an instance is shown from now on; one that leaves the selector is for a while."""
+        run = instance.run
+        if run is None or instance.not_found:
+            return
+        if self._selector.takes(run.status, run.end, now):
+            instance.shown = instance.shown or not self._full(instance.id)
+            instance.forget_at = None if instance.shown else instance.forget_at
+        elif instance.forget_at is None and run.status in ENDED:
+            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
+
+    def _want(self, instance: Instance, urgency: Urgency | None = None) -> None:
+        instance.wants_detail = True
+        if urgency is None:
+            # A live one shows its status from the row; steps can wait, what ended can't for ever.
+            status = instance.row_status
+            known = status not in ENDED and instance.figures is not None
+            urgency = Urgency.LIVE if known else Urgency.CHANGED
+            if status == "errored" and self._is_news(instance):
+                urgency = Urgency.ERRORED
+        self.poller.want(instance, urgency)
+
+    def _is_news(self, instance: Instance) -> bool:
+        """Whether an instance ended since it is watched, as far as is known."""
+        end = instance.run.end if instance.run else None
+        return end is None or end >= instance.since
+
+    def _full(self, instance_id: str) -> bool:
+        """Whether `max_instances` leaves an instance out; counted once as long as it is."""
+        if self._shown < self._selector.limit:
+            self._shown += 1
+            return False
+        if instance_id not in self._dropped | self._dropping:
+            self._sink.dropped()
+        self._dropping.add(instance_id)
+        return True
+
+    def _after(self, started: float, *, ended_too: bool) -> None:
+        """Ends a sweep that succeeded: who was in no list, and who is too old?"""
+        now = self._clock.wall()
+        for instance in self.poller.instances.values():
+            if instance.configured:
+                continue
+            was_shown = instance.shown
+            self._choose(instance, now)
+            if instance.shown and not was_shown and instance.run and instance.figures:
+                tracked = Tracked(instance.run, instance.figures, Observations())
+                self._sink.moved(self.poller.key, instance.id, tracked, instance.last_change)
+            expected = instance.live or (ended_too and instance.shown)
+            if expected and instance.sweep < self._sweep and instance.forget_at is None:
+                # It moved from list to list as they were read, or it ended.
+                self._want(instance, Urgency.MISSED)
+        self._last_start, self._dropped = started, self._dropping
+        horizon = self._horizon()
+        self._ends = {i: end for i, end in self._ends.items() if end >= horizon}
+
+    def _horizon(self) -> float:
+        """Unix time before which every end was seen: older ones are no news."""
+        if self._last_start is None:
+            return -inf
+        return self._last_start - self._poll.forget_after - _LATE
+
+    def _is_history(self, instance_id: str, row: Row) -> bool:
+        """Whether the end of an unknown instance was counted already, or never is to be."""
+        end = unix(row.ended_on)
+        if end is None:
+            # It tells no times: history on the first sweep, and what is known of it afterwards.
+            created = unix(row.created_on) or 0.0
+            return created < max(self._since, self._horizon()) or instance_id in self._ends
+        known = self._ends.get(instance_id)
+        if known is not None and same_time(known, end):
+            return True
+        return end < max(self._since, self._horizon())
+
+    def _keep_end(self, instance: Instance) -> None:
+        if instance.run is not None and not instance.live:
+            end = instance.run.end
+            self._ends[instance.id] = self._clock.wall() if end is None else end

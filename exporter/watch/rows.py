@@ -1,0 +1,103 @@
+"""Rows of lists: what they tell of an instance's run, without its steps. Pure, like the tracker.
+
+A row never names the run: `created_on` differs from `queued` by a millisecond or two, and stays
+through a restart. It belongs to the known run unless its start or end moved, or what had ended is
+live again; then one call decides.
+"""
+
+from math import inf
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from exporter.cloudflare.models import ENDED, Row, seconds, unix
+from exporter.watch.tracker import Figures, FinishedRun, Observations, Run, same_time
+
+
+class RowTracked(NamedTuple):
+    run: Run
+    figures: Figures
+    observations: Observations
+
+
+def has_times(row: Row) -> bool:
+    """Whether a row tells more than the status; the local engine's don't."""
+    return row.modified_on is not None or row.started_on is not None or row.ended_on is not None
+
+
+def take_row(
+    run: Run | None, figures: Figures | None, row: Row, *, now: float, since: float = -inf
+) -> RowTracked | None:
+    """Takes in one row.
+
+    Args:
+        run: What was known of the instance, None on first sight.
+        figures: What it showed, None on first sight.
+        row: The row, with an id, a status and times.
+        now: Unix time at which it arrived.
+        since: Unix time; what ended before it is history and not observed.
+
+    Returns:
+        What is known now, or None when only a call on the instance can tell which run this is.
+    """
+    status = row.status or "unknown"
+    ended = status in ENDED
+    start, end = unix(row.started_on), unix(row.ended_on)
+    if run is not None:
+        revived = run.status in ENDED and not ended and status != "rollingBack"
+        end_moved = ended and run.status in ENDED and not same_time(run.end, end)
+        if revived or end_moved or not same_time(run.start, start):
+            return None
+    known = run or Run(queued=None, status=status)
+    new = Observations()
+    if start is not None and not known.queue_observed and start >= since:
+        new.queue_duration = seconds(row.created_on, row.started_on)
+    if ended and not known.end_observed and (now if end is None else end) >= since:
+        new.run = FinishedRun(status, seconds(row.started_on, row.ended_on))
+    return RowTracked(
+        replace(
+            known,
+            status=status,
+            start=known.start if start is None else start,
+            end=end if ended else None,
+            queue_observed=known.queue_observed or start is not None,
+            end_observed=known.end_observed or ended,
+        ),
+        _figures(figures, row, status, start, end),
+        new,
+    )
+
+
+def _figures(
+    known: Figures | None, row: Row, status: str, start: float | None, end: float | None
+) -> Figures:
+    ended = status in ENDED
+    base = known or Figures(
+        status=status,
+        version_id=row.version_id or "",
+        trigger=row.trigger_source or "unknown",
+        error_name=None,
+        error_step=None,
+        step_count=None,
+        steps=None,
+        attempts=None,
+        retries=None,
+        open_steps=(),
+        queued=None,
+        start=None,
+        end=None,
+        queue_duration=seconds(row.created_on, row.started_on),
+        run_duration=None,
+    )
+    return replace(
+        base,
+        status=status,
+        version_id=row.version_id or base.version_id,
+        open_steps=() if ended else base.open_steps,
+        start=base.start if start is None else start,
+        end=end if ended else None,
+        queue_duration=seconds(row.created_on, row.started_on)
+        if base.queue_duration is None
+        else base.queue_duration,
+        run_duration=seconds(row.started_on, row.ended_on) if ended else None,
+    )

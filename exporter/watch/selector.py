@@ -1,0 +1,37 @@
+"""Which instances of a workflow are watched, by what a row of a list tells of them."""
+
+import re
+from collections.abc import Iterable
+from fnmatch import translate
+
+from exporter.cloudflare.models import ENDED
+from exporter.settings import STATUSES, Discover
+
+
+def _globs(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, patterns)) or r"(?!)")
+
+
+class Selector:
+    """The `discover` of a workflow."""
+
+    def __init__(self, settings: Discover) -> None:
+        self.limit = settings.max_instances
+        self.statuses = frozenset(settings.statuses)
+        self.ended_statuses = self.statuses & ENDED
+        self._max_age = settings.max_age
+        self._include = _globs(settings.include)
+        self._exclude = _globs(settings.exclude)
+
+    def takes_id(self, instance_id: str) -> bool:
+        """Whether an instance of this id is any of the selector's business."""
+        return bool(self._include.match(instance_id)) and not self._exclude.match(instance_id)
+
+    def takes(self, status: str, end: float | None, now: float) -> bool:
+        """Whether an instance is shown in its status, having ended at `end` (Unix times).
+
+        A status that isn't known today is taken: what is new should be seen.
+        """
+        if status in STATUSES and status not in self.statuses:
+            return False
+        return status not in ENDED or end is None or now - end <= self._max_age

@@ -1,0 +1,212 @@
+"""The rate budget: never more calls than allowed, fewer when others need them."""
+
+import asyncio
+from collections import deque
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import virtual
+from exporter.clock import Clock
+from exporter.cloudflare.budget import WINDOW, Budget
+
+EPOCH = 1_800_000_000.0
+
+
+def budget(limit: int, **settings: float) -> Budget:
+    """A budget in virtual time; call it within the loop."""
+    loop = asyncio.get_running_loop()
+    clock = Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
+    return Budget(limit, clock=clock, **settings)
+
+
+def headers(
+    remaining: int, *, quota: int = 1200, window: int = 300, reset: int = 60
+) -> dict[str, str]:
+    return {
+        "ratelimit": f'"default";r={remaining};t={reset}',
+        "ratelimit-policy": f'"burst";q={quota};w={window}',
+    }
+
+
+async def calls(spender: Budget, count: int, *, takes: float = 0.2) -> list[float]:
+    """Makes calls as fast as the budget lets; when each began."""
+    begun: list[float] = []
+
+    async def one() -> None:
+        async with spender.call():
+            begun.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(takes)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(one())
+    return begun
+
+
+def most_in_a_window(moments: list[float]) -> int:
+    """The most moments within any 5 minutes, as Cloudflare counts them."""
+    window: deque[float] = deque()
+    most = 0
+    for moment in moments:
+        window.append(moment)
+        while window[0] <= moment - WINDOW:
+            window.popleft()
+        most = max(most, len(window))
+    return most
+
+
+class TestTheWindow:
+    @given(st.integers(1, 400), st.floats(0.01, 30))
+    def test_never_holds_more_calls_than_allowed(self, limit: int, takes: float) -> None:
+        async def main() -> list[float]:
+            return await calls(budget(limit), 3 * limit, takes=takes)
+
+        assert most_in_a_window(virtual.run(main())) <= limit
+
+    def test_is_used_almost_whole_after_the_start(self) -> None:
+        async def main() -> list[float]:
+            return await calls(budget(600), 3000)
+
+        begun = [moment for moment in virtual.run(main()) if WINDOW < moment <= 4 * WINDOW]
+        assert len(begun) / 3 > 0.95 * 600
+
+    def test_calls_are_spread_evenly(self) -> None:
+        """A window spent in a burst would leave minutes without news."""
+
+        async def main() -> list[float]:
+            return await calls(budget(600), 2000)
+
+        begun = virtual.run(main())
+        assert max(later - earlier for earlier, later in pairwise(begun)) < 1.0
+
+    def test_a_few_calls_after_a_pause_come_at_once(self) -> None:
+        async def main() -> float:
+            spender = budget(600)
+            await calls(spender, 1)
+            await asyncio.sleep(2 * WINDOW)
+            started = asyncio.get_running_loop().time()
+            return max(await calls(spender, 10)) - started
+
+        assert virtual.run(main()) < 0.1
+
+
+class TestOthers:
+    def test_what_other_tools_spend_and_the_reserve_are_left_to_them(self) -> None:
+        async def main() -> float:
+            spender = budget(600)
+            async with spender.call():
+                spender.told(headers(remaining=1200 - 1 - 500))
+            return spender.allowed
+
+        assert virtual.run(main()) == 1200 * 0.8 - 500
+
+    def test_our_own_calls_are_not_taken_for_theirs(self) -> None:
+        async def main() -> float:
+            spender = budget(600)
+            for made in range(1, 40):
+                async with spender.call():
+                    spender.told(headers(remaining=1200 - made))
+            return spender.allowed
+
+        assert virtual.run(main()) == 600
+
+    def test_a_policy_with_another_window_is_put_in_terms_of_ours(self) -> None:
+        async def main() -> tuple[float, int | None]:
+            spender = budget(600)
+            async with spender.call():
+                spender.told(headers(remaining=40 - 1, quota=40, window=60))
+            return spender.allowed, spender.quota
+
+        assert virtual.run(main()) == (200 * 0.8, 200)
+
+    def test_they_are_remembered_for_two_windows(self) -> None:
+        async def main() -> tuple[float, float]:
+            spender = budget(600)
+            async with spender.call():
+                spender.told(headers(remaining=600))
+            await asyncio.sleep(2 * WINDOW + 1)
+            before = spender.allowed
+            async with spender.call():
+                spender.told(headers(remaining=1199))
+            return before, spender.allowed
+
+        assert virtual.run(main()) == (1200 * 0.8 - 599, 600)
+
+    def test_a_quota_that_others_have_used_up_stops_all_calls_until_it_is_reset(self) -> None:
+        async def main() -> float:
+            spender = budget(600)
+            async with spender.call():
+                spender.told(headers(remaining=3, reset=70))
+            return spender.blocked
+
+        assert virtual.run(main()) == 70
+
+    @pytest.mark.parametrize("said", [{}, {"ratelimit": "nonsense"}, {"ratelimit": '"x";r=5'}])
+    def test_nothing_follows_from_headers_that_say_nothing(self, said: dict[str, str]) -> None:
+        async def main() -> tuple[float, int | None]:
+            spender = budget(600)
+            async with spender.call():
+                spender.told(said)
+            return spender.allowed, spender.quota
+
+        assert virtual.run(main()) == (600, None)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(("retry_after", "wait"), [(None, 300.0), (42.0, 42.0)])
+    def test_all_calls_stop_then_one_tries(self, retry_after: float | None, wait: float) -> None:
+        async def main() -> list[float]:
+            spender = budget(600)
+            async with spender.call():
+                spender.refused(retry_after)
+            begun: list[float] = []
+
+            async def probe() -> None:
+                async with spender.call():
+                    begun.append(asyncio.get_running_loop().time())
+                    await asyncio.sleep(5)
+                    spender.told({})
+
+            await asyncio.gather(*(probe() for _ in range(3)))
+            return begun
+
+        first, second, third = virtual.run(main())
+        assert first == pytest.approx(wait, abs=0.01)
+        assert second == pytest.approx(wait + 5, abs=0.01)
+        assert third == pytest.approx(second, abs=1)
+
+    def test_a_second_refusal_stops_them_again(self) -> None:
+        async def main() -> float:
+            spender = budget(600)
+            for _ in range(2):
+                async with spender.call():
+                    spender.refused(10.0)
+            return spender.blocked
+
+        assert virtual.run(main()) == pytest.approx(10.0, abs=0.01)
+
+
+def test_looks_give_way_to_calls_that_wait() -> None:
+    """`ready` returns only when nobody waits in `call`: lists go before looks."""
+
+    async def main() -> list[str]:
+        spender = budget(8)
+        order: list[str] = []
+
+        async def listing() -> None:
+            async with spender.call():
+                order.append("list")
+
+        async def looking() -> None:
+            await spender.ready()
+            order.append("look")
+
+        lists = [asyncio.create_task(listing()) for _ in range(4)]
+        await asyncio.sleep(0)
+        await asyncio.gather(looking(), *lists)
+        return order
+
+    assert virtual.run(main()) == ["list"] * 4 + ["look"]

@@ -1,0 +1,420 @@
+"""Discovery: instances found by lists, through everything that happens while lists are read."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.watching import Watching, watching
+from upstreams.simulator import (
+    LOCAL_ENGINE,
+    Error,
+    Rewrite,
+    Script,
+    Sleep,
+    Wait,
+    error,
+    steps,
+)
+from upstreams.simulator.reply import Reply
+
+WAITING = Script(pieces=(Wait("approval"),))
+INTERVAL = 15.0
+
+
+@asynccontextmanager
+async def discovering(
+    name: str = "orders", *, ids: tuple[str, ...] = (), more: Any = None, **discover: Any
+) -> AsyncIterator[Watching]:
+    """Discovers instances of a workflow, by settings of `discover`."""
+    entry: dict[str, Any] = {"name": name, "discover": discover}
+    if ids:
+        entry["instances"] = list(ids)
+    async with watching(workflows=[entry], **(more or {})) as w:
+        yield w
+
+
+def by_status(w: Watching) -> dict[str, float]:
+    return {
+        dict(labels)["status"]: value
+        for labels, value in w.samples("cloudflare_workflow_instances").items()
+        if value
+    }
+
+
+class TestFinding:
+    async def test_instances_are_found_with_steps_and_all(self) -> None:
+        async with discovering() as w:
+            w.orders.create("a", WAITING)
+            await w.cycle(after=1)
+            assert w.status("a") == "waiting"
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 1
+            assert w.value("cloudflare_workflow_watched_instances") == 1
+
+    async def test_at_rest_they_cost_a_page_and_their_share_of_looks(self) -> None:
+        async with discovering(more={"poll": {"interval": "15s"}}) as w:
+            for n in range(250):
+                w.orders.create(f"i-{n}", WAITING)
+            await w.cycle(after=1)
+            w.clock.advance(INTERVAL)
+            w.simulator.calls.clear()
+            (account,) = w.app.accounts
+            await account.cycle()
+            assert w.calls == {"list": 3}
+
+    async def test_one_that_was_created_later_is_found_by_the_next_sweep(self) -> None:
+        async with discovering() as w:
+            await w.cycle()
+            w.orders.create("late", WAITING)
+            await w.cycle(after=INTERVAL)
+            assert w.status("late") == "waiting"
+
+    async def test_the_first_that_changes_costs_one_full_answer(self) -> None:
+        async with discovering() as w:
+            w.orders.create("a", Script(pieces=(Sleep("nap", 20), Wait("approval"))))
+            w.orders.create("b", WAITING)
+            await w.cycle(after=1)
+            assert (await w.cycle(after=INTERVAL)).get("detail") is None
+            assert (await w.cycle(after=INTERVAL))["detail"] == 1
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
+
+    async def test_configured_ones_are_shown_once_beside_them(self) -> None:
+        async with discovering(ids=("a",)) as w:
+            for name in "ab":
+                w.orders.create(name, WAITING)
+            await w.cycle(after=1)
+            assert w.value("cloudflare_workflow_watched_instances") == 2
+            assert w.status("a") == w.status("b") == "waiting"
+
+    async def test_no_row_is_lost_or_doubled_over_many_pages_while_rows_come_and_go(self) -> None:
+        async with discovering() as w:
+            for n in range(450):
+                w.orders.create(f"i-{n}", WAITING)
+            w.clock.advance(1)
+
+            def churn(reply: Reply) -> Reply:
+                call = w.simulator.calls.by_kind["list"]
+                w.orders.create(f"new-{call}", WAITING)
+                w.orders.instances[f"i-{call}"].terminate()
+                return reply
+
+            w.simulator.faults.add(Rewrite(churn), kind="list")
+            await w.cycle(after=INTERVAL)
+            w.simulator.faults.clear()
+            for _ in range(2):
+                await w.cycle(after=INTERVAL)
+            shown = {
+                dict(labels)["instance_id"]
+                for labels, value in w.samples("cloudflare_workflow_instance_status").items()
+                if value == 1 and ("status", "waiting") in labels
+            }
+            now = w.simulator.world.settle()
+            assert shown == {
+                i.id for i in w.orders.instances.values() if i.status(now) == "waiting"
+            }
+            assert len(shown) == 450
+
+    async def test_a_page_size_that_is_refused_is_lowered(self) -> None:
+        async with discovering() as w:
+            w.simulator.world.per_page_limit = 30
+            for n in range(40):
+                w.orders.create(f"i-{n}", WAITING)
+            await w.cycle(after=1)
+            assert w.value("cloudflare_workflow_watched_instances") == 40
+
+    async def test_rows_without_status_or_id_are_ignored_and_counted(self) -> None:
+        async with discovering() as w:
+            w.orders.create("ghost", WAITING).patch_row = lambda row: {**row, "status": None}
+            w.orders.create("nameless", WAITING).patch_row = lambda row: {**row, "id": ""}
+            w.orders.create("a", WAITING)
+            await w.cycle(after=1)
+            assert w.value("cloudflare_workflow_watched_instances") == 1
+            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 2
+
+    async def test_a_status_of_tomorrow_is_shown(self) -> None:
+        async with discovering() as w:
+            w.orders.create("a", WAITING).force_status("hibernating")
+            await w.cycle(after=1)
+            assert w.status("a") == "hibernating"
+            assert by_status(w) == {"hibernating": 1}
+
+    async def test_an_upstream_that_only_pages_and_tells_no_times(self) -> None:
+        """Cloudflare's local engine: a change of status costs one full answer."""
+        entry = {"name": "orders", "discover": {}}
+        async with watching(workflows=[entry], style=LOCAL_ENGINE) as w:
+            for n in range(130):
+                w.orders.create(f"i-{n}", WAITING)
+            w.orders.create("short", Script(pieces=(Sleep("nap", 20),)))
+            await w.cycle(after=1)
+            assert w.value("cloudflare_workflow_watched_instances") == 131
+            await w.cycle(after=30)
+            assert w.status("short") == "complete"
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
+class TestSelecting:
+    @pytest.mark.parametrize(
+        ("discover", "found"),
+        [
+            ({}, {"waits", "failed", "order-1"}),
+            ({"statuses": ["waiting"]}, {"waits", "order-1"}),
+            ({"include": ["order-*"]}, {"order-1"}),
+            ({"exclude": ["order-*", "w*"]}, {"failed"}),
+            ({"include": ["none-*"]}, set()),
+            ({"statuses": ["complete"]}, {"done"}),
+            ({"max_age": "30s"}, {"waits", "order-1"}),
+        ],
+        ids=str,
+    )
+    async def test_by_status_age_and_id(self, discover: dict[str, Any], found: set[str]) -> None:
+        async with discovering(**discover) as w:
+            w.orders.create("waits", WAITING)
+            w.orders.create("order-1", WAITING)
+            w.orders.create("done", Script(steps("pay")))
+            w.orders.create("failed", Script(steps("pay"), throws=Error("Error", "no")))
+            await w.cycle(after=60)
+            shown = {dict(k)["instance_id"] for k in w.samples("cloudflare_workflow_instance_info")}
+            assert shown == found
+
+    async def test_what_is_past_max_instances_is_left_out_and_counted_once(self) -> None:
+        async with discovering(max_instances=3) as w:
+            for n in range(5):
+                w.orders.create(f"i-{n}", WAITING)
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_watched_instances") == 3
+            assert w.value("cloudflare_workflows_exporter_instances_dropped_total") == 2
+
+    async def test_one_that_leaves_the_selector_stays_for_a_while_so_that_its_end_is_seen(
+        self,
+    ) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            w.orders.create("a", Script(pieces=(Sleep("nap", 20),)))
+            await w.cycle(after=1)
+            await w.cycle(after=30)
+            assert w.status("a") == "complete"
+            await w.cycle(after=30)
+            assert w.status("a") == "complete"
+            await w.cycle(after=31)
+            assert w.status("a") is None
+            assert "a" not in w.app.pollers[0].instances
+
+    async def test_a_deleted_one_goes(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            a = w.orders.create("a", WAITING)
+            await w.cycle(after=1)
+            a.delete()
+            for _ in range(8):
+                await w.cycle(after=INTERVAL)
+            assert w.status("a") is None
+            assert w.value("cloudflare_workflow_up") == 1
+
+
+class TestCounting:
+    async def test_runs_that_no_selector_takes_are_counted_once_with_their_steps(self) -> None:
+        async with discovering() as w:
+            await w.cycle()
+            for n in range(30):
+                w.orders.create(f"i-{n}", Script(steps("pay")))
+            for _ in range(4):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 30
+            assert (
+                w.value("cloudflare_workflow_run_duration_seconds_count", status="complete") == 30
+            )
+            paid = {"step": "pay", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 30
+            assert w.status("i-1") is None
+
+    async def test_history_is_not_counted_unless_asked_for(self) -> None:
+        for backfill, counted in ((None, 0), (True, 1)):
+            async with discovering(more={"metrics": {"backfill": backfill}}) as w:
+                w.orders.create("old", Script(steps("pay")), at=w.clock() - 60)
+                for _ in range(2):
+                    await w.cycle(after=INTERVAL)
+                count = w.value("cloudflare_workflow_runs_finished_total", status="complete")
+                assert count == counted
+
+    async def test_a_run_is_counted_once_whichever_source_sees_its_end_first(self) -> None:
+        async with discovering() as w:
+            w.orders.create("a", Script(pieces=(Sleep("nap", 20),)))
+            await w.cycle(after=1)
+            w.clock.advance(30)
+            poller = w.app.pollers[0]
+            instance = poller.instances["a"]
+            instance.wants_detail = True
+            instance.due = 0
+            await poller.round(whole=True)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            await w.cycle(after=1)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+    async def test_a_forgotten_run_whose_row_comes_again_is_not_counted_again(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("pay")))
+            for _ in range(20):
+                await w.cycle(after=INTERVAL)
+            assert "a" not in w.app.pollers[0].instances
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+    async def test_a_restart_is_counted_as_a_run_of_its_own(self) -> None:
+        async with discovering() as w:
+            a = w.orders.create("a", Script(steps("pay")))
+            for _ in range(2):
+                await w.cycle(after=INTERVAL)
+            a.restart(script=Script(pieces=(Sleep("nap", 20),)))
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
+
+    async def test_an_end_whose_full_answer_fails_is_counted_and_its_steps_later(self) -> None:
+        async with discovering() as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("pay")))
+            w.simulator.faults.add(error(500), kind="detail", times=1)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            paid = {"step": "pay", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) is None
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
+
+    async def test_an_end_that_never_got_a_full_answer_is_counted_as_skipped(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("pay")))
+            w.simulator.faults.add(error(500), kind="detail")
+            for _ in range(8):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_details_skipped_total") == 1
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
+class TestManyEnded:
+    """Where ended instances outnumber the live ones, the live are listed by status."""
+
+    async def test_only_what_lives_or_is_new_is_read(self) -> None:
+        async with discovering() as w:
+            for n in range(1000):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            for n in range(150):
+                w.orders.create(f"live-{n}", WAITING, at=w.clock() - 9000)
+            await w.cycle(after=1)
+            w.clock.advance(INTERVAL)
+            w.simulator.calls.clear()
+            await w.app.accounts[0].cycle()
+            lists = [call.query for call in w.simulator.calls.of(kind="list")]
+            assert len(lists) == 3
+            assert sum("status=waiting" in query for query in lists) == 2
+            assert sum("date_start=" in query for query in lists) == 1
+
+    async def test_one_that_ends_is_found_by_a_call_of_its_own(self) -> None:
+        async with discovering() as w:
+            for n in range(1000):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            w.orders.create("a", Script(pieces=(Sleep("nap", 200),)))
+            w.orders.create("b", WAITING)
+            await w.cycle(after=1)
+            for _ in range(16):
+                await w.cycle(after=INTERVAL)
+            assert w.status("a") == "complete"
+            assert w.status("b") == "waiting"
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
+class TestWorkflows:
+    async def test_a_glob_takes_what_matches_and_what_appears_later(self) -> None:
+        async with discovering("report-*") as w:
+            account = w.simulator.world.account("acc")
+            account.workflow("report-daily").create("a", WAITING)
+            await w.cycle(after=1)
+            assert {p.key.workflow for p in w.app.pollers} == {"report-daily"}
+            account.workflow("report-weekly").create("b", WAITING)
+            await w.cycle(after=60)
+            assert {p.key.workflow for p in w.app.pollers} == {"report-daily", "report-weekly"}
+            assert w.status("b") == "waiting"
+
+    async def test_an_exact_name_comes_before_a_glob(self) -> None:
+        entries: list[dict[str, Any]] = [
+            {"name": "*", "discover": {}},
+            {"name": "orders", "instances": ["a"]},
+        ]
+        async with watching(workflows=entries) as w:
+            for name in "ab":
+                w.orders.create(name, WAITING)
+            await w.cycle(after=1)
+            assert w.status("a") == "waiting"
+            assert w.status("b") is None
+
+    async def test_one_that_is_gone_goes_with_its_series(self) -> None:
+        async with discovering("report-*", more={"poll": {"forget_after": "1m"}}) as w:
+            account = w.simulator.world.account("acc")
+            account.workflow("report-daily").create("a", WAITING)
+            await w.cycle(after=1)
+            del account.workflows["report-daily"]
+            for _ in range(8):
+                await w.cycle(after=INTERVAL)
+            assert not w.app.pollers
+            assert not w.samples("cloudflare_workflow_up")
+
+    async def test_the_platforms_counts_and_limits_are_shown(self) -> None:
+        async with discovering() as w:
+            w.orders.release(step_limit=2000, concurrency=50)
+            for name in "ab":
+                w.orders.create(name, WAITING)
+            await w.cycle(after=60)
+            counts = w.samples("cloudflare_workflow_instances")
+            assert by_status(w) == {"waiting": 2}
+            assert len(counts) == 9
+            assert w.value("cloudflare_workflow_step_limit") == 2000
+            assert w.value("cloudflare_workflow_concurrency_limit") == 50
+
+
+class TestFailures:
+    async def test_a_list_that_fails_takes_nothing_away_and_shows(self) -> None:
+        async with discovering() as w:
+            w.orders.create("a", WAITING)
+            await w.cycle(after=1)
+            fault = w.simulator.faults.add(error(500), kind="list")
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") == "waiting"
+            assert w.value("cloudflare_workflow_up") == 0
+            w.simulator.faults.remove(fault)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_up") == 1
+
+    async def test_a_cursor_that_expires_starts_the_list_again(self) -> None:
+        async with discovering() as w:
+            for n in range(250):
+                w.orders.create(f"i-{n}", WAITING)
+            fault = error(400, 10001, "cursor: expired")
+            w.simulator.faults.add(fault, kind="list", skip=1, times=1)
+            await w.cycle(after=1)
+            assert w.value("cloudflare_workflow_watched_instances") == 250
+            failed = {"kind": "list", "result": "http_4xx"}
+            assert w.value("cloudflare_workflows_exporter_polls_total", **failed) == 1
+            assert w.value("cloudflare_workflow_up") == 1
+
+    async def test_a_list_that_never_ends_is_left(self) -> None:
+        """A page that brings nothing new is the last, whatever cursor comes with it."""
+        async with discovering() as w:
+            for n in range(120):
+                w.orders.create(f"i-{n}", WAITING)
+            w.clock.advance(1)
+
+            first: list[dict[str, Any]] = []
+
+            def again(reply: Reply) -> Reply:
+                first.append(first[0] if first else json.loads(reply.body))
+                first[0]["result_info"]["cursor"] = f"more-{len(first)}"
+                return Reply(200, json.dumps(first[0]).encode())
+
+            w.simulator.faults.add(Rewrite(again), kind="list")
+            await w.cycle()
+            assert w.calls["list"] == 2
