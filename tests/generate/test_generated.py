@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from generate import ROOT, alerts
+from generate import ROOT, alerts, dashboards
 from generate.sections import updated
 
-OUTPUTS = alerts.outputs()
+OUTPUTS = {**alerts.outputs(), **dashboards.outputs()}
 
 
 @pytest.mark.parametrize("path", OUTPUTS, ids=lambda path: str(path.relative_to(ROOT)))
