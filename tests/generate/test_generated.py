@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from generate import ROOT, alerts, dashboards
+from generate import ROOT, alerts, chart, dashboards
 from generate.sections import updated
 
-OUTPUTS = {**alerts.outputs(), **dashboards.outputs()}
+OUTPUTS = {**alerts.outputs(), **dashboards.outputs(), **chart.outputs()}
 
 
 @pytest.mark.parametrize("path", OUTPUTS, ids=lambda path: str(path.relative_to(ROOT)))
