@@ -132,7 +132,7 @@ class Run:
         spent: float,
     ) -> None:
         kinds = dict(simulator.calls.by_kind)
-        counted = sum(app._store.series.values[catalogue.RUNS_FINISHED].values())
+        counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
         really = finished(world, EPOCH, world.clock() - 150)
         one_by_one = self.live / (1200 / 300) / 60
         print(
@@ -141,7 +141,7 @@ class Run:
             f"worst p99 {max(p99 for _, p99 in ages):5.0f} s "
             f"(one by one {one_by_one:.0f} min); refused {simulator.limit.refused}; "
             f"runs counted {counted:,.0f} of {really[0]:,} to {really[1]:,}; calls {kinds}; "
-            f"skipped {sum(app._store.series.values[catalogue.DETAILS_SKIPPED].values()):.0f}; "
+            f"skipped {sum(app.series.values[catalogue.DETAILS_SKIPPED].values()):.0f}; "
             f"{spent:.0f} s of CPU"
         )
 

@@ -20,7 +20,7 @@ from exporter.coherence import is_loopback
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.series import Labels
+from exporter.metrics.series import Labels, Series
 from exporter.metrics.store import Store
 from exporter.mistakes import ConfigError
 from exporter.settings import Settings
@@ -86,6 +86,11 @@ class App:
             )
         ]
         self._store.now = self._gauges
+
+    @property
+    def series(self) -> Series:
+        """What is counted, and the gauges of workflows."""
+        return self._store.series
 
     @property
     def pollers(self) -> list[Poller]:

@@ -1,0 +1,141 @@
+"""What a day of churn leaves behind, and what an instance costs in memory.
+
+    python -m benchmarks.churn [--hours 24] [--a-day 1000000] [--memory 10000 50000]
+
+The whole exporter in virtual time, against the simulator in the same process, by half of the
+limit: instances that are created and end, a million in 24 hours, their retention an hour. Printed
+each hour: the process's memory (upstream's included, which keeps an hour of instances too), and
+what was counted. Before that: bytes an instance watched, metrics included, over the base.
+"""
+
+import argparse
+import asyncio
+import gc
+import random
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks import virtual
+from benchmarks.api_budget import EPOCH, HOUR, WORKFLOWS, arrivals, rounds, scripts
+from exporter.app import App
+from exporter.clock import Clock
+from exporter.logs import configure
+from exporter.metrics import catalogue
+from exporter.settings import Settings
+from upstreams.simulator import Script, Simulator, Wait, World, steps
+
+
+def exporter(simulator: Simulator, clock: Clock, **settings: Any) -> App:
+    return App(
+        Settings.model_validate(
+            {
+                "accounts": [
+                    {
+                        "name": "acc",
+                        "account_id": "acc",
+                        "api_token": "secret",
+                        "workflows": [{"name": "*", "discover": {"max_instances": 100_000}}],
+                    }
+                ],
+                "api": {
+                    "url": "https://simulator/client/v4/accounts/{account_id}",
+                    **settings,
+                },
+            }
+        ),
+        clock=clock,
+        transport=httpx.ASGITransport(simulator),
+    )
+
+
+def upstream(clock: Clock) -> tuple[World, Simulator]:
+    world = World(clock.wall)
+    simulator = Simulator(world)
+    simulator.access.token("secret")
+    return world, simulator
+
+
+def virtual_clock() -> Clock:
+    loop = asyncio.get_running_loop()
+    return Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
+
+
+def resident() -> int:
+    """Bytes of this process in memory, upstream included, once the garbage is out."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+async def churn(hours: int, a_day: int, life: float) -> None:
+    clock = virtual_clock()
+    world, simulator = upstream(clock)
+    simulator.limit.quota = 1200
+    chance = random.Random(1)
+    rate = a_day / 86_400 / len(WORKFLOWS)
+    for name in WORKFLOWS:
+        workflow = world.account("acc").workflow(name)
+        workflow.release(success_retention=HOUR, error_retention=HOUR)
+        workflow.arrivals(arrivals(name, rate, EPOCH, scripts(life, chance), chance))
+    app = exporter(simulator, clock)
+    first = 0
+    async with app.opened(), asyncio.TaskGroup() as tasks:
+        jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
+        for hour in range(1, hours + 1):
+            started = time.perf_counter()
+            await asyncio.sleep(3600)
+            held = resident()
+            first = first or held
+            series = app.series
+            print(
+                f"hour {hour:>2}: {held / 2**20:6.1f} MiB, {held / first:4.0%} of hour 1's, "
+                f"{sum(len(p.instances) for p in app.pollers):>7,} instances known, "
+                f"{sum(series.values[catalogue.RUNS_FINISHED].values()):>9,.0f} runs counted, "
+                f"{sum(series.values[catalogue.DETAILS_SKIPPED].values()):>9,.0f} details skipped, "
+                f"refused {simulator.limit.refused}, {time.perf_counter() - started:.0f} s",
+                flush=True,
+            )
+        for job in jobs:
+            job.cancel()
+
+
+async def memory(instances: int) -> None:
+    clock = virtual_clock()
+    world, simulator = upstream(clock)
+    for name in WORKFLOWS:
+        for n in range(instances // len(WORKFLOWS)):
+            script = Script((*steps("fetch", "transform", "charge"), Wait("approval", timeout=1e9)))
+            world.account("acc").workflow(name).create(f"{name}-{n:08}", script, at=EPOCH - 60)
+    app = exporter(simulator, clock, requests_per_5m=10**9)
+    base = resident()
+    async with app.opened():
+        await app.accounts[0].cycle()
+        for poller in app.pollers:
+            await poller.round(whole=True)
+        app.exposition.render()
+        held = resident() - base
+        print(
+            f"{instances:>7,} instances: {held / instances / 1024:.1f} KiB each, metrics included"
+        )
+
+
+def main() -> None:
+    assert __doc__ is not None
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--hours", type=int, default=24)
+    options.add_argument("--a-day", type=int, default=1_000_000)
+    options.add_argument("--life", type=float, default=120.0, help="mean seconds of a run")
+    options.add_argument("--memory", type=int, nargs="*", default=[10_000, 50_000])
+    given = options.parse_args()
+    configure("error", "logfmt")
+    for instances in given.memory:
+        virtual.run(memory(instances))
+    if given.hours:
+        virtual.run(churn(given.hours, given.a_day, given.life))
+
+
+if __name__ == "__main__":
+    main()
