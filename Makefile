@@ -37,6 +37,7 @@ demo: $(PACKAGE) ## watch sample workflows on Cloudflare's engine, run on this m
 test: $(PACKAGE) ## run the tests; PYTEST_ARGS="-k name" picks some
 	tests/install-system-packages
 	$(BIN)/python -c 'from upstreams.local_engine import install; install()'
+	$(BIN)/python -c 'from tests.node import HERE, install; install(HERE)'
 	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(PACKAGE) ## find mistakes and wrong layout
@@ -50,8 +51,9 @@ format: $(PACKAGE) ## mend layout, and what mistakes can be mended
 types: $(PACKAGE) ## check the types
 	$(BIN)/mypy
 
-docs: $(PACKAGE) ## make the generated parts of the docs anew
+docs: $(PACKAGE) ## make the generated parts of docs, alerts, dashboards and chart anew
 	$(BIN)/python -m exporter.metrics.reference
+	$(BIN)/python -m generate
 
 lock: ## pin the newest versions that pyproject.toml and package.json allow
 	$(PYTHON) -m venv --clear $(LOCKING)
@@ -61,11 +63,13 @@ lock: ## pin the newest versions that pyproject.toml and package.json allow
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev pyproject.toml -o requirements-dev.txt
 	rm -rf $(LOCKING)
 	$(MAKE) $(PACKAGE)
-	cd upstreams/local_engine && "$(abspath $(BIN))/npm" install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
+	for folder in upstreams/local_engine tests/node; do \
+		(cd $$folder && "$(abspath $(BIN))/npm" install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund) || exit 1; \
+	done
 
 clean: ## remove everything that was set up or cached here
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
-	rm -rf upstreams/local_engine/node_modules
+	rm -rf upstreams/local_engine/node_modules tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is made anew when the lock has changed.

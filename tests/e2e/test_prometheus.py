@@ -1,15 +1,14 @@
 """A real Prometheus scrapes an exporter that watches Cloudflare's real engine."""
 
 import math
-import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import httpx
 import pytest
 
-from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, wait_until
+from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
+from tests.prometheus import Prometheus
+from tests.prometheus import prometheus as running_prometheus
 from tests.requires import requires_program
 from upstreams.local_engine import LocalEngine
 
@@ -38,59 +37,17 @@ def exporter(engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> I
         yield running
 
 
-@dataclass(frozen=True)
-class Prometheus:
-    """A server that scrapes the exporter."""
-
-    http: httpx.Client
-
-    def query(self, promql: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series that an instant query finds."""
-        answer = self.http.get("/api/v1/query", params={"query": promql}).raise_for_status().json()
-        return [(r["metric"], float(r["value"][1])) for r in answer["data"]["result"]]
-
-    def ready(self) -> bool:
-        try:
-            return self.http.get("/-/ready").is_success
-        except httpx.TransportError:
-            return False
-
-
 @pytest.fixture(scope="module")
 def prometheus(exporter: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    program = requires_program("prometheus", "prometheus")
-    folder = tmp_path_factory.mktemp("prometheus")
-    (folder / "prometheus.yml").write_text(
+    config = (
         "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
         "scrape_configs:\n"
         "- job_name: workflows\n"
         f"  static_configs: [{{targets: ['{exporter.address}']}}]\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    log = folder / "log"
-    with (
-        log.open("wb") as file,
-        httpx.Client(base_url=f"http://{address}", trust_env=False) as http,
-        subprocess.Popen(
-            [
-                program,
-                f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address={address}",
-            ],
-            stdout=file,
-            stderr=file,
-        ) as process,
-    ):
-        server = Prometheus(http)
-        try:
-            wait_until(lambda: server.ready() or process.poll() is not None, log.read_text)
-            wait_until(lambda: server.query("up == 1"), log.read_text)
-            yield server
-        finally:
-            process.terminate()
-            process.wait(DEADLINE)
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), config) as server:
+        wait_until(lambda: server.query("up == 1"), exporter.stderr)
+        yield server
 
 
 class TestPrometheus:

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ["requirements.txt", "requirements-build.txt", "requirements-dev.txt"]
-NPM = ROOT / "upstreams" / "local_engine"
+NPM = [ROOT / "upstreams" / "local_engine", ROOT / "tests" / "node"]
 
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^ ;]+).*$", re.MULTILINE)
 
@@ -63,18 +63,18 @@ def test_what_is_tested_is_what_is_shipped_and_built_with(lock: str) -> None:
     assert pinned(lock).items() <= pinned("requirements-dev.txt").items()
 
 
-class TestNpmLock:
-    def packages(self) -> dict[str, dict[str, Any]]:
-        packages: dict[str, dict[str, Any]] = json.loads((NPM / "package-lock.json").read_text())[
-            "packages"
-        ]
+@pytest.mark.parametrize("folder", NPM, ids=lambda folder: folder.name)
+class TestNpmLocks:
+    def packages(self, folder: Path) -> dict[str, dict[str, Any]]:
+        lock = json.loads((folder / "package-lock.json").read_text())
+        packages: dict[str, dict[str, Any]] = lock["packages"]
         return packages
 
-    def test_it_is_made_from_package_json(self) -> None:
-        package = json.loads((NPM / "package.json").read_text())
-        assert self.packages()[""]["dependencies"] == package["dependencies"]
+    def test_it_is_made_from_package_json(self, folder: Path) -> None:
+        package = json.loads((folder / "package.json").read_text())
+        assert self.packages(folder)[""]["dependencies"] == package["dependencies"]
 
-    def test_each_package_has_its_hash_and_no_address(self) -> None:
-        dependencies = [package for path, package in self.packages().items() if path]
+    def test_each_package_has_its_hash_and_no_address(self, folder: Path) -> None:
+        dependencies = [package for path, package in self.packages(folder).items() if path]
         assert all("integrity" in package for package in dependencies)
         assert not any("resolved" in package for package in dependencies)

@@ -12,10 +12,6 @@ HERE = Path(__file__).parent
 MINIMUM_MAJOR = 22
 """The oldest Node.js that miniflare supports."""
 
-_NODE_MODULES = HERE / "node_modules"
-_LOCK = HERE / "package-lock.json"
-_INSTALLED = _NODE_MODULES / ".installed-from"
-
 
 class NodeError(RuntimeError):
     """Node.js is missing or too old, or its packages could not be installed."""
@@ -42,22 +38,27 @@ def node() -> Path:
     return Path(found)
 
 
-def install() -> None:
+def install(folder: Path = HERE) -> None:
     """Makes sure that `node_modules` is what the lock file says; does nothing when it is.
+
+    Args:
+        folder: where package.json and package-lock.json are.
 
     Raises:
         NodeError: no usable Node.js, or npm failed; its own words are in the message.
     """
-    wanted = hashlib.sha256(_LOCK.read_bytes()).hexdigest()
-    with _LOCK.open("rb") as lock:
+    lock_file = folder / "package-lock.json"
+    installed = folder / "node_modules" / ".installed-from"
+    wanted = hashlib.sha256(lock_file.read_bytes()).hexdigest()
+    with lock_file.open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once must not install over each other
-        if _INSTALLED.exists() and _INSTALLED.read_text() == wanted:
+        if installed.exists() and installed.read_text() == wanted:
             return
-        _npm_ci()
-        _INSTALLED.write_text(wanted)
+        _npm_ci(folder)
+        installed.write_text(wanted)
 
 
-def _npm_ci() -> None:
+def _npm_ci(folder: Path) -> None:
     executable = node()
     done = subprocess.run(
         # No package needs its install script, and workerd's would try to download a binary.
@@ -70,13 +71,13 @@ def _npm_ci() -> None:
             "--loglevel=error",
         ],
         check=False,
-        cwd=HERE,
+        cwd=folder,
         env={**os.environ, "PATH": f"{executable.parent}{os.pathsep}{os.environ.get('PATH', '')}"},
         capture_output=True,
         text=True,
     )
     if done.returncode:
-        raise NodeError(f"npm ci failed in {HERE}:\n{done.stderr or done.stdout}")
+        raise NodeError(f"npm ci failed in {folder}:\n{done.stderr or done.stdout}")
 
 
 def _npm(executable: Path) -> list[str]:

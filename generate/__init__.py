@@ -1,0 +1,10 @@
+"""What is generated from one source each: alerts in three forms, dashboards, the chart's tables.
+
+`python -m generate` (`make docs`) writes it all; a test fails when something is out of date.
+"""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CHART = ROOT / "helm" / "cloudflare-workflows-exporter"
+NOTICE = "# Made by `make docs`"

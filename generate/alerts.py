@@ -1,0 +1,148 @@
+"""The alerts of `alerts/rules.yaml` for Prometheus, for the chart and for Grafana."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from generate import CHART, NOTICE, ROOT
+from generate.sections import table, updated
+
+SOURCE = ROOT / "alerts" / "rules.yaml"
+PARAMETERS = ROOT / "alerts" / "parameters.yaml"
+GRAFANA = ROOT / "grafana" / "alerting" / "cloudflare-workflows.yaml"
+PAGE = ROOT / "docs" / "alerting.md"
+
+_GRAFANA_FOLDER = "Cloudflare Workflows"
+_GRAFANA_DATA_SOURCE = "prometheus"
+
+
+def parameters() -> dict[str, dict[str, Any]]:
+    """Default and help of each parameter, by name."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load(PARAMETERS.read_text(encoding="utf-8"))
+    return found
+
+
+def with_parameters(text: str, values: Mapping[str, object]) -> str:
+    """`text` with a value in the place of each `${name}`.
+
+    Raises:
+        KeyError: a name has no value.
+    """
+    return re.sub(r"\$\{(\w+)\}", lambda match: str(values[match[1]]), text)
+
+
+def groups() -> list[dict[str, Any]]:
+    """The rule groups, with the parameters' defaults."""
+    found: list[dict[str, Any]] = yaml.safe_load(_prometheus())["groups"]
+    return found
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in groups() for rule in group["rules"]]
+
+
+def outputs() -> dict[Path, str]:
+    """Each generated file with its content."""
+    source = SOURCE.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    return {
+        ROOT / "alerts" / "prometheus.rules.yaml": _prometheus(),
+        GRAFANA: _grafana(),
+        CHART / "files" / "rules.yaml": _without_head(source, "alerts/rules.yaml"),
+        CHART / "files" / "parameters.yaml": _without_head(
+            PARAMETERS.read_text(encoding="utf-8"), "alerts/parameters.yaml"
+        ),
+        PAGE: updated(updated(page, "alerts", _alerts_table()), "parameters", _parameters_table()),
+    }
+
+
+def _without_head(text: str, source: str) -> str:
+    """`text` with a notice in the place of the comment it starts with."""
+    body = re.sub(r"\A(#.*\n)+", "", text)
+    return f"{NOTICE} from {source}\n{body}"
+
+
+def _prometheus() -> str:
+    defaults = {name: parameter["default"] for name, parameter in parameters().items()}
+    text = _without_head(SOURCE.read_text(encoding="utf-8"), "alerts/rules.yaml")
+    return with_parameters(text, defaults)
+
+
+def _grafana() -> str:
+    tree = {
+        "apiVersion": 1,
+        "groups": [
+            {
+                "orgId": 1,
+                "name": group["name"],
+                "folder": _GRAFANA_FOLDER,
+                "interval": "1m",
+                "rules": [_grafana_rule(rule) for rule in group["rules"]],
+            }
+            for group in groups()
+        ],
+    }
+    return f"{NOTICE} from alerts/rules.yaml\n" + yaml.safe_dump(tree, sort_keys=False, width=1000)
+
+
+def _grafana_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule as Grafana provisions it: the query finds what is wrong, B is true for each of it.
+
+    A query's result may be 0 (of `up == 0`), so B asks whether it is above -1.
+    """
+    return {
+        "uid": re.sub(r"(?<!^)(?=[A-Z])", "-", rule["alert"]).lower()[:40],
+        "title": rule["alert"],
+        "condition": "B",
+        "data": [
+            {
+                "refId": "A",
+                "relativeTimeRange": {"from": 600, "to": 0},
+                "datasourceUid": _GRAFANA_DATA_SOURCE,
+                "model": {"refId": "A", "expr": rule["expr"].strip(), "instant": True},
+            },
+            {
+                "refId": "B",
+                "datasourceUid": "__expr__",
+                "model": {
+                    "refId": "B",
+                    "type": "threshold",
+                    "expression": "A",
+                    "conditions": [{"evaluator": {"type": "gt", "params": [-1]}}],
+                },
+            },
+        ],
+        # A query that finds nothing finds nothing wrong.
+        "noDataState": "OK",
+        "execErrState": "Error",
+        "for": rule.get("for", "0s"),
+        # Grafana's $value is a text about all queries.
+        "annotations": {
+            name: text.replace("$value", "$values.A.Value")
+            for name, text in rule["annotations"].items()
+        },
+        "labels": dict(rule["labels"]),
+    }
+
+
+def _alerts_table() -> str:
+    rows = [
+        (
+            f"[{rule['alert']}](runbooks/{rule['alert']}.md)",
+            rule["labels"]["severity"],
+            rule.get("for", "at once"),
+        )
+        for rule in rules()
+    ]
+    return table(("alert", "severity", "after"), rows)
+
+
+def _parameters_table() -> str:
+    rows = [
+        (f"`{name}`", f"`{parameter['default']}`", parameter["help"])
+        for name, parameter in parameters().items()
+    ]
+    return table(("parameter", "default", "meaning"), rows)

@@ -1,0 +1,26 @@
+"""Generated parts of pages that are otherwise written by hand."""
+
+import re
+from collections.abc import Iterable
+
+
+def updated(page: str, section: str, text: str) -> str:
+    """The page with what stands between the section's two comments made anew.
+
+    Raises:
+        ValueError: the page has no such section.
+    """
+    begin, end = f"<!-- {section}: made by make docs -->", f"<!-- end of {section} -->"
+    pattern = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
+    new, found = pattern.subn(lambda _: f"\n{text}\n\n", page)
+    if not found:
+        raise ValueError(f"no {begin} … {end}")
+    return new
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

@@ -1,0 +1,135 @@
+"""From an instance that errors on Cloudflare's real engine to a person's webhook, through the
+exporter, a real Prometheus and a real Alertmanager, set up as docs/alerting.md says."""
+
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from generate import ROOT, alerts
+from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.prometheus import alertmanager, prometheus
+from tests.requires import requires_program
+from upstreams.local_engine import LocalEngine
+
+OFTEN = "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}"
+WINDOW = 5
+"""Seconds for which the alert of an errored instance lasts here; an hour by default."""
+
+
+def from_the_page(name: str) -> str:
+    """The file of that name in docs/alerting.md."""
+    block = re.compile(rf"^```yaml\n# {name}\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    found = block.search(alerts.PAGE.read_text())
+    assert found, name
+    return found[1]
+
+
+@contextmanager
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A server's host:port, and what Alertmanager sent to it, with the path it was sent to."""
+    messages: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            messages.append({**json.loads(body), "path": self.path})
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}", messages
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    workflows = [{"name": "orders", "instances": ["alert-ok", "alert-failed"]}]
+    configuration(tmp_path, engine.accounts_api, api_token=engine.token, workflows=workflows)
+    defaults = {name: parameter["default"] for name, parameter in alerts.parameters().items()}
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        alerts.with_parameters(
+            alerts.SOURCE.read_text().replace("${name}", ""),
+            {**defaults, "erroredForSeconds": WINDOW},
+        )
+    )
+    with webhook() as (receiver, messages), daemon(tmp_path) as exporter:
+        routes = (
+            from_the_page("alertmanager.yml")
+            .replace("127.0.0.1:9000", receiver)
+            .replace("group_wait: 30s", "group_wait: 0s")
+            .replace("group_interval: 5m", "group_interval: 1s")
+        )
+        with alertmanager(tmp_path, routes) as manager:
+            config = (
+                from_the_page("prometheus.yml")
+                .replace("127.0.0.1:9734", exporter.address)
+                .replace("/path/to/alerts/prometheus.rules.yaml", str(rules))
+                .replace("127.0.0.1:9093", manager)
+            )
+            with prometheus(tmp_path, f"{OFTEN}\n{config}") as server:
+                engine.create("orders", "alert-ok", "ok")
+                wait_until(
+                    lambda: server.query(
+                        'cloudflare_workflow_instance_status{status="complete"} == 1'
+                    ),
+                    exporter.stderr,
+                )
+                firing = [labels for labels, state in server.alerts() if state == "firing"]
+                assert (firing, messages) == ([], [])
+
+                engine.create("orders", "alert-failed", "error")
+                wait_until(lambda: messages, lambda: str(server.alerts()))
+                (fired,) = messages[0]["alerts"]
+                assert (messages[0]["path"], fired["status"]) == ("/team", "firing")
+                assert (
+                    fired["labels"].items()
+                    >= {
+                        "alertname": "CloudflareWorkflowInstanceErrored",
+                        "account": "production",
+                        "workflow": "orders",
+                        "instance_id": "alert-failed",
+                        "step": "fatal",
+                        "severity": "warning",
+                    }.items()
+                )
+                assert "at step fatal." in fired["annotations"]["description"]
+                assert fired["annotations"]["runbook_url"].endswith(
+                    "/CloudflareWorkflowInstanceErrored.md"
+                )
+
+                wait_until(
+                    lambda: messages[-1]["status"] == "resolved", lambda: str(server.alerts())
+                )
+                (ended,) = messages[-1]["alerts"]
+                assert ended["labels"] == fired["labels"]
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "alertmanager.yml"])
+def test_each_configuration_on_the_page_is_a_valid_one(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    text = from_the_page(name)
+    file.write_text(text.replace("/path/to/alerts/", f"{ROOT}/alerts/"))
+    if name == "prometheus.yml":
+        command = [requires_program("promtool", "prometheus"), "check", "config", str(file)]
+    else:
+        command = [requires_program("amtool", "prometheus-alertmanager"), "check-config", str(file)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

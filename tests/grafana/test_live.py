@@ -1,0 +1,84 @@
+"""Every query of the dashboards finds something on a real Prometheus that scraped the exporter."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.grafana.queries import expressions, filled_in
+from tests.grafana.test_dashboards import DASHBOARDS
+from tests.prometheus import Prometheus, prometheus
+from upstreams.simulator import (
+    Attempt,
+    Error,
+    Script,
+    Simulator,
+    Sleep,
+    Step,
+    Wait,
+    retried,
+    serve_in_thread,
+    steps,
+)
+
+TOKEN = "the-token"
+CREATED = 240
+"""Instances that come while Prometheus scrapes, four a second: some fail, all retry."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Has scraped an exporter whose workflow does everything that a dashboard shows."""
+    folder = tmp_path_factory.mktemp("dashboards")
+    simulator = Simulator(clock=time.time)
+    simulator.access.token(TOKEN)
+    simulator.limit.quota = 1_000_000  # so that answers tell what is left
+    orders = simulator.world.account("acc").workflow("orders")
+    orders.release(step_limit=1024, concurrency=100)
+    orders.create("waits", Script(pieces=(*steps("fetch"), Wait("approval"))))
+    orders.create("sleeps", Script(pieces=(Sleep("nap", 3600),)))
+    orders.create("hangs", Script(pieces=(Step("call", (Attempt(None),)),)))
+    for n in range(CREATED):
+        throws = Error("Boom") if n % 2 else None
+        pieces = retried("charge", failures=1, duration=0.1, backoff=0.1)
+        script = Script(queued=0.1, pieces=(pieces,), throws=throws)
+        orders.create(f"order-{n}", script, at=time.time() + n / 4)
+    workflows = [{"name": "orders", "discover": {}}]
+    with serve_in_thread(simulator) as served:
+        configuration(
+            folder,
+            f"{served.url}/accounts/{{account_id}}",
+            api_token=TOKEN,
+            workflows=workflows,
+        )
+        config = (
+            "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\n"
+            "scrape_configs: [{job_name: workflows, static_configs: [{targets: [ADDRESS]}]}]\n"
+        )
+        with (
+            daemon(folder, "--api.requests-per-5m=1000000") as exporter,
+            prometheus(folder, config.replace("ADDRESS", f"'{exporter.address}'")) as running,
+        ):
+            yield running
+
+
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board["uid"])
+def test_every_query_finds_something(server: Prometheus, board: dict[str, Any]) -> None:
+    left = {filled_in(expression) for expression in expressions(board)}
+
+    def found() -> bool:
+        left.difference_update({query for query in left if server.query(query)})
+        return not left
+
+    wait_until(found, lambda: "\n".join(left))
+
+
+def test_every_variable_has_values(server: Prometheus) -> None:
+    for board in DASHBOARDS:
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query":
+                text = variable["query"]["query"].removeprefix("label_values(")
+                selector, _, label = text.removesuffix(")").rpartition(", ")
+                assert {labels[label] for labels, _ in server.query(filled_in(selector))}

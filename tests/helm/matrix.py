@@ -1,0 +1,158 @@
+"""Values as people set them, one case for each thing that the chart can do."""
+
+from typing import Any
+
+_FILES = {"credentials": {"existingSecret": "", "files": {"token": "secret"}}}
+_PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+_RELABEL = [{"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "pod"}]
+
+MATRIX: dict[str, dict[str, Any]] = {
+    "smallest": {},
+    "credentials in the values": _FILES,
+    "credentials from the environment": {
+        "credentials": {"existingSecret": ""},
+        "config": {"accounts": [{"account_id": "a", "workflows": [{"name": "w", "discover": {}}]}]},
+        "extraEnv": [
+            {
+                "name": "CLOUDFLARE_API_TOKEN",
+                "valueFrom": {"secretKeyRef": {"name": "cloudflare", "key": "token"}},
+            }
+        ],
+        "extraEnvFrom": [{"secretRef": {"name": "more"}}, {"configMapRef": {"name": "proxy"}}],
+    },
+    "persistence": {"persistence": {"enabled": True}},
+    "persistence in full": {
+        "persistence": {
+            "enabled": True,
+            "size": "10Gi",
+            "storageClass": "fast",
+            "accessModes": ["ReadWriteOncePod"],
+            "annotations": {"backup": "daily"},
+            "whenDeleted": "Delete",
+        }
+    },
+    "persistence without a class": {"persistence": {"enabled": True, "storageClass": "-"}},
+    "no state": {"config": {"state": {"path": None}}},
+    "image by digest": {
+        "image": {"repository": "registry.example.com:5000/x", "digest": "sha256:" + "0" * 64},
+        "imagePullSecrets": [{"name": "registry"}],
+    },
+    "image by a tag that looks like a number": {"image": {"tag": "1.0", "pullPolicy": "Always"}},
+    "names": {"fullnameOverride": "null", "nameOverride": "true", "commonLabels": {"team": "sre"}},
+    "service": {
+        "service": {
+            "type": "LoadBalancer",
+            "port": 80,
+            "annotations": {"example.com/internal": "true"},
+            "labels": {"expose": "yes"},
+        },
+        "containerPort": 8080,
+    },
+    "no service account": {"serviceAccount": {"create": False}},
+    "a service account of one's own": {
+        "serviceAccount": {"create": False, "name": "mine"},
+    },
+    "scheduling": {
+        "nodeSelector": {"kubernetes.io/arch": "amd64"},
+        "tolerations": [{"key": "infra", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {
+            "nodeAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "weight": 1,
+                        "preference": {
+                            "matchExpressions": [{"key": "spot", "operator": "DoesNotExist"}]
+                        },
+                    }
+                ]
+            }
+        },
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "ScheduleAnyway",
+            }
+        ],
+        "priorityClassName": "high",
+        "terminationGracePeriodSeconds": 60,
+        "podLabels": {"app.kubernetes.io/part-of": "monitoring"},
+        "podAnnotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"},
+        "dnsPolicy": "None",
+        "dnsConfig": {"nameservers": ["10.0.0.10"], "options": [{"name": "ndots", "value": "1"}]},
+    },
+    "extra": {
+        "extraArgs": ["--log.format=json"],
+        "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+        "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ssl/certs", "readOnly": True}],
+        "resources": {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": None},
+    },
+    "disruption budget": {"podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%"}},
+    "network policy": {"networkPolicy": {"enabled": True}},
+    "network policy in full": {
+        "networkPolicy": {
+            "enabled": True,
+            "ingressFrom": [_PEER],
+            "egressTo": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}],
+            "extraEgress": [{"ports": [{"port": 3128, "protocol": "TCP"}], "to": [_PEER]}],
+        }
+    },
+    "service monitor": {"serviceMonitor": {"enabled": True}},
+    "service monitor in full": {
+        "serviceMonitor": {
+            "enabled": True,
+            "namespace": "prometheus",
+            "labels": {"release": "kube-prometheus-stack"},
+            "interval": "1m30s",
+            "scrapeTimeout": "10s",
+            "relabelings": _RELABEL,
+            "metricRelabelings": [{"action": "drop", "regex": "go_.*"}],
+        }
+    },
+    "pod monitor": {
+        "podMonitor": {
+            "enabled": True,
+            "namespace": "prometheus",
+            "labels": {"release": "x"},
+            "interval": "30s",
+            "relabelings": _RELABEL,
+        }
+    },
+    "alerts": {"prometheusRule": {"enabled": True}},
+    "alerts in full": {
+        "prometheusRule": {
+            "enabled": True,
+            "namespace": "prometheus",
+            "labels": {"role": "alert-rules"},
+            "alertLabels": {"team": "sre", "severity": "never beats the alert's own"},
+            "disabled": ["CloudflareWorkflowStepRetrying"],
+            "parameters": {
+                "stuckAfterSeconds": 7200,
+                "errorBudget": 0.001,
+                "runbooks": "https://wiki.example.com/runbooks",
+            },
+            "stuckAfterSeconds": {"reports": 14400},
+            "waitingAfterSeconds": {"trials": 2678400},
+            "additionalGroups": [
+                {"name": "mine", "rules": [{"record": "a:b", "expr": "vector(1)"}]}
+            ],
+        }
+    },
+    "dashboards": {
+        "dashboards": {
+            "enabled": True,
+            "namespace": "grafana",
+            "labels": {"grafana_dashboard": None, "dashboard": "1"},
+            "annotations": {"grafana_folder": "Cloudflare Workflows"},
+        }
+    },
+    "everything": {
+        "persistence": {"enabled": True},
+        "podDisruptionBudget": {"enabled": True},
+        "networkPolicy": {"enabled": True},
+        "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboards": {"enabled": True},
+    },
+}

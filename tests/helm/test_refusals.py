@@ -1,0 +1,167 @@
+"""Wrong values are refused before anything is changed, each with a message that says which."""
+
+import json
+from typing import Any
+
+import helm_python as helm
+import pytest
+
+from exporter.settings import Settings
+from generate import CHART, alerts
+from generate.chart import values as documented_values
+from tests.helm.chart import SMALLEST, render
+
+ACCOUNT = SMALLEST["config"]["accounts"][0]
+
+
+def account(**keys: Any) -> dict[str, Any]:
+    return {"config": {"accounts": [{**ACCOUNT, **keys}]}}
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown value": ({"imgae": {}}, "additional properties 'imgae' not allowed"),
+    "unknown value below": (
+        {"image": {"name": "x"}},
+        "at '/image': additional properties 'name' not allowed",
+    ),
+    "number for a tag": ({"image": {"tag": 1.0}}, "at '/image/tag': got number, want string"),
+    "bad digest": ({"image": {"digest": "latest"}}, "at '/image/digest': 'latest' does not match"),
+    "bad pull policy": (
+        {"image": {"pullPolicy": "always"}},
+        "at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'",
+    ),
+    "text for a switch": (
+        {"persistence": {"enabled": "yes"}},
+        "at '/persistence/enabled': got string, want boolean",
+    ),
+    "bad size": (
+        {"persistence": {"size": "1 GB"}},
+        "at '/persistence/size': '1 GB' does not match",
+    ),
+    "port of root": ({"containerPort": 80}, "at '/containerPort': minimum: got 80, want 1,024"),
+    "port that is none": ({"service": {"port": 70000}}, "at '/service/port': maximum"),
+    "number for a label": (
+        {"podLabels": {"version": 1}},
+        "at '/podLabels/version': got number, want string",
+    ),
+    "number for an annotation": (
+        {"podAnnotations": {"port": 9734}},
+        "at '/podAnnotations/port': got number, want string",
+    ),
+    "number for a variable": (
+        {"extraEnv": [{"name": "A", "value": 1}]},
+        "at '/extraEnv/0/value': got number, want string",
+    ),
+    "a flag that is none": ({"extraArgs": ["log.level=debug"]}, "at '/extraArgs/0'"),
+    "a volume of the chart's own": (
+        {"extraVolumes": [{"name": "state", "emptyDir": {}}]},
+        "at '/extraVolumes/0/name'",
+    ),
+    "interval with a space": (
+        {"serviceMonitor": {"interval": "30 s"}},
+        "at '/serviceMonitor/interval': '30 s' does not match",
+    ),
+    "too little time to stop": (
+        {"terminationGracePeriodSeconds": 1},
+        "at '/terminationGracePeriodSeconds': minimum: got 1, want 5",
+    ),
+    "both monitors": (
+        {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}},
+        "every sample would be there twice",
+    ),
+    "misspelt parameter": (
+        {"prometheusRule": {"parameters": {"stuckAfter": 1}}},
+        "additional properties 'stuckAfter' not allowed",
+    ),
+    "share above 1": (
+        {"prometheusRule": {"parameters": {"errorBudget": 5}}},
+        "at '/prometheusRule/parameters/errorBudget': maximum: got 5, want 1",
+    ),
+    "misspelt alert": (
+        {"prometheusRule": {"disabled": ["CloudflareWorkflowStuck"]}},
+        'no alert "CloudflareWorkflowStuck"; there are CloudflareWorkflowInstanceErrored, ',
+    ),
+    "no accounts": (
+        {"config": {"accounts": []}},
+        "at '/config/accounts': minItems: got 0, want 1",
+    ),
+    "an account without workflows": (
+        account(workflows=[]),
+        "at '/config/accounts/0/workflows': minItems",
+    ),
+    "a section of the configuration that there is not": (
+        {"config": {"pol": {}}},
+        "at '/config': additional properties 'pol' not allowed",
+    ),
+    "token in the configuration": (
+        account(api_token="hunter2"),
+        "config.accounts[0].api_token would be readable in a ConfigMap: put it into a Secret, name "
+        "that in credentials.existingSecret, and write api_token_file: /run/secrets/cloudflare/KEY",
+    ),
+    "key in the configuration": (
+        account(api_key="hunter2"),
+        "write api_key_file: /run/secrets/cloudflare/KEY",
+    ),
+    "no Secret": (
+        {"credentials": {"existingSecret": ""}},
+        "config.accounts[0].api_token_file is /run/secrets/cloudflare/token, but nothing is "
+        "mounted there: name your Secret in credentials.existingSecret",
+    ),
+    "another file": (
+        {"credentials": {"existingSecret": "", "files": {"tokne": "hunter2"}}},
+        'but credentials.files has no "token"',
+    ),
+    "two Secrets": (
+        {"credentials": {"files": {"token": "hunter2"}}},
+        "credentials: give existingSecret or files, not both",
+    ),
+    "name that no Service can have": (
+        {"fullnameOverride": "1st"},
+        "at '/fullnameOverride': '1st' does not match",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED)
+def test_it_is_refused_with_a_message(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(helm.HelmError) as refusal:
+        render(SMALLEST, values)
+    assert message in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_no_values_at_all_are_refused_with_what_is_needed() -> None:
+    with pytest.raises(helm.HelmError, match=r"config\.accounts is empty: say which accounts and"):
+        render()
+
+
+def test_a_release_whose_name_no_service_can_have_is_refused() -> None:
+    with pytest.raises(helm.HelmError, match="set fullnameOverride to a name that starts with"):
+        render(SMALLEST, name="2nd")
+
+
+class TestSchema:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def test_it_knows_each_documented_value_and_no_other(self) -> None:
+        known, paths = {v.path for v in documented_values()}, set()
+
+        def walk(node: dict[str, Any], path: tuple[str, ...]) -> None:
+            if ".".join(path) in known or "properties" not in node:
+                paths.add(".".join(path))
+            else:
+                for key, child in node["properties"].items():
+                    definition = child.get("$ref", "").rpartition("/")[2]
+                    walk(self.schema["definitions"].get(definition, child), (*path, key))
+
+        walk(self.schema, ())
+        assert paths - {"global"} == known
+
+    def test_it_knows_the_sections_of_the_configuration(self) -> None:
+        """`web` is the chart's own: its address is containerPort."""
+        sections = set(self.schema["properties"]["config"]["properties"])
+        assert sections == set(Settings.model_fields) - {"web"}
+
+    def test_it_knows_the_parameters_of_the_alerts(self) -> None:
+        rule = self.schema["properties"]["prometheusRule"]["properties"]
+        assert set(rule["parameters"]["properties"]) == set(alerts.parameters())

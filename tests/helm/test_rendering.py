@@ -1,0 +1,220 @@
+"""What the chart renders is what Kubernetes and the Prometheus operator take."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import pytest
+import yaml
+
+from exporter import __version__
+from generate import CHART, ROOT, alerts
+from tests.e2e.daemon import run
+from tests.helm.chart import KUBERNETES, OPERATOR, SMALLEST, kubernetes_mistakes, over, render
+from tests.helm.matrix import MATRIX
+from tests.helm.pod_security import violations
+from tests.node import Typed, Validator, type_mistakes, validator
+
+each_case = pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
+
+
+@pytest.fixture(scope="module")
+def operator() -> Iterator[Validator]:
+    with validator() as running:
+        yield running
+
+
+@each_case
+class TestEachCase:
+    @pytest.mark.parametrize("version", KUBERNETES)
+    def test_kubernetes_takes_it(self, values: dict[str, Any], version: str) -> None:
+        objects = [o for o in render(SMALLEST, values).objects if o["apiVersion"] != OPERATOR]
+        mistakes = [kubernetes_mistakes(o, version) for o in objects]
+        assert list(filter(None, mistakes)) == []
+
+    def test_the_operator_takes_it(self, values: dict[str, Any], operator: Validator) -> None:
+        objects = [o for o in render(SMALLEST, values).objects if o["apiVersion"] == OPERATOR]
+        assert [m for o in objects for m in operator.mistakes(o)] == []
+
+    def test_the_pod_passes_the_restricted_standard(self, values: dict[str, Any]) -> None:
+        assert violations(render(SMALLEST, values).pod["spec"]) == []
+
+    def test_selectors_find_the_pod(self, values: dict[str, Any]) -> None:
+        release = render(SMALLEST, values)
+        labels = release.pod["metadata"]["labels"].items()
+        selectors = [s["spec"]["selector"] for s in release.of_kind("Service")]
+        selectors += [s["spec"]["selector"]["matchLabels"] for s in release.of_kind("StatefulSet")]
+        assert [s for s in selectors if not s.items() <= labels] == []
+
+    def test_every_object_says_what_it_belongs_to(self, values: dict[str, Any]) -> None:
+        for o in render(SMALLEST, values).objects:
+            labels = o["metadata"]["labels"]
+            assert labels["app.kubernetes.io/instance"] == "exporter"
+            assert labels["app.kubernetes.io/managed-by"] == "Helm"
+
+    def test_helm_lint_finds_no_mistake(self, values: dict[str, Any]) -> None:
+        report = helm.lint(CHART, over(SMALLEST, values), strict=True)
+        assert report["errors"] == []
+
+
+def test_no_object_of_the_operator_has_a_field_that_it_does_not_know() -> None:
+    module = 'import("@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1")'
+    objects = [
+        Typed(f"{module}.I{o['kind']}", o)
+        for values in MATRIX.values()
+        for o in render(SMALLEST, values).objects
+        if o["apiVersion"] == OPERATOR
+    ]
+    assert len({o.type for o in objects}) == 3
+    assert type_mistakes(objects) == ""
+
+
+class TestPod:
+    def test_the_exporter_takes_its_arguments_and_configuration(self, tmp_path: Path) -> None:
+        release = render(SMALLEST)
+        (container,) = release.pod["spec"]["containers"]
+        token, file = tmp_path / "token", tmp_path / "config.yaml"
+        token.write_text("secret")
+        config = release.the("ConfigMap")["data"]["config.yaml"]
+        file.write_text(config.replace("/run/secrets/cloudflare/token", str(token)))
+        path = "--config.file=/etc/cloudflare-workflows-exporter/config.yaml"
+        assert path in container["args"]
+        flags = [f"--config.file={file}" if arg == path else arg for arg in container["args"]]
+        done = run(tmp_path, "--check-config", *flags)
+        assert done.returncode == 0, done.stderr
+
+    def test_the_configuration_is_passed_on_as_it_is(self) -> None:
+        rendered = render(SMALLEST).the("ConfigMap")["data"]["config.yaml"]
+        assert yaml.safe_load(rendered) == SMALLEST["config"]
+
+    def test_a_changed_configuration_rolls_the_pod(self) -> None:
+        annotations = [
+            render(SMALLEST, more).pod["metadata"]["annotations"]["checksum/config"]
+            for more in ({}, {}, {"config": {"poll": {"interval": "30s"}}})
+        ]
+        assert annotations[0] == annotations[1] != annotations[2]
+
+    def test_changed_credentials_roll_the_pod(self) -> None:
+        values = {"credentials": {"existingSecret": "", "files": {"token": "new"}}}
+        before = render(SMALLEST, MATRIX["credentials in the values"]).pod
+        after = render(SMALLEST, values).pod
+        assert before["metadata"]["annotations"] != after["metadata"]["annotations"]
+
+    def test_the_state_is_kept_in_a_volume_of_its_own_when_asked_for(self) -> None:
+        without, with_ = render(SMALLEST), render(SMALLEST, MATRIX["persistence"])
+        assert {"name": "state", "emptyDir": {}} in without.pod["spec"]["volumes"]
+        (claim,) = with_.the("StatefulSet")["spec"]["volumeClaimTemplates"]
+        assert claim["metadata"]["name"] == "state"
+        for release in (without, with_):
+            (container,) = release.pod["spec"]["containers"]
+            mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+            assert mounts["state"] == "/var/lib/cloudflare-workflows-exporter"
+
+    def test_a_state_path_of_ones_own_is_left_alone(self) -> None:
+        (container,) = render(SMALLEST, MATRIX["no state"]).pod["spec"]["containers"]
+        assert not any("state.path" in arg for arg in container["args"])
+
+    def test_no_token_of_kubernetes_is_mounted(self) -> None:
+        release = render(SMALLEST)
+        assert release.pod["spec"]["automountServiceAccountToken"] is False
+        assert release.the("ServiceAccount")["automountServiceAccountToken"] is False
+
+    def test_it_has_more_time_to_stop_than_the_exporter_takes(self) -> None:
+        assert render(SMALLEST).pod["spec"]["terminationGracePeriodSeconds"] > 5
+
+    def test_its_user_is_that_of_the_image(self) -> None:
+        user = re.search(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        assert user
+        context = render(SMALLEST).pod["spec"]["securityContext"]
+        assert (context["runAsUser"], context["runAsGroup"]) == (int(user[1]), int(user[2]))
+
+    def test_its_image_is_that_of_the_exporters_version(self) -> None:
+        (container,) = render(SMALLEST).pod["spec"]["containers"]
+        assert container["image"] == f"cloudflare-workflows-exporter:{__version__}"
+
+
+class TestMonitoring:
+    def test_a_service_monitor_scrapes_each_pod_once(self) -> None:
+        """Both Services have the labels that it selects by; one has the port that it names."""
+        release = render(SMALLEST, MATRIX["service monitor"])
+        spec = release.the("ServiceMonitor")["spec"]
+        (endpoint,) = spec["endpoints"]
+        services = [
+            s
+            for s in release.of_kind("Service")
+            if spec["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()
+            for port in s["spec"]["ports"]
+            if port["name"] == endpoint["port"]
+        ]
+        assert len(services) == 1
+
+    def test_the_alerts_are_those_of_the_source(self) -> None:
+        groups = render(SMALLEST, MATRIX["alerts"]).the("PrometheusRule")["spec"]["groups"]
+        assert groups == alerts.groups()
+
+    def test_parameters_stand_in_the_alerts(self) -> None:
+        groups = render(SMALLEST, MATRIX["alerts in full"]).the("PrometheusRule")["spec"]["groups"]
+        text = yaml.safe_dump(groups, width=1000)
+        assert "* 0 + 7200" in text
+        assert "> 14.4 * 0.001" in text
+        assert "runbook_url: https://wiki.example.com/runbooks/CloudflareWorkflowDataStale" in text
+        assert "${" not in text
+
+    def test_single_alerts_can_be_left_out_and_all_labelled(self) -> None:
+        groups = render(SMALLEST, MATRIX["alerts in full"]).the("PrometheusRule")["spec"]["groups"]
+        rules = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+        assert "CloudflareWorkflowStepRetrying" not in {rule["alert"] for rule in rules}
+        assert {rule["labels"]["team"] for rule in rules} == {"sre"}
+        assert "never beats the alert's own" not in {rule["labels"]["severity"] for rule in rules}
+
+    def test_workflows_can_have_thresholds_of_their_own(self) -> None:
+        groups = render(SMALLEST, MATRIX["alerts in full"]).the("PrometheusRule")["spec"]["groups"]
+        assert groups[0]["rules"] == [
+            {
+                "record": "cloudflare_workflow:stuck_after:seconds",
+                "expr": "vector(14400)",
+                "labels": {"workflow": "reports"},
+            },
+            {
+                "record": "cloudflare_workflow:waiting_after:seconds",
+                "expr": "vector(2678400)",
+                "labels": {"workflow": "trials"},
+            },
+        ]
+
+    def test_the_dashboards_are_those_of_the_source(self) -> None:
+        (_, found) = render(SMALLEST, MATRIX["dashboards"]).of_kind("ConfigMap")
+        source = {p.name: p.read_text() for p in (ROOT / "grafana" / "dashboards").glob("*.json")}
+        assert {k: v.rstrip() for k, v in found["data"].items()} == {
+            k: v.rstrip() for k, v in source.items()
+        }
+        assert found["metadata"]["labels"]["dashboard"] == "1"
+        assert "grafana_dashboard" not in found["metadata"]["labels"]
+
+
+class TestNotes:
+    STEPS: tuple[tuple[dict[str, Any], str], ...] = (
+        ({}, "serviceMonitor.enabled=true"),
+        ({"podMonitor": {"enabled": True}}, "prometheusRule.enabled=true"),
+        (
+            {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
+            "dashboards.enabled=true",
+        ),
+        (MATRIX["everything"], "docs/alerting.md"),
+    )
+
+    @pytest.mark.parametrize(("values", "step"), STEPS)
+    def test_they_tell_the_next_step(self, values: dict[str, Any], step: str) -> None:
+        notes = render(SMALLEST, values).notes
+        assert re.findall(r"Next: (?:.*\n?)*", notes)[0].count(step) == 1
+
+    def test_they_tell_what_becomes_of_the_state(self) -> None:
+        assert "persistence.enabled=true" in render(SMALLEST).notes
+        assert "persistence.enabled=true" not in render(SMALLEST, MATRIX["persistence"]).notes
+
+
+def test_the_chart_has_the_version_of_the_exporter() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == __version__

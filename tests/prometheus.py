@@ -1,0 +1,100 @@
+"""A real Prometheus server and a real Alertmanager, as Debian packages them."""
+
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.daemon import DEADLINE, wait_until
+from tests.requires import requires_program
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A server that scrapes.
+
+    Attributes:
+        http: a client whose paths are relative to it.
+    """
+
+    http: httpx.Client
+
+    def query(self, promql: str) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series that an instant query finds."""
+        answer = self.http.get("/api/v1/query", params={"query": promql}).raise_for_status().json()
+        return [(r["metric"], float(r["value"][1])) for r in answer["data"]["result"]]
+
+    def alerts(self) -> list[tuple[dict[str, str], str]]:
+        """Labels and state of each alert that is pending or fires."""
+        answer = self.http.get("/api/v1/alerts").raise_for_status().json()
+        return [(alert["labels"], alert["state"]) for alert in answer["data"]["alerts"]]
+
+
+@contextmanager
+def prometheus(folder: Path, config: str) -> Iterator[Prometheus]:
+    """Runs a server with a configuration file of that content."""
+    program = requires_program("prometheus", "prometheus")
+    (folder / "prometheus.yml").write_text(config)
+    address = free_address()
+    command = [
+        program,
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={address}",
+    ]
+    with _server(command, folder / "prometheus.log", address) as http:
+        yield Prometheus(http)
+
+
+@contextmanager
+def alertmanager(folder: Path, config: str) -> Iterator[str]:
+    """Runs an Alertmanager with a configuration file of that content; gives its host:port."""
+    program = requires_program("prometheus-alertmanager", "prometheus-alertmanager")
+    (folder / "alertmanager.yml").write_text(config)
+    address = free_address()
+    command = [
+        program,
+        f"--config.file={folder}/alertmanager.yml",
+        f"--storage.path={folder}/alertmanager",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    with _server(command, folder / "alertmanager.log", address):
+        yield address
+
+
+def free_address() -> str:
+    """host:port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@contextmanager
+def _server(command: list[str], log: Path, address: str) -> Iterator[httpx.Client]:
+    with (
+        log.open("wb") as file,
+        httpx.Client(base_url=f"http://{address}", trust_env=False) as http,
+        subprocess.Popen(command, stdout=file, stderr=file) as process,
+    ):
+        try:
+            ready = _ready(http)
+            wait_until(lambda: ready() or process.poll() is not None, log.read_text)
+            assert process.poll() is None, log.read_text()
+            yield http
+        finally:
+            process.terminate()
+            process.wait(DEADLINE)
+
+
+def _ready(http: httpx.Client) -> Callable[[], bool]:
+    def ready() -> bool:
+        try:
+            return http.get("/-/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    return ready
