@@ -62,6 +62,22 @@ def arrivals(
         yield at, f"{name}-{number}", chance.choice(scripts_)
 
 
+def exporter(simulator: Simulator, clock: Clock, discover: Any, **settings: Any) -> App:
+    """An exporter that discovers everything, its upstream called without sockets."""
+    account = {
+        "name": "acc",
+        "account_id": "acc",
+        "api_token": "secret",
+        "workflows": [{"name": "*", "discover": discover}],
+    }
+    api = {"url": "https://simulator/client/v4/accounts/{account_id}", **settings.pop("api", {})}
+    return App(
+        Settings.model_validate({"accounts": [account], "api": api, **settings}),
+        clock=clock,
+        transport=httpx.ASGITransport(simulator),
+    )
+
+
 class Run:
     """One size: an exporter, its upstream, and what is measured of both."""
 
@@ -93,23 +109,8 @@ class Run:
                 workflow.create(f"{name}-old-{n}", Script(steps("done")), at=at)
             crowd = scripts(self.life, self.chance)
             workflow.arrivals(arrivals(name, rate, EPOCH - 1.8 * self.life, crowd, self.chance))
-        app = App(
-            Settings.model_validate(
-                {
-                    "accounts": [
-                        {
-                            "name": "acc",
-                            "account_id": "acc",
-                            "api_token": "secret",
-                            "workflows": [{"name": "*", "discover": {"max_instances": 100_000}}],
-                        }
-                    ],
-                    "api": {"url": "https://simulator/client/v4/accounts/{account_id}"},
-                }
-            ),
-            clock=Clock(wall=wall, monotonic=loop.time),
-            transport=httpx.ASGITransport(simulator),
-        )
+        clock = Clock(wall=wall, monotonic=loop.time)
+        app = exporter(simulator, clock, {"max_instances": 100_000})
         spent = time.process_time()
         ages: list[tuple[float, float]] = []
         async with app.opened(), asyncio.TaskGroup() as tasks:

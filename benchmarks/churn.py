@@ -17,44 +17,13 @@ import random
 import resource
 import time
 from pathlib import Path
-from typing import Any
-
-import httpx
 
 from benchmarks import virtual
-from benchmarks.api_budget import EPOCH, HOUR, WORKFLOWS, arrivals, rounds, scripts
-from exporter.app import App
+from benchmarks.api_budget import EPOCH, HOUR, WORKFLOWS, arrivals, exporter, rounds, scripts
 from exporter.clock import Clock
 from exporter.logs import configure
 from exporter.metrics import catalogue
-from exporter.settings import Settings
 from upstreams.simulator import Script, Simulator, Wait, World, steps
-
-
-def exporter(simulator: Simulator, clock: Clock, **settings: Any) -> App:
-    return App(
-        Settings.model_validate(
-            {
-                "accounts": [
-                    {
-                        "name": "acc",
-                        "account_id": "acc",
-                        "api_token": "secret",
-                        "workflows": [
-                            {"name": "*", "discover": {"max_instances": 100_000, "max_age": "30m"}}
-                        ],
-                    }
-                ],
-                "poll": {"forget_after": "30m"},
-                "api": {
-                    "url": "https://simulator/client/v4/accounts/{account_id}",
-                    **settings,
-                },
-            }
-        ),
-        clock=clock,
-        transport=httpx.ASGITransport(simulator),
-    )
 
 
 def upstream(clock: Clock) -> tuple[World, Simulator]:
@@ -85,7 +54,8 @@ async def churn(hours: int, a_day: int, life: float) -> None:
         workflow = world.account("acc").workflow(name)
         workflow.release(success_retention=HOUR, error_retention=HOUR)
         workflow.arrivals(arrivals(name, rate, EPOCH, scripts(life, chance), chance))
-    app = exporter(simulator, clock)
+    discover = {"max_instances": 100_000, "max_age": "30m"}
+    app = exporter(simulator, clock, discover, poll={"forget_after": "30m"})
     first = 0
     async with app.opened(), asyncio.TaskGroup() as tasks:
         jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
@@ -114,7 +84,8 @@ async def memory(instances: int) -> None:
         for n in range(instances // len(WORKFLOWS)):
             script = Script((*steps("fetch", "transform", "charge"), Wait("approval", timeout=1e9)))
             world.account("acc").workflow(name).create(f"{name}-{n:08}", script, at=EPOCH - 60)
-    app = exporter(simulator, clock, requests_per_5m=10**9)
+    api = {"requests_per_5m": 10**9}
+    app = exporter(simulator, clock, {"max_instances": 100_000}, api=api)
     base = resident()
     async with app.opened():
         await app.accounts[0].cycle()
