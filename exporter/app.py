@@ -32,7 +32,7 @@ from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
 from exporter.watch.sink import WorkflowKey
 from exporter.web.endpoints import endpoints
-from exporter.web.server import Server
+from exporter.web.server import Server, address_of
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class App:
         clock: The time.
 
     Raises:
-        ConfigError: a file that holds a secret, or a proxy, can't be used.
+        ConfigError: a file that holds a secret, a proxy or certificates can't be used.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class App:
                 version=__version__,
                 accounts=len(self._settings.accounts),
                 workflows=len(self.pollers),
-                address="{}:{}".format(*listener.getsockname()[:2]),
+                address=address_of(listener),
             )
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)

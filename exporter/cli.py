@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
             App(settings)
-            print(plan.text(settings))  # noqa: T201 - what was asked for
-            return 0
+            return 0 if _show(f"{plan.text(settings)}\n".encode()) else 1
         return asyncio.run(_once(settings) if options.once else _run(settings))
     except ConfigError as error:
         source = path or "no configuration file (give one with --config.file)"
@@ -47,10 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for mistake in error.mistakes:
             print(f"  {mistake}", file=sys.stderr)  # noqa: T201
         return 2
-    except BrokenPipeError:
-        # Whoever reads has had enough, as in `--once | head`; Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -111,6 +106,23 @@ async def _once(settings: Settings) -> int:
     app = App(settings)
     well = await app.once()
     body, _ = app.exposition.render()
-    sys.stdout.buffer.write(body)
-    sys.stdout.flush()
-    return 0 if well else 1
+    return 0 if _show(body) and well else 1
+
+
+def _show(text: bytes) -> bool:
+    """Writes what was asked for to standard output; whether that could be done."""
+    if sys.stdout is None:
+        problem = "it is closed"
+    else:
+        try:
+            sys.stdout.buffer.write(text)
+            sys.stdout.flush()
+            return True
+        except OSError as error:
+            # Python would try once more at exit, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):
+                return False  # whoever reads has had enough, as in `--once | head`
+            problem = error.strerror or str(error)
+    print(f"{PROGRAM}: can't write to standard output: {problem}", file=sys.stderr)  # noqa: T201
+    return False

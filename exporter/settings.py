@@ -192,16 +192,24 @@ class Api(Section):
     )
 
 
+def _leaves_some(value: list[str]) -> list[str]:
+    if "*" in value:
+        raise ValueError('"*" excludes every instance; name those that are not to be watched')
+    return value
+
+
 class Discover(Section):
     statuses: list[Status] = Field(
-        list(NOT_ENDED_WELL), description="Statuses of the instances to watch."
+        list(NOT_ENDED_WELL), min_length=1, description="Statuses of the instances to watch."
     )
     max_age: Duration = Field(
         Duration.parse("24h"), description="How long ago an ended instance may have ended."
     )
     max_instances: int = Field(5000, ge=1, description="At most so many instances a workflow.")
-    include: list[str] = Field(["*"], description="Globs over instance ids to watch.")
-    exclude: list[str] = Field([], description="Globs over instance ids not to watch.")
+    include: list[str] = Field(["*"], min_length=1, description="Globs over instance ids to watch.")
+    exclude: Annotated[list[str], AfterValidator(_leaves_some)] = Field(
+        [], description="Globs over instance ids not to watch."
+    )
 
 
 class Workflow(Section):

@@ -106,7 +106,7 @@ async def watching(
                 # More than enough: with the clock in hand, nobody waits for the budget.
                 api={
                     "url": served.url + "/accounts/{account_id}",
-                    "timeout": "2s",
+                    "timeout": "30s",
                     "requests_per_5m": 100_000,
                 },
                 **settings,

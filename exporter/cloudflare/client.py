@@ -64,7 +64,7 @@ def http_client(
         transport: In place of sockets.
 
     Raises:
-        ValueError: a proxy of the environment can't be used.
+        ValueError: a proxy of the environment, or its certificates, can't be used.
     """
     try:
         return httpx.AsyncClient(
@@ -80,6 +80,12 @@ def http_client(
                 "Accept": "application/json",
             },
         )
+    except OSError:
+        path = os.environ.get("SSL_CERT_FILE", "")
+        raise ValueError(
+            f"the environment's certificates can't be used: SSL_CERT_FILE={path}; it must name a "
+            "file of certificates in PEM, or be unset"
+        ) from None
     except (ImportError, ValueError, httpx.InvalidURL):
         # Not repeated: a proxy's URL may hold a password.
         raise ValueError(

@@ -90,6 +90,7 @@ class Account:
         self._limits_at: dict[str, float] = {}
         self._missing: dict[str, float] = {}
         self._trouble: str | None = None
+        self._unmatched: set[str] = set()
         self._due = clock.monotonic()
         self.pages = 0
         """Calls that the last sweep over everything took."""
@@ -175,6 +176,7 @@ class Account:
                 poller = self._watch(name, match)
                 if self.on_found is not None:
                     self.on_found(poller)
+        self._tell_unmatched(names)
         now = self._clock.monotonic()
         for name in list(self.pollers):
             if name in names or name in self._named:
@@ -186,6 +188,19 @@ class Account:
                 if self.on_lost is not None:
                     self.on_lost(poller)
                 self._sink.lost(poller.key)
+
+    def _tell_unmatched(self, names: set[str]) -> None:
+        """Says once of each configured name that no workflow has it; it may still appear."""
+        configured = [*self._named, *(w.name for w in self._globs)]
+        unmatched = {c for c in configured if not any(fnmatchcase(name, c) for name in names)}
+        for name in sorted(unmatched - self._unmatched):
+            log.warning(
+                "no workflow of the account has this name, looking for it on",
+                account=self.label,
+                workflow=name,
+                advice="check the name and account_id",
+            )
+        self._unmatched = unmatched
 
     def _watch(self, name: str, settings: Workflow) -> Poller:
         key = WorkflowKey(self.label, name)

@@ -7,6 +7,8 @@ missed while moving from one list to another is found by that call or the next s
 """
 
 import asyncio
+from bisect import bisect_left
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import ceil, inf
 from typing import Protocol
@@ -109,6 +111,11 @@ class Discovery:
                 raise read
             else:
                 pages += read
+        if not failures and not whole:
+            try:
+                pages += await self._read_missed()
+            except CallFailed as failure:
+                failures.append(failure)
         self.swept = True
         self.poller.sweep_failure = failures[0] if failures else None
         if not failures:
@@ -132,11 +139,32 @@ class Discovery:
         counts = self.counts or {}
         live = [s for s in dict.fromkeys((*_LIVE, *counts)) if s not in ENDED and counts.get(s)]
         recent = min(now, self._last_start or now) - _LATE
-        date = datetime.fromtimestamp(recent, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return [
             *({"status": s} for s in live if s not in self._refused_statuses),
-            {"date_start": date},
+            _created_since(recent),
         ]
+
+    async def _read_missed(self) -> int:
+        """Lists what was created since some of the missed were, where that saves calls.
+
+        Of runs that live for minutes, many end between two sweeps: a page of the newest instances
+        tells the ends of up to 100 of them, a call of its own that of one.
+        """
+        created = sorted(i.created for i in self.poller.instances.values() if i.created is not None)
+        missed = sorted((i.created for i in self._missed() if i.created is not None), reverse=True)
+        best, since = 0.0, None
+        for count, moment in enumerate(missed, start=1):
+            pages = 1 + (len(created) - bisect_left(created, moment)) / 100
+            if count - pages > best:
+                best, since = count - pages, moment
+        return 0 if since is None else await self._read(_created_since(since))
+
+    def _missed(self) -> Iterator[Instance]:
+        """Live ones that the lists of this sweep don't hold."""
+        for instance in self.poller.instances.values():
+            gone = instance.configured or instance.forget_at is not None
+            if not gone and instance.live and instance.sweep < self._sweep:
+                yield instance
 
     async def _read(self, parameters: dict[str, str], *, again: bool = True) -> int:
         """Reads one list to its end; the number of pages."""
@@ -229,7 +257,8 @@ class Discovery:
 
     def _note(self, instance: Instance, row: Row) -> None:
         """Takes what a row tells; the steps are another call's."""
-        instance.modified, instance.row_status = unix(row.modified_on), row.status
+        instance.created, instance.modified = unix(row.created_on), unix(row.modified_on)
+        instance.row_status = row.status
         if not has_times(row):
             return
         now = self._clock.wall()
@@ -294,10 +323,12 @@ class Discovery:
             if instance.shown and not was_shown and instance.run and instance.figures:
                 tracked = Tracked(instance.run, instance.figures, Observations())
                 self._sink.moved(self.poller.key, instance.id, tracked, instance.last_change)
-            expected = instance.live or (ended_too and instance.shown)
-            if expected and instance.sweep < self._sweep and instance.forget_at is None:
-                # It moved from list to list as they were read, or it ended.
-                self._want(instance, Urgency.MISSED)
+            ended_unseen = ended_too and instance.shown and not instance.live
+            if ended_unseen and instance.sweep < self._sweep and instance.forget_at is None:
+                self._want(instance, Urgency.MISSED)  # deleted, perhaps, or restarted
+        for instance in self._missed():
+            # It moved from list to list as they were read, or it ended.
+            self._want(instance, Urgency.MISSED)
         self._last_start, self._dropped = started, self._dropping
         horizon = self._horizon()
         self._ends = {i: end for i, end in self._ends.items() if end >= horizon}
@@ -324,3 +355,8 @@ class Discovery:
         if instance.run is not None and not instance.live:
             end = instance.run.end
             self._ends[instance.id] = self._clock.wall() if end is None else end
+
+
+def _created_since(moment: float) -> dict[str, str]:
+    """Parameters of a list of what was created since a Unix time."""
+    return {"date_start": datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}

@@ -24,6 +24,7 @@ class Instance:
         failure: Of the last look; None when it succeeded.
         not_found: Answers 404 in a row.
         forget_at: When its series and all that is known of it go, but what was counted.
+        created: `created_on` of the last row, Unix time.
         modified: `modified_on` of the last row, Unix time.
         sweep: Number of the last sweep that held it.
     """
@@ -31,6 +32,7 @@ class Instance:
     __slots__ = (
         "busy",
         "configured",
+        "created",
         "detailed_at",
         "due",
         "failure",
@@ -75,6 +77,7 @@ class Instance:
         self.not_found = 0
         self.forget_at: float | None = None
         self.stale_since: float | None = None
+        self.created: float | None = None
         self.modified: float | None = None
         self.row_status: str | None = None
         self.sweep = 0

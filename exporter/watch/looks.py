@@ -38,6 +38,7 @@ _SHARE = 0.05
 class _Waiting(NamedTuple):
     due: float
     look: Callable[[], Awaitable[None]]
+    wanted: Callable[[], bool]
 
 
 class Looks:
@@ -77,13 +78,24 @@ class Looks:
         return max((now - self._waiting[u][0].due for u in _NOW if self._waiting[u]), default=0.0)
 
     def put(
-        self, look: Callable[[], Awaitable[None]], urgency: Urgency, *, due: float | None = None
+        self,
+        look: Callable[[], Awaitable[None]],
+        urgency: Urgency,
+        *,
+        due: float,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Adds a look, which must not raise; `due` is on the monotonic clock, now if left out."""
+        """Adds a look, which must not raise.
+
+        Args:
+            look: Makes it.
+            urgency: How urgent it is.
+            due: When it was to be made, on the monotonic clock.
+            wanted: Whether it still is to be made; asked when its turn comes.
+        """
         self._changed.set()
-        self._waiting[urgency].append(
-            _Waiting(self._clock.monotonic() if due is None else due, look)
-        )
+        self._waiting[urgency].append(_Waiting(due, look, wanted))
+        self._prune()
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
 
@@ -125,6 +137,9 @@ class Looks:
             except BaseException:
                 self._slots.release()
                 raise
+            if look is None:
+                self._slots.release()
+                continue
             task = asyncio.create_task(self._make(look))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
@@ -142,12 +157,21 @@ class Looks:
             self._changed.clear()
             await self._changed.wait()
 
-    def _next(self) -> Callable[[], Awaitable[None]]:
+    def _next(self) -> Callable[[], Awaitable[None]] | None:
+        self._prune()
         queues = [queue for queue in self._waiting.values() if queue]
+        if not queues:
+            return None
         self._turns += 1
         if self._turns % _OLDEST_EVERY == 0:
             return min(queues, key=lambda queue: queue[0].due).popleft().look
         return queues[0].popleft().look
+
+    def _prune(self) -> None:
+        """Drops what is no longer wanted from the heads: what waits longest is given up first."""
+        for queue in self._waiting.values():
+            while queue and not queue[0].wanted():
+                queue.popleft()
 
     async def _make(self, look: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -127,7 +127,13 @@ class Poller:
             self._busy += 1
         instance.waits = urgency
         due = min(instance.due, self._clock.monotonic())
-        self._looks.put(partial(self._look, instance), urgency, due=due)
+        self._looks.put(
+            partial(self._look, instance),
+            urgency,
+            due=due,
+            # Moved up or forgotten meanwhile, it isn't to be made in this place.
+            wanted=lambda: instance.waits == urgency,
+        )
 
     async def stop(self) -> None:
         """Ends the round under way, whatever it still waits for: looks were stopped before."""
@@ -136,8 +142,6 @@ class Poller:
             pass
 
     async def _look(self, instance: Instance) -> None:
-        if instance.waits is None:
-            return  # it was moved up, and looked at since
         instance.waits = None
         try:
             await self._look_now(instance)
@@ -152,9 +156,12 @@ class Poller:
             self._failed(instance, CallFailed("invalid_answer", type(error).__name__))
         finally:
             instance.busy, instance.tried = False, True
-            self._busy -= 1
-            if not self._busy:
-                self._idle.set()
+            self._ended_one()
+
+    def _ended_one(self) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._idle.set()
 
     async def _look_now(self, instance: Instance) -> None:
         now = self._clock.monotonic()
@@ -236,6 +243,9 @@ class Poller:
 
     def _forget(self, instance: Instance) -> None:
         """Takes an instance's series away. What was counted of its run stays known."""
+        if instance.busy:
+            instance.busy, instance.waits = False, None
+            self._ended_one()
         if instance.seen and instance.shown:
             self._sink.forgotten(self.key, instance.id)
         if instance.configured:
@@ -254,11 +264,13 @@ class Poller:
         """Ends a round: who is to be forgotten, is the workflow up, and what is there to say?"""
         now = self._clock.monotonic()
         for instance in list(self.instances.values()):
-            if instance.forget_at is not None and instance.forget_at <= now and not instance.busy:
+            under_way = instance.busy and instance.waits is None
+            if instance.forget_at is not None and instance.forget_at <= now and not under_way:
                 self._forget(instance)
         self.tried = self.tried or all(i.tried for i in self.instances.values() if i.configured)
         failing = [i for i in self.instances.values() if i.failure is not None]
-        self.up = not failing and self.sweep_failure is None
+        # A first round that nobody has answered yet is no success.
+        self.up = self.tried and not failing and self.sweep_failure is None
         self._sink.round_over(self.key, up=self.up, at=self._clock.wall())
         self._report(failing)
 

@@ -8,7 +8,7 @@ whose it is, and takes from it what concerns whole runs.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from math import inf
 from typing import NamedTuple
@@ -168,11 +168,14 @@ def track(
     ended = status in ENDED
     if ended and not known.end_observed and (now if end is None else end) >= since:
         new.run = FinishedRun(status, seconds(answer.start, answer.end or _moment(now)))
+    marks = dict(known.marks)
     for step in answer.steps or ():
         key = _key(step)
-        unseen = _bits(step) & ~known.marks.get(key, 0)
-        if unseen:
-            _observe(step, key, unseen, new, now=now, since=since)
+        known_bits, bits = marks.get(key, 0), _bits(step)
+        if bits & ~known_bits:
+            _observe(step, key, bits & ~known_bits, new, now=now, since=since)
+            # At once: an answer that holds a step twice counts it once.
+            marks[key] = known_bits | bits
 
     return Tracked(
         Run(
@@ -183,7 +186,7 @@ def track(
             step_count=int(answer.step_count or 0),
             queue_observed=known.queue_observed or start is not None,
             end_observed=known.end_observed or ended,
-            marks=_merged(known.marks, seen),
+            marks=marks,
         ),
         _figures(answer, status),
         new,
@@ -212,10 +215,18 @@ def _key(step: Step) -> tuple[str, str]:
 def _bits(step: Step) -> int:
     """What of a step is finished: bit 0 the step, bit n its n-th attempt."""
     bits = int(step.outcome != "running")
-    for number, attempt in enumerate(step.attempts or (), start=1):
+    for number, attempt in enumerate(_attempts(step), start=1):
         if attempt.outcome != "running":
             bits |= 1 << number
     return bits
+
+
+def _attempts(step: Step) -> Sequence[Attempt]:
+    """A step's attempts by their start: the place among them is the number of each."""
+    attempts = step.attempts or ()
+    if len(attempts) < 2:
+        return attempts
+    return sorted(attempts, key=lambda attempt: unix(attempt.start) or inf)
 
 
 def _marks(steps: Iterable[Step]) -> Mark:
@@ -225,12 +236,6 @@ def _marks(steps: Iterable[Step]) -> Mark:
             key = _key(step)
             marks[key] = marks.get(key, 0) | bits
     return marks
-
-
-def _merged(known: Mark, seen: Mark) -> Mark:
-    if known == seen:
-        return known
-    return {**known, **{key: bits | known.get(key, 0) for key, bits in seen.items()}}
 
 
 def _observe(
@@ -244,7 +249,7 @@ def _observe(
 ) -> None:
     """Adds to `new` what of a step is finished, wasn't seen, and ended at or after `since`."""
     kind, name = key
-    for number, attempt in enumerate(step.attempts or (), start=1):
+    for number, attempt in enumerate(_attempts(step), start=1):
         if unseen >> number & 1:
             seconds, end = _span(attempt, now)
             if end >= since:
@@ -305,8 +310,8 @@ def _figures(answer: Detail, status: str) -> Figures:
 
 
 def _step_error(step: Step) -> Error | None:
-    last = step.attempts[-1].error if step.attempts else None
-    return step.error or last
+    attempts = _attempts(step)
+    return step.error or (attempts[-1].error if attempts else None)
 
 
 def _failing_step(steps: list[Step], error: Error) -> Step | None:

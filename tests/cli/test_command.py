@@ -257,6 +257,26 @@ class TestBeingLeft:
             _, err = child.communicate(timeout=60)
         assert (child.returncode, err) == (1, "")
 
+    @pytest.mark.parametrize("flag", ["--once", "--check-config"])
+    def test_an_output_that_takes_nothing_is_one_line_and_status_1(
+        self, command: Command, simulator: Simulator, flag: str
+    ) -> None:
+        command.file(GOOD)
+        url = f"--api.url={simulator.url}/accounts/{{account_id}}"
+        argv = [sys.executable, "-m", "exporter", flag, url, "--state.path=null"]
+        for redirected, why in ((">/dev/full", "No space left on device"), (">&-", "it is closed")):
+            done = subprocess.run(
+                ["sh", "-c", f'exec "$@" {redirected}', "sh", *argv],
+                cwd=command.folder,
+                env=clean_environment(),
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 1
+            assert done.stderr == f"{PROGRAM}: can't write to standard output: {why}\n"
+
     def test_interrupted_it_ends_without_a_traceback(
         self, command: Command, simulator: Simulator
     ) -> None:
@@ -280,6 +300,21 @@ def test_a_proxy_that_cannot_be_used_is_a_wrong_configuration(command: Command, 
         "  the environment's proxy (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) can't be used; it must "
         "be a URL with http:// or https://, or be unset"
     ]
+
+
+def test_certificates_that_cannot_be_used_are_a_wrong_configuration(
+    command: Command, tmp_path: Path
+) -> None:
+    command.file(GOOD)
+    text = tmp_path / "no-certificates.pem"
+    text.write_text("none")
+    for path in (text, tmp_path / "missing.pem"):
+        done = command("--check-config", SSL_CERT_FILE=str(path))
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[1:] == [
+            f"  the environment's certificates can't be used: SSL_CERT_FILE={path}; it must name "
+            "a file of certificates in PEM, or be unset"
+        ]
 
 
 def test_a_port_in_use_is_one_line_and_status_1(command: Command) -> None:

@@ -6,7 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from benchmarks import virtual
+from benchmarks.api_budget import Run
+from exporter.app import App
+from exporter.metrics import catalogue
+from exporter.settings import Settings
 from tests.watching import Watching, watching
 from upstreams.simulator import (
     LOCAL_ENGINE,
@@ -295,6 +301,20 @@ class TestCounting:
             assert w.value("cloudflare_workflow_details_skipped_total") == 1
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    async def test_one_that_waits_for_a_full_answer_is_forgotten_in_time_all_the_same(self) -> None:
+        """The queue holds no more than what is known: memory is bounded by what is watched."""
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("pay")))
+            with w.app.pollers[0]._looks.sweeping():  # lists are read: what can wait does
+                for _ in range(7):
+                    w.clock.advance(INTERVAL)
+                    await w.app.accounts[0].discoveries["orders"].sweep()
+                    w.app.pollers[0]._settle()
+                assert "a" not in w.app.pollers[0].instances
+                assert w.value("cloudflare_workflow_details_skipped_total") == 1
+                assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
 
 class TestManyEnded:
     """Where ended instances outnumber the live ones, the live are listed by status."""
@@ -327,8 +347,77 @@ class TestManyEnded:
             assert w.status("b") == "waiting"
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    async def test_many_short_runs_that_ended_between_two_sweeps_are_listed_not_called_one_by_one(
+        self,
+    ) -> None:
+        async with discovering() as w:
+            for n in range(1000):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            for n in range(90):
+                w.orders.create(f"short-{n}", Script(pieces=(Sleep("nap", 100),)))
+            await w.cycle(after=1)
+            w.clock.advance(90)
+            await w.app.accounts[0].cycle()
+            w.clock.advance(30)
+            w.simulator.calls.clear()
+            await w.app.accounts[0].cycle()
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 90
+            assert w.calls["list"] <= 4
+
+    async def test_a_restart_of_an_errored_one_is_found_among_the_live(self) -> None:
+        async with discovering() as w:
+            for n in range(1000):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            failed = w.orders.create("a", Script(steps("pay"), throws=Error("Error", "no")))
+            await w.cycle(after=30)
+            assert w.status("a") == "errored"
+            failed.restart(script=WAITING)
+            await w.cycle(after=60)
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") == "waiting"
+
+
+class TestBudget:
+    async def test_accounts_with_the_same_token_share_one(self) -> None:
+        async with watching(["a"]) as w:
+            settings = w.app._settings
+
+            def app(*tokens: str) -> App:
+                accounts = [
+                    {**settings.accounts[0].model_dump(), "name": f"n{n}", "api_token": token}
+                    for n, token in enumerate(tokens)
+                ]
+                return App(Settings.model_validate({"accounts": accounts}))
+
+            one, other = app("same", "same").accounts
+            assert one.budget is other.budget
+            one, other = app("one", "other").accounts
+            assert one.budget is not other.budget
+
+    def test_nobody_is_locked_out_beside_a_client_that_spends_most_of_the_quota(self) -> None:
+        """Half an hour of virtual time at 500 instances; Cloudflare's limit is enforced."""
+
+        async def main() -> tuple[int, int, float]:
+            size = Run(live=500, history=0, life=3600.0)
+            app, simulator, _ = await size.measure(30, other=0.6)
+            counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
+            return simulator.limit.refused, simulator.calls.total, counted
+
+        refused, calls, counted = virtual.run(main())
+        assert refused == 0
+        assert calls > 500
+        assert counted > 100
+
 
 class TestWorkflows:
+    async def test_a_name_that_no_workflow_has_is_told_once(self) -> None:
+        async with discovering("nothing-*") as w:
+            with capture_logs() as logs:
+                for _ in range(3):
+                    await w.cycle(after=60)
+            told = [(line["workflow"], line["log_level"]) for line in logs]
+            assert told == [("nothing-*", "warning")]
+
     async def test_a_glob_takes_what_matches_and_what_appears_later(self) -> None:
         async with discovering("report-*") as w:
             account = w.simulator.world.account("acc")

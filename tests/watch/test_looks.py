@@ -67,7 +67,7 @@ def test_while_lists_are_read_only_what_can_not_wait_is_looked_at() -> None:
                 async with looks.budget.call():
                     made.append(name)
 
-            looks.put(make, urgency)
+            looks.put(make, urgency, due=0.0)
 
         with looks.sweeping():
             put("live", Urgency.LIVE)
@@ -90,7 +90,7 @@ def test_sweeps_leave_a_share_of_turns_to_the_rest() -> None:
                 async with looks.budget.call():
                     made.append(n)
 
-            looks.put(make, Urgency.LIVE)
+            looks.put(make, Urgency.LIVE, due=0.0)
 
         for n in range(100):
             put(n)
@@ -100,6 +100,30 @@ def test_sweeps_leave_a_share_of_turns_to_the_rest() -> None:
             return len(made)
 
     assert virtual.run(main()) == 10
+
+
+def test_what_is_no_longer_wanted_is_given_up_and_takes_no_turn() -> None:
+    async def main() -> tuple[list[str], int]:
+        looks, _ = queue()
+        made: list[str] = []
+        wanted = {"a": True, "b": True, "c": True}
+
+        def put(name: str) -> None:
+            async def make() -> None:
+                async with looks.budget.call():
+                    made.append(name)
+
+            looks.put(make, Urgency.LIVE, due=0.0, wanted=lambda: wanted[name])
+
+        with looks.sweeping():
+            for name in wanted:
+                put(name)
+            wanted["a"] = wanted["c"] = False
+            await asyncio.sleep(1)
+        await asyncio.sleep(10)
+        return made, len(looks)
+
+    assert virtual.run(main()) == (["b"], 0)
 
 
 def test_no_more_than_so_many_at_once() -> None:
@@ -116,7 +140,7 @@ def test_no_more_than_so_many_at_once() -> None:
                 under_way -= 1
 
         for _ in range(20):
-            looks.put(make, Urgency.LIVE)
+            looks.put(make, Urgency.LIVE, due=0.0)
         await asyncio.sleep(60)
         return most
 
@@ -134,8 +158,8 @@ def test_stopping_forgets_what_waits_and_gives_up_what_does_not_end() -> None:
             finally:
                 ends.append("given up")
 
-        looks.put(endless, Urgency.LIVE)
-        looks.put(endless, Urgency.LIVE)
+        looks.put(endless, Urgency.LIVE, due=0.0)
+        looks.put(endless, Urgency.LIVE, due=0.0)
         await asyncio.sleep(1)
         started = clock.monotonic()
         await looks.stop(grace=3)

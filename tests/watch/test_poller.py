@@ -119,6 +119,17 @@ class TestFailures:
             assert w.value("cloudflare_workflow_up") == 1
             assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == w.clock()
 
+    async def test_a_workflow_is_not_up_before_its_first_looks_were_answered(self) -> None:
+        async with watching(["a"], poll={"interval": "100ms"}) as w:
+            w.simulator.faults.add(Hang())
+            (poller,) = w.app.pollers
+            await poller.round()
+            assert w.value("cloudflare_workflow_up") == 0
+            assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == 0
+            w.simulator.faults.release()
+            await w.round()
+            assert w.value("cloudflare_workflow_up") == 1
+
     async def test_trouble_is_told_once_and_its_end_once(self) -> None:
         async with watching(["a", "b"]) as w:
             for name in ("a", "b"):

@@ -110,6 +110,18 @@ class TestOnce:
         assert second.observations.attempts == [FinishedAttempt("pay-1", "success", 1.0)]
         assert second.observations.steps == [FinishedStep("pay-1", "step", "success", 3.0, 2)]
 
+    def test_attempts_are_numbered_by_their_start_whatever_order_they_are_listed_in(self) -> None:
+        first = taken(None, answer(step("pay-1", False)))
+        turned = step("pay-1", False, True)
+        assert turned.attempts is not None
+        turned.attempts.reverse()
+        second = taken(first.run, answer(turned))
+        assert second.observations.attempts == [FinishedAttempt("pay-1", "success", 1.0)]
+
+    def test_a_step_that_an_answer_holds_twice_is_observed_once(self) -> None:
+        new = taken(None, answer(step("pay-1", True), step("pay-1", True))).observations
+        assert (len(new.steps), len(new.attempts)) == (1, 1)
+
     def test_a_restart_is_a_new_run(self) -> None:
         ended = answer(step("pay-1", True), status="complete", end=at(9))
         first = taken(None, ended)

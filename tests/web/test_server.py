@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from exporter.web.server import Server, listen
+from exporter.web.server import Server, address_of, listen
 
 APP = Starlette(routes=[Route("/", lambda _: PlainTextResponse("hello"))])
 
@@ -59,6 +59,13 @@ class TestListen:
             async with serving(listener) as port:
                 for address in reached:
                     assert (await ask(f"http://{address}:{port}/")).text == "hello"
+
+    def test_it_is_told_as_in_a_url(self) -> None:
+        with listen("127.0.0.1", 0) as listener:
+            assert address_of(listener) == f"127.0.0.1:{listener.getsockname()[1]}"
+        if has_ipv6():
+            with listen("::1", 0) as listener:
+                assert address_of(listener) == f"[::1]:{listener.getsockname()[1]}"
 
     def test_an_address_in_use(self) -> None:
         with listen("127.0.0.1", 0) as taken, pytest.raises(OSError, match="in use") as caught:
