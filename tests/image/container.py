@@ -1,0 +1,105 @@
+"""Runs an image's program as Kubernetes would: as its user, with a read-only root, as process 1 of
+a namespace, without capabilities and without a shell."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.daemon import DEADLINE, wait_until
+from tests.image.build import Image
+
+# What a runtime does between making the namespaces and becoming the program.
+_ENTER = """
+mount --make-rprivate /
+mount --bind "$ROOT" "$ROOT"
+mount -t proc proc "$ROOT/proc"
+mount -t tmpfs -o uid=$UID_,gid=$UID_,mode=0700 tmpfs "$ROOT/var/lib/cloudflare-workflows-exporter"
+mount --bind "$CONFIG" "$ROOT/mnt"
+mount --bind /dev/null "$ROOT/bin/sh"
+mount -o remount,bind,ro "$ROOT"
+exec chroot "$ROOT" setpriv --reuid="$UID_" --regid="$UID_" --clear-groups --no-new-privs \\
+    --bounding-set=-all --inh-caps=-all env -i -C "$WORKDIR" "$@"
+"""
+
+
+class Container:
+    """A running container.
+
+    Attributes:
+        started: Seconds from its start until it answered.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process = process
+        self._log = log
+        self.started = 0.0
+
+    @property
+    def pid(self) -> int:
+        """The program's process, which is number 1 in its namespace."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        (child,) = children.read_text().split()
+        return int(child)
+
+    @property
+    def address(self) -> str:
+        found = re.search(r'address[":= ]+(127\.0\.0\.1:\d+)', self.log())
+        return found[1] if found else ""
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def status(self, field: str) -> str:
+        """A field of the program's /proc/PID/status."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(rf"^{field}:\s*(.*)$", text, re.MULTILINE)
+        assert found
+        return found[1]
+
+    def stop(self) -> int:
+        """Its exit status after SIGTERM."""
+        os.kill(self.pid, signal.SIGTERM)
+        return self._process.wait(DEADLINE)
+
+
+@contextmanager
+def running(image: Image, folder: Path, *flags: str) -> Iterator[Container]:
+    """Runs the image's entrypoint with flags; `folder` is /mnt in it."""
+    config = image.config
+    user = config["User"].partition(":")[0]
+    program = [*config["Entrypoint"], *config.get("Cmd", []), *flags]
+    log = folder / "log"
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(
+            [
+                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc", _ENTER),
+                *("bash", *config["Env"], *program),
+            ],
+            env={
+                **os.environ,
+                "ROOT": str(image.root),
+                "CONFIG": str(folder),
+                "UID_": user,
+                "WORKDIR": config["WorkingDir"],
+            },
+            stdout=file,
+            stderr=file,
+        ) as process,
+    ):
+        begun = time.monotonic()
+        container = Container(process, log)
+        try:
+            wait_until(lambda: container.address or process.poll() is not None, container.log)
+            assert container.address, container.log()
+            container.started = time.monotonic() - begun
+            yield container
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait(DEADLINE)

@@ -1,0 +1,135 @@
+"""The image holds the exporter and nothing else, and runs where little is allowed."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from generate import ROOT
+from tests.e2e.daemon import configuration, wait_until
+from tests.e2e.scrape import samples, value
+from tests.image.build import Image, built
+from tests.image.container import Container, running
+from upstreams.simulator import Script, Simulator, Wait, serve_in_thread
+
+TOKEN = "the-token"
+USER = 65532
+
+
+def test_hadolint_has_nothing_to_say_about_the_dockerfile() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run(
+        [hadolint, ROOT / "Dockerfile"], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    if os.getuid() != 0:
+        pytest.skip("making a base and building on it needs root")
+    with built(tmp_path_factory.mktemp("image")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def container(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """Watches an instance that waits."""
+    folder = tmp_path_factory.mktemp("container")
+    folder.chmod(0o755)
+    for parent in folder.parents[:2]:
+        parent.chmod(0o755)
+    simulator = Simulator(clock=time.time)
+    simulator.access.token(TOKEN)
+    simulator.world.account("acc").workflow("orders").create("order-1", Script((Wait("go"),)))
+    with serve_in_thread(simulator) as served:
+        url = f"{served.url}/accounts/{{account_id}}"
+        path = configuration(folder, url, api_token=TOKEN)
+        path.write_text(path.read_text().replace(f"{folder}/", ""))  # a relative path, by default
+        flags = ["--config.file=/mnt/config.yaml", "--web.listen-address=127.0.0.1:0"]
+        with running(image, folder, *flags) as started:
+            yield started
+
+
+class TestImage:
+    def test_it_says_what_it_is(self, image: Image) -> None:
+        labels = image.config["Labels"]
+        assert labels["org.opencontainers.image.title"] == "cloudflare-workflows-exporter"
+        assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+        assert labels["org.opencontainers.image.version"] == "1.2.3"
+        assert labels["org.opencontainers.image.revision"] == "abcdef"
+
+    def test_its_user_is_a_number_that_is_not_root(self, image: Image) -> None:
+        assert image.config["User"] == f"{USER}:{USER}"
+
+    def test_its_program_is_started_without_a_shell(self, image: Image) -> None:
+        assert image.config["Entrypoint"] == ["cloudflare-workflows-exporter"]
+        assert "Healthcheck" not in image.config
+
+    def test_nothing_of_the_exporter_can_be_written_by_its_user(self, image: Image) -> None:
+        for path in (image.root / "opt" / "exporter").rglob("*"):
+            status = path.lstat()
+            assert status.st_uid != USER
+            assert path.is_symlink() or not status.st_mode & stat.S_IWOTH
+
+    def test_neither_pip_nor_the_build_is_left_in_it(self, image: Image) -> None:
+        assert sorted(p.name for p in (image.root / "opt").iterdir()) == ["exporter"]
+        packages = next((image.root / "opt" / "exporter" / "lib").glob("*/site-packages"))
+        names = {p.name.partition("-")[0].lower() for p in packages.glob("*.dist-info")}
+        assert names & {"pip", "setuptools", "wheel", "hatchling"} == set()
+        assert not (image.root / "src").exists()
+
+    def test_it_holds_just_what_the_lock_names(self, image: Image) -> None:
+        lock = (ROOT / "requirements.txt").read_text()
+        locked = set(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))
+        packages = next((image.root / "opt" / "exporter" / "lib").glob("*/site-packages"))
+        found = {tuple(p.stem.split("-")[:2]) for p in packages.glob("*.dist-info")}
+        lowered = {(name.lower().replace("_", "-"), version) for name, version in found}
+        others = {name for name, _ in lowered - locked}
+        assert others == {"cloudflare-workflows-exporter"}
+
+    def test_its_size_is_told(self, image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+        files = (image.root / "opt" / "exporter").rglob("*")
+        size = sum(path.lstat().st_size for path in files)
+        with capsys.disabled():
+            sys.stdout.write(f"\nimage: {size / 1e6:.1f} MB on top of the base\n")
+        assert size > 0
+
+
+class TestContainer:
+    """As uid 65532, with a read-only root, without capabilities and without a shell."""
+
+    def test_it_serves_what_it_watches(self, container: Container) -> None:
+        with httpx.Client(base_url=f"http://{container.address}", trust_env=False) as http:
+            wait_until(lambda: http.get("/-/ready").is_success, container.log)
+            found = samples(http.get("/metrics").text)
+            name = "cloudflare_workflow_instance_status"
+            assert value(found, name, instance_id="order-1", status="waiting") == 1
+
+    def test_it_is_the_first_process_and_not_root(self, container: Container) -> None:
+        assert set(container.status("Uid").split()) == {str(USER)}
+        assert container.status("NSpid").split()[-1] == "1"
+        assert set(container.status("CapEff")) == {"0"}
+        assert container.status("NoNewPrivs") == "1"
+
+    def test_its_root_is_read_only(self, container: Container) -> None:
+        mounts = Path(f"/proc/{container.pid}/mountinfo").read_text().splitlines()
+        (root,) = (line.split()[5] for line in mounts if line.split()[4] == "/")
+        assert "ro" in root.split(",")
+
+    def test_its_start_up_time_is_told(
+        self, container: Container, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\nimage: listens {container.started:.2f} s after its start\n")
+        assert container.started > 0
+
+    def test_sigterm_ends_it_with_status_0(self, container: Container) -> None:
+        assert container.stop() == 0, container.log()
