@@ -74,7 +74,7 @@ class App:
             )
         except ValueError as error:
             raise ConfigError([str(error)]) from None
-        self._store = Store(settings.metrics)
+        self._store = Store(settings.metrics, self._clock.wall)
         self._store.configured(successful=True, at=self._clock.wall())
         self.exposition = Exposition(self._store)
         self._looks: dict[object, Looks] = {}

@@ -1,14 +1,20 @@
 """Counters, gauges and histograms by family and label values; plain data that state can keep."""
 
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from exporter.metrics.catalogue import WORKFLOW_LABELS, Family
+from exporter.metrics.instances import Sample
+from exporter.watch.sink import WorkflowKey
 
 Labels = tuple[str, ...]
+Key = tuple[Family, Labels]
+"""A series, or a histogram's series."""
 
 
 class Histogram(Struct):
@@ -25,9 +31,15 @@ class Histogram(Struct):
     def empty(cls, bounds: Sequence[float]) -> "Histogram":
         return cls(tuple(float(bound) for bound in bounds), [0] * (len(bounds) + 1))
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, value: float) -> int:
+        """Counts a value; the index of its bucket."""
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.sum += value
+        return bucket
+
+    def copy(self) -> "Histogram":
+        return Histogram(self.bounds, self.counts.copy(), self.sum)
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Upper bounds, +Inf last, each with the count of what is at or below it."""
@@ -37,48 +49,121 @@ class Histogram(Struct):
             yield bound, total
 
 
+class Exemplar(NamedTuple):
+    """The instance behind the newest observation of a bucket, or the newest count.
+
+    Attributes:
+        instance_id: of the instance.
+        value: what was observed; 1 for a count.
+        at: when it was counted, in Unix time.
+    """
+
+    instance_id: str
+    value: float
+    at: float
+
+
+@dataclass
+class Changes:
+    """What changed, each thing as it is now, and nothing of the rest.
+
+    The seam between what is counted, what is kept and what scrapes see.
+
+    Attributes:
+        values: of counters, gauges and histograms; None: the series is gone.
+        instances: samples of each instance, by workflow and id; None: it is gone.
+        exemplars: all that a series among `values` has, by bucket; a counter's is bucket 0.
+        created: when a counter or histogram among `values` began, in Unix time.
+    """
+
+    values: dict[Key, float | Histogram | None] = field(default_factory=dict)
+    instances: dict[tuple[WorkflowKey, str], list[Sample] | None] = field(default_factory=dict)
+    exemplars: dict[Key, dict[int, Exemplar]] = field(default_factory=dict)
+    created: dict[Key, float] = field(default_factory=dict)
+
+
 class Series:
-    """Values by family and label values.
+    """Values by family and label values, and which of them changed.
 
     Args:
         bounds: Upper bounds for each histogram family.
+        clock: Unix time.
     """
 
-    def __init__(self, bounds: Mapping[Family, Sequence[float]]) -> None:
-        self._bounds = bounds
+    def __init__(
+        self, bounds: Mapping[Family, Sequence[float]], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._bounds, self._clock = bounds, clock
         self.values: dict[Family, dict[Labels, float]] = {}
         self.histograms: dict[Family, dict[Labels, Histogram]] = {}
+        self._exemplars: dict[Key, dict[int, Exemplar]] = {}
+        self._created: dict[Key, float] = {}
+        self._changed: set[Key] = set()
 
     def set(self, family: Family, labels: Labels, value: float) -> None:
-        self.values.setdefault(family, {})[labels] = value
-
-    def add(self, family: Family, labels: Labels, amount: float = 1.0) -> None:
         series = self.values.setdefault(family, {})
-        series[labels] = series.get(labels, 0.0) + amount
+        if series.get(labels) != value:
+            series[labels] = value
+            self._changed.add((family, labels))
 
-    def observe(self, family: Family, labels: Labels, value: float) -> None:
-        self.histogram(family, labels).observe(value)
+    def add(self, family: Family, labels: Labels, instance_id: str | None = None) -> None:
+        """One more; `instance_id` becomes the exemplar."""
+        self.zero(family, [labels])
+        self.values[family][labels] += 1
+        self._touch((family, labels), 0, instance_id, 1.0)
 
-    def histogram(self, family: Family, labels: Labels) -> Histogram:
-        """The histogram of these labels, an empty one at first."""
-        series = self.histograms.setdefault(family, {})
-        if labels not in series:
-            series[labels] = Histogram.empty(self._bounds[family])
-        return series[labels]
+    def observe(
+        self, family: Family, labels: Labels, value: float, instance_id: str | None = None
+    ) -> None:
+        """Counts `value`; `instance_id` becomes its bucket's exemplar."""
+        self.zero(family, [labels])
+        bucket = self.histograms[family][labels].observe(value)
+        self._touch((family, labels), bucket, instance_id, value)
+
+    def _touch(self, key: Key, bucket: int, instance_id: str | None, value: float) -> None:
+        self._changed.add(key)
+        if instance_id is not None:
+            exemplars = self._exemplars.setdefault(key, {})
+            exemplars[bucket] = Exemplar(instance_id, value, self._clock())
 
     def zero(self, family: Family, every: Iterable[Labels]) -> None:
         """Shows series at 0 before anything happened, so that alerts never meet "no data"."""
+        series = self._of(family)
         for labels in every:
-            if family.kind == "histogram":
-                self.histogram(family, labels)
-            else:
-                self.values.setdefault(family, {}).setdefault(labels, 0.0)
+            if labels not in series:
+                empty = family.kind == "histogram"
+                series[labels] = Histogram.empty(self._bounds[family]) if empty else 0.0
+                self._changed.add((family, labels))
+                if family.kind in ("counter", "histogram"):
+                    self._created[family, labels] = self._clock()
+
+    def _of(self, family: Family) -> dict[Labels, Any]:
+        stores: dict[Family, dict[Labels, Any]] = (
+            self.histograms if family.kind == "histogram" else self.values
+        )
+        return stores.setdefault(family, {})
 
     def drop(self, workflow: Labels) -> None:
         """Takes away all series of a workflow."""
-        stores: tuple[dict[Family, dict[Labels, Any]], ...] = (self.values, self.histograms)
-        for store in stores:
-            for family, series in store.items():
-                if family.labels[:2] == WORKFLOW_LABELS:
-                    for labels in [labels for labels in series if labels[:2] == workflow]:
-                        del series[labels]
+        for family in (*self.values, *self.histograms):
+            if family.labels[:2] == WORKFLOW_LABELS:
+                series = self._of(family)
+                for labels in [labels for labels in series if labels[:2] == workflow]:
+                    del series[labels]
+                    self._created.pop((family, labels), None)
+                    self._exemplars.pop((family, labels), None)
+                    self._changed.add((family, labels))
+
+    def take(self) -> Changes:
+        """What changed since this was last asked; histograms are copies."""
+        changes = Changes()
+        for key in self._changed:
+            family, labels = key
+            value = self._of(family).get(labels)
+            changes.values[key] = value.copy() if isinstance(value, Histogram) else value
+            if key in self._created:
+                changes.created[key] = self._created[key]
+            if key in self._exemplars:
+                changes.exemplars[key] = self._exemplars[key].copy()
+        self._changed.clear()
+        return changes

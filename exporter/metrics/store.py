@@ -1,6 +1,7 @@
 """What `/metrics` shows: takes what the watch learns, holds it until it is scraped."""
 
 import platform
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from exporter import __version__
@@ -9,7 +10,7 @@ from exporter.metrics import catalogue, instances
 from exporter.metrics.catalogue import Family
 from exporter.metrics.labels import Labels as Names
 from exporter.metrics.labels import StepLabels
-from exporter.metrics.series import Labels, Series
+from exporter.metrics.series import Changes, Labels, Series
 from exporter.settings import STATUSES, Metrics
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import Observations, Tracked
@@ -28,9 +29,10 @@ class Store:
 
     Args:
         settings: What to show and how.
+        clock: Unix time.
     """
 
-    def __init__(self, settings: Metrics) -> None:
+    def __init__(self, settings: Metrics, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         buckets = settings.buckets
         self.series = Series(
@@ -41,9 +43,10 @@ class Store:
                 catalogue.ATTEMPT_DURATIONS: buckets.step_attempt_duration_seconds,
                 catalogue.STEP_ATTEMPTS: buckets.step_attempts,
                 catalogue.API_DURATION: _API_SECONDS,
-            }
+            },
+            clock,
         )
-        self.instances: dict[tuple[WorkflowKey, str], list[instances.Sample]] = {}
+        self._changed: dict[tuple[WorkflowKey, str], list[instances.Sample] | None] = {}
         self._seen: dict[WorkflowKey, set[str]] = {}
         self._labels: dict[WorkflowKey, StepLabels] = {}
         self._error_names: dict[WorkflowKey, Names] = {}
@@ -90,7 +93,7 @@ class Store:
 
     def lost(self, workflow: WorkflowKey) -> None:
         for instance_id in self._seen.pop(workflow):
-            self.instances.pop((workflow, instance_id), None)
+            self._changed[workflow, instance_id] = None
         del self._labels[workflow], self._error_names[workflow]
         self.series.drop(workflow)
 
@@ -110,23 +113,23 @@ class Store:
         if workflow not in self._labels:
             return  # a look that ended after its workflow was given up
         figures, label = tracked.figures, self._labels[workflow]
-        self.counted(workflow, tracked.observations)
+        self.counted(workflow, instance_id, tracked.observations)
         self._seen[workflow].add(instance_id)
         self.series.set(catalogue.WATCHED, workflow, len(self._seen[workflow]))
         if self._settings.instance_series == "none" or (
             self._settings.instance_series == "unfinished"
             and figures.status in _HIDDEN_WHEN_UNFINISHED
         ):
-            self.instances.pop((workflow, instance_id), None)
+            self._changed[workflow, instance_id] = None
         else:
-            self.instances[workflow, instance_id] = list(
+            self._changed[workflow, instance_id] = list(
                 instances.samples(figures, last_change, label, self._error_names[workflow])
             )
 
     def forgotten(self, workflow: WorkflowKey, instance_id: str) -> None:
         if workflow not in self._labels:
             return
-        self.instances.pop((workflow, instance_id), None)
+        self._changed[workflow, instance_id] = None
         self._seen[workflow].discard(instance_id)
         self.series.set(catalogue.WATCHED, workflow, len(self._seen[workflow]))
 
@@ -154,43 +157,36 @@ class Store:
         self.series.add(catalogue.API_REQUESTS, (account, endpoint, code))
         self.series.observe(catalogue.API_DURATION, (endpoint,), seconds)
 
-    def counted(self, workflow: WorkflowKey, observations: Observations) -> None:
+    def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
         if workflow not in self._labels:
             return
-        series = self.series
-        if observations.queue_duration is not None:
-            series.observe(catalogue.QUEUE_DURATIONS, workflow, observations.queue_duration)
-        if observations.run is not None:
-            ending = (*workflow, observations.run.status)
-            series.add(catalogue.RUNS_FINISHED, ending)
-            if observations.run.duration is not None:
-                series.observe(catalogue.RUN_DURATIONS, ending, observations.run.duration)
+        add, observe = self.series.add, self.series.observe
+        queued, run = observations.queue_duration, observations.run
+        if queued is not None:
+            observe(catalogue.QUEUE_DURATIONS, workflow, queued, instance_id)
+        if run is not None:
+            ending = (*workflow, run.status)
+            add(catalogue.RUNS_FINISHED, ending, instance_id)
+            if run.duration is not None:
+                observe(catalogue.RUN_DURATIONS, ending, run.duration, instance_id)
         for step in observations.steps:
-            labels = (*workflow, self._step(workflow, step.name))
-            series.observe(
-                catalogue.STEP_DURATIONS, (*labels, step.type, step.outcome), step.duration
-            )
+            name, outcome = self._step(workflow, step.name), step.outcome
+            labels = (*workflow, name, step.type, outcome)
+            observe(catalogue.STEP_DURATIONS, labels, step.duration, instance_id)
             if step.attempts is not None:
-                series.observe(catalogue.STEP_ATTEMPTS, (*labels, step.outcome), step.attempts)
+                few = (*workflow, name, outcome)
+                observe(catalogue.STEP_ATTEMPTS, few, step.attempts, instance_id)
         for attempt in observations.attempts:
-            labels = (*workflow, self._step(workflow, attempt.step))
-            series.observe(
-                catalogue.ATTEMPT_DURATIONS, (*labels, attempt.outcome), attempt.duration
-            )
+            few = (*workflow, self._step(workflow, attempt.step), attempt.outcome)
+            observe(catalogue.ATTEMPT_DURATIONS, few, attempt.duration, instance_id)
 
     def _step(self, workflow: WorkflowKey, name: str) -> str:
         return self._labels[workflow](
             name, on_other=lambda: self.series.add(catalogue.STEP_NAMES_DROPPED, ())
         )
 
-    def samples(self) -> dict[Family, Iterable[tuple[Labels, float]]]:
-        """Everything but histograms, as of now, by family."""
-        shown: dict[Family, list[tuple[Labels, float]]] = {}
-        for (workflow, instance_id), block in self.instances.items():
-            prefix = (*workflow, instance_id)
-            for family, labels, value in block:
-                shown.setdefault(family, []).append(((*prefix, *labels), value))
-        for family, labels, gauge in self.now():
-            if gauge is not None:
-                shown.setdefault(family, []).append((labels, gauge))
-        return {**{f: s.items() for f, s in self.series.values.items()}, **shown}
+    def take(self) -> Changes:
+        """What changed since this was last asked, which is then forgotten."""
+        changes = self.series.take()
+        changes.instances, self._changed = self._changed, {}
+        return changes

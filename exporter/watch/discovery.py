@@ -273,7 +273,7 @@ class Discovery:
         if instance.shown:
             self._sink.moved(self.poller.key, instance.id, Tracked(*taken), instance.last_change)
         elif taken.observations:
-            self._sink.counted(self.poller.key, taken.observations)
+            self._sink.counted(self.poller.key, instance.id, taken.observations)
 
     def _choose(self, instance: Instance, now: float) -> None:
         """Whether an instance is shown from now on; one that leaves the selector is for a while."""

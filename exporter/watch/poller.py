@@ -200,7 +200,7 @@ class Poller:
         if instance.shown and (moved or tracked.observations):
             self._sink.moved(self.key, instance.id, tracked, instance.last_change)
         elif tracked.observations:
-            self._sink.counted(self.key, tracked.observations)
+            self._sink.counted(self.key, instance.id, tracked.observations)
         return True
 
     def _trusted(self, instance: Instance) -> bool:

@@ -21,7 +21,7 @@ class Sink(Protocol):
     ) -> None:
         """An instance's figures changed, or something finished. `last_change` is Unix time."""
 
-    def counted(self, workflow: WorkflowKey, observations: Observations) -> None:
+    def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
         """Something finished of an instance that is only counted, and has no series."""
 
     def skipped(self, workflow: WorkflowKey) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from prometheus_client import Histogram as Reference
 
 from exporter.metrics import catalogue
-from exporter.metrics.series import Histogram, Series
+from exporter.metrics.series import Exemplar, Histogram, Series
 
 
 class TestHistogram:
@@ -45,4 +45,37 @@ class TestSeries:
             ("simple", "success"): 1.0,
             ("detail", "success"): 0.0,
         }
-        assert series.histogram(catalogue.QUEUE_DURATIONS, ("acc", "orders")).counts == [1, 0]
+        assert series.histograms[catalogue.QUEUE_DURATIONS]["acc", "orders"].counts == [1, 0]
+
+    def test_what_changed_is_handed_out_once(self) -> None:
+        """As a copy, so that it stays what it was."""
+        queued, workflow = catalogue.QUEUE_DURATIONS, ("acc", "orders")
+        series = Series({queued: [1]}, clock=lambda: 7.0)
+        series.set(catalogue.UP, workflow, 1)
+        series.observe(queued, workflow, 0.5, "order-1")
+        taken = series.take()
+        series.observe(queued, workflow, 0.5)
+        assert taken.values == {
+            (catalogue.UP, workflow): 1,
+            (queued, workflow): Histogram((1.0,), [1, 0], 0.5),
+        }
+        assert taken.created == {(queued, workflow): 7.0}
+        assert taken.exemplars == {(queued, workflow): {0: Exemplar("order-1", 0.5, 7.0)}}
+        series.set(catalogue.UP, workflow, 1)
+        assert series.take().values == {(queued, workflow): Histogram((1.0,), [2, 0], 1.0)}
+        assert not series.take().values
+
+    def test_series_of_a_workflow_that_is_gone_are_gone(self) -> None:
+        series = Series({catalogue.QUEUE_DURATIONS: [1]})
+        for workflow in (("acc", "orders"), ("acc", "billing")):
+            series.set(catalogue.UP, workflow, 1)
+            series.observe(catalogue.QUEUE_DURATIONS, workflow, 0.5, "x")
+        series.take()
+        series.drop(("acc", "orders"))
+        taken = series.take()
+        assert taken.values == {
+            (catalogue.UP, ("acc", "orders")): None,
+            (catalogue.QUEUE_DURATIONS, ("acc", "orders")): None,
+        }
+        assert not taken.created
+        assert not taken.exemplars

@@ -26,9 +26,17 @@ ORDERS = WorkflowKey("acc", "orders")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def shown(store: Store, name: str) -> dict[tuple[str, ...], float]:
+class Shown(Store):
+    """A store, and what a scrape of it sees."""
+
+    def __init__(self, settings: Metrics) -> None:
+        super().__init__(settings)
+        self.exposition = Exposition(self)
+
+
+def shown(store: Shown, name: str) -> dict[tuple[str, ...], float]:
     """Samples of a name, by the values of their labels but account and workflow, in order."""
-    body, _ = Exposition(store).render()
+    body, _ = store.exposition.render()
     return {
         tuple(v for k, v in sorted(s.labels.items()) if k not in ("account", "workflow")): s.value
         for family in parse_text(body.decode())
@@ -37,8 +45,8 @@ def shown(store: Store, name: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def watching(settings: Metrics | None = None) -> Store:
-    store = Store(settings or Metrics())
+def watching(settings: Metrics | None = None) -> Shown:
+    store = Shown(settings or Metrics())
     store.found(ORDERS)
     return store
 
@@ -183,7 +191,7 @@ class TestExposition:
             error=Error(error),
         )
         for accept, parse in FORMATS:
-            body, _ = Exposition(store).render(accept)
+            body, _ = store.exposition.render(accept)
             samples = [s for family in parse(body.decode()) for s in family.samples]
             info = next(s for s in samples if s.name == "cloudflare_workflow_instance_info")
             assert info.labels["version_id"] == version
@@ -197,7 +205,7 @@ class TestExposition:
         text, openmetrics = (
             {
                 (s.name, tuple(sorted(s.labels.items()))): s.value
-                for family in parse(Exposition(store).render(accept)[0].decode())
+                for family in parse(store.exposition.render(accept)[0].decode())
                 for s in family.samples
                 if s.name.startswith("cloudflare")
             }
@@ -210,7 +218,7 @@ class TestExposition:
         families = {
             f.name: f.type
             for accept, parse in FORMATS[1:]
-            for f in parse(Exposition(store).render(accept)[0].decode())
+            for f in parse(store.exposition.render(accept)[0].decode())
         }
         assert families["cloudflare_workflow_instance"] == "info"
         assert families["cloudflare_workflow_instance_status"] == "gauge"
@@ -239,7 +247,7 @@ class TestExposition:
         ],
     )
     def test_the_format_is_the_scrapers_choice(self, accept: str, wanted: bool) -> None:
-        body, content_type = Exposition(watching()).render(accept)
+        body, content_type = watching().exposition.render(accept)
         assert body.endswith(b"# EOF\n") == wanted
         assert content_type.startswith("application/openmetrics-text" if wanted else "text/plain")
 
