@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from math import inf
+from pathlib import Path
 
 import httpx
 import structlog
@@ -17,6 +19,7 @@ from exporter.cloudflare.budget import WINDOW, Budget
 from exporter.cloudflare.client import Client, http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.coherence import is_loopback
+from exporter.health import Health
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
@@ -24,6 +27,8 @@ from exporter.metrics.series import Labels, Series
 from exporter.metrics.store import Store
 from exporter.mistakes import ConfigError
 from exporter.settings import Settings
+from exporter.state.database import Database, Unusable
+from exporter.state.keeper import Keeper
 from exporter.watch.account import Account
 from exporter.watch.discovery import Discovery
 from exporter.watch.looks import Looks
@@ -51,9 +56,11 @@ class App:
         settings: All of them.
         transport: In place of sockets to Cloudflare.
         clock: The time.
+        state: The file to keep the state in; None keeps nothing.
 
     Raises:
         ConfigError: a file that holds a secret, a proxy or certificates can't be used.
+        InUse: another exporter uses the state file.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class App:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
+        state: Path | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock or Clock()
@@ -77,6 +85,8 @@ class App:
         self._store = Store(settings.metrics, self._clock.wall)
         self._store.configured(successful=True, at=self._clock.wall())
         self.exposition = Exposition(self._store)
+        self.keeper = self._opened_state(state) if state is not None else None
+        """Keeps the state; None: nothing is kept."""
         self._looks: dict[object, Looks] = {}
         self._warned_at = -inf
         self.accounts = [
@@ -85,6 +95,7 @@ class App:
                 settings.accounts, _credentials(settings.accounts), strict=True
             )
         ]
+        self.health = Health(settings, self.accounts, self.keeper, self._clock)
         self._store.now = self._gauges
 
     @property
@@ -108,30 +119,34 @@ class App:
             budget=looks.budget,
             on_call=partial(self._store.called, settings.label),
         )
-        now = clock.wall()
+        keeper = self.keeper
 
-        def poller(key: WorkflowKey, ids: list[str]) -> Poller:
-            since = now if metrics.backfill is False else -inf
-            return Poller(
+        def first_watched(key: WorkflowKey) -> float:
+            return keeper.first_watched(key) if keeper else clock.wall()
+
+        def poller(key: WorkflowKey, workflow: settings_.Workflow) -> Poller:
+            poller = Poller(
                 key,
-                ids,
+                workflow.instances,
                 upstream=client,
                 sink=self._store,
                 poll=poll,
-                since=since,
+                since=first_watched(key) if metrics.backfill is False else -inf,
                 looks=looks,
                 clock=clock,
             )
+            if keeper:
+                keeper.adopt(poller, discovers=workflow.discover is not None)
+            return poller
 
         def discovery(poller: Poller, selector: Selector) -> Discovery:
-            since = -inf if metrics.backfill else clock.wall()
             return Discovery(
                 poller,
                 selector,
                 lister=client,
                 sink=self._store,
                 poll=poll,
-                since=since,
+                since=-inf if metrics.backfill else first_watched(poller.key),
                 clock=clock,
             )
 
@@ -145,6 +160,32 @@ class App:
             clock=clock,
             make_poller=poller,
             make_discovery=discovery,
+        )
+
+    def _opened_state(self, path: Path) -> Keeper | None:
+        try:
+            database = Database(path)
+        except Unusable as error:
+            self._store.state_write_failed()
+            log.error(
+                "the state file can't be used; counting from zero, and nothing is kept",
+                path=str(path),
+                error=str(error),
+                advice="put it right, or name another file with state.path, and restart",
+            )
+            return None
+        ids = Counter(account.account_id for account in self._settings.accounts)
+        return Keeper(
+            database,
+            store=self._store,
+            exposition=self.exposition,
+            accounts={
+                account.label: account.account_id
+                if account.account_id and ids[account.account_id] == 1
+                else account.label
+                for account in self._settings.accounts
+            },
+            clock=self._clock,
         )
 
     def _looks_of(self, credential: Credential) -> Looks:
@@ -194,34 +235,13 @@ class App:
             until = self._clock.wall() + budget.blocked if budget.blocked else 0.0
             yield catalogue.API_BLOCKED_UNTIL, labels, until
 
-    def unready(self) -> list[str]:
-        """What wasn't tried yet: configured instances, and the first sweep over each account."""
-        return [
-            f"{poller.key.account}/{poller.key.workflow}: the first round isn't over"
-            for poller in self.pollers
-            if not poller.tried
-        ] + [
-            f"{account.label}: the first sweep over its workflows isn't over"
-            for account in self.accounts
-            if not account.swept
-        ]
-
-    def unhealthy(self) -> list[str]:
-        """The workflows over which no round began for longer than it should be."""
-        interval = self._settings.poll.interval
-        patience, now = 3 * interval + self._settings.api.timeout, self._clock.monotonic()
-        return [
-            f"scheduler: no round over {poller.key.account}/{poller.key.workflow} for "
-            f"{now - poller.round_started:.0f} s; one is due every {interval}"
-            for poller in self.pollers
-            if now - poller.round_started > patience
-        ]
-
     async def run(self, listener: socket.socket, stop: asyncio.Event) -> None:
         """Watches and serves until `stop` is set."""
-        app = endpoints(self.exposition, unhealthy=self.unhealthy, unready=self.unready)
+        app = endpoints(
+            self.exposition, unhealthy=self.health.unhealthy, unready=self.health.unready
+        )
         server = Server(app)
-        scheduler = Scheduler(self._settings.poll.interval)
+        scheduler = Scheduler(self._settings.poll.interval, self._clock)
         for account in self.accounts:
             account.on_found, account.on_lost = scheduler.add, scheduler.remove
             for poller in account.pollers.values():
@@ -230,7 +250,8 @@ class App:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             scheduler.add_chore(self.warn_if_late, every=_LATE)
             scheduler.start()
-            sweeping = [asyncio.create_task(account.run()) for account in self.accounts]
+            tasks = [asyncio.create_task(account.run()) for account in self.accounts]
+            tasks.append(asyncio.create_task(self.health.watch()))
             log.info(
                 "watching",
                 version=__version__,
@@ -244,8 +265,8 @@ class App:
             log.info("stopping")
             # A shutdown now would cancel the rounds under way; they end with their calls.
             scheduler.pause()
-            for sweep in sweeping:
-                sweep.cancel()
+            for task in tasks:
+                task.cancel()
             server.should_exit = True
             await serving
         scheduler.stop()
@@ -259,11 +280,15 @@ class App:
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Ends the calls under way, then the connections, on the way out."""
+        """Ends the calls under way, then the connections, and saves the state, on the way out."""
+        saving = asyncio.create_task(self.keeper.run()) if self.keeper else None
         async with self._http:
             yield
             await asyncio.gather(*(looks.stop(_GRACE) for looks in self._looks.values()))
             await asyncio.gather(*(poller.stop() for poller in self.pollers))
+        if self.keeper is not None and saving is not None:
+            await self.keeper.close()
+            await saving
 
 
 def _credentials(accounts: list[settings_.Account]) -> list[Credential]:

@@ -19,6 +19,7 @@ from exporter import __version__, config, flags, logs, plan
 from exporter.app import App
 from exporter.mistakes import ConfigError
 from exporter.settings import Settings, parse_address
+from exporter.state.database import InUse
 from exporter.web.server import listen
 
 PROGRAM = "cloudflare-workflows-exporter"
@@ -98,7 +99,15 @@ async def _run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with listener:
-        await App(settings).run(listener, stop)
+        try:
+            app = App(settings, state=settings.state.path)
+        except InUse as error:
+            log.error(
+                "can't use the state file; stop the other, or give this one its own state.path",
+                error=str(error),
+            )
+            return 1
+        await app.run(listener, stop)
     return 0
 
 

@@ -1,8 +1,10 @@
 """The whole exporter in this process, against the simulator on a real socket, clock in hand."""
 
+import shutil
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,7 +21,11 @@ class Watching:
 
     simulator: Simulator
     clock: ManualClock
-    app: App
+    url: str
+    state: Path | None
+    settings: dict[str, Any]
+    running: AsyncExitStack
+    app: App = field(init=False)
 
     @property
     def orders(self) -> Workflow:
@@ -38,6 +44,7 @@ class Watching:
             await account.cycle()
         for poller in self.app.pollers:
             await poller.round(whole=True)
+        await self.saved()
         return self.calls
 
     async def round(self, *, after: float = 0) -> dict[str, int]:
@@ -46,7 +53,20 @@ class Watching:
         self.simulator.calls.clear()
         for poller in self.app.pollers:
             await poller.round(whole=True)
+        await self.saved()
         return self.calls
+
+    async def saved(self) -> None:
+        """The state is on the disk, and shown, if one is kept."""
+        if self.app.keeper is not None:
+            await self.app.keeper.save()
+
+    def figures(self) -> dict[str, float]:
+        """All samples of workflows and instances, by their text without the value."""
+        body, _ = self.app.exposition.render()
+        lines = body.decode().splitlines()
+        found = [line.rsplit(" ", 1) for line in lines if line.startswith("cloudflare_workflow_")]
+        return {series: float(value) for series, value in found}
 
     def samples(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
         """Samples of a name by their sorted labels, but account and workflow."""
@@ -71,6 +91,39 @@ class Watching:
                 return dict(labels)["status"]
         return None
 
+    async def start(self) -> None:
+        sections = dict(self.settings)
+        account = {
+            "name": sections.pop("account", "acc"),
+            "account_id": "acc",
+            "api_token": "secret",
+            "workflows": sections.pop("workflows"),
+        }
+        # More than enough: with the clock in hand, nobody waits for the budget.
+        url = self.url + "/accounts/{account_id}"
+        api = {"url": url, "timeout": "30s", "requests_per_5m": 100_000}
+        self.app = App(
+            Settings(accounts=[account], api=api, **sections),
+            clock=Clock(wall=self.clock, monotonic=self.clock),
+            state=self.state,
+        )
+        await self.running.enter_async_context(self.app.opened())
+        await self.saved()
+
+    async def restart(self, *, killed: bool = False, **settings: Any) -> None:
+        """The next exporter on the same state: after this one has stopped or, `killed`, on what
+        is on the disk at this moment. It takes this one's settings but those that are given."""
+        assert self.state is not None, "watching(state=…) keeps one"
+        state = self.state
+        if killed:
+            state = state.with_name(f"{state.stem}+.db")
+            for suffix in ("", "-wal"):
+                if Path(f"{self.state}{suffix}").exists():
+                    shutil.copy(f"{self.state}{suffix}", f"{state}{suffix}")
+        await self.running.aclose()
+        self.state, self.settings = state, {**self.settings, **settings}
+        await self.start()
+
 
 @asynccontextmanager
 async def watching(
@@ -78,6 +131,7 @@ async def watching(
     *,
     workflows: list[dict[str, Any]] | None = None,
     style: Style = HOSTED,
+    state: Path | None = None,
     **settings: Any,
 ) -> AsyncIterator[Watching]:
     """Watches instances of `orders`; the workflow is there, instances are the test's to make.
@@ -86,32 +140,15 @@ async def watching(
         ids: What is configured.
         workflows: In place of it, `workflows` of the configuration.
         style: How the upstream answers.
+        state: The state file.
         settings: Further sections of the configuration.
     """
     clock = ManualClock()
     simulator = Simulator(World(clock, style=style))
     simulator.access.token("secret")
     simulator.world.account("acc").workflow("orders")
-    async with serve(simulator) as served:
-        app = App(
-            Settings(
-                accounts=[
-                    {
-                        "name": "acc",
-                        "account_id": "acc",
-                        "api_token": "secret",
-                        "workflows": workflows or [{"name": "orders", "instances": list(ids)}],
-                    }
-                ],
-                # More than enough: with the clock in hand, nobody waits for the budget.
-                api={
-                    "url": served.url + "/accounts/{account_id}",
-                    "timeout": "30s",
-                    "requests_per_5m": 100_000,
-                },
-                **settings,
-            ),
-            clock=Clock(wall=clock, monotonic=clock),
-        )
-        async with app.opened():
-            yield Watching(simulator, clock, app)
+    settings["workflows"] = workflows or [{"name": "orders", "instances": list(ids)}]
+    async with serve(simulator) as served, AsyncExitStack() as running:
+        w = Watching(simulator, clock, served.url, state, settings, running)
+        await w.start()
+        yield w

@@ -256,6 +256,12 @@ STEP_NAMES_DROPPED = _own(
     "metrics.step_names.limit.",
 )
 
+STATE_WRITE_ERRORS = _own(
+    "state_write_errors_total",
+    "counter",
+    "Times that the state could not be written, or its file not be used, since the start.",
+)
+
 FAMILIES: tuple[Family, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Family)
 )

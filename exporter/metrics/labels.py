@@ -21,6 +21,11 @@ class Labels:
         self._limit = limit
         self._labels: set[str] = set()
 
+    def add(self, label: str) -> None:
+        """Takes a label for one of those there are: a series has it already."""
+        if label != OTHER:
+            self._labels.add(label)
+
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
         """The label for a name; tells `on_other` when it is past the limit."""
         label = name

@@ -81,6 +81,13 @@ class Changes:
     exemplars: dict[Key, dict[int, Exemplar]] = field(default_factory=dict)
     created: dict[Key, float] = field(default_factory=dict)
 
+    def update(self, newer: "Changes") -> None:
+        """Adds what changed later on."""
+        self.values.update(newer.values)
+        self.instances.update(newer.instances)
+        self.exemplars.update(newer.exemplars)
+        self.created.update(newer.created)
+
 
 class Series:
     """Values by family and label values, and which of them changed.
@@ -153,6 +160,28 @@ class Series:
                     self._created.pop((family, labels), None)
                     self._exemplars.pop((family, labels), None)
                     self._changed.add((family, labels))
+
+    def restore(
+        self, family: Family, labels: Labels, value: float | Histogram, created: float | None
+    ) -> bool:
+        """Puts a value in its place; whether its kind and buckets are those of today."""
+        if isinstance(value, Histogram):
+            bounds = Histogram.empty(self._bounds.get(family, ())).bounds
+            if value.bounds != bounds:
+                return False
+        elif family.kind == "histogram":
+            return False
+        self._of(family)[labels] = value
+        if created is not None:
+            self._created[family, labels] = created
+        self._changed.add((family, labels))
+        return True
+
+    def touch(self) -> None:
+        """Takes everything for changed."""
+        for store in (self.values, self.histograms):
+            for family, series in store.items():
+                self._changed.update((family, labels) for labels in series)
 
     def take(self) -> Changes:
         """What changed since this was last asked; histograms are copies."""

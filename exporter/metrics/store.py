@@ -10,7 +10,7 @@ from exporter.metrics import catalogue, instances
 from exporter.metrics.catalogue import Family
 from exporter.metrics.labels import Labels as Names
 from exporter.metrics.labels import StepLabels
-from exporter.metrics.series import Changes, Labels, Series
+from exporter.metrics.series import Changes, Histogram, Labels, Series
 from exporter.settings import STATUSES, Metrics
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import Observations, Tracked
@@ -65,6 +65,7 @@ class Store:
             catalogue.INSTANCES_DROPPED,
             catalogue.ROWS_IGNORED,
             catalogue.STEP_NAMES_DROPPED,
+            catalogue.STATE_WRITE_ERRORS,
         ):
             self.series.zero(family, [()])
 
@@ -184,6 +185,19 @@ class Store:
         return self._labels[workflow](
             name, on_other=lambda: self.series.add(catalogue.STEP_NAMES_DROPPED, ())
         )
+
+    def restore(
+        self, family: Family, labels: Labels, value: float | Histogram, created: float | None
+    ) -> bool:
+        """Puts back what was kept; whether it still means the same (a histogram's buckets)."""
+        if "step" in family.labels:
+            step = labels[family.labels.index("step")]
+            self._labels[WorkflowKey(*labels[:2])].add(step)
+        return self.series.restore(family, labels, value, created)
+
+    def state_write_failed(self) -> None:
+        """The state could not be written, or its file not be used."""
+        self.series.add(catalogue.STATE_WRITE_ERRORS, ())
 
     def take(self) -> Changes:
         """What changed since this was last asked, which is then forgotten."""

@@ -50,7 +50,7 @@ class Account:
     Args:
         label: Its name on `/metrics`.
         workflows: What the configuration names; the first that matches a workflow counts.
-        make_poller: Makes the poller of a workflow with its configured ids.
+        make_poller: Makes the poller of a workflow, as it is configured.
         make_discovery: Makes the discovery of a workflow that is discovered.
     """
 
@@ -64,7 +64,7 @@ class Account:
         sink: Sink,
         poll: Poll,
         clock: Clock,
-        make_poller: Callable[[WorkflowKey, list[str]], Poller],
+        make_poller: Callable[[WorkflowKey, Workflow], Poller],
         make_discovery: Callable[[Poller, Selector], Discovery],
     ) -> None:
         self.label = label
@@ -77,7 +77,7 @@ class Account:
         self.on_lost: Callable[[Poller], None] | None = None
         """Told of each workflow that is given up."""
         self._upstream = upstream
-        self._looks = looks
+        self.looks = looks
         self.budget = looks.budget
         self._sink = sink
         self._poll = poll
@@ -91,7 +91,7 @@ class Account:
         self._missing: dict[str, float] = {}
         self._trouble: str | None = None
         self._unmatched: set[str] = set()
-        self._due = clock.monotonic()
+        self._due = self._cycled_at = clock.monotonic()
         self.pages = 0
         """Calls that the last sweep over everything took."""
         for workflow in named:
@@ -103,6 +103,11 @@ class Account:
         """Seconds that the next sweep over everything is behind `poll.interval`."""
         return max(0.0, self._clock.monotonic() - self._due)
 
+    @property
+    def progress(self) -> float:
+        """When anything of a sweep was last done (monotonic clock)."""
+        return max([self._cycled_at, *(d.progress for d in self.discoveries.values())])
+
     async def run(self) -> None:
         """Sweeps without end."""
         while True:
@@ -110,7 +115,7 @@ class Account:
             calls = await self.cycle()
             # Who is missed is looked at before the lists are read again; the rest gets its share.
             least, most = (share * calls for share in _LOOKS_SHARE)
-            spread = (calls + max(least, min(most, self._looks.urgent))) / self.budget.rate
+            spread = (calls + max(least, min(most, self.looks.urgent))) / self.budget.rate
             self._due = started + self._poll.interval
             rest = max(self._poll.interval, spread) - (self._clock.monotonic() - started)
             await asyncio.sleep(max(0.0, rest))
@@ -122,15 +127,16 @@ class Account:
             calls += await self._roster()
             for name, discovery in list(self.discoveries.items()):
                 calls += await self._read_limits(name)
-                with self._looks.sweeping():
+                with self.looks.sweeping():
                     pages = await discovery.sweep()
-                self._looks.swept(pages)
+                self.looks.swept(pages)
                 calls += pages
             for name in self.pollers.keys() - self.discoveries.keys():
                 calls += await self._read_limits(name)
         except Exception:  # a fault of ours: it must not end the watching
             log.exception("sweep failed for an unknown reason", account=self.label)
         self.swept, self.pages = True, calls
+        self._cycled_at = self._clock.monotonic()
         return calls
 
     async def _roster(self) -> int:
@@ -205,7 +211,7 @@ class Account:
     def _watch(self, name: str, settings: Workflow) -> Poller:
         key = WorkflowKey(self.label, name)
         self._sink.found(key)
-        poller = self.pollers[name] = self._make_poller(key, settings.instances)
+        poller = self.pollers[name] = self._make_poller(key, settings)
         if settings.discover is not None:
             self.discoveries[name] = self._make_discovery(poller, Selector(settings.discover))
         return poller

@@ -38,6 +38,15 @@ class LastLook:
     def seen(self) -> bool:
         return self._full is not None
 
+    @property
+    def fingerprints(self) -> tuple[Fingerprint | None, Fingerprint | None]:
+        """What there is to keep."""
+        return self._full, self._alias
+
+    def restore(self, fingerprints: tuple[Fingerprint | None, Fingerprint | None]) -> None:
+        """Takes what was kept."""
+        self._full, self._alias = fingerprints
+
     def knows(self, simple: Summary) -> bool:
         """Whether a simple answer says nothing new."""
         return fingerprint(simple) in (self._full, self._alias) if self.seen else False

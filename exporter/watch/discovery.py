@@ -70,6 +70,8 @@ class Discovery:
         self.poller = poller
         self.swept = False
         """Whether a sweep was made, whatever came of it."""
+        self.progress = clock.monotonic()
+        """When a page was last read, or refused (monotonic clock)."""
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it told any."""
         self._selector = selector
@@ -81,22 +83,19 @@ class Discovery:
         self._sweep = 0
         self._shown = 0
         self._whole_sweep_at = -inf
-        self._last_start: float | None = None
-        """Unix time at which the last sweep that succeeded began."""
         self._per_page = 0
         self._refused_statuses: set[str] = set()
-        self._ends: dict[str, float] = {}
-        """Ends, in Unix time, of forgotten instances that lists may still hold."""
         self._dropped: set[str] = set()
         self._dropping: set[str] = set()
-        poller.on_forgotten = self._keep_end
 
     async def sweep(self) -> int:
         """Reads the lists once; the number of pages that took."""
         self._sweep += 1
+        if self._sweep == 1:
+            self._resume()
         self._dropping = set()
         self._shown = sum(i.shown and not i.configured for i in self.poller.instances.values())
-        started, wall = self._clock.monotonic(), self._clock.wall()
+        started, wall = self._clock.monotonic(), self._clock.steady()
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_sweep_at >= self._poll.ended_interval
         lists = [{}] if whole else self._by_status(wall)
@@ -124,9 +123,19 @@ class Discovery:
             self._after(wall, ended_too=ended_too)
         return max(1, pages)
 
+    def _resume(self) -> None:
+        """Goes on with what was put off when the exporter stopped."""
+        for instance in list(self.poller.instances.values()):
+            if instance.configured:
+                continue
+            if not self._selector.takes_id(instance.id):
+                self.poller.forget(instance)  # it was selected, once
+            elif instance.wants_detail:
+                self._want(instance)
+
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
-        if self.counts is None or (self._last_start is None and self._since == -inf):
+        if self.counts is None or (self.poller.last_sweep is None and self._since == -inf):
             return True
         pages = ceil(sum(self.counts.values()) / 100)
         by_status = 1 + sum(
@@ -138,7 +147,7 @@ class Discovery:
         """The lists of the live, and of what was created since the last sweep."""
         counts = self.counts or {}
         live = [s for s in dict.fromkeys((*_LIVE, *counts)) if s not in ENDED and counts.get(s)]
-        recent = min(now, self._last_start or now) - _LATE
+        recent = min(now, self.poller.last_sweep or now) - _LATE
         return [
             *({"status": s} for s in live if s not in self._refused_statuses),
             _created_since(recent),
@@ -196,6 +205,7 @@ class Discovery:
                     self.poller.key.workflow, {**parameters, **size}
                 )
             except CallFailed as failure:
+                self.progress = self._clock.monotonic()
                 self._sink.polled("list", failure.failure)
                 smaller = self._per_page + 1 < len(_PER_PAGE)
                 if failure.failure == "http_4xx" and "per_page" in str(failure) and smaller:
@@ -207,6 +217,7 @@ class Discovery:
                     self._refused_statuses.add(status)
                     return Page([], None)
                 raise
+            self.progress = self._clock.monotonic()
             self._sink.polled("list", "success")
             return page
 
@@ -225,13 +236,13 @@ class Discovery:
             self._take_known(instance, row)
 
     def _take_new(self, instance_id: str, status: str, row: Row) -> None:
-        now, end = self._clock.wall(), unix(row.ended_on)
+        now, end = self._clock.steady(), unix(row.ended_on)
         shown = self._selector.takes(status, end, now)
         ended = status in ENDED
         if ended and not shown and self._is_history(instance_id, row):
             return
         shown = shown and not self._full(instance_id)
-        since = self._since if self._last_start is None else max(self._since, self._horizon())
+        since = self._since if self.poller.last_sweep is None else max(self._since, self._horizon())
         instance = Instance(instance_id, configured=False, since=since)
         instance.shown, instance.sweep = shown, self._sweep
         instance.looked_at = self._clock.monotonic()
@@ -257,18 +268,19 @@ class Discovery:
 
     def _note(self, instance: Instance, row: Row) -> None:
         """Takes what a row tells; the steps are another call's."""
+        self.poller.changed.add(instance.id)
         instance.created, instance.modified = unix(row.created_on), unix(row.modified_on)
         instance.row_status = row.status
         if not has_times(row):
             return
-        now = self._clock.wall()
+        now = self._clock.steady()
         taken = take_row(instance.run, instance.figures, row, now=now, since=instance.since)
         if taken is None:
             return
         moved = taken.figures != instance.figures
         instance.run, instance.figures = taken.run, taken.figures
         if moved:
-            instance.last_change = now
+            instance.last_change = self._clock.wall()
         self._choose(instance, now)
         if instance.shown:
             self._sink.moved(self.poller.key, instance.id, Tracked(*taken), instance.last_change)
@@ -280,14 +292,18 @@ class Discovery:
         run = instance.run
         if run is None or instance.not_found:
             return
+        before = instance.shown, instance.forget_at
         if self._selector.takes(run.status, run.end, now):
             instance.shown = instance.shown or not self._full(instance.id)
             instance.forget_at = None if instance.shown else instance.forget_at
         elif instance.forget_at is None and run.status in ENDED:
             instance.forget_at = self._clock.monotonic() + self._poll.forget_after
+        if (instance.shown, instance.forget_at) != before:
+            self.poller.changed.add(instance.id)
 
     def _want(self, instance: Instance, urgency: Urgency | None = None) -> None:
         instance.wants_detail = True
+        self.poller.changed.add(instance.id)
         if urgency is None:
             # A live one shows its status from the row; steps can wait, what ended can't for ever.
             status = instance.row_status
@@ -314,7 +330,7 @@ class Discovery:
 
     def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a sweep that succeeded: who was in no list, and who is too old?"""
-        now = self._clock.wall()
+        now = self._clock.steady()
         for instance in self.poller.instances.values():
             if instance.configured:
                 continue
@@ -329,15 +345,17 @@ class Discovery:
         for instance in self._missed():
             # It moved from list to list as they were read, or it ended.
             self._want(instance, Urgency.MISSED)
-        self._last_start, self._dropped = started, self._dropping
+        self.poller.last_sweep, self._dropped = started, self._dropping
         horizon = self._horizon()
-        self._ends = {i: end for i, end in self._ends.items() if end >= horizon}
+        for instance_id in [i for i, end in self.poller.ends.items() if end < horizon]:
+            del self.poller.ends[instance_id]
+            self.poller.changed.add(instance_id)
 
     def _horizon(self) -> float:
         """Unix time before which every end was seen: older ones are no news."""
-        if self._last_start is None:
+        if self.poller.last_sweep is None:
             return -inf
-        return self._last_start - self._poll.forget_after - _LATE
+        return self.poller.last_sweep - self._poll.forget_after - _LATE
 
     def _is_history(self, instance_id: str, row: Row) -> bool:
         """Whether the end of an unknown instance was counted already, or never is to be."""
@@ -345,16 +363,11 @@ class Discovery:
         if end is None:
             # It tells no times: history on the first sweep, and what is known of it afterwards.
             created = unix(row.created_on) or 0.0
-            return created < max(self._since, self._horizon()) or instance_id in self._ends
-        known = self._ends.get(instance_id)
+            return created < max(self._since, self._horizon()) or instance_id in self.poller.ends
+        known = self.poller.ends.get(instance_id)
         if known is not None and same_time(known, end):
             return True
         return end < max(self._since, self._horizon())
-
-    def _keep_end(self, instance: Instance) -> None:
-        if instance.run is not None and not instance.live:
-            end = instance.run.end
-            self._ends[instance.id] = self._clock.wall() if end is None else end
 
 
 def _created_since(moment: float) -> dict[str, str]:

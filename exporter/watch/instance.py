@@ -2,9 +2,11 @@
 
 from math import inf
 
+from exporter.clock import Clock
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import ENDED
 from exporter.watch.changes import LastLook
+from exporter.watch.kept import KeptInstance
 from exporter.watch.tracker import Figures, Run
 
 
@@ -89,3 +91,37 @@ class Instance:
     @property
     def live(self) -> bool:
         return self.run is not None and self.run.status not in ENDED
+
+    def kept(self, clock: Clock) -> KeptInstance:
+        """What of it outlives a restart."""
+        ahead = clock.wall() - clock.monotonic()
+        return KeptInstance(
+            since=self.since,
+            shown=self.shown,
+            run=self.run,
+            figures=self.figures,
+            fingerprints=self.looks.fingerprints,
+            last_change=self.last_change,
+            detailed_at=self.detailed_at + ahead,
+            wants_detail=self.wants_detail,
+            not_found=self.not_found,
+            forget_at=None if self.forget_at is None else self.forget_at + ahead,
+            created=self.created,
+            modified=self.modified,
+            row_status=self.row_status,
+        )
+
+    def restore(self, kept: KeptInstance, clock: Clock) -> None:
+        """Takes what was kept."""
+        ahead = clock.wall() - clock.monotonic()
+        self.since = kept.since
+        self.shown = self.configured or kept.shown
+        self.run, self.figures = kept.run, kept.figures
+        self.looks.restore(kept.fingerprints)
+        self.last_change = kept.last_change
+        self.detailed_at = min(clock.monotonic(), kept.detailed_at - ahead)
+        self.wants_detail = kept.wants_detail
+        self.not_found = kept.not_found
+        self.forget_at = None if kept.forget_at is None else kept.forget_at - ahead
+        self.created, self.modified = kept.created, kept.modified
+        self.row_status = kept.row_status

@@ -57,6 +57,8 @@ class Looks:
         self._slots = asyncio.Semaphore(at_once)
         self._waiting: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in Urgency}
         self._turns = 0
+        self.progress = clock.monotonic()
+        """When a look last ended, or the queue was empty (monotonic clock)."""
         self._sweeps = 0
         self._credit = 0.0
         self._changed = asyncio.Event()
@@ -94,6 +96,8 @@ class Looks:
             wanted: Whether it still is to be made; asked when its turn comes.
         """
         self._changed.set()
+        if not len(self):
+            self.progress = self._clock.monotonic()
         self._waiting[urgency].append(_Waiting(due, look, wanted))
         self._prune()
         if self._serving is None or self._serving.done():
@@ -177,4 +181,5 @@ class Looks:
         try:
             await look()
         finally:
+            self.progress = self._clock.monotonic()
             self._slots.release()

@@ -3,7 +3,7 @@ sight, on change, and once in a while. Of discovered instances, lists tell what 
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import inf
@@ -17,9 +17,10 @@ from exporter.cloudflare.models import Detail, Summary
 from exporter.settings import Poll
 from exporter.watch.changes import LastLook
 from exporter.watch.instance import Instance
+from exporter.watch.kept import Kept
 from exporter.watch.looks import Looks, Urgency
 from exporter.watch.sink import Sink, WorkflowKey
-from exporter.watch.tracker import is_stale, track
+from exporter.watch.tracker import Observations, Tracked, is_stale, track
 
 log = structlog.get_logger(__name__)
 
@@ -75,13 +76,40 @@ class Poller:
         self._poll = poll
         self._looks = looks
         self._clock = clock
-        self.on_forgotten: Callable[[Instance], None] | None = None
-        """Told of each discovered instance that is forgotten."""
+        self.ends: dict[str, float] = {}
+        """Ends, in Unix time, of forgotten instances that lists may still hold."""
+        self.last_sweep: float | None = None
+        """Unix time at which the last sweep over the lists that succeeded began."""
+        self.changed: set[str] = set()
+        """Instances of which what is to be kept has changed, until somebody takes note."""
         self._busy = 0
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
         self._troubles: frozenset[str] = frozenset()
         self._log = log.bind(account=key.account, workflow=key.workflow)
+
+    def kept(self, instance_id: str) -> Kept | None:
+        """What of an instance is to outlive a restart; None: nothing."""
+        instance = self.instances.get(instance_id)
+        return self.ends.get(instance_id) if instance is None else instance.kept(self._clock)
+
+    def restore(self, instance_id: str, kept: Kept, *, discovers: bool) -> None:
+        """Takes what was kept of an instance, if it is still one to be watched."""
+        instance = self.instances.get(instance_id)
+        if instance is None and not discovers:
+            self.changed.add(instance_id)
+            return
+        if isinstance(kept, float):
+            if instance is None:
+                self.ends[instance_id] = kept
+            return
+        if instance is None:
+            instance = Instance(instance_id, configured=False, since=kept.since)
+            self.instances[instance_id] = instance
+        instance.restore(kept, self._clock)
+        if instance.shown and instance.run is not None and instance.figures is not None:
+            tracked = Tracked(instance.run, instance.figures, Observations())
+            self._sink.moved(self.key, instance_id, tracked, instance.last_change)
 
     def lag(self) -> float:
         """Seconds that the oldest configured instance that is due is behind its plan."""
@@ -145,6 +173,8 @@ class Poller:
         instance.waits = None
         try:
             await self._look_now(instance)
+            if instance.not_found:
+                self.changed.add(instance.id)
             instance.failure, instance.not_found = None, 0
             instance.looked_at = self._clock.monotonic()
             if instance.configured:
@@ -186,17 +216,18 @@ class Poller:
 
     def _take(self, instance: Instance, detail: Detail, *, after: Summary | None) -> bool:
         """Takes in a full answer; False when it is out of date."""
-        wall = self._clock.wall()
-        tracked = track(instance.run, detail, now=wall, since=instance.since)
+        now = self._clock.steady()
+        tracked = track(instance.run, detail, now=now, since=instance.since)
         if tracked is None and self._trusted(instance):
-            tracked = track(instance.run, detail, now=wall, since=instance.since, trust=True)
+            tracked = track(instance.run, detail, now=now, since=instance.since, trust=True)
         if tracked is None:
             return False
         moved = tracked.figures != instance.figures
+        self.changed.add(instance.id)
         instance.looks.update(detail, after=after, moved=moved)
         instance.run, instance.figures = tracked.run, tracked.figures
         if moved:
-            instance.last_change = wall
+            instance.last_change = self._clock.wall()
         if instance.shown and (moved or tracked.observations):
             self._sink.moved(self.key, instance.id, tracked, instance.last_change)
         elif tracked.observations:
@@ -224,6 +255,7 @@ class Poller:
             instance.failure, instance.not_found = failure, 0
             return
         instance.not_found += 1
+        self.changed.add(instance.id)
         lost = instance.seen or not instance.configured
         if lost and instance.not_found >= _GONE and instance.forget_at is None:
             instance.forget_at = self._clock.monotonic() + self._poll.forget_after
@@ -241,8 +273,9 @@ class Poller:
                 error=str(failure),
             )
 
-    def _forget(self, instance: Instance) -> None:
+    def forget(self, instance: Instance) -> None:
         """Takes an instance's series away. What was counted of its run stays known."""
+        self.changed.add(instance.id)
         if instance.busy:
             instance.busy, instance.waits = False, None
             self._ended_one()
@@ -257,8 +290,9 @@ class Poller:
             if instance.wants_detail and instance.run is not None and not instance.live:
                 self._sink.skipped(self.key)
             del self.instances[instance.id]
-            if self.on_forgotten is not None:
-                self.on_forgotten(instance)
+            if instance.run is not None and not instance.live:
+                end = instance.run.end
+                self.ends[instance.id] = self._clock.steady() if end is None else end
 
     def _settle(self) -> None:
         """Ends a round: who is to be forgotten, is the workflow up, and what is there to say?"""
@@ -266,7 +300,7 @@ class Poller:
         for instance in list(self.instances.values()):
             under_way = instance.busy and instance.waits is None
             if instance.forget_at is not None and instance.forget_at <= now and not under_way:
-                self._forget(instance)
+                self.forget(instance)
         self.tried = self.tried or all(i.tried for i in self.instances.values() if i.configured)
         failing = [i for i in self.instances.values() if i.failure is not None]
         # A first round that nobody has answered yet is no success.

@@ -1,12 +1,21 @@
 """One APScheduler job a watched workflow: its rounds, evenly apart; and chores."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from exporter.clock import Clock
 from exporter.watch.poller import Poller
+
+log = structlog.get_logger(__name__)
+
+_CHECK_EVERY = 1.0
+_SLEW = 1.0
+"""Seconds within which a clock is merely being adjusted."""
 
 
 class Scheduler:
@@ -14,10 +23,14 @@ class Scheduler:
     jitter so that workflows don't call in step.
 
     Rounds of one workflow never overlap, and rounds missed (a suspended machine) are made once.
+    APScheduler plans by the wall clock; when that is set to another time, all is planned anew.
     """
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, clock: Clock) -> None:
         self._interval = interval
+        self._clock = clock
+        self._offset = clock.wall() - clock.monotonic()
+        self._checking: asyncio.Task[None] | None = None
         self._jobs = AsyncIOScheduler(
             timezone="UTC",
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -40,12 +53,29 @@ class Scheduler:
 
     def start(self) -> None:
         self._jobs.start()
+        self._checking = asyncio.create_task(self._check_clock())
+
+    async def _check_clock(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECK_EVERY)
+            self.plan_anew_if_clock_was_set()
+
+    def plan_anew_if_clock_was_set(self) -> None:
+        """Begins every job now if the wall clock was set to another time since the last check."""
+        offset = self._clock.wall() - self._clock.monotonic()
+        step, self._offset = offset - self._offset, offset
+        if abs(step) > _SLEW:
+            log.warning("the system's clock was set", by=f"{step:+.1f}s")
+            for job in self._jobs.get_jobs():
+                job.modify(next_run_time=datetime.now().astimezone())
 
     def pause(self) -> None:
         """Begins no more rounds; those under way go on."""
         self._jobs.pause()
 
     def stop(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
         self._jobs.shutdown(wait=False)
 
 

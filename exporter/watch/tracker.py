@@ -26,8 +26,8 @@ Mark = dict[tuple[str, str], int]
 """What was observed, by step type and full name: bit 0 the step, bit n its n-th attempt."""
 
 
-class Run(Struct, frozen=True):
-    """What is known of an instance's current run; all that has to outlive a restart of ours.
+class Run(Struct, frozen=True, array_like=True):
+    """What is known of an instance's current run; kept on disk (see `kept.py`).
 
     Times are Unix seconds. `queued` is None as long as only rows of lists told of the run.
     """
@@ -40,6 +40,8 @@ class Run(Struct, frozen=True):
     queue_observed: bool = False
     end_observed: bool = False
     marks: Mark = field(default_factory=dict)
+    sealed: float = -inf
+    """What ended up to then was observed: an ended run's marks shrink to this."""
 
 
 class OpenStep(NamedTuple):
@@ -51,10 +53,11 @@ class OpenStep(NamedTuple):
     start: float | None
 
 
-class Figures(Struct, frozen=True):
-    """What an instance's gauges show. Times are Unix seconds; None: not known (yet).
+class Figures(Struct, frozen=True, array_like=True):
+    """What an instance's gauges show; kept on disk (see `kept.py`).
 
-    What comes from the steps is None until a full answer came.
+    Times are Unix seconds; None: not known (yet). What comes from the steps is None until a full
+    answer came.
     """
 
     status: str
@@ -171,11 +174,14 @@ def track(
     marks = dict(known.marks)
     for step in answer.steps or ():
         key = _key(step)
-        known_bits, bits = marks.get(key, 0), _bits(step)
+        known_bits, bits = marks.get(key, 0), _bits(step, after=known.sealed)
         if bits & ~known_bits:
             _observe(step, key, bits & ~known_bits, new, now=now, since=since)
             # At once: an answer that holds a step twice counts it once.
             marks[key] = known_bits | bits
+    sealed = known.sealed
+    if ended and (last := _last_end(answer)) is not None and last <= now:
+        sealed, marks = max(sealed, last), {}
 
     return Tracked(
         Run(
@@ -187,6 +193,7 @@ def track(
             queue_observed=known.queue_observed or start is not None,
             end_observed=known.end_observed or ended,
             marks=marks,
+            sealed=sealed,
         ),
         _figures(answer, status),
         new,
@@ -212,13 +219,33 @@ def _key(step: Step) -> tuple[str, str]:
     return step.type or "unknown", step.name or ""
 
 
-def _bits(step: Step) -> int:
-    """What of a step is finished: bit 0 the step, bit n its n-th attempt."""
-    bits = int(step.outcome != "running")
+def _bits(step: Step, *, after: float = -inf) -> int:
+    """What of a step is finished: bit 0 the step, bit n its n-th attempt.
+
+    What ended at or before `after` (Unix time) is left out.
+    """
+    bits = int(_ended_after(step, after))
     for number, attempt in enumerate(_attempts(step), start=1):
-        if attempt.outcome != "running":
-            bits |= 1 << number
+        bits |= _ended_after(attempt, after) << number
     return bits
+
+
+def _ended_after(thing: Step | Attempt, moment: float) -> bool:
+    if thing.outcome == "running":
+        return False
+    return moment == -inf or (unix(thing.end) or inf) > moment
+
+
+def _last_end(answer: Detail) -> float | None:
+    """When the last step or attempt ended, in Unix time; None when one has no end (yet)."""
+    last = -inf
+    for step in answer.steps or ():
+        for thing in (step, *(step.attempts or ())):
+            end = unix(thing.end)
+            if end is None or thing.outcome == "running":
+                return None
+            last = max(last, end)
+    return last
 
 
 def _attempts(step: Step) -> Sequence[Attempt]:

@@ -56,7 +56,7 @@ async def running(simulator: Simulator) -> AsyncIterator[App]:
         app, stop = App(settings), asyncio.Event()
         with listen("127.0.0.1", 0) as listener:
             task = asyncio.create_task(app.run(listener, stop))
-            await until(lambda: not app.unready())
+            await until(lambda: not app.health.unready())
             yield app
             stop.set()
             simulator.faults.clear()
@@ -93,7 +93,7 @@ async def test_one_that_hangs_holds_up_nobody_and_is_never_asked_twice_at_once()
         await until(lambda: looks(simulator, "order-0") >= 5)
         assert min(looks(simulator, n) for n in INSTANCES if n != "order-3") >= 4
         assert looks(simulator, "order-3") <= 1
-        assert app.unhealthy() == []
+        assert app.health.unhealthy() == []
     assert simulator.calls.most_open_of_one == 1
 
 

@@ -1,0 +1,275 @@
+"""The state file: SQLite, written in transactions that are on the disk when they return.
+
+It holds bytes by owner, and knows nothing of what they mean. An owner is an account and a workflow;
+either is empty for what belongs to none.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+Owner = tuple[str, str]
+
+_MAGIC = 0x43574558
+"""`application_id` of the file: CWEX."""
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE workflows (
+        account TEXT, workflow TEXT, data BLOB NOT NULL, watched REAL NOT NULL,
+        PRIMARY KEY (account, workflow)
+    ) WITHOUT ROWID;
+    CREATE TABLE instances (
+        account TEXT, workflow TEXT, id TEXT, data BLOB NOT NULL,
+        PRIMARY KEY (account, workflow, id)
+    ) WITHOUT ROWID;
+    CREATE TABLE series (
+        account TEXT, workflow TEXT, family TEXT, labels TEXT, data BLOB NOT NULL,
+        PRIMARY KEY (account, workflow, family, labels)
+    ) WITHOUT ROWID;
+    """,
+)
+"""The n-th makes version n out of version n - 1."""
+
+# Seconds that another process' lock is waited for: less than a round, so that nothing piles up.
+_PATIENCE = 2.0
+# What a healthy file never says.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class InUse(Exception):  # noqa: N818 - reads as what is wrong
+    """Another exporter has the file."""
+
+
+class Unusable(Exception):  # noqa: N818 - reads as what is wrong
+    """The file can't be used, and is left as it is; the message says why."""
+
+
+class Batch(NamedTuple):
+    """What one transaction writes; None deletes."""
+
+    workflows: dict[Owner, bytes]
+    instances: dict[tuple[Owner, str], bytes | None]
+    series: dict[tuple[Owner, str, str], bytes | None]
+    """By owner, family, and the other labels in JSON."""
+
+    def __bool__(self) -> bool:
+        return bool(self.workflows or self.instances or self.series)
+
+
+class Database:
+    """An open state file. Its methods may be called from any thread, one at a time.
+
+    Args:
+        path: The file; made if it isn't there. Beside it SQLite keeps its log (`-wal`, `-shm`),
+            and a lock file (`.lock`) keeps other exporters away.
+
+    Raises:
+        InUse: another exporter has it.
+        Unusable: it is from a newer version, is no state file, or can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode = 0
+        self.set_aside: Path | None = None
+        """Where a damaged file went, if there was one."""
+        self._lock = _lock(path)
+        try:
+            self._connection = self._opened()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                self._unlock()
+                raise Unusable(str(error)) from None
+            self.renew()
+        except Unusable:
+            self._unlock()
+            raise
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = _connect(self._path)
+        try:
+            _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._inode = os.stat(self._path).st_ino
+        return connection
+
+    def renew(self) -> None:
+        """Sets the file aside under another name and begins an empty one.
+
+        Raises:
+            Unusable: that can't be done.
+        """
+        with contextlib.suppress(AttributeError, sqlite3.Error):
+            self._connection.close()
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        aside = self._path.with_name(f"{self._path.name}.damaged-{now}")
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
+                    self.set_aside = aside
+            self._connection = self._opened()
+        except (OSError, sqlite3.Error) as error:
+            raise Unusable(f"it is damaged, and can't be set aside: {error}") from None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file is still the one that was opened: nobody deleted or replaced it."""
+        try:
+            return os.stat(self._path).st_ino == self._inode
+        except OSError:
+            return False
+
+    def write(self, batch: Batch, *, now: float) -> None:
+        """Writes all of a batch, at Unix time `now`, or, when it raises, nothing.
+
+        Raises:
+            sqlite3.Error: it can't be written.
+        """
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany(
+                "REPLACE INTO workflows VALUES (?, ?, ?, ?)",
+                [(*owner, data, now) for owner, data in batch.workflows.items()],
+            )
+            for table, key, rows in (
+                (
+                    "instances",
+                    "id = ?",
+                    [((*owner, id_), data) for (owner, id_), data in batch.instances.items()],
+                ),
+                (
+                    "series",
+                    "family = ? AND labels = ?",
+                    [((*owner, *key), data) for (owner, *key), data in batch.series.items()],
+                ),
+            ):
+                places = ", ".join("?" * (key.count("?") + 3))
+                connection.executemany(
+                    f"REPLACE INTO {table} VALUES ({places})",  # noqa: S608 - names of our own
+                    [(*columns, data) for columns, data in rows if data is not None],
+                )
+                connection.executemany(
+                    f"DELETE FROM {table} WHERE account = ? AND workflow = ? AND {key}",  # noqa: S608
+                    [columns for columns, data in rows if data is None],
+                )
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    def workflow(self, owner: Owner) -> bytes | None:
+        """What is kept of a workflow as such."""
+        query = "SELECT data FROM workflows WHERE account = ? AND workflow = ?"
+        row = self._connection.execute(query, owner).fetchone()
+        return row[0] if row else None
+
+    def instances(self, owner: Owner) -> Iterator[tuple[str, bytes]]:
+        """What is kept of each instance of a workflow, by its id."""
+        query = "SELECT id, data FROM instances WHERE account = ? AND workflow = ?"
+        yield from self._connection.execute(query, owner)
+
+    def series(self, owner: Owner) -> Iterator[tuple[str, str, bytes]]:
+        """What is kept of each series: family, other labels, data."""
+        query = "SELECT family, labels, data FROM series WHERE account = ? AND workflow = ?"
+        yield from self._connection.execute(query, owner)
+
+    def forget(self, *, before: float) -> None:
+        """Deletes workflows last watched before a Unix time, and all that is theirs.
+
+        Raises:
+            sqlite3.Error: it can't be written.
+        """
+        old = "SELECT account, workflow FROM workflows WHERE watched < ?"
+        with self._connection:
+            for owner in self._connection.execute(old, (before,)).fetchall():
+                for table in ("workflows", "instances", "series"):
+                    self._connection.execute(
+                        f"DELETE FROM {table} WHERE account = ? AND workflow = ?",  # noqa: S608
+                        owner,
+                    )
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error means that the file's content is broken, not that it can't be had now."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE
+
+
+def _lock(path: Path) -> int | None:
+    # SQLite's own locks come and go with transactions, and closing any descriptor of the file
+    # itself would drop them: hence a file of its own.
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None  # where no file can be made, none can be written by two
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise InUse(f"{path} is in use by another exporter") from None
+    return lock
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    options = {"timeout": _PATIENCE, "isolation_level": None, "check_same_thread": False}
+    connection = sqlite3.connect(path, **options)  # type: ignore[call-overload]
+    try:
+        connection.execute("SELECT * FROM sqlite_master").fetchall()
+    except sqlite3.OperationalError:
+        # On a read-only file system there is no room for SQLite's log; the file can still be read.
+        connection.close()
+        if os.access(path.parent, os.W_OK) or not path.exists():
+            raise
+        uri = f"{path.absolute().as_uri()}?immutable=1"
+        connection = sqlite3.connect(uri, uri=True, **options)  # type: ignore[call-overload]
+    return connection  # type: ignore[no-any-return]
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Checks the file, and brings it to the newest version."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    magic = connection.execute("PRAGMA application_id").fetchone()[0]
+    empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not empty and magic != _MAGIC:
+        raise Unusable("it is an SQLite database of something else")
+    if version > len(_MIGRATIONS):
+        raise Unusable(
+            f"it is of version {version}, from a newer exporter; this one knows {len(_MIGRATIONS)}"
+        )
+    problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        damage = sqlite3.DatabaseError(problem)
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage
+    # FULL: a transaction is on the disk when it returns, whatever happens to the power.
+    connection.execute("PRAGMA synchronous = FULL")
+    if version == len(_MIGRATIONS):
+        return
+    connection.execute("PRAGMA journal_mode = WAL")
+    for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {_MAGIC}; "
+            f"PRAGMA user_version = {number}; COMMIT;"
+        )

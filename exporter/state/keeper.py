@@ -1,0 +1,299 @@
+"""Keeps what was counted and observed through restarts.
+
+Every second what changed is written in one transaction, and only then shown: what a scrape saw is
+on the disk, so no restart takes it back. What is counted and what of each run was observed are
+written together, so nothing is counted twice or lost.
+"""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from math import inf
+
+import msgspec
+import structlog
+
+from exporter.clock import Clock
+from exporter.metrics import catalogue
+from exporter.metrics.catalogue import FAMILIES, WORKFLOW_LABELS, Family
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.series import Changes, Histogram
+from exporter.metrics.store import Store
+from exporter.state.database import Batch, Database, Owner, Unusable, is_damage
+from exporter.watch.kept import Kept, KeptWorkflow
+from exporter.watch.poller import Poller
+from exporter.watch.sink import WorkflowKey
+
+log = structlog.get_logger(__name__)
+
+_EVERY = 1.0
+_FORGET_AFTER = 7 * 86400.0
+"""Seconds that a workflow's counts are kept while nobody watches it."""
+_TIDY_EVERY = 3600.0
+
+_BY_NAME = {family.name: family for family in FAMILIES}
+_OF_NOW = frozenset(
+    {
+        catalogue.BUILD_INFO,
+        catalogue.CONFIG_SUCCESSFUL,
+        catalogue.CONFIG_SUCCESS_TIME,
+        catalogue.STATE_WRITE_ERRORS,
+        catalogue.WATCHED,
+    }
+)
+"""Families that mean nothing after a restart."""
+
+_Value = float | tuple[tuple[float, ...], list[int], float]
+"""Of a histogram: upper bounds, counts, and the sum."""
+
+_INSTANCE = msgspec.msgpack.Decoder(Kept)
+_WORKFLOW = msgspec.msgpack.Decoder(KeptWorkflow)
+_SERIES = msgspec.msgpack.Decoder(tuple[_Value, float | None])
+"""A value, and when a counter or histogram began."""
+_ENCODE = msgspec.msgpack.Encoder().encode
+
+
+class _Unsaved:
+    """What isn't on the disk yet: the newest of each."""
+
+    def __init__(self) -> None:
+        self.shown = Changes()
+        self.instances: dict[tuple[Owner, str], Kept | None] = {}
+        self.workflows: dict[Owner, KeptWorkflow] = {}
+
+    def update(self, newer: "_Unsaved") -> None:
+        self.shown.update(newer.shown)
+        self.instances.update(newer.instances)
+        self.workflows.update(newer.workflows)
+
+
+class Keeper:
+    """Writes to the state file, and restores from it.
+
+    Args:
+        database: Open.
+        store: Whose changes are kept.
+        exposition: Shows them once they are.
+        accounts: By label, what the file knows each account as: renamed, it keeps its counts.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        store: Store,
+        exposition: Exposition,
+        accounts: Mapping[str, str],
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._exposition = exposition
+        self._accounts = accounts
+        self._clock = clock
+        self._pollers: dict[Owner, Poller] = {}
+        self._workflows: dict[Owner, KeptWorkflow] = {}
+        """As they are on the disk, or will be with the next write."""
+        self._unsaved = _Unsaved()
+        self._saving = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self._tidied = -inf
+        self._trouble = ""
+        self._anew: set[Family] = set()
+        self.progress = clock.monotonic()
+        """When a write last ended, whatever came of it (monotonic clock)."""
+        self.first_looks_over: Callable[[], bool] = lambda: True
+        self.first_looks_shown = False
+        """Whether scrapes see what the first looks at everything brought."""
+        if database.set_aside is not None:
+            store.state_write_failed()
+            log.error(
+                "the state file is damaged; counting anew",
+                set_aside=str(database.set_aside),
+                advice="keep it if its counts matter to you, delete it otherwise",
+            )
+        exposition.follows = False
+        for account in ("", *accounts):
+            self._restore_series(account, "")
+
+    def first_watched(self, workflow: WorkflowKey) -> float:
+        """When a workflow was first watched, in Unix time: now, if it never was."""
+        return self._workflow(self._owner(*workflow)).since
+
+    def adopt(self, poller: Poller, *, discovers: bool) -> None:
+        """Restores what is kept of a workflow, and keeps it from now on."""
+        owner = self._owner(*poller.key)
+        poller.last_sweep = self._workflow(owner).last_sweep
+        self._restore_series(*poller.key)
+        for instance_id, data in self._database.instances(owner):
+            poller.restore(instance_id, _INSTANCE.decode(data), discovers=discovers)
+        self._pollers[owner] = poller
+
+    def release(self, poller: Poller) -> None:
+        """Keeps a workflow no longer; what is on the disk of it stays there for a while."""
+        owner = self._owner(*poller.key)
+        self._collect_from(owner, poller)
+        del self._pollers[owner]
+
+    async def run(self) -> None:
+        """Saves every second, until it is closed."""
+        while not self._closing.is_set():
+            await self.save()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY):
+                    await self._closing.wait()
+
+    async def save(self) -> None:
+        """Writes what changed, then shows it.
+
+        While it can't be written, gauges and the exporter's own figures are shown all the same;
+        what is counted of workflows waits, since a restart would take it back.
+        """
+        async with self._saving:
+            if not self._database.is_there:
+                self._failed("it was deleted or replaced; it is written anew")
+                await self._renew()
+            over = self.first_looks_over()
+            self._collect()
+            unsaved, self._unsaved = self._unsaved, _Unsaved()
+            try:
+                await asyncio.to_thread(self._write, unsaved)
+            except sqlite3.Error as error:
+                self._failed(str(error))
+                unsaved.update(self._unsaved)
+                unsaved.shown.update(self._store.take())
+                self._exposition.show(_without_counts(unsaved.shown))
+                self._unsaved = unsaved
+                if is_damage(error):
+                    await self._renew()
+            else:
+                self._exposition.show(unsaved.shown)
+                if self._trouble:
+                    log.info("the state is written again")
+                    self._trouble = ""
+            self.first_looks_shown = self.first_looks_shown or over
+            self.progress = self._clock.monotonic()
+
+    async def close(self) -> None:
+        """Saves what is left."""
+        self._closing.set()
+        await self.save()
+        self._database.close()
+
+    def _owner(self, account: str, workflow: str) -> Owner:
+        return self._accounts.get(account, account), workflow
+
+    def _workflow(self, owner: Owner) -> KeptWorkflow:
+        if owner not in self._workflows:
+            data = self._database.workflow(owner)
+            self._workflows[owner] = (
+                _WORKFLOW.decode(data) if data else KeptWorkflow(self._clock.wall())
+            )
+            self._unsaved.workflows[owner] = self._workflows[owner]
+        return self._workflows[owner]
+
+    def _restore_series(self, account: str, workflow: str) -> None:
+        prefix = tuple(filter(None, (account, workflow)))
+        for name, labels, data in self._database.series(self._owner(account, workflow)):
+            family, (value, created) = _BY_NAME.get(name), _SERIES.decode(data)
+            rest = tuple(json.loads(labels))
+            if family is None or len(prefix) + len(rest) != len(family.labels):
+                continue  # of another version of the exporter
+            known = value if isinstance(value, float) else Histogram(*value)
+            if not self._store.restore(family, (*prefix, *rest), known, created):
+                self._tell_anew(family)
+
+    def _tell_anew(self, family: Family) -> None:
+        if family not in self._anew:
+            self._anew.add(family)
+            log.warning("the histogram's buckets have changed; it starts anew", metric=family.name)
+
+    def _collect(self) -> None:
+        # All at one moment, so that what is counted and what was observed of runs fit together.
+        self._unsaved.shown.update(self._store.take())
+        for owner, poller in self._pollers.items():
+            self._collect_from(owner, poller)
+
+    def _collect_from(self, owner: Owner, poller: Poller) -> None:
+        for instance_id in poller.changed:
+            self._unsaved.instances[owner, instance_id] = poller.kept(instance_id)
+        poller.changed.clear()
+        kept = KeptWorkflow(self._workflow(owner).since, poller.last_sweep)
+        if kept != self._workflows[owner]:
+            self._unsaved.workflows[owner] = self._workflows[owner] = kept
+
+    def _write(self, unsaved: _Unsaved) -> None:
+        now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
+        workflows = self._workflows if tidy else unsaved.workflows
+        batch = Batch(
+            {owner: _ENCODE(kept) for owner, kept in workflows.items()},
+            {
+                key: None if kept is None else _ENCODE(kept)
+                for key, kept in unsaved.instances.items()
+            },
+            dict(self._series(unsaved.shown)),
+        )
+        if batch:
+            self._database.write(batch, now=now)
+        if tidy:
+            self._database.forget(before=now - _FORGET_AFTER)
+            self._tidied = self._clock.monotonic()
+
+    def _series(self, changes: Changes) -> Iterator[tuple[tuple[Owner, str, str], bytes]]:
+        for (family, labels), value in changes.values.items():
+            # What is gone is out of sight, not forgotten: the workflow may be watched again.
+            if family in _OF_NOW or value is None:
+                continue
+            named = 2 if _is_of_workflow(family) else 1 if family.labels[:1] == ("account",) else 0
+            account, workflow = (*labels[:named], "", "")[:2]
+            data = (
+                (value.bounds, value.counts, value.sum)
+                if isinstance(value, Histogram)
+                else float(value)
+            )
+            rest = json.dumps(labels[named:])
+            yield (
+                (self._owner(account, workflow), family.name, rest),
+                _ENCODE((data, changes.created.get((family, labels)))),
+            )
+
+    async def _renew(self) -> None:
+        """Begins an empty file, and has everything written to it."""
+        try:
+            await asyncio.to_thread(self._database.renew)
+        except Unusable as error:
+            self._failed(str(error))
+            return
+        self._unsaved.workflows.update(self._workflows)
+        self._store.series.touch()
+        for poller in self._pollers.values():
+            poller.changed.update(poller.instances, poller.ends)
+
+    def _failed(self, trouble: str) -> None:
+        self._store.state_write_failed()
+        if trouble != self._trouble:
+            log.error(
+                "the state can't be written; counts are shown as of the last write",
+                error=trouble,
+                advice="see to the room, the permissions and the health of state.path's disk",
+            )
+        self._trouble = trouble
+
+
+def _is_of_workflow(family: Family) -> bool:
+    return family.labels[: len(WORKFLOW_LABELS)] == WORKFLOW_LABELS
+
+
+def _without_counts(changes: Changes) -> Changes:
+    return Changes(
+        {
+            (family, labels): value
+            for (family, labels), value in changes.values.items()
+            if not _is_of_workflow(family) or family.kind not in ("counter", "histogram")
+        },
+        changes.instances,
+        changes.exemplars,
+        changes.created,
+    )

@@ -1,0 +1,42 @@
+"""What of a workflow and its instances outlives a restart of the exporter.
+
+Written as arrays: a field's place is its name in the state file, so new ones go to the end, with a
+default. Times are Unix seconds.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+from exporter.watch.tracker import Figures, Run
+
+
+class KeptInstance(Struct, frozen=True, array_like=True):
+    """An instance that is watched."""
+
+    since: float
+    shown: bool
+    run: Run | None
+    figures: Figures | None
+    fingerprints: tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]
+    last_change: float
+    detailed_at: float
+    wants_detail: bool
+    not_found: int
+    forget_at: float | None
+    created: float | None
+    modified: float | None
+    row_status: str | None
+
+
+class KeptWorkflow(Struct, frozen=True, array_like=True):
+    """A workflow."""
+
+    since: float
+    """When it was first watched."""
+    last_sweep: float | None = None
+    """When the last sweep that succeeded began."""
+
+
+Kept = KeptInstance | float
+"""An instance, or of one that is forgotten its end: all that is left of it."""

@@ -1,0 +1,363 @@
+"""What a restart keeps: every count, and what of each run was counted already."""
+
+import resource
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.state.database import InUse
+from tests.watching import Watching, watching
+from upstreams.simulator import Attempt, Error, Script, Sleep, Step, Wait, retried, steps
+
+RUN = Script((*steps("fetch", "store"), retried("charge", failures=2), Sleep("nap", 30)))
+"""Steps, retries with pauses that grow, and a sleep: a minute or two in all."""
+
+DISCOVERED = [{"name": "orders", "discover": {}}]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+def counts(w: Watching) -> dict[str, float]:
+    """Counters and histograms, and what of them isn't 0."""
+    return {
+        series: value
+        for series, value in w.figures().items()
+        if value and ("_total{" in series or "_bucket{" in series or "_sum{" in series)
+    }
+
+
+def runs(w: Watching, status: str = "complete") -> float | None:
+    """Runs that were counted."""
+    return w.value("cloudflare_workflow_runs_finished_total", status=status)
+
+
+def gauges(w: Watching) -> dict[str, float]:
+    """Of instances."""
+    return {s: v for s, v in w.figures().items() if s.startswith("cloudflare_workflow_instance_")}
+
+
+class TestNothingHappened:
+    async def test_everything_is_as_it_was_before_the_first_call(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", RUN)
+            await w.round(after=5)
+            before = w.figures()
+            assert gauges(w)
+            assert counts(w)
+            await w.restart()
+            assert w.figures() == before
+
+    async def test_an_instance_at_rest_costs_no_full_answer(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script((Wait("approval"),)))
+            await w.round(after=5)
+            await w.restart()
+            assert await w.round(after=15) == {"simple": 1}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+class TestCountedOnce:
+    async def test_restarted_every_other_second(self, state: Path, killed: bool) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", RUN)
+            await w.round(after=240)
+            true = counts(w)
+            assert runs(w) == 1
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", RUN)
+            for _ in range(120):
+                before = counts(w)
+                await w.round(after=2)
+                shown = counts(w)
+                assert {s for s in before if shown.get(s, 0) < before[s]} == set()
+                await w.restart(killed=killed)
+                assert counts(w) == shown
+            assert counts(w) == true
+
+    async def test_what_wasnt_written_is_counted_again(self, state: Path, killed: bool) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=0.5)
+            w.clock.advance(60)
+            w.simulator.calls.clear()
+            await w.restart(killed=killed)
+            assert runs(w) == 0
+            await w.round(after=15)
+            assert runs(w) == 1
+
+    async def test_a_run_that_was_restarted_meanwhile(self, state: Path, killed: bool) -> None:
+        async with watching(["a"], state=state) as w:
+            order = w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            await w.restart(killed=killed)
+            order.restart()
+            await w.round(after=600)
+            await w.round(after=600)
+            assert runs(w) == 2
+
+    async def test_a_discovered_run_that_began_and_ended_meanwhile(
+        self, state: Path, killed: bool
+    ) -> None:
+        async with watching(workflows=DISCOVERED, state=state) as w:
+            await w.cycle()
+            await w.cycle(after=15)
+            await w.restart(killed=killed)
+            w.clock.advance(100)
+            w.orders.create("short", Script(steps("one")))
+            w.clock.advance(600)
+            await w.cycle()
+            await w.cycle(after=15)
+            assert runs(w) == 1
+
+    async def test_a_discovered_run_that_was_counted_and_forgotten(
+        self, state: Path, killed: bool
+    ) -> None:
+        async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
+            await w.cycle()
+            w.orders.create("short", Script(steps("one")))
+            for _ in range(8):
+                await w.cycle(after=15)
+                await w.restart(killed=killed)
+                await w.cycle()
+            assert runs(w) == 1
+
+    async def test_history_stays_history(self, state: Path, killed: bool) -> None:
+        async with watching(["a", "b"], state=state, metrics={"backfill": False}) as w:
+            w.orders.create("a", Script(steps("one")), at=w.clock() - 600)
+            await w.round()
+            await w.restart(killed=killed)
+            w.orders.create("b", Script(steps("one")))
+            await w.round(after=600)
+            assert runs(w) == 1
+
+    async def test_an_error_is_counted_once_and_told_at_once(
+        self, state: Path, killed: bool
+    ) -> None:
+        async with watching(workflows=DISCOVERED, state=state) as w:
+            script = Script(steps("one"), throws=Error("TypeError"))
+            w.orders.create("bad", script)
+            await w.cycle(after=60)
+            await w.restart(killed=killed)
+            assert w.status("bad") == "errored"
+            await w.cycle(after=15)
+            assert runs(w, "errored") == 1
+
+
+class TestSettingsChange:
+    async def test_another_workflow_keeps_what_was_counted(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            before = counts(w)
+            w.simulator.world.account("acc").workflow("billing")
+            await w.restart(
+                workflows=[
+                    {"name": "orders", "instances": ["a"]},
+                    {"name": "billing", "instances": ["b"]},
+                ]
+            )
+            assert counts(w) == before
+
+    async def test_a_workflow_that_is_left_out_for_a_while(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            before = counts(w)
+            orders = w.settings["workflows"]
+            await w.restart(workflows=[{"name": "billing", "instances": ["b"]}])
+            assert counts(w) == {}
+            await w.restart(workflows=orders)
+            assert counts(w) == before
+            await w.round(after=600)
+            assert counts(w) == before
+
+    async def test_for_a_week(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            orders = w.settings["workflows"]
+            await w.restart(workflows=[{"name": "billing", "instances": ["b"]}])
+            w.clock.advance(8 * 86_400)
+            await w.saved()
+            await w.restart(workflows=orders)
+            assert counts(w) == {}
+
+    async def test_an_account_of_another_name(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            before = counts(w)
+            await w.restart(account="production")
+            renamed = {s.replace('account="acc"', 'account="production"') for s in before}
+            assert counts(w).keys() == renamed
+            assert w.status("a") == "complete"
+
+    async def test_an_instance_that_is_no_longer_listed(self, state: Path) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            w.orders.create("b", Script(steps("one")))
+            await w.round(after=60)
+            before = counts(w)
+            await w.restart(workflows=[{"name": "orders", "instances": ["b"]}])
+            assert (w.status("a"), w.status("b")) == (None, "complete")
+            assert counts(w) == before
+
+    async def test_one_that_the_selector_takes_no_longer(self, state: Path) -> None:
+        async with watching(workflows=DISCOVERED, state=state) as w:
+            w.orders.create("a", Script((Wait("approval"),)))
+            await w.cycle(after=1)
+            assert w.status("a") == "waiting"
+            await w.restart(workflows=[{"name": "orders", "discover": {"exclude": ["a"]}}])
+            await w.cycle(after=15)
+            assert w.status("a") is None
+
+    async def test_other_buckets_start_that_histogram_anew_and_only_that(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            before = counts(w)
+            with capture_logs() as logs:
+                await w.restart(metrics={"buckets": {"run_duration_seconds": [1, 2]}})
+            assert [(e["event"], e["metric"]) for e in logs if "metric" in e] == [
+                (
+                    "the histogram's buckets have changed; it starts anew",
+                    "cloudflare_workflow_run_duration_seconds",
+                )
+            ]
+            run = "cloudflare_workflow_run_duration_seconds"
+            assert counts(w) == {s: v for s, v in before.items() if not s.startswith(run)}
+
+    async def test_step_names_are_held_to_their_limit_through_restarts(self, state: Path) -> None:
+        names = {"step_names": {"limit": 2}}
+        async with watching(["a", "b"], state=state, metrics=names) as w:
+            w.orders.create("a", Script(steps("one", "two")))
+            await w.round(after=60)
+            await w.restart()
+            w.orders.create("b", Script(steps("three", "two")))
+            await w.round(after=60)
+            found = w.samples("cloudflare_workflow_step_duration_seconds_count")
+            assert {dict(labels)["step"] for labels in found} == {"one", "two", "other"}
+
+
+class TestTheDiskFails:
+    async def test_gauges_go_on_and_counts_wait(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", RUN)
+            await w.round(after=1)
+            before = counts(w)
+            lock = sqlite3.connect(state)
+            lock.execute("BEGIN IMMEDIATE")
+            with capture_logs() as logs:
+                await w.round(after=240)
+                await w.saved()
+            assert w.status("a") == "complete"
+            assert counts(w) == before
+            assert (w.value("cloudflare_workflows_exporter_state_write_errors_total") or 0) >= 1
+            (line,) = [e for e in logs if e["log_level"] == "error"]
+            assert line["error"] == "database is locked"
+            lock.close()
+            await w.saved()
+            assert runs(w) == 1
+            await w.restart()
+            assert runs(w) == 1
+
+    async def test_a_full_disk(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            await w.saved()
+            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (state.stat().st_size, hard))
+            try:
+                w.orders.create("a", Script(steps(*(f"step-{n}-x" for n in range(300)))))
+                await w.round(after=1000)
+                assert runs(w) == 0
+                assert (w.value("cloudflare_workflows_exporter_state_write_errors_total") or 0) >= 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+                signal.signal(signal.SIGXFSZ, handler)
+            await w.saved()
+            assert runs(w) == 1
+
+    async def test_a_deleted_file_is_written_anew(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            before = w.figures()
+            state.unlink()
+            await w.saved()
+            await w.saved()
+            await w.restart()
+            assert w.figures() == before
+
+    async def test_a_file_that_breaks_while_it_is_used(self, state: Path) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            await w.restart()
+            # Somebody else writes to it, so that it is read again, and then it breaks.
+            other = sqlite3.connect(state)
+            other.execute("CREATE TABLE guests (name)")
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            other.close()
+            with state.open("r+b") as file:
+                file.seek(4096)
+                file.write(b"\xff" * (state.stat().st_size - 4096))
+            w.orders.create("b", Script(steps("one")))
+            await w.round(after=60)
+            await w.saved()
+            after = counts(w)
+            assert runs(w) == 2
+            assert list(state.parent.glob("state.db.damaged-*"))
+            await w.restart()
+            assert counts(w) == after
+
+    async def test_a_damaged_file_is_told_and_set_aside(self, state: Path) -> None:
+        state.write_bytes(b"no database at all")
+        with capture_logs() as logs:
+            async with watching(["a"], state=state) as w:
+                assert w.value("cloudflare_workflows_exporter_state_write_errors_total") == 1
+        (line,) = [e for e in logs if e["log_level"] == "error"]
+        assert line["event"] == "the state file is damaged; counting anew"
+        assert Path(line["set_aside"]).read_bytes() == b"no database at all"
+
+    async def test_a_file_from_a_newer_version_is_left_alone(self, state: Path) -> None:
+        async with watching(["a"], state=state):
+            pass
+        with sqlite3.connect(state) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        before = state.read_bytes()
+        with capture_logs() as logs:
+            async with watching(["a"], state=state) as w:
+                w.orders.create("a", Script(steps("one")))
+                await w.round(after=60)
+                assert runs(w) == 1
+                assert w.value("cloudflare_workflows_exporter_state_write_errors_total") == 1
+        assert "from a newer exporter" in next(e["error"] for e in logs if "error" in e)
+        assert state.read_bytes() == before
+
+
+async def test_two_exporters_on_one_file_are_refused(state: Path) -> None:
+    async with watching(["a"], state=state):
+        with pytest.raises(InUse, match="in use by another exporter"):
+            async with watching(["a"], state=state):
+                pass
+
+
+async def test_no_customers_data_is_on_the_disk(state: Path) -> None:
+    secret = "4111111111111111"
+    async with watching(["a"], state=state) as w:
+        failing = Step("pay", (Attempt(1, Error("TypeError", secret)),), output=secret)
+        script = Script((failing,), output=secret, throws=Error("TypeError", secret))
+        w.orders.create("a", script, params={"card": secret})
+        await w.round(after=60)
+        assert w.status("a") == "errored"
+        held = b"".join(file.read_bytes() for file in state.parent.iterdir())
+        assert b"TypeError" in held
+        assert secret.encode() not in held
