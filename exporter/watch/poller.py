@@ -18,6 +18,7 @@ from exporter.settings import Poll
 from exporter.watch.changes import LastLook
 from exporter.watch.instance import Instance
 from exporter.watch.looks import Looks, Urgency
+from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.tracker import is_stale, track
 
@@ -43,6 +44,7 @@ class Poller:
     Args:
         key: The workflow.
         ids: Its configured instances.
+        share: Which of them, and of those that are discovered, are watched here.
         since: Unix time; what ended before it is history and not counted.
         looks: Where looks wait for their turn.
     """
@@ -52,6 +54,7 @@ class Poller:
         key: WorkflowKey,
         ids: Iterable[str],
         *,
+        share: Share,
         upstream: Upstream,
         sink: Sink,
         poll: Poll,
@@ -60,6 +63,7 @@ class Poller:
         clock: Clock,
     ) -> None:
         self.key = key
+        self.share = share
         self.up = False
         """Whether the last round succeeded."""
         self.tried = False
@@ -68,7 +72,11 @@ class Poller:
         """Of the last sweep over the workflow's lists; None when it succeeded."""
         self.round_started = clock.monotonic()
         self.instances = {
-            i: Instance(i, configured=True, since=since, due=self.round_started) for i in ids
+            i: Instance(
+                i, configured=True, since=max(since, share.since(i)), due=self.round_started
+            )
+            for i in ids
+            if share.has(i)
         }
         self._upstream = upstream
         self._sink = sink

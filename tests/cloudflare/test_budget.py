@@ -15,11 +15,11 @@ from exporter.cloudflare.budget import WINDOW, Budget
 EPOCH = 1_800_000_000.0
 
 
-def budget(limit: int, **settings: float) -> Budget:
+def budget(limit: int, *, shards: int = 1) -> Budget:
     """A budget in virtual time; call it within the loop."""
     loop = asyncio.get_running_loop()
     clock = Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
-    return Budget(limit, clock=clock, **settings)
+    return Budget(limit, shards=shards, clock=clock)
 
 
 def headers(
