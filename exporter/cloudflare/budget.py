@@ -43,11 +43,10 @@ class Budget:
     Args:
         limit: Calls in 5 minutes (`api.requests_per_5m`).
         reserve: The share of Cloudflare's quota that is left to the user's other tools.
-        shards: Processes that share the credential's work, this one included, and that keep a
-            budget like this one each. The headers tell nothing of them; they are taken to call as
-            much as this one does. What one of them leaves, the others may then use: whatever each
-            calls, all of them come to rest where they fill what the other tools and the reserve
-            leave.
+        shards: Processes with a budget like this one each, for the same user, this one included.
+            The headers don't tell them from other tools: they are taken to call as much as this
+            one does. If they call less, this one may call more: what comes to rest is always what
+            the other tools and the reserve leave, over all.
         clock: The time.
     """
 

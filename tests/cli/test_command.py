@@ -75,7 +75,17 @@ class TestHelp:
 
     def test_flags_are_grouped_by_section(self, text: str) -> None:
         groups = re.findall(r"^([a-z]+):$", text, re.MULTILINE)
-        assert groups == ["options", "api", "accounts", "poll", "metrics", "state", "web", "log"]
+        assert groups == [
+            "options",
+            "api",
+            "accounts",
+            "poll",
+            "metrics",
+            "shard",
+            "state",
+            "web",
+            "log",
+        ]
 
     @pytest.mark.parametrize(
         "line",
