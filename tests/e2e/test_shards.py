@@ -3,6 +3,9 @@
 They keep no state here: each starts its counters at zero.
 """
 
+import os
+import re
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +15,16 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.daemon import Daemon, configuration, daemon, run, wait_until
+from tests.e2e.daemon import (
+    DEADLINE,
+    Daemon,
+    command,
+    configuration,
+    daemon,
+    environment,
+    run,
+    wait_until,
+)
 from tests.e2e.scrape import Samples, differences, samples
 from upstreams.simulator import (
     Error,
@@ -146,6 +158,38 @@ def test_they_show_each_instance_once_and_their_counters_and_histograms_add_up(
 def ended(running: list[Daemon]) -> float:
     """Runs that were counted, over all of them."""
     return sum(total(process, FINISHED) for process in running)
+
+
+class TestTheHostsName:
+    """`shard.index: auto`, on hosts that are called as Kubernetes calls the pods."""
+
+    @staticmethod
+    def check(folder: Path, hostname: str) -> subprocess.CompletedProcess[str]:
+        if os.geteuid():
+            pytest.skip("giving a process a host name of its own needs root")
+        config = configuration(folder, "http://127.0.0.1:1")
+        flags = (f"--config.file={config}", "--shard.index=auto", "--shard.count=3")
+        named = 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"'
+        return subprocess.run(
+            ["unshare", "--uts", "sh", "-c", named, hostname, *command("--check-config", *flags)],
+            check=False,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
+
+    def test_each_pod_finds_its_place(self, tmp_path: Path) -> None:
+        plans = [self.check(tmp_path, f"exporter-{n}").stdout for n in range(3)]
+        assert [re.findall("^shard . of .", plan, re.MULTILINE) for plan in plans] == [
+            [f"shard {n} of 3"] for n in range(3)
+        ]
+
+    def test_a_pod_too_many_ends_and_says_why(self, tmp_path: Path) -> None:
+        """`kubectl scale` made it, and it would watch what another one watches."""
+        refused = self.check(tmp_path, "exporter-3")
+        assert refused.returncode == 2
+        assert "shard.index: auto takes a number from 0 to 2 from the end of" in refused.stderr
 
 
 class TestResharding:
