@@ -195,6 +195,16 @@ class TestWatching:
                 stayed + 1
             )
 
+    async def test_the_most_instances_of_a_workflow_are_its_own(self) -> None:
+        limit = len(MINE) - 2
+        discover: list[dict[str, Any]] = [{"name": "orders", "discover": {"max_instances": limit}}]
+        async with watching(workflows=discover, shard={"index": 1, "count": 3}) as w:
+            for i in IDS:
+                w.orders.create(i, WAITING)
+            await w.cycle(after=1)
+            assert w.value("cloudflare_workflow_watched_instances") == limit
+            assert w.value("cloudflare_workflows_exporter_instances_dropped_total") == 2
+
     async def test_each_has_its_part_of_the_budget(self) -> None:
         async with watching(["a"], shard={"index": 0, "count": 3}) as w:
             (account,) = w.app.accounts
