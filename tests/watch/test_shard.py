@@ -12,7 +12,7 @@ from exporter.app import App
 from exporter.mistakes import ConfigError
 from exporter.watch.shard import Shard, Share, shard_of
 from tests.watching import watching
-from upstreams.simulator import Script, Wait, steps
+from upstreams.simulator import Script, Sleep, Wait, steps
 
 KEYS = st.tuples(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
 COUNTS = st.integers(1, 200)
@@ -204,6 +204,23 @@ class TestWatching:
             await w.cycle(after=1)
             assert w.value("cloudflare_workflow_watched_instances") == limit
             assert w.value("cloudflare_workflows_exporter_instances_dropped_total") == 2
+
+    async def test_lists_are_known_to_hold_what_is_the_others_too(self) -> None:
+        """Three that ended take three calls; the list that holds them would take as many pages."""
+        discover: list[dict[str, Any]] = [{"name": "orders", "discover": {}}]
+        async with watching(workflows=discover, shard={"index": 1, "count": 3}) as w:
+            for n in range(1000):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            for i in MINE[:3]:
+                w.orders.create(i, Script((Sleep("nap", 600),)))
+            w.clock.advance(5)
+            for n in range(280):
+                w.orders.create(f"new-{n}", WAITING)
+            await w.cycle(after=1)
+            await w.cycle(after=570)
+            calls = await w.cycle(after=60)
+            assert calls["list"] <= 5  # the live ones, and what was created since
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 3
 
     async def test_each_has_its_part_of_the_budget(self) -> None:
         async with watching(["a"], shard={"index": 0, "count": 3}) as w:
