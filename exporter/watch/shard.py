@@ -34,7 +34,7 @@ class Shard:
 
     Attributes:
         previous_count: How many there were before; None: as many.
-        started: Unix time from which on this process counts what another one counted then.
+        started: Unix time at which this process began to count what others had counted till then.
     """
 
     index: int
