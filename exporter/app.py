@@ -35,6 +35,7 @@ from exporter.watch.looks import Looks
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
+from exporter.watch.shard import Shard, Share
 from exporter.watch.sink import WorkflowKey
 from exporter.web.endpoints import endpoints
 from exporter.web.server import Server, address_of
@@ -57,9 +58,11 @@ class App:
         transport: In place of sockets to Cloudflare.
         clock: The time.
         state: The file to keep the state in; None keeps nothing.
+        hostname: In place of this machine's, which may name the shard.
 
     Raises:
-        ConfigError: a file that holds a secret, a proxy or certificates can't be used.
+        ConfigError: a file that holds a secret, a proxy or certificates can't be used, or the host
+            name names no shard.
         InUse: another exporter uses the state file.
     """
 
@@ -70,9 +73,15 @@ class App:
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
         state: Path | None = None,
+        hostname: str | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock or Clock()
+        host = hostname or socket.gethostname()
+        try:
+            self.shard = Shard.of(settings.shard, hostname=host)
+        except ValueError as error:
+            raise ConfigError([f"shard.index: {error}"]) from None
         try:
             self._http = http_client(
                 timeout=settings.api.timeout,
@@ -124,10 +133,14 @@ class App:
         def first_watched(key: WorkflowKey) -> float:
             return keeper.first_watched(key) if keeper else clock.wall()
 
+        def sharded_since(key: WorkflowKey) -> float:
+            return keeper.sharded_since(key, self.shard.count) if keeper else clock.wall()
+
         def poller(key: WorkflowKey, workflow: settings_.Workflow) -> Poller:
             poller = Poller(
                 key,
                 workflow.instances,
+                share=Share(self.shard, settings.identity, key.workflow, sharded_since(key)),
                 upstream=client,
                 sink=self._store,
                 poll=poll,
@@ -192,7 +205,12 @@ class App:
         """One queue and one budget a credential, however many accounts it serves."""
         api = self._settings.api
         if credential.identity not in self._looks:
-            budget = Budget(api.requests_per_5m, reserve=api.reserve, clock=self._clock)
+            budget = Budget(
+                self._settings.calls_per_5m,
+                reserve=api.reserve,
+                shards=self.shard.count,
+                clock=self._clock,
+            )
             self._looks[credential.identity] = Looks(
                 budget, at_once=_CALLS_AT_ONCE, clock=self._clock
             )
@@ -206,7 +224,8 @@ class App:
             return
         self._warned_at = now
         needed = sum(
-            plan.configured_calls(settings, interval) + account.pages * WINDOW / interval
+            plan.configured_calls(settings, self.shard, interval)
+            + account.pages * WINDOW / interval
             for settings, account in zip(self._settings.accounts, self.accounts, strict=True)
         )
         allowed = sum(looks.budget.allowed for looks in self._looks.values())
@@ -257,6 +276,7 @@ class App:
                 version=__version__,
                 accounts=len(self._settings.accounts),
                 workflows=len(self.pollers),
+                shard=f"{self.shard.index} of {self.shard.count}",
                 address=address_of(listener),
             )
             stopped = asyncio.create_task(stop.wait())

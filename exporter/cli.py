@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = config.load(path, given, os.environ)
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
-            App(settings)
-            return 0 if _show(f"{plan.text(settings)}\n".encode()) else 1
+            shard = App(settings).shard
+            return 0 if _show(f"{plan.text(settings, shard)}\n".encode()) else 1
         return asyncio.run(_once(settings) if options.once else _run(settings))
     except ConfigError as error:
         source = path or "no configuration file (give one with --config.file)"

@@ -40,18 +40,15 @@ def _with_credential(account: Any, environ: Mapping[str, str]) -> Any:
     return account
 
 
-def mistakes(data: Mapping[str, Any], *, default_url: str) -> Iterator[Mistake]:
+def mistakes(data: Mapping[str, Any], *, default_api: Mapping[str, Any]) -> Iterator[Mistake]:
     """Every mistake that spans keys.
 
     Args:
         data: Settings as they were given, of any shape.
-        default_url: What `api.url` is when it isn't given.
+        default_api: What the keys of `api` are when they aren't given.
     """
-    api = data.get("api")
-    given: Mapping[str, Any] = (
-        api if isinstance(api, dict) else vars(api) if isinstance(api, BaseModel) else {}
-    )
-    url = given.get("url") or default_url
+    given = {**default_api, **_section(data, "api")}
+    url = given["url"]
     accounts = list(_mappings(data.get("accounts")))
     for index, account in accounts:
         where: Loc = ("accounts", index)
@@ -65,7 +62,7 @@ def mistakes(data: Mapping[str, Any], *, default_url: str) -> Iterator[Mistake]:
         names = [workflow.get("name") for _, workflow in _mappings(account.get("workflows"))]
         yield from _twice((*where, "workflows"), names)
     yield from _twice(("accounts",), (a.get("name") or a.get("account_id") for _, a in accounts))
-    limit = given.get("requests_per_5m")
+    limit = given["requests_per_5m"]
     if _is_cloudflare(str(url)) and str(limit).isdigit() and int(str(limit)) > CLOUDFLARE_LIMIT:
         text = f"must be at most {CLOUDFLARE_LIMIT}: past it Cloudflare refuses its user every call"
         yield ("api", "requests_per_5m"), text
@@ -74,6 +71,32 @@ def mistakes(data: Mapping[str, Any], *, default_url: str) -> Iterator[Mistake]:
     if plain and sends and not given.get("allow_plain_http"):
         text = "credentials would go over plain http; use https, or set api.allow_plain_http"
         yield ("api", "url"), text
+    yield from _shard(_section(data, "shard"), limit)
+
+
+def _shard(shard: Mapping[str, Any], requests_per_5m: object) -> Iterator[Mistake]:
+    count = _number(shard.get("count")) or 1
+    limit = _number(requests_per_5m) or count
+    if "index" not in shard and count > 1:
+        text = f"is missing; give each shard its own, from 0 to {count - 1}, or auto"
+        yield ("shard", "index"), text
+    if (_number(shard.get("index")) or 0) >= count:
+        text = f"must be below shard.count, which is {count}: the first shard is 0"
+        yield ("shard", "index"), text
+    if limit < count:
+        text = f"must be at most api.requests_per_5m, which is {limit}: each shard needs a call"
+        yield ("shard", "count"), text
+
+
+def _number(value: object) -> int | None:
+    return int(str(value)) if re.fullmatch("[0-9]{1,9}", str(value)) else None
+
+
+def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The keys of a section that were given a value."""
+    section = data.get(name)
+    keys = vars(section) if isinstance(section, BaseModel) else section
+    return {k: v for k, v in keys.items() if v is not None} if isinstance(keys, dict) else {}
 
 
 def _is_cloudflare(url: str) -> bool:

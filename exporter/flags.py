@@ -22,7 +22,7 @@ _METAVARS = {
     Duration: "DURATION",
     Path: "FILE",
 }
-_SPECIAL = {"api.url": "URL", "web.listen_address": "HOST:PORT"}
+_SPECIAL = {"api.url": "URL", "web.listen_address": "HOST:PORT", "shard.index": "N|auto"}
 # The name that Prometheus' exporters share, and the one that follows from the key.
 _NAMES: dict[Loc, tuple[str, ...]] = {
     ("web", "config_file"): ("--web.config.file", "--web.config-file")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from exporter.cloudflare.budget import WINDOW
 from exporter.durations import Duration
 from exporter.settings import Account, Settings
+from exporter.watch.shard import Shard, Share
 
 _SIZES = (1000, 10_000, 50_000)
 # Lists hold 100 instances a page, and a list for each live status ends with a page half full.
@@ -13,21 +14,35 @@ _PER_PAGE, _HALF_FULL = 100, 2
 _SHARE = 0.93
 
 
-def configured_calls(account: Account, interval: float) -> float:
-    """Calls in 5 minutes for the instances that an account's workflows list."""
-    return sum(len(w.instances) for w in account.workflows) * WINDOW / interval
+def configured_calls(account: Account, shard: Shard, interval: float) -> float:
+    """Calls in 5 minutes for the instances that an account's workflows list, on one shard."""
+    return _listed(account, shard) * WINDOW / interval
 
 
-def text(settings: Settings) -> str:
+def _listed(account: Account, shard: Shard) -> int:
+    return sum(
+        Share(shard, account.identity, workflow.name).has(instance_id)
+        for workflow in account.workflows
+        for instance_id in workflow.instances
+    )
+
+
+def text(settings: Settings, shard: Shard) -> str:
     """The plan, a line an account, for people."""
-    return "\n".join(["configuration is right", *_lines(settings)])
+    return "\n".join(["configuration is right", *_lines(settings, shard)])
 
 
-def _lines(settings: Settings) -> Iterator[str]:
-    limit, interval = settings.api.requests_per_5m, settings.poll.interval
+def _lines(settings: Settings, shard: Shard) -> Iterator[str]:
+    limit, interval = settings.calls_per_5m, settings.poll.interval
+    if shard.count > 1:
+        yield (
+            f"shard {shard.index} of {shard.count} may make {limit} of the "
+            f"{settings.api.requests_per_5m} calls in 5 minutes; of the listed instances it has "
+            "its own, of the lists it reads all"
+        )
     for account in settings.accounts:
-        calls = configured_calls(account, interval)
-        listed = sum(len(w.instances) for w in account.workflows)
+        calls = configured_calls(account, shard, interval)
+        listed = _listed(account, shard)
         line = (
             f"{account.label}: {listed} listed instance(s) cost up to {calls:.0f} calls in "
             f"5 minutes, of {limit}"

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -205,7 +206,9 @@ class Discover(Section):
     max_age: Duration = Field(
         Duration.parse("24h"), description="How long ago an ended instance may have ended."
     )
-    max_instances: int = Field(5000, ge=1, description="At most so many instances a workflow.")
+    max_instances: int = Field(
+        5000, ge=1, description="At most so many instances a workflow, on each shard."
+    )
     include: list[str] = Field(["*"], min_length=1, description="Globs over instance ids to watch.")
     exclude: Annotated[list[str], AfterValidator(_leaves_some)] = Field(
         [], description="Globs over instance ids not to watch."
@@ -247,6 +250,11 @@ class Account(Section):
     def label(self) -> str:
         """What the label `account` says."""
         return self.name or self.account_id or ""
+
+    @property
+    def identity(self) -> str:
+        """What it is known by whatever it is called: its id, where that is given."""
+        return self.account_id or self.label
 
 
 class Poll(Section):
@@ -324,6 +332,27 @@ class Metrics(Section):
     buckets: Buckets = Field(Buckets())
 
 
+def _shard_index(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    raise ValueError("must be a whole number, of which the first is 0, or auto")
+
+
+class Shard(Section):
+    index: Annotated[int | Literal["auto"], BeforeValidator(_shard_index)] = Field(
+        0,
+        description="Which of the shards this process is; auto: the number its host name ends on.",
+    )
+    count: int = Field(1, ge=1, description="Processes that share the instances and the calls.")
+    previous_count: int | None = Field(
+        None,
+        ge=1,
+        description="Their number before it was changed: what they counted isn't counted again.",
+    )
+
+
 class State(Section):
     path: Path | None = Field(Path("state.db"), description="Where what was counted is kept.")
 
@@ -361,9 +390,15 @@ class Settings(BaseSettings):
     accounts: list[Account] = Field(min_length=1, description="Accounts to watch")
     poll: Poll = Field(Poll(), description="How often to look")
     metrics: Metrics = Field(Metrics(), description="What to show")
+    shard: Shard = Field(Shard(), description="One process among several that share the work")
     state: State = Field(State(), description="What is kept on disk")
     web: Web = Field(Web(), description="What is served")
     log: Log = Field(Log(), description="What is logged, to standard error")
+
+    @property
+    def calls_per_5m(self) -> int:
+        """Calls in 5 minutes that this process may make for each credential."""
+        return self.api.requests_per_5m // self.shard.count
 
     @classmethod
     def settings_customise_sources(
@@ -385,7 +420,7 @@ class Settings(BaseSettings):
         data = coherence.with_credentials(without_nulls(cls, data))
         lines: list[tuple[coherence.Loc, str, str, object]] = [
             (loc, "value_error", text, None)
-            for loc, text in coherence.mistakes(data, default_url=Api().url)
+            for loc, text in coherence.mistakes(data, default_api=vars(Api()))
         ]
         try:
             settings = handler(data)

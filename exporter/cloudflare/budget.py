@@ -43,10 +43,14 @@ class Budget:
     Args:
         limit: Calls in 5 minutes (`api.requests_per_5m`).
         reserve: The share of Cloudflare's quota that is left to the user's other tools.
+        shards: Processes with a budget like this one each, for the same user, this one included.
+            The headers don't tell them from other tools: they are taken to call as much as this
+            one does. If they call less, this one may call more: what comes to rest is always what
+            the other tools and the reserve leave, over all.
         clock: The time.
     """
 
-    def __init__(self, limit: int, *, reserve: float = 0.2, clock: Clock) -> None:
+    def __init__(self, limit: int, *, reserve: float = 0.2, shards: int = 1, clock: Clock) -> None:
         self.limit = limit
         self.quota: int | None = None
         """As the last answer told, calls in its window; None when none did."""
@@ -55,6 +59,7 @@ class Budget:
         self.blocked_until = 0.0
         """On the monotonic clock."""
         self._reserve = reserve
+        self._shards = shards
         self._clock = clock
         self._calls: deque[float] = deque()
         self._under_way = 0
@@ -73,7 +78,8 @@ class Budget:
             return self.limit
         most = max(calls for _, calls in self._others)
         # A trickle goes on, to notice when the others are done.
-        return max(min(self.limit, self.quota * (1 - self._reserve) - most), self.limit / 50, 1)
+        left = (self.quota * (1 - self._reserve) - most) / self._shards
+        return max(min(self.limit, left), self.limit / 50, 1)
 
     @property
     def rate(self) -> float:
@@ -151,7 +157,7 @@ class Budget:
             return
         now = self._clock.monotonic()
         ours = sum(at > now - seconds for at in self._calls) + self._under_way
-        others = max(0, quota - remaining - ours)
+        others = max(0, quota - remaining - ours * self._shards)
         # A policy with another window is put in terms of ours.
         self.quota, self.remaining = round(quota * WINDOW / seconds), remaining
         while self._others and self._others[-1][1] <= others * WINDOW / seconds:

@@ -14,6 +14,7 @@ from math import inf
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from exporter.clock import Clock
 from exporter.metrics import catalogue
@@ -122,6 +123,15 @@ class Keeper:
         """When a workflow was first watched, in Unix time: now, if it never was."""
         return self._workflow(self._owner(*workflow)).since
 
+    def sharded_since(self, workflow: WorkflowKey, shards: int) -> float:
+        """Since when so many exporters share a workflow, in Unix time: now, if they were others."""
+        owner = self._owner(*workflow)
+        kept = self._workflow(owner)
+        if kept.shards != shards:
+            kept = replace(kept, shards=shards, sharded_since=self._clock.wall())
+            self._unsaved.workflows[owner] = self._workflows[owner] = kept
+        return kept.sharded_since
+
     def adopt(self, poller: Poller, *, discovers: bool) -> None:
         """Restores what is kept of a workflow, and keeps it from now on."""
         owner = self._owner(*poller.key)
@@ -220,7 +230,7 @@ class Keeper:
         for instance_id in poller.changed:
             self._unsaved.instances[owner, instance_id] = poller.kept(instance_id)
         poller.changed.clear()
-        kept = KeptWorkflow(self._workflow(owner).since, poller.last_sweep)
+        kept = replace(self._workflow(owner), last_sweep=poller.last_sweep)
         if kept != self._workflows[owner]:
             self._unsaved.workflows[owner] = self._workflows[owner] = kept
 

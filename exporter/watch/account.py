@@ -150,7 +150,8 @@ class Account:
             for row in rows:
                 if row.name in self.pollers and row.instances is not None:
                     self._count(row.name, row.instances)
-            for name in self.pollers.keys() - {r.name for r in rows if r.instances is not None}:
+            needed = {n for n, p in self.pollers.items() if p.share.leads or n in self.discoveries}
+            for name in needed - {row.name for row in rows if row.instances is not None}:
                 # The local engine's list tells no counts.
                 calls += 1
                 row = await self._upstream.workflow(name)
@@ -219,11 +220,13 @@ class Account:
     def _count(self, name: str, counts: dict[str, int]) -> None:
         if name in self.discoveries:
             self.discoveries[name].counts = counts
-        self._sink.counts(self.pollers[name].key, counts)
+        if self.pollers[name].share.leads:
+            self._sink.counts(self.pollers[name].key, counts)
 
     async def _read_limits(self, name: str) -> int:
         """The limits of a workflow's newest version, where the API tells them."""
-        if self._clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY:
+        recent = self._clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY
+        if recent or not self.pollers[name].share.leads:
             return 0
         self._limits_at[name] = self._clock.monotonic()
         try:

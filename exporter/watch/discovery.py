@@ -75,6 +75,7 @@ class Discovery:
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it told any."""
         self._selector = selector
+        self._share = poller.share
         self._lister = lister
         self._sink = sink
         self._poll = poll
@@ -161,9 +162,10 @@ class Discovery:
         """
         created = sorted(i.created for i in self.poller.instances.values() if i.created is not None)
         missed = sorted((i.created for i in self._missed() if i.created is not None), reverse=True)
-        best, since = 0.0, None
+        best, since, shards = 0.0, None, self._share.shard.count
         for count, moment in enumerate(missed, start=1):
-            pages = 1 + (len(created) - bisect_left(created, moment)) / 100
+            # Of what a list holds, this shard knows its share.
+            pages = 1 + (len(created) - bisect_left(created, moment)) * shards / 100
             if count - pages > best:
                 best, since = count - pages, moment
         return 0 if since is None else await self._read(_created_since(since))
@@ -225,7 +227,7 @@ class Discovery:
         if not row.status or not row.id or len(row.id) > 100:
             self._sink.ignored_row()
             return
-        if not self._selector.takes_id(row.id):
+        if not self._selector.takes_id(row.id) or not self._share.has(row.id):
             return
         instance = self.poller.instances.get(row.id)
         if instance is None:
@@ -242,8 +244,7 @@ class Discovery:
         if ended and not shown and self._is_history(instance_id, row):
             return
         shown = shown and not self._full(instance_id)
-        since = self._since if self.poller.last_sweep is None else max(self._since, self._horizon())
-        instance = Instance(instance_id, configured=False, since=since)
+        instance = Instance(instance_id, configured=False, since=self._since_of(instance_id))
         instance.shown, instance.sweep = shown, self._sweep
         instance.looked_at = self._clock.monotonic()
         self.poller.instances[instance_id] = instance
@@ -363,11 +364,15 @@ class Discovery:
         if end is None:
             # It tells no times: history on the first sweep, and what is known of it afterwards.
             created = unix(row.created_on) or 0.0
-            return created < max(self._since, self._horizon()) or instance_id in self.poller.ends
+            return created < self._since_of(instance_id) or instance_id in self.poller.ends
         known = self.poller.ends.get(instance_id)
         if known is not None and same_time(known, end):
             return True
-        return end < max(self._since, self._horizon())
+        return end < self._since_of(instance_id)
+
+    def _since_of(self, instance_id: str) -> float:
+        """Unix time before which an end of an instance unknown till now isn't to be counted."""
+        return max(self._since, self._horizon(), self._share.since(instance_id))
 
 
 def _created_since(moment: float) -> dict[str, str]:

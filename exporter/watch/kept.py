@@ -36,6 +36,10 @@ class KeptWorkflow(Struct, frozen=True, array_like=True):
     """When it was first watched."""
     last_sweep: float | None = None
     """When the last sweep that succeeded began."""
+    shards: int = 0
+    """How many exporters shared the work."""
+    sharded_since: float = 0.0
+    """Since when they were so many."""
 
 
 Kept = KeptInstance | float

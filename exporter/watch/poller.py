@@ -19,6 +19,7 @@ from exporter.watch.changes import LastLook
 from exporter.watch.instance import Instance
 from exporter.watch.kept import Kept
 from exporter.watch.looks import Looks, Urgency
+from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.tracker import Observations, Tracked, is_stale, track
 
@@ -44,6 +45,7 @@ class Poller:
     Args:
         key: The workflow.
         ids: Its configured instances.
+        share: Which of them, and of those that are discovered, are watched here.
         since: Unix time; what ended before it is history and not counted.
         looks: Where looks wait for their turn.
     """
@@ -53,6 +55,7 @@ class Poller:
         key: WorkflowKey,
         ids: Iterable[str],
         *,
+        share: Share,
         upstream: Upstream,
         sink: Sink,
         poll: Poll,
@@ -61,6 +64,7 @@ class Poller:
         clock: Clock,
     ) -> None:
         self.key = key
+        self.share = share
         self.up = False
         """Whether the last round succeeded."""
         self.tried = False
@@ -69,7 +73,11 @@ class Poller:
         """Of the last sweep over the workflow's lists; None when it succeeded."""
         self.round_started = clock.monotonic()
         self.instances = {
-            i: Instance(i, configured=True, since=since, due=self.round_started) for i in ids
+            i: Instance(
+                i, configured=True, since=max(since, share.since(i)), due=self.round_started
+            )
+            for i in ids
+            if share.has(i)
         }
         self._upstream = upstream
         self._sink = sink
@@ -96,8 +104,8 @@ class Poller:
     def restore(self, instance_id: str, kept: Kept, *, discovers: bool) -> None:
         """Takes what was kept of an instance, if it is still one to be watched."""
         instance = self.instances.get(instance_id)
-        if instance is None and not discovers:
-            self.changed.add(instance_id)
+        if instance is None and not (discovers and self.share.has(instance_id)):
+            self.changed.add(instance_id)  # so that it is kept no longer
             return
         if isinstance(kept, float):
             if instance is None:
@@ -107,6 +115,8 @@ class Poller:
             instance = Instance(instance_id, configured=False, since=kept.since)
             self.instances[instance_id] = instance
         instance.restore(kept, self._clock)
+        # It may have been another shard's for a while.
+        instance.since = max(instance.since, self.share.since(instance_id))
         if instance.shown and instance.run is not None and instance.figures is not None:
             tracked = Tracked(instance.run, instance.figures, Observations())
             self._sink.moved(self.key, instance_id, tracked, instance.last_change)

@@ -75,7 +75,17 @@ class TestHelp:
 
     def test_flags_are_grouped_by_section(self, text: str) -> None:
         groups = re.findall(r"^([a-z]+):$", text, re.MULTILINE)
-        assert groups == ["options", "api", "accounts", "poll", "metrics", "state", "web", "log"]
+        assert groups == [
+            "options",
+            "api",
+            "accounts",
+            "poll",
+            "metrics",
+            "shard",
+            "state",
+            "web",
+            "log",
+        ]
 
     @pytest.mark.parametrize(
         "line",
@@ -89,6 +99,8 @@ class TestHelp:
             "--metrics.buckets.step-attempts N,N,...",
             "--metrics.step-names.rewrite JSON",
             "--accounts JSON",
+            "--shard.index N|auto",
+            "--shard.previous-count N|null",
             "--state.path FILE|null",
             "--web.listen-address HOST:PORT",
             "--web.config.file FILE|null",
@@ -186,6 +198,20 @@ class TestCheckConfig:
         done = command("--check-config", "--poll.interval=100ms")
         assert done.returncode == 0
         assert "of 600; that is too many: each is looked at every" in done.stdout
+
+    def test_what_a_shard_has_of_the_instances_and_calls(self, command: Command) -> None:
+        ids = ", ".join(f"o-{n}" for n in range(30))
+        command.file(GOOD.replace("o-1", ids))
+        lines = [
+            command("--check-config", f"--shard.index={n}", "--shard.count=3").stdout.splitlines()
+            for n in range(3)
+        ]
+        assert lines[1][1] == (
+            "shard 1 of 3 may make 200 of the 600 calls in 5 minutes; of the listed instances it "
+            "has its own, of the lists it reads all"
+        )
+        assert sum(int(re.findall(r"acc: (\d+) listed", line)[0]) for _, _, line in lines) == 30
+        assert all(" calls in 5 minutes, of 200" in line for _, _, line in lines)
 
     def test_files_of_secrets_are_checked_too(self, command: Command) -> None:
         text = GOOD.replace("api_token: secret", "api_token_file: token")

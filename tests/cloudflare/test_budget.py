@@ -1,11 +1,12 @@
 """The rate budget: never more calls than allowed, fewer when others need them."""
 
 import asyncio
+from bisect import bisect_right
 from collections import deque
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import virtual
@@ -15,11 +16,11 @@ from exporter.cloudflare.budget import WINDOW, Budget
 EPOCH = 1_800_000_000.0
 
 
-def budget(limit: int, **settings: float) -> Budget:
+def budget(limit: int, *, shards: int = 1) -> Budget:
     """A budget in virtual time; call it within the loop."""
     loop = asyncio.get_running_loop()
     clock = Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
-    return Budget(limit, clock=clock, **settings)
+    return Budget(limit, shards=shards, clock=clock)
 
 
 def headers(
@@ -60,6 +61,7 @@ def most_in_a_window(moments: list[float]) -> int:
 
 class TestTheWindow:
     @given(st.integers(1, 400), st.floats(0.01, 30))
+    @settings(deadline=None)
     def test_never_holds_more_calls_than_allowed(self, limit: int, takes: float) -> None:
         async def main() -> list[float]:
             return await calls(budget(limit), 3 * limit, takes=takes)
@@ -153,6 +155,67 @@ class TestOthers:
             return spender.allowed, spender.quota
 
         assert virtual.run(main()) == (600, None)
+
+
+class TestShards:
+    """Three of them, each with a third of 600 calls, and another tool of the same user."""
+
+    @staticmethod
+    def windows(theirs: int, idle: int = 0) -> list[tuple[int, int]]:
+        """Calls of the shards, and of all, in each of four windows after the first two.
+
+        `theirs` are the other tool's calls in a window; of the shards, `idle` call hardly.
+        """
+        user: list[float] = []
+        ours: list[float] = []
+
+        def spend(now: float) -> dict[str, str]:
+            user.append(now)
+            spent = len(user) - bisect_right(user, now - WINDOW)
+            return headers(remaining=max(0, 1200 - spent))
+
+        async def tool() -> None:
+            while True:
+                await asyncio.sleep(WINDOW / theirs)
+                spend(asyncio.get_running_loop().time())
+
+        async def shard(pause: float) -> None:
+            spender = budget(200, shards=3)
+            while True:
+                async with spender.call():
+                    ours.append(asyncio.get_running_loop().time())
+                    told = spend(ours[-1])
+                    await asyncio.sleep(0.2)
+                    spender.told(told)
+                await asyncio.sleep(pause)
+
+        async def main() -> None:
+            tasks = [asyncio.create_task(shard(60 if n < idle else 0)) for n in range(3)]
+            tasks.append(asyncio.create_task(tool()))
+            await asyncio.sleep(6 * WINDOW)
+            for task in tasks:
+                task.cancel()
+
+        virtual.run(main())
+        return [
+            (sum(a < at <= a + WINDOW for at in ours), sum(a < at <= a + WINDOW for at in user))
+            for a in (n * WINDOW for n in range(2, 6))
+        ]
+
+    def test_they_have_their_calls_where_there_is_room(self) -> None:
+        for ours, of_all in self.windows(theirs=300):
+            assert 0.95 * 600 < ours <= 600
+            assert of_all <= 960
+
+    def test_together_they_leave_the_others_what_they_spend_and_the_reserve(self) -> None:
+        for ours, of_all in self.windows(theirs=700):
+            assert ours > 0.9 * 260
+            assert of_all < 1.01 * 960
+
+    def test_what_idle_ones_leave_is_no_more_than_the_rest_may_have(self) -> None:
+        for ours, of_all in self.windows(theirs=850, idle=2):
+            assert ours > 0.5 * 110
+            assert of_all < 1.01 * 960
 
 
 class TestRefused:

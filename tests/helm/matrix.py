@@ -20,6 +20,8 @@ MATRIX: dict[str, dict[str, Any]] = {
         ],
         "extraEnvFrom": [{"secretRef": {"name": "more"}}, {"configMapRef": {"name": "proxy"}}],
     },
+    "shards": {"shards": {"count": 3}},
+    "shards of another number": {"shards": {"count": 1, "previousCount": 3}},
     "persistence": {"persistence": {"enabled": True}},
     "persistence in full": {
         "persistence": {

@@ -70,6 +70,7 @@ VALUES = some(
         log=some(level=st.sampled_from(["debug", "info"])),
         api=some(url=TEXTS),
     ),
+    shards=some(count=st.integers(1, 100), previousCount=st.integers(1, 100) | st.none()),
     persistence=some(
         enabled=BOOLEANS,
         size=QUANTITIES,

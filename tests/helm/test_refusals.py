@@ -93,6 +93,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"config": {"pol": {}}},
         "at '/config': additional properties 'pol' not allowed",
     ),
+    "no pods": ({"shards": {"count": 0}}, "at '/shards/count': minimum: got 0, want 1"),
+    "text for a number of pods": (
+        {"shards": {"count": "3"}},
+        "at '/shards/count': got string, want integer",
+    ),
+    "a former number that is none": (
+        {"shards": {"count": 3, "previousCount": 0}},
+        "at '/shards/previousCount': minimum: got 0, want 1",
+    ),
+    "shards in the configuration": (
+        {"config": {"shard": {"index": 0}}},
+        "at '/config': additional properties 'shard' not allowed",
+    ),
     "token in the configuration": (
         account(api_token="hunter2"),
         "config.accounts[0].api_token would be readable in a ConfigMap: put it into a Secret, name "
@@ -158,9 +171,9 @@ class TestSchema:
         assert paths - {"global"} == known
 
     def test_it_knows_the_sections_of_the_configuration(self) -> None:
-        """`web` is the chart's own: its address is containerPort."""
+        """`web` and `shard` are the chart's own: containerPort and shards say what they hold."""
         sections = set(self.schema["properties"]["config"]["properties"])
-        assert sections == set(Settings.model_fields) - {"web"}
+        assert sections == set(Settings.model_fields) - {"web", "shard"}
 
     def test_it_knows_the_parameters_of_the_alerts(self) -> None:
         rule = self.schema["properties"]["prometheusRule"]["properties"]
