@@ -1,0 +1,295 @@
+"""The whole engine against a model that only remembers what it was told.
+
+Instances live in the simulator; calls fail; the exporter looks, saves, stops, is killed. The model
+keeps what the answers said that the exporter got, and forgets what it had not saved when it is
+killed. What is counted must always be what the model has seen finished, each thing once.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import structlog
+import structlog.testing
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+)
+
+from exporter.app import App
+from exporter.clock import Clock
+from exporter.settings import Settings
+from upstreams.simulator import (
+    Error,
+    ManualClock,
+    Script,
+    Simulator,
+    Sleep,
+    Step,
+    Wait,
+    World,
+    error,
+    parallel,
+    retried,
+    steps,
+)
+
+IDS = ("a", "b", "c")
+SCRIPTS = (
+    Script(steps("fetch", "store")),
+    Script((*steps("fetch"), Sleep("nap", 20), *steps("store"))),
+    Script((retried("charge", failures=3), *steps("ship"))),
+    Script((retried("charge", failures=1, succeeds=False),), throws=Error("TypeError", "no")),
+    Script((Wait("approval", timeout=40), *steps("ship")), queued=5),
+    Script((parallel(steps("left"), (retried("right", failures=2),)), Sleep("nap", None))),
+    Script(
+        (retried("charge", failures=2, succeeds=False),),
+        throws=Error("Error", "charge"),
+        rollback=(Step("undo"),),
+    ),
+)
+FAILURES = (
+    error(500, 1, "broken"),
+    error(200, 1, "no success"),
+    error(403, 1, "not allowed"),
+    error(503, 1, "busy"),
+)
+COUNTED = re.compile(
+    r"cloudflare_workflow_(?P<family>runs_finished|queue_duration|step_duration|step_attempt_duration)"
+    r"\w*?(_total|_count)\{(?P<labels>.*)\} (?P<value>\S+)"
+)
+LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+Thing = tuple[object, ...]
+
+
+def finished(instance_id: str, result: dict[str, Any]) -> dict[Thing, Thing]:
+    """What of an answer is finished: each thing by its identity, with what it counts as."""
+    run = (instance_id, result["queued"])
+    found: dict[Thing, Thing] = {}
+    if result["status"] in ("complete", "errored", "terminated"):
+        found["run", *run] = ("runs_finished", result["status"])
+    if result["start"]:
+        found["queue", *run] = ("queue_duration",)
+    for step in result["steps"]:
+        key = (*run, step["type"], step.get("name"))
+        name = re.sub(r"-\d+$", "", step.get("name") or "")
+        if "finished" in step:
+            outcome = "failure" if step["error"] or step.get("success") is False else "success"
+            over = step["finished"]
+        else:
+            outcome = "success" if step.get("success") else "failure"
+            over = step.get("end") is not None and step.get("success") is not None
+        if over:
+            found["step", *key] = ("step_duration", name, step["type"], outcome)
+        attempts = sorted(step.get("attempts") or (), key=lambda a: a["start"])
+        for number, attempt in enumerate(attempts):
+            if attempt["end"] is not None and attempt["success"] is not None:
+                result_of = "success" if attempt["success"] else "failure"
+                found["attempt", *key, number] = ("step_attempt_duration", name, result_of)
+    return found
+
+
+class Ear(httpx.AsyncBaseTransport):
+    """Hears the full answers that the exporter gets."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._inner = httpx.ASGITransport(simulator)
+        self.heard: dict[Thing, Thing] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        if response.status_code == 200 and b"simple=false" in request.url.query:
+            answer = msgspec.json.decode(await response.aread())
+            if answer["success"]:
+                instance_id = request.url.path.rsplit("/", 1)[1]
+                for thing, counts_as in finished(instance_id, answer["result"]).items():
+                    self.heard.setdefault(thing, counts_as)
+        return response
+
+
+class Exporter(RuleBasedStateMachine):
+    """Three configured instances of one workflow, by the simulator's clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp())
+        self.clock = ManualClock()
+        self.simulator = Simulator(World(self.clock))
+        self.simulator.access.token("secret")
+        self.orders = self.simulator.world.account("acc").workflow("orders")
+        self.state = self.folder / "0.db"
+        self.saved: dict[Thing, Thing] = {}
+        self.shown: Counter[Thing] = Counter()
+        self.restarts = 0
+        self.quiet = structlog.testing.capture_logs()
+        self.quiet.__enter__()
+
+    @initialize()
+    def begin(self) -> None:
+        self.start()
+
+    def do(self, what: Coroutine[Any, Any, None]) -> None:
+        self.loop.run_until_complete(what)
+
+    def start(self) -> None:
+        async def started() -> App:
+            return App(
+                Settings.model_validate(
+                    {
+                        "accounts": [
+                            {
+                                "name": "acc",
+                                "account_id": "acc",
+                                "api_token": "secret",
+                                "workflows": [{"name": "orders", "instances": IDS}],
+                            }
+                        ],
+                        "api": {"url": "http://localhost/client/v4/accounts/{account_id}"}
+                        | {"requests_per_5m": 10**9},
+                        "poll": {"interval": "15s", "detail_refresh": "1m", "forget_after": "1m"},
+                    }
+                ),
+                clock=Clock(wall=self.clock, monotonic=self.clock),
+                transport=self.ear,
+                state=self.state,
+            )
+
+        self.ear = Ear(self.simulator)
+        self.ear.heard = dict(self.saved)
+        self.app = self.loop.run_until_complete(started())
+
+    @rule(instance_id=st.sampled_from(IDS), script=st.sampled_from(SCRIPTS))
+    def create(self, instance_id: str, script: Script) -> None:
+        if self.orders.get(instance_id, self.simulator.world.settle()) is None:
+            self.orders.create(instance_id, script)
+
+    @rule(seconds=st.sampled_from([0.3, 1.0, 5.0, 15.0, 60.0, 600.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(
+        instance_id=st.sampled_from(IDS),
+        what=st.sampled_from(["pause", "resume", "terminate", "restart", "delete", "send_event"]),
+    )
+    def intervene(self, instance_id: str, what: str) -> None:
+        instance = self.orders.get(instance_id, self.simulator.world.settle())
+        if instance is not None:
+            self.clock.advance(0.001)  # a run is named by the millisecond in which it was queued
+            getattr(instance, what)(*(("approve",) if what == "send_event" else ()))
+
+    @rule(
+        failure=st.sampled_from(FAILURES),
+        kind=st.sampled_from(["simple", "detail"]),
+        times=st.integers(1, 3),
+    )
+    def calls_will_fail(self, failure: Any, kind: str, times: int) -> None:
+        self.simulator.faults.add(failure, kind=kind, times=times)
+
+    @rule()
+    def look(self) -> None:
+        self.clock.advance(15)
+        (poller,) = self.app.pollers
+        self.do(poller.round(whole=True))
+
+    @rule()
+    def look_and_save(self) -> None:
+        self.look()
+        self.save()
+
+    @rule()
+    def save(self) -> None:
+        assert self.app.keeper is not None
+        self.do(self.app.keeper.save())
+        self.saved = dict(self.ear.heard)
+        self.check()
+
+    @rule()
+    def stop(self) -> None:
+        assert self.app.keeper is not None
+        self.do(self.app.keeper.close())
+        self.saved = dict(self.ear.heard)
+        self.start()
+        self.save()
+
+    @rule()
+    def kill(self) -> None:
+        assert self.app.keeper is not None
+        self.restarts += 1
+        copy = self.folder / f"{self.restarts}.db"
+        for suffix in ("", "-wal"):
+            if Path(f"{self.state}{suffix}").exists():
+                shutil.copy(f"{self.state}{suffix}", f"{copy}{suffix}")
+        self.do(self.app.keeper.close())  # what it writes now is lost
+        self.state = copy
+        self.start()
+        self.save()
+
+    def check(self) -> None:
+        """What is counted is what was seen finished and saved, each thing once."""
+        body, _ = self.app.exposition.render()
+        counted: Counter[Thing] = Counter()
+        for match in COUNTED.finditer(body.decode()):
+            labels = dict(LABEL.findall(match["labels"]))
+            value = float(match["value"])
+            if value:
+                key = (labels.get(n) for n in ("step", "step_type", "status", "outcome"))
+                counted[match["family"], *(k for k in key if k is not None)] += int(value)
+        assert counted == Counter(self.saved.values())
+        assert not self.shown - counted, "a counter went back"
+        self.shown = counted
+
+    @rule()
+    def in_quiet_all_is_seen(self) -> None:
+        """Without failures two looks, with time for a refresh between them, see all there is."""
+        self.simulator.faults.clear()
+        self.clock.advance(60)
+        self.look()
+        self.clock.advance(600)
+        self.look_and_save()
+        now = self.simulator.world.settle()
+        for instance_id in IDS:
+            instance = self.orders.get(instance_id, now)
+            if instance is None:
+                continue
+            answer = self.loop.run_until_complete(self.read(instance_id))
+            assert finished(instance_id, answer).keys() <= self.saved.keys()
+
+    async def read(self, instance_id: str) -> dict[str, Any]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.simulator)) as http:
+            url = "http://localhost/client/v4/accounts/acc/workflows/orders/instances"
+            answer = await http.get(
+                f"{url}/{instance_id}?simple=false", headers={"Authorization": "Bearer secret"}
+            )
+            result: dict[str, Any] = answer.json()["result"]
+            return result
+
+    def teardown(self) -> None:
+        self.quiet.__exit__(None, None, None)
+        if hasattr(self, "app"):
+            assert self.app.keeper is not None
+            self.do(self.app.keeper.close())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+        shutil.rmtree(self.folder)
+
+
+TestExporter = Exporter.TestCase
+TestExporter.settings = settings(
+    max_examples=1000 if os.environ.get("CI") else 100,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
