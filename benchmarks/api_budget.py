@@ -15,6 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -62,7 +63,14 @@ def arrivals(
         yield at, f"{name}-{number}", chance.choice(scripts_)
 
 
-def exporter(simulator: Simulator, clock: Clock, discover: Any, **settings: Any) -> App:
+def exporter(
+    simulator: Simulator,
+    clock: Clock,
+    discover: Any,
+    *,
+    state: Path | None = None,
+    **settings: Any,
+) -> App:
     """An exporter that discovers everything, its upstream called without sockets."""
     account = {
         "name": "acc",
@@ -75,6 +83,7 @@ def exporter(simulator: Simulator, clock: Clock, discover: Any, **settings: Any)
         Settings.model_validate({"accounts": [account], "api": api, **settings}),
         clock=clock,
         transport=httpx.ASGITransport(simulator),
+        state=state,
     )
 
 

@@ -7,15 +7,19 @@ limit: instances that are created and end, a million in 24 hours, their retentio
 ones are shown for half an hour and forgotten half an hour later (by default errored ones are shown
 for 24 hours, so the first of those hours would only tell of their number). Printed each hour: the
 process's memory (upstream's included, which keeps an hour of instances too), and what was counted.
-Before that: bytes an instance watched, metrics included, over the base.
+Beside it the state file's size: what is kept is bounded by what is watched, so what holds for a day
+holds for a year. Before that: bytes an instance watched, metrics included, over the base.
 """
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import random
 import resource
+import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 from benchmarks import virtual
@@ -29,6 +33,8 @@ from upstreams.simulator import Script, Simulator, Wait, World, steps
 def upstream(clock: Clock) -> tuple[World, Simulator]:
     world = World(clock.wall)
     simulator = Simulator(world)
+    # It would keep the last 20,000 calls, which takes three hours to fill.
+    simulator.calls.latest = deque(maxlen=100)
     simulator.access.token("secret")
     return world, simulator
 
@@ -41,10 +47,12 @@ def virtual_clock() -> Clock:
 def resident() -> int:
     """Bytes of this process in memory, upstream included, once the garbage is out."""
     gc.collect()
+    # What was freed goes back to the system as far as it can, so that holes don't count.
+    ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-async def churn(hours: int, a_day: int, life: float) -> None:
+async def churn(hours: int, a_day: int, life: float, state: Path) -> None:
     clock = virtual_clock()
     world, simulator = upstream(clock)
     simulator.limit.quota = 1200
@@ -55,7 +63,7 @@ async def churn(hours: int, a_day: int, life: float) -> None:
         workflow.release(success_retention=HOUR, error_retention=HOUR)
         workflow.arrivals(arrivals(name, rate, EPOCH, scripts(life, chance), chance))
     discover = {"max_instances": 100_000, "max_age": "30m"}
-    app = exporter(simulator, clock, discover, poll={"forget_after": "30m"})
+    app = exporter(simulator, clock, discover, poll={"forget_after": "30m"}, state=state)
     first = 0
     async with app.opened(), asyncio.TaskGroup() as tasks:
         jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
@@ -70,6 +78,7 @@ async def churn(hours: int, a_day: int, life: float) -> None:
                 f"{sum(len(p.instances) for p in app.pollers):>7,} instances known, "
                 f"{sum(series.values[catalogue.RUNS_FINISHED].values()):>9,.0f} runs counted, "
                 f"{sum(series.values[catalogue.DETAILS_SKIPPED].values()):>9,.0f} details skipped, "
+                f"state {state.stat().st_size / 2**20:.1f} MiB, "
                 f"refused {simulator.limit.refused}, {time.perf_counter() - started:.0f} s",
                 flush=True,
             )
@@ -110,7 +119,9 @@ def main() -> None:
     for instances in given.memory:
         virtual.run(memory(instances))
     if given.hours:
-        virtual.run(churn(given.hours, given.a_day, given.life))
+        with tempfile.TemporaryDirectory() as folder:
+            state = Path(folder) / "state.db"
+            virtual.run(churn(given.hours, given.a_day, given.life, state))
 
 
 if __name__ == "__main__":

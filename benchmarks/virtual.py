@@ -6,23 +6,32 @@ day of it passes in minutes. Upstream is called without sockets, which would bri
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_PATIENCE = 10.0
 
 
 class _Selector(selectors.DefaultSelector):
-    """Waits for nothing: what it should have waited is added to the time instead."""
+    """Waits for nothing but threads: what it should have waited is added to the time instead."""
 
     skipped = 0.0
+    threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.threads and timeout != 0:
+            return super().select(None)
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
         if not ready and timeout:
             self.skipped += timeout
         elif not ready and timeout is None:
-            raise RuntimeError("everything waits, and for nothing that will come")
+            ready = super().select(_PATIENCE)  # a thread that isn't the loop's own, perhaps
+            if not ready:
+                raise RuntimeError("everything waits, and for nothing that will come")
         return ready
 
 
@@ -35,6 +44,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual.skipped
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """What a thread does takes no time."""
+
+        def ended(_: asyncio.Future[Any]) -> None:
+            self._virtual.threads -= 1
+
+        self._virtual.threads += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(ended)
+        return future
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
