@@ -151,7 +151,7 @@ async def compare(url: str, what: str, steps: int, instances: int, rounds: int) 
 
     async def ours() -> None:
         for instance in poller.instances.values():
-            instance.due = 0.0
+            instance.due = instance.detail_after = 0.0
         await poller.round(whole=True)
 
     async with app.opened(), httpx.AsyncClient(limits=limits, trust_env=False) as client:

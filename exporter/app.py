@@ -125,6 +125,7 @@ class App:
             self._settings.api.url.replace("{account_id}", settings.account_id or ""),
             credential,
             timeout=self._settings.api.timeout,
+            max_body=self._settings.api.max_body,
             budget=looks.budget,
             on_call=partial(self._store.called, settings.label),
         )

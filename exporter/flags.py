@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from exporter.durations import Duration
 from exporter.settings import Settings, leaves, model_of
+from exporter.sizes import Size
 
 Loc = tuple[str, ...]
 
@@ -20,6 +21,7 @@ _METAVARS = {
     float: "N",
     str: "TEXT",
     Duration: "DURATION",
+    Size: "SIZE",
     Path: "FILE",
 }
 _SPECIAL = {"api.url": "URL", "web.listen_address": "HOST:PORT", "shard.index": "N|auto"}

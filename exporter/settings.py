@@ -30,6 +30,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from exporter import coherence
 from exporter.durations import Duration
+from exporter.sizes import Size
 
 ENV_PREFIX = "CWE_"
 
@@ -173,7 +174,12 @@ class Api(Section):
         "http://127.0.0.1:8787/cdn-cgi/local/explorer/api",
     )
     timeout: Duration = Field(
-        Duration.parse("10s"), description="For a whole call, from connecting to the last byte."
+        Duration.parse("10s"),
+        description="For a whole call, from connecting to the last byte; "
+        "a second more for each MiB of a large answer.",
+    )
+    max_body: Size = Field(
+        Size.parse("256MiB"), description="The longest answer that is read, decompressed."
     )
     requests_per_5m: int = Field(
         600,

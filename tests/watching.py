@@ -101,7 +101,7 @@ class Watching:
         }
         # More than enough: with the clock in hand, nobody waits for the budget.
         url = self.url + "/accounts/{account_id}"
-        api = {"url": url, "timeout": "30s", "requests_per_5m": 100_000}
+        api = {"url": url, "timeout": "30s", "requests_per_5m": 100_000, **sections.pop("api", {})}
         self.app = App(
             Settings(accounts=[account], api=api, **sections),
             clock=Clock(wall=self.clock, monotonic=self.clock),

@@ -6,15 +6,16 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 import msgspec
 
 from exporter import __version__
+from exporter.cloudflare.body import Body
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import CallFailed, from_status
@@ -27,11 +28,20 @@ from exporter.cloudflare.models import (
     Version,
     Workflow,
 )
+from exporter.cloudflare.skim import Refused
 
 Result = TypeVar("Result")
 
 OnCall = Callable[[str, str, float], None]
 """Told of each call: endpoint, HTTP status (or what came instead of one), seconds."""
+
+_MIB = 1024 * 1024
+_LONGEST_REFUSAL = 64 * 1024
+"""Bytes of an answer other than 2xx that are read: what went wrong is said in a few."""
+
+_LONGEST_MESSAGE = 200
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 _SUMMARY = msgspec.json.Decoder(Envelope[Summary], strict=False)
 _DETAIL = msgspec.json.Decoder(Envelope[Detail], strict=False)
@@ -40,8 +50,6 @@ _WORKFLOW = msgspec.json.Decoder(Envelope[Workflow], strict=False)
 _WORKFLOWS = msgspec.json.Decoder(Envelope[list[Workflow]], strict=False)
 _VERSIONS = msgspec.json.Decoder(Envelope[list[Version]], strict=False)
 _FAILURE = msgspec.json.Decoder(Envelope[msgspec.Raw], strict=False)
-
-_LONGEST_MESSAGE = 200
 
 
 class Page(NamedTuple):
@@ -78,6 +86,8 @@ def http_client(
             headers={
                 "User-Agent": f"cloudflare-workflows-exporter/{__version__}",
                 "Accept": "application/json",
+                # What `Body` can read.
+                "Accept-Encoding": "gzip",
             },
         )
     except OSError:
@@ -107,6 +117,7 @@ class Client:
         credential: Credential,
         *,
         timeout: float,
+        max_body: int,
         budget: Budget,
         on_call: OnCall,
     ) -> None:
@@ -115,17 +126,20 @@ class Client:
         self._base_url = base_url.rstrip("/")
         self._credential = credential
         self._timeout = timeout
+        self._max_body = max_body
         self._on_call = on_call
 
     async def instance(self, workflow: str, instance_id: str) -> Summary:
         """An instance without its steps (`simple=true`)."""
         url = self._instance_url(workflow, instance_id)
-        return _result(await self._get("instance", f"{url}?simple=true", _SUMMARY))
+        answer, _ = await self._get("instance", f"{url}?simple=true", _SUMMARY)
+        return _result(answer)
 
-    async def instance_detail(self, workflow: str, instance_id: str) -> Detail:
-        """An instance with all its steps."""
+    async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]:
+        """An instance with all its steps, and the bytes that the answer took."""
         url = self._instance_url(workflow, instance_id)
-        return _result(await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL))
+        answer, size = await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
+        return _result(answer), size
 
     async def instances(self, workflow: str, parameters: dict[str, str]) -> Page:
         """A page of a workflow's instances, newest first.
@@ -136,24 +150,27 @@ class Client:
                 before named as the next.
         """
         url = f"{self._workflow_url(workflow)}/instances?{urlencode(parameters)}"
-        answer = await self._get("instances", url, _ROWS)
+        answer, _ = await self._get("instances", url, _ROWS)
         rows = answer.result or []
         return Page(rows, _next(answer.result_info, parameters, len(rows)))
 
     async def workflow(self, workflow: str) -> Workflow:
         """A workflow with the platform's counts of its instances."""
-        return _result(await self._get("workflow", self._workflow_url(workflow), _WORKFLOW))
+        answer, _ = await self._get("workflow", self._workflow_url(workflow), _WORKFLOW)
+        return _result(answer)
 
     async def workflows(self, page: int, per_page: int) -> list[Workflow]:
         """A page of the account's workflows."""
         query = urlencode({"page": page, "per_page": per_page})
         url = f"{self._base_url}/workflows?{query}"
-        return _result(await self._get("workflows", url, _WORKFLOWS))
+        answer, _ = await self._get("workflows", url, _WORKFLOWS)
+        return _result(answer)
 
     async def versions(self, workflow: str) -> list[Version]:
         """The latest versions of a workflow."""
         url = f"{self._workflow_url(workflow)}/versions?per_page=10"
-        return _result(await self._get("versions", url, _VERSIONS))
+        answer, _ = await self._get("versions", url, _VERSIONS)
+        return _result(answer)
 
     def _workflow_url(self, workflow: str) -> str:
         return f"{self._base_url}/workflows/{quote(workflow, safe='')}"
@@ -163,47 +180,84 @@ class Client:
 
     async def _get(
         self, endpoint: str, url: str, decoder: msgspec.json.Decoder[Envelope[Result]]
+    ) -> tuple[Envelope[Result], int]:
+        """An answer, and the bytes it took."""
+        body = Body(self._max_body, decoder.type)
+        try:
+            response = await self._call(endpoint, url, body)
+            return self._answer(response, body, decoder), body.size
+        except CallFailed as failure:
+            failure.size = body.size
+            raise
+
+    def _answer(
+        self, response: httpx.Response, body: Body, decoder: msgspec.json.Decoder[Envelope[Result]]
     ) -> Envelope[Result]:
-        response = await self._call(endpoint, url)
         if not response.is_success:
             raise from_status(
-                response.status_code, self._said(response), retry_after=_retry_after(response)
+                response.status_code,
+                self._said(response, body),
+                retry_after=_retry_after(response),
             )
+        if not body.size:
+            raise CallFailed("invalid_answer", "the body is empty")
         try:
-            answer = decoder.decode(response.content)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise self._unreadable(response, error) from None
+            answer = decoder.decode(body.read())
+        except (*_UNREADABLE, Refused) as error:
+            # msgspec names the place and the types, never the value.
+            own = isinstance(error, msgspec.MsgspecError | Refused)
+            what = f"{_kind(response, body)} can't be read: "
+            what += str(error) if own else type(error).__name__
+            raise CallFailed("invalid_answer", what[:_LONGEST_MESSAGE]) from None
         if answer.success is False or answer.result is None:
-            said = self._said(response)
-            raise CallFailed("invalid_answer", f"the API reports a failure: {said or 'no result'}")
+            said = self._said(response, body) or "no result"
+            raise CallFailed("invalid_answer", f"the API reports a failure: {said}")
         return answer
 
-    async def _call(self, endpoint: str, url: str) -> httpx.Response:
+    async def _call(self, endpoint: str, url: str, body: Body) -> httpx.Response:
         async with self._budget.call():
-            response = await self._send(endpoint, url)
+            response = await self._send(endpoint, url, body)
             if response.status_code == 429:
                 self._budget.refused(_retry_after(response))
             else:
                 self._budget.told(response.headers)
         return response
 
-    async def _send(self, endpoint: str, url: str) -> httpx.Response:
+    async def _send(self, endpoint: str, url: str, body: Body) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
+        allowed = self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
-                response = await self._http.get(url, auth=self._credential)
+            async with (
+                asyncio.timeout(allowed) as limit,
+                self._http.stream("GET", url, auth=self._credential) as response,
+            ):
+                until = limit.when() or 0.0
+                body.begin(response.headers.get("content-encoding", ""))
+                # Not `aiter_bytes`: it would decompress without a limit.
+                async for data in cast("AsyncIterable[bytes]", response.stream):
+                    body.add(data)
+                    if body.received > _MIB:
+                        # Who sends a byte a second gets no second more.
+                        more = body.received // _MIB
+                        allowed = self._timeout + more
+                        limit.reschedule(until + more)
+                    if body.size > _LONGEST_REFUSAL and not response.is_success:
+                        break
             code = str(response.status_code)
         except (TimeoutError, httpx.TimeoutException):
             code = "timeout"
             raise CallFailed(
                 "timeout",
-                f"no whole answer within {self._timeout:g} s",
+                f"no whole answer within {allowed:g} s",
                 "raise api.timeout, or look at the network on the way to Cloudflare",
             ) from None
-        except (httpx.DecodingError, httpx.TooManyRedirects) as error:
+        except (Refused, httpx.TooManyRedirects) as error:
             code = "invalid"
             raise CallFailed("invalid_answer", f"unreadable body: {error}") from None
         except (httpx.TransportError, ssl.SSLError, OSError) as error:
+            if _has_endless_headers(error):
+                code = "invalid"
+                raise CallFailed("invalid_answer", "headers too long") from None
             code = "connection"
             host = urlsplit(url).netloc
             raise CallFailed(
@@ -215,22 +269,14 @@ class Client:
             self._on_call(endpoint, code, time.perf_counter() - started)
         return response
 
-    def _said(self, response: httpx.Response) -> str:
+    def _said(self, response: httpx.Response, body: Body) -> str:
         """What the API says went wrong, short and on one line; empty where it says nothing."""
         try:
-            errors = _FAILURE.decode(response.content).errors or []
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return f"not from the API, but {_kind(response)}"
+            errors = _FAILURE.decode(body.read()).errors or []
+        except (*_UNREADABLE, Refused):
+            return f"not from the API, but {_kind(response, body)}"
         text = "; ".join(f"{error.message} (code {error.code})" for error in errors[:3])
         return " ".join(self._credential.scrub(text).split())[:_LONGEST_MESSAGE]
-
-    def _unreadable(self, response: httpx.Response, error: Exception) -> CallFailed:
-        if not response.content:
-            return CallFailed("invalid_answer", "the body is empty")
-        # msgspec names the place and the types, never the value.
-        said = str(error) if isinstance(error, msgspec.MsgspecError) else type(error).__name__
-        what = f"{_kind(response)} can't be read: {said}"
-        return CallFailed("invalid_answer", what[:_LONGEST_MESSAGE])
 
 
 def _result(answer: Envelope[Result]) -> Result:
@@ -250,9 +296,21 @@ def _next(info: PageInfo | None, parameters: dict[str, str], rows: int) -> dict[
     return None
 
 
-def _kind(response: httpx.Response) -> str:
+def _kind(response: httpx.Response, body: Body) -> str:
     kind = response.headers.get("content-type", "").partition(";")[0].strip() or "an untyped body"
-    return f"{kind[:50]} of {len(response.content)} bytes"
+    return f"{kind[:50]} of {body.size} bytes"
+
+
+def _has_endless_headers(error: BaseException | None) -> bool:
+    """Whether h11 gave up on headers (or trailers), past 100 KiB: httpx calls it a lost connection.
+
+    Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's documentation.
+    """
+    while error is not None:
+        if getattr(error, "error_status_hint", None) == 431:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _reason(error: BaseException) -> str:

@@ -24,6 +24,7 @@ class CallFailed(Exception):  # noqa: N818 - reads as what happened
         failure: The class of the failure.
         advice: What to do about it; empty when there is nothing to do but wait.
         retry_after: Seconds that the API asks to wait, of a 429.
+        size: Bytes of the answer that were read in vain, decompressed.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class CallFailed(Exception):  # noqa: N818 - reads as what happened
         self.failure = failure
         self.advice = advice
         self.retry_after = retry_after
+        self.size = 0
 
 
 def from_status(status: int, said: str, *, retry_after: float | None = None) -> CallFailed:

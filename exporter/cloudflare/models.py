@@ -5,6 +5,9 @@ engine. Enumerations are plain strings and fields that are not read here are ski
 (params and outputs among them), so that values and fields of tomorrow are taken as they come.
 Times are Unix seconds, UTC. An error's message is read only to tell which step an instance failed
 at; it is customers' data and goes nowhere.
+
+A full answer holds up to 25,000 steps: `gc=False` on what it is made of, which never refers back to
+itself, halves the time to read it.
 """
 
 from datetime import UTC, datetime
@@ -16,7 +19,7 @@ ENDED = frozenset({"complete", "errored", "terminated"})
 """Statuses after which an instance moves only by a restart."""
 
 
-class Error(Struct):
+class Error(Struct, gc=False):
     name: str | None = None
     message: str | None = None
 
@@ -25,7 +28,7 @@ class Trigger(Struct):
     source: str | None = None
 
 
-class Attempt(Struct):
+class Attempt(Struct, gc=False):
     start: datetime | None = None
     end: datetime | None = None
     success: bool | None = None
@@ -39,7 +42,7 @@ class Attempt(Struct):
         return "success" if self.success else "failure"
 
 
-class Step(Struct):
+class Step(Struct, gc=False):
     """A step, sleep, wait for an event, rollback, termination, or a type not known today."""
 
     type: str | None = None

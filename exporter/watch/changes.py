@@ -19,6 +19,16 @@ def fingerprint(answer: Summary) -> Fingerprint:
     )
 
 
+# Between steps a long run waits, maybe thousands of times.
+_UNDER_WAY = ("running", "waiting")
+
+
+def _but_progress(known: Fingerprint) -> Fingerprint:
+    """A fingerprint that stays as long as a run goes on from step to step."""
+    status, _, *rest = known
+    return (_UNDER_WAY if status in _UNDER_WAY else status, *rest)
+
+
 class LastLook:
     """The fingerprints that stand for an instance as it is known.
 
@@ -47,9 +57,13 @@ class LastLook:
         """Takes what was kept."""
         self._full, self._alias = fingerprints
 
-    def knows(self, simple: Summary) -> bool:
-        """Whether a simple answer says nothing new."""
-        return fingerprint(simple) in (self._full, self._alias) if self.seen else False
+    def knows(self, simple: Summary, *, but_progress: bool = False) -> bool:
+        """Whether a simple answer says nothing new; `but_progress`: at most that the run goes on,
+        from step to step and from running to waiting and back."""
+        known = [known for known in (self._full, self._alias) if known is not None]
+        if but_progress:
+            return _but_progress(fingerprint(simple)) in map(_but_progress, known)
+        return fingerprint(simple) in known
 
     def update(self, full: Summary, *, after: Summary | None, moved: bool) -> None:
         """Takes note of a full answer, fetched after a simple answer that wasn't known.

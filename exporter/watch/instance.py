@@ -20,6 +20,8 @@ class Instance:
         due: When to look at it; inf: when a list says that it moved.
         busy: A look waits for its turn or is under way.
         waits: How urgently, while a look waits for its turn.
+        detail_after: Until then, progress alone is no reason for a full answer: the last was large.
+        detail_failure: Of the last full answer; None when it succeeded.
         wants_detail: The next look is a full one, whatever a simple one would say.
         last_change: Unix time.
         looked_at: When a row or an answer last told of it.
@@ -35,6 +37,8 @@ class Instance:
         "busy",
         "configured",
         "created",
+        "detail_after",
+        "detail_failure",
         "detailed_at",
         "due",
         "failure",
@@ -75,6 +79,8 @@ class Instance:
         self.last_change = 0.0
         self.looked_at = -inf
         self.detailed_at = -inf
+        self.detail_after = -inf
+        self.detail_failure: CallFailed | None = None
         self.failure: CallFailed | None = None
         self.not_found = 0
         self.forget_at: float | None = None

@@ -10,6 +10,7 @@ from math import inf
 from typing import Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from exporter.clock import Clock
 from exporter.cloudflare.errors import CallFailed
@@ -30,13 +31,18 @@ _GONE = 2
 _SPARE = 0.3
 """The share of the budget that goes to looks at discovered instances of which no list says that
 they moved, while nothing more urgent waits."""
+_FREE = 256 * 1024
+"""Bytes of full answers, a `poll.interval`, that an instance's progress may cost. After a larger
+one the next has to wait as many intervals as it is larger: so what a long run costs grows with its
+steps, not with their square."""
+_LONGEST_REST = 3600.0
 
 
 class Upstream(Protocol):
     """The calls a poller makes; each raises `CallFailed`."""
 
     async def instance(self, workflow: str, instance_id: str) -> Summary: ...
-    async def instance_detail(self, workflow: str, instance_id: str) -> Detail: ...
+    async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]: ...
 
 
 class Poller:
@@ -207,15 +213,23 @@ class Poller:
         now = self._clock.monotonic()
         instance.due = now + self._poll.interval
         simple: Summary | None = None
+        resting = now < instance.detail_after
+        if resting and instance.detail_failure is not None:
+            # Without where it was raised: that would grow each time.
+            raise instance.detail_failure.with_traceback(None)
+        resting = resting and instance.live
         refresh = instance.live and now - instance.detailed_at >= self._poll.detail_refresh
-        if instance.looks.seen and not refresh and not instance.wants_detail:
+        full = (refresh or instance.wants_detail) and not resting
+        if instance.looks.seen and not full:
             with self._counted("simple"):
                 simple = await self._upstream.instance(self.key.workflow, instance.id)
             if is_stale(instance.run, simple) and not self._trusted(instance):
                 return
-        if simple is None or not instance.looks.knows(simple):
-            with self._counted("detail"):
-                detail = await self._upstream.instance_detail(self.key.workflow, instance.id)
+        if simple is not None and instance.looks.knows(simple, but_progress=resting):
+            if resting:
+                self._goes_on(instance, simple)
+        else:
+            detail = await self._detail(instance)
             if not self._take(instance, detail, after=simple):
                 return
             instance.detailed_at, instance.wants_detail = now, False
@@ -223,6 +237,43 @@ class Poller:
         if not instance.live:
             # What was discovered and has ended costs no more looks: lists tell of a restart.
             instance.due = now + self._poll.ended_interval if instance.configured else inf
+
+    def _goes_on(self, instance: Instance, simple: Summary) -> None:
+        """Takes what a simple answer tells of a run that goes on; its steps have to wait.
+
+        It isn't kept in the state: that would write what is known of thousands of steps each time,
+        and a restart begins with a look.
+        """
+        run, figures = instance.run, instance.figures
+        assert run is not None, "a full answer told of it"
+        assert figures is not None, "a full answer told of it"
+        steps = run.step_count if simple.step_count is None else int(simple.step_count)
+        status = simple.status or "unknown"
+        if (run.status, run.step_count) == (status, steps):
+            return
+        instance.run = replace(run, status=status, step_count=steps)
+        instance.figures = replace(figures, status=status, step_count=steps)
+        instance.last_change, instance.wants_detail = self._clock.wall(), True
+        if instance.shown:
+            tracked = Tracked(instance.run, instance.figures, Observations())
+            self._sink.moved(self.key, instance.id, tracked, instance.last_change)
+
+    async def _detail(self, instance: Instance) -> Detail:
+        """The full answer; after a large one, none for a while that progress alone asks for."""
+        try:
+            with self._counted("detail"):
+                detail, size = await self._upstream.instance_detail(self.key.workflow, instance.id)
+        except CallFailed as failure:
+            instance.detail_failure = failure
+            self._rest(instance, failure.size)
+            raise
+        instance.detail_failure = None
+        self._rest(instance, size)
+        return detail
+
+    def _rest(self, instance: Instance, size: int) -> None:
+        rest = min(self._poll.interval * size / _FREE, _LONGEST_REST) if size > _FREE else 0.0
+        instance.detail_after = self._clock.monotonic() + rest
 
     def _take(self, instance: Instance, detail: Detail, *, after: Summary | None) -> bool:
         """Takes in a full answer; False when it is out of date."""

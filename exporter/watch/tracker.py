@@ -359,7 +359,9 @@ def _failing_step(steps: list[Step], error: Error) -> Step | None:
     if cause is None:
         return last
     same_name = cause.name == error.name and not _is_generic(error)
-    return last if same_name or (cause.message or "") in (error.message or "") else None
+    # Of a large answer there is only the beginning of each message, and a name may be before it.
+    said = (cause.message or "")[:100]
+    return last if same_name or said in (error.message or "") else None
 
 
 def _is_generic(error: Error) -> bool:

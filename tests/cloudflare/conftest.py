@@ -48,6 +48,7 @@ async def calling(
             base,
             credential or Credential(token=SecretStr("hidden")),
             timeout=limit,
+            max_body=1 << 28,
             budget=unlimited(),
             on_call=told,
         )

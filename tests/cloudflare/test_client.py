@@ -131,6 +131,7 @@ async def failure_over_a_socket(simulator: Simulator, limit: float = 5) -> CallF
             f"{simulator.url}/accounts/acc",
             Credential(token=SecretStr("secret")),
             timeout=limit,
+            max_body=1 << 28,
             budget=unlimited(),
             on_call=lambda *_: None,
         )

@@ -26,7 +26,8 @@ def response(name: str) -> httpx.Response:
 
 async def read(name: str) -> Detail:
     async with calling(response(name)) as client:
-        return await client.instance_detail("orders", "order-1")
+        detail, _ = await client.instance_detail("orders", "order-1")
+        return detail
 
 
 class TestRealAnswers:

@@ -9,16 +9,21 @@ from upstreams.simulator import (
     Answer,
     Drip,
     Drop,
+    EndlessHeaders,
     Hang,
+    Inflate,
     Late,
     Rewrite,
+    Script,
     Simulator,
+    Stream,
     Truncate,
     Workflow,
     error,
     garbage,
     html,
     redirect,
+    steps,
 )
 from upstreams.simulator.reply import Reply
 
@@ -124,6 +129,38 @@ class TestConnectionsThatEnd:
         async with httpx.AsyncClient(transport=transport, base_url="http://simulator") as client:
             with pytest.raises(ConnectionResetError):
                 await client.get("/client/v4/accounts/x/workflows")
+
+
+class TestAnswersWithoutMeasure:
+    async def test_outputs_may_be_of_any_size(
+        self, simulator: Simulator, client: httpx.AsyncClient, orders: Workflow
+    ) -> None:
+        orders.create("b", Script(steps("s", "t", duration=0)))
+        real = (await client.get("/orders/instances/b")).json()
+        simulator.faults.add(Inflate(b'{"a":1}', 20_000))
+        answer = (await client.get("/orders/instances/b")).json()
+        for step in answer["result"]["steps"]:
+            assert step["output"] == [{"a": 1}] * 20_000 + [None]
+            step["output"] = "ok"
+        assert answer == real
+
+    async def test_a_body_may_be_made_as_it_is_sent(
+        self, simulator: Simulator, client: httpx.AsyncClient
+    ) -> None:
+        simulator.faults.add(Stream(lambda: (b"%d," % n for n in range(3)), {"x-a": "b"}, 203))
+        response = await client.get(PATH)
+        assert (response.status_code, response.headers["x-a"], response.text) == (
+            203,
+            "b",
+            "0,1,2,",
+        )
+
+    async def test_headers_may_never_end(
+        self, simulator: Simulator, client: httpx.AsyncClient
+    ) -> None:
+        simulator.faults.add(EndlessHeaders())
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get(PATH)
 
 
 class TestAnswersThatAreSlow:

@@ -269,6 +269,14 @@ class TestErrors:
         cause = Error("WorkflowTimeoutError", "timed out")
         assert self.error_of(flat, failing("pay-1", cause)) == ("WorkflowTimeoutError", "pay-1")
 
+    def test_of_a_long_message_the_beginning_is_enough(self) -> None:
+        """A large answer holds but the beginning of each, and the name is before the instance's."""
+        cause = Error("TypeError", "x" * 200)
+        flat = Error("Error", "TypeError: " + "x" * 189)
+        assert self.error_of(flat, failing("pay-1", cause)) == ("TypeError", "pay-1")
+        other = Error("Error", "RangeError: " + "y" * 188)
+        assert self.error_of(other, failing("pay-1", cause)) == ("Error", None)
+
     def test_a_fatal_error_has_another_message_than_its_attempt(self) -> None:
         fatal = Error("WorkflowFatalError", "a step threw")
         cause = Error("WorkflowFatalError", "card declined")

@@ -30,6 +30,7 @@ from .script import (
 )
 from .server import serve, serve_in_thread
 from .simulator import Simulator
+from .streams import EndlessHeaders, Inflate, Stream
 from .style import HOSTED, LOCAL_ENGINE, Style
 from .world import Account, Instance, Workflow, World
 
@@ -42,9 +43,11 @@ __all__ = [
     "Config",
     "Drip",
     "Drop",
+    "EndlessHeaders",
     "Error",
     "Fault",
     "Hang",
+    "Inflate",
     "Instance",
     "Late",
     "ManualClock",
@@ -55,6 +58,7 @@ __all__ = [
     "Sleep",
     "SpedClock",
     "Step",
+    "Stream",
     "Style",
     "Truncate",
     "Wait",

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -34,10 +34,13 @@ class Exchange:
     released: asyncio.Event
     transport: asyncio.Transport | None = None
 
-    async def start(self, reply: Reply) -> None:
+    async def start(self, reply: Reply, *, sized: bool = True) -> None:
         self.call.status = reply.status
-        sized = {"content-length": str(len(reply.body))} | reply.headers
-        headers = [(name.lower().encode(), value.encode()) for name, value in sized.items()]
+        length = {"content-length": str(len(reply.body))} if sized else {}
+        headers = [
+            (name.lower().encode(), value.encode())
+            for name, value in (length | reply.headers).items()
+        ]
         await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})
 
     async def body(self, part: bytes, *, more: bool = False) -> None:
@@ -153,7 +156,12 @@ class Drop(Struct, frozen=True, tag="drop"):
 
 WireAction = Answer | Late | Hang | Drip | Truncate | Drop
 """The actions that can come from JSON."""
-Action = WireAction | Rewrite
+
+
+class Action(Protocol):
+    """What happens to a call."""
+
+    async def act(self, exchange: Exchange) -> None: ...
 
 
 def error(
