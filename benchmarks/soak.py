@@ -1,0 +1,111 @@
+"""A day of a real account, speeded up: does anything grow that shouldn't?
+
+    python -m benchmarks.soak [--hours 24] [--live 1000] [--life 1800]
+
+The whole exporter in virtual time with its state on disk, against the simulator in the same
+process, which refuses or breaks 2% of the calls and 5 minutes long, every 4 hours, all of them.
+Somebody scrapes every minute. Printed after the first hours, when the first instances have been
+forgotten, and at the end: memory, open files, tasks, series, instances known and the state's size,
+with the slope between, by least squares over all hours, as a share of the mean an hour.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import statistics
+import tempfile
+from collections import deque
+from pathlib import Path
+
+from benchmarks import virtual
+from benchmarks.api_budget import EPOCH, HOUR, WORKFLOWS, arrivals, exporter, rounds, scripts
+from benchmarks.churn import resident, virtual_clock
+from exporter.app import App
+from exporter.logs import configure
+from exporter.metrics import catalogue
+from upstreams.simulator import Simulator, World, error
+
+_SETTLED = 3
+"""Hours after which what began in the first has been forgotten."""
+
+
+async def scrapes(app: App) -> None:
+    while True:
+        app.exposition.render()
+        await asyncio.sleep(60)
+
+
+async def outages(simulator: Simulator) -> None:
+    while True:
+        await asyncio.sleep(4 * 3600 - 300)
+        fault = simulator.faults.add(error(503, 1, "down"))
+        await asyncio.sleep(300)
+        simulator.faults.remove(fault)
+
+
+def held(app: App, state: Path) -> dict[str, float]:
+    body, _ = app.exposition.render()
+    return {
+        "memory, MiB": resident() / 2**20,
+        "open files": len(os.listdir("/proc/self/fd")),
+        "tasks": len(asyncio.all_tasks()),
+        "series": sum(not line.startswith(b"#") for line in body.splitlines()),
+        "instances": sum(len(p.instances) for p in app.pollers),
+        "state, MiB": sum(f.stat().st_size for f in state.parent.iterdir()) / 2**20,
+    }
+
+
+async def soak(hours: int, live: int, life: float, state: Path) -> None:
+    clock, chance = virtual_clock(), random.Random(1)
+    world = World(clock.wall)
+    simulator = Simulator(world)
+    simulator.calls.latest = deque(maxlen=100)
+    simulator.access.token("secret")
+    simulator.limit.quota = 1200
+    simulator.faults.add(error(500, 1, "broken"), probability=0.02)
+    for name in WORKFLOWS:
+        workflow = world.account("acc").workflow(name)
+        workflow.release(success_retention=HOUR, error_retention=HOUR)
+        rate = live / life / len(WORKFLOWS)
+        crowd = scripts(life, chance)
+        workflow.arrivals(arrivals(name, rate, EPOCH - 1.8 * life, crowd, chance))
+    discover = {"max_instances": 100_000, "max_age": "30m"}
+    app = exporter(simulator, clock, discover, poll={"forget_after": "30m"}, state=state)
+    found: list[dict[str, float]] = []
+    async with app.opened(), asyncio.TaskGroup() as group:
+        work = (app.accounts[0].run(), rounds(app), scrapes(app), outages(simulator))
+        jobs = [group.create_task(job) for job in work]
+        for _ in range(hours):
+            await asyncio.sleep(3600)
+            found.append(held(app, state))
+        for job in jobs:
+            job.cancel()
+    settled = found[_SETTLED - 1 :]
+    print(f"{'':>12} {'hour ' + str(_SETTLED):>10} {'hour ' + str(hours):>10}  slope an hour")
+    for what in found[0]:
+        values = [moment[what] for moment in settled]
+        slope, _ = statistics.linear_regression(range(len(values)), values)
+        print(
+            f"{what:>12} {values[0]:>10,.1f} {values[-1]:>10,.1f}  "
+            f"{slope / statistics.fmean(values):+.2%}"
+        )
+    counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
+    print(f"{counted:,.0f} runs counted, {simulator.limit.refused} calls refused for the limit")
+
+
+def main() -> None:
+    assert __doc__ is not None
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--hours", type=int, default=24)
+    options.add_argument("--live", type=int, default=1000)
+    options.add_argument("--life", type=float, default=1800.0, help="mean seconds of a run")
+    given = options.parse_args()
+    configure("error", "logfmt")
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder) / "state.db"
+        virtual.run(soak(given.hours, given.live, given.life, state))
+
+
+if __name__ == "__main__":
+    main()
