@@ -13,7 +13,8 @@ QUIET = {
     "httpcore": logging.WARNING,
     # A warning for each round that begins late; poll_lag_seconds tells that better.
     "apscheduler": logging.ERROR,
-    "uvicorn": logging.WARNING,
+    # A warning for each malformed request, which anyone may send as many of as they like.
+    "uvicorn": logging.ERROR,
     "asyncio": logging.WARNING,
 }
 

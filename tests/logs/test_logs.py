@@ -99,16 +99,16 @@ class TestLevels:
 class TestLibraries:
     def test_their_logs_come_in_the_same_format(self, capsys: pytest.CaptureFixture[str]) -> None:
         logs.configure("info", "json")
-        logging.getLogger("uvicorn.http").warning("port %d", 80)
+        logging.getLogger("asyncio").warning("port %d", 80)
         (line,) = error_lines(capsys)
         event = json.loads(line)
         assert (event["logger"], event["level"], event["msg"]) == (
-            "uvicorn.http",
+            "asyncio",
             "warning",
             "port 80",
         )
 
-    @pytest.mark.parametrize("name", ["httpx", "httpcore", "uvicorn.http", "asyncio"])
+    @pytest.mark.parametrize("name", ["httpx", "httpcore", "asyncio"])
     def test_they_say_only_what_is_wrong(
         self, name: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -119,6 +119,13 @@ class TestLibraries:
         logger.info("chatter")
         assert error_lines(capsys) == []
         logger.warning("trouble")
+        assert len(error_lines(capsys)) == 1
+
+    def test_malformed_requests_fill_no_log(self, capsys: pytest.CaptureFixture[str]) -> None:
+        logs.configure("debug", "logfmt")
+        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+        assert error_lines(capsys) == []
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application")
         assert len(error_lines(capsys)) == 1
 
     def test_the_scheduler_does_not_warn_of_late_rounds(
