@@ -13,7 +13,7 @@ import bcrypt
 from pydantic import SecretStr
 
 _HASH = re.compile(r"\$2[aby]\$(?P<cost>[0-9]{2})\$[./A-Za-z0-9]{53}")
-_LEAST_COST, _MOST_COST = 4, 15
+_LEAST_COST, _MOST_COST = 4, 14
 _WAITING = 16
 """Checks that may wait for the one under way."""
 _USED = 72

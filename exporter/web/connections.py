@@ -191,7 +191,7 @@ class Connections:
         except OSError:
             pass  # No handshake: the client wants no TLS, or shows no certificate that counts.
         finally:
-            if connection.transport is not None:
+            if connection.transport is not None and not connection.lost.is_set():
                 connection.transport.abort()
             accepted.close()
 

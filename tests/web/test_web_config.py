@@ -150,7 +150,7 @@ REFUSED = {
     ),
     "a cost that takes hours": (
         f"basic_auth_users: {{alice: {HASH.replace('$10$', '$31$')}}}",
-        "basic_auth_users.alice: its cost must be from 4 to 15; 10 is usual",
+        "basic_auth_users.alice: its cost must be from 4 to 14; 10 is usual",
     ),
     "a name with a colon": (
         f"basic_auth_users: {{'a:b': {HASH}}}",
