@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import structlog
 
-from exporter import __version__, plan
+from exporter import __version__, logs, plan
 from exporter import settings as settings_
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW, Budget
@@ -331,4 +331,6 @@ def _credentials(accounts: list[settings_.Account]) -> list[Credential]:
             mistakes.append(f"accounts[{index}]: {error}")
     if mistakes:
         raise ConfigError(mistakes)
+    for credential in credentials:
+        logs.hide(credential)
     return credentials
