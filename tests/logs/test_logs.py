@@ -125,9 +125,9 @@ class TestLibraries:
 
     def test_malformed_requests_fill_no_log(self, capsys: pytest.CaptureFixture[str]) -> None:
         logs.configure("debug", "logfmt")
-        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+        logging.getLogger("uvicorn.http").warning("Invalid HTTP request received.")
         assert error_lines(capsys) == []
-        logging.getLogger("uvicorn.error").error("Exception in ASGI application")
+        logging.getLogger("uvicorn.http").error("Exception in ASGI application")
         assert len(error_lines(capsys)) == 1
 
     def test_the_scheduler_does_not_warn_of_late_rounds(
