@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import structlog
 
-from exporter import __version__, plan
+from exporter import __version__, logs, plan
 from exporter import settings as settings_
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW, Budget
@@ -38,6 +38,7 @@ from exporter.watch.selector import Selector
 from exporter.watch.shard import Shard, Share
 from exporter.watch.sink import WorkflowKey
 from exporter.web.endpoints import endpoints
+from exporter.web.protection import Protecting
 from exporter.web.server import Server, address_of
 
 log = structlog.get_logger(__name__)
@@ -61,8 +62,8 @@ class App:
         hostname: In place of this machine's, which may name the shard.
 
     Raises:
-        ConfigError: a file that holds a secret, a proxy or certificates can't be used, or the host
-            name names no shard.
+        ConfigError: a file that holds a secret, a proxy, certificates or the web configuration
+            can't be used, or the host name names no shard.
         InUse: another exporter uses the state file.
     """
 
@@ -91,6 +92,7 @@ class App:
             )
         except ValueError as error:
             raise ConfigError([str(error)]) from None
+        self._protecting = Protecting(settings.web.config_file)
         self._store = Store(settings.metrics, self._clock.wall)
         self._store.configured(successful=True, at=self._clock.wall())
         self.exposition = Exposition(self._store)
@@ -260,7 +262,7 @@ class App:
         app = endpoints(
             self.exposition, unhealthy=self.health.unhealthy, unready=self.health.unready
         )
-        server = Server(app)
+        server = Server(app, self._protecting)
         scheduler = Scheduler(self._settings.poll.interval, self._clock)
         for account in self.accounts:
             account.on_found, account.on_lost = scheduler.add, scheduler.remove
@@ -329,4 +331,6 @@ def _credentials(accounts: list[settings_.Account]) -> list[Credential]:
             mistakes.append(f"accounts[{index}]: {error}")
     if mistakes:
         raise ConfigError(mistakes)
+    for credential in credentials:
+        logs.hide(credential)
     return credentials

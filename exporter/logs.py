@@ -3,7 +3,8 @@
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+from weakref import WeakSet
 
 import structlog
 
@@ -13,9 +14,24 @@ QUIET = {
     "httpcore": logging.WARNING,
     # A warning for each round that begins late; poll_lag_seconds tells that better.
     "apscheduler": logging.ERROR,
-    "uvicorn": logging.WARNING,
+    # A warning for each malformed request, which anyone may send as many of as they like.
+    "uvicorn": logging.ERROR,
     "asyncio": logging.WARNING,
 }
+
+
+class Scrubber(Protocol):
+    def scrub(self, text: str) -> str:
+        """`text` without a secret."""
+
+
+_scrubbers: WeakSet[Scrubber] = WeakSet()
+
+
+def hide(scrubber: Scrubber) -> None:
+    """From now on each line goes through it, as long as it is in use: whoever logs what, the
+    message of an exception among it, shows no secret."""
+    _scrubbers.add(scrubber)
 
 
 def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
@@ -26,6 +42,7 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
+        _scrubbed,
         _printable,
     ]
     renderer: structlog.typing.Processor = (
@@ -51,6 +68,16 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
     root.setLevel(level.upper())
     for name, least in QUIET.items():
         logging.getLogger(name).setLevel(max(least, root.level))
+
+
+def _scrubbed(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        text = str(value) if isinstance(value, BaseException) else value
+        if isinstance(text, str):
+            for scrubber in _scrubbers:
+                text = scrubber.scrub(text)
+            event[key] = text
+    return event
 
 
 def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

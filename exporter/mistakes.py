@@ -43,48 +43,64 @@ class ConfigError(Exception):
         self.mistakes = mistakes
 
 
-def line(loc: Loc, kind: str, text: str, given: object, origin: str = "") -> str:
+def line(
+    loc: Loc,
+    kind: str,
+    text: str,
+    given: object,
+    origin: str = "",
+    *,
+    root: type[BaseModel] = Settings,
+) -> str:
     """One mistake, in one line.
 
     Args:
         loc: Where, in the tree of settings.
         kind, text, given: pydantic's type and message of it, and the value.
         origin: The flag or variable that the value came from; empty for the file.
+        root: The model of the whole tree.
     """
     where = _path(loc) + (f" (from {origin})" if origin else "")
     match kind:
         case "extra_forbidden":
-            return f"{where}: {unknown_key(loc)}"
+            return f"{where}: {unknown_key(loc, root)}"
         case "model_type" | "model_attributes_type" | "dict_type":
             kind = "a mapping in JSON" if origin else "a mapping"
-            return f"{where}: must be {kind} with keys such as {', '.join([*keys(loc)][:3])}"
+            return f"{where}: must be {kind} with keys{_examples(loc, root)}"
         case "list_type" if origin:
             return f"{where}: must be a list; in JSON, or with commas if it holds plain values"
-        case "list_type" if [*keys(loc)]:
-            first = next(keys(loc))
+        case "list_type" if [*keys(loc, root)]:
+            first = next(keys(loc, root))
             return f"{where}: must be a list; begin each item with a dash, as in '- {first}: …'"
         case "list_type":
-            return f"{where}: must be a list, as in [a, b]{_shown(loc, given)}"
+            return f"{where}: must be a list, as in [a, b]{_shown(loc, given, root)}"
     reply = _REPLIES.get(kind, text)
     for pydantics, ours in _WORDS.items():
         reply = reply.replace(pydantics, ours)
     if kind == "string_type" and isinstance(given, int | float):
         reply += "; put it in quotes"
-    return f"{where}: {reply}{_shown(loc, given)}"
+    return f"{where}: {reply}{_shown(loc, given, root)}"
 
 
-def _shown(loc: Loc, given: object) -> str:
+def _examples(loc: Loc, root: type[BaseModel]) -> str:
+    some = [*keys(loc, root)][:3]
+    return f" such as {', '.join(some)}" if some else ""
+
+
+def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
     """The value, where it can't hold a secret: that of a known key, and not a URL's user."""
-    if not isinstance(given, str | int | float) or _SECRETS & set(loc) or not _is_known(loc):
+    if not isinstance(given, str | int | float) or _SECRETS & set(loc) or not _is_known(loc, root):
         return ""
     if isinstance(given, str) and "@" in given:
         return ""
     return f" (it is {str(given)[:60]!r})"
 
 
-def _is_known(loc: Loc) -> bool:
+def _is_known(loc: Loc, root: type[BaseModel]) -> bool:
     names = [part for part in loc if isinstance(part, str)]
-    return bool(names) and names[-1] in keys(loc[: loc.index(names[-1])]) and not [*keys(loc)]
+    if not names or names[-1] not in keys(loc[: loc.index(names[-1])], root):
+        return False
+    return not [*keys(loc, root)]
 
 
 def _path(loc: Loc) -> str:
@@ -101,21 +117,21 @@ def _word(key: str) -> str:
     return kept if kept == key else f"{kept}…"
 
 
-def unknown_key(loc: Loc) -> str:
+def unknown_key(loc: Loc, root: type[BaseModel] = Settings) -> str:
     """That a key isn't known, and what is."""
-    known = list(keys(loc[:-1]))
+    known = list(keys(loc[:-1], root))
     near = difflib.get_close_matches(_word(str(loc[-1])), known, n=1)
     if near:
         return f"is no key; did you mean {near[0]}?"
-    elsewhere = [path for path in _paths() if path.rpartition(".")[2] == loc[-1]]
+    elsewhere = [path for path in _paths(root) if path.rpartition(".")[2] == loc[-1]]
     if elsewhere:
         return f"is no key here; did you mean {elsewhere[0]}?"
     return f"is no key; known here are {', '.join(known)}"
 
 
-def keys(loc: Loc) -> Iterator[str]:
+def keys(loc: Loc, root: type[BaseModel] = Settings) -> Iterator[str]:
     """The keys that are known at a place in the tree."""
-    model: type[BaseModel] | None = Settings
+    model: type[BaseModel] | None = root
     for part in loc:
         if model is not None and isinstance(part, str):
             field = model.model_fields.get(part)
@@ -123,7 +139,7 @@ def keys(loc: Loc) -> Iterator[str]:
     yield from model.model_fields if model is not None else ()
 
 
-def _paths(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
         below = model_of(field.annotation)

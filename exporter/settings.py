@@ -142,13 +142,6 @@ def _api_url(value: str) -> str:
     return value
 
 
-def _not_yet(value: object) -> object:
-    if value is not None:
-        # To serve without the TLS and passwords that somebody asked for would be worse.
-        raise ValueError("TLS and authentication aren't there yet; leave it out")
-    return value
-
-
 def _listen_address(value: str) -> str:
     parse_address(value)
     return value
@@ -367,8 +360,8 @@ class Web(Section):
     listen_address: Annotated[str, AfterValidator(_listen_address)] = Field(
         "127.0.0.1:9734", description="host:port, [v6]:port, or :port for every address."
     )
-    config_file: Annotated[Path | None, AfterValidator(_not_yet)] = Field(
-        None, description="TLS and authentication; not there yet."
+    config_file: Path | None = Field(
+        None, description="File with TLS and passwords, in the format of Prometheus' exporters."
     )
 
 

@@ -11,12 +11,16 @@ itself, halves the time to read it.
 """
 
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 ENDED = frozenset({"complete", "errored", "terminated"})
 """Statuses after which an instance moves only by a restart."""
+
+
+Word = Annotated[str, Meta(max_length=100)]
+"""A value of the platform's own, perhaps of tomorrow; an answer with a longer one is refused."""
 
 
 class Error(Struct, gc=False):
@@ -25,7 +29,7 @@ class Error(Struct, gc=False):
 
 
 class Trigger(Struct):
-    source: str | None = None
+    source: Word | None = None
 
 
 class Attempt(Struct, gc=False):
@@ -45,7 +49,7 @@ class Attempt(Struct, gc=False):
 class Step(Struct, gc=False):
     """A step, sleep, wait for an event, rollback, termination, or a type not known today."""
 
-    type: str | None = None
+    type: Word | None = None
     name: str | None = None
     start: datetime | None = None
     end: datetime | None = None
@@ -76,14 +80,14 @@ class Summary(Struct, kw_only=True, rename={"version_id": "versionId"}):
     """
 
     queued: datetime
-    status: str | None = None
+    status: Word | None = None
     start: datetime | None = None
     end: datetime | None = None
     success: bool | None = None
     error: Error | None = None
     step_count: float | None = None
     trigger: Trigger | None = None
-    version_id: str | None = None
+    version_id: Word | None = None
 
 
 class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
@@ -104,20 +108,20 @@ class Row(Struct):
     """An instance in a list. It never names the run: `created_on` stays through a restart."""
 
     id: str | None = None
-    status: str | None = None
+    status: Word | None = None
     created_on: datetime | None = None
     started_on: datetime | None = None
     ended_on: datetime | None = None
     modified_on: datetime | None = None
-    version_id: str | None = None
-    trigger_source: str | None = None
+    version_id: Word | None = None
+    trigger_source: Word | None = None
 
 
 class Workflow(Struct):
     """A workflow in a list, or alone; `instances` are the platform's counts by status."""
 
     name: str | None = None
-    instances: dict[str, int] | None = None
+    instances: dict[Word, int] | None = None
 
 
 class Limits(Struct):

@@ -1,6 +1,6 @@
 """An instance's figures as samples."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
@@ -18,10 +18,18 @@ def samples(
     last_change: float,
     step_label: Callable[[str], str],
     error_label: Callable[[str], str] = str,
+    word: Callable[[str], str] = str,
 ) -> Iterator[Sample]:
-    """What an instance shows, given when it last moved and how steps and errors are labelled."""
-    for status in dict.fromkeys((*STATUSES, figures.status)):
-        yield catalogue.STATUS, (status,), status == figures.status
+    """What an instance shows.
+
+    Args:
+        figures, last_change: The figures, and when they last moved.
+        step_label, error_label, word: How names of steps and errors, and statuses and types of
+            steps, are labelled.
+    """
+    current = word(figures.status)
+    for status in dict.fromkeys((*STATUSES, current)):
+        yield catalogue.STATUS, (status,), status == current
     yield catalogue.INFO, (figures.version_id, figures.trigger), 1
     if figures.error_name is not None:
         step = step_label(figures.error_step) if figures.error_step else ""
@@ -29,26 +37,37 @@ def samples(
     if figures.step_count is not None:
         yield catalogue.STEP_COUNT, (), figures.step_count
     if figures.steps is not None:
-        for step_type in dict.fromkeys(("step", *(type_ for type_, _ in figures.steps))):
-            for outcome in OUTCOMES:
-                count = figures.steps.get((step_type, outcome), 0)
-                yield catalogue.STEPS, (step_type, outcome), count
+        for key, count in _by_type(figures.steps, word).items():
+            yield catalogue.STEPS, key, count
     if figures.attempts is not None:
         for outcome in OUTCOMES:
             yield catalogue.ATTEMPTS, (outcome,), figures.attempts[outcome]
     if figures.retries is not None:
         yield catalogue.RETRIES, (), figures.retries
-    yield from _open_steps(figures, step_label)
+    yield from _open_steps(figures, step_label, word)
     yield from _times(figures)
     yield catalogue.LAST_CHANGE, (), last_change
 
 
-def _open_steps(figures: Figures, step_label: Callable[[str], str]) -> Iterator[Sample]:
+def _by_type(
+    steps: Mapping[tuple[str, str], int], word: Callable[[str], str]
+) -> dict[tuple[str, str], int]:
+    """Steps by type and outcome, with every outcome of each type, and of plain steps always."""
+    types = dict.fromkeys(("step", *(word(step_type) for step_type, _ in steps)))
+    counts = {(step_type, outcome): 0 for step_type in types for outcome in OUTCOMES}
+    for (step_type, outcome), count in steps.items():
+        counts[word(step_type), outcome] += count
+    return counts
+
+
+def _open_steps(
+    figures: Figures, step_label: Callable[[str], str], word: Callable[[str], str]
+) -> Iterator[Sample]:
     # Steps of one label and type, side by side, are one series: attempts added, earliest start.
     attempts: dict[tuple[str, str], int] = {}
     starts: dict[tuple[str, str], float] = {}
     for step in figures.open_steps:
-        key = (step_label(step.name), step.type)
+        key = (step_label(step.name), word(step.type))
         attempts[key] = attempts.get(key, 0) + step.attempts
         if step.start is not None:
             starts[key] = min(step.start, starts.get(key, step.start))

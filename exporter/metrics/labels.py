@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterable
 
 OTHER = "other"
+LONGEST = 256
+"""Characters of a name that are shown: as many as Cloudflare allows a step's name."""
 
 _COUNTER = re.compile(r"-[0-9]+\Z")
 
@@ -28,9 +30,9 @@ class Labels:
 
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
         """The label for a name; tells `on_other` when it is past the limit."""
-        label = name
+        label = name[:LONGEST]
         for regex, replacement in self._rules:
-            label = regex.sub(replacement, label)
+            label = regex.sub(replacement, label)[:LONGEST]
         if label in self._labels:
             return label
         if len(self._labels) < self._limit:

@@ -16,6 +16,7 @@ from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import Observations, Tracked
 
 _ENDINGS = ("complete", "errored", "terminated")
+_MOST_WORDS = 50
 _KINDS = ("simple", "detail", "list")
 _HIDDEN_WHEN_UNFINISHED = frozenset({"complete", "terminated"})
 # Seconds; a call to the API takes 50 to 500 ms, and api.timeout bounds it.
@@ -50,6 +51,10 @@ class Store:
         self._seen: dict[WorkflowKey, set[str]] = {}
         self._labels: dict[WorkflowKey, StepLabels] = {}
         self._error_names: dict[WorkflowKey, Names] = {}
+        # Statuses and types of steps: few, but an upstream may say anything.
+        self._words = Names(limit=_MOST_WORDS)
+        for status in STATUSES:
+            self._words.add(status)
         self.now: Callable[[], Iterable[tuple[Family, Labels, float | None]]] = tuple
         """Asked at each scrape for gauges of the moment; None: there is none."""
         self._start()
@@ -99,8 +104,11 @@ class Store:
         self.series.drop(workflow)
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
-        for status in dict.fromkeys((*STATUSES, *counts)):
-            self.series.set(catalogue.INSTANCES, (*workflow, status), counts.get(status, 0))
+        shown = dict.fromkeys(STATUSES, 0)
+        for status, count in counts.items():
+            shown[self._words(status)] = shown.get(self._words(status), 0) + count
+        for status, count in shown.items():
+            self.series.set(catalogue.INSTANCES, (*workflow, status), count)
 
     def limits(self, workflow: WorkflowKey, *, steps: int | None, concurrency: int | None) -> None:
         if steps is not None:
@@ -124,7 +132,9 @@ class Store:
             self._changed[workflow, instance_id] = None
         else:
             self._changed[workflow, instance_id] = list(
-                instances.samples(figures, last_change, label, self._error_names[workflow])
+                instances.samples(
+                    figures, last_change, label, self._error_names[workflow], self._words
+                )
             )
 
     def forgotten(self, workflow: WorkflowKey, instance_id: str) -> None:
@@ -172,7 +182,7 @@ class Store:
                 observe(catalogue.RUN_DURATIONS, ending, run.duration, instance_id)
         for step in observations.steps:
             name, outcome = self._step(workflow, step.name), step.outcome
-            labels = (*workflow, name, step.type, outcome)
+            labels = (*workflow, name, self._words(step.type), outcome)
             observe(catalogue.STEP_DURATIONS, labels, step.duration, instance_id)
             if step.attempts is not None:
                 few = (*workflow, name, outcome)

@@ -1,11 +1,18 @@
 """Serves the endpoints: uvicorn, without its own signal handling and logs."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
+from math import ceil
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from exporter.web.connections import Connection, Connections, Limits
+from exporter.web.gate import LARGEST_HEAD, Gate
+from exporter.web.protection import Protecting
 
 _BACKLOG = 128
 
@@ -34,22 +41,60 @@ def address_of(listener: socket.socket) -> str:
 
 
 class Server(uvicorn.Server):
-    """An HTTP server that runs until `should_exit` is set."""
+    """An HTTP server that runs until `should_exit` is set.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: What it serves.
+        protecting: Tells the protection in force; None for none.
+        limits: On connections.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        protecting: Protecting | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        protection, limits = (protecting or Protecting()).now, limits or Limits()
         super().__init__(
             uvicorn.Config(
-                app,
+                Gate(app, protection),
+                http=Connection,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 ws="none",
+                h11_max_incomplete_event_size=LARGEST_HEAD,
+                timeout_keep_alive=ceil(limits.idle),
                 timeout_graceful_shutdown=2,
             )
         )
+        self._connections = Connections(
+            partial(Connection, self.config, self.server_state), protection, limits
+        )
+        self._accepting: list[asyncio.Task[None]] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # Signals are the app's, which stops more than this server.
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # In place of uvicorn's, whose asyncio servers limit nothing.
+        self.servers = []
+        self._accepting = [
+            asyncio.create_task(self._connections.accept(listener)) for listener in sockets or []
+        ]
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        self._connections.drop_late()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for accepting in self._accepting:
+            accepting.cancel()
+        await super().shutdown(sockets)
+        await self._connections.close()

@@ -22,6 +22,37 @@ MATRIX: dict[str, dict[str, Any]] = {
     },
     "shards": {"shards": {"count": 3}},
     "shards of another number": {"shards": {"count": 1, "previousCount": 3}},
+    "TLS and passwords": {
+        "webConfig": {
+            "existingSecret": "web",
+            "probes": "https",
+            "probeHeaders": [{"name": "Authorization", "value": "Basic cHJvYmU6cHJvYmU="}],
+        },
+        "serviceMonitor": {
+            "enabled": True,
+            "scheme": "https",
+            "tlsConfig": {
+                "ca": {"secret": {"name": "web", "key": "ca.crt"}},
+                "serverName": "exporter.example.com",
+            },
+            "basicAuth": {
+                "username": {"name": "scrape", "key": "username"},
+                "password": {"name": "scrape", "key": "password"},
+            },
+        },
+    },
+    "client certificates": {
+        "webConfig": {"existingSecret": "web", "probes": "tcp"},
+        "podMonitor": {
+            "enabled": True,
+            "scheme": "https",
+            "tlsConfig": {
+                "cert": {"secret": {"name": "scrape", "key": "tls.crt"}},
+                "keySecret": {"name": "scrape", "key": "tls.key"},
+                "insecureSkipVerify": True,
+            },
+        },
+    },
     "persistence": {"persistence": {"enabled": True}},
     "persistence in full": {
         "persistence": {

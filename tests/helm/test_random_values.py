@@ -71,6 +71,16 @@ VALUES = some(
         api=some(url=TEXTS),
     ),
     shards=some(count=st.integers(1, 100), previousCount=st.integers(1, 100) | st.none()),
+    webConfig=st.fixed_dictionaries(
+        {"existingSecret": NAMES},
+        optional={
+            "probes": st.sampled_from(["http", "https", "tcp"]),
+            "probeHeaders": st.lists(
+                st.fixed_dictionaries({"name": st.just("Authorization"), "value": TEXTS}),
+                max_size=1,
+            ),
+        },
+    ),
     persistence=some(
         enabled=BOOLEANS,
         size=QUANTITIES,

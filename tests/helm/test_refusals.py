@@ -128,6 +128,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"credentials": {"files": {"token": "hunter2"}}},
         "credentials: give existingSecret or files, not both",
     ),
+    "probes by HTTPS without TLS": (
+        {"webConfig": {"probes": "https"}},
+        "webConfig.probes is https, but there is no TLS",
+    ),
     "name that no Service can have": (
         {"fullnameOverride": "1st"},
         "at '/fullnameOverride': '1st' does not match",

@@ -137,6 +137,46 @@ class TestPod:
         assert container["image"] == f"cloudflare-workflows-exporter:{__version__}"
 
 
+class TestWebConfig:
+    @staticmethod
+    def container(values: dict[str, Any]) -> dict[str, Any]:
+        (container,) = render(SMALLEST, values).pod["spec"]["containers"]
+        found: dict[str, Any] = container
+        return found
+
+    def test_the_file_is_where_the_exporter_looks_for_it(self) -> None:
+        container = self.container(MATRIX["TLS and passwords"])
+        assert "--web.config.file=/run/secrets/web/web.yaml" in container["args"]
+        mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+        assert mounts["web"] == "/run/secrets/web"
+        assert not any("web.config" in arg for arg in self.container({})["args"])
+
+    def test_probes_ask_by_https_as_a_user_of_their_own(self) -> None:
+        container = self.container(MATRIX["TLS and passwords"])
+        for probe, path in (("livenessProbe", "/-/healthy"), ("readinessProbe", "/-/ready")):
+            assert container[probe]["httpGet"] == {
+                "path": path,
+                "port": "metrics",
+                "scheme": "HTTPS",
+                "httpHeaders": [{"name": "Authorization", "value": "Basic cHJvYmU6cHJvYmU="}],
+            }
+
+    def test_where_certificates_are_demanded_they_see_whether_the_port_is_open(self) -> None:
+        """Kubernetes has no certificate to show."""
+        container = self.container(MATRIX["client certificates"])
+        for probe in ("livenessProbe", "readinessProbe"):
+            assert container[probe]["tcpSocket"] == {"port": "metrics"}
+            assert "httpGet" not in container[probe]
+
+    def test_monitors_are_told_how_to_get_in(self) -> None:
+        (service,) = render(SMALLEST, MATRIX["TLS and passwords"]).the("ServiceMonitor")["spec"][
+            "endpoints"
+        ]
+        values = MATRIX["TLS and passwords"]["serviceMonitor"]
+        for key in ("scheme", "tlsConfig", "basicAuth"):
+            assert service[key] == values[key]
+
+
 class TestShards:
     @staticmethod
     def flags(values: dict[str, Any]) -> list[str]:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
 from exporter import logs
+from exporter.cloudflare.credentials import Credential
 
 
 @pytest.fixture(autouse=True)
@@ -99,16 +101,16 @@ class TestLevels:
 class TestLibraries:
     def test_their_logs_come_in_the_same_format(self, capsys: pytest.CaptureFixture[str]) -> None:
         logs.configure("info", "json")
-        logging.getLogger("uvicorn.http").warning("port %d", 80)
+        logging.getLogger("asyncio").warning("port %d", 80)
         (line,) = error_lines(capsys)
         event = json.loads(line)
         assert (event["logger"], event["level"], event["msg"]) == (
-            "uvicorn.http",
+            "asyncio",
             "warning",
             "port 80",
         )
 
-    @pytest.mark.parametrize("name", ["httpx", "httpcore", "uvicorn.http", "asyncio"])
+    @pytest.mark.parametrize("name", ["httpx", "httpcore", "asyncio"])
     def test_they_say_only_what_is_wrong(
         self, name: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -119,6 +121,13 @@ class TestLibraries:
         logger.info("chatter")
         assert error_lines(capsys) == []
         logger.warning("trouble")
+        assert len(error_lines(capsys)) == 1
+
+    def test_malformed_requests_fill_no_log(self, capsys: pytest.CaptureFixture[str]) -> None:
+        logs.configure("debug", "logfmt")
+        logging.getLogger("uvicorn.http").warning("Invalid HTTP request received.")
+        assert error_lines(capsys) == []
+        logging.getLogger("uvicorn.http").error("Exception in ASGI application")
         assert len(error_lines(capsys)) == 1
 
     def test_the_scheduler_does_not_warn_of_late_rounds(
@@ -153,6 +162,31 @@ class TestExceptions:
         assert "RuntimeError: broken" in line
         assert "in fail" in line
         assert password not in line
+
+    @pytest.mark.parametrize("fmt", ["logfmt", "json"])
+    def test_no_traceback_shows_a_credential(
+        self, fmt: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Not even one that the message of a library's exception repeats."""
+        logs.configure("info", "json" if fmt == "json" else "logfmt")
+        token, key = "t0ken" * 8, "k3y" * 12
+        kept = Credential(token=SecretStr(token)), Credential(email="a@b", key=SecretStr(key))
+        for credential in kept:
+            logs.hide(credential)
+        try:
+            try:
+                raise ValueError(f"Illegal header value 'Bearer {token}'")
+            except ValueError as error:
+                raise RuntimeError(f"with {key}") from error
+        except RuntimeError as error:
+            structlog.get_logger("x").exception("failed", error=error, text=f"{token}!")
+            logging.getLogger("asyncio").exception("task died: %s", key)
+        ours, theirs = error_lines(capsys)
+        assert "Illegal header value 'Bearer ***'" in ours
+        assert "RuntimeError: with ***" in ours
+        assert "task died: ***" in theirs
+        assert token not in ours + theirs
+        assert key not in ours + theirs
 
     def test_those_of_libraries_too(self, capsys: pytest.CaptureFixture[str]) -> None:
         logs.configure("info", "logfmt")

@@ -59,6 +59,17 @@ interval: {{ . }}
 {{- with .scrapeTimeout }}
 scrapeTimeout: {{ . }}
 {{- end }}
+{{- with .scheme }}
+scheme: {{ . }}
+{{- end }}
+{{- with .tlsConfig }}
+tlsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .basicAuth }}
+basicAuth:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .relabelings }}
 relabelings:
   {{- toYaml . | nindent 2 }}
@@ -66,6 +77,27 @@ relabelings:
 {{- with .metricRelabelings }}
 metricRelabelings:
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* How a probe asks for a path. */}}
+{{- define "exporter.probe" -}}
+{{- with .root.Values.webConfig }}
+{{- if eq .probes "tcp" }}
+tcpSocket:
+  port: metrics
+{{- else }}
+httpGet:
+  path: {{ $.path }}
+  port: metrics
+  {{- if eq .probes "https" }}
+  scheme: HTTPS
+  {{- end }}
+  {{- with .probeHeaders }}
+  httpHeaders:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -98,6 +130,9 @@ metricRelabelings:
 {{- end }}
 {{- if and $values.credentials.existingSecret $values.credentials.files }}
 {{- fail "\ncredentials: give existingSecret or files, not both" }}
+{{- end }}
+{{- if and (eq $values.webConfig.probes "https") (not $values.webConfig.existingSecret) }}
+{{- fail "\nwebConfig.probes is https, but there is no TLS: name your Secret in webConfig.existingSecret" }}
 {{- end }}
 {{- if and $values.serviceMonitor.enabled $values.podMonitor.enabled }}
 {{- fail "\nserviceMonitor and podMonitor are both enabled: every sample would be there twice" }}

@@ -1,0 +1,103 @@
+"""TLS as the web configuration asks for it."""
+
+import ipaddress
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.mistakes import ConfigError
+from exporter.web.config import CIPHER_SUITES, Tls
+
+_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+_VERIFY = {
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+
+
+def files(tls: Tls, folder: Path) -> dict[str, Path]:
+    """The files that a configuration names, by key; relative ones are in `folder`."""
+    named = {
+        "cert_file": tls.cert_file,
+        "key_file": tls.key_file,
+        "client_ca_file": tls.client_ca_file,
+    }
+    return {key: folder / path for key, path in named.items() if path is not None}
+
+
+def context(tls: Tls, folder: Path) -> ssl.SSLContext:
+    """What connections are encrypted with.
+
+    Raises:
+        ConfigError: a file can't be used; what it holds isn't repeated.
+    """
+    where = files(tls, folder)
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = _VERSIONS[tls.min_version]
+    made.maximum_version = _VERSIONS[tls.max_version]
+    # Python's own choice prefers the server's order and forbids compression; this one is OpenSSL's
+    # since 3.0.
+    made.options |= ssl.OP_NO_RENEGOTIATION
+    if not tls.prefer_server_cipher_suites:
+        made.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    if tls.cipher_suites:
+        made.set_ciphers(":".join(CIPHER_SUITES[name] for name in tls.cipher_suites))
+    made.set_alpn_protocols(["http/1.1"])
+    mistakes = list(_unreadable(where))
+    if mistakes:
+        raise ConfigError(mistakes)
+    try:
+        # Without a password OpenSSL would ask for one on the terminal.
+        made.load_cert_chain(where["cert_file"], where["key_file"], password=_no_password)
+    except (OSError, ValueError) as error:
+        text = f"cert_file and key_file can't be used together: {_reason(error)}"
+        raise ConfigError([f"tls_server_config: {text}"]) from None
+    if "client_ca_file" in where:
+        try:
+            made.load_verify_locations(where["client_ca_file"])
+        except OSError as error:
+            text = f"client_ca_file: {where['client_ca_file']}: holds no certificates"
+            raise ConfigError([f"tls_server_config.{text}: {_reason(error)}"]) from None
+        made.verify_mode = _VERIFY[tls.client_auth_type]
+    return made
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; store it without a password")
+
+
+def _unreadable(where: Mapping[str, Path]) -> Iterator[str]:
+    for key, path in where.items():
+        try:
+            path.read_bytes()
+        except OSError as error:
+            yield f"tls_server_config.{key}: {path}: can't be read: {error.strerror}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        # OpenSSL has no reason for a file that holds something else.
+        reason = error.reason
+        return reason.replace("_", " ").lower() if reason else "they must be in PEM format"
+    return str(error)
+
+
+def allowed_sans(tls: Tls) -> frozenset[str] | None:
+    """The names of which a client's certificate must have one; None for any."""
+    allowed = tls.client_allowed_sans
+    return None if allowed is None else frozenset(map(_comparable, allowed))
+
+
+def sans(certificate: Mapping[str, Any] | None) -> set[str]:
+    """The names in a peer's certificate, as `ssl` tells of it: DNS, IP, e-mail and URI."""
+    return {_comparable(name) for _, name in (certificate or {}).get("subjectAltName", ())}
+
+
+def _comparable(name: str) -> str:
+    """An IP address in its one short form; all else as it is."""
+    try:
+        return str(ipaddress.ip_address(name.strip()))
+    except ValueError:
+        return name
