@@ -127,7 +127,9 @@ async def test_of_every_call(fault: str, undisturbed: dict[str, float]) -> None:
         assert figures(w) == undisturbed
 
 
-@pytest.mark.parametrize("fault", ["401", "404", "503", "garbage", "closed in mid-body", "no answer"])
+@pytest.mark.parametrize(
+    "fault", ["401", "404", "503", "garbage", "closed in mid-body", "no answer"]
+)
 async def test_from_the_start(fault: str, undisturbed: dict[str, float]) -> None:
     async with world() as w:
         action = {**FAULTS, "404": error(404, 10501, "not found")}[fault]
