@@ -54,7 +54,7 @@ class Relay:
 async def relay(tls: ssl.SSLContext | None = None) -> AsyncIterator[Relay]:
     """A relay on a free port, with TLS to the outside if asked for."""
     running = Relay()
-    server = await asyncio.start_server(running._take, "127.0.0.1", 0, ssl=tls)  # noqa: SLF001
+    server = await asyncio.start_server(running._take, "127.0.0.1", 0, ssl=tls)
     host, port = server.sockets[0].getsockname()
     running.address = f"{host}:{port}"
     try:

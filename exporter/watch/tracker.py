@@ -304,8 +304,8 @@ def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
 def _passed(answer: Detail) -> float:
     """The latest moment that an answer shows to have passed, in Unix time.
 
-    This machine's clock may be behind, by seconds or by days: what came after a sleep or wait proves
-    that its end is no plan.
+    This machine's clock may be behind, by seconds or by days: what came after a sleep or wait
+    proves that its end is no plan.
     """
     moments = [answer.start, answer.end]
     for step in answer.steps or ():
