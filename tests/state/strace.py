@@ -30,7 +30,7 @@ class Call(NamedTuple):
 
 
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>(.*)|(.*) <unfinished \.\.\.>|(.*))")
-_CALL = re.compile(r"(\w+)\((.*)\) += (\d+)(?:<(.*)>)?$")
+_CALL = re.compile(r"(\w+)\((.*)\) += \d+(?:<(.*)>)?$")
 _TEXT = re.compile(r'"([^"]*)"')
 _FILE = re.compile(r"\d+<([^>]*)>")
 
@@ -57,7 +57,7 @@ def _call(text: str) -> Iterator[Call]:
     found = _CALL.match(text)
     if found is None:
         return  # it failed, or is a signal
-    name, arguments, result, opened = found.groups()
+    name, arguments, opened = found.groups()
     texts = [_bytes(t) for t in _TEXT.findall(arguments)]
     file = _FILE.match(arguments)
     path = _bytes(file[1]).decode() if file else ""
