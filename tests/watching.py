@@ -26,6 +26,8 @@ class Watching:
     settings: dict[str, Any]
     running: AsyncExitStack
     app: App = field(init=False)
+    ahead: float = 0.0
+    """Seconds that the exporter's wall clock is ahead of the true time."""
 
     @property
     def orders(self) -> Workflow:
@@ -104,7 +106,7 @@ class Watching:
         api = {"url": url, "timeout": "30s", "requests_per_5m": 100_000, **sections.pop("api", {})}
         self.app = App(
             Settings(accounts=[account], api=api, **sections),
-            clock=Clock(wall=self.clock, monotonic=self.clock),
+            clock=Clock(wall=lambda: self.clock() + self.ahead, monotonic=self.clock),
             state=self.state,
         )
         await self.running.enter_async_context(self.app.opened())
@@ -141,7 +143,7 @@ async def watching(
         workflows: In place of it, `workflows` of the configuration.
         style: How the upstream answers.
         state: The state file.
-        settings: Further sections of the configuration.
+        settings: Further sections of the configuration; keys of `api` go over the harness' own.
     """
     clock = ManualClock()
     simulator = Simulator(World(clock, style=style))

@@ -232,8 +232,10 @@ class Account:
         try:
             versions = await self._upstream.versions(name)
         except CallFailed as failure:
-            # Not every upstream has them, and nothing else hangs on it.
             log.debug("no limits to be had", workflow=name, error=str(failure))
+            # Not every upstream has them: that is no failure that passes.
+            if failure.failure != "not_found":
+                self._limits_at[name] += _ROSTER_EVERY - _LIMITS_EVERY
             return 1
         newest = max(
             versions, key=lambda v: v.created_on.timestamp() if v.created_on else 0.0, default=None

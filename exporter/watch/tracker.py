@@ -166,6 +166,8 @@ def track(
     status = answer.status or "unknown"
     new = Observations()
     start, end = unix(answer.start), unix(answer.end)
+    if any(step.finished and (unix(step.end) or -inf) > now for step in answer.steps or ()):
+        now = max(now, _passed(answer))
     if start is not None and not known.queue_observed and start >= since:
         new.queue_duration = seconds(answer.queued, answer.start)
     ended = status in ENDED
@@ -297,6 +299,20 @@ def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
     if end is None or (isinstance(thing, Step) and thing.finished and end > now):
         end, until = now, _moment(now)
     return seconds(thing.start, until) or 0.0, end
+
+
+def _passed(answer: Detail) -> float:
+    """The latest moment that an answer shows to have passed, in Unix time.
+
+    This machine's clock may be behind, by seconds or by days: what came after a sleep or wait
+    proves that its end is no plan.
+    """
+    moments = [answer.start, answer.end]
+    for step in answer.steps or ():
+        moments += [step.start, None if step.finished else step.end]
+        for attempt in step.attempts or ():
+            moments += [attempt.start, attempt.end]
+    return max((unix(moment) or -inf for moment in moments), default=-inf)
 
 
 def _moment(now: float) -> datetime:

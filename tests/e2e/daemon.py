@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,13 +113,21 @@ class Daemon:
 
 
 @contextmanager
-def daemon(folder: Path, *flags: str, environ: Mapping[str, str] | None = None) -> Iterator[Daemon]:
-    """Runs an exporter on a free port, with `folder/config.yaml` unless the flags name another."""
+def daemon(
+    folder: Path,
+    *flags: str,
+    environ: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
+) -> Iterator[Daemon]:
+    """Runs an exporter on a free port, with `folder/config.yaml` unless the flags name another.
+
+    `within` is a command that runs the command given to it, in its own process.
+    """
     errors = folder / "stderr"
     with (
         errors.open("wb") as file,
         subprocess.Popen(
-            command("--web.listen-address=127.0.0.1:0", *flags),
+            [*within, *command("--web.listen-address=127.0.0.1:0", *flags)],
             cwd=folder,
             env=environ or environment(),
             stdout=file,

@@ -8,8 +8,8 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 """Values by the sample's name and its labels."""
 
 
-def samples(exposition: str, prefix: str = "") -> Samples:
-    """The samples whose names start with `prefix`; each comes once, or it is no exposition."""
+def samples(exposition: str, prefix: str | tuple[str, ...] = "") -> Samples:
+    """The samples whose names start with `prefix`, or one of several; each comes once, or it is no exposition."""
     found: Samples = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:

@@ -155,6 +155,12 @@ class TestDurations:
         tracked = taken(None, answer(nap), now=at(40).timestamp())
         assert tracked.observations.steps == [FinishedStep("nap-1", "sleep", "success", 30.0, None)]
 
+    def test_an_end_that_others_came_after_is_no_plan_even_ahead_of_our_clock(self) -> None:
+        nap = Step("sleep", "nap-1", at(10), at(100), finished=True)
+        pay = step("pay-1", True, start=100)
+        tracked = taken(None, answer(nap, pay), now=at(-9999).timestamp())
+        assert tracked.observations.steps[0].duration == 90.0
+
     def test_a_sleep_with_a_planned_end_is_not_finished(self) -> None:
         nap = Step("sleep", "nap-1", at(10), at(100), finished=False)
         assert taken(None, answer(nap), now=at(200).timestamp()).observations.steps == []

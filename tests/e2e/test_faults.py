@@ -1,0 +1,252 @@
+"""Whatever goes wrong between the exporter and Cloudflare, two rounds after it is over every figure
+is what an exporter shows that nothing happened to.
+
+How a single failed call shows, and what is logged of it, is in test_failures.py.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.settings import STATUSES
+from tests.relay import relay
+from tests.watching import Watching, watching
+from upstreams.simulator import (
+    Answer,
+    Drip,
+    Drop,
+    Error,
+    Hang,
+    Script,
+    Sleep,
+    Truncate,
+    Wait,
+    error,
+    garbage,
+    html,
+    parallel,
+    redirect,
+    retried,
+    steps,
+)
+from upstreams.simulator.faults import Action
+
+INTERVAL = 15.0
+TIMEOUT = "300ms"
+WORKFLOWS = [
+    {"name": "orders", "instances": ["retries", "fails", "waits", "late"]},
+    {"name": "billing", "discover": {"statuses": STATUSES}},
+]
+HISTORIES = {
+    "retries": (1, Script((*steps("fetch"), retried("charge", failures=2, backoff=9)))),
+    "fails": (1, Script(steps("fetch", duration=20), throws=Error("TypeError"))),
+    "waits": (2, Script((Sleep("nap", 20), Wait("approval")))),
+    "late": (25, Script((*parallel(*steps("a", "b")).branches[0], Wait("approval", timeout=10)))),
+}
+"""By id, how long after the start each is created, and what it does: something moves all the time,
+and most end while things go wrong."""
+
+
+@asynccontextmanager
+async def world(**settings: Any) -> AsyncIterator[Watching]:
+    """An exporter that watches the same histories as configured and as discovered instances."""
+    settings = {"workflows": WORKFLOWS, **settings}
+    settings["api"] = {"timeout": TIMEOUT, **settings.get("api", {})}
+    async with watching(**settings) as w:
+        begun = w.clock()
+        for workflow in ("orders", "billing"):
+            for instance_id, (after, script) in HISTORIES.items():
+                w.simulator.world.account("acc").workflow(workflow).create(
+                    instance_id, script, at=begun + after
+                )
+        yield w
+
+
+def figures(w: Watching) -> dict[str, float]:
+    """All of workflows and instances, but when the exporter saw them move."""
+    return {s: v for s, v in w.figures().items() if "_last_change_" not in s}
+
+
+def ups(w: Watching) -> set[float]:
+    """What the workflows' `cloudflare_workflow_up` says."""
+    return {v for s, v in w.figures().items() if s.startswith("cloudflare_workflow_up{")}
+
+
+async def cycles(w: Watching, count: int) -> None:
+    for _ in range(count):
+        await w.cycle(after=INTERVAL)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, float]:
+    """What is shown in the end when nothing happens."""
+
+    async def watch() -> dict[str, float]:
+        async with world() as w:
+            await cycles(w, 5)
+            return figures(w)
+
+    return asyncio.run(watch())
+
+
+FAULTS: Mapping[str, Action] = {
+    **{
+        str(status): error(status, 10001, "no")
+        for status in (400, 401, 403, 408, 409, 500, 502, 503, 504, *range(520, 528))
+    },
+    "429 that asks for no wait": error(429, 10429, "Rate limited", retry_after="0"),
+    "502 of a proxy": html(502),
+    "200 of a portal": html(200),
+    "success: false": error(200),
+    "garbage": garbage(),
+    "empty": Truncate(0),
+    "truncated": Truncate(),
+    "no content": Answer(status=204),
+    "redirect": redirect("https://example.com/login"),
+    "closed without an answer": Drop(),
+    "closed in mid-body": Drop(0.5),
+    "reset in mid-body": Drop(0.5, reset=True),
+    "no answer": Hang(),
+    "a byte a second": Drip(size=1, every=1),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_of_every_call(fault: str, undisturbed: dict[str, float]) -> None:
+    async with world() as w:
+        await cycles(w, 1)
+        w.simulator.faults.add(FAULTS[fault])
+        await cycles(w, 2)
+        assert ups(w) == {0}
+        w.simulator.faults.clear()
+        await cycles(w, 2)
+        assert figures(w) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "fault", ["401", "404", "503", "garbage", "closed in mid-body", "no answer"]
+)
+async def test_from_the_start(fault: str, undisturbed: dict[str, float]) -> None:
+    async with world() as w:
+        action = {**FAULTS, "404": error(404, 10501, "not found")}[fault]
+        # An API that has no versions is asked for them once an hour.
+        w.simulator.faults.add(action, path="^(?!.*/versions)" if fault == "404" else None)
+        await cycles(w, 3)
+        w.simulator.faults.clear()
+        await cycles(w, 2)
+        assert figures(w) == undisturbed
+
+
+@pytest.mark.parametrize("kind", ["simple", "detail", "list", "workflows", "versions"])
+async def test_a_404_of_one_call_of_each_instance_or_list(
+    kind: str, undisturbed: dict[str, float]
+) -> None:
+    async with world() as w:
+        await cycles(w, 2)
+        for instance_id in HISTORIES if kind in ("simple", "detail") else [None]:
+            refused = error(404, 10501, "not found")
+            w.simulator.faults.add(refused, kind=kind, instance=instance_id, times=1)
+        await cycles(w, 3)
+        assert figures(w) == undisturbed
+
+
+@pytest.mark.parametrize("wait", [None, 7, 1000])
+async def test_a_429_stops_all_calls_until_it_says(wait: int | None) -> None:
+    async with watching(["retries"]) as w:
+        script = HISTORIES["retries"][1]
+        w.orders.create("retries", script)
+        await w.round(after=1)
+        headers = {} if wait is None else {"retry_after": str(wait)}
+        refusal = w.simulator.faults.add(error(429, 10429, "Rate limited", **headers), times=1)
+        await w.round(after=INTERVAL)
+        assert (refusal.taken, w.app.accounts[0].budget.blocked) == (1, wait or 300)
+        await w.round(after=(wait or 300) + 1)
+        assert (w.status("retries"), ups(w)) == ("complete", {1})
+        found = figures(w)
+    async with watching(["retries"]) as w:
+        w.orders.create("retries", script)
+        await w.round(after=1 + INTERVAL + (wait or 300) + 1)
+        assert figures(w) == found
+
+
+async def test_connections_that_are_half_open(undisturbed: dict[str, float]) -> None:
+    """Those that are there, and new ones, which are taken and never answered."""
+    async with relay() as between:
+        url = f"http://{between.address}/client/v4/accounts/{{account_id}}"
+        async with world(api={"url": url}) as w:
+            between.port = int(w.simulator.url.split(":")[2].split("/")[0])
+            await cycles(w, 1)
+            between.silent = True
+            connections = between.connections
+            await cycles(w, 2)
+            assert between.connections > connections
+            assert ups(w) == {0}
+            between.silent = False
+            await cycles(w, 2)
+            assert figures(w) == undisturbed
+
+
+class TestClock:
+    """The wall clock is set, the time of Cloudflare's answers goes on."""
+
+    @pytest.mark.parametrize("by", [3600.0, -3600.0, 86400.0, -86400.0, 400 * 86400.0])
+    @pytest.mark.parametrize("back", [False, True], ids=["for good", "and set right again"])
+    async def test_it_is_set_in_between(
+        self, by: float, back: bool, undisturbed: dict[str, float]
+    ) -> None:
+        async with world() as w:
+            await cycles(w, 1)
+            w.ahead = by
+            await cycles(w, 2)
+            if back:
+                w.ahead = 0
+            await cycles(w, 2)
+            assert counts_of(figures(w)) == counts_of(undisturbed)
+            assert ups(w) == {1}
+
+    async def test_a_run_that_began_and_ended_while_it_was_wrong(self) -> None:
+        for ahead in (86400.0, -86400.0):
+            async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+                await w.cycle()
+                w.ahead = ahead
+                await w.cycle(after=INTERVAL)
+                w.orders.create("short", Script(steps("one")))
+                await w.cycle(after=INTERVAL)
+                w.ahead = 0
+                w.orders.create("next", Script(steps("one")))
+                await w.cycle(after=INTERVAL)
+                await w.cycle(after=INTERVAL)
+                ended = w.value("cloudflare_workflow_runs_finished_total", status="complete")
+                assert ended == 2, ahead
+
+
+def counts_of(figures: dict[str, float]) -> dict[str, float]:
+    """All but times that the exporter itself tells."""
+    return {s: v for s, v in figures.items() if "_last_success_" not in s}
+
+
+async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, float]) -> None:
+    """In the middle of a round, with calls under way."""
+    async with world() as w:
+        await cycles(w, 1)
+        watch = asyncio.create_task(w.app.health.watch())
+        w.simulator.faults.add(Hang())
+        w.clock.advance(INTERVAL)
+        sweep = asyncio.create_task(w.app.accounts[0].cycle())
+        rounds = [asyncio.create_task(poller.round(whole=True)) for poller in w.app.pollers]
+        async with asyncio.timeout(30):
+            with capture_logs() as logs:
+                while not w.simulator.calls.open:  # noqa: ASYNC110 - the condition has no event
+                    await asyncio.sleep(0.01)
+                w.clock.advance(2 * INTERVAL)
+                w.simulator.faults.clear()
+                while not logs:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        await asyncio.gather(sweep, *rounds)
+        watch.cancel()
+        await cycles(w, 1)
+        assert figures(w) == undisturbed

@@ -1,0 +1,118 @@
+"""What a scrape has shown is on the disk: a power loss at any moment takes no count back.
+
+The command runs under strace; its writes are played again up to a moment, but for those that no
+sync followed, and the next exporter starts on what is left.
+"""
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from exporter.app import App
+from exporter.settings import Settings
+from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.e2e.scrape import Samples, samples, scrape
+from tests.requires import requires_program
+from tests.state.strace import Answers, Disk, calls, tracer
+from upstreams.simulator import Script, Simulator, retried, serve_in_thread, steps
+
+FIGURES = ("cloudflare_workflow_runs", "cloudflare_workflow_run_", "cloudflare_workflow_step_")
+INSTANCES = [f"order-{n}" for n in range(24)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _strace() -> None:
+    requires_program("strace", package="strace")
+    if subprocess.run(["strace", "-o", "/dev/null", "true"], check=False).returncode:
+        pytest.skip("processes can't be traced here")
+
+
+def counts(found: Samples) -> Samples:
+    ends = ("_total", "_bucket", "_count", "_sum")
+    return {
+        key: value
+        for key, value in found.items()
+        if key[0].startswith(FIGURES) and key[0].endswith(ends)
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where an exporter ran, was scraped all the time, stopped, ran again and was killed."""
+    folder = tmp_path_factory.mktemp("power")
+    (folder / "state").mkdir()
+    simulator = Simulator()
+    simulator.access.token("secret")
+    now = time.time()
+    for number, name in enumerate(INSTANCES):
+        some = steps(*(f"step-{n}-x" for n in range(12)), duration=0.02)
+        script = Script((*some, retried("charge", failures=2, duration=0.05, backoff=0.1)))
+        orders = simulator.world.account("acc").workflow("orders")
+        orders.create(name, script, at=now + 2 + 0.15 * number)
+    with serve_in_thread(simulator) as served:
+        workflows = [{"name": "orders", "instances": INSTANCES}]
+        api = served.url + "/accounts/{account_id}"
+        configuration(folder, api, api_token="secret", workflows=workflows)
+        for number in range(2):
+            within = tracer(folder / f"trace-{number}")
+            state = f"--state.path={folder}/state/state.db"
+            with daemon(folder, state, "--poll.interval=200ms", within=within) as running:
+                running.http.headers["Accept-Encoding"] = "identity"
+                ended = len(INSTANCES) * (number + 1) / 2
+
+                def runs(limit: float = ended, running: object = running) -> bool:
+                    shown = samples(running.metrics())  # type: ignore[attr-defined]
+                    name = "cloudflare_workflow_runs_finished_total"
+                    return sum(v for (n, _), v in shown.items() if n == name) >= limit
+
+                wait_until(runs, running.stderr)
+                if number:
+                    running.process.kill()
+                else:
+                    assert running.stop() == 0
+    return folder
+
+
+async def restored(state: Path) -> Samples:
+    """What an exporter shows that has just started on a state file."""
+    workflows = [{"name": "orders", "instances": INSTANCES}]
+    settings = Settings(
+        accounts=[
+            {"name": "production", "account_id": "acc", "api_token": "x", "workflows": workflows}
+        ]
+    )
+    app = App(settings, state=state, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+    assert app.keeper is not None
+    async with app.opened():
+        await app.keeper.save()
+        return counts(scrape(app))
+
+
+async def test_no_count_is_lower_afterwards(folder: Path, tmp_path: Path) -> None:
+    disk, answers = Disk(folder / "state"), Answers()
+    done = [call for number in range(2) for call in calls(folder / f"trace-{number}")]
+    for place, call in enumerate(done):
+        answers.take(place, call)
+    scrapes = {at: body for at, body in answers.bodies if body.startswith(b"# HELP")}
+    assert len(scrapes) > 20
+    chance = random.Random(6)
+    shown: Samples = {}
+    for place, call in enumerate(done):
+        disk.take(call)
+        before = shown
+        if place in scrapes:
+            shown = counts(samples(scrapes[place].decode()))
+        news = shown != before
+        if not news and not (shown and chance.random() < 0.01):
+            continue
+        for lasting in (None, chance):
+            left = tmp_path / f"{place}-{lasting is None}"
+            left.mkdir()
+            disk.after_power_loss(left, lasting)
+            found = await restored(left / "state.db")
+            lower = {key: (v, found.get(key)) for key, v in shown.items() if found.get(key, -1) < v}
+            assert not lower, f"after call {place} of {len(done)}: {call.name} {call.path}"
