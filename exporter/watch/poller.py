@@ -385,9 +385,10 @@ class Poller:
         news = self._troubles.news(troubles)
         for trouble, (failure, about) in troubles.items():
             if trouble in news:
-                what = "looks at instances fail" if about else "lists of instances can't be had"
                 self._log.warning(
-                    f"{what}; their last known figures stay",
+                    "looks at instances fail; their last known figures stay"
+                    if about
+                    else "lists of instances can't be had; their last known figures stay",
                     result=failure.failure,
                     **about,
                     error=str(failure),
