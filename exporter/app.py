@@ -12,13 +12,11 @@ from pathlib import Path
 import httpx
 import structlog
 
-from exporter import __version__, logs, plan
+from exporter import __version__, access, plan
 from exporter import settings as settings_
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW, Budget
-from exporter.cloudflare.client import Client, http_client
 from exporter.cloudflare.credentials import Credential
-from exporter.coherence import is_loopback
 from exporter.health import Health
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
@@ -83,15 +81,7 @@ class App:
             self.shard = Shard.of(settings.shard, hostname=host)
         except ValueError as error:
             raise ConfigError([f"shard.index: {error}"]) from None
-        try:
-            self._http = http_client(
-                timeout=settings.api.timeout,
-                # A proxy of the environment is no way to this machine itself.
-                trust_env=not is_loopback(settings.api.url),
-                transport=transport,
-            )
-        except ValueError as error:
-            raise ConfigError([str(error)]) from None
+        self._http = access.connections(settings, transport)
         self._protecting = Protecting(settings.web.config_file)
         self._store = Store(settings.metrics, self._clock.wall)
         self._store.configured(successful=True, at=self._clock.wall())
@@ -103,7 +93,7 @@ class App:
         self.accounts = [
             self._account(account, credential)
             for account, credential in zip(
-                settings.accounts, _credentials(settings.accounts), strict=True
+                settings.accounts, access.credentials(settings.accounts), strict=True
             )
         ]
         self.health = Health(settings, self.accounts, self.keeper, self._clock)
@@ -122,12 +112,11 @@ class App:
     def _account(self, settings: settings_.Account, credential: Credential) -> Account:
         poll, metrics, clock = self._settings.poll, self._settings.metrics, self._clock
         looks = self._looks_of(credential)
-        client = Client(
-            self._http,
-            self._settings.api.url.replace("{account_id}", settings.account_id or ""),
-            credential,
-            timeout=self._settings.api.timeout,
-            max_body=self._settings.api.max_body,
+        client = access.client(
+            self._settings,
+            settings,
+            http=self._http,
+            credential=credential,
             budget=looks.budget,
             on_call=partial(self._store.called, settings.label),
         )
@@ -301,6 +290,13 @@ class App:
             await asyncio.gather(*(poller.round(whole=True) for poller in self.pollers))
         return all(poller.up for poller in self.pollers)
 
+    def progress(self) -> tuple[int, int, float]:
+        """Of `once`: instances that were looked at, those that are known, and looks a second."""
+        instances = [i for poller in self.pollers for i in poller.instances.values()]
+        waiting = sum(i.busy or (i.configured and not i.tried) for i in instances)
+        rate = sum(looks.budget.rate for looks in self._looks.values())
+        return len(instances) - waiting, len(instances), rate
+
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Ends the calls under way, then the connections, and saves the state, on the way out."""
@@ -312,25 +308,3 @@ class App:
         if self.keeper is not None and saving is not None:
             await self.keeper.close()
             await saving
-
-
-def _credentials(accounts: list[settings_.Account]) -> list[Credential]:
-    credentials, mistakes = [], []
-    for index, account in enumerate(accounts):
-        try:
-            credentials.append(
-                Credential(
-                    token=account.api_token or account.api_token_file,
-                    email=account.api_email,
-                    key=account.api_key or account.api_key_file,
-                )
-            )
-        except OSError as error:
-            mistakes.append(f"accounts[{index}]: {error.filename}: {error.strerror}")
-        except ValueError as error:
-            mistakes.append(f"accounts[{index}]: {error}")
-    if mistakes:
-        raise ConfigError(mistakes)
-    for credential in credentials:
-        logs.hide(credential)
-    return credentials

@@ -1,7 +1,8 @@
 """The command line: reads settings, then runs, checks, or looks once.
 
 Exit status: 0 when all went well, 1 when it could not go on (a port in use, say) or, with
-`--once`, when a look failed; 2 when the command line or the configuration is wrong.
+`--once` and `--check-api`, when a look failed or something is wrong; 2 when the command line or the
+configuration is wrong.
 """
 
 import argparse
@@ -15,15 +16,24 @@ from typing import Any
 
 import structlog
 
-from exporter import __version__, config, flags, logs, plan
+from exporter import __version__, check, config, flags, logs, plan
 from exporter.app import App
+from exporter.clock import Clock
 from exporter.mistakes import ConfigError
+from exporter.progress import progress
 from exporter.settings import Settings, parse_address
 from exporter.state.database import InUse
 from exporter.web.server import listen
 
 PROGRAM = "cloudflare-workflows-exporter"
 DEFAULT_FILE = Path("config.yaml")
+_EPILOG = """\
+Every setting can be given in the file, in the environment (CWE_POLL__INTERVAL=5s) or as a flag
+(--poll.interval=5s); the later named wins. Credentials may also come from CLOUDFLARE_API_TOKEN, or
+from CLOUDFLARE_EMAIL and CLOUDFLARE_API_KEY. docs/configuration.md explains every setting.
+
+Exit status: 0 when all went well; 1 when it could not go on, a look failed (--once) or something
+is wrong (--check-api); 2 when the command line or the configuration is wrong."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.check_config:
             shard = App(settings).shard
             return 0 if _show(f"{plan.text(settings, shard)}\n".encode()) else 1
+        if options.check_api:
+            return asyncio.run(_check_api(settings))
         return asyncio.run(_once(settings) if options.once else _run(settings))
     except ConfigError as error:
         source = path or "no configuration file (give one with --config.file)"
@@ -53,16 +65,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Options of the command itself, and the settings given as flags."""
-    parser = flags.Parser(
+    options = parser().parse_args(argv)
+    return options, flags.given(options)
+
+
+def parser() -> flags.Parser:
+    """Reads the command line; knows every flag, with its help."""
+    made = flags.Parser(
         prog=PROGRAM,
         usage="%(prog)s [--config.file=FILE] [--FLAG=VALUE ...]",
         allow_abbrev=False,
         description="Prometheus exporter for Cloudflare Workflows instances.",
-        epilog="Every setting can be given in the file, in the environment (CWE_POLL__INTERVAL=5s) "
-        "or as a flag (--poll.interval=5s); the later named wins.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    parser.add_argument(
+    made.add_argument(
+        "--version",
+        action="version",
+        version=f"{PROGRAM} {__version__}",
+        help="show the version and exit",
+    )
+    made.add_argument(
         "--config.file",
         dest="config_file",
         type=Path,
@@ -70,17 +93,27 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         default=os.environ.get("CWE_CONFIG__FILE") or None,
         help=f"the configuration, in YAML (default: {DEFAULT_FILE}, if it is there)",
     )
-    parser.add_argument(
-        "--check-config", action="store_true", help="check the configuration and exit"
+    modes = made.add_argument_group("modes", "Instead of watching, one of")
+    mode = modes.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--check-config",
+        action="store_true",
+        help="check the configuration, say what it costs in calls and exit",
     )
-    parser.add_argument(
+    mode.add_argument(
+        "--check-api",
+        action="store_true",
+        help="ask the API a few things, say what is wrong with credentials, permissions, names, "
+        "clock and budget, and exit",
+    )
+    mode.add_argument(
         "--once",
         action="store_true",
-        help="look at everything once, print the metrics and exit",
+        help="look at everything once, print the metrics and exit; on a terminal, a bar "
+        "on standard error shows how far it is",
     )
-    flags.add(parser)
-    options = parser.parse_args(argv)
-    return options, flags.given(options)
+    flags.add(made)
+    return made
 
 
 async def _run(settings: Settings) -> int:
@@ -111,9 +144,17 @@ async def _run(settings: Settings) -> int:
     return 0
 
 
+async def _check_api(settings: Settings) -> int:
+    well = True
+    async for finding in check.findings(settings, Clock()):
+        well = _show(f"{finding}\n".encode()) and well and finding.verdict != "wrong"
+    return 0 if well else 1
+
+
 async def _once(settings: Settings) -> int:
     app = App(settings)
-    well = await app.once()
+    async with progress(app.progress, sys.stderr):
+        well = await app.once()
     body, _ = app.exposition.render()
     return 0 if _show(body) and well else 1
 

@@ -73,13 +73,14 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_of(misspelt: Mapping[str, str], loc: Loc, kind: str) -> bool:
     """Whether a mistake only follows from the name of a variable, which is reported itself."""
-    variable = _variable(loc)
+    own = variable(loc)
     return kind in ("extra_forbidden", "list_type") and any(
-        name == variable or name.startswith(f"{variable}__") for name in misspelt
+        name == own or name.startswith(f"{own}__") for name in misspelt
     )
 
 
-def _variable(loc: Loc) -> str:
+def variable(loc: Loc) -> str:
+    """The environment variable of a key."""
     return ENV_PREFIX + "__".join(map(str, loc)).upper()
 
 
@@ -93,8 +94,8 @@ def _origin(loc: Loc, given: Mapping[str, Any], environ: Mapping[str, str]) -> s
             tree = tree.get(key) if isinstance(tree, Mapping) else None
         if tree is not None and not isinstance(tree, Mapping):
             return flags.name(tuple(map(str, part)))
-        if _variable(part) in names:
-            return names[_variable(part)]
+        if variable(part) in names:
+            return names[variable(part)]
     return ""
 
 
@@ -104,7 +105,7 @@ def _misspelt(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     Names without `__` are only looked at when they are near a right one: Kubernetes makes
     `CWE_PORT` and such for a service that is called `cwe`.
     """
-    right = {_variable(loc[:length]) for loc, _ in leaves() for length in range(1, len(loc) + 1)}
+    right = {variable(loc[:length]) for loc, _ in leaves() for length in range(1, len(loc) + 1)}
     for name in sorted(environ):
         upper = name.upper()
         if not upper.startswith(ENV_PREFIX) or upper in right or upper == "CWE_CONFIG__FILE":

@@ -60,20 +60,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         if loc[0] not in groups:
             title = Settings.model_fields[loc[0]].description
             groups[loc[0]] = parser.add_argument_group(loc[0], title)
-        kind, metavar = _kind(field), _metavar(loc, field)
-        default = "required" if field.is_required() else f"default: {_shown(field.default)}"
+        kind = _kind(field)
+        default = "required" if field.is_required() else f"default: {shown(field.default)}"
         described = field.description or ""
         if loc == ("accounts",):
             described = "As in the file, written as JSON."
         options: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
         for flag in _NAMES.get(loc, (name(loc),)):
-            shown = f"{described} ({default})".strip().replace("%", "%%")
+            text = f"{described} ({default})".strip().replace("%", "%%")
             groups[loc[0]].add_argument(
                 flag,
                 dest=".".join(loc),
-                metavar=metavar,
+                metavar=takes(loc, field),
                 default=argparse.SUPPRESS,
-                help=shown if flag == name(loc) else argparse.SUPPRESS,
+                help=text if flag == name(loc) else argparse.SUPPRESS,
                 **options,
             )
 
@@ -116,7 +116,8 @@ def _kind(field: FieldInfo) -> Any:
     return kinds[0] if optional else field.annotation
 
 
-def _metavar(loc: Loc, field: FieldInfo) -> str:
+def takes(loc: Loc, field: FieldInfo) -> str:
+    """What a flag takes, for people: `DURATION`, say."""
     kind = _kind(field)
     if ".".join(loc) in _SPECIAL:
         text = _SPECIAL[".".join(loc)]
@@ -129,13 +130,15 @@ def _metavar(loc: Loc, field: FieldInfo) -> str:
     return f"{text}|null" if NoneType in get_args(field.annotation) else text
 
 
-def _shown(default: object) -> str:
+def shown(default: object) -> str:
+    """A default as a flag would be given it."""
     match default:
         case None:
             return "null"
         case bool():
             return str(default).lower()
         case list():
-            return ",".join(f"{item:g}" for item in default) or "none"
+            items = (f"{i:g}" if isinstance(i, int | float) else str(i) for i in default)
+            return ",".join(items) or "none"
         case _:
             return str(default)

@@ -80,12 +80,15 @@ def _scrubbed(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
     return event
 
 
-def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def printable(text: str) -> str:
     """Escapes control characters: what an upstream says must not steer a terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
-            event[key] = "".join(
-                c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
-                for c in value
-            )
+            event[key] = printable(value)
     return event

@@ -203,7 +203,8 @@ class Discover(Section):
         list(NOT_ENDED_WELL), min_length=1, description="Statuses of the instances to watch."
     )
     max_age: Duration = Field(
-        Duration.parse("24h"), description="How long ago an ended instance may have ended."
+        Duration.parse("24h"),
+        description="How long ago an ended instance may have ended; one that runs is always taken.",
     )
     max_instances: int = Field(
         5000, ge=1, description="At most so many instances a workflow, on each shard."
@@ -221,7 +222,9 @@ class Workflow(Section):
     instances: list[Annotated[str, AfterValidator(_instance_id)]] = Field(
         [], description="Ids of instances to watch."
     )
-    discover: Discover | None = Field(None, description="Watch whatever instances match.")
+    discover: Discover | None = Field(
+        None, description="Watch whatever instances match; {} takes the defaults below."
+    )
 
 
 class Account(Section):
@@ -229,12 +232,15 @@ class Account(Section):
         None, min_length=1, description="The label account; the account id if left out."
     )
     account_id: Annotated[str, AfterValidator(_account_id)] | None = Field(
-        None, description="From Cloudflare's dashboard."
+        None,
+        description="From Cloudflare's dashboard; needed where api.url has {account_id}.",
     )
     api_token: SecretStr | None = Field(
         None, min_length=1, description=f"API token; otherwise from {coherence.ENV_TOKEN}."
     )
-    api_token_file: Path | None = Field(None, description="File that holds the API token.")
+    api_token_file: Path | None = Field(
+        None, description="File that holds the API token; read again when it changes."
+    )
     api_email: Annotated[str, AfterValidator(_email)] | None = Field(
         None,
         min_length=1,
@@ -242,7 +248,9 @@ class Account(Section):
         f"{coherence.ENV_KEY}.",
     )
     api_key: SecretStr | None = Field(None, min_length=1, description="Global API key.")
-    api_key_file: Path | None = Field(None, description="File that holds the global API key.")
+    api_key_file: Path | None = Field(
+        None, description="File that holds the global API key; read again when it changes."
+    )
     workflows: list[Workflow] = Field(min_length=1, description="Workflows to watch.")
 
     @property
@@ -258,7 +266,9 @@ class Account(Section):
 
 class Poll(Section):
     interval: Duration = Field(
-        Duration.parse("15s"), description="Between two looks (simple=true) at an instance."
+        Duration.parse("15s"),
+        description="Between two looks (simple=true) at an instance that has not ended, and "
+        "between two sweeps over lists.",
     )
     detail_refresh: Duration = Field(
         Duration.parse("5m"),
@@ -301,19 +311,19 @@ class Buckets(Section):
     """Upper bounds of histograms, in ascending order, without +Inf."""
 
     run_duration_seconds: Annotated[list[float], AfterValidator(_ascending)] = Field(
-        [1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800], description="Seconds."
+        [1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800], description="In seconds."
     )
     queue_duration_seconds: Annotated[list[float], AfterValidator(_ascending)] = Field(
-        [0.1, 1, 5, 15, 60, 300, 900, 3600], description="Seconds."
+        [0.1, 1, 5, 15, 60, 300, 900, 3600], description="In seconds."
     )
     step_duration_seconds: Annotated[list[float], AfterValidator(_ascending)] = Field(
-        [0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 86400], description="Seconds."
+        [0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 86400], description="In seconds."
     )
     step_attempt_duration_seconds: Annotated[list[float], AfterValidator(_ascending)] = Field(
-        [0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600], description="Seconds."
+        [0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600], description="In seconds."
     )
     step_attempts: Annotated[list[float], AfterValidator(_ascending)] = Field(
-        [1, 2, 3, 4, 5, 8, 10, 20, 50], description="Attempts."
+        [1, 2, 3, 4, 5, 8, 10, 20, 50], description="In attempts."
     )
 
 
@@ -328,7 +338,7 @@ class Metrics(Section):
     )
     step_names: Names = Field(Names(), description="The label step.")
     error_names: Names = Field(Names(), description="The label error_name.")
-    buckets: Buckets = Field(Buckets())
+    buckets: Buckets = Field(Buckets(), description="Upper bounds of the histogram's buckets.")
 
 
 def _shard_index(value: object) -> object:
@@ -353,7 +363,9 @@ class Shard(Section):
 
 
 class State(Section):
-    path: Path | None = Field(Path("state.db"), description="Where what was counted is kept.")
+    path: Path | None = Field(
+        Path("state.db"), description="SQLite file that keeps what was counted; null keeps nothing."
+    )
 
 
 class Web(Section):
@@ -366,8 +378,10 @@ class Web(Section):
 
 
 class Log(Section):
-    level: Literal["debug", "info", "warning", "error"] = Field("info")
-    format: Literal["logfmt", "json"] = Field("logfmt")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least that is logged; info is quiet as long as nothing happens."
+    )
+    format: Literal["logfmt", "json"] = Field("logfmt", description="How a line is written.")
 
 
 class Settings(BaseSettings):

@@ -1,4 +1,5 @@
-"""What is generated from one source each: alerts in three forms, dashboards, the chart's tables.
+"""What is generated from one source each: alerts in three forms, dashboards, the tables of the
+chart and of the configuration.
 
 `python -m generate` (`make docs`) writes it all; a test fails when something is out of date.
 """

@@ -2,11 +2,11 @@
 
 import sys
 
-from generate import alerts, chart, dashboards
+from generate import alerts, chart, configuration, dashboards
 
 
 def main() -> int:
-    for module in (alerts, dashboards, chart):
+    for module in (alerts, dashboards, chart, configuration):
         for path, text in module.outputs().items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

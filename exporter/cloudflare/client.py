@@ -263,7 +263,7 @@ class Client:
             raise CallFailed(
                 "connection",
                 f"{host}: {_reason(error)}",
-                "check api.url, DNS, firewalls and proxies",
+                _advice(error),
             ) from None
         finally:
             self._on_call(endpoint, code, time.perf_counter() - started)
@@ -313,9 +313,23 @@ def _has_endless_headers(error: BaseException | None) -> bool:
     return False
 
 
-def _reason(error: BaseException) -> str:
+def _root(error: BaseException) -> BaseException:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
+    return error
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(_root(error), ssl.SSLError):
+        return (
+            "api.url must name a host and port that speak TLS, with a certificate that this "
+            "machine trusts; SSL_CERT_FILE names a file of others to trust"
+        )
+    return "check api.url, DNS, firewalls and proxies"
+
+
+def _reason(error: BaseException) -> str:
+    error = _root(error)
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError | socket.gaierror):
         # The system's words: asyncio says "Connect call failed" whatever it was.
         return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__

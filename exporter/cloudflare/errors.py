@@ -46,6 +46,12 @@ def from_status(status: int, said: str, *, retry_after: float | None = None) -> 
     """The failure that an HTTP status other than 2xx stands for; `said` is what the API said."""
     what = f"HTTP {status}: {said}" if said else f"HTTP {status}"
     match status:
+        case 400 if "(code 6003)" in said:  # "Invalid request headers"
+            return CallFailed(
+                "unauthorized",
+                what,
+                "check the API token, or the e-mail and key: they don't look like any",
+            )
         case 401:
             return CallFailed(
                 "unauthorized", what, "check the API token: it is wrong, expired or revoked"

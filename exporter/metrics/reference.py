@@ -10,7 +10,7 @@ from pathlib import Path
 
 from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, WORKFLOW_LABELS, Family
 
-FILES = (Path("README.md"),)
+FILES = (Path("docs/metrics.md"),)
 
 _BEGIN, _END = "<!-- metrics: made by make docs -->", "<!-- end of metrics -->"
 _SECTIONS = (
@@ -27,7 +27,7 @@ def tables() -> str:
         rows = [f for f in left if f.name.startswith(prefix) and f.labels[: len(common)] == common]
         left = [f for f in left if f not in rows]
         labels = f" Labels: {_code(common)} and those named." if common else ""
-        parts.append(f"### {title}\n\n`{prefix}…`.{labels}\n")
+        parts.append(f"## {title}\n\n`{prefix}…`.{labels}\n")
         parts.append("| name | type | labels | value |\n| --- | --- | --- | --- |")
         parts += [_row(f, prefix, len(common)) for f in rows]
         parts.append("")

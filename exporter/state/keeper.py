@@ -23,6 +23,7 @@ from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes, Histogram
 from exporter.metrics.store import Store
 from exporter.state.database import Batch, Database, Owner, Unusable, is_damage
+from exporter.troubles import Troubles
 from exporter.watch.kept import Kept, KeptWorkflow
 from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey
@@ -101,7 +102,7 @@ class Keeper:
         self._saving = asyncio.Lock()
         self._closing = asyncio.Event()
         self._tidied = -inf
-        self._trouble = ""
+        self._troubles = Troubles(clock)
         self._anew: set[Family] = set()
         self.progress = clock.monotonic()
         """When a write last ended, whatever came of it (monotonic clock)."""
@@ -180,9 +181,8 @@ class Keeper:
                     await self._renew()
             else:
                 self._exposition.show(unsaved.shown)
-                if self._trouble:
+                if self._troubles.over([]):
                     log.info("the state is written again")
-                    self._trouble = ""
             self.first_looks_shown = self.first_looks_shown or over
             self.progress = self._clock.monotonic()
 
@@ -283,13 +283,12 @@ class Keeper:
 
     def _failed(self, trouble: str) -> None:
         self._store.state_write_failed()
-        if trouble != self._trouble:
+        if self._troubles.news([trouble]):
             log.error(
                 "the state can't be written; counts are shown as of the last write",
                 error=trouble,
                 advice="see to the room, the permissions and the health of state.path's disk",
             )
-        self._trouble = trouble
 
 
 def _is_of_workflow(family: Family) -> bool:

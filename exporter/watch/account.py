@@ -19,6 +19,7 @@ from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import Version
 from exporter.cloudflare.models import Workflow as Row
 from exporter.settings import Poll, Workflow
+from exporter.troubles import Seldom, Troubles
 from exporter.watch.discovery import Discovery
 from exporter.watch.looks import Looks
 from exporter.watch.poller import Poller
@@ -89,7 +90,8 @@ class Account:
         self._roster_at = -inf
         self._limits_at: dict[str, float] = {}
         self._missing: dict[str, float] = {}
-        self._trouble: str | None = None
+        self._troubles = Troubles(clock)
+        self._faults = Seldom(clock)
         self._unmatched: set[str] = set()
         self._due = self._cycled_at = clock.monotonic()
         self.pages = 0
@@ -133,8 +135,9 @@ class Account:
                 calls += pages
             for name in self.pollers.keys() - self.discoveries.keys():
                 calls += await self._read_limits(name)
-        except Exception:  # a fault of ours: it must not end the watching
-            log.exception("sweep failed for an unknown reason", account=self.label)
+        except Exception as error:  # a fault of ours: it must not end the watching
+            if self._faults.may(type(error).__name__):
+                log.exception("sweep failed for an unknown reason", account=self.label)
         self.swept, self.pages = True, calls
         self._cycled_at = self._clock.monotonic()
         return calls
@@ -249,21 +252,24 @@ class Account:
         return 1
 
     def _report(self, failure: CallFailed | None) -> None:
-        trouble = failure.failure if failure else None
-        if failure is not None and trouble != self._trouble:
-            # Where only listed instances are watched, the looks at them tell the trouble.
-            level = logging.WARNING if self.discoveries or self._globs else logging.DEBUG
+        present = [failure.failure] if failure else []
+        # Where only listed instances are watched, the looks at them tell the trouble.
+        matters = bool(self.discoveries or self._globs)
+        if failure is not None and self._troubles.news(present):
             log.log(
-                level,
+                logging.WARNING if matters else logging.DEBUG,
                 "the account's workflows can't be listed; those known are watched on",
                 account=self.label,
                 result=failure.failure,
                 error=str(failure),
                 advice=failure.advice,
             )
-        elif failure is None and self._trouble is not None:
-            log.debug("the account's workflows can be listed again", account=self.label)
-        self._trouble = trouble
+        elif self._troubles.over(present):
+            log.log(
+                logging.INFO if matters else logging.DEBUG,
+                "the account's workflows can be listed again",
+                account=self.label,
+            )
 
 
 def is_glob(name: str) -> bool:

@@ -16,6 +16,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import Detail, Summary
 from exporter.settings import Poll
+from exporter.troubles import Seldom, Troubles
 from exporter.watch.changes import LastLook
 from exporter.watch.instance import Instance
 from exporter.watch.kept import Kept
@@ -99,7 +100,10 @@ class Poller:
         self._busy = 0
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
-        self._troubles: frozenset[str] = frozenset()
+        self._troubles = Troubles(clock)
+        self._faults = Seldom(clock)
+        self._absent: set[str] = set()
+        """Configured instances of which it was told that they aren't there."""
         self._log = log.bind(account=key.account, workflow=key.workflow)
 
     def kept(self, instance_id: str) -> Kept | None:
@@ -198,7 +202,8 @@ class Poller:
         except CallFailed as failure:
             self._failed(instance, failure)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
-            self._log.exception("look failed for an unknown reason", instance_id=instance.id)
+            if self._faults.may(type(error).__name__):
+                self._log.exception("look failed for an unknown reason", instance_id=instance.id)
             self._failed(instance, CallFailed("invalid_answer", type(error).__name__))
         finally:
             instance.busy, instance.tried = False, True
@@ -327,12 +332,6 @@ class Poller:
         instance.failure = None
         if not instance.configured:
             instance.due = inf if instance.not_found >= _GONE else instance.due
-        elif instance.not_found == 1:
-            self._log.info(
-                "instance is not there yet, looking for it on",
-                instance_id=instance.id,
-                error=str(failure),
-            )
 
     def forget(self, instance: Instance) -> None:
         """Takes an instance's series away. What was counted of its run stays known."""
@@ -345,6 +344,7 @@ class Poller:
         if instance.configured:
             if instance.seen:
                 self._log.info("instance is gone, its series too", instance_id=instance.id)
+                self._absent.add(instance.id)
             instance.figures, instance.looks, instance.failure = None, LastLook(), None
             instance.forget_at = None
         else:
@@ -368,6 +368,7 @@ class Poller:
         self.up = self.tried and not failing and self.sweep_failure is None
         self._sink.round_over(self.key, up=self.up, at=self._clock.wall())
         self._report(failing)
+        self._report_absent()
 
     def _report(self, failing: list[Instance]) -> None:
         """Says once what is wrong, and once that it is over."""
@@ -381,16 +382,30 @@ class Poller:
                 about["instances"] = int(str(about["instances"])) + 1
         if self.sweep_failure is not None:
             troubles[f"list {self.sweep_failure.failure}"] = (self.sweep_failure, {})
+        news = self._troubles.news(troubles)
         for trouble, (failure, about) in troubles.items():
-            if trouble not in self._troubles:
-                what = "looks at instances fail" if about else "lists of instances can't be had"
+            if trouble in news:
                 self._log.warning(
-                    f"{what}; their last known figures stay",
+                    "looks at instances fail; their last known figures stay"
+                    if about
+                    else "lists of instances can't be had; their last known figures stay",
                     result=failure.failure,
                     **about,
                     error=str(failure),
                     advice=failure.advice,
                 )
-        if self._troubles and not troubles:
+        if self._troubles.over(troubles):
             self._log.info("looks at instances succeed again")
-        self._troubles = frozenset(troubles)
+
+    def _report_absent(self) -> None:
+        """Says once of configured instances that they aren't there, in one line."""
+        unseen = {i.id: i for i in self.instances.values() if i.configured and not i.seen}
+        news = [i for i, instance in unseen.items() if instance.not_found and i not in self._absent]
+        if news:
+            self._log.info(
+                "instances are not there yet, looking for them on",
+                instances=len(news),
+                instance_id=news[0],
+                advice="check their ids, unless they are still to be created",
+            )
+        self._absent = self._absent.union(news).intersection(unseen)

@@ -2,8 +2,6 @@
 
 import re
 import subprocess
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import promql_parser
@@ -91,24 +89,6 @@ def test_each_parameter_is_used() -> None:
     rules = yaml.safe_dump(yaml.safe_load(alerts.SOURCE.read_text()))
     used = set(re.findall(r"\$\{(\w+)\}", rules))
     assert used == set(alerts.parameters())
-
-
-PAGES = [*sorted((ROOT / "docs" / "runbooks").glob("*.md")), alerts.PAGE]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_query_on_a_page_is_promql_over_metrics_that_exist(page: Path) -> None:
-    blocks = re.findall(r"^ *```promql\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
-    # A line that isn't indented begins a query, unless it closes a parenthesis.
-    queries = [q for block in blocks for q in re.split(r"\n(?=\w)", textwrap.dedent(block).strip())]
-    unknown = set().union(*map(metrics_of, queries)) - catalogued(FAMILIES)
-    assert unknown == set()
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_no_link_on_a_page_is_dead(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 GRAFANA = [

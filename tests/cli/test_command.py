@@ -77,6 +77,7 @@ class TestHelp:
         groups = re.findall(r"^([a-z]+):$", text, re.MULTILINE)
         assert groups == [
             "options",
+            "modes",
             "api",
             "accounts",
             "poll",
@@ -90,6 +91,9 @@ class TestHelp:
     @pytest.mark.parametrize(
         "line",
         [
+            "--check-config",
+            "--check-api",
+            "--once",
             "--poll.interval DURATION",
             "--api.url URL",
             "--api.requests-per-5m N",

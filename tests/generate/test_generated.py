@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from generate import ROOT, alerts, chart, dashboards
+from generate import ROOT, alerts, chart, configuration, dashboards
 from generate.sections import updated
 
-OUTPUTS = {**alerts.outputs(), **dashboards.outputs(), **chart.outputs()}
+MODULES = (alerts, dashboards, chart, configuration)
+OUTPUTS = {path: text for module in MODULES for path, text in module.outputs().items()}
 
 
 @pytest.mark.parametrize("path", OUTPUTS, ids=lambda path: str(path.relative_to(ROOT)))

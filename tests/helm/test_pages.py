@@ -46,8 +46,3 @@ def test_the_guide_scrapes_and_changes_the_shards_that_there_are() -> None:
     assert "--set shards.count=3 --set shards.previousCount=2" in text
     (selector,) = re.findall(r"--selector=(\S+)=(\S+)", text)
     assert release.pod["metadata"]["labels"][selector[0]] == selector[1]
-
-
-def test_no_link_of_the_guide_is_dead() -> None:
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", PAGES[0].read_text())
-    assert [link for link in links if not (PAGES[0].parent / link).exists()] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from urllib.parse import parse_qsl, unquote
 
 from .access import Access, RefusedError
@@ -66,13 +67,13 @@ class Api:
 
     def answer(self, request: Request, call: Call) -> Reply:
         """The reply, as the hosted API would give it."""
-        headers: dict[str, str] = {}
+        headers = {"Date": formatdate(self.world.clock(), usegmt=True)}
         try:
             if call.kind == "other" or request.method != "GET":
                 raise ApiError(404, 7003, f"Could not route to {request.path}")
             call.user = self.access.check(request.headers, call.account)
             wait = self.limit.take(call.user)
-            headers = self.limit.headers(call.user)
+            headers |= self.limit.headers(call.user)
             if wait is not None:
                 headers["Retry-After"] = str(max(1, round(wait)))
                 message = "Rate limited. Please wait and consider throttling your request speed"

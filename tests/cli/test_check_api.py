@@ -1,0 +1,319 @@
+"""`--check-api`: one line a finding, each with what to do; status 1 when something is wrong."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.daemon import environment
+from upstreams.local_engine import LocalEngine
+from upstreams.simulator import Drop, Rewrite, Script, Simulator, error, serve_in_thread, steps
+
+ACCOUNT = {
+    "name": "production",
+    "account_id": "acc",
+    "api_token": "hidden",
+    "workflows": [{"name": "orders", "instances": ["o-1"]}, {"name": "report-*", "discover": {}}],
+}
+
+
+class Check:
+    """Runs `--check-api` as a child process against the simulator."""
+
+    def __init__(self, folder: Path, simulator: Simulator) -> None:
+        self.folder = folder
+        self.simulator = simulator
+        self.url = simulator.url + "/accounts/{account_id}"
+        self.accounts: list[dict[str, Any]] = [dict(ACCOUNT)]
+        self.settings: dict[str, Any] = {}
+
+    @property
+    def account(self) -> dict[str, Any]:
+        return self.accounts[0]
+
+    def __call__(self, *flags: str) -> tuple[int, list[str]]:
+        """The exit status, and the findings."""
+        tree = {"api": {"url": self.url}, "accounts": self.accounts, **self.settings}
+        (self.folder / "config.yaml").write_text(json.dumps(tree))  # which is YAML
+        done = subprocess.run(
+            [sys.executable, "-m", "exporter", "--check-api", *flags],
+            cwd=self.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stderr == ""
+        assert "hidden" not in done.stdout
+        assert [p.name for p in self.folder.iterdir()] == ["config.yaml"]  # no state is made
+        return done.returncode, done.stdout.splitlines()
+
+    def wrong(self) -> list[str]:
+        """What it says is wrong; there must be something."""
+        status, lines = self()
+        assert status == 1
+        return [line.removeprefix("wrong  ") for line in lines if line.startswith("wrong  ")]
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Iterator[Check]:
+    simulator = Simulator()
+    simulator.access.token("hidden")
+    account = simulator.world.account("acc")
+    account.workflow("orders").create("o-1", Script(steps("a")))
+    account.workflow("report-daily")
+    account.workflow("report-weekly")
+    with serve_in_thread(simulator) as served:
+        yield Check(tmp_path, served)
+
+
+class TestWhenAllIsWell:
+    def test_it_says_what_it_found(self, check: Check) -> None:
+        check.simulator.limit.quota = 1200
+        status, lines = check()
+        assert lines == [
+            "ok     production: the credential may read the account's workflows; it has 3",
+            "ok     production: workflow orders is there",
+            "ok     production: workflow report-* is there, it matches report-daily, report-weekly",
+            "ok     production: 1 of the listed instances are there",
+            "ok     production: 1197 of 1200 calls in 5 minutes are left; the exporter makes 600 "
+            "at most",
+            "ok     clock: it is right to within 5 s",
+        ]
+        assert status == 0
+
+    def test_it_costs_few_calls_however_much_is_listed(self, check: Check) -> None:
+        ids = [f"o-{number}" for number in range(300)]
+        check.account["workflows"] = [{"name": "orders", "instances": ids}]
+        status, lines = check()
+        assert status == 0
+        assert (
+            "note   production: 280 more listed instances were not asked for, to spare the budget"
+            in lines
+        )
+        assert check.simulator.calls.total == 21
+
+    def test_a_shared_budget_is_not_overdrawn_by_many_accounts(self, check: Check) -> None:
+        names = [f"acc-{number}" for number in range(3)]
+        check.accounts = [{**ACCOUNT, "name": name} for name in names]
+        status, lines = check()
+        assert status == 0
+        assert [line for line in lines if "may read" in line] == [
+            f"ok     {name}: the credential may read the account's workflows; it has 3"
+            for name in names
+        ]
+
+
+class TestCredentials:
+    def test_a_wrong_token(self, check: Check) -> None:
+        check.account["api_token"] = "hidden-too"
+        assert check.wrong() == [
+            "production: HTTP 401: Authentication error (code 10000); check the API token: it is "
+            "wrong, expired or revoked"
+        ]
+
+    def test_what_is_no_token_at_all(self, check: Check) -> None:
+        """Cloudflare says 400 to what can't be a token: pasted with its name, say."""
+        check.simulator.faults.add(error(400, 6003, "Invalid request headers"))
+        assert check.wrong() == [
+            "production: HTTP 400: Invalid request headers (code 6003); check the API token, or "
+            "the e-mail and key: they don't look like any"
+        ]
+
+    def test_a_missing_permission(self, check: Check) -> None:
+        check.simulator.access.token("hidden", permissions=["DNS Read"])
+        (line,) = check.wrong()
+        assert line.startswith("production: HTTP 403: Authentication error (code 10000); give the")
+        assert "Workers Scripts Read" in line
+        assert line.endswith("for this account, and check account_id")
+
+    def test_another_account(self, check: Check) -> None:
+        check.simulator.access.token("hidden", accounts=["acc"])
+        check.account["account_id"] = "other"
+        (line,) = check.wrong()
+        assert line.startswith("production: HTTP 403")
+        assert line.endswith("check account_id")
+
+    def test_an_account_id_that_is_none(self, check: Check) -> None:
+        check.simulator.faults.add(error(404, 7003, "Could not route"), kind="workflows")
+        (line,) = check.wrong()
+        assert line.endswith("Could not route (code 7003); check account_id and api.url")
+
+    def test_one_account_that_fails_leaves_the_others_checked(self, check: Check) -> None:
+        check.accounts.append({**ACCOUNT, "name": "staging", "api_token": "hidden-too"})
+        status, lines = check()
+        assert status == 1
+        assert "ok     production: workflow orders is there" in lines
+        assert [line[:19] for line in lines if line.startswith("wrong")] == ["wrong  staging: HTT"]
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("ordres", "did you mean orders?"),
+            ("report_daily", "did you mean report-daily, report-weekly?"),
+            ("zz", "there are: orders, report-daily, report-weekly."),
+            ("zz-*", "there are: orders, report-daily, report-weekly."),
+        ],
+    )
+    def test_an_unknown_workflow_gets_those_near_it(
+        self, check: Check, name: str, hint: str
+    ) -> None:
+        check.account["workflows"] = [{"name": name, "discover": {}}]
+        assert check.wrong() == [
+            f"production: no workflow is called {name}; {hint} Check the name and account_id"
+        ]
+
+    def test_names_are_found_on_further_pages(self, check: Check) -> None:
+        for number in range(150):
+            check.simulator.world.account("acc").workflow(f"many-{number:03}")
+        check.account["workflows"] = [{"name": "many-149", "discover": {}}]
+        assert check()[0] == 0
+
+    def test_an_instance_that_is_not_there_is_noted(self, check: Check) -> None:
+        """It may be created yet, so the exporter looks for it on: nothing is wrong."""
+        check.account["workflows"] = [{"name": "orders", "instances": ["o-1", "o-2"]}]
+        status, lines = check()
+        assert status == 0
+        assert (
+            "note   production: instance orders/o-2 is not there (404): check its id, unless it is "
+            "still to be created" in lines
+        )
+
+    def test_instances_that_cannot_be_listed(self, check: Check) -> None:
+        check.simulator.faults.add(error(500, 1, "broken"), kind="list")
+        assert check.wrong() == [
+            "production: instances of report-daily can't be listed: HTTP 500: broken (code 1)"
+        ]
+
+    def test_hostile_names_do_not_steer_the_terminal(self, check: Check) -> None:
+        def hostile(reply: Any) -> Any:
+            reply.body = reply.body.replace(b"report-daily", b"\\u001b[31mred\\nok")
+            return reply
+
+        check.simulator.faults.add(Rewrite(hostile), kind="workflows")
+        check.account["workflows"] = [{"name": "zz", "discover": {}}]
+        (line,) = check.wrong()
+        assert line.isprintable()
+        assert "\\x1b[31mred\\nok" in line
+
+
+class TestTheBudget:
+    def test_a_lockout_ends_the_check_and_says_why(self, check: Check) -> None:
+        """Not one call more is made: each would be refused as well."""
+        check.accounts.append({**ACCOUNT, "name": "staging"})
+        check.simulator.limit.quota = 1
+        check.simulator.limit.spend(1, "user@example.com")
+        first, second = check.wrong()
+        assert first.startswith("production: HTTP 429: Rate limited.")
+        assert re.fullmatch(
+            r"staging: not checked: the credential's calls are refused for \d+ s more", second
+        )
+        assert check.simulator.calls.total == 1
+
+    def test_what_other_tools_leave_is_said(self, check: Check) -> None:
+        check.simulator.limit.quota = 1200
+        check.simulator.limit.spend(800, "user@example.com")
+        status, lines = check()
+        assert status == 0
+        assert (
+            "note   production: 397 of 1200 calls in 5 minutes are left; other tools of the same "
+            "user leave the exporter 160 of the 600 it may make; give it a token of a user of its "
+            "own" in lines
+        )
+
+
+class TestTheClock:
+    @pytest.mark.parametrize(("seconds", "side"), [(100, "behind"), (-100, "ahead of")])
+    def test_a_skewed_one(self, check: Check, seconds: int, side: str) -> None:
+        check.simulator.world.clock = lambda: time.time() + seconds
+        (line,) = check.wrong()
+        assert re.fullmatch(
+            rf"clock: this machine's clock is (99|100|101) s {side} the API's; set it, by NTP say: "
+            "ages, and what counts as history, are wrong by as much",
+            line,
+        )
+
+
+class TestTheWay:
+    def test_a_host_that_refuses(self, check: Check) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        check.url = f"http://127.0.0.1:{port}"
+        assert check.wrong() == [
+            f"production: 127.0.0.1:{port}: Connection refused; check api.url, DNS, firewalls and "
+            "proxies"
+        ]
+
+    def test_a_host_that_is_unknown(self, check: Check) -> None:
+        check.url = "https://nowhere.invalid/{account_id}"
+        (line,) = check.wrong()
+        assert line.startswith("production: nowhere.invalid: ")
+        assert line.endswith("; check api.url, DNS, firewalls and proxies")
+
+    def test_a_host_that_speaks_no_tls(self, check: Check) -> None:
+        check.url = check.url.replace("http:", "https:")
+        (line,) = check.wrong()
+        assert "; api.url must name a host and port that speak TLS" in line
+
+    def test_a_host_that_hangs_up(self, check: Check) -> None:
+        check.simulator.faults.add(Drop())
+        (line,) = check.wrong()
+        assert line.startswith("production: 127.0.0.1:")
+
+
+def test_it_checks_one_thing_at_a_time(check: Check) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "exporter", "--check-api", "--once"],
+        cwd=check.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "argument --once: not allowed with argument --check-api" in done.stderr
+
+
+def test_cloudflares_own_engine(tmp_path: Path, engine: LocalEngine) -> None:
+    engine.create("orders", "checked", "ok")
+    tree = {
+        "api": {"url": engine.api},
+        "accounts": [
+            {
+                "name": "local",
+                "workflows": [
+                    {"name": "orders", "instances": ["checked", "never"]},
+                    {"name": "odrers", "discover": {}},
+                ],
+            }
+        ],
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(tree))
+    done = subprocess.run(
+        [sys.executable, "-m", "exporter", "--check-api"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert "ok     local: workflow orders is there" in lines
+    assert "ok     local: 1 of the listed instances are there" in lines
+    assert any(line.startswith("note   local: instance orders/never is not") for line in lines)
+    assert "note   local: the API tells no limit on calls, as Cloudflare itself does" in lines
+    (wrong,) = (line for line in lines if line.startswith("wrong"))
+    assert "no workflow is called odrers; did you mean orders?" in wrong
+    assert (done.returncode, done.stderr) == (1, "")

@@ -1,0 +1,148 @@
+"""Nothing that people can set, see or meet is without documentation."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter import cli, coherence, config, flags
+from exporter.metrics.catalogue import FAMILIES
+from exporter.settings import leaves
+from generate import CHART, ROOT, chart
+from tests.docs.pages import PAGES
+
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+README = (ROOT / "README.md").read_text()
+TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
+SOURCES = sorted((ROOT / "exporter").rglob("*.py"))
+
+
+class TestSettings:
+    @pytest.mark.parametrize("loc", [loc for loc, _ in leaves()], ids=".".join)
+    def test_a_key_has_its_flag_and_variable_in_the_reference(self, loc: tuple[str, ...]) -> None:
+        (row,) = (x for x in CONFIGURATION.splitlines() if x.startswith(f"| `{'.'.join(loc)}` |"))
+        _, _, flag, variable, default, meaning, _ = re.split(r"(?<!\\)\|", row)
+        assert flag.strip().startswith(f"`{flags.name(loc)}=")
+        assert variable.strip() == f"`{config.variable(loc)}`"
+        assert len(default.strip()) > 2
+        assert len(meaning.strip()) > 8
+
+    def test_every_flag_of_the_command_is_in_the_reference(self) -> None:
+        for flag in re.findall(r"^  (--[a-z.-]+)", cli.parser().format_help(), re.MULTILINE):
+            assert f"`{flag}" in CONFIGURATION, flag
+
+    def test_a_key_of_a_list_is_in_the_reference(self) -> None:
+        for path in (
+            "accounts[].account_id",
+            "accounts[].workflows[].instances",
+            "accounts[].workflows[].discover.max_age",
+            "metrics.step_names.rewrite[].regex",
+        ):
+            assert f"| `{path}` |" in CONFIGURATION
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            coherence.ENV_TOKEN,
+            coherence.ENV_EMAIL,
+            coherence.ENV_KEY,
+            *sorted(
+                {
+                    name
+                    for path in SOURCES
+                    for name in re.findall(
+                        r"\b(?:CWE_CONFIG__FILE|SSL_CERT_[A-Z]+|[A-Z]+_PROXY)\b", path.read_text()
+                    )
+                }
+            ),
+        ],
+    )
+    def test_a_variable_that_is_no_setting_is_in_the_reference(self, name: str) -> None:
+        assert f"`{name}`" in CONFIGURATION
+
+
+class TestMetrics:
+    def test_each_is_in_the_reference(self) -> None:
+        page = (ROOT / "docs" / "metrics.md").read_text()
+        prefixes = re.findall(r"^`(\w+)…`", page, re.MULTILINE)
+        names = {p + n for p in prefixes for n in re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)}
+        assert {family.name for family in FAMILIES} <= names
+
+
+class TestEndpoints:
+    def test_each_is_in_the_readme(self) -> None:
+        routes = {
+            route
+            for path in (ROOT / "exporter" / "web").glob("*.py")
+            for route in re.findall(r'\bRoute\(\s*"([^"]+)"', path.read_text())
+        }
+        assert {"/metrics", "/-/healthy", "/-/ready", "/"} <= routes
+        rows = re.findall(r"^\| `(?:[A-Z]+ )?(/\S*)`", README, re.MULTILINE)
+        assert routes - set(rows) == set()
+
+
+class TestTheChart:
+    def test_each_value_is_in_its_readme(self) -> None:
+        page = (CHART / "README.md").read_text()
+        for value in chart.values():
+            assert f"| `{value.path}` |" in page
+
+
+def _logged(*levels: str) -> Iterator[str]:
+    """The messages that the exporter logs at these levels."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            holder = ast.unparse(node.func.value)
+            if holder not in ("log", "self._log") or node.func.attr not in levels:
+                continue
+            said = node.args[1 if node.func.attr == "log" else 0]
+            yield from (
+                str(part.value)
+                for part in ast.walk(said)
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            )
+
+
+class TestTroubleshooting:
+    def test_every_line_that_it_quotes_is_one_that_is_logged(self) -> None:
+        quoted = re.findall(r"log: `([^`]+)`", TROUBLESHOOTING)
+        assert len(quoted) > 10
+        assert set(quoted) - set(_logged("info", "warning", "error", "exception", "log")) == set()
+
+    def test_every_warning_and_error_is_in_it(self) -> None:
+        logged = set(_logged("warning", "error", "exception"))
+        assert len(logged) > 10
+        assert {line for line in logged if f"`{line}`" not in TROUBLESHOOTING} == set()
+
+    def test_its_metrics_are_those_that_there_are(self) -> None:
+        named = set(re.findall(r"`(cloudflare_\w+)`", TROUBLESHOOTING))
+        assert named - {family.name for family in FAMILIES} == set()
+
+
+class TestLinks:
+    def test_every_page_of_docs_is_in_the_readme_s_index(self) -> None:
+        for page in (ROOT / "docs").glob("*.md"):
+            assert f"](docs/{page.name})" in README, page.name
+        for page in ROOT.glob("*.md"):
+            assert page.name == "README.md" or f"]({page.name})" in README, page.name
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+    def test_none_is_dead(self, page: Path) -> None:
+        links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())
+        dead = []
+        for link in links:
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            if not target.exists() or (anchor and anchor not in _anchors(target)):
+                dead.append(link)
+        assert dead == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,149 @@
+"""What a daemon's log holds: nothing as long as nothing happens, a line for a change, and little of
+what comes and goes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.clock import Clock
+from exporter.troubles import Troubles
+from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.watching import watching
+from upstreams.simulator import ManualClock, Script, Simulator, Wait, error, serve_in_thread, steps
+
+WAITING = Script(pieces=(*steps("a"), Wait("approval")))
+DISCOVERED = [{"name": "orders", "discover": {}}]
+
+
+@pytest.mark.parametrize("watch", ["listed", "discovered"])
+def test_a_daemon_at_rest_says_nothing(tmp_path: Path, watch: str) -> None:
+    """Not in round after round, sweep after sweep and scrape after scrape."""
+    simulator = Simulator()
+    simulator.access.token("secret")
+    orders = simulator.world.account("acc").workflow("orders")
+    for number in range(3):
+        orders.create(f"order-{number}", WAITING)
+    more = {"workflows": DISCOVERED} if watch == "discovered" else {}
+    with serve_in_thread(simulator) as served:
+        url = served.url + "/accounts/{account_id}"
+        configuration(tmp_path, url, api_token="secret", **more)
+        with daemon(tmp_path, "--log.format=json") as running:
+            running.wait_until_ready()
+            kind = "list" if watch == "discovered" else "simple"
+            wait_until(lambda: simulator.calls.by_kind[kind] >= 10, running.stderr)
+            running.metrics()
+            running.http.get("/nothing")
+            lines = [json.loads(line)["msg"] for line in running.stderr().splitlines()]
+            assert lines == ["watching"]
+            assert running.stop() == 0
+        assert [json.loads(line)["msg"] for line in running.stderr().splitlines()] == [
+            "watching",
+            "stopping",
+        ]
+
+
+async def test_what_instances_do_is_no_news() -> None:
+    """That is what metrics are for: ten thousand instances would fill any log."""
+    async with watching(workflows=DISCOVERED) as w:
+        w.orders.create("a", WAITING)
+        w.orders.create("b", Script(steps("a")))
+        with capture_logs() as logs:
+            for _ in range(5):
+                await w.cycle(after=15)
+        assert w.status("a") == "waiting"
+        assert [e for e in logs if e["log_level"] != "debug"] == []
+
+
+class TestWhatComesAndGoes:
+    async def test_a_flapping_api_is_told_of_once_in_five_minutes(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", WAITING)
+            await w.round()
+            with capture_logs() as logs:
+                for _ in range(20):  # ten minutes
+                    fault = w.simulator.faults.add(error(500))
+                    await w.round(after=15)
+                    w.simulator.faults.remove(fault)
+                    await w.round(after=15)
+        assert [e["event"] for e in logs] == [
+            "looks at instances fail; their last known figures stay",
+            "looks at instances succeed again",
+        ] * 2
+
+    async def test_what_came_back_and_stays_is_told_in_the_end(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", WAITING)
+            await w.round()
+            fault = w.simulator.faults.add(error(500))
+            await w.round(after=15)
+            w.simulator.faults.remove(fault)
+            await w.round(after=15)
+            w.simulator.faults.add(error(500))
+            with capture_logs() as logs:
+                for _ in range(30):
+                    await w.round(after=15)
+        (line,) = logs
+        assert line["event"] == "looks at instances fail; their last known figures stay"
+
+    async def test_a_flapping_list_of_workflows(self) -> None:
+        async with watching(workflows=DISCOVERED) as w:
+            await w.cycle()
+            with capture_logs() as logs:
+                for _ in range(5):
+                    fault = w.simulator.faults.add(error(500), kind="workflows")
+                    await w.cycle(after=30)
+                    w.simulator.faults.remove(fault)
+                    await w.cycle(after=30)
+        assert [e["event"] for e in logs] == [
+            "the account's workflows can't be listed; those known are watched on",
+            "the account's workflows can be listed again",
+        ]
+
+
+class TestInstancesThatAreNotThere:
+    async def test_are_one_line_however_many(self) -> None:
+        async with watching([f"o-{n}" for n in range(50)]) as w:
+            with capture_logs() as logs:
+                await w.round()
+                fault = w.simulator.faults.add(error(500))
+                await w.round(after=15)
+                w.simulator.faults.remove(fault)
+                await w.round(after=15)
+        (line,) = (e for e in logs if "not there yet" in e["event"])
+        assert (line["log_level"], line["instances"], line["instance_id"]) == ("info", 50, "o-0")
+
+    async def test_one_that_is_gone_is_not_told_to_be_awaited_too(self) -> None:
+        async with watching(["a"], poll={"forget_after": "30s"}) as w:
+            a = w.orders.create("a", WAITING)
+            await w.round()
+            a.delete()
+            with capture_logs() as logs:
+                for _ in range(8):
+                    await w.round(after=15)
+        told = [e["event"] for e in logs]
+        assert "instance is gone, its series too" in told
+        assert [event for event in told if "not there yet" in event] == []
+
+
+class TestTroubles:
+    def test_each_is_told_when_it_begins_and_their_end_once(self) -> None:
+        troubles = Troubles(Clock(monotonic=ManualClock()))
+        assert troubles.news(["a"]) == {"a"}
+        assert troubles.news(["a", "b"]) == {"b"}
+        assert not troubles.over(["b"])
+        assert troubles.over([])
+        assert not troubles.over([])
+
+    def test_one_that_returns_soon_is_not_told_and_neither_is_its_end(self) -> None:
+        clock = ManualClock()
+        troubles = Troubles(Clock(monotonic=clock))
+        assert troubles.news(["a"])
+        assert troubles.over([])
+        clock.advance(299)
+        assert not troubles.news(["a"])
+        assert not troubles.over([])
+        clock.advance(1)
+        assert troubles.news(["a"])
+        assert troubles.over([])
