@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,13 +40,6 @@ class Histogram(Struct):
 
     def copy(self) -> "Histogram":
         return Histogram(self.bounds, self.counts.copy(), self.sum)
-
-    def cumulative(self) -> Iterator[tuple[float, int]]:
-        """Upper bounds, +Inf last, each with the count of what is at or below it."""
-        total = 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            total += count
-            yield bound, total
 
 
 class Exemplar(NamedTuple):
@@ -94,13 +87,18 @@ class Series:
 
     Args:
         bounds: Upper bounds for each histogram family.
+        created: Whether to remember when counters and histograms began.
         clock: Unix time.
     """
 
     def __init__(
-        self, bounds: Mapping[Family, Sequence[float]], clock: Callable[[], float] = time.time
+        self,
+        bounds: Mapping[Family, Sequence[float]],
+        *,
+        created: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._bounds, self._clock = bounds, clock
+        self._bounds, self._keeps_created, self._clock = bounds, created, clock
         self.values: dict[Family, dict[Labels, float]] = {}
         self.histograms: dict[Family, dict[Labels, Histogram]] = {}
         self._exemplars: dict[Key, dict[int, Exemplar]] = {}
@@ -141,7 +139,7 @@ class Series:
                 empty = family.kind == "histogram"
                 series[labels] = Histogram.empty(self._bounds[family]) if empty else 0.0
                 self._changed.add((family, labels))
-                if family.kind in ("counter", "histogram"):
+                if self._keeps_created and family.kind in ("counter", "histogram"):
                     self._created[family, labels] = self._clock()
 
     def _of(self, family: Family) -> dict[Labels, Any]:
