@@ -55,7 +55,8 @@ class Run:
             while stretch := list(islice(texts, _AT_A_STRETCH)):
                 buffers += [text.packed for text in stretch]
                 yield
-            self._packed = packing.Packed(buffers, self.size, packing.checksum(self.plain))
+            crc = packing.checksum(self.plain)
+            self._packed = packing.Packed(buffers, self.plain, self.size, crc)
 
     @property
     def packed(self) -> packing.Packed:

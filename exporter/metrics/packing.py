@@ -18,13 +18,23 @@ _LEVEL, _RAW = 1, -15
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 # An empty block that is marked as the last.
 _LAST = b"\x03\0"
+# Bytes; to go over fewer once more is cheaper than to reckon.
+_SHORT = 10_000
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Compressed parts, one after another; `size` and `crc` are those of what they hold."""
+    """Texts one after another, compressed.
+
+    Attributes:
+        parts: one for each text.
+        texts: what they hold.
+        size: of all texts, in bytes.
+        crc: of all texts.
+    """
 
     parts: list[bytes]
+    texts: list[bytes]
     size: int
     crc: int
 
@@ -35,8 +45,8 @@ def pack(text: bytes) -> bytes:
     return packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH)
 
 
-def checksum(texts: Iterable[bytes]) -> int:
-    crc = 0
+def checksum(texts: Iterable[bytes], crc: int = 0) -> int:
+    """The CRC of texts after something that has the CRC `crc`."""
     for text in texts:
         crc = zlib.crc32(text, crc)
     return crc
@@ -47,8 +57,11 @@ def stream(runs: Iterable[Packed]) -> list[bytes]:
     buffers, crc, size = [_HEADER], 0, 0
     for run in runs:
         buffers += run.parts
-        crc = _times(crc, _power(run.size)) ^ run.crc
         size += run.size
+        if run.size < _SHORT:
+            crc = checksum(run.texts, crc)
+        else:
+            crc = _times(crc, _power(run.size)) ^ run.crc
     tail = crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
     return [*buffers, _LAST, tail]
 
