@@ -1,7 +1,9 @@
 """Answers scrapes: each one moment, sent as fast as its reader reads."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import structlog
 from starlette.datastructures import Headers, QueryParams
@@ -65,23 +67,22 @@ class Scrapes:
             buffers = packing.stream([run.packed for run in runs])
         else:
             buffers = [text for run in runs for text in run.plain]
-        headers["Content-Length"] = str(sum(map(len, buffers)))
+        ends = list(accumulate(map(len, buffers)))
+        headers["Content-Length"] = str(ends[-1])
         raw = Headers(headers).raw
         await send({"type": "http.response.start", "status": 200, "headers": raw})
-        for chunk in _chunks(buffers if scope["method"] == "GET" else ()):
+        for chunk in _chunks(buffers, ends) if scope["method"] == "GET" else ():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _chunks(buffers: Iterable[bytes]) -> Iterator[bytes]:
-    chunk, size = list[bytes](), 0
-    for buffer in buffers:
-        chunk.append(buffer)
-        size += len(buffer)
-        if size >= _CHUNK:
-            yield b"".join(chunk)
-            chunk, size = [], 0
-    yield b"".join(chunk)
+def _chunks(buffers: Sequence[bytes], ends: Sequence[int]) -> Iterator[bytes]:
+    """The buffers, some joined; `ends` are their ends in the body."""
+    start = sent = 0
+    while start < len(buffers):
+        stop = bisect_left(ends, sent + _CHUNK, start) + 1
+        yield b"".join(buffers[start:stop])
+        start, sent = stop, ends[min(stop, len(ends)) - 1]
 
 
 def _accepts_gzip(header: str) -> bool:
