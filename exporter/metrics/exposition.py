@@ -45,12 +45,16 @@ _OPENMETRICS = _Format(OPENMETRICS, 1, openmetrics, _EOF)
 class Exposition:
     """What scrapes see: the store, and the figures of this process (CPU, memory, open files).
 
+    Args:
+        store: What is shown.
+        created: Whether OpenMetrics tells when counters and histograms began.
+
     Attributes:
         follows: Whether a scrape sees the store as it is then; otherwise it sees what was shown.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, *, created: bool = False) -> None:
+        self._store, self._created = store, created
         self.follows = True
         self._instances = Blocks[tuple[WorkflowKey, str]](len(lines.INSTANCE_FAMILIES))
         self._series = {
@@ -74,7 +78,8 @@ class Exposition:
             if value is None:
                 self._series[family].remove(labels)
             else:
-                exemplars, created = changes.exemplars.get(key, {}), changes.created.get(key)
+                exemplars = changes.exemplars.get(key, {})
+                created = changes.created.get(key) if self._created else None
                 texts = lines.of_series(family, labels, value, exemplars, created)
                 self._series[family].put(labels, texts)
         for instance, samples in changes.instances.items():

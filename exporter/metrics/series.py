@@ -87,18 +87,15 @@ class Series:
 
     Args:
         bounds: Upper bounds for each histogram family.
-        created: Whether to remember when counters and histograms began.
         clock: Unix time.
     """
 
     def __init__(
         self,
         bounds: Mapping[Family, Sequence[float]],
-        *,
-        created: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._bounds, self._keeps_created, self._clock = bounds, created, clock
+        self._bounds, self._clock = bounds, clock
         self.values: dict[Family, dict[Labels, float]] = {}
         self.histograms: dict[Family, dict[Labels, Histogram]] = {}
         self._exemplars: dict[Key, dict[int, Exemplar]] = {}
@@ -139,7 +136,7 @@ class Series:
                 empty = family.kind == "histogram"
                 series[labels] = Histogram.empty(self._bounds[family]) if empty else 0.0
                 self._changed.add((family, labels))
-                if self._keeps_created and family.kind in ("counter", "histogram"):
+                if family.kind in ("counter", "histogram"):
                     self._created[family, labels] = self._clock()
 
     def _of(self, family: Family) -> dict[Labels, Any]:

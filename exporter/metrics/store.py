@@ -45,8 +45,7 @@ class Store:
                 catalogue.STEP_ATTEMPTS: buckets.step_attempts,
                 catalogue.API_DURATION: _API_SECONDS,
             },
-            created=settings.created,
-            clock=clock,
+            clock,
         )
         self._changed: dict[tuple[WorkflowKey, str], list[instances.Sample] | None] = {}
         self._seen: dict[WorkflowKey, set[str]] = {}

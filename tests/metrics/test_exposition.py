@@ -26,7 +26,7 @@ OWN = ("process_", "python_")
 
 def exposition() -> Exposition:
     """One that shows only what it is told to."""
-    made = Exposition(Store(Metrics()))
+    made = Exposition(Store(Metrics()), created=True)
     made.follows = False
     return made
 
@@ -272,7 +272,8 @@ class TestStoreInOpenMetrics:
     def test_created_is_shown_where_it_is_wanted(self) -> None:
         """In OpenMetrics: in the text format it would be a family of its own."""
         for wanted in (True, False):
-            ours = Exposition(Store(Metrics(created=wanted), clock=lambda: 1767225600.5))
+            store = Store(Metrics(), clock=lambda: 1767225600.5)
+            ours = Exposition(store, created=wanted)
             line = b'cloudflare_workflows_exporter_polls_created{kind="list",result="success"} '
             assert (line + b"1767225600.5\n" in ours.render(OPENMETRICS)[0]) == wanted
             assert b"_created" not in ours.render()[0]

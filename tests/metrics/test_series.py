@@ -52,7 +52,7 @@ class TestSeries:
     def test_what_changed_is_handed_out_once(self) -> None:
         """As a copy, so that it stays what it was."""
         queued, workflow = catalogue.QUEUE_DURATIONS, ("acc", "orders")
-        series = Series({queued: [1]}, created=True, clock=lambda: 7.0)
+        series = Series({queued: [1]}, clock=lambda: 7.0)
         series.set(catalogue.UP, workflow, 1)
         series.observe(queued, workflow, 0.5, "order-1")
         taken = series.take()
