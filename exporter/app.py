@@ -85,7 +85,7 @@ class App:
         self._protecting = Protecting(settings.web.config_file)
         self._store = Store(settings.metrics, self._clock.wall)
         self._store.configured(successful=True, at=self._clock.wall())
-        self.exposition = Exposition(self._store)
+        self.exposition = Exposition(self._store, created=settings.metrics.created)
         self.keeper = self._opened_state(state) if state is not None else None
         """Keeps the state; None: nothing is kept."""
         self._looks: dict[object, Looks] = {}

@@ -336,6 +336,11 @@ class Metrics(Section):
         description="Count what had ended before the first look. "
         "Left out: yes for configured instances, no for discovered ones.",
     )
+    created: bool = Field(
+        False,
+        description="Show in OpenMetrics when each counter and histogram began, as `_created`; "
+        "Prometheus stores it as one more series.",
+    )
     step_names: Names = Field(Names(), description="The label step.")
     error_names: Names = Field(Names(), description="The label error_name.")
     buckets: Buckets = Field(Buckets(), description="Upper bounds of the histogram's buckets.")

@@ -35,8 +35,8 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, config: str) -> Iterator[Prometheus]:
-    """Runs a server with a configuration file of that content."""
+def prometheus(folder: Path, config: str, *flags: str) -> Iterator[Prometheus]:
+    """Runs a server with a configuration file of that content, and more flags."""
     program = requires_program("prometheus", "prometheus")
     (folder / "prometheus.yml").write_text(config)
     address = free_address()
@@ -45,6 +45,7 @@ def prometheus(folder: Path, config: str) -> Iterator[Prometheus]:
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address={address}",
+        *flags,
     ]
     with _server(command, folder / "prometheus.log", address) as http:
         yield Prometheus(http)

@@ -1,16 +1,17 @@
-"""The store in Prometheus' text format or OpenMetrics 1.0, whichever the scraper asks for."""
+"""What a scrape sees, in Prometheus' text format or OpenMetrics 1.0, whichever it asks for."""
 
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as text
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
-from prometheus_client.utils import floatToGoString
+from prometheus_client.registry import Collector
 
+from exporter.metrics import lines
+from exporter.metrics.blocks import Blocks, Run, Text
 from exporter.metrics.catalogue import FAMILIES, Family
-from exporter.metrics.instances import Sample
-from exporter.metrics.series import Changes, Histogram, Labels
+from exporter.metrics.series import Changes, Labels
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
 
@@ -18,70 +19,137 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _SUFFIX = {"counter": "_total", "info": "_info"}
-# Fast: most of the gain is in the first level, and a scrape is compressed every few seconds.
-_GZIP_LEVEL, _GZIP_WINDOW = 1, 31
+_EOF = b"# EOF\n"
+
+
+class _Format(NamedTuple):
+    """A format.
+
+    Attributes:
+        content_type: what it is called in HTTP.
+        column: where series of this format are, among the two of `lines.of_series`.
+        encode: prometheus_client's encoder, for what is not worth keeping rendered.
+        end: what an exposition ends with.
+    """
+
+    content_type: str
+    column: int
+    encode: Callable[[Collector], bytes]
+    end: bytes
+
+
+_TEXT = _Format(TEXT, 0, text, b"")
+_OPENMETRICS = _Format(OPENMETRICS, 1, openmetrics, _EOF)
 
 
 class Exposition:
     """What scrapes see: the store, and the figures of this process (CPU, memory, open files).
 
+    Args:
+        store: What is shown.
+        created: Whether OpenMetrics tells when counters and histograms began.
+
     Attributes:
         follows: Whether a scrape sees the store as it is then; otherwise it sees what was shown.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, *, created: bool = False) -> None:
+        self._store, self._created = store, created
         self.follows = True
-        self._values: dict[Family, dict[Labels, float | Histogram]] = {}
-        self._instances: dict[tuple[WorkflowKey, str], list[Sample]] = {}
+        self._instances = Blocks[tuple[WorkflowKey, str]](len(lines.INSTANCE_FAMILIES))
+        self._series = {
+            family: Blocks[Labels](2)
+            for family in FAMILIES
+            if family not in lines.INSTANCE_FAMILIES
+        }
+        self._heads = {
+            (format_, family): Run([Text(_encode(format_, [_metric(family)]))])
+            for format_ in (_TEXT, _OPENMETRICS)
+            for family in FAMILIES
+        }
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
 
-    def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The body, and its content type, for a request's Accept header."""
-        if self.follows:
-            self.show(self._store.take())
-        if prefers_openmetrics(accept):
-            return openmetrics(self), OPENMETRICS  # type: ignore[no-untyped-call]
-        return text(self), TEXT
-
     def show(self, changes: Changes) -> None:
         """Makes what changed what scrapes see, as a whole."""
-        for (family, labels), value in changes.values.items():
+        for key, value in changes.values.items():
+            family, labels = key
             if value is None:
-                self._values.get(family, {}).pop(labels, None)
+                self._series[family].remove(labels)
             else:
-                self._values.setdefault(family, {})[labels] = value
+                exemplars = changes.exemplars.get(key, {})
+                created = changes.created.get(key) if self._created else None
+                texts = lines.of_series(family, labels, value, exemplars, created)
+                self._series[family].put(labels, texts)
         for instance, samples in changes.instances.items():
             if samples is None:
-                self._instances.pop(instance, None)
+                self._instances.remove(instance)
             else:
-                self._instances[instance] = samples
+                self._instances.put(instance, lines.of_instance(instance, samples))
 
-    def collect(self) -> Iterator[Metric]:
-        """All families, as prometheus_client's encoders want them."""
-        shown: dict[Family, list[tuple[Labels, float | Histogram]]] = {}
-        for family, series in self._values.items():
-            shown[family] = list(series.items())
-        for (workflow, instance_id), samples in self._instances.items():
-            for family, labels, value in samples:
-                shown.setdefault(family, []).append(((*workflow, instance_id, *labels), value))
-        for family, labels, gauge in self._store.now():
-            if gauge is not None:
-                shown.setdefault(family, []).append((labels, gauge))
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The whole body, and its content type, for a request's Accept header."""
+        runs, content_type = self.scrape(accept)
+        return b"".join(text for run in runs for text in run.plain), content_type
+
+    def scrape(self, accept: str = "", names: Collection[str] = ()) -> tuple[list[Run], str]:
+        """What is seen now, and its content type.
+
+        Args:
+            accept: A request's Accept header.
+            names: Of the families to show, or of samples in them; all if there are none.
+        """
+        if self.follows:
+            self.show(self._store.take())
+        format_ = _OPENMETRICS if prefers_openmetrics(accept) else _TEXT
+        now: dict[Family, bytes] = {}
+        for family, labels, value in self._store.now():
+            if value is not None:
+                line, _ = lines.of_series(family, labels, value, {}, None)
+                now[family] = now.get(family, b"") + line
+        runs = []
         for family in FAMILIES:
-            metric = Metric(
-                family.name.removesuffix(_SUFFIX.get(family.kind, "")), family.help, family.kind
-            )
-            for values, now in shown.get(family, ()):
-                named = dict(zip(family.labels, values, strict=True))
-                if isinstance(now, Histogram):
-                    _add_histogram(metric, family, named, now)
-                else:
-                    metric.add_sample(family.name, named, float(now))
-            yield metric
-        yield from self._process.collect()
+            if names and _names(_metric(family)).isdisjoint(names):
+                continue
+            runs.append(self._heads[format_, family])
+            if family in now:
+                runs.append(Run([Text(now[family])]))
+            elif family in lines.INSTANCE_FAMILIES:
+                runs.append(self._instances.run(lines.INSTANCE_FAMILIES.index(family)))
+            else:
+                runs.append(self._series[family].run(format_.column))
+        process = [m for m in self._process.collect() if not names or _names(m) & set(names)]
+        runs.append(Run([Text(_encode(format_, process) + format_.end)]))
+        return runs, format_.content_type
+
+
+def _metric(family: Family) -> Metric:
+    """A family as prometheus_client has it, without samples."""
+    name = family.name.removesuffix(_SUFFIX.get(family.kind, ""))
+    return Metric(name, family.help, family.kind)
+
+
+class _Metrics(Collector):
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def _encode(format_: _Format, metrics: Iterable[Metric]) -> bytes:
+    return format_.encode(_Metrics(metrics)).removesuffix(_EOF)
+
+
+def _names(metric: Metric) -> set[str]:
+    """The names by which a family can be asked for: its own and its samples', in any format."""
+    suffixes = {
+        "counter": ("_total", "_created"),
+        "info": ("_info",),
+        "histogram": ("_bucket", "_count", "_sum", "_created"),
+    }
+    return {metric.name, *(metric.name + suffix for suffix in suffixes.get(metric.type, ()))}
 
 
 def prefers_openmetrics(accept: str) -> bool:
@@ -96,22 +164,3 @@ def prefers_openmetrics(accept: str) -> bool:
         except ValueError:
             continue
     return ranks[True] > 0 and ranks[True] >= ranks[False]
-
-
-def _add_histogram(
-    metric: Metric, family: Family, labels: dict[str, str], histogram: Histogram
-) -> None:
-    for bound, count in histogram.cumulative():
-        metric.add_sample(f"{family.name}_bucket", {**labels, "le": _bound(bound)}, count)
-    metric.add_sample(f"{family.name}_count", labels, sum(histogram.counts))
-    metric.add_sample(f"{family.name}_sum", labels, histogram.sum)
-
-
-def _bound(bound: float) -> str:
-    return str(floatToGoString(bound))  # type: ignore[no-untyped-call]
-
-
-def compress(body: bytes) -> bytes:
-    """`body` as one gzip member."""
-    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
-    return packer.compress(body) + packer.flush()

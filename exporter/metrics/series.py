@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,13 +40,6 @@ class Histogram(Struct):
 
     def copy(self) -> "Histogram":
         return Histogram(self.bounds, self.counts.copy(), self.sum)
-
-    def cumulative(self) -> Iterator[tuple[float, int]]:
-        """Upper bounds, +Inf last, each with the count of what is at or below it."""
-        total = 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            total += count
-            yield bound, total
 
 
 class Exemplar(NamedTuple):
@@ -98,7 +91,9 @@ class Series:
     """
 
     def __init__(
-        self, bounds: Mapping[Family, Sequence[float]], clock: Callable[[], float] = time.time
+        self,
+        bounds: Mapping[Family, Sequence[float]],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._bounds, self._clock = bounds, clock
         self.values: dict[Family, dict[Labels, float]] = {}

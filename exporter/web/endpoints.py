@@ -10,7 +10,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter import __version__
-from exporter.metrics.exposition import Exposition, compress
+from exporter.metrics.exposition import Exposition
+from exporter.web.scrapes import Scrapes
 
 _PAGE = f"""<!doctype html>
 <html lang="en">
@@ -44,13 +45,6 @@ Check = Callable[[], list[str]]
 def endpoints(exposition: Exposition, *, unhealthy: Check, unready: Check) -> Starlette:
     """The application that is served."""
 
-    async def metrics(request: Request) -> Response:
-        body, content_type = exposition.render(request.headers.get("accept", ""))
-        headers = {**_HEADERS, "Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if _accepts_gzip(request.headers.get("accept-encoding", "")):
-            body, headers["Content-Encoding"] = compress(body), "gzip"
-        return Response(body, headers=headers)
-
     def check(wrong: Check, well: str) -> Callable[[Request], Awaitable[Response]]:
         async def answer(_: Request) -> Response:
             problems = wrong()
@@ -64,7 +58,7 @@ def endpoints(exposition: Exposition, *, unhealthy: Check, unready: Check) -> St
 
     return Starlette(
         routes=[
-            Route("/metrics", metrics),
+            Route("/metrics", Scrapes(exposition, _HEADERS), methods=["GET"]),
             Route("/-/healthy", check(unhealthy, "healthy")),
             Route("/-/ready", check(unready, "ready")),
             Route("/", page),
@@ -79,16 +73,3 @@ async def _refusal(_: Request, error: Exception) -> Response:
     text = HTTPStatus(error.status_code).phrase + "\n"
     headers = {**_HEADERS, **(error.headers or {})}
     return PlainTextResponse(text, error.status_code, headers=headers)
-
-
-def _accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding header takes gzip (RFC 9110, section 12.5.3)."""
-    ranks: dict[str, float] = {}
-    for item in header.lower().replace(" ", "").split(","):
-        coding, *parameters = item.split(";")
-        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        try:
-            ranks[coding] = float(quality)
-        except ValueError:
-            ranks[coding] = 0
-    return ranks.get("gzip", ranks.get("*", 0)) > 0

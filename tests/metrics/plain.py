@@ -1,0 +1,89 @@
+"""The same data as the exporter shows, kept and rendered by prometheus_client alone."""
+
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+from prometheus_client.exposition import generate_latest as text
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
+
+from exporter.metrics.catalogue import FAMILIES, Family
+from exporter.metrics.instances import Sample
+from exporter.metrics.series import Changes, Histogram, Labels
+from exporter.watch.sink import WorkflowKey
+
+
+class Plain(Collector):
+    """Takes changes as `Exposition.show` does."""
+
+    def __init__(self) -> None:
+        self.shown = Changes()
+
+    def show(self, changes: Changes) -> None:
+        for key, value in changes.values.items():
+            for things in (self.shown.values, self.shown.exemplars, self.shown.created):
+                things.pop(key, None)
+            if value is not None:
+                self.shown.values[key] = value
+                self.shown.exemplars[key] = changes.exemplars.get(key, {})
+                if key in changes.created:
+                    self.shown.created[key] = changes.created[key]
+        for instance, samples in changes.instances.items():
+            self.shown.instances.pop(instance, None)
+            if samples is not None:
+                self.shown.instances[instance] = samples
+
+    def render(self, *, open_metrics: bool) -> str:
+        self._open_metrics = open_metrics
+        encode = openmetrics if open_metrics else text
+        return encode(self).decode()
+
+    def collect(self) -> Iterator[Metric]:
+        for family in FAMILIES:
+            suffix = {"counter": "_total", "info": "_info"}.get(family.kind, "")
+            metric = Metric(family.name.removesuffix(suffix), family.help, family.kind)
+            for key, value in self.shown.values.items():
+                if key[0] is family and value is not None:
+                    self._add(metric, family, key[1], value)
+            for (workflow, instance_id), samples in self.shown.instances.items():
+                for sample in samples or ():
+                    if sample[0] is family:
+                        self._add_instance(metric, workflow, instance_id, sample)
+            yield metric
+
+    def _add_instance(
+        self, metric: Metric, workflow: WorkflowKey, instance_id: str, sample: Sample
+    ) -> None:
+        family, labels, value = sample
+        names = dict(zip(family.labels, (*workflow, instance_id, *labels), strict=True))
+        metric.add_sample(family.name, names, value)
+
+    def _add(
+        self, metric: Metric, family: Family, labels: Labels, value: float | Histogram
+    ) -> None:
+        names = dict(zip(family.labels, labels, strict=True))
+        exemplars = {
+            bucket: Exemplar({"instance_id": exemplar.instance_id}, exemplar.value, exemplar.at)
+            for bucket, exemplar in self.shown.exemplars.get((family, labels), {}).items()
+        }
+        if isinstance(value, Histogram):
+            total = 0
+            bounds = (*value.bounds, float("inf"))
+            for bucket, (bound, count) in enumerate(zip(bounds, value.counts, strict=True)):
+                total += count
+                le = floatToGoString(bound)  # type: ignore[no-untyped-call]
+                metric.add_sample(
+                    f"{family.name}_bucket",
+                    {**names, "le": le},
+                    total,
+                    exemplar=exemplars.get(bucket),
+                )
+            metric.add_sample(f"{family.name}_count", names, total)
+            metric.add_sample(f"{family.name}_sum", names, value.sum)
+        else:
+            metric.add_sample(family.name, names, value, exemplar=exemplars.get(0))
+        created = self.shown.created.get((family, labels))
+        if created is not None and self._open_metrics:
+            metric.add_sample(f"{metric.name}_created", names, created)

@@ -1,0 +1,65 @@
+"""Random contents of `/metrics`, for hypothesis."""
+
+from hypothesis import strategies as st
+
+from exporter.metrics.catalogue import FAMILIES, Family
+from exporter.metrics.instances import Sample
+from exporter.metrics.lines import INSTANCE_FAMILIES
+from exporter.metrics.series import Changes, Exemplar, Histogram, Key
+from exporter.watch.sink import WorkflowKey
+
+NAMES = st.text(max_size=6) | st.sampled_from(['"', "\\", "\\n", "\n", 'a"} 1\n', " # {", "é😀"])
+TIMES = st.floats(1e9, 2e9)
+BOUNDS = (0.005, 1.0, 2.5, 1e6)
+
+
+def values(family: Family) -> st.SearchStrategy[float]:
+    if family.kind == "info":
+        return st.just(1)
+    if family.kind == "counter":
+        return st.floats(0, allow_infinity=False)
+    return st.integers(0, 10**20) | st.floats() | st.booleans()
+
+
+@st.composite
+def instances(draw: st.DrawFn) -> list[Sample]:
+    samples: dict[tuple[Family, tuple[str, ...]], float] = {}
+    for family in draw(st.lists(st.sampled_from(INSTANCE_FAMILIES), max_size=8)):
+        labels = draw(st.tuples(*[NAMES] * (len(family.labels) - 3)))
+        samples[family, labels] = draw(values(family))
+    return [(family, labels, value) for (family, labels), value in samples.items()]
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> Changes:
+    """Of few instances and series, so that a list of these changes and removes what is there."""
+    made = Changes()
+    for family in draw(st.lists(st.sampled_from(FAMILIES), max_size=5)):
+        if family not in INSTANCE_FAMILIES:
+            key: Key = family, draw(st.tuples(*[NAMES] * len(family.labels)))
+            made.values[key] = draw(st.none() | _values(family))
+            if family.kind in ("counter", "histogram"):
+                buckets = len(BOUNDS) + 1 if family.kind == "histogram" else 1
+                made.exemplars[key] = draw(
+                    st.dictionaries(st.integers(0, buckets - 1), exemplars(), max_size=2)
+                )
+                if draw(st.booleans()):
+                    made.created[key] = draw(TIMES)
+    for number in draw(st.lists(st.integers(0, 39), max_size=20)):
+        workflow = WorkflowKey("acc", 'orders "é"') if number % 2 else WorkflowKey("", "\n")
+        made.instances[workflow, f"i-{number}"] = draw(st.none() | instances())
+    return made
+
+
+def _values(family: Family) -> st.SearchStrategy[float | Histogram]:
+    if family.kind != "histogram":
+        return values(family)
+    counts = st.lists(st.integers(0, 10**9), min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1)
+    return st.builds(
+        Histogram, st.just(BOUNDS), counts, st.floats(0, allow_nan=False, allow_infinity=False)
+    )
+
+
+def exemplars() -> st.SearchStrategy[Exemplar]:
+    ids = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}", fullmatch=True)
+    return st.builds(Exemplar, ids, st.floats(allow_nan=False), TIMES)

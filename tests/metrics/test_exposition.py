@@ -1,0 +1,279 @@
+"""What a scrape sees, beside what prometheus_client makes of the same data."""
+
+import gzip
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from exporter.metrics import catalogue, packing
+from exporter.metrics.exposition import Exposition
+from exporter.metrics.series import Changes, Exemplar, Histogram
+from exporter.metrics.store import Store
+from exporter.settings import Metrics
+from exporter.watch.sink import WorkflowKey
+from tests.metrics.plain import Plain
+from tests.metrics.random_changes import changes
+
+OPENMETRICS = "application/openmetrics-text"
+ORDERS = WorkflowKey("acc", "orders")
+OWN = ("process_", "python_")
+
+
+def exposition() -> Exposition:
+    """One that shows only what it is told to."""
+    made = Exposition(Store(Metrics()), created=True)
+    made.follows = False
+    return made
+
+
+def families_of(body: str, accept: str = OPENMETRICS) -> Iterable[Metric]:
+    parse: Callable[[str], Iterable[Metric]] = parse_openmetrics if accept else parse_text
+    return parse(body)
+
+
+def parsed(body: str, accept: str) -> dict[str, tuple[str, str, dict[object, object]]]:
+    """Type, help and samples of each family but the process's own; each is there once."""
+    found: dict[str, tuple[str, str, dict[object, object]]] = {}
+    for family in families_of(body, accept):
+        if family.name.startswith(OWN):
+            continue
+        assert family.name not in found, f"{family.name} is there twice, or interleaved"
+        samples: dict[object, object] = {}
+        for sample in family.samples:
+            key = sample.name, tuple(sorted(sample.labels.items()))
+            assert key not in samples, f"{key} is there twice"
+            # NaN is not itself; its name is.
+            samples[key] = repr(float(sample.value) + 0.0), sample.exemplar
+        found[family.name] = family.type, family.documentation, samples
+    return found
+
+
+def test_a_family_that_nothing_is_known_of_has_help_and_type() -> None:
+    body, _ = exposition().render()
+    assert (
+        b"# HELP cloudflare_workflow_up 1 when the last round over the workflow succeeded, "
+        b"0 otherwise.\n# TYPE cloudflare_workflow_up gauge\n# HELP" in body
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(changes(), max_size=5))
+def test_both_formats_hold_what_prometheus_client_makes_of_the_same_data(
+    history: list[Changes],
+) -> None:
+    """After any changes: samples, values, exemplars, types and help."""
+    ours, plain = exposition(), Plain()
+    for step in history:
+        ours.show(step)
+        plain.show(step)
+    for accept in ("", OPENMETRICS):
+        body, _ = ours.render(accept)
+        expected = plain.render(open_metrics=bool(accept))
+        assert parsed(body.decode(), accept) == parsed(expected, accept)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(changes(), max_size=4))
+def test_compressed_it_is_the_same(history: list[Changes]) -> None:
+    ours = exposition()
+    for step in history:
+        ours.show(step)
+        for accept in ("", OPENMETRICS):
+            runs, _ = ours.scrape(accept)
+            stream = b"".join(packing.stream([run.packed for run in runs]))
+            assert gzip.decompress(stream) == b"".join(text for run in runs for text in run.plain)
+
+
+def test_lines() -> None:
+    """As they are to be, byte by byte."""
+    ours = exposition()
+    histogram = Histogram((0.5, 1e6), [1, 0, 2], 2e6 + 0.1)
+    ours.show(
+        Changes(
+            values={
+                (catalogue.RUNS_FINISHED, ("acc", 'say "\\\n"', "errored")): 2.0,
+                (catalogue.QUEUE_DURATIONS, ORDERS): histogram,
+                (catalogue.ROWS_IGNORED, ()): 0.0,
+            },
+            exemplars={
+                (catalogue.RUNS_FINISHED, ("acc", 'say "\\\n"', "errored")): {
+                    0: Exemplar("order-1", 1.0, 1767225600.25)
+                },
+                (catalogue.QUEUE_DURATIONS, ORDERS): {2: Exemplar("order-2", 1e6 + 1, 1767225600)},
+            },
+            created={(catalogue.QUEUE_DURATIONS, ORDERS): 1767225000.5},
+        )
+    )
+    finished = (
+        'cloudflare_workflow_runs_finished_total{account="acc",workflow="say \\"\\\\\\n\\"",'
+        'status="errored"} 2'
+    )
+    who = 'account="acc",workflow="orders"'
+    queue = f"cloudflare_workflow_queue_duration_seconds_bucket{{{who},"
+    for accept, wanted in (
+        (
+            "",
+            [
+                "# TYPE cloudflare_workflow_runs_finished_total counter",
+                f"{finished}",
+                f'{queue}le="0.5"}} 1',
+                f'{queue}le="1e+06"}} 1',
+                f'{queue}le="+Inf"}} 3',
+                f"cloudflare_workflow_queue_duration_seconds_count{{{who}}} 3",
+                f"cloudflare_workflow_queue_duration_seconds_sum{{{who}}} 2000000.1",
+                "cloudflare_workflows_exporter_rows_ignored_total 0",
+            ],
+        ),
+        (
+            OPENMETRICS,
+            [
+                "# TYPE cloudflare_workflow_runs_finished counter",
+                f'{finished} # {{instance_id="order-1"}} 1 1767225600.25',
+                f'{queue}le="0.5"}} 1',
+                f'{queue}le="1e+06"}} 1',
+                f'{queue}le="+Inf"}} 3 # {{instance_id="order-2"}} 1000001 1767225600',
+                f"cloudflare_workflow_queue_duration_seconds_count{{{who}}} 3",
+                f"cloudflare_workflow_queue_duration_seconds_sum{{{who}}} 2000000.1",
+                f"cloudflare_workflow_queue_duration_seconds_created{{{who}}} 1767225000.5",
+                "cloudflare_workflows_exporter_rows_ignored_total 0",
+            ],
+        ),
+    ):
+        text = ours.render(accept)[0].decode()
+        lines = [
+            line
+            for line in text.split("\n")
+            if line.startswith(("# TYPE cloudflare_workflow_runs_finished", "cloudflare"))
+        ]
+        assert lines == wanted
+
+
+def test_half_a_character_in_a_name_takes_nothing_else_away() -> None:
+    ours = exposition()
+    ours.show(Changes(values={(catalogue.UP, ("acc", "\ud800")): 1.0, (catalogue.UP, ORDERS): 1.0}))
+    body = ours.render()[0].decode()
+    assert 'cloudflare_workflow_up{account="acc",workflow="?"} 1\n' in body
+    assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 1\n' in body
+
+
+class TestWhatScrapesSee:
+    def test_the_store_as_it_is(self) -> None:
+        store = Store(Metrics())
+        ours = Exposition(store)
+        assert b"exporter_rows_ignored_total 0\n" in ours.render()[0]
+        store.ignored_row()
+        assert b"exporter_rows_ignored_total 1\n" in ours.render()[0]
+
+    def test_only_what_was_shown_where_something_else_decides(self) -> None:
+        """Counters that are seen once they are on disk, say; gauges of the moment always are."""
+        store = Store(Metrics())
+        store.now = lambda: [(catalogue.POLL_LAG, (), 7.5), (catalogue.API_LIMIT, ("acc",), None)]
+        ours = Exposition(store)
+        ours.follows = False
+        store.ignored_row()
+        body, _ = ours.render()
+        assert b"exporter_rows_ignored_total 1\n" not in body
+        assert b"exporter_poll_lag_seconds 7.5\n" in body
+        assert b"exporter_api_ratelimit_limit{" not in body
+        ours.show(store.take())
+        assert b"exporter_rows_ignored_total 1\n" in ours.render()[0]
+
+    def test_what_was_shown_twice_or_is_gone_already_is_no_harm(self) -> None:
+        ours = exposition()
+        gone = Changes(values={(catalogue.UP, ORDERS): None}, instances={(ORDERS, "a"): None})
+        ours.show(gone)
+        there = Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 3)]})
+        for _ in range(2):
+            ours.show(there)
+            assert ours.render()[0].count(b'instance_id="a"') == 1
+        for _ in range(2):
+            ours.show(gone)
+            assert b"instance_id" not in b"".join(
+                line for line in ours.render()[0].splitlines() if not line.startswith(b"#")
+            )
+
+    def test_a_scrape_under_way_goes_on_with_what_it_saw(self) -> None:
+        ours = exposition()
+        ours.show(Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 3)]}))
+        runs, _ = ours.scrape()
+        ours.show(Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 4)]}))
+        assert b'instance_id="a"} 3\n' in b"".join(text for run in runs for text in run.plain)
+        stream = b"".join(packing.stream([run.packed for run in runs]))
+        assert b'instance_id="a"} 3\n' in gzip.decompress(stream)
+        assert b'instance_id="a"} 4\n' in ours.render()[0]
+
+
+def test_what_did_not_change_is_neither_rendered_nor_compressed_again() -> None:
+    ours = exposition()
+    many = Changes()
+    for n in range(1000):
+        many.instances[ORDERS, f"order-{n}"] = [
+            (catalogue.RETRIES, (), n),
+            (catalogue.START, (), 7),
+        ]
+    ours.show(many)
+    before = {part: part for run in ours.scrape()[0] for part in run.packed.parts}
+    many.instances[ORDERS, "order-7"] = [(catalogue.RETRIES, (), 1007), (catalogue.START, (), 7)]
+    ours.show(many)
+    new = [
+        text
+        for run in ours.scrape(OPENMETRICS)[0]
+        for part, text in zip(run.packed.parts, run.plain, strict=True)
+        if before.get(part) is not part and text.startswith(b"cloudflare")
+    ]
+    assert len(new) == 1
+    assert new[0].count(b"cloudflare_workflow_instance_retries{") == 16
+
+
+class TestNames:
+    @pytest.fixture
+    def ours(self) -> Exposition:
+        ours = exposition()
+        ours.show(Changes(values={(catalogue.QUEUE_DURATIONS, ORDERS): Histogram.empty([1])}))
+        return ours
+
+    @pytest.mark.parametrize(
+        ("names", "families"),
+        [
+            (["cloudflare_workflow_up"], {"cloudflare_workflow_up"}),
+            (["cloudflare_workflow_up", "none"], {"cloudflare_workflow_up"}),
+            (
+                ["cloudflare_workflow_up", "process_open_fds"],
+                {"cloudflare_workflow_up", "process_open_fds"},
+            ),
+            (["cloudflare_workflow_runs_finished"], {"cloudflare_workflow_runs_finished"}),
+            (["cloudflare_workflow_runs_finished_total"], {"cloudflare_workflow_runs_finished"}),
+            (["cloudflare_workflow_instance_info"], {"cloudflare_workflow_instance"}),
+            (
+                ["cloudflare_workflow_queue_duration_seconds_bucket"],
+                {"cloudflare_workflow_queue_duration_seconds"},
+            ),
+            (
+                ["cloudflare_workflow_queue_duration_seconds"],
+                {"cloudflare_workflow_queue_duration_seconds"},
+            ),
+            (["process_cpu_seconds_total"], {"process_cpu_seconds"}),
+            (["none"], set()),
+        ],
+    )
+    def test_choose_families(self, ours: Exposition, names: list[str], families: set[str]) -> None:
+        """By the family's name in either format, or a sample's."""
+        runs, _ = ours.scrape(OPENMETRICS, names)
+        body = b"".join(text for run in runs for text in run.plain).decode()
+        assert {family.name for family in families_of(body)} == families
+
+
+class TestStoreInOpenMetrics:
+    def test_created_is_shown_where_it_is_wanted(self) -> None:
+        """In OpenMetrics: in the text format it would be a family of its own."""
+        for wanted in (True, False):
+            store = Store(Metrics(), clock=lambda: 1767225600.5)
+            ours = Exposition(store, created=wanted)
+            line = b'cloudflare_workflows_exporter_polls_created{kind="list",result="success"} '
+            assert (line + b"1767225600.5\n" in ours.render(OPENMETRICS)[0]) == wanted
+            assert b"_created" not in ours.render()[0]
