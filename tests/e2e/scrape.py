@@ -9,7 +9,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(exposition: str, prefix: str | tuple[str, ...] = "") -> Samples:
-    """The samples of which the name starts with `prefix`, or with one of several; each comes once."""
+    """The samples of names that start with `prefix`, or with one of several; each comes once."""
     found: Samples = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
