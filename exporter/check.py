@@ -22,7 +22,7 @@ from exporter.logs import printable
 from exporter.settings import Account, Settings
 
 _PER_PAGE = 100
-_MOST_PAGES = 20
+_MOST_PAGES = 100
 _MOST_IDS = 20
 """Listed instances of an account that are asked for: the check is to cost little."""
 _SKEW = 5.0

@@ -9,6 +9,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW
 from exporter.settings import Settings
 from exporter.state.keeper import Keeper
+from exporter.troubles import Seldom
 from exporter.watch.account import Account
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class Health:
         self._keeper = keeper
         self._clock = clock
         self._told: set[str] = set()
+        self._seldom = Seldom(clock)
         if keeper is not None:
             keeper.first_looks_over = lambda: not self._untried()
 
@@ -102,7 +104,7 @@ class Health:
 
     def check(self, *, stood_still: float = 0.0) -> None:
         """Logs what is news; the process did nothing at all for `stood_still` seconds."""
-        if stood_still > _STALL:
+        if stood_still > _STALL and self._seldom.may("stood still"):
             log.warning(
                 "the exporter stood still; it goes on now",
                 seconds=round(stood_still),

@@ -101,6 +101,16 @@ class TestWhatComesAndGoes:
             "the account's workflows can be listed again",
         ]
 
+    async def test_a_process_that_stands_still_again_and_again(self) -> None:
+        async with watching(["a"]) as w:
+            with capture_logs() as logs:
+                for _ in range(10):
+                    w.clock.advance(10)
+                    w.app.health.check(stood_still=9)
+        assert [e["event"] for e in logs if "stood" in e["event"]] == [
+            "the exporter stood still; it goes on now"
+        ]
+
 
 class TestInstancesThatAreNotThere:
     async def test_are_one_line_however_many(self) -> None:
