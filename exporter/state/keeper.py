@@ -205,15 +205,22 @@ class Keeper:
         return self._workflows[owner]
 
     def _restore_series(self, account: str, workflow: str) -> None:
-        prefix = tuple(filter(None, (account, workflow)))
+        prefix, restored = tuple(filter(None, (account, workflow))), Changes()
         for name, labels, data in self._database.series(self._owner(account, workflow)):
             family, (value, created) = _BY_NAME.get(name), _SERIES.decode(data)
             rest = tuple(json.loads(labels))
             if family is None or len(prefix) + len(rest) != len(family.labels):
                 continue  # of another version of the exporter
+            key = family, (*prefix, *rest)
             known = value if isinstance(value, float) else Histogram(*value)
-            if not self._store.restore(family, (*prefix, *rest), known, created):
+            if self._store.restore(*key, known, created):
+                restored.values[key] = known.copy() if isinstance(known, Histogram) else known
+                if created is not None:
+                    restored.created[key] = created
+            else:
                 self._tell_anew(family)
+        # What is on the disk is shown at once, even if nothing new can be written there.
+        self._exposition.show(restored)
 
     def _tell_anew(self, family: Family) -> None:
         if family not in self._anew:

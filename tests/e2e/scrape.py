@@ -9,7 +9,10 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(exposition: str, prefix: str | tuple[str, ...] = "") -> Samples:
-    """The samples whose names start with `prefix`, or one of several; each comes once, or it is no exposition."""
+    """The samples whose names start with `prefix`, or one of several.
+
+    Each comes once, or it is no exposition.
+    """
     found: Samples = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-
 from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
 from tests.e2e.scrape import Samples, differences, samples
 from upstreams.simulator import (
