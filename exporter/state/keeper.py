@@ -10,6 +10,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
 import msgspec
@@ -98,6 +99,8 @@ class Keeper:
         self._workflows: dict[Owner, KeptWorkflow] = {}
         """As they are on the disk, or will be with the next write."""
         self._unsaved = _Unsaved()
+        # Its own: a name server that doesn't answer may hold all of the event loop's threads.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._saving = asyncio.Lock()
         self._closing = asyncio.Event()
         self._tidied = -inf
@@ -169,7 +172,7 @@ class Keeper:
             self._collect()
             unsaved, self._unsaved = self._unsaved, _Unsaved()
             try:
-                await asyncio.to_thread(self._write, unsaved)
+                await self._in_thread(self._write, unsaved)
             except sqlite3.Error as error:
                 self._failed(str(error))
                 unsaved.update(self._unsaved)
@@ -190,7 +193,11 @@ class Keeper:
         """Saves what is left."""
         self._closing.set()
         await self.save()
+        self._thread.shutdown(wait=False)
         self._database.close()
+
+    async def _in_thread(self, act: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
 
     def _owner(self, account: str, workflow: str) -> Owner:
         return self._accounts.get(account, account), workflow
@@ -279,7 +286,7 @@ class Keeper:
     async def _renew(self) -> None:
         """Begins an empty file, and has everything written to it."""
         try:
-            await asyncio.to_thread(self._database.renew)
+            await self._in_thread(self._database.renew)
         except Unusable as error:
             self._failed(str(error))
             return
