@@ -83,13 +83,14 @@ class Health:
                     about = f"{account.label}/{poller.key.workflow}"
                     due = f"one is due every {self._interval}"
                     yield "scheduler", f"no round over {about} for {since:.0f} s; {due}"
-            looks, allowed = account.looks, _CALLS + account.budget.blocked
-            since = now - looks.progress
-            if len(looks) and since > allowed:
-                waiting = f"{len(looks)} wait"
-                yield "poller", f"no look at {account.label} ended for {since:.0f} s; {waiting}"
-            since = now - account.progress
-            if account.lag and since > allowed:
+            # While Cloudflare allows no calls, and right after that, nothing can have been done.
+            looks, blocked_until = account.looks, account.budget.blocked_until
+            since = now - max(looks.progress, blocked_until)
+            if (len(looks) or looks.under_way) and since > _CALLS:
+                left = f"{looks.under_way} are under way, {len(looks)} wait"
+                yield "poller", f"no look at {account.label} ended for {since:.0f} s; {left}"
+            since = now - max(account.progress, blocked_until)
+            if account.lag and since > _CALLS:
                 yield "sweeps", f"no list of {account.label} was read for {since:.0f} s"
         keeper = self._keeper
         if keeper is not None and now - keeper.progress > _WRITE:

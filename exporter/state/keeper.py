@@ -11,6 +11,7 @@ import gc
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
 import msgspec
@@ -100,6 +101,8 @@ class Keeper:
         self._workflows: dict[Owner, KeptWorkflow] = {}
         """As they are on the disk, or will be with the next write."""
         self._unsaved = _Unsaved()
+        # Its own: a name server that doesn't answer may hold all of the event loop's threads.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._saving = asyncio.Lock()
         self._closing = asyncio.Event()
         self._tidied = -inf
@@ -172,7 +175,7 @@ class Keeper:
             self._collect()
             unsaved, self._unsaved = self._unsaved, _Unsaved()
             try:
-                await asyncio.to_thread(self._write, unsaved)
+                await self._in_thread(self._write, unsaved)
             except sqlite3.Error as error:
                 self._failed(str(error))
                 unsaved.update(self._unsaved)
@@ -192,7 +195,11 @@ class Keeper:
         """Saves what is left."""
         self._closing.set()
         await self.save()
+        self._thread.shutdown(wait=False)
         self._database.close()
+
+    async def _in_thread(self, act: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
 
     def _owner(self, account: str, workflow: str) -> Owner:
         return self._accounts.get(account, account), workflow
@@ -207,15 +214,22 @@ class Keeper:
         return self._workflows[owner]
 
     def _restore_series(self, account: str, workflow: str) -> None:
-        prefix = tuple(filter(None, (account, workflow)))
+        prefix, restored = tuple(filter(None, (account, workflow))), Changes()
         for name, labels, data in self._database.series(self._owner(account, workflow)):
             family, (value, created) = _BY_NAME.get(name), _SERIES.decode(data)
             rest = tuple(json.loads(labels))
             if family is None or len(prefix) + len(rest) != len(family.labels):
                 continue  # of another version of the exporter
+            key = family, (*prefix, *rest)
             known = value if isinstance(value, float) else Histogram(*value)
-            if not self._store.restore(family, (*prefix, *rest), known, created):
+            if self._store.restore(*key, known, created):
+                restored.values[key] = known.copy() if isinstance(known, Histogram) else known
+                if created is not None:
+                    restored.created[key] = created
+            else:
                 self._tell_anew(family)
+        # What is on the disk is shown at once, even if nothing new can be written there.
+        self._exposition.show(restored)
 
     def _tell_anew(self, family: Family) -> None:
         if family not in self._anew:
@@ -274,7 +288,7 @@ class Keeper:
     async def _renew(self) -> None:
         """Begins an empty file, and has everything written to it."""
         try:
-            await asyncio.to_thread(self._database.renew)
+            await self._in_thread(self._database.renew)
         except Unusable as error:
             self._failed(str(error))
             return

@@ -58,7 +58,7 @@ class Looks:
         self._waiting: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in Urgency}
         self._turns = 0
         self.progress = clock.monotonic()
-        """When a look last ended, or the queue was empty (monotonic clock)."""
+        """When a look last ended, or there was none to make (monotonic clock)."""
         self._sweeps = 0
         self._credit = 0.0
         self._changed = asyncio.Event()
@@ -67,6 +67,11 @@ class Looks:
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
+
+    @property
+    def under_way(self) -> int:
+        """Looks that are being made."""
+        return len(self._under_way)
 
     @property
     def urgent(self) -> int:
@@ -96,7 +101,7 @@ class Looks:
             wanted: Whether it still is to be made; asked when its turn comes.
         """
         self._changed.set()
-        if not len(self):
+        if not len(self) and not self._under_way:
             self.progress = self._clock.monotonic()
         self._waiting[urgency].append(_Waiting(due, look, wanted))
         self._prune()

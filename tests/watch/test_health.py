@@ -1,0 +1,213 @@
+"""Health: what makes no progress is named, by /-/healthy and once in the log."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.app import App
+from exporter.settings import Settings
+from exporter.web.endpoints import endpoints
+from exporter.web.server import listen
+from tests.watching import Watching, watching
+from upstreams.simulator import Hang, Script, Simulator, Wait, serve
+
+MINUTE = 60.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns once the condition holds; gives up after 30 s."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - the condition has no event
+            await asyncio.sleep(0.01)
+
+
+async def asked(app: App, path: str = "/-/healthy") -> tuple[int, list[str]]:
+    """Status and lines that an endpoint answers with."""
+    site = endpoints(app.exposition, unhealthy=app.health.unhealthy, unready=app.health.unready)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(site)) as http:
+        answer = await http.get(f"http://exporter{path}")
+    return answer.status_code, answer.text.splitlines()
+
+
+def parts(lines: list[str]) -> set[str]:
+    return {line.partition(":")[0] for line in lines}
+
+
+def told(app: App) -> list[tuple[str, str]]:
+    """What the watchdog logs: the event, and which part it is about."""
+    with capture_logs() as logs:
+        app.health.check()
+    return [(line["event"], line["part"]) for line in logs]
+
+
+def crowd(w: Watching, count: int) -> list[str]:
+    names = [f"order-{n}" for n in range(count)]
+    for name in names:
+        w.orders.create(name, Script((Wait("approval"),)))
+    return names
+
+
+class TestScheduler:
+    async def test_it_is_named_when_no_round_begins(self) -> None:
+        async with watching(["a"], poll={"interval": "15s"}) as w:
+            await w.cycle()
+            w.clock.advance(MINUTE)
+            assert await asked(w.app) == (200, ["healthy"])
+            w.clock.advance(MINUTE)
+            status, lines = await asked(w.app)
+            assert (status, parts(lines)) == (503, {"scheduler"})
+            assert "acc/orders" in lines[0]
+            assert "120 s" in lines[0]
+            await w.cycle()
+            assert await asked(w.app) == (200, ["healthy"])
+
+
+class TestPoller:
+    """With rounds that begin and calls that hang beyond all that should end them."""
+
+    @asynccontextmanager
+    async def hanging(self, count: int) -> AsyncIterator[Watching]:
+        names = [f"order-{n}" for n in range(count)]
+        async with watching(names, api={"timeout": "10m"}) as w:
+            crowd(w, count)
+            await w.cycle()
+            w.simulator.faults.add(Hang())
+            w.clock.advance(15)
+            looking = asyncio.create_task(w.app.pollers[0].round(whole=True))
+            await until(lambda: w.simulator.calls.open.total() == min(count, 10))
+            yield w
+            w.simulator.faults.clear()
+            await looking
+            await w.cycle()
+            assert await asked(w.app) == (200, ["healthy"])
+
+    @pytest.mark.parametrize("count", [1, 12], ids=["one", "more than there are places"])
+    async def test_it_is_named_when_no_look_ends(self, count: int) -> None:
+        async with self.hanging(count) as w:
+            w.clock.advance(11 * MINUTE)
+            status, lines = await asked(w.app)
+            assert status == 503
+            assert "poller" in parts(lines)
+            assert [line for line in lines if line.startswith("poller: no look at acc ended")]
+
+    async def test_a_wait_that_cloudflare_ordered_is_none(self) -> None:
+        async with self.hanging(12) as w:
+            w.app.accounts[0].budget.refused(20 * MINUTE)
+            w.clock.advance(25 * MINUTE)
+            assert "poller" not in parts((await asked(w.app))[1])
+            w.clock.advance(6 * MINUTE)
+            assert "poller" in parts((await asked(w.app))[1])
+
+
+class TestSweeps:
+    async def test_they_are_named_when_no_list_is_read(self) -> None:
+        discovered = [{"name": "orders", "discover": {}}]
+        async with watching(workflows=discovered, api={"timeout": "10m"}) as w:
+            await w.cycle()
+            w.simulator.faults.add(Hang(), kind="list")
+            sweep = asyncio.create_task(w.app.accounts[0].cycle())
+            await until(lambda: w.simulator.calls.open)
+            w.clock.advance(11 * MINUTE)
+            await w.app.pollers[0].round()
+            status, lines = await asked(w.app)
+            assert (status, parts(lines)) == (503, {"sweeps"})
+            assert "no list of acc" in lines[0]
+            w.simulator.faults.clear()
+            await sweep
+            await w.cycle()
+            assert await asked(w.app) == (200, ["healthy"])
+
+
+class TestState:
+    async def test_it_is_named_when_a_write_does_not_end(self, tmp_path: Path) -> None:
+        state = tmp_path / "state.db"
+        async with watching(["a"], state=state) as w:
+            await w.cycle()
+            other = sqlite3.connect(state, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            w.orders.create("a", Script((Wait("approval"),)))
+            await w.app.pollers[0].round(whole=True)
+            saving = asyncio.create_task(w.saved())
+            w.clock.advance(2 * MINUTE)
+            status, lines = await asked(w.app)
+            assert status == 503
+            assert "state" in parts(lines)
+            other.close()
+            await saving
+            await w.cycle()
+            assert await asked(w.app) == (200, ["healthy"])
+
+    async def test_it_goes_on_while_others_keep_all_threads(self, tmp_path: Path) -> None:
+        """As a name server does that never answers: each lookup holds a thread for minutes."""
+        async with watching(["a"], state=tmp_path / "state.db") as w:
+            over = threading.Event()
+            loop = asyncio.get_running_loop()
+            lookups = [loop.run_in_executor(None, over.wait) for _ in range(100)]
+            try:
+                async with asyncio.timeout(30):
+                    await w.cycle()
+            finally:
+                over.set()
+                await asyncio.gather(*lookups)
+
+
+class TestWatchdog:
+    async def test_each_trouble_is_told_once_and_once_that_it_is_over(self) -> None:
+        async with watching(["a"], poll={"interval": "15s"}) as w:
+            await w.cycle()
+            assert told(w.app) == []
+            w.clock.advance(2 * MINUTE)
+            assert told(w.app) == [("no progress", "scheduler")]
+            w.clock.advance(MINUTE)
+            assert told(w.app) == []
+            await w.cycle()
+            assert told(w.app) == [("progress again", "scheduler")]
+            assert told(w.app) == []
+
+
+class TestReady:
+    @pytest.mark.parametrize("kept", [False, True], ids=["without state", "with state"])
+    async def test_it_comes_when_metrics_shows_what_the_first_looks_brought(
+        self, kept: bool, tmp_path: Path
+    ) -> None:
+        simulator = Simulator()
+        simulator.access.token("secret")
+        orders = simulator.world.account("acc").workflow("orders")
+        orders.create("a", Script((Wait("approval"),)))
+        simulator.faults.add(Hang(), kind="detail")
+        async with serve(simulator) as served:
+            settings = Settings(
+                api={"url": served.url + "/accounts/{account_id}"},
+                accounts=[
+                    {
+                        "name": "acc",
+                        "account_id": "acc",
+                        "api_token": "secret",
+                        "workflows": [{"name": "orders", "instances": ["a"]}],
+                    }
+                ],
+            )
+            app = App(settings, state=tmp_path / "state.db" if kept else None)
+            stop = asyncio.Event()
+            with listen("127.0.0.1", 0) as listener:
+                running = asyncio.create_task(app.run(listener, stop))
+                await until(lambda: simulator.calls.open)
+                assert await asked(app, "/-/ready") == (
+                    503,
+                    ["acc/orders: the first round isn't over"],
+                )
+                simulator.faults.clear()
+                seen = 'cloudflare_workflow_instance_status{account="acc",instance_id="a"'
+                await until(lambda: not app.health.unready())
+                assert await asked(app, "/-/ready") == (200, ["ready"])
+                body, _ = app.exposition.render()
+                assert seen in body.decode()
+                stop.set()
+                await running
