@@ -108,6 +108,11 @@ class Account:
         """When anything of a sweep was last done (monotonic clock)."""
         return max([self._cycled_at, *(d.progress for d in self.discoveries.values())])
 
+    @property
+    def next_sweep(self) -> float:
+        """When the next sweep over everything is due, on the monotonic clock."""
+        return self._due
+
     async def run(self) -> None:
         """Sweeps without end."""
         while True:

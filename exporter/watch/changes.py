@@ -1,6 +1,9 @@
 """Change detection: whether an answer says anything that wasn't known."""
 
+from typing import NamedTuple
+
 from exporter.cloudflare.models import Summary
+from exporter.watch.tracker import Figures
 
 Fingerprint = tuple[object, ...]
 
@@ -27,6 +30,26 @@ def _but_progress(known: Fingerprint) -> Fingerprint:
     """A fingerprint that stays as long as a run goes on from step to step."""
     status, _, *rest = known
     return (_UNDER_WAY if status in _UNDER_WAY else status, *rest)
+
+class Change(NamedTuple):
+    """A figure that moved, and what it was before; None for what holds several."""
+
+    figure: str
+    before: str | float | None
+
+
+def changes(before: Figures | None, after: Figures) -> tuple[Change, ...]:
+    """Which figures moved; none on first sight, when everything is new."""
+    if before is None:
+        return ()
+    pairs = (
+        (name, getattr(before, name), getattr(after, name)) for name in Figures.__struct_fields__
+    )
+    return tuple(
+        Change(name, old if isinstance(old, str | int | float) else None)
+        for name, old, new in pairs
+        if old != new
+    )
 
 
 class LastLook:
