@@ -31,6 +31,7 @@ def _but_progress(known: Fingerprint) -> Fingerprint:
     status, _, *rest = known
     return (_UNDER_WAY if status in _UNDER_WAY else status, *rest)
 
+
 class Change(NamedTuple):
     """A figure that moved, and what it was before; None for what holds several."""
 
