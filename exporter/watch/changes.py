@@ -33,23 +33,33 @@ def _but_progress(known: Fingerprint) -> Fingerprint:
 
 
 class Change(NamedTuple):
-    """A figure that moved, and what it was before; None for what holds several."""
+    """A figure that moved."""
 
     figure: str
+    """Its field of `Figures`."""
     before: str | float | None
+    """None: it wasn't known, or there was none. Of what holds several only whether: ``...``."""
 
 
-def changes(before: Figures | None, after: Figures) -> tuple[Change, ...]:
-    """Which figures moved; none on first sight, when everything is new."""
+def changes(
+    before: Figures | None, after: Figures, *, along: tuple[Change, ...] = ()
+) -> tuple[Change, ...]:
+    """Which figures moved; none on first sight, when everything is new.
+
+    Args:
+        along: What moved before and belongs to the same change: a row told of it, and the full
+            answer tells the rest.
+    """
     if before is None:
         return ()
     pairs = (
         (name, getattr(before, name), getattr(after, name)) for name in Figures.__struct_fields__
     )
-    return tuple(
-        Change(name, old if isinstance(old, str | int | float) else None)
+    known = {change.figure for change in along}
+    return along + tuple(
+        Change(name, old if old is None or isinstance(old, str | int | float) else "...")
         for name, old, new in pairs
-        if old != new
+        if old != new and name not in known
     )
 
 

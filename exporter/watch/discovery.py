@@ -282,7 +282,8 @@ class Discovery:
             return
         moved = taken.figures != instance.figures
         if moved:
-            instance.changed = changes(instance.figures, taken.figures)
+            along = instance.changed if instance.wants_detail else ()
+            instance.changed = changes(instance.figures, taken.figures, along=along)
         instance.run, instance.figures = taken.run, taken.figures
         if moved:
             instance.last_change = self._clock.wall()

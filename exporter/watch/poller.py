@@ -259,7 +259,8 @@ class Poller:
             return
         instance.run = replace(run, status=status, step_count=steps)
         instance.figures = replace(figures, status=status, step_count=steps)
-        instance.changed = changes(figures, instance.figures)
+        along = instance.changed if instance.wants_detail else ()
+        instance.changed = changes(figures, instance.figures, along=along)
         instance.last_change, instance.wants_detail = self._clock.wall(), True
         if instance.shown:
             tracked = Tracked(instance.run, instance.figures, Observations())
@@ -294,7 +295,8 @@ class Poller:
         self.changed.add(instance.id)
         instance.looks.update(detail, after=after, moved=moved)
         if moved:
-            instance.changed = changes(instance.figures, tracked.figures)
+            along = instance.changed if instance.wants_detail else ()
+            instance.changed = changes(instance.figures, tracked.figures, along=along)
         instance.run, instance.figures = tracked.run, tracked.figures
         if moved:
             instance.last_change = self._clock.wall()

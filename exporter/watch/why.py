@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 
 class Why(StrEnum):
-    """What made a call on one instance due; the value ends a sentence that begins with "since"."""
+    """What made a call on one instance due, in words."""
 
-    FIRST = "it hadn't been looked at yet, or not since the exporter started"
-    DUE = "its turn had come"
+    FIRST = "its first look since the exporter started"
+    DUE = "its turn"
     AGAIN = "the look before had failed"
-    CHANGED = "a simple answer had changed"
+    CHANGED = "a simple answer told of a change"
     REFRESH = "a retry inside an open step shows only in full answers"
     ROW = "its row in a list had moved"
     MISSED = "the lists held it no more"

@@ -13,7 +13,7 @@ _RANKS = {word: rank for rank, word in enumerate(ATTENTION)}
 _ENDED = frozenset({"complete", "terminated"})
 
 
-def _attention(row: Row) -> float:
+def _attention(row: Row) -> int:
     """Errored first, what has ended well last."""
     return _RANKS.get(row.attention, len(ATTENTION) + (row.status in _ENDED))
 
@@ -143,7 +143,11 @@ def _matches(row: Row, query: Query) -> bool:
 
 def _sorted(rows: list[Row], query: Query) -> list[Row]:
     if not query.sort:
-        return sorted(rows, key=lambda row: (_attention(row), -(row.changed or 0.0), row.id))
+        # Three sorts by one number or text each hold up other threads less than one by tuples.
+        rows = sorted(rows, key=lambda row: row.id)
+        rows.sort(key=lambda row: row.changed or 0.0, reverse=True)
+        rows.sort(key=_attention)
+        return rows
     key = COLUMNS[query.sort].key
     known = [row for row in rows if key(row) is not None]
     # What isn't known comes last, whichever way round.

@@ -20,12 +20,16 @@ _FIGURES = {
     "attempts": "attempts by outcome",
     "retries": "retries",
     "open_steps": "open steps",
-    "queued": "queued time (a new run)",
+    "queued": "a new run",
     "start": "start",
     "end": "end",
     "queue_duration": "queue duration",
     "run_duration": "run duration",
 }
+# What the first full answer tells, and no row as well.
+_KNOWN_WITH_STEPS = frozenset(
+    {"step_count", "steps", "attempts", "retries", "queued", "queue_duration"}
+)
 _TOLD_BEFORE = frozenset({"status", "error_name", "error_step", "step_count", "retries"})
 
 
@@ -98,15 +102,21 @@ def queries(row: Row) -> list[tuple[str, str]]:
 
 def changed(known: Explanation) -> list[str]:
     """What moved when the instance last did."""
-    told = []
-    for change in known.changes:
-        text = _FIGURES[change.figure]
-        after = getattr(known.figures, change.figure, None)
-        if change.figure in _TOLD_BEFORE and after is not None:
-            before = "none" if change.before is None else change.before
-            text += f": {before} → {after}"
+    first = any(change.figure == "steps" and change.before is None for change in known.changes)
+    told = ["steps fetched for the first time"] if first else []
+    for figure, before in known.changes:
+        after = getattr(known.figures, figure, None)
+        if first and figure in _KNOWN_WITH_STEPS:
+            continue
+        text = _FIGURES[figure]
+        if figure in _TOLD_BEFORE:
+            text += f": {_told(before)} → {_told(after)}"
         told.append(text)
     return told
+
+
+def _told(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def _escaped(value: str) -> str:
