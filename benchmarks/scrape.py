@@ -40,11 +40,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from benchmarks.churn import resident
+from exporter.clock import Clock
 from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
 from exporter.metrics import instances
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
-from exporter.settings import Metrics
+from exporter.settings import Metrics, Poll
+from exporter.watch.overview import Overview
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import Observations, Run, Tracked, track
 from exporter.web.endpoints import endpoints
@@ -134,7 +136,8 @@ def exporter(size: int, port: Connection) -> None:
     async def cpu(_: Request) -> JSONResponse:
         return JSONResponse(time.process_time())
 
-    app = endpoints(exposition, unhealthy=list, unready=list)
+    nothing = Overview([], {}, poll=Poll(), clock=Clock())
+    app = endpoints(exposition, nothing, unhealthy=list, unready=list)
     app.router.routes += [Route(f"/{f.__name__}", f) for f in (change, update, memory, cpu)]
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

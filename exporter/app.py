@@ -30,6 +30,7 @@ from exporter.state.keeper import Keeper
 from exporter.watch.account import Account
 from exporter.watch.discovery import Discovery
 from exporter.watch.looks import Looks
+from exporter.watch.overview import Overview
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
@@ -98,6 +99,12 @@ class App:
         ]
         self.health = Health(settings, self.accounts, self.keeper, self._clock)
         self._store.now = self._gauges
+        self.overview = Overview(
+            self.accounts,
+            {account.label: account.account_id or "" for account in settings.accounts},
+            poll=settings.poll,
+            clock=self._clock,
+        )
 
     @property
     def series(self) -> Series:
@@ -249,7 +256,10 @@ class App:
     async def run(self, listener: socket.socket, stop: asyncio.Event) -> None:
         """Watches and serves until `stop` is set."""
         app = endpoints(
-            self.exposition, unhealthy=self.health.unhealthy, unready=self.health.unready
+            self.exposition,
+            self.overview,
+            unhealthy=self.health.unhealthy,
+            unready=self.health.unready,
         )
         server = Server(app, self._protecting)
         scheduler = Scheduler(self._settings.poll.interval, self._clock)

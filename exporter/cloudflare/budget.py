@@ -82,6 +82,12 @@ class Budget:
         return max(min(self.limit, left), self.limit / 50, 1)
 
     @property
+    def spent(self) -> int:
+        """Calls that count now: of the last 5 minutes, and under way."""
+        since = self._clock.monotonic() - WINDOW
+        return sum(at > since for at in self._calls) + self._under_way
+
+    @property
     def rate(self) -> float:
         """Calls a second that can be kept up."""
         return (1 - self._burst) * self.allowed / WINDOW

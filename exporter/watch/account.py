@@ -94,6 +94,8 @@ class Account:
         self._faults = Seldom(clock)
         self._unmatched: set[str] = set()
         self._due = self._cycled_at = clock.monotonic()
+        self.next_sweep = self._due
+        """When the next sweep over everything begins (monotonic clock)."""
         self.pages = 0
         """Calls that the last sweep over everything took."""
         for workflow in named:
@@ -113,18 +115,12 @@ class Account:
     async def run(self) -> None:
         """Sweeps without end."""
         while True:
-            started = self._clock.monotonic()
-            calls = await self.cycle()
-            # Who is missed is looked at before the lists are read again; the rest gets its share.
-            least, most = (share * calls for share in _LOOKS_SHARE)
-            spread = (calls + max(least, min(most, self.looks.urgent))) / self.budget.rate
-            self._due = started + self._poll.interval
-            rest = max(self._poll.interval, spread) - (self._clock.monotonic() - started)
-            await asyncio.sleep(max(0.0, rest))
+            await self.cycle()
+            await asyncio.sleep(max(0.0, self.next_sweep - self._clock.monotonic()))
 
     async def cycle(self) -> int:
         """One sweep over everything; the number of calls it took."""
-        calls = 0
+        started, calls = self._clock.monotonic(), 0
         try:
             calls += await self._roster()
             for name, discovery in list(self.discoveries.items()):
@@ -140,6 +136,11 @@ class Account:
                 log.exception("sweep failed for an unknown reason", account=self.label)
         self.swept, self.pages = True, calls
         self._cycled_at = self._clock.monotonic()
+        # Who is missed is looked at before the lists are read again; the rest gets its share.
+        least, most = (share * calls for share in _LOOKS_SHARE)
+        spread = (calls + max(least, min(most, self.looks.urgent))) / self.budget.rate
+        self._due = started + self._poll.interval
+        self.next_sweep = started + max(self._poll.interval, spread)
         return calls
 
     async def _roster(self) -> int:

@@ -1,6 +1,9 @@
 """Change detection: whether an answer says anything that wasn't known."""
 
+from typing import NamedTuple
+
 from exporter.cloudflare.models import Summary
+from exporter.watch.tracker import Figures
 
 Fingerprint = tuple[object, ...]
 
@@ -27,6 +30,37 @@ def _but_progress(known: Fingerprint) -> Fingerprint:
     """A fingerprint that stays as long as a run goes on from step to step."""
     status, _, *rest = known
     return (_UNDER_WAY if status in _UNDER_WAY else status, *rest)
+
+
+class Change(NamedTuple):
+    """A figure that moved."""
+
+    figure: str
+    """Its field of `Figures`."""
+    before: str | float | None
+    """None: it wasn't known, or there was none. Of what holds several only whether: ``...``."""
+
+
+def changes(
+    before: Figures | None, after: Figures, *, along: tuple[Change, ...] = ()
+) -> tuple[Change, ...]:
+    """Which figures moved; none on first sight, when everything is new.
+
+    Args:
+        along: What moved before and belongs to the same change: a row told of it, and the full
+            answer tells the rest.
+    """
+    if before is None:
+        return ()
+    pairs = (
+        (name, getattr(before, name), getattr(after, name)) for name in Figures.__struct_fields__
+    )
+    known = {change.figure for change in along}
+    return along + tuple(
+        Change(name, old if old is None or isinstance(old, str | int | float) else "...")
+        for name, old, new in pairs
+        if old != new and name not in known
+    )
 
 
 class LastLook:

@@ -20,6 +20,7 @@ from exporter.cloudflare.client import Page
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import ENDED, Row, unix
 from exporter.settings import STATUSES, Poll
+from exporter.watch.changes import changes
 from exporter.watch.instance import Instance
 from exporter.watch.looks import Urgency
 from exporter.watch.poller import Poller
@@ -27,6 +28,7 @@ from exporter.watch.rows import has_times, take_row
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink
 from exporter.watch.tracker import Observations, Tracked, same_time
+from exporter.watch.why import Why
 
 log = structlog.get_logger(__name__)
 
@@ -279,6 +281,9 @@ class Discovery:
         if taken is None:
             return
         moved = taken.figures != instance.figures
+        if moved:
+            along = instance.changed if instance.wants_detail else ()
+            instance.changed = changes(instance.figures, taken.figures, along=along)
         instance.run, instance.figures = taken.run, taken.figures
         if moved:
             instance.last_change = self._clock.wall()
@@ -312,7 +317,8 @@ class Discovery:
             urgency = Urgency.LIVE if known else Urgency.CHANGED
             if status == "errored" and self._is_news(instance):
                 urgency = Urgency.ERRORED
-        self.poller.want(instance, urgency)
+        why = Why.MISSED if urgency is Urgency.MISSED else Why.ROW
+        self.poller.want(instance, urgency, why if instance.tried else Why.FIRST)
 
     def _is_news(self, instance: Instance) -> bool:
         """Whether an instance ended since it is watched, as far as is known."""

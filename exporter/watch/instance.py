@@ -5,9 +5,10 @@ from math import inf
 from exporter.clock import Clock
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import ENDED
-from exporter.watch.changes import LastLook
+from exporter.watch.changes import Change, LastLook
 from exporter.watch.kept import KeptInstance
 from exporter.watch.tracker import Figures, Run
+from exporter.watch.why import Look, Why
 
 
 class Instance:
@@ -24,6 +25,10 @@ class Instance:
         detail_failure: Of the last full answer; None when it succeeded.
         wants_detail: The next look is a full one, whatever a simple one would say.
         last_change: Unix time.
+        changed: What moved then.
+        why: What the look that waits or is under way is for.
+        look: The last call on it, whatever came of it.
+        timeline: Its steps, packed; None before a full answer.
         looked_at: When a row or an answer last told of it.
         failure: Of the last look; None when it succeeded.
         not_found: Answers 404 in a row.
@@ -35,6 +40,7 @@ class Instance:
 
     __slots__ = (
         "busy",
+        "changed",
         "configured",
         "created",
         "detail_after",
@@ -46,6 +52,7 @@ class Instance:
         "forget_at",
         "id",
         "last_change",
+        "look",
         "looked_at",
         "looks",
         "modified",
@@ -56,9 +63,11 @@ class Instance:
         "since",
         "stale_since",
         "sweep",
+        "timeline",
         "tried",
         "waits",
         "wants_detail",
+        "why",
     )
 
     def __init__(
@@ -77,6 +86,10 @@ class Instance:
         self.figures: Figures | None = None
         self.looks = LastLook()
         self.last_change = 0.0
+        self.changed: tuple[Change, ...] = ()
+        self.why = Why.FIRST
+        self.look: Look | None = None
+        self.timeline: bytes | None = None
         self.looked_at = -inf
         self.detailed_at = -inf
         self.detail_after = -inf

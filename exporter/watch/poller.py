@@ -17,13 +17,15 @@ from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import Detail, Summary
 from exporter.settings import Poll
 from exporter.troubles import Seldom, Troubles
-from exporter.watch.changes import LastLook
+from exporter.watch.changes import LastLook, changes
 from exporter.watch.instance import Instance
 from exporter.watch.kept import Kept
 from exporter.watch.looks import Looks, Urgency
 from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
+from exporter.watch.timeline import pack
 from exporter.watch.tracker import Observations, Tracked, is_stale, track
+from exporter.watch.why import Look, Why
 
 log = structlog.get_logger(__name__)
 
@@ -153,10 +155,10 @@ class Poller:
         spare = [i for i in due if not i.configured and i.failure is None]
         for instance in due:
             if instance.configured or instance.failure is not None:
-                self.want(instance, Urgency.CONFIGURED)
+                self.want(instance, Urgency.CONFIGURED, _why_due(instance))
         room = int(self._looks.budget.rate * self._poll.interval * _SPARE) - len(self._looks)
         for instance in heapq.nsmallest(max(0, room), spare, key=lambda i: i.due):
-            self.want(instance, Urgency.LIVE)
+            self.want(instance, Urgency.LIVE, Why.SPARE)
         if self._busy:
             self._idle.clear()
             try:
@@ -166,14 +168,14 @@ class Poller:
                 pass
         self._settle()
 
-    def want(self, instance: Instance, urgency: Urgency) -> None:
+    def want(self, instance: Instance, urgency: Urgency, why: Why) -> None:
         """Has an instance looked at once; one that waits already is moved up if need be."""
         if instance.busy and (instance.waits is None or instance.waits <= urgency):
             return
         if not instance.busy:
             instance.busy = True
             self._busy += 1
-        instance.waits = urgency
+        instance.waits, instance.why = urgency, why
         due = min(instance.due, self._clock.monotonic())
         self._looks.put(
             partial(self._look, instance),
@@ -226,6 +228,7 @@ class Poller:
         refresh = instance.live and now - instance.detailed_at >= self._poll.detail_refresh
         full = (refresh or instance.wants_detail) and not resting
         if instance.looks.seen and not full:
+            instance.look = Look(now, "simple", instance.why)
             with self._counted("simple"):
                 simple = await self._upstream.instance(self.key.workflow, instance.id)
             if is_stale(instance.run, simple) and not self._trusted(instance):
@@ -234,6 +237,9 @@ class Poller:
             if resting:
                 self._goes_on(instance, simple)
         else:
+            again = refresh and not instance.wants_detail
+            why = Why.CHANGED if simple else Why.REFRESH if again else instance.why
+            instance.look = Look(now, "detail", why)
             detail = await self._detail(instance)
             if not self._take(instance, detail, after=simple):
                 return
@@ -258,6 +264,8 @@ class Poller:
             return
         instance.run = replace(run, status=status, step_count=steps)
         instance.figures = replace(figures, status=status, step_count=steps)
+        along = instance.changed if instance.wants_detail else ()
+        instance.changed = changes(figures, instance.figures, along=along)
         instance.last_change, instance.wants_detail = self._clock.wall(), True
         if instance.shown:
             tracked = Tracked(instance.run, instance.figures, Observations())
@@ -291,9 +299,14 @@ class Poller:
         moved = tracked.figures != instance.figures
         self.changed.add(instance.id)
         instance.looks.update(detail, after=after, moved=moved)
+        if moved:
+            along = instance.changed if instance.wants_detail else ()
+            instance.changed = changes(instance.figures, tracked.figures, along=along)
         instance.run, instance.figures = tracked.run, tracked.figures
         if moved:
             instance.last_change = self._clock.wall()
+        if instance.shown:
+            instance.timeline = pack(detail, now=now)
         if instance.shown and (moved or tracked.observations):
             self._sink.moved(self.key, instance.id, tracked, instance.last_change)
         elif tracked.observations:
@@ -346,7 +359,7 @@ class Poller:
                 self._log.info("instance is gone, its series too", instance_id=instance.id)
                 self._absent.add(instance.id)
             instance.figures, instance.looks, instance.failure = None, LastLook(), None
-            instance.forget_at = None
+            instance.forget_at = instance.timeline = None
         else:
             if instance.wants_detail and instance.run is not None and not instance.live:
                 self._sink.skipped(self.key)
@@ -409,3 +422,9 @@ class Poller:
                 advice="check their ids, unless they are still to be created",
             )
         self._absent = self._absent.union(news).intersection(unseen)
+
+
+def _why_due(instance: Instance) -> Why:
+    if not instance.tried:
+        return Why.FIRST
+    return Why.DUE if instance.failure is None else Why.AGAIN

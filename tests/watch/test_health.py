@@ -30,7 +30,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def asked(app: App, path: str = "/-/healthy") -> tuple[int, list[str]]:
     """Status and lines that an endpoint answers with."""
-    site = endpoints(app.exposition, unhealthy=app.health.unhealthy, unready=app.health.unready)
+    health = app.health
+    site = endpoints(
+        app.exposition, app.overview, unhealthy=health.unhealthy, unready=health.unready
+    )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(site)) as http:
         answer = await http.get(f"http://exporter{path}")
     return answer.status_code, answer.text.splitlines()

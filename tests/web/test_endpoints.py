@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from exporter.clock import Clock
 from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition
 from exporter.metrics.store import Store
-from exporter.settings import Metrics
+from exporter.settings import Metrics, Poll
+from exporter.watch.overview import Overview
 from exporter.web.endpoints import endpoints
 
 # What Prometheus 2 and 3 send.
@@ -32,6 +34,7 @@ class Site:
         self.unready: list[str] = []
         app = endpoints(
             Exposition(Store(Metrics())),
+            Overview([], {}, poll=Poll(), clock=Clock()),
             unhealthy=lambda: self.unhealthy,
             unready=lambda: self.unready,
         )

@@ -14,11 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
+from exporter.clock import Clock
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
-from exporter.settings import Metrics
+from exporter.settings import Metrics, Poll
+from exporter.watch.overview import Overview
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
 from exporter.web.endpoints import endpoints
@@ -84,7 +86,8 @@ def numbers(body: bytes) -> set[float]:
 
 
 def site(exposition: Exposition) -> Starlette:
-    return endpoints(exposition, unhealthy=list, unready=list)
+    overview = Overview([], {}, poll=Poll(), clock=Clock())
+    return endpoints(exposition, overview, unhealthy=list, unready=list)
 
 
 async def ask(port: int, path: str = "/metrics", **headers: str) -> httpx.Response:

@@ -1,0 +1,80 @@
+"""The steps of a run as people are shown them: the latest, packed, without params or outputs.
+
+Packed, since fifty thousand instances keep one each: a step takes some 50 bytes.
+"""
+
+from math import inf
+
+from msgspec import Struct, msgpack
+
+from exporter.cloudflare.models import Detail, Error, Step, unix
+
+LATEST = 50
+"""Finished steps that are kept, and open ones as well."""
+_LONGEST_NAME = 256
+
+
+class Entry(Struct, frozen=True, array_like=True):
+    """A step, sleep or wait. Times are Unix seconds."""
+
+    name: str
+    """With the engine's counter."""
+    type: str
+    outcome: str
+    start: float | None
+    end: float | None
+    """Of an open sleep or wait, the planned one."""
+    attempts: int
+    failures: int
+    """Attempts that failed."""
+    error_name: str | None
+    """Of the step, or of its latest attempt."""
+
+    @property
+    def seconds(self) -> float | None:
+        """What it took, once it is finished."""
+        if self.outcome == "running" or self.start is None or self.end is None:
+            return None
+        return max(0.0, self.end - self.start)
+
+
+class Timeline(Struct, frozen=True, array_like=True):
+    """Steps by their start; so many more began before them."""
+
+    entries: tuple[Entry, ...] = ()
+    earlier: int = 0
+
+
+def pack(answer: Detail, *, now: float) -> bytes:
+    """The timeline of a full answer that arrived at Unix time `now`."""
+    steps = sorted(answer.steps or (), key=lambda step: unix(step.start) or inf)
+    is_open = [step.outcome == "running" for step in steps]
+    kept = {
+        *[i for i, open_ in enumerate(is_open) if not open_][-LATEST:],
+        *[i for i, open_ in enumerate(is_open) if open_][-LATEST:],
+    }
+    entries = tuple(_entry(step, now) for i, step in enumerate(steps) if i in kept)
+    return msgpack.encode(Timeline(entries, len(steps) - len(entries)))
+
+
+def unpack(packed: bytes) -> Timeline:
+    """What `pack` packed."""
+    return msgpack.decode(packed, type=Timeline)
+
+
+def _entry(step: Step, now: float) -> Entry:
+    attempts = step.attempts or []
+    end = unix(step.end)
+    if end is not None and step.outcome != "running":
+        end = min(end, now)  # a sleep that was ended early tells its planned end
+    error: Error | None = step.error or (attempts[-1].error if attempts else None)
+    return Entry(
+        name=(step.name or "")[:_LONGEST_NAME],
+        type=(step.type or "unknown")[:_LONGEST_NAME],
+        outcome=step.outcome,
+        start=unix(step.start),
+        end=end,
+        attempts=len(attempts),
+        failures=sum(attempt.outcome == "failure" for attempt in attempts),
+        error_name=error.name[:_LONGEST_NAME] if error and error.name else None,
+    )

@@ -1,0 +1,25 @@
+"""A real browser: Debian's Chromium without a window."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+
+from playwright.async_api import Browser, async_playwright
+
+from tests.requires import requires_program
+
+
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """A running browser; skips the test where there is none."""
+    program = requires_program("chromium", "chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=program,
+            # Its sandbox doesn't work for root; what it shows here is ours.
+            chromium_sandbox=os.geteuid() != 0,
+        )
+        try:
+            yield browser
+        finally:
+            await browser.close()

@@ -1,0 +1,224 @@
+"""The pages in a real browser: light and dark, by keyboard, with and without scripts."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from tests.node import HERE
+from tests.watching import Watching, watching
+from tests.web.page.browser import chromium
+from tests.web.page.scene import scene, served
+from upstreams.local_engine.node import install
+from upstreams.simulator import Attempt, Error, Script, Step
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+EVIL = "</title><img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>"
+
+
+class Site:
+    """The scene in a browser."""
+
+    def __init__(self, watched: Watching, address: str, browser: Browser) -> None:
+        self.watched, self.address, self.browser = watched, address, browser
+        self.said: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def page(self, path: str = "", **options: Any) -> AsyncIterator[Page]:
+        """A page; nothing may go wrong in it, nor come from elsewhere."""
+        context = await self.browser.new_context(**options)
+        page = await context.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith(self.address) else said.append(request.url)
+            ),
+        )
+        await page.goto(self.address + path)
+        yield page
+        await context.close()
+        assert said == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site() -> AsyncIterator[Site]:
+    async with chromium() as browser, scene() as (watched, address):
+        yield Site(watched, address, browser)
+
+
+async def ids(page: Page) -> list[str]:
+    return await page.locator("tbody th.instance").all_inner_texts()
+
+
+INSTANCE = "instance?account=acc&workflow=orders&id=order-1984"
+
+
+class TestAccessible:
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize("width", [1360, 400])
+    @pytest.mark.parametrize("path", ["", "?q=nothing-like-it", INSTANCE, "instance?id=none"])
+    async def test_axe_finds_nothing(self, site: Site, path: str, width: int, scheme: str) -> None:
+        install(HERE)
+        axe = (HERE / "node_modules" / "axe-core" / "axe.min.js").read_text()
+        context = await site.browser.new_context(
+            color_scheme="dark" if scheme == "dark" else "light",
+            viewport={"width": width, "height": 800},
+        )
+        page = await context.new_page()
+        await page.goto(site.address + path)
+        await page.evaluate(axe)
+        found = await page.evaluate("axe.run()")
+        await context.close()
+        assert [
+            (rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]
+        ] == []
+
+    async def test_light_and_dark_are_told_apart(self, site: Site) -> None:
+        colours = set()
+        for scheme in ("light", "dark"):
+            async with site.page(color_scheme=scheme) as page:
+                colours.add(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert len(colours) == 2
+
+    async def test_the_page_is_never_wider_than_the_window(self, site: Site) -> None:
+        for path in ("", INSTANCE):
+            async with site.page(path, viewport={"width": 360, "height": 700}) as page:
+                assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+class TestByKeyboard:
+    async def test_the_first_stop_skips_to_the_content(self, site: Site) -> None:
+        async with site.page() as page:
+            await page.keyboard.press("Tab")
+            assert await page.evaluate("document.activeElement.textContent") == "Skip to content"
+            await page.keyboard.press("Enter")
+            assert page.url.endswith("#main")
+
+    async def test_a_slash_goes_to_the_search(self, site: Site) -> None:
+        async with site.page() as page:
+            await page.keyboard.press("/")
+            await page.keyboard.type("1893")
+            await expect(page.locator("tbody tr")).to_have_count(1)
+            assert await ids(page) == ["order-1893"]
+            assert page.url.endswith("?q=1893")
+
+    async def test_an_instance_can_be_opened(self, site: Site) -> None:
+        async with site.page("?q=1984") as page:
+            await page.get_by_role("link", name="order-1984").focus()
+            await page.keyboard.press("Enter")
+            await expect(page.get_by_role("heading", level=1)).to_have_text("order-1984")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+class TestTable:
+    async def test_errored_and_stuck_come_first(self, site: Site, scripts: bool) -> None:
+        async with site.page(java_script_enabled=scripts) as page:
+            assert (await ids(page))[:4] == ["order-1991", "order-1984", "order-1893", "order-2001"]
+
+    async def test_a_heading_sorts_and_says_so(self, site: Site, scripts: bool) -> None:
+        async with site.page(java_script_enabled=scripts) as page:
+            await page.get_by_role("link", name="Attempts").click()
+            await expect(page.locator("th.attempts")).to_have_attribute("aria-sort", "descending")
+            assert (await ids(page))[0] == "order-2001"
+
+    async def test_the_search_finds_errors(self, site: Site, scripts: bool) -> None:
+        async with site.page(java_script_enabled=scripts) as page:
+            await page.get_by_role("searchbox").fill("warehouse")
+            await page.keyboard.press("Enter")
+            await expect(page.locator("tbody tr")).to_have_count(1)
+            assert await ids(page) == ["order-1991"]
+
+    async def test_a_status_filters(self, site: Site, scripts: bool) -> None:
+        async with site.page(java_script_enabled=scripts) as page:
+            await page.get_by_role("navigation", name="Status").get_by_text("stuck").click()
+            await expect(page.locator("tbody tr")).to_have_count(1)
+            assert await ids(page) == ["order-1893"]
+
+    async def test_a_search_keeps_the_order(self, site: Site, scripts: bool) -> None:
+        async with site.page("?sort=instance&order=desc", java_script_enabled=scripts) as page:
+            await page.get_by_role("searchbox").fill("invoice-731")
+            await page.keyboard.press("Enter")
+            await expect(page.locator("tbody tr")).to_have_count(10)
+            found = await ids(page)
+            assert found == sorted(found, reverse=True)
+
+    async def test_times_tell_the_moment_when_pointed_at(self, site: Site, scripts: bool) -> None:
+        async with site.page(java_script_enabled=scripts) as page:
+            moment = page.locator("td.changed time").first
+            assert (await moment.inner_text()).endswith(" ago")
+            assert (await moment.get_attribute("title") or "").endswith(" UTC")
+
+
+class TestInstance:
+    async def test_it_explains(self, site: Site) -> None:
+        async with site.page(INSTANCE) as page:
+            text = await page.locator("main").inner_text()
+            for told in ("PaymentDeclined at charge-1", "discovered", "first look", "3 failed"):
+                assert told in text
+            assert "4111" not in await page.content()
+
+    async def test_a_query_can_be_copied(self, site: Site) -> None:
+        async with site.page(INSTANCE, permissions=["clipboard-read", "clipboard-write"]) as page:
+            await page.get_by_role("button", name="Copy the query: Status").click()
+            await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+            assert await page.evaluate("navigator.clipboard.readText()") == (
+                'cloudflare_workflow_instance_status{account="acc",workflow="orders",'
+                'instance_id="order-1984"} == 1'
+            )
+
+    async def test_without_scripts_there_is_no_button_that_does_nothing(self, site: Site) -> None:
+        async with site.page(INSTANCE, java_script_enabled=False) as page:
+            assert await page.get_by_role("button").count() == 0
+
+
+class TestLive:
+    async def test_the_table_follows(self) -> None:
+        """With the focus and the search where they were."""
+        async with chromium() as browser, watching(["a"]) as w, served(w) as address:
+            site = Site(w, address, browser)
+            async with site.page() as page:
+                await page.clock.install()
+                await expect(page.locator("tbody .status")).to_have_text("not seen")
+                await page.get_by_role("button", name="Refresh live").click()
+                w.orders.create("a", Script((Step("pay", (Attempt(None),)),)))
+                await w.round(after=5)
+                await page.get_by_role("link", name="a", exact=True).focus()
+                await page.clock.run_for(10_000)
+                await expect(page.locator("tbody .status")).to_have_text("running")
+                assert await page.evaluate("document.activeElement.textContent") == "a"
+
+
+class TestHostileNames:
+    async def test_they_are_shown_and_nothing_of_them_runs(self) -> None:
+        """In ids, steps, errors and workflows; on both pages."""
+        async with (
+            chromium() as browser,
+            watching(workflows=[{"name": "*", "discover": {}}]) as w,
+            served(w) as address,
+        ):
+            workflow = w.simulator.world.account("acc").workflow(EVIL)
+            failed = Step(EVIL, (Attempt(1.0, Error(EVIL, EVIL)),))
+            workflow.create("plain", Script((failed,), throws=Error(EVIL, EVIL)))
+            named = workflow.create("odd", Script((failed,), throws=Error(EVIL, EVIL)))
+            named.patch_row = lambda row: {**row, "id": EVIL}
+            for _ in range(2):
+                await w.cycle(after=30)
+            site = Site(w, address, browser)
+            async with site.page() as page:
+                assert await ids(page) == [EVIL, "plain"]
+                text = await page.locator("main").inner_text()
+                assert text.count(EVIL) >= 4
+                for instance_id in ("plain", EVIL):
+                    await page.goto(address)
+                    link = page.locator("tbody").get_by_role("link", name=instance_id, exact=True)
+                    await link.click()
+                    await expect(page.get_by_role("heading", level=1)).to_have_text(instance_id)
+                    assert await page.title() != "hit"
+                    assert await page.locator("main img, main script").count() == 0

@@ -1,0 +1,177 @@
+"""What an instance's page says of how its figures came about."""
+
+from pathlib import Path
+
+import yaml
+from msgspec.structs import replace
+
+from exporter.watch.overview import STUCK_AFTER, Explanation
+from exporter.watch.why import Why
+from exporter.web.page.words import changed, dashboard_href
+from tests.watching import Watching, watching
+from upstreams.simulator import Script, Sleep, Wait, error, retried, steps
+
+ROOT = Path(__file__).parents[3]
+INTERVAL = 15.0
+WAITING = Script((Wait("approval"),))
+DISCOVER = [{"name": "orders", "discover": {}}]
+
+
+def explain(w: Watching, instance_id: str = "a") -> Explanation:
+    known = w.app.overview.explain("acc", "orders", instance_id)
+    assert known is not None
+    return known
+
+
+def look(w: Watching, instance_id: str = "a") -> tuple[str, str]:
+    """The kind of the last call on an instance, and why."""
+    last = explain(w, instance_id).look
+    assert last is not None
+    return last[1], last[2]
+
+
+class TestListed:
+    async def test_first_look_then_its_turn(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", WAITING)
+            assert explain(w).look is None
+            await w.round()
+            assert look(w) == ("detail", Why.FIRST)
+            await w.round(after=INTERVAL)
+            assert look(w) == ("simple", Why.DUE)
+            assert explain(w).row.due == w.clock() + INTERVAL
+
+    async def test_a_change_brings_the_full_answer(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", Script((Sleep("nap", 20), Wait("approval"))))
+            await w.round(after=1)
+            await w.round(after=60)
+            assert look(w) == ("detail", Why.CHANGED)
+            assert changed(explain(w)) == ["step count: 1 → 2", "steps by outcome", "open steps"]
+
+    async def test_a_refresh_shows_retries(self) -> None:
+        async with watching(["a"], poll={"detail_refresh": "1m"}) as w:
+            w.orders.create("a", Script((retried("pay", failures=50, duration=1, backoff=9),)))
+            await w.round(after=2)
+            due = explain(w).next_detail
+            assert due == w.clock() + 60
+            await w.round(after=60)
+            assert look(w) == ("detail", Why.REFRESH)
+            assert "retries: 0 → 6" in changed(explain(w))
+
+    async def test_a_failure_and_the_look_after_it(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", WAITING)
+            await w.round()
+            fault = w.simulator.faults.add(error(403))
+            await w.round(after=INTERVAL)
+            known = explain(w)
+            assert (known.failure, known.row.attention) == ("unauthorized", "failing")
+            assert "permissions" in known.advice
+            w.simulator.faults.remove(fault)
+            await w.round(after=INTERVAL)
+            assert look(w) == ("simple", Why.AGAIN)
+            assert explain(w).failure == ""
+
+    async def test_one_that_is_not_there(self) -> None:
+        async with watching(["a"]) as w:
+            assert explain(w).row.status == "not seen"
+            await w.round()
+            assert explain(w).row.status == "not found"
+
+    async def test_first_sight_is_no_change(self) -> None:
+        async with watching(["a"]) as w:
+            w.orders.create("a", WAITING)
+            await w.round()
+            assert changed(explain(w)) == []
+            assert explain(w).row.changed == w.clock()
+
+
+class TestDiscovered:
+    async def test_its_row_moved(self) -> None:
+        async with watching(workflows=DISCOVER) as w:
+            w.orders.create("a", Script((*steps("one", duration=20), Wait("approval"))))
+            await w.cycle(after=1)
+            assert look(w) == ("detail", Why.FIRST)
+            assert changed(explain(w)) == ["steps fetched for the first time", "open steps"]
+            await w.cycle(after=60)
+            assert look(w) == ("detail", Why.ROW)
+            assert "status: running → waiting" in changed(explain(w))
+
+    async def test_the_lists_hold_it_no_more(self) -> None:
+        async with watching(workflows=DISCOVER) as w:
+            instance = w.orders.create("a", WAITING)
+            await w.cycle(after=1)
+            instance.delete()
+            await w.cycle(after=60)
+            assert look(w) == ("detail", Why.MISSED)
+
+    async def test_its_next_look_is_the_next_sweep(self) -> None:
+        async with watching(workflows=DISCOVER) as w:
+            w.orders.create("a", WAITING)
+            await w.cycle(after=1)
+            assert explain(w).row.due == w.clock() + INTERVAL
+
+    async def test_when_its_series_go(self) -> None:
+        async with watching(
+            workflows=[{"name": "orders", "discover": {"statuses": ["running", "waiting"]}}]
+        ) as w:
+            w.orders.create("a", Script(steps("one", duration=20)))
+            await w.cycle(after=1)
+            assert explain(w).forget_at is None
+            await w.cycle(after=60)
+            assert explain(w).forget_at == w.clock() + 3600
+
+
+class TestSteps:
+    async def test_names_outcomes_durations_and_attempts(self) -> None:
+        async with watching(["a"]) as w:
+            pay = retried("pay", failures=2, duration=1, backoff=3)
+            w.orders.create("a", Script((*steps("load", duration=4), pay, Wait("approval"))))
+            await w.round(after=60)
+            timeline = explain(w).timeline
+            assert timeline is not None
+            shown = [(e.name, e.outcome, e.attempts, e.failures) for e in timeline.entries]
+            assert shown == [
+                ("load-1", "success", 1, 0),
+                ("pay-1", "success", 3, 2),
+                ("approval-1", "running", 0, 0),
+            ]
+            assert timeline.entries[0].seconds == 4
+
+    async def test_none_before_the_full_answer(self) -> None:
+        async with watching(workflows=DISCOVER) as w:
+            w.orders.create("a", WAITING)
+            await w.app.accounts[0].cycle()
+            assert explain(w).timeline is None
+            assert explain(w).waits.startswith("waits for its turn")
+
+
+class TestStuck:
+    async def test_as_the_alert_has_it(self) -> None:
+        """The same patience by default, and a sleep or wait isn't stuck."""
+        parameters = yaml.safe_load((ROOT / "alerts" / "parameters.yaml").read_text())
+        assert parameters["stuckAfterSeconds"]["default"] == STUCK_AFTER
+        async with watching(["a", "b"]) as w:
+            w.orders.create("a", Script(steps("one", duration=10**6)))
+            w.orders.create("b", Script((Sleep("nap", 10**6),)))
+            await w.round(after=1)
+            await w.round(after=STUCK_AFTER)
+            assert explain(w).row.attention == ""
+            w.clock.advance(1)
+            assert explain(w).row.attention == "stuck"
+            assert explain(w, "b").row.attention == ""
+
+
+class TestDashboard:
+    async def test_the_instance_in_cloudflares_dashboard(self) -> None:
+        async with watching(["a"]) as w:
+            assert dashboard_href(explain(w)) == (
+                "https://dash.cloudflare.com/acc/workers/workflows/orders/instance/a"
+            )
+
+    async def test_an_odd_name_stays_in_its_place(self) -> None:
+        async with watching(["a"]) as w:
+            known = explain(w)
+            odd = known._replace(row=replace(known.row, id="../x?y#z/é"))
+            assert dashboard_href(odd).endswith("/orders/instance/..%2Fx%3Fy%23z%2F%C3%A9")

@@ -1,0 +1,221 @@
+"""The pages as text: what they tell, and that names stay text."""
+
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporter.clock import Clock
+from exporter.settings import Poll
+from exporter.watch.overview import AccountView, Explanation, Overview, Snapshot, WorkflowView
+from exporter.watch.timeline import Entry, Timeline
+from exporter.watch.tracker import Figures, OpenStep
+from exporter.web.page.pages import Pages
+from exporter.web.page.query import Query
+from tests.watching import watching
+from tests.web.page.scene import WORKFLOWS, fill, served
+from tests.web.page.test_query import row
+from upstreams.simulator import Attempt as Try
+from upstreams.simulator import Error, Script, Step, retried
+
+PAGES = Pages(Overview([], {}, poll=Poll(), clock=Clock()))
+
+hostile = st.text(max_size=20) | st.sampled_from(
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "' autofocus onfocus=alert(1) x='",
+        "</title><h1>",
+        "{{ 7 * 7 }}",
+        "javascript:alert(1)",
+        "--><!--",
+        "\u202egnp.exe",
+        "&lt;b&gt;",
+    ]
+)
+
+
+class Skeleton(HTMLParser):
+    """The elements of a page with the names of their attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, tuple[str, ...]]] = []
+        self.text = ""
+        self.addresses: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, tuple(name for name, _ in attrs)))
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def table(name: str) -> str:
+    """A page of the table in which all that others name has one name."""
+    workflow = WorkflowView(name, False, True, 1, 1, "unauthorized", name)
+    account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, (workflow,))
+    snapshot = Snapshot(0.0, 0.0, (account,), ())
+    page = PAGES.table(snapshot._replace(accounts=(account, account)), Query(text=name))
+    shown = row(name, account=name, workflow=name, status=name, step=name, error=name)
+    chosen = Shown(snapshot, shown)
+    return page + PAGES.table(chosen, Query())  # type: ignore[arg-type]
+
+
+class Shown:
+    """A snapshot with one row."""
+
+    def __init__(self, snapshot: Snapshot, shown: object) -> None:
+        self.accounts, self.wall = snapshot.accounts, snapshot.wall
+        self._rows = [shown]
+
+    def rows(self) -> list[object]:
+        return self._rows
+
+
+def instance(name: str) -> str:
+    """A page of an instance in which all that others name has one name."""
+    figures = Figures(
+        status=name,
+        version_id=name,
+        trigger=name,
+        error_name=name,
+        error_step=name,
+        step_count=1,
+        steps={(name, "success"): 1},
+        attempts={"success": 1, "failure": 0, "running": 0},
+        retries=0,
+        open_steps=(OpenStep(name, name, 1, 0.0),),
+        queued=0.0,
+        start=0.0,
+        end=None,
+        queue_duration=0.0,
+        run_duration=None,
+    )
+    known = Explanation(
+        row=row(name, account=name, workflow=name, status=name, step=name, error=name),
+        figures=figures,
+        configured=True,
+        account_id=name,
+        look=(0.0, "detail", name),
+        failure="timeout",
+        advice=name,
+        changes=(),
+        waits="",
+        next_detail=None,
+        forget_at=None,
+        timeline=Timeline((Entry(name, name, "failure", 0.0, 1.0, 1, 1, name),), 1),
+    )
+    return PAGES.instance(known, 10.0)
+
+
+class TestNamesStayText:
+    """Whatever an id, step, error, status, workflow or search says."""
+
+    @pytest.mark.parametrize("page", [table, instance])
+    @given(hostile.filter(bool))
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def test_no_name_adds_an_element_or_attribute(self, page: object, name: str) -> None:
+        assert callable(page)
+        plain, named = Skeleton(page("plain")), Skeleton(page(name))
+        assert named.elements == plain.elements
+
+    @pytest.mark.parametrize("page", [table, instance])
+    def test_no_name_becomes_an_address(self, page: object) -> None:
+        assert callable(page)
+        for address in Skeleton(page("javascript:alert(1)")).addresses:
+            known = ("./", "?", "instance?", "assets/", "metrics", "-/", "#main")
+            assert address.startswith((*known, "https://dash.cloudflare.com/"))
+
+    def test_no_style_or_script_is_in_a_page(self) -> None:
+        """The Content-Security-Policy forbids them."""
+        for tag, attributes in Skeleton(table("a") + instance("a")).elements:
+            assert "style" not in attributes
+            assert tag != "style"
+            assert tag != "script" or "src" in attributes
+            assert not any(name.startswith("on") for name in attributes)
+
+
+async def get(address: str, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False, base_url=address) as http:
+        return await http.get(path)
+
+
+class TestDiscretion:
+    async def test_no_params_outputs_or_messages_are_on_a_page(self) -> None:
+        async with watching(["a"]) as w:
+            tries = (Try(1.0, Error("Declined", "card 4111")), Try(1.0, Error("Declined", "4111")))
+            script = Script(
+                (Step("load", output="secret output"), Step("pay", tries)),
+                throws=Error("Declined", "card 4111"),
+            )
+            w.orders.create("a", script, params={"card": "4111"})
+            await w.round(after=60)
+            async with served(w) as address:
+                for path in ("", "instance?account=acc&workflow=orders&id=a"):
+                    page = (await get(address, path)).text
+                    assert "Declined" in page
+                    assert "4111" not in page
+                    assert "secret" not in page
+
+
+class TestAddresses:
+    async def test_an_instance_that_is_not_watched(self) -> None:
+        async with watching(["a"]) as w, served(w) as address:
+            for query in ("", "?account=acc&workflow=orders&id=b", "?account=x&workflow=y&id=a"):
+                answer = await get(address, f"instance{query}")
+                assert answer.status_code == 404
+                assert "Not watched" in answer.text
+
+    async def test_pages_are_kept_by_no_cache_and_files_for_good(self) -> None:
+        async with watching(["a"]) as w, served(w) as address:
+            page = await get(address, "")
+            assert page.headers["cache-control"] == "no-store"
+            files = [a for a in Skeleton(page.text).addresses if a.startswith("assets/")]
+            assert {file.rsplit(".")[-1] for file in files} == {"css", "js", "svg"}
+            for file in files:
+                answer = await get(address, file)
+                assert answer.status_code == 200
+                assert answer.headers["cache-control"].endswith("immutable")
+                assert answer.headers["x-content-type-options"] == "nosniff"
+
+    @pytest.mark.parametrize("path", ["style.css", "..%2Fpages.py", "../pages.py", "", "%00"])
+    async def test_other_files_are_404(self, path: str) -> None:
+        async with watching(["a"]) as w, served(w) as address:
+            assert (await get(address, f"assets/{path}")).status_code == 404
+
+
+class TestAccount:
+    async def test_a_budget_that_is_blocked_says_until_when(self) -> None:
+        async with watching(["a"]) as w, served(w) as address:
+            w.app.accounts[0].budget.refused(120)
+            page = Skeleton((await get(address, "")).text).text
+            assert " ".join(page.split()).count("blocked until in 2m") == 1
+
+    async def test_a_workflow_that_is_not_up_says_why_and_what_to_do(self) -> None:
+        async with watching(["a"]) as w, served(w) as address:
+            w.simulator.access.revoke("secret")
+            await w.round()
+            page = " ".join(Skeleton((await get(address, "")).text).text.split())
+            assert "1 not up down orders 1, unauthorized on 1 check the API token" in page
+
+
+async def test_the_table_is_the_scene() -> None:
+    """Errored first, then stuck, then retrying; one row each of what is watched."""
+    async with watching(workflows=WORKFLOWS) as w:
+        fill(w)
+        w.orders.create("late", Script((retried("pay", failures=9, backoff=9),)))
+        for _ in range(16):
+            await w.cycle(after=300)
+        rows = w.app.overview.snapshot().rows()
+        assert {r.id: r.attention for r in rows if r.attention} == {
+            "order-1984": "errored",
+            "order-1991": "errored",
+            "order-1893": "stuck",
+            "order-2004": "retrying",
+        }
+        assert len(rows) == len({r.id for r in rows})
