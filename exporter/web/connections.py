@@ -17,6 +17,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from exporter.clock import Clock
+from exporter.troubles import Seldom
 from exporter.web import tls
 from exporter.web.protection import Protection
 
@@ -152,6 +154,7 @@ class Connections:
         self._protection = protection
         self._limits = limits
         self._open: dict[asyncio.Task[None], Connection] = {}
+        self._seldom = Seldom(Clock())
 
     def __len__(self) -> int:
         return len(self._open)
@@ -165,7 +168,8 @@ class Connections:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
-                log.error("can't accept connections", error=error.strerror or str(error))
+                if self._seldom.may("accept"):
+                    log.error("can't accept connections", error=error.strerror or str(error))
                 await asyncio.sleep(_PAUSE)
                 continue
             if len(self._open) >= self._limits.connections:

@@ -10,8 +10,10 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from exporter.clock import Clock
 from exporter.metrics import packing
 from exporter.metrics.exposition import Exposition
+from exporter.troubles import Seldom
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,7 @@ class Scrapes:
     ) -> None:
         self._exposition, self._headers, self._patience = exposition, headers, patience
         self._under_way = 0
+        self._seldom = Seldom(Clock())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._under_way >= _AT_ONCE:
@@ -50,7 +53,10 @@ class Scrapes:
                 await self._answer(scope, send)
         except TimeoutError:
             # The server closes the connection, since the answer isn't complete.
-            log.warning("a scrape is cut off, its client reads too slowly", after=self._patience)
+            if self._seldom.may("slow"):
+                log.warning(
+                    "a scrape is cut off, its client reads too slowly", after=self._patience
+                )
         finally:
             self._under_way -= 1
 
