@@ -75,7 +75,7 @@ class TestEndpoints:
     def test_each_is_in_the_readme(self) -> None:
         routes = {
             route
-            for path in (ROOT / "exporter" / "web").glob("*.py")
+            for path in (ROOT / "exporter" / "web").rglob("*.py")
             for route in re.findall(r'\bRoute\(\s*"([^"]+)"', path.read_text())
         }
         assert {"/metrics", "/-/healthy", "/-/ready", "/"} <= routes
