@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -31,6 +32,8 @@ from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _EVERY = 1.0
 _FORGET_AFTER = 7 * 86400.0
@@ -108,6 +111,7 @@ class Keeper:
         self._tidied = -inf
         self._troubles = Troubles(clock)
         self._anew: set[Family] = set()
+        self._broken = False
         self.progress = clock.monotonic()
         """When a write last ended, whatever came of it (monotonic clock)."""
         self.first_looks_over: Callable[[], bool] = lambda: True
@@ -144,7 +148,12 @@ class Keeper:
         self._restore_series(*poller.key)
         with _no_garbage():
             for instance_id, data in self._database.instances(owner):
-                poller.restore(instance_id, _INSTANCE.decode(data), discovers=discovers)
+                kept = self._decoded(_INSTANCE, data)
+                if kept is not None:
+                    poller.restore(instance_id, kept, discovers=discovers)
+                elif instance_id in poller.instances:
+                    # What was counted of it can't be told: nothing of the past is counted again.
+                    poller.instances[instance_id].since = self._clock.steady()
         self._pollers[owner] = poller
 
     def release(self, poller: Poller) -> None:
@@ -207,19 +216,19 @@ class Keeper:
     def _workflow(self, owner: Owner) -> KeptWorkflow:
         if owner not in self._workflows:
             data = self._database.workflow(owner)
-            self._workflows[owner] = (
-                _WORKFLOW.decode(data) if data else KeptWorkflow(self._clock.wall())
-            )
+            kept = self._decoded(_WORKFLOW, data) if data else None
+            self._workflows[owner] = kept or KeptWorkflow(self._clock.wall())
             self._unsaved.workflows[owner] = self._workflows[owner]
         return self._workflows[owner]
 
     def _restore_series(self, account: str, workflow: str) -> None:
         prefix, restored = tuple(filter(None, (account, workflow))), Changes()
         for name, labels, data in self._database.series(self._owner(account, workflow)):
-            family, (value, created) = _BY_NAME.get(name), _SERIES.decode(data)
+            family, decoded = _BY_NAME.get(name), self._decoded(_SERIES, data)
             rest = tuple(json.loads(labels))
-            if family is None or len(prefix) + len(rest) != len(family.labels):
-                continue  # of another version of the exporter
+            if family is None or decoded is None or len(prefix) + len(rest) != len(family.labels):
+                continue  # of another version of the exporter, or broken
+            value, created = decoded
             key = family, (*prefix, *rest)
             known = value if isinstance(value, float) else Histogram(*value)
             if self._store.restore(*key, known, created):
@@ -230,6 +239,20 @@ class Keeper:
                 self._tell_anew(family)
         # What is on the disk is shown at once, even if nothing new can be written there.
         self._exposition.show(restored)
+
+    def _decoded(self, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T | None:
+        """What is kept, or None where it can't be read: SQLite doesn't see a bit that flipped."""
+        try:
+            return decoder.decode(data)
+        except msgspec.DecodeError:
+            if not self._broken:
+                log.error(
+                    "parts of the state can't be read; they are counted anew from now on",
+                    advice="look at the disk",
+                )
+            self._broken = True
+            self._store.state_write_failed()
+            return None
 
     def _tell_anew(self, family: Family) -> None:
         if family not in self._anew:

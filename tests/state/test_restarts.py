@@ -317,6 +317,25 @@ class TestTheDiskFails:
             await w.restart()
             assert counts(w) == after
 
+    async def test_a_record_that_cant_be_read_costs_only_what_it_held(self, state: Path) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            w.orders.create("b", Script(steps("one")))
+            await w.round(after=60)
+            await w.running.aclose()
+            with sqlite3.connect(state) as connection:
+                connection.execute("UPDATE instances SET data = x'c1' WHERE id = 'a'")
+            connection.close()
+            with capture_logs() as logs:
+                await w.start()
+            (line,) = [e for e in logs if e["log_level"] == "error"]
+            assert line["event"].startswith("parts of the state can't be read")
+            assert runs(w) == 2
+            assert (w.status("a"), w.status("b")) == (None, "complete")
+            await w.round(after=60)
+            assert w.status("a") == "complete"
+            assert runs(w) == 2
+
     async def test_a_damaged_file_is_told_and_set_aside(self, state: Path) -> None:
         state.write_bytes(b"no database at all")
         with capture_logs() as logs:
