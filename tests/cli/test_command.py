@@ -247,7 +247,7 @@ class TestOnce:
         done = command("--once", url, "--log.level=debug", "--state.path=null")
         assert done.returncode == 0
         assert done.stdout.startswith("# HELP ")
-        assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 1.0\n' in done.stdout
+        assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 1\n' in done.stdout
         assert "secret" not in done.stdout + done.stderr
 
     def test_a_failed_look_is_status_1_and_still_shows_what_there_is(
@@ -258,7 +258,7 @@ class TestOnce:
         url = f"--api.url={simulator.url}/accounts/{{account_id}}"
         done = command("--once", url, "--log.format=json", "--state.path=null")
         assert done.returncode == 1
-        assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 0.0\n' in done.stdout
+        assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 0\n' in done.stdout
         lines = [json.loads(line) for line in done.stderr.splitlines()]
         assert [line["result"] for line in lines if line["level"] == "warning"] == ["unauthorized"]
 
