@@ -7,10 +7,14 @@ configuration is wrong.
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,10 @@ from CLOUDFLARE_EMAIL and CLOUDFLARE_API_KEY. docs/configuration.md explains eve
 
 Exit status: 0 when all went well; 1 when it could not go on, a look failed (--once) or something
 is wrong (--check-api); 2 when the command line or the configuration is wrong."""
+
+_LOOKUPS = "lookup"
+_LOOKUP_GRACE = 0.2
+"""Seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -129,6 +137,8 @@ async def _run(settings: Settings) -> int:
         return 1
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    lookups = ThreadPoolExecutor(thread_name_prefix=_LOOKUPS)
+    loop.set_default_executor(lookups)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with listener:
@@ -141,7 +151,23 @@ async def _run(settings: Settings) -> int:
             )
             return 1
         await app.run(listener, stop)
+    _leave_lookups(lookups)
     return 0
+
+
+def _leave_lookups(threads: ThreadPoolExecutor) -> None:
+    """Ends the process if a lookup of a name is still under way.
+
+    Nothing can end it, and Python would wait for a name server that doesn't answer.
+    """
+    threads.shutdown(wait=False, cancel_futures=True)
+    deadline = time.monotonic() + _LOOKUP_GRACE
+    for thread in threading.enumerate():
+        if thread.name.startswith(_LOOKUPS):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                logging.shutdown()
+                os._exit(0)
 
 
 async def _check_api(settings: Settings) -> int:

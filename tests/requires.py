@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -23,3 +24,16 @@ def requires_program(name: str, package: str) -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def requires_mounts(script: str) -> list[str]:
+    """A command that runs the one given to it, in its own process, with mounts of its own.
+
+    It skips the test where none can be made: that needs root.
+
+    Args:
+        script: makes the mounts; for `sh`.
+    """
+    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("making mounts needs root")
+    return ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh"]

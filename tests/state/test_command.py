@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, run, wait_until
 from tests.e2e.scrape import samples, value
+from tests.requires import requires_mounts
 from upstreams.simulator import Hang, Script, Simulator, serve_in_thread, steps
 
 POWERS = "-dac_override,-dac_read_search,-fowner"
@@ -105,13 +105,6 @@ def powerless() -> list[str]:
     return ["setpriv", f"--bounding-set={POWERS}", f"--inh-caps={POWERS}"]
 
 
-def mounting(script: str) -> list[str]:
-    """A command that runs another with mounts of its own, made by a script."""
-    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
-        pytest.skip("making mounts needs root")
-    return ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh"]
-
-
 class TestItCanBeReadAndNotWritten:
     """What it holds is shown; gauges go on; counts wait, since a restart would take them back."""
 
@@ -124,7 +117,9 @@ class TestItCanBeReadAndNotWritten:
             case "the folder":
                 state.chmod(0o500)
             case _:
-                yield mounting(f"mount --bind {state} {state}; mount -o remount,bind,ro {state}")
+                yield requires_mounts(
+                    f"mount --bind {state} {state}; mount -o remount,bind,ro {state}"
+                )
                 return
         yield powerless()
         state.chmod(0o700)
@@ -160,7 +155,9 @@ def test_a_folder_in_which_no_file_can_be_made(folder: Path) -> None:
 def test_a_full_disk(folder: Path, simulator: Simulator) -> None:
     """Gauges go on, counts wait for room, and then come at once."""
     state = folder / "state"
-    with daemon(folder, within=mounting(f"mount -t tmpfs -o size=512k none {state}")) as running:
+    with daemon(
+        folder, within=requires_mounts(f"mount -t tmpfs -o size=512k none {state}")
+    ) as running:
         running.wait_until_ready()
         assert runs(running) == 1
         inside = Path(f"/proc/{running.process.pid}/root{state}")

@@ -1,0 +1,259 @@
+"""What befalls the process and its machine: when it is over, every count is what an exporter shows
+that nothing happened to."""
+
+import asyncio
+import contextlib
+import resource
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from exporter.app import App
+from exporter.settings import Settings
+from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, environment, wait_until
+from tests.e2e.scrape import Samples, differences, samples, scrape, value
+from tests.relay import relay
+from tests.requires import requires_mounts, requires_program
+from upstreams.simulator import Drop, Script, Simulator, retried, serve_in_thread, steps
+
+RUN = Script(
+    (*steps("fetch", duration=0.2), retried("charge", failures=1, duration=0.2, backoff=0.1))
+)
+INSTANCES = ["one", "two", "three"]
+WORKFLOWS = [
+    {"name": "orders", "instances": INSTANCES},
+    {"name": "billing", "discover": {}},
+]
+COUNTS = tuple(f"cloudflare_workflow_{name}" for name in ("run", "step_duration", "step_att"))
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    simulator.access.token("secret")
+    for workflow in ("orders", "billing"):
+        simulator.world.account("acc").workflow(workflow)
+    with serve_in_thread(simulator) as served:
+        yield served
+
+
+@pytest.fixture
+def folder(simulator: Simulator, tmp_path: Path) -> Path:
+    api = simulator.url + "/accounts/{account_id}"
+    configuration(tmp_path, api, api_token="secret", workflows=WORKFLOWS)
+    return tmp_path
+
+
+def create(simulator: Simulator, instance_id: str) -> None:
+    """A run that begins now, of each workflow."""
+    for workflow in ("orders", "billing"):
+        simulator.world.account("acc").workflow(workflow).create(instance_id, RUN)
+
+
+def counts(running: Daemon) -> Samples:
+    return samples(running.metrics(), COUNTS)
+
+
+def undisturbed(simulator: Simulator) -> Samples:
+    """What an exporter counts that looks now for the first time."""
+    api = {"url": simulator.url + "/accounts/{account_id}", "requests_per_5m": 100_000}
+    account = {"name": "production", "account_id": "acc", "api_token": "secret"}
+    settings = Settings(
+        api=api,
+        accounts=[{**account, "workflows": WORKFLOWS}],
+        metrics={"backfill": True},
+    )
+    app = App(settings)
+    assert asyncio.run(app.once())
+    return {key: v for key, v in scrape(app).items() if key[0].startswith(COUNTS)}
+
+
+def wait_until_all_is_counted(running: Daemon, simulator: Simulator) -> None:
+    def ended() -> bool:
+        found = simulator.world.account("acc").workflows.values()
+        return all(
+            i.status(int(time.time() * 1000)) == "complete"
+            for w in found
+            for i in [*w.instances.values()]
+        )
+
+    wait_until(ended, lambda: "the runs didn't end")
+    expected = undisturbed(simulator)
+    wait_until(
+        lambda: not differences(counts(running), expected),
+        lambda: "\n".join([*differences(counts(running), expected)[:3], running.stderr()]),
+    )
+
+
+def refused(running: Daemon) -> float:
+    """Looks that found no connection."""
+    polls = "cloudflare_workflows_exporter_polls_total"
+    return value(samples(running.metrics()), polls, kind="detail", result="connection")
+
+
+def test_no_file_can_be_opened(simulator: Simulator, folder: Path) -> None:
+    """Not a connection to Cloudflare, either, and none of a scraper that has none yet."""
+    with daemon(folder) as running:
+        running.wait_until_ready()
+        create(simulator, "one")
+        pid = running.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        drop = simulator.faults.add(Drop())
+        wait_until(lambda: refused(running), running.stderr)
+        simulator.faults.remove(drop)
+        before_that, calls = refused(running), simulator.calls.total
+        wait_until(lambda: refused(running) > before_that + 5, running.metrics)
+        assert simulator.calls.total - calls < 2, "one may have been under way"
+        create(simulator, "two")
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"http://{running.address}/metrics", trust_env=False, timeout=1)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        wait_until_all_is_counted(running, simulator)
+        assert httpx.get(f"http://{running.address}/-/healthy", trust_env=False).is_success
+        assert running.stop() == 0
+
+
+def test_it_is_stopped_for_a_while(simulator: Simulator, folder: Path) -> None:
+    """As by a debugger, or by a machine that is suspended."""
+    with daemon(folder) as running:
+        running.wait_until_ready()
+        create(simulator, "one")
+        wait_until(lambda: simulator.calls.open, running.stderr)
+        running.process.send_signal(signal.SIGSTOP)
+        create(simulator, "two")
+        time.sleep(1.5)  # runs begin and end, and calls under way are answered
+        running.process.send_signal(signal.SIGCONT)
+        wait_until_all_is_counted(running, simulator)
+        create(simulator, "three")
+        wait_until_all_is_counted(running, simulator)
+        assert running.http.get("/-/healthy").is_success
+
+
+def test_the_clock_is_set_ahead_and_back(simulator: Simulator, folder: Path) -> None:
+    """Rounds go on. Of the process the wall clock is really another; the monotonic one goes on."""
+    requires_program("faketime", package="faketime")
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+    ahead = folder / "ahead"
+    ahead.write_text("+0")
+    environ = environment(
+        LD_PRELOAD=str(library),
+        FAKETIME_TIMESTAMP_FILE=str(ahead),
+        FAKETIME_NO_CACHE="1",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+    )
+    with daemon(folder, environ=environ) as running:
+        running.wait_until_ready()
+        for instance_id, moved in (("one", "+0"), ("two", "+86400"), ("three", "-86400")):
+            ahead.write_text(moved)
+            create(simulator, instance_id)
+            wait_until_all_is_counted(running, simulator)
+        assert running.stderr().count("clock was set") == 2
+        assert running.http.get("/-/healthy").is_success
+
+
+def certificate(path: Path) -> None:
+    """A key and a certificate that it has signed itself, with these endings."""
+    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = ["-subj", "/CN=api.example", "-addext", "subjectAltName=DNS:api.example"]
+    files = ["-keyout", f"{path}.key", "-out", f"{path}.pem"]
+    command = ["openssl", "req", *options.split(), *names, *files]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def show(context: ssl.SSLContext, path: Path) -> None:
+    context.load_cert_chain(f"{path}.pem", f"{path}.key")
+
+
+@contextlib.contextmanager
+def tls_before(simulator: Simulator) -> Iterator[tuple[int, ssl.SSLContext]]:
+    """A port that speaks TLS, and how; behind it is the simulator."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    loop, stack = asyncio.new_event_loop(), contextlib.AsyncExitStack()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def do(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(DEADLINE)
+
+    try:
+        between = do(stack.enter_async_context(relay(context)))
+        between.port = urlsplit(simulator.url).port
+        yield int(between.address.split(":")[1]), context
+    finally:
+        do(stack.aclose())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@contextlib.contextmanager
+def name_server_that_never_answers() -> Iterator[str]:
+    """Its address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        try:
+            server.bind(("127.0.0.153", 53))
+        except PermissionError:
+            pytest.skip("to listen on port 53 needs root")
+        yield "127.0.0.153"
+
+
+class TestTheWayToCloudflare:
+    """With a name server, a file of hosts and certificates of the test's own."""
+
+    @pytest.fixture
+    def hosts(self, folder: Path) -> Path:
+        """In place of /etc/hosts."""
+        path = folder / "hosts"
+        path.write_text("127.0.0.1 localhost\n")
+        return path
+
+    @contextlib.contextmanager
+    def running(self, hosts: Path, port: int, *, patience: int) -> Iterator[Daemon]:
+        """An exporter that calls https://api.example and waits so many seconds for its address."""
+        folder, resolver = hosts.parent, hosts.with_name("resolv.conf")
+        api = f"https://api.example:{port}/client/v4/accounts/{{account_id}}"
+        configuration(folder, api, api_token="secret", workflows=WORKFLOWS)
+        within = requires_mounts(
+            f"mount --bind {hosts} /etc/hosts; mount --bind {resolver} /etc/resolv.conf"
+        )
+        environ = environment(SSL_CERT_FILE=str(folder / "trusted.pem"), NO_PROXY="*")
+        certificate(folder / "trusted")
+        with name_server_that_never_answers() as server:
+            resolver.write_text(f"nameserver {server}\noptions timeout:{patience} attempts:1\n")
+            with daemon(folder, "--api.timeout=1s", within=within, environ=environ) as running:
+                wait_until(lambda: "result=timeout" in running.stderr(), running.stderr)
+                yield running
+
+    def test_a_name_that_is_not_found_and_a_certificate_that_is_not_trusted(
+        self, simulator: Simulator, hosts: Path
+    ) -> None:
+        certificate(hosts.with_name("other"))
+        with (
+            tls_before(simulator) as (port, context),
+            self.running(hosts, port, patience=1) as running,
+        ):
+            create(simulator, "one")
+            show(context, hosts.with_name("other"))
+            with hosts.open("a") as file:
+                file.write("127.0.0.1 api.example\n")
+            wait_until(lambda: "self-signed certificate" in running.stderr(), running.stderr)
+            create(simulator, "two")
+            show(context, hosts.with_name("trusted"))
+            wait_until_all_is_counted(running, simulator)
+            assert running.http.get("/-/healthy").is_success
+
+    def test_it_stops_at_once_though_names_are_being_looked_up(self, hosts: Path) -> None:
+        with self.running(hosts, 443, patience=25) as running:
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(10) == 0, "5 s, and as many for a machine that is busy"
