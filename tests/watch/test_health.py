@@ -15,6 +15,7 @@ from exporter.app import App
 from exporter.settings import Settings
 from exporter.web.endpoints import endpoints
 from exporter.web.server import listen
+from tests.e2e.scrape import scrape, value
 from tests.watching import Watching, watching
 from upstreams.simulator import Hang, Script, Simulator, Wait, serve
 
@@ -206,10 +207,9 @@ class TestReady:
                 assert status == 503
                 assert "acc/orders: the first round isn't over" in lines
                 simulator.faults.clear()
-                seen = 'cloudflare_workflow_instance_status{account="acc",instance_id="a"'
                 await until(lambda: not app.health.unready())
                 assert await asked(app, "/-/ready") == (200, ["ready"])
-                body, _ = app.exposition.render()
-                assert seen in body.decode()
+                name = "cloudflare_workflow_instance_status"
+                assert value(scrape(app), name, instance_id="a", status="waiting") == 1
                 stop.set()
                 await running
