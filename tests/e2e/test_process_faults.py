@@ -154,11 +154,13 @@ def test_the_clock_is_set_ahead_and_back(simulator: Simulator, folder: Path) -> 
     )
     with daemon(folder, environ=environ) as running:
         running.wait_until_ready()
-        for instance_id, moved in (("one", "+0"), ("two", "+3600"), ("three", "-3600")):
-            ahead.write_text(moved)
+        # To tomorrow, and to decades ago, where the clock of a machine may begin.
+        for instance_id, moved in (("one", "+86400"), ("two", "-1000000000"), ("three", "+0")):
+            ahead.with_name("new").write_text(moved)
+            ahead.with_name("new").rename(ahead)
             create(simulator, instance_id)
             wait_until_all_is_counted(running, simulator)
-        assert running.stderr().count("clock was set") == 2
+        assert running.stderr().count("clock was set") == 3
         assert running.http.get("/-/healthy").is_success
 
 
