@@ -18,7 +18,7 @@ _SLEW = 1.0
 """Seconds within which a clock is merely being adjusted."""
 
 
-class _Interval(IntervalTrigger):  # type: ignore[misc]
+class Interval(IntervalTrigger):  # type: ignore[misc]
     """An interval without a backlog.
 
     APScheduler goes through missed times one by one, and there are millions of them when a clock
@@ -53,14 +53,14 @@ class Scheduler:
     def add(self, poller: Poller) -> None:
         self._jobs.add_job(
             poller.round,
-            _Interval(seconds=self._interval, jitter=self._interval / 20, timezone="UTC"),
+            Interval(seconds=self._interval, jitter=self._interval / 20, timezone="UTC"),
             id=_id(poller),
             next_run_time=datetime.now().astimezone(),
         )
 
     def add_chore(self, chore: Callable[[], None], *, every: float) -> None:
         """Something that is done every so many seconds."""
-        self._jobs.add_job(_in_the_loop(chore), _Interval(seconds=every, timezone="UTC"))
+        self._jobs.add_job(_in_the_loop(chore), Interval(seconds=every, timezone="UTC"))
 
     def remove(self, poller: Poller) -> None:
         self._jobs.remove_job(_id(poller))

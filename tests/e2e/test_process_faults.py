@@ -23,7 +23,7 @@ from exporter.settings import Settings
 from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, environment, wait_until
 from tests.e2e.scrape import Samples, differences, samples, scrape, value
 from tests.relay import relay
-from tests.requires import requires_mounts, requires_program
+from tests.requires import requires_mounts
 from upstreams.simulator import Drop, Script, Simulator, retried, serve_in_thread, steps
 
 RUN = Script(
@@ -137,30 +137,6 @@ def test_it_is_stopped_for_a_while(simulator: Simulator, folder: Path) -> None:
         wait_until_all_is_counted(running, simulator)
         create(simulator, "three")
         wait_until_all_is_counted(running, simulator)
-        assert running.http.get("/-/healthy").is_success
-
-
-def test_the_clock_is_set_ahead_and_back(simulator: Simulator, folder: Path) -> None:
-    """Rounds go on. Of the process the wall clock is really another; the monotonic one goes on."""
-    requires_program("faketime", package="faketime")
-    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
-    ahead = folder / "ahead"
-    ahead.write_text("+0")
-    environ = environment(
-        LD_PRELOAD=str(library),
-        FAKETIME_TIMESTAMP_FILE=str(ahead),
-        FAKETIME_NO_CACHE="1",
-        FAKETIME_DONT_FAKE_MONOTONIC="1",
-    )
-    with daemon(folder, environ=environ) as running:
-        running.wait_until_ready()
-        # To tomorrow, and to decades ago, where the clock of a machine may begin.
-        for instance_id, moved in (("one", "+86400"), ("two", "-1000000000"), ("three", "+0")):
-            ahead.with_name("new").write_text(moved)
-            ahead.with_name("new").rename(ahead)
-            create(simulator, instance_id)
-            wait_until_all_is_counted(running, simulator)
-        assert running.stderr().count("clock was set") == 3
         assert running.http.get("/-/healthy").is_success
 
 

@@ -1,0 +1,51 @@
+"""When rounds begin, whatever the wall clock does, by which APScheduler plans."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.clock import Clock
+from exporter.watch.scheduler import Interval, Scheduler
+from tests.watching import watching
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("jitter", [None, 0.75], ids=["exact", "with jitter"])
+@pytest.mark.parametrize("ago", [timedelta(seconds=20), timedelta(days=1), timedelta(days=20_000)])
+def test_missed_times_make_no_backlog(ago: timedelta, jitter: float | None) -> None:
+    """A clock that began in 1970 and is set right leaves millions behind."""
+    trigger = Interval(seconds=15, jitter=jitter, timezone="UTC")
+    time, missed = NOW - ago, 0
+    while time <= NOW:
+        missed += 1
+        following = trigger.get_next_fire_time(time, NOW)
+        assert following is not None
+        time = following
+    assert missed <= 4
+    assert time <= NOW + timedelta(seconds=16)
+
+
+@pytest.mark.parametrize("by", [86_400.0, -86_400.0])
+async def test_a_clock_that_is_set_has_rounds_begin_at_once(by: float) -> None:
+    async with watching(["a"]) as w:
+        scheduler = Scheduler(3600.0, Clock(wall=lambda: w.clock() + w.ahead, monotonic=w.clock))
+        scheduler.add(w.app.pollers[0])
+        scheduler.start()
+        try:
+            for rounds in (1, 2):
+                async with asyncio.timeout(30):
+                    while w.simulator.calls.total < rounds:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                w.clock.advance(15)
+                w.ahead = by
+                with capture_logs() as logs:
+                    scheduler.plan_anew_if_clock_was_set()
+                told = [
+                    line["by"] for line in logs if line["event"] == "the system's clock was set"
+                ]
+                assert told == ([f"{by:+.1f}s"] if rounds == 1 else [])
+        finally:
+            scheduler.stop()
