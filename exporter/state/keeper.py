@@ -337,7 +337,6 @@ def _no_garbage() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
         gc.enable()
 
 
