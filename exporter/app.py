@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -13,10 +11,10 @@ import httpx
 import structlog
 
 from exporter import __version__, access, plan
-from exporter import settings as settings_
 from exporter.clock import Clock
-from exporter.cloudflare.budget import WINDOW, Budget
+from exporter.cloudflare.budget import WINDOW
 from exporter.cloudflare.credentials import Credential
+from exporter.coherence import is_loopback
 from exporter.health import Health
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
@@ -24,28 +22,26 @@ from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Labels, Series
 from exporter.metrics.store import Store
 from exporter.mistakes import ConfigError
+from exporter.reload import Reloader
 from exporter.settings import Settings
 from exporter.state.database import Database, Unusable
-from exporter.state.keeper import Keeper
+from exporter.state.keeper import Keeper, tell_anew
 from exporter.watch.account import Account
-from exporter.watch.discovery import Discovery
 from exporter.watch.looks import Looks
 from exporter.watch.overview import Overview
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
-from exporter.watch.selector import Selector
-from exporter.watch.shard import Shard, Share
-from exporter.watch.sink import WorkflowKey
+from exporter.watch.shard import Shard
 from exporter.web.endpoints import endpoints
 from exporter.web.protection import Protecting
 from exporter.web.server import Server, address_of
+from exporter.wiring import Wiring, kept_as
 
 log = structlog.get_logger(__name__)
 
 _GRACE = 3.0
 """Seconds that calls under way get to finish when the exporter stops. With the 2 s that scrapes
 under way get before, stopping takes 5 s at most."""
-_CALLS_AT_ONCE = 10
 # Seconds.
 _LATE, _WARN_EVERY = 60.0, 600.0
 
@@ -82,29 +78,26 @@ class App:
             self.shard = Shard.of(settings.shard, hostname=host)
         except ValueError as error:
             raise ConfigError([f"shard.index: {error}"]) from None
-        self._http = access.connections(settings, transport)
+        self._transport = transport
+        self._http: dict[tuple[float, bool], httpx.AsyncClient] = {}
+        http = self._connections(settings)
+        credentials = access.credentials(settings.accounts)
         self._protecting = Protecting(settings.web.config_file)
         self._store = Store(settings.metrics, self._clock.wall)
-        self._store.configured(successful=True, at=self._clock.wall())
         self.exposition = Exposition(self._store, created=settings.metrics.created)
         self.keeper = self._opened_state(state) if state is not None else None
         """Keeps the state; None: nothing is kept."""
         self._looks: dict[object, Looks] = {}
         self._warned_at = -inf
-        self.accounts = [
-            self._account(account, credential)
-            for account, credential in zip(
-                settings.accounts, access.credentials(settings.accounts), strict=True
-            )
-        ]
+        self._scheduler = Scheduler(settings.poll.interval, self._clock)
+        self._wiring = Wiring(self._store, self.keeper, self._scheduler, self.shard, self._clock)
+        self.accounts: list[Account] = []
+        self._sweeps: dict[Account, asyncio.Task[None]] = {}
+        self._running = False
         self.health = Health(settings, self.accounts, self.keeper, self._clock)
         self._store.now = self._gauges
-        self.overview = Overview(
-            self.accounts,
-            {account.label: account.account_id or "" for account in settings.accounts},
-            poll=settings.poll,
-            clock=self._clock,
-        )
+        self.overview = Overview(self.accounts, {}, poll=settings.poll, clock=self._clock)
+        self._configure(settings, credentials, http, [None] * len(credentials), [])
 
     @property
     def series(self) -> Series:
@@ -115,64 +108,6 @@ class App:
     def pollers(self) -> list[Poller]:
         """Those of all workflows that are watched now."""
         return [poller for account in self.accounts for poller in account.pollers.values()]
-
-    def _account(self, settings: settings_.Account, credential: Credential) -> Account:
-        poll, metrics, clock = self._settings.poll, self._settings.metrics, self._clock
-        looks = self._looks_of(credential)
-        client = access.client(
-            self._settings,
-            settings,
-            http=self._http,
-            credential=credential,
-            budget=looks.budget,
-            on_call=partial(self._store.called, settings.label),
-        )
-        keeper = self.keeper
-
-        def first_watched(key: WorkflowKey) -> float:
-            return keeper.first_watched(key) if keeper else clock.wall()
-
-        def sharded_since(key: WorkflowKey) -> float:
-            return keeper.sharded_since(key, self.shard.count) if keeper else clock.wall()
-
-        def poller(key: WorkflowKey, workflow: settings_.Workflow) -> Poller:
-            poller = Poller(
-                key,
-                workflow.instances,
-                share=Share(self.shard, settings.identity, key.workflow, sharded_since(key)),
-                upstream=client,
-                sink=self._store,
-                poll=poll,
-                since=first_watched(key) if metrics.backfill is False else -inf,
-                looks=looks,
-                clock=clock,
-            )
-            if keeper:
-                keeper.adopt(poller, discovers=workflow.discover is not None)
-            return poller
-
-        def discovery(poller: Poller, selector: Selector) -> Discovery:
-            return Discovery(
-                poller,
-                selector,
-                lister=client,
-                sink=self._store,
-                poll=poll,
-                since=-inf if metrics.backfill else first_watched(poller.key),
-                clock=clock,
-            )
-
-        return Account(
-            settings.label,
-            settings.workflows,
-            upstream=client,
-            looks=looks,
-            sink=self._store,
-            poll=poll,
-            clock=clock,
-            make_poller=poller,
-            make_discovery=discovery,
-        )
 
     def _opened_state(self, path: Path) -> Keeper | None:
         try:
@@ -186,34 +121,113 @@ class App:
                 advice="put it right, or name another file with state.path, and restart",
             )
             return None
-        ids = Counter(account.account_id for account in self._settings.accounts)
         return Keeper(
             database,
             store=self._store,
             exposition=self.exposition,
-            accounts={
-                account.label: account.account_id
-                if account.account_id and ids[account.account_id] == 1
-                else account.label
-                for account in self._settings.accounts
-            },
+            accounts=kept_as(self._settings.accounts),
             clock=self._clock,
         )
 
-    def _looks_of(self, credential: Credential) -> Looks:
-        """One queue and one budget a credential, however many accounts it serves."""
-        api = self._settings.api
-        if credential.identity not in self._looks:
-            budget = Budget(
-                self._settings.calls_per_5m,
-                reserve=api.reserve,
-                shards=self.shard.count,
-                clock=self._clock,
+    async def configure(self, settings: Settings) -> None:
+        """Goes on as another configuration says, as a whole.
+
+        What stays keeps all that is known and its series; what is named no longer goes, and what
+        was counted of it stays in the state, as for a restart.
+
+        Args:
+            settings: With the same `shard`, `state` and `web` as before.
+
+        Raises:
+            ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
+                stays as it was.
+        """
+        credentials = access.credentials(settings.accounts)
+        http = self._connections(settings)
+        kept, before = kept_as(settings.accounts), kept_as(self._settings.accounts)
+        known = {
+            (old.label, old.account_id, before[old.label]): account
+            for old, account in zip(self._settings.accounts, self.accounts, strict=True)
+        }
+        stay = [
+            known.pop((new.label, new.account_id, kept[new.label]), None)
+            for new in settings.accounts
+        ]
+        leaving = [poller for account in known.values() for poller in account.pollers.values()]
+        for new, account in zip(settings.accounts, stay, strict=True):
+            leaving += account.leaving(new.workflows) if account else []
+        for poller in leaving:
+            poller.give_up()
+        if self.keeper:
+            # All that was counted of those that leave is on the disk before they do.
+            await self.keeper.save()
+        async with self.keeper.still() if self.keeper else contextlib.nullcontext():
+            # From here to the end nothing waits: nobody sees half of it.
+            unused = self._configure(settings, credentials, http, stay, list(known.values()))
+        if self.keeper:
+            await self.keeper.save()
+        await asyncio.gather(*(looks.stop(_GRACE) for looks in unused))
+
+    def _configure(
+        self,
+        settings: Settings,
+        credentials: list[Credential],
+        http: httpx.AsyncClient,
+        stay: list[Account | None],
+        gone: list[Account],
+    ) -> list[Looks]:
+        """Puts settings to use; the looks of credentials that nobody uses any more."""
+        metrics_before, self._settings = self._settings.metrics, settings
+        for account in gone:
+            account.give_up()
+            self._store.account_lost(account.label)
+            if task := self._sweeps.pop(account, None):
+                task.cancel()
+        if self.keeper:
+            self.keeper.configure(kept_as(settings.accounts))
+        if settings.metrics != metrics_before:
+            self.exposition.created = settings.metrics.created
+            for family in self._store.configure(settings.metrics):
+                tell_anew(family)
+        former = self._looks
+        self._looks = self._wiring.looks(settings, credentials, stay, former)
+        self.accounts[:] = [
+            self._wiring.account(
+                settings,
+                account,
+                credential,
+                http=http,
+                looks=self._looks[credential.identity],
+                known=known,
             )
-            self._looks[credential.identity] = Looks(
-                budget, at_once=_CALLS_AT_ONCE, clock=self._clock
-            )
-        return self._looks[credential.identity]
+            for account, credential, known in zip(settings.accounts, credentials, stay, strict=True)
+        ]
+        if settings.metrics != metrics_before:
+            for poller in self.pollers:
+                poller.show_all()
+        self.health.configure(settings)
+        self.overview.configure(
+            {account.label: account.account_id or "" for account in settings.accounts},
+            poll=settings.poll,
+        )
+        self._scheduler.configure(settings.poll.interval)
+        self._store.configured(successful=True, at=self._clock.wall())
+        if self._running:
+            self._sweep_all()
+        return [looks for looks in former.values() if looks not in self._looks.values()]
+
+    def _connections(self, settings: Settings) -> httpx.AsyncClient:
+        """The connections that all accounts share; those of former settings are closed at the end,
+        since calls may be under way."""
+        key = settings.api.timeout, is_loopback(settings.api.url)
+        if key not in self._http:
+            self._http[key] = access.connections(settings, self._transport)
+        return self._http[key]
+
+    def _sweep_all(self) -> None:
+        for account in self.accounts:
+            if account not in self._sweeps:
+                self._sweeps[account] = asyncio.create_task(account.run())
 
     def warn_if_late(self) -> None:
         """Says, at most every 10 minutes, that the budget is too small, and what would help."""
@@ -253,26 +267,33 @@ class App:
             until = self._clock.wall() + budget.blocked if budget.blocked else 0.0
             yield catalogue.API_BLOCKED_UNTIL, labels, until
 
-    async def run(self, listener: socket.socket, stop: asyncio.Event) -> None:
-        """Watches and serves until `stop` is set."""
+    async def refused(self) -> None:
+        """Shows that a configuration could not be used."""
+        self._store.configured(successful=False)
+        if self.keeper:
+            await self.keeper.save()
+
+    async def run(
+        self, listener: socket.socket, stop: asyncio.Event, reloader: Reloader | None = None
+    ) -> None:
+        """Watches and serves until `stop` is set; without a reloader, as it was configured."""
         app = endpoints(
             self.exposition,
             self.overview,
             unhealthy=self.health.unhealthy,
             unready=self.health.unready,
+            reloader=reloader,
         )
         server = Server(app, self._protecting)
-        scheduler = Scheduler(self._settings.poll.interval, self._clock)
-        for account in self.accounts:
-            account.on_found, account.on_lost = scheduler.add, scheduler.remove
-            for poller in account.pollers.values():
-                scheduler.add(poller)
         async with self.opened():
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            scheduler.add_chore(self.warn_if_late, every=_LATE)
-            scheduler.start()
-            tasks = [asyncio.create_task(account.run()) for account in self.accounts]
-            tasks.append(asyncio.create_task(self.health.watch()))
+            self._scheduler.add_chore(self.warn_if_late, every=_LATE)
+            self._scheduler.start()
+            self._running = True
+            self._sweep_all()
+            others = [asyncio.create_task(self.health.watch())]
+            if reloader is not None:
+                others.append(asyncio.create_task(reloader.run()))
             log.info(
                 "watching",
                 version=__version__,
@@ -286,12 +307,13 @@ class App:
             stopped.cancel()
             log.info("stopping")
             # A shutdown now would cancel the rounds under way; they end with their calls.
-            scheduler.pause()
-            for task in tasks:
+            self._scheduler.pause()
+            self._running = False
+            for task in (*others, *self._sweeps.values()):
                 task.cancel()
             server.should_exit = True
             await serving
-        scheduler.stop()
+        self._scheduler.stop()
 
     async def once(self) -> bool:
         """Makes one sweep and one round over everything; whether all went well."""
@@ -311,10 +333,12 @@ class App:
     async def opened(self) -> AsyncIterator[None]:
         """Ends the calls under way, then the connections, and saves the state, on the way out."""
         saving = asyncio.create_task(self.keeper.run()) if self.keeper else None
-        async with self._http:
+        try:
             yield
             await asyncio.gather(*(looks.stop(_GRACE) for looks in self._looks.values()))
             await asyncio.gather(*(poller.stop() for poller in self.pollers))
+        finally:
+            await asyncio.gather(*(http.aclose() for http in self._http.values()))
         if self.keeper is not None and saving is not None:
             await self.keeper.close()
             await saving

@@ -13,8 +13,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.mistakes import ConfigError
 from exporter.progress import progress
+from exporter.reload import Reloader
 from exporter.settings import Settings, parse_address
 from exporter.state.database import InUse
 from exporter.web.server import listen
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if _show(f"{plan.text(settings, shard)}\n".encode()) else 1
         if options.check_api:
             return asyncio.run(_check_api(settings))
-        return asyncio.run(_once(settings) if options.once else _run(settings))
+        load = partial(config.load, path, given, os.environ)
+        return asyncio.run(_once(settings) if options.once else _run(settings, load, path))
     except ConfigError as error:
         source = path or "no configuration file (give one with --config.file)"
         print(f"{PROGRAM}: wrong configuration: {source}", file=sys.stderr)  # noqa: T201
@@ -124,7 +127,7 @@ def parser() -> flags.Parser:
     return made
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: Settings, load: Callable[[], Settings], path: Path | None) -> int:
     host, port = parse_address(settings.web.listen_address)
     try:
         listener = listen(host, port)
@@ -135,12 +138,13 @@ async def _run(settings: Settings) -> int:
             error=error.strerror or str(error),
         )
         return 1
-    stop = asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     lookups = ThreadPoolExecutor(thread_name_prefix=_LOOKUPS)
     loop.set_default_executor(lookups)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
     with listener:
         try:
             app = App(settings, state=settings.state.path)
@@ -150,7 +154,15 @@ async def _run(settings: Settings) -> int:
                 error=str(error),
             )
             return 1
-        await app.run(listener, stop)
+
+        async def apply(settings: Settings) -> None:
+            await app.configure(settings)
+            logs.configure(settings.log.level, settings.log.format)
+
+        reloader = Reloader(
+            load, path, settings=settings, apply=apply, failed=app.refused, asked=reload
+        )
+        await app.run(listener, stop, reloader)
     _leave_lookups(lookups)
     return 0
 

@@ -49,6 +49,13 @@ class _Environment(EnvSettingsSource):
     """The environment. What isn't JSON where it should be is left for the model to refuse, with
     its path and all else that is wrong."""
 
+    def __call__(self) -> dict[str, Any]:
+        tree = super().__call__()
+        if isinstance(section := tree.get("config"), dict):
+            # CWE_CONFIG__FILE names the file, and is none of the settings.
+            section.pop("file", None)
+        return tree
+
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         del field_name
         if model_of(field.annotation) is None:

@@ -39,26 +39,36 @@ class Health:
         keeper: Keeper | None,
         clock: Clock,
     ) -> None:
-        self._round = 3 * settings.poll.interval + settings.api.timeout
-        self._interval = settings.poll.interval
+        self.configure(settings)
         self._accounts = accounts
         self._keeper = keeper
         self._clock = clock
         self._told: set[str] = set()
         self._seldom = Seldom(clock)
+        self._was_ready = False
         if keeper is not None:
             keeper.first_looks_over = lambda: not self._untried()
+
+    def configure(self, settings: Settings) -> None:
+        self._round = 3 * settings.poll.interval + settings.api.timeout
+        self._interval = settings.poll.interval
 
     def unhealthy(self) -> list[str]:
         """What has stalled, a line each that begins with its name."""
         return [f"{name}: {what}" for name, what in self._stalled()]
 
     def unready(self) -> list[str]:
-        """What wasn't tried yet, or what came of it isn't to be seen on `/metrics` yet."""
+        """What wasn't tried yet, or what came of it isn't to be seen on `/metrics` yet.
+
+        Once ready, it stays so: what is watched from later on takes nothing from the rest.
+        """
+        if self._was_ready:
+            return []
         if untried := self._untried():
             return untried
         if self._keeper is not None and not self._keeper.first_looks_shown:
             return ["state: what the first looks brought isn't on the disk yet"]
+        self._was_ready = True
         return []
 
     def _untried(self) -> list[str]:

@@ -380,6 +380,21 @@ class Web(Section):
     config_file: Path | None = Field(
         None, description="File with TLS and passwords, in the format of Prometheus' exporters."
     )
+    enable_lifecycle: bool = Field(
+        False, description="Let POST /-/reload load the configuration anew."
+    )
+
+
+def _or_off(value: object) -> object:
+    return Duration(0) if value in (0, "0", "0s") else value
+
+
+class Config(Section):
+    auto_reload_interval: Annotated[Duration, BeforeValidator(_or_off)] = Field(
+        Duration(0),
+        description="How often to look whether the file holds something else, and to load it "
+        "anew if so; 0s: only when told to.",
+    )
 
 
 class Log(Section):
@@ -411,6 +426,7 @@ class Settings(BaseSettings):
     shard: Shard = Field(Shard(), description="One process among several that share the work")
     state: State = Field(State(), description="What is kept on disk")
     web: Web = Field(Web(), description="What is served")
+    config: Config = Field(Config(), description="The configuration itself")
     log: Log = Field(Log(), description="What is logged, to standard error")
 
     @property

@@ -94,23 +94,33 @@ class Watching:
         return None
 
     async def start(self) -> None:
-        sections = dict(self.settings)
-        account = {
-            "name": sections.pop("account", "acc"),
-            "account_id": "acc",
-            "api_token": "secret",
-            "workflows": sections.pop("workflows"),
-        }
-        # More than enough: with the clock in hand, nobody waits for the budget.
-        url = self.url + "/accounts/{account_id}"
-        api = {"url": url, "timeout": "30s", "requests_per_5m": 100_000, **sections.pop("api", {})}
         self.app = App(
-            Settings(accounts=[account], api=api, **sections),
+            self.whole_settings(),
             clock=Clock(wall=lambda: self.clock() + self.ahead, monotonic=self.clock),
             state=self.state,
         )
         await self.running.enter_async_context(self.app.opened())
         await self.saved()
+
+    async def reload(self, **settings: Any) -> None:
+        """Goes on with these settings in place of those that there were."""
+        self.settings = {**self.settings, **settings}
+        await self.app.configure(self.whole_settings())
+
+    def whole_settings(self) -> Settings:
+        """The settings, for one account unless they name others."""
+        sections = dict(self.settings)
+        account = {
+            "name": sections.pop("account", "acc"),
+            "account_id": "acc",
+            "api_token": sections.pop("token", "secret"),
+            "workflows": sections.pop("workflows"),
+        }
+        accounts = [account, *sections.pop("more_accounts", [])]
+        # More than enough: with the clock in hand, nobody waits for the budget.
+        url = self.url + "/accounts/{account_id}"
+        api = {"url": url, "timeout": "30s", "requests_per_5m": 100_000, **sections.pop("api", {})}
+        return Settings(accounts=accounts, api=api, **sections)
 
     async def restart(self, *, killed: bool = False, **settings: Any) -> None:
         """The next exporter on the same state: after this one has stopped or, `killed`, on what

@@ -71,6 +71,11 @@ class Budget:
         self._waiting = 0
         self._news = asyncio.Event()
 
+    def configure(self, limit: int, *, reserve: float) -> None:
+        """Goes on with other limits; the calls that were made count on."""
+        self.limit, self._reserve = limit, reserve
+        self._news.set()
+
     @property
     def allowed(self) -> float:
         """Calls in 5 minutes, after what the user's other tools spend and the reserve for them."""

@@ -50,11 +50,12 @@ class Exposition:
         created: Whether OpenMetrics tells when counters and histograms began.
 
     Attributes:
+        created: The same; what isn't shown anew stays as it is.
         follows: Whether a scrape sees the store as it is then; otherwise it sees what was shown.
     """
 
     def __init__(self, store: Store, *, created: bool = False) -> None:
-        self._store, self._created = store, created
+        self._store, self.created = store, created
         self.follows = True
         self._instances = Blocks[tuple[WorkflowKey, str]](len(lines.INSTANCE_FAMILIES))
         self._series = {
@@ -79,7 +80,7 @@ class Exposition:
                 self._series[family].remove(labels)
             else:
                 exemplars = changes.exemplars.get(key, {})
-                created = changes.created.get(key) if self._created else None
+                created = changes.created.get(key) if self.created else None
                 texts = lines.of_series(family, labels, value, exemplars, created)
                 self._series[family].put(labels, texts)
         for instance, samples in changes.instances.items():

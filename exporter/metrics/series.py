@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -145,16 +145,30 @@ class Series:
         )
         return stores.setdefault(family, {})
 
-    def drop(self, workflow: Labels) -> None:
-        """Takes away all series of a workflow."""
+    def configure(self, bounds: Mapping[Family, Sequence[float]]) -> list[Family]:
+        """Takes other buckets; histograms whose buckets change start anew, and are returned."""
+        anew = [f for f in self.histograms if list(bounds[f]) != list(self._bounds[f])]
+        self._bounds = bounds
+        for family in anew:
+            every = list(self.histograms[family])
+            for labels in every:
+                self._remove(family, labels)
+            self.zero(family, every)
+        return anew
+
+    def drop(self, *owner: str) -> None:
+        """Takes away all series of an account, or of a workflow: account and name."""
+        n = len(owner)
         for family in (*self.values, *self.histograms):
-            if family.labels[:2] == WORKFLOW_LABELS:
-                series = self._of(family)
-                for labels in [labels for labels in series if labels[:2] == workflow]:
-                    del series[labels]
-                    self._created.pop((family, labels), None)
-                    self._exemplars.pop((family, labels), None)
-                    self._changed.add((family, labels))
+            if family.labels[:n] == WORKFLOW_LABELS[:n]:
+                for labels in [labels for labels in self._of(family) if labels[:n] == owner]:
+                    self._remove(family, labels)
+
+    def _remove(self, family: Family, labels: Labels) -> None:
+        del self._of(family)[labels]
+        self._created.pop((family, labels), None)
+        self._exemplars.pop((family, labels), None)
+        self._changed.add((family, labels))
 
     def restore(
         self, family: Family, labels: Labels, value: float | Histogram, created: float | None
@@ -174,9 +188,13 @@ class Series:
 
     def touch(self) -> None:
         """Takes everything for changed."""
-        for store in (self.values, self.histograms):
-            for family, series in store.items():
-                self._changed.update((family, labels) for labels in series)
+        self._changed.update(self.every())
+
+    def every(self) -> Iterator[Key]:
+        """All series."""
+        for family in (*self.values, *self.histograms):
+            for labels in self._of(family):
+                yield family, labels
 
     def take(self) -> Changes:
         """What changed since this was last asked; histograms are copies."""

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURES
@@ -35,19 +35,9 @@ class Store:
 
     def __init__(self, settings: Metrics, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        buckets = settings.buckets
-        self.series = Series(
-            {
-                catalogue.RUN_DURATIONS: buckets.run_duration_seconds,
-                catalogue.QUEUE_DURATIONS: buckets.queue_duration_seconds,
-                catalogue.STEP_DURATIONS: buckets.step_duration_seconds,
-                catalogue.ATTEMPT_DURATIONS: buckets.step_attempt_duration_seconds,
-                catalogue.STEP_ATTEMPTS: buckets.step_attempts,
-                catalogue.API_DURATION: _API_SECONDS,
-            },
-            clock,
-        )
+        self.series = Series(_bounds(settings), clock)
         self._changed: dict[tuple[WorkflowKey, str], list[instances.Sample] | None] = {}
+        self._accounts: set[str] = set()
         self._seen: dict[WorkflowKey, set[str]] = {}
         self._labels: dict[WorkflowKey, StepLabels] = {}
         self._error_names: dict[WorkflowKey, Names] = {}
@@ -80,11 +70,28 @@ class Store:
         if at is not None:
             self.series.set(catalogue.CONFIG_SUCCESS_TIME, (), at)
 
-    def found(self, workflow: WorkflowKey) -> None:
-        self._seen[workflow] = set()
+    def configure(self, settings: Metrics) -> list[Family]:
+        """Shows things as another configuration says; the histograms that start anew for it.
+
+        Instances follow as they are shown again.
+        """
+        self._settings = settings
+        anew = self.series.configure(_bounds(settings))
+        for workflow in self._seen:
+            self._name(workflow)
+        for family, labels in self.series.every():
+            self._take_name(family, labels)
+        self.series.touch()
+        return anew
+
+    def _name(self, workflow: WorkflowKey) -> None:
         steps, errors = self._settings.step_names, self._settings.error_names
         self._labels[workflow] = StepLabels(steps.rules, limit=steps.limit)
         self._error_names[workflow] = Names(errors.rules, limit=errors.limit)
+
+    def found(self, workflow: WorkflowKey) -> None:
+        self._seen[workflow] = set()
+        self._name(workflow)
         endings = [(*workflow, status) for status in _ENDINGS]
         self.series.zero(catalogue.RUNS_FINISHED, endings)
         self.series.zero(catalogue.RUN_DURATIONS, endings)
@@ -101,7 +108,7 @@ class Store:
         for instance_id in self._seen.pop(workflow):
             self._changed[workflow, instance_id] = None
         del self._labels[workflow], self._error_names[workflow]
-        self.series.drop(workflow)
+        self.series.drop(*workflow)
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
         shown = dict.fromkeys(STATUSES, 0)
@@ -163,9 +170,19 @@ class Store:
         if up:
             self.series.set(catalogue.LAST_SUCCESS, workflow, at)
 
+    def account_found(self, account: str) -> None:
+        """An account is watched from now on."""
+        self._accounts.add(account)
+
+    def account_lost(self, account: str) -> None:
+        """An account is watched no longer: its series go."""
+        self._accounts.discard(account)
+        self.series.drop(account)
+
     def called(self, account: str, endpoint: str, code: str, seconds: float) -> None:
         """A call to the API was made."""
-        self.series.add(catalogue.API_REQUESTS, (account, endpoint, code))
+        if account in self._accounts:
+            self.series.add(catalogue.API_REQUESTS, (account, endpoint, code))
         self.series.observe(catalogue.API_DURATION, (endpoint,), seconds)
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
@@ -200,10 +217,13 @@ class Store:
         self, family: Family, labels: Labels, value: float | Histogram, created: float | None
     ) -> bool:
         """Puts back what was kept; whether it still means the same (a histogram's buckets)."""
+        self._take_name(family, labels)
+        return self.series.restore(family, labels, value, created)
+
+    def _take_name(self, family: Family, labels: Labels) -> None:
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
             self._labels[WorkflowKey(*labels[:2])].add(step)
-        return self.series.restore(family, labels, value, created)
 
     def state_write_failed(self) -> None:
         """The state could not be written, or its file not be used."""
@@ -214,3 +234,15 @@ class Store:
         changes = self.series.take()
         changes.instances, self._changed = self._changed, {}
         return changes
+
+
+def _bounds(settings: Metrics) -> dict[Family, Sequence[float]]:
+    buckets = settings.buckets
+    return {
+        catalogue.RUN_DURATIONS: buckets.run_duration_seconds,
+        catalogue.QUEUE_DURATIONS: buckets.queue_duration_seconds,
+        catalogue.STEP_DURATIONS: buckets.step_duration_seconds,
+        catalogue.ATTEMPT_DURATIONS: buckets.step_attempt_duration_seconds,
+        catalogue.STEP_ATTEMPTS: buckets.step_attempts,
+        catalogue.API_DURATION: _API_SECONDS,
+    }

@@ -10,7 +10,7 @@ import contextlib
 import gc
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from typing import TypeVar
@@ -98,7 +98,6 @@ class Keeper:
         self._database = database
         self._store = store
         self._exposition = exposition
-        self._accounts = accounts
         self._clock = clock
         self._pollers: dict[Owner, Poller] = {}
         self._workflows: dict[Owner, KeptWorkflow] = {}
@@ -110,8 +109,8 @@ class Keeper:
         self._closing = asyncio.Event()
         self._tidied = -inf
         self._troubles = Troubles(clock)
-        self._anew: set[Family] = set()
         self._broken = False
+        self.configure(accounts)
         self.progress = clock.monotonic()
         """When a write last ended, whatever came of it (monotonic clock)."""
         self.first_looks_over: Callable[[], bool] = lambda: True
@@ -125,8 +124,17 @@ class Keeper:
                 advice="keep it if its counts matter to you, delete it otherwise",
             )
         exposition.follows = False
-        for account in ("", *accounts):
-            self._restore_series(account, "")
+        self._restore_series("", "")
+
+    def configure(self, accounts: Mapping[str, str]) -> None:
+        """Knows accounts as another configuration does. Those whose names or ids change are to
+        be released before."""
+        self._accounts = accounts
+        self._anew: set[Family] = set()
+
+    def adopt_account(self, account: str) -> None:
+        """Restores what is kept of an account as such."""
+        self._restore_series(account, "")
 
     def first_watched(self, workflow: WorkflowKey) -> float:
         """When a workflow was first watched, in Unix time: now, if it never was."""
@@ -141,16 +149,18 @@ class Keeper:
             self._unsaved.workflows[owner] = self._workflows[owner] = kept
         return kept.sharded_since
 
-    def adopt(self, poller: Poller, *, discovers: bool) -> None:
+    def adopt(self, poller: Poller) -> None:
         """Restores what is kept of a workflow, and keeps it from now on."""
         owner = self._owner(*poller.key)
-        poller.last_sweep = self._workflow(owner).last_sweep
+        known = self._workflow(owner)
+        poller.last_sweep = known.last_sweep
+        poller.horizon = -inf if known.horizon is None else known.horizon
         self._restore_series(*poller.key)
         with _no_garbage():
             for instance_id, data in self._database.instances(owner):
                 kept = self._decoded(_INSTANCE, data)
                 if kept is not None:
-                    poller.restore(instance_id, kept, discovers=discovers)
+                    poller.restore(instance_id, kept)
                 elif instance_id in poller.instances:
                     # What was counted of it can't be told: nothing of the past is counted again.
                     poller.instances[instance_id].since = self._clock.steady()
@@ -160,7 +170,8 @@ class Keeper:
         """Keeps a workflow no longer; what is on the disk of it stays there for a while."""
         owner = self._owner(*poller.key)
         self._collect_from(owner, poller)
-        del self._pollers[owner]
+        # No longer among those whose time on the disk is renewed.
+        del self._pollers[owner], self._workflows[owner]
 
     async def run(self) -> None:
         """Saves every second, until it is closed."""
@@ -200,6 +211,12 @@ class Keeper:
             self.first_looks_shown = self.first_looks_shown or over
             self.progress = self._clock.monotonic()
 
+    @contextlib.asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """While nothing is being written."""
+        async with self._saving:
+            yield
+
     async def close(self) -> None:
         """Saves what is left."""
         self._closing.set()
@@ -236,7 +253,9 @@ class Keeper:
                 if created is not None:
                     restored.created[key] = created
             else:
-                self._tell_anew(family)
+                if family not in self._anew:
+                    tell_anew(family)
+                self._anew.add(family)
         # What is on the disk is shown at once, even if nothing new can be written there.
         self._exposition.show(restored)
 
@@ -254,11 +273,6 @@ class Keeper:
             self._store.state_write_failed()
             return None
 
-    def _tell_anew(self, family: Family) -> None:
-        if family not in self._anew:
-            self._anew.add(family)
-            log.warning("the histogram's buckets have changed; it starts anew", metric=family.name)
-
     def _collect(self) -> None:
         # All at one moment, so that what is counted and what was observed of runs fit together.
         self._unsaved.shown.update(self._store.take())
@@ -269,7 +283,7 @@ class Keeper:
         for instance_id in poller.changed:
             self._unsaved.instances[owner, instance_id] = poller.kept(instance_id)
         poller.changed.clear()
-        kept = replace(self._workflow(owner), last_sweep=poller.last_sweep)
+        kept = replace(self._workflow(owner), last_sweep=poller.last_sweep, horizon=poller.horizon)
         if kept != self._workflows[owner]:
             self._unsaved.workflows[owner] = self._workflows[owner] = kept
 
@@ -338,6 +352,11 @@ def _no_garbage() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def tell_anew(family: Family) -> None:
+    """Says that what was counted in former buckets is gone."""
+    log.warning("the histogram's buckets have changed; it starts anew", metric=family.name)
 
 
 def _is_of_workflow(family: Family) -> bool:

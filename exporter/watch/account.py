@@ -37,6 +37,10 @@ _PER_PAGE = 100
 _MOST_PAGES = 100
 
 
+MakePoller = Callable[[WorkflowKey, Workflow, Poller | None], Poller]
+MakeDiscovery = Callable[[Poller, Selector, Discovery | None], Discovery]
+
+
 class Upstream(Protocol):
     """The calls on an account and its workflows; each raises `CallFailed`."""
 
@@ -51,8 +55,11 @@ class Account:
     Args:
         label: Its name on `/metrics`.
         workflows: What the configuration names; the first that matches a workflow counts.
-        make_poller: Makes the poller of a workflow, as it is configured.
-        make_discovery: Makes the discovery of a workflow that is discovered.
+        make_poller: Makes the poller of a workflow, as it is configured, or has the one there is
+            follow the configuration.
+        make_discovery: The same for the discovery of a workflow that is discovered.
+        on_found: Told of each workflow that is watched from now on.
+        on_lost: Told of each workflow that is given up.
     """
 
     def __init__(
@@ -65,42 +72,75 @@ class Account:
         sink: Sink,
         poll: Poll,
         clock: Clock,
-        make_poller: Callable[[WorkflowKey, Workflow], Poller],
-        make_discovery: Callable[[Poller, Selector], Discovery],
+        make_poller: MakePoller,
+        make_discovery: MakeDiscovery,
+        on_found: Callable[[Poller], None],
+        on_lost: Callable[[Poller], None],
     ) -> None:
         self.label = label
         self.pollers: dict[str, Poller] = {}
         self.discoveries: dict[str, Discovery] = {}
         self.swept = False
         """Whether every discovered workflow's lists were read once, whatever came of it."""
-        self.on_found: Callable[[Poller], None] | None = None
-        """Told of each workflow that is found later on."""
-        self.on_lost: Callable[[Poller], None] | None = None
-        """Told of each workflow that is given up."""
-        self._upstream = upstream
-        self.looks = looks
-        self.budget = looks.budget
+        self._on_found, self._on_lost = on_found, on_lost
         self._sink = sink
-        self._poll = poll
         self._clock = clock
-        self._make_poller = make_poller
-        self._make_discovery = make_discovery
-        named = [w for w in workflows if not is_glob(w.name)]
-        self._globs = [w for w in workflows if is_glob(w.name)]
+        self._settings: list[Workflow] = []
+        self._configured = asyncio.Event()
         self._roster_at = -inf
         self._limits_at: dict[str, float] = {}
         self._missing: dict[str, float] = {}
         self._troubles = Troubles(clock)
         self._faults = Seldom(clock)
         self._unmatched: set[str] = set()
-        self._due = self._cycled_at = clock.monotonic()
+        self._started = self._due = self._cycled_at = clock.monotonic()
         self.next_sweep = self._due
         """When the next sweep over everything begins (monotonic clock)."""
         self.pages = 0
         """Calls that the last sweep over everything took."""
-        for workflow in named:
-            self._watch(workflow.name, workflow)
-        self._named = frozenset(w.name for w in named)
+        self.configure(
+            workflows,
+            upstream=upstream,
+            looks=looks,
+            poll=poll,
+            make_poller=make_poller,
+            make_discovery=make_discovery,
+        )
+
+    def configure(
+        self,
+        workflows: Iterable[Workflow],
+        *,
+        upstream: Upstream,
+        looks: Looks,
+        poll: Poll,
+        make_poller: MakePoller,
+        make_discovery: MakeDiscovery,
+    ) -> None:
+        """Goes on as a configuration says; the arguments are the class's own."""
+        for poller in self.leaving(workflows := list(workflows)):
+            self._give_up(poller)
+        self._upstream, self.looks, self.budget = upstream, looks, looks.budget
+        self._poll, self._make_poller, self._make_discovery = poll, make_poller, make_discovery
+        if workflows != self._settings:
+            self._settings, self._roster_at = workflows, -inf
+        self._named = frozenset(w.name for w in workflows if not is_glob(w.name))
+        for name in dict.fromkeys((*self.pollers, *(w.name for w in workflows))):
+            match = match_of(name, workflows)
+            if match is not None and not is_glob(name):
+                self._watch(name, match)
+        if self.swept:
+            self._plan()
+        self._configured.set()
+
+    def leaving(self, workflows: Iterable[Workflow]) -> list[Poller]:
+        """Those whose workflows such a configuration doesn't name."""
+        return [p for name, p in self.pollers.items() if match_of(name, workflows) is None]
+
+    def give_up(self) -> None:
+        """Ends the watching of all workflows."""
+        for poller in list(self.pollers.values()):
+            self._give_up(poller)
 
     @property
     def lag(self) -> float:
@@ -115,8 +155,18 @@ class Account:
     async def run(self) -> None:
         """Sweeps without end."""
         while True:
+            self._configured.clear()
+            workflows = self._settings
             await self.cycle()
-            await asyncio.sleep(max(0.0, self.next_sweep - self._clock.monotonic()))
+            # Those of a new configuration don't wait.
+            while workflows is self._settings:
+                rest = max(0.0, self.next_sweep - self._clock.monotonic())
+                try:
+                    async with asyncio.timeout(rest):
+                        await self._configured.wait()
+                    self._configured.clear()
+                except TimeoutError:
+                    break
 
     async def cycle(self) -> int:
         """One sweep over everything; the number of calls it took."""
@@ -124,6 +174,8 @@ class Account:
         try:
             calls += await self._roster()
             for name, discovery in list(self.discoveries.items()):
+                if self.discoveries.get(name) is not discovery:
+                    continue  # given up meanwhile
                 calls += await self._read_limits(name)
                 with self.looks.sweeping():
                     pages = await discovery.sweep()
@@ -136,12 +188,17 @@ class Account:
                 log.exception("sweep failed for an unknown reason", account=self.label)
         self.swept, self.pages = True, calls
         self._cycled_at = self._clock.monotonic()
-        # Who is missed is looked at before the lists are read again; the rest gets its share.
-        least, most = (share * calls for share in _LOOKS_SHARE)
-        spread = (calls + max(least, min(most, self.looks.urgent))) / self.budget.rate
-        self._due = started + self._poll.interval
-        self.next_sweep = started + max(self._poll.interval, spread)
+        self._started = started
+        self._plan()
         return calls
+
+    def _plan(self) -> None:
+        """When the next sweep is due, and when there are calls for it."""
+        # Who is missed is looked at before the lists are read again; the rest gets its share.
+        least, most = (share * self.pages for share in _LOOKS_SHARE)
+        spread = (self.pages + max(least, min(most, self.looks.urgent))) / self.budget.rate
+        self._due = self._started + self._poll.interval
+        self.next_sweep = self._started + max(self._poll.interval, spread)
 
     async def _roster(self) -> int:
         """Which workflows there are, and how many instances in which status."""
@@ -181,12 +238,10 @@ class Account:
     def _find(self, names: set[str]) -> None:
         """Watches what globs match; gives up what has been gone for `poll.forget_after`."""
         for name in sorted(names - self.pollers.keys()):
-            match = next((w for w in self._globs if fnmatchcase(name, w.name)), None)
+            match = match_of(name, self._settings)
             if match is not None:
                 log.info("workflow found", account=self.label, workflow=name, glob=match.name)
-                poller = self._watch(name, match)
-                if self.on_found is not None:
-                    self.on_found(poller)
+                self._watch(name, match)
         self._tell_unmatched(names)
         now = self._clock.monotonic()
         for name in list(self.pollers):
@@ -194,15 +249,11 @@ class Account:
                 self._missing.pop(name, None)
             elif now - self._missing.setdefault(name, now) >= self._poll.forget_after:
                 log.info("workflow is gone, its series too", account=self.label, workflow=name)
-                poller = self.pollers.pop(name)
-                self.discoveries.pop(name, None)
-                if self.on_lost is not None:
-                    self.on_lost(poller)
-                self._sink.lost(poller.key)
+                self._give_up(self.pollers[name])
 
     def _tell_unmatched(self, names: set[str]) -> None:
         """Says once of each configured name that no workflow has it; it may still appear."""
-        configured = [*self._named, *(w.name for w in self._globs)]
+        configured = (w.name for w in self._settings)
         unmatched = {c for c in configured if not any(fnmatchcase(name, c) for name in names)}
         for name in sorted(unmatched - self._unmatched):
             log.warning(
@@ -213,24 +264,40 @@ class Account:
             )
         self._unmatched = unmatched
 
-    def _watch(self, name: str, settings: Workflow) -> Poller:
-        key = WorkflowKey(self.label, name)
-        self._sink.found(key)
-        poller = self.pollers[name] = self._make_poller(key, settings)
+    def _watch(self, name: str, settings: Workflow) -> None:
+        key, known = WorkflowKey(self.label, name), self.pollers.get(name)
+        if known is None:
+            self._sink.found(key)
+        discovery = self.discoveries.pop(name, None)
+        if settings.discover is None and discovery is not None:
+            discovery.given_up = True
+        poller = self.pollers[name] = self._make_poller(key, settings, known)
         if settings.discover is not None:
-            self.discoveries[name] = self._make_discovery(poller, Selector(settings.discover))
-        return poller
+            selector = Selector(settings.discover)
+            self.discoveries[name] = self._make_discovery(poller, selector, discovery)
+        if known is None:
+            self._on_found(poller)
+
+    def _give_up(self, poller: Poller) -> None:
+        name = poller.key.workflow
+        poller.give_up()
+        del self.pollers[name]
+        self.discoveries.pop(name, None)
+        for by_name in (self._missing, self._limits_at):
+            by_name.pop(name, None)
+        self._on_lost(poller)
+        self._sink.lost(poller.key)
 
     def _count(self, name: str, counts: dict[str, int]) -> None:
         if name in self.discoveries:
             self.discoveries[name].counts = counts
-        if self.pollers[name].share.leads:
+        if name in self.pollers and self.pollers[name].share.leads:
             self._sink.counts(self.pollers[name].key, counts)
 
     async def _read_limits(self, name: str) -> int:
         """The limits of a workflow's newest version, where the API tells them."""
         recent = self._clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY
-        if recent or not self.pollers[name].share.leads:
+        if recent or name not in self.pollers or not self.pollers[name].share.leads:
             return 0
         self._limits_at[name] = self._clock.monotonic()
         try:
@@ -255,7 +322,7 @@ class Account:
     def _report(self, failure: CallFailed | None) -> None:
         present = [failure.failure] if failure else []
         # Where only listed instances are watched, the looks at them tell the trouble.
-        matters = bool(self.discoveries or self._globs)
+        matters = bool(self.discoveries or any(is_glob(w.name) for w in self._settings))
         if failure is not None and self._troubles.news(present):
             log.log(
                 logging.WARNING if matters else logging.DEBUG,
@@ -271,6 +338,12 @@ class Account:
                 "the account's workflows can be listed again",
                 account=self.label,
             )
+
+
+def match_of(name: str, workflows: Iterable[Workflow]) -> Workflow | None:
+    """What a configuration says of a workflow: under its name, else the first glob's."""
+    globs = (w for w in workflows if is_glob(w.name) and fnmatchcase(name, w.name))
+    return next((w for w in workflows if w.name == name), None) or next(globs, None)
 
 
 def is_glob(name: str) -> bool:

@@ -27,7 +27,7 @@ from exporter.watch.poller import Poller
 from exporter.watch.rows import has_times, take_row
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink
-from exporter.watch.tracker import Observations, Tracked, same_time
+from exporter.watch.tracker import Tracked, same_time
 from exporter.watch.why import Why
 
 log = structlog.get_logger(__name__)
@@ -70,6 +70,8 @@ class Discovery:
         clock: Clock,
     ) -> None:
         self.poller = poller
+        self.given_up = False
+        """Whether the workflow isn't discovered any more: rows that still come change nothing."""
         self.swept = False
         """Whether a sweep was made, whatever came of it."""
         self.progress = clock.monotonic()
@@ -90,6 +92,36 @@ class Discovery:
         self._refused_statuses: set[str] = set()
         self._dropped: set[str] = set()
         self._dropping: set[str] = set()
+
+    def configure(self, selector: Selector, *, lister: Lister, poll: Poll, since: float) -> None:
+        """Goes on as another configuration says: what isn't selected any more leaves, what is
+        selected from now on comes with the next sweep."""
+        self._selector, self._lister, self._poll, self._since = selector, lister, poll, since
+        # All lists, also those of ended instances.
+        self._whole_sweep_at = -inf
+        self._shown, now = 0, self._clock.steady()
+        for instance in list(self.poller.instances.values()):
+            run = instance.run
+            if instance.configured:
+                continue
+            if not selector.takes_id(instance.id):
+                self.poller.leave(instance)
+            elif instance.shown:
+                taken = run is None or selector.takes(run.status, run.end, now)
+                if not (taken or instance.forget_at is not None) or self._full(instance.id):
+                    self._hide(instance)
+
+    @property
+    def _over(self) -> bool:
+        return self.given_up or self.poller.over
+
+    def _hide(self, instance: Instance) -> None:
+        """From now on it is only counted."""
+        instance.shown = False
+        if not instance.live and instance.run is not None:
+            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
+        self._sink.forgotten(self.poller.key, instance.id)
+        self.poller.changed.add(instance.id)
 
     async def sweep(self) -> int:
         """Reads the lists once; the number of pages that took."""
@@ -120,7 +152,7 @@ class Discovery:
                 failures.append(failure)
         self.swept = True
         self.poller.sweep_failure = failures[0] if failures else None
-        if not failures:
+        if not failures and not self._over:
             if ended_too:
                 self._whole_sweep_at = started
             self._after(wall, ended_too=ended_too)
@@ -184,7 +216,7 @@ class Discovery:
         more: dict[str, str] | None = parameters
         pages = 0
         seen: set[str | None] = set()
-        while more is not None and pages < _MOST_PAGES:
+        while more is not None and pages < _MOST_PAGES and not self._over:
             try:
                 page = await self._page(more)
             except CallFailed as failure:
@@ -226,6 +258,8 @@ class Discovery:
             return page
 
     def _take(self, row: Row) -> None:
+        if self._over:
+            return
         if not row.status or not row.id or len(row.id) > 100:
             self._sink.ignored_row()
             return
@@ -246,10 +280,10 @@ class Discovery:
         if ended and not shown and self._is_history(instance_id, row):
             return
         shown = shown and not self._full(instance_id)
-        instance = Instance(instance_id, configured=False, since=self._since_of(instance_id))
-        instance.shown, instance.sweep = shown, self._sweep
-        instance.looked_at = self._clock.monotonic()
-        self.poller.instances[instance_id] = instance
+        instance = self.poller.begin(
+            instance_id, configured=False, since=self._since_of(instance_id), shown=shown
+        )
+        instance.sweep, instance.looked_at = self._sweep, self._clock.monotonic()
         if ended and not shown:
             instance.forget_at = self._clock.monotonic() + self._poll.forget_after
         self._note(instance, row)
@@ -344,8 +378,7 @@ class Discovery:
             was_shown = instance.shown
             self._choose(instance, now)
             if instance.shown and not was_shown and instance.run and instance.figures:
-                tracked = Tracked(instance.run, instance.figures, Observations())
-                self._sink.moved(self.poller.key, instance.id, tracked, instance.last_change)
+                self.poller.show(instance)
             ended_unseen = ended_too and instance.shown and not instance.live
             if ended_unseen and instance.sweep < self._sweep and instance.forget_at is None:
                 self._want(instance, Urgency.MISSED)  # deleted, perhaps, or restarted
@@ -360,9 +393,11 @@ class Discovery:
 
     def _horizon(self) -> float:
         """Unix time before which every end was seen: older ones are no news."""
-        if self.poller.last_sweep is None:
-            return -inf
-        return self.poller.last_sweep - self._poll.forget_after - _LATE
+        if self.poller.last_sweep is not None:
+            horizon = self.poller.last_sweep - self._poll.forget_after - _LATE
+            # A longer poll.forget_after brings back nothing of what is forgotten.
+            self.poller.horizon = max(self.poller.horizon, horizon)
+        return self.poller.horizon
 
     def _is_history(self, instance_id: str, row: Row) -> bool:
         """Whether the end of an unknown instance was counted already, or never is to be."""
@@ -378,7 +413,9 @@ class Discovery:
 
     def _since_of(self, instance_id: str) -> float:
         """Unix time before which an end of an instance unknown till now isn't to be counted."""
-        return max(self._since, self._horizon(), self._share.since(instance_id))
+        # An end that was counted is told by lists and answers to within a second (`same_time`).
+        counted = self.poller.ends.get(instance_id, -inf) + 1.0
+        return max(self._since, self._horizon(), self._share.since(instance_id), counted)
 
 
 def _created_since(moment: float) -> dict[str, str]:

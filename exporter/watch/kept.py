@@ -40,6 +40,8 @@ class KeptWorkflow(Struct, frozen=True, array_like=True):
     """How many exporters shared the work."""
     sharded_since: float = 0.0
     """Since when they were so many."""
+    horizon: float | None = None
+    """Before it no end of a discovered instance is news any more."""
 
 
 Kept = KeptInstance | float

@@ -1,6 +1,6 @@
 """What the watch knows, as plain data for people: accounts, a row an instance, and why of one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from typing import NamedTuple
 
@@ -187,22 +187,26 @@ class Overview:
     """Reads the watch. What it gives holds nothing that changes later on but instances.
 
     Args:
-        accounts: Those watched.
+        accounts: Those watched; a list that the owner may change.
         account_ids: Cloudflare's id of an account, by its name on `/metrics`.
     """
 
     def __init__(
         self,
-        accounts: Iterable[Account],
+        accounts: Sequence[Account],
         account_ids: Mapping[str, str],
         *,
         poll: Poll,
         clock: Clock,
     ) -> None:
-        self._accounts = list(accounts)
+        self._accounts = accounts
         self._ids = account_ids
         self._poll = poll
         self._clock = clock
+
+    def configure(self, account_ids: Mapping[str, str], *, poll: Poll) -> None:
+        """Goes on as another configuration says."""
+        self._ids, self._poll = account_ids, poll
 
     def snapshot(self) -> Snapshot:
         """The watch now."""

@@ -39,6 +39,9 @@ _FREE = 256 * 1024
 one the next has to wait as many intervals as it is larger: so what a long run costs grows with its
 steps, not with their square."""
 _LONGEST_REST = 3600.0
+_COME_BACK = 7 * 86400.0
+"""Seconds for which what is known of an instance is kept that the configuration names no longer:
+named again, by a configuration that was rolled back, say, it isn't counted twice."""
 
 
 class Upstream(Protocol):
@@ -54,6 +57,7 @@ class Poller:
     Args:
         key: The workflow.
         ids: Its configured instances.
+        discovers: Whether others are watched too.
         share: Which of them, and of those that are discovered, are watched here.
         since: Unix time; what ended before it is history and not counted.
         looks: Where looks wait for their turn.
@@ -64,6 +68,7 @@ class Poller:
         key: WorkflowKey,
         ids: Iterable[str],
         *,
+        discovers: bool,
         share: Share,
         upstream: Upstream,
         sink: Sink,
@@ -80,23 +85,24 @@ class Poller:
         """Whether every configured instance was looked at, whatever came of it."""
         self.sweep_failure: CallFailed | None = None
         """Of the last sweep over the workflow's lists; None when it succeeded."""
+        self.over = False
+        """Whether the workflow was given up: answers that still come change nothing."""
         self.round_started = clock.monotonic()
-        self.instances = {
-            i: Instance(
-                i, configured=True, since=max(since, share.since(i)), due=self.round_started
-            )
-            for i in ids
-            if share.has(i)
-        }
+        self.instances: dict[str, Instance] = {}
+        self._discovers = discovers
+        self._left: dict[str, tuple[float, Instance]] = {}
         self._upstream = upstream
         self._sink = sink
         self._poll = poll
+        self._since = since
         self._looks = looks
         self._clock = clock
         self.ends: dict[str, float] = {}
         """Ends, in Unix time, of forgotten instances that lists may still hold."""
         self.last_sweep: float | None = None
         """Unix time at which the last sweep over the lists that succeeded began."""
+        self.horizon = -inf
+        """Unix time before which no end of a discovered instance is news any more."""
         self.changed: set[str] = set()
         """Instances of which what is to be kept has changed, until somebody takes note."""
         self._busy = 0
@@ -107,16 +113,122 @@ class Poller:
         self._absent: set[str] = set()
         """Configured instances of which it was told that they aren't there."""
         self._log = log.bind(account=key.account, workflow=key.workflow)
+        self._configure(ids)
+
+    def configure(
+        self,
+        ids: Iterable[str],
+        *,
+        discovers: bool,
+        upstream: Upstream,
+        poll: Poll,
+        since: float,
+        looks: Looks,
+    ) -> None:
+        """Goes on as another configuration says; instances that stay keep all that is known."""
+        self._discovers, self._upstream, self._poll, self._since = discovers, upstream, poll, since
+        if looks is not self._looks:
+            self._looks = looks
+            for instance in self.instances.values():
+                if instance.waits is not None:
+                    self._put(instance, Urgency(instance.waits), instance.why)
+        self._configure(ids)
+        now = self._clock.monotonic()
+        for instance in self.instances.values():
+            rest = poll.interval if instance.live else poll.ended_interval
+            instance.due = min(instance.due, now + rest) if instance.configured else instance.due
+
+    def _configure(self, ids: Iterable[str]) -> None:
+        now = self._clock.monotonic()
+        named = {i for i in ids if self.share.has(i)}
+        for instance in list(self.instances.values()):
+            if instance.id in named:
+                self._name(instance)
+            elif not self._discovers:
+                self.leave(instance)
+            elif instance.configured:
+                # The selector has its say.
+                instance.configured, instance.due = False, now if instance.live else inf
+                instance.tried = True
+        for instance_id in sorted(named - self.instances.keys()):
+            self.begin(instance_id, configured=True, since=self._since, due=now)
+        horizon = now - _COME_BACK
+        for instance_id in [i for i, (at, _) in self._left.items() if at < horizon]:
+            del self._left[instance_id]
+            self.changed.add(instance_id)
+
+    def _name(self, instance: Instance) -> None:
+        if instance.configured:
+            return
+        instance.configured, instance.due = True, self._clock.monotonic()
+        instance.forget_at = None
+        if not instance.shown:
+            instance.shown = True
+            self.show(instance)
+        self.changed.add(instance.id)
+
+    def begin(
+        self,
+        instance_id: str,
+        *,
+        configured: bool,
+        since: float,
+        due: float = inf,
+        shown: bool = True,
+    ) -> Instance:
+        """Watches an instance; one that comes back is as it was when it left."""
+        since = max(since, self.share.since(instance_id))
+        instance = Instance(instance_id, configured=configured, since=since, due=due)
+        if instance_id in self._left:
+            _, known = self._left.pop(instance_id)
+            instance.restore(known.kept(self._clock), self._clock)
+            instance.forget_at = None
+            self.changed.add(instance_id)
+        instance.shown = shown
+        self.instances[instance_id] = instance
+        if shown:
+            self.show(instance)
+        return instance
+
+    def leave(self, instance: Instance) -> None:
+        """Watches an instance no longer, as configured. What was counted stays known for a while,
+        should it come back."""
+        self.changed.add(instance.id)
+        self._give_up_waiting(instance)
+        del self.instances[instance.id]
+        self._left[instance.id] = self._clock.monotonic(), instance
+        self._sink.forgotten(self.key, instance.id)
+
+    def show(self, instance: Instance) -> None:
+        """Shows what is known of an instance."""
+        if instance.run is not None and instance.figures is not None:
+            tracked = Tracked(instance.run, instance.figures, Observations())
+            self._sink.moved(self.key, instance.id, tracked, instance.last_change)
+
+    def show_all(self) -> None:
+        """Shows all instances anew: what is shown of each has changed."""
+        for instance in self.instances.values():
+            if instance.shown:
+                self.show(instance)
+
+    def give_up(self) -> None:
+        """Ends the watching of the workflow."""
+        self.over = True
+        for instance in self.instances.values():
+            self._give_up_waiting(instance)
+        self._idle.set()
 
     def kept(self, instance_id: str) -> Kept | None:
         """What of an instance is to outlive a restart; None: nothing."""
         instance = self.instances.get(instance_id)
+        if instance is None and instance_id in self._left:
+            _, instance = self._left[instance_id]
         return self.ends.get(instance_id) if instance is None else instance.kept(self._clock)
 
-    def restore(self, instance_id: str, kept: Kept, *, discovers: bool) -> None:
+    def restore(self, instance_id: str, kept: Kept) -> None:
         """Takes what was kept of an instance, if it is still one to be watched."""
         instance = self.instances.get(instance_id)
-        if instance is None and not (discovers and self.share.has(instance_id)):
+        if instance is None and not (self._discovers and self.share.has(instance_id)):
             self.changed.add(instance_id)  # so that it is kept no longer
             return
         if isinstance(kept, float):
@@ -129,9 +241,8 @@ class Poller:
         instance.restore(kept, self._clock)
         # It may have been another shard's for a while.
         instance.since = max(instance.since, self.share.since(instance_id))
-        if instance.shown and instance.run is not None and instance.figures is not None:
-            tracked = Tracked(instance.run, instance.figures, Observations())
-            self._sink.moved(self.key, instance_id, tracked, instance.last_change)
+        if instance.shown:
+            self.show(instance)
 
     def lag(self) -> float:
         """Seconds that the oldest configured instance that is due is behind its plan."""
@@ -144,7 +255,8 @@ class Poller:
         A look that outlasts the round goes on and holds up nobody; a `whole` round waits for all.
         """
         async with self._rounds:
-            await self._round(whole=whole)
+            if not self.over:
+                await self._round(whole=whole)
 
     async def _round(self, *, whole: bool) -> None:
         self.round_started = now = self._clock.monotonic()
@@ -175,6 +287,9 @@ class Poller:
         if not instance.busy:
             instance.busy = True
             self._busy += 1
+        self._put(instance, urgency, why)
+
+    def _put(self, instance: Instance, urgency: Urgency, why: Why) -> None:
         instance.waits, instance.why = urgency, why
         due = min(instance.due, self._clock.monotonic())
         self._looks.put(
@@ -234,7 +349,7 @@ class Poller:
             if is_stale(instance.run, simple) and not self._trusted(instance):
                 return
         if simple is not None and instance.looks.knows(simple, but_progress=resting):
-            if resting:
+            if resting and self._watches(instance):
                 self._goes_on(instance, simple)
         else:
             again = refresh and not instance.wants_detail
@@ -268,8 +383,7 @@ class Poller:
         instance.changed = changes(figures, instance.figures, along=along)
         instance.last_change, instance.wants_detail = self._clock.wall(), True
         if instance.shown:
-            tracked = Tracked(instance.run, instance.figures, Observations())
-            self._sink.moved(self.key, instance.id, tracked, instance.last_change)
+            self.show(instance)
 
     async def _detail(self, instance: Instance) -> Detail:
         """The full answer; after a large one, none for a while that progress alone asks for."""
@@ -289,7 +403,9 @@ class Poller:
         instance.detail_after = self._clock.monotonic() + rest
 
     def _take(self, instance: Instance, detail: Detail, *, after: Summary | None) -> bool:
-        """Takes in a full answer; False when it is out of date."""
+        """Takes in a full answer; False when it is out of date, or nobody wants it any more."""
+        if not self._watches(instance):
+            return False
         now = self._clock.steady()
         tracked = track(instance.run, detail, now=now, since=instance.since)
         if tracked is None and self._trusted(instance):
@@ -349,9 +465,7 @@ class Poller:
     def forget(self, instance: Instance) -> None:
         """Takes an instance's series away. What was counted of its run stays known."""
         self.changed.add(instance.id)
-        if instance.busy:
-            instance.busy, instance.waits = False, None
-            self._ended_one()
+        self._give_up_waiting(instance)
         if instance.seen and instance.shown:
             self._sink.forgotten(self.key, instance.id)
         if instance.configured:
@@ -368,8 +482,20 @@ class Poller:
                 end = instance.run.end
                 self.ends[instance.id] = self._clock.steady() if end is None else end
 
+    def _give_up_waiting(self, instance: Instance) -> None:
+        """Takes a look out of the queue. One under way goes on, and its answer is dropped where
+        the instance is watched no more."""
+        if instance.waits is not None:
+            instance.busy, instance.waits = False, None
+            self._ended_one()
+
+    def _watches(self, instance: Instance) -> bool:
+        return not self.over and self.instances.get(instance.id) is instance
+
     def _settle(self) -> None:
         """Ends a round: who is to be forgotten, is the workflow up, and what is there to say?"""
+        if self.over:
+            return
         now = self._clock.monotonic()
         for instance in list(self.instances.values()):
             under_way = instance.busy and instance.waits is None

@@ -43,6 +43,7 @@ class Scheduler:
     def __init__(self, interval: float, clock: Clock) -> None:
         self._interval = interval
         self._clock = clock
+        self._rounds: set[str] = set()
         self._offset = clock.wall() - clock.monotonic()
         self._checking: asyncio.Task[None] | None = None
         self._jobs = AsyncIOScheduler(
@@ -51,18 +52,30 @@ class Scheduler:
         )
 
     def add(self, poller: Poller) -> None:
+        self._rounds.add(_id(poller))
         self._jobs.add_job(
             poller.round,
-            Interval(seconds=self._interval, jitter=self._interval / 20, timezone="UTC"),
+            self._trigger(),
             id=_id(poller),
             next_run_time=datetime.now().astimezone(),
         )
+
+    def configure(self, interval: float) -> None:
+        """Begins rounds every `interval` seconds from now on."""
+        if interval != self._interval:
+            self._interval = interval
+            for job in self._rounds:
+                self._jobs.reschedule_job(job, trigger=self._trigger())
+
+    def _trigger(self) -> Interval:
+        return Interval(seconds=self._interval, jitter=self._interval / 20, timezone="UTC")
 
     def add_chore(self, chore: Callable[[], None], *, every: float) -> None:
         """Something that is done every so many seconds."""
         self._jobs.add_job(_in_the_loop(chore), Interval(seconds=every, timezone="UTC"))
 
     def remove(self, poller: Poller) -> None:
+        self._rounds.discard(_id(poller))
         self._jobs.remove_job(_id(poller))
 
     def start(self) -> None:

@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from exporter.metrics.exposition import Exposition
+from exporter.reload import Reloader
 from exporter.watch.overview import Overview
 from exporter.web.headers import HEADERS
 from exporter.web.page.pages import Pages
@@ -20,7 +21,12 @@ Check = Callable[[], list[str]]
 
 
 def endpoints(
-    exposition: Exposition, overview: Overview, *, unhealthy: Check, unready: Check
+    exposition: Exposition,
+    overview: Overview,
+    *,
+    unhealthy: Check,
+    unready: Check,
+    reloader: Reloader | None = None,
 ) -> Starlette:
     """The application that is served."""
 
@@ -32,11 +38,22 @@ def endpoints(
 
         return answer
 
+    async def reload(_: Request) -> Response:
+        # In Prometheus' words and with its statuses.
+        if reloader is None or not reloader.enabled:
+            text = "Lifecycle API is not enabled: start with --web.enable-lifecycle\n"
+            return PlainTextResponse(text, 403, headers=HEADERS)
+        if mistakes := await reloader.reload():
+            text = "\n".join(("failed to reload config:", *mistakes)) + "\n"
+            return PlainTextResponse(text, 500, headers=HEADERS)
+        return PlainTextResponse("", headers=HEADERS)
+
     return Starlette(
         routes=[
             Route("/metrics", Scrapes(exposition, HEADERS), methods=["GET"]),
             Route("/-/healthy", check(unhealthy, "healthy")),
             Route("/-/ready", check(unready, "ready")),
+            Route("/-/reload", reload, methods=["POST", "PUT"]),
             *Pages(overview).routes,
         ],
         exception_handlers={HTTPException: _refusal},

@@ -85,6 +85,7 @@ class TestHelp:
             "shard",
             "state",
             "web",
+            "config",
             "log",
         ]
 

@@ -73,7 +73,7 @@ class TestSeries:
             series.set(catalogue.UP, workflow, 1)
             series.observe(catalogue.QUEUE_DURATIONS, workflow, 0.5, "x")
         series.take()
-        series.drop(("acc", "orders"))
+        series.drop("acc", "orders")
         taken = series.take()
         assert taken.values == {
             (catalogue.UP, ("acc", "orders")): None,

@@ -1,0 +1,196 @@
+"""Puts together what an account needs, as a configuration says; what there is already follows."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import Any
+
+import httpx
+
+from exporter import access
+from exporter import settings as settings_
+from exporter.clock import Clock
+from exporter.cloudflare.budget import Budget
+from exporter.cloudflare.client import Client
+from exporter.cloudflare.credentials import Credential
+from exporter.metrics.store import Store
+from exporter.settings import Settings
+from exporter.state.keeper import Keeper
+from exporter.watch.account import Account
+from exporter.watch.discovery import Discovery
+from exporter.watch.looks import Looks
+from exporter.watch.poller import Poller
+from exporter.watch.scheduler import Scheduler
+from exporter.watch.selector import Selector
+from exporter.watch.shard import Shard, Share
+from exporter.watch.sink import WorkflowKey
+
+_CALLS_AT_ONCE = 10
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What lives as long as the process, and accounts are wired to."""
+
+    store: Store
+    keeper: Keeper | None
+    scheduler: Scheduler
+    shard: Shard
+    clock: Clock
+
+    def looks(
+        self,
+        settings: Settings,
+        credentials: Sequence[Credential],
+        accounts: Sequence[Account | None],
+        former: Mapping[object, Looks],
+    ) -> dict[object, Looks]:
+        """One queue and one budget a credential, by its identity, however many accounts it serves.
+
+        An account's new token is taken for one of the same user, as it is when tokens are rotated:
+        the calls that were made with the old one count on.
+
+        Args:
+            settings: All of them.
+            credentials: Of each account.
+            accounts: Those that are there already, each in the place of its credential.
+            former: What there is.
+        """
+        wanted = {credential.identity for credential in credentials}
+        used: dict[object, Looks] = {}
+        for credential, account in zip(credentials, accounts, strict=True):
+            looks = used.get(credential.identity, former.get(credential.identity))
+            if looks is None and account is not None and account.looks not in used.values():
+                served = {identity for identity, known in former.items() if known is account.looks}
+                looks = None if served & wanted else account.looks
+            if looks is None:
+                budget = Budget(
+                    settings.calls_per_5m,
+                    reserve=settings.api.reserve,
+                    shards=self.shard.count,
+                    clock=self.clock,
+                )
+                looks = Looks(budget, at_once=_CALLS_AT_ONCE, clock=self.clock)
+            looks.budget.configure(settings.calls_per_5m, reserve=settings.api.reserve)
+            used[credential.identity] = looks
+        return used
+
+    def account(
+        self,
+        settings: Settings,
+        account: settings_.Account,
+        credential: Credential,
+        *,
+        http: httpx.AsyncClient,
+        looks: Looks,
+        known: Account | None = None,
+    ) -> Account:
+        """An account as configured; `known` is the one that is there already."""
+        client = access.client(
+            settings,
+            account,
+            http=http,
+            credential=credential,
+            budget=looks.budget,
+            on_call=partial(self.store.called, account.label),
+        )
+        making = _Making(self, settings, account, client, looks)
+        parts: dict[str, Any] = {
+            "upstream": client,
+            "looks": looks,
+            "poll": settings.poll,
+            "make_poller": making.poller,
+            "make_discovery": making.discovery,
+        }
+        if known is not None:
+            known.configure(account.workflows, **parts)
+            return known
+        self.store.account_found(account.label)
+        if self.keeper:
+            self.keeper.adopt_account(account.label)
+        return Account(
+            account.label,
+            account.workflows,
+            sink=self.store,
+            clock=self.clock,
+            on_found=self.scheduler.add,
+            on_lost=self._lost,
+            **parts,
+        )
+
+    def first_watched(self, key: WorkflowKey) -> float:
+        """When a workflow was first watched, in Unix time."""
+        return self.keeper.first_watched(key) if self.keeper else self.clock.wall()
+
+    def sharded_since(self, key: WorkflowKey) -> float:
+        """Since when so many shards share a workflow, in Unix time."""
+        keeper, count = self.keeper, self.shard.count
+        return keeper.sharded_since(key, count) if keeper else self.clock.wall()
+
+    def _lost(self, poller: Poller) -> None:
+        self.scheduler.remove(poller)
+        if self.keeper:
+            self.keeper.release(poller)
+
+
+@dataclass(frozen=True)
+class _Making:
+    """Makes pollers and discoveries of an account, or has those there are follow."""
+
+    wiring: Wiring
+    settings: Settings
+    account: settings_.Account
+    client: Client
+    looks: Looks
+
+    def poller(
+        self, key: WorkflowKey, workflow: settings_.Workflow, known: Poller | None
+    ) -> Poller:
+        wiring, backfill = self.wiring, self.settings.metrics.backfill
+        parts: dict[str, Any] = {
+            "discovers": workflow.discover is not None,
+            "upstream": self.client,
+            "poll": self.settings.poll,
+            "since": wiring.first_watched(key) if backfill is False else -inf,
+            "looks": self.looks,
+        }
+        if known is not None:
+            known.configure(workflow.instances, **parts)
+            return known
+        began = wiring.sharded_since(key)
+        poller = Poller(
+            key,
+            workflow.instances,
+            share=Share(wiring.shard, self.account.identity, key.workflow, began),
+            sink=wiring.store,
+            clock=wiring.clock,
+            **parts,
+        )
+        if wiring.keeper:
+            wiring.keeper.adopt(poller)
+        return poller
+
+    def discovery(self, poller: Poller, selector: Selector, known: Discovery | None) -> Discovery:
+        wiring, backfill = self.wiring, self.settings.metrics.backfill
+        parts: dict[str, Any] = {
+            "lister": self.client,
+            "poll": self.settings.poll,
+            "since": -inf if backfill else wiring.first_watched(poller.key),
+        }
+        if known is not None:
+            known.configure(selector, **parts)
+            return known
+        return Discovery(poller, selector, sink=wiring.store, clock=wiring.clock, **parts)
+
+
+def kept_as(accounts: Iterable[settings_.Account]) -> dict[str, str]:
+    """By label, what the state knows each account as: its id, unless several have the same."""
+    ids = Counter(account.account_id for account in accounts)
+    return {
+        account.label: account.account_id
+        if account.account_id and ids[account.account_id] == 1
+        else account.label
+        for account in accounts
+    }

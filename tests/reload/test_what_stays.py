@@ -1,0 +1,374 @@
+"""What a reload leaves as it is, what it begins and what it ends."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from exporter.mistakes import ConfigError
+from tests.watching import Watching, watching
+from upstreams.simulator import Hang, Script, Wait, retried, steps
+
+RUN = Script((*steps("fetch", "store"), retried("charge", failures=2)))
+WAITS = Script((*steps("fetch"), Wait("approval")))
+FAILS = Script((retried("fetch", failures=1, succeeds=False),))
+DISCOVERED: list[dict[str, Any]] = [{"name": "orders", "discover": {}}]
+FINISHED = "cloudflare_workflow_runs_finished_total"
+
+
+@pytest.fixture(params=[True, False], ids=["state kept", "no state"])
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """A reload is the same whether a state is kept or not."""
+    return tmp_path / "state.db" if request.param else None
+
+
+def orders(*ids: str) -> list[dict[str, Any]]:
+    return [{"name": "orders", "instances": list(ids)}]
+
+
+def of_instances(w: Watching, *ids: str) -> dict[str, float]:
+    """The series of these instances."""
+    return {s: v for s, v in w.figures().items() if any(f'instance_id="{i}"' in s for i in ids)}
+
+
+def counted(w: Watching) -> dict[str, float]:
+    """Counters, buckets and sums of workflows."""
+    kinds = ("_total{", "_bucket{", "_sum{", "_count{")
+    found = {s: v for s, v in w.figures().items() if any(kind in s for kind in kinds)}
+    return {s: v for s, v in found.items() if "instance_id" not in s}
+
+
+async def hanging(w: Watching, instance_id: str) -> asyncio.Task[dict[str, int]]:
+    """A round whose call for this instance is under way, and answered when faults are cleared."""
+    w.simulator.faults.add(Hang())
+    task = asyncio.create_task(w.round())
+    async with asyncio.timeout(30):
+        while not w.simulator.calls.of(instance=instance_id):  # noqa: ASYNC110 - a real socket
+            await asyncio.sleep(0.01)
+    return task
+
+
+class TestWhatStays:
+    async def test_nothing_changes_when_nothing_did(self, state: Path | None) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", RUN)
+            w.orders.create("b", WAITS)
+            await w.round(after=60)
+            before = w.figures()
+            await w.reload()
+            assert w.figures() == before
+            assert await w.round() == {}
+
+    async def test_its_series_are_as_they_were_while_others_come_and_go(
+        self, state: Path | None
+    ) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            for name in ("a", "b", "c"):
+                w.orders.create(name, WAITS)
+            await w.round(after=5)
+            before = of_instances(w, "a")
+            await w.reload(workflows=orders("a", "c"))
+            assert of_instances(w, "a") == before
+            assert not of_instances(w, "b")
+            await w.round()
+            assert w.status("c") == "waiting"
+
+    async def test_no_scrape_misses_a_series_or_sees_a_lower_counter(
+        self, state: Path | None
+    ) -> None:
+        async with watching(["a", "b"], state=state, metrics={"backfill": True}) as w:
+            w.orders.create("a", RUN)
+            w.orders.create("b", WAITS)
+            await w.round(after=60)
+            stays, known = set(of_instances(w, "a")), counted(w)
+            reload = asyncio.create_task(
+                w.reload(
+                    workflows=[*orders("a"), {"name": "billing", "discover": {}}],
+                    poll={"interval": "5s"},
+                )
+            )
+            scrapes = 0
+            while not reload.done():
+                await asyncio.sleep(0)
+                now = w.figures()
+                assert (stays | known.keys()) <= now.keys()
+                assert all(now[series] >= value for series, value in known.items())
+                scrapes += 1
+            await reload
+            assert scrapes
+
+    async def test_readiness_is_not_lost(self, state: Path | None) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", WAITS)
+            await w.cycle()
+            await w.cycle()
+            assert w.app.health.unready() == []
+            await w.reload(workflows=[*orders("a", "b"), {"name": "other", "discover": {}}])
+            assert w.app.health.unready() == []
+
+    async def test_an_answer_under_way_counts_once(self, state: Path | None) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", RUN)
+            w.clock.advance(60)
+            look = await hanging(w, "a")
+            await w.reload(workflows=orders("a", "b"))
+            w.simulator.faults.clear()
+            await look
+            await w.round(after=15)
+            assert w.value(FINISHED, status="complete") == 1
+            assert w.status("a") == "complete"
+
+
+class TestWhatGoes:
+    async def test_an_answer_under_way_brings_nothing_back(self, state: Path | None) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", WAITS)
+            w.orders.create("b", RUN)
+            w.clock.advance(60)
+            look = await hanging(w, "b")
+            await w.reload(workflows=orders("a"))
+            w.simulator.faults.clear()
+            await look
+            await w.saved()
+            assert not of_instances(w, "b")
+            assert w.value(FINISHED, status="complete") == 0
+
+    async def test_a_configuration_that_is_rolled_back_counts_nothing_twice(
+        self, state: Path | None
+    ) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", RUN)
+            w.orders.create("b", RUN)
+            await w.round(after=60)
+            before, series = counted(w), of_instances(w, "b")
+            await w.reload(workflows=orders("a"))
+            assert counted(w) == before
+            await w.round(after=600)
+            await w.reload(workflows=orders("a", "b"))
+            assert of_instances(w, "b") == series
+            await w.round(after=600)
+            assert counted(w) == before
+
+    async def test_a_workflow_takes_all_its_series_along(self, state: Path | None) -> None:
+        both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
+        async with watching(workflows=both, state=state) as w:
+            w.orders.create("a", RUN)
+            await w.round(after=60)
+            await w.reload(workflows=both[1:])
+            assert not [series for series in w.figures() if 'workflow="orders"' in series]
+
+    async def test_a_workflow_that_comes_back_counts_nothing_twice(self, tmp_path: Path) -> None:
+        both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
+        async with watching(workflows=both, state=tmp_path / "state.db") as w:
+            w.orders.create("a", RUN)
+            await w.round(after=60)
+            before = counted(w)
+            await w.reload(workflows=both[1:])
+            await w.reload(workflows=both)
+            await w.round()
+            assert counted(w) == before
+            await w.restart()
+            assert counted(w) == before
+
+    async def test_an_account_takes_all_its_series_along(self, state: Path | None) -> None:
+        other = {
+            "name": "other", "account_id": "acc2", "api_token": "secret",
+            "workflows": orders("z"),
+        }  # fmt: skip
+        async with watching(["a"], state=state, more_accounts=[other]) as w:
+            w.simulator.world.account("acc2").workflow("orders").create("z", RUN)
+            await w.round(after=60)
+            body, _ = w.app.exposition.render()
+            assert b'account="other"' in body
+            await w.reload(more_accounts=[])
+            body, _ = w.app.exposition.render()
+            assert b'account="other"' not in body
+
+    async def test_a_renamed_account_keeps_its_counts(self, tmp_path: Path) -> None:
+        async with watching(["a"], state=tmp_path / "state.db") as w:
+            w.orders.create("a", RUN)
+            await w.round(after=60)
+            before = {s.replace('account="acc"', 'account="new"'): v for s, v in counted(w).items()}
+            await w.reload(account="new")
+            await w.round()
+            assert counted(w) == before
+
+
+class TestWhatComes:
+    async def test_workflows_and_accounts_are_watched(self, state: Path | None) -> None:
+        other = {
+            "name": "other", "account_id": "acc2", "api_token": "secret",
+            "workflows": [{"name": "o*", "discover": {}}],
+        }  # fmt: skip
+        async with watching(["a"], state=state) as w:
+            w.simulator.world.account("acc2").workflow("orders").create("z", WAITS)
+            await w.cycle(after=5)
+            await w.reload(workflows=[*orders("a"), *DISCOVERED[1:]], more_accounts=[other])
+            await w.cycle(after=15)
+            assert w.status("z") == "waiting"
+
+    async def test_a_configured_workflow_is_discovered_and_back(self, state: Path | None) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", RUN)
+            w.orders.create("b", WAITS)
+            await w.cycle(after=60)
+            before = w.value(FINISHED, status="complete")
+            await w.reload(workflows=[{**DISCOVERED[0], "instances": ["a"]}])
+            await w.cycle(after=15)
+            assert w.status("b") == "waiting"
+            await w.reload(workflows=orders("a"))
+            assert not of_instances(w, "b")
+            await w.cycle(after=15)
+            assert w.status("a") == "complete"
+            assert w.value(FINISHED, status="complete") == before
+
+
+class TestSettings:
+    async def test_selectors_take_effect(self, state: Path | None) -> None:
+        async with watching(workflows=DISCOVERED, state=state) as w:
+            w.orders.create("a", WAITS)
+            w.orders.create("b", WAITS)
+            w.orders.create("broken", FAILS)
+            await w.cycle(after=5)
+            await w.cycle(after=15)
+            assert (w.status("a"), w.status("broken")) == ("waiting", "errored")
+            errored = [{"name": "orders", "discover": {"statuses": ["errored"]}}]
+            await w.reload(workflows=errored)
+            assert (w.status("a"), w.status("broken")) == (None, "errored")
+            excluded = [{"name": "orders", "discover": {"exclude": ["b*"]}}]
+            await w.reload(workflows=excluded)
+            assert w.status("broken") is None
+            await w.cycle(after=15)
+            assert (w.status("a"), w.status("b")) == ("waiting", None)
+
+    async def test_fewer_instances_may_be_shown(self, state: Path | None) -> None:
+        async with watching(workflows=DISCOVERED, state=state) as w:
+            for name in "abc":
+                w.orders.create(name, WAITS)
+            await w.cycle(after=5)
+            await w.reload(workflows=[{"name": "orders", "discover": {"max_instances": 1}}])
+            assert len([name for name in "abc" if w.status(name)]) == 1
+
+    @pytest.mark.parametrize("how", ["reload", "restart"])
+    async def test_a_longer_memory_counts_nothing_again(self, tmp_path: Path, how: str) -> None:
+        short, long = {"forget_after": "10m"}, {"forget_after": "30d"}
+        async with watching(
+            workflows=DISCOVERED,
+            state=tmp_path / "state.db",
+            poll=short,
+            metrics={"backfill": True},
+        ) as w:
+            w.orders.create("a", RUN)
+            w.orders.create("b", WAITS)
+            for _ in range(40):
+                await w.cycle(after=60)
+            assert w.value(FINISHED, status="complete") == 1
+            assert "a" not in w.app.pollers[0].instances
+            await (w.reload if how == "reload" else w.restart)(poll=long)
+            for _ in range(15):
+                await w.cycle(after=60)
+            assert w.value(FINISHED, status="complete") == 1
+
+    async def test_a_wider_selector_counts_nothing_again(self, state: Path | None) -> None:
+        poll = {"forget_after": "10m"}
+        async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
+            await w.cycle()
+            w.orders.create("a", RUN)
+            while not w.app.pollers[0].ends:
+                await w.cycle(after=15)
+            before = counted(w)
+            await w.reload(
+                workflows=[{"name": "orders", "discover": {"statuses": ["running", "complete"]}}]
+            )
+            await w.cycle(after=15)
+            assert w.status("a") == "complete"
+            await w.cycle(after=15)
+            assert counted(w) == before
+
+    async def test_a_shorter_interval_is_kept_at_once(self, state: Path | None) -> None:
+        async with watching(["a"], state=state, poll={"interval": "10m"}) as w:
+            w.orders.create("a", WAITS)
+            await w.round(after=5)
+            await w.reload(poll={"interval": "10s"})
+            assert await w.round(after=10) == {"simple": 1}
+
+    async def test_a_new_token_is_used(self, state: Path | None) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", WAITS)
+            await w.round()
+            w.simulator.access.token("rotated")
+            w.simulator.access.revoke("secret")
+            await w.reload(token="rotated")
+            await w.round(after=15)
+            assert w.app.pollers[0].up
+
+    async def test_calls_that_were_made_count_on_under_other_limits(
+        self, state: Path | None
+    ) -> None:
+        ids = [f"i{number}" for number in range(20)]
+        async with watching(ids, state=state, api={"requests_per_5m": 200}) as w:
+            for name in ids:
+                w.orders.create(name, WAITS)
+            await w.round()
+            await w.reload(api={"requests_per_5m": 20}, token="secret")
+            (account,) = w.app.accounts
+            assert account.budget.allowed == 20
+            assert account.budget.wait() > 0
+            w.simulator.access.token("rotated")
+            await w.reload(token="rotated")
+            assert w.app.accounts[0].budget.wait() > 0
+
+    async def test_other_series_of_instances_are_shown(self, state: Path | None) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", WAITS)
+            await w.round(after=5)
+            before = of_instances(w, "a")
+            await w.reload(metrics={"instance_series": "none"})
+            assert not of_instances(w, "a")
+            await w.reload(metrics={"instance_series": "all"})
+            assert of_instances(w, "a") == before
+
+    async def test_steps_are_named_by_the_new_rules(self, state: Path | None) -> None:
+        rules = [{"regex": "fetch", "replacement": "get"}]
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", RUN)
+            w.orders.create("b", RUN, at=w.clock() + 70)
+            await w.round(after=60)
+            await w.reload(metrics={"step_names": {"rewrite": rules}})
+            await w.round(after=120)
+            name = "cloudflare_workflow_step_attempts_count"
+            found = {dict(labels)["step"]: n for labels, n in w.samples(name).items()}
+            assert (found["fetch"], found["get"]) == (1, 1)
+
+    async def test_a_histogram_with_other_buckets_starts_anew(self, state: Path | None) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", RUN)
+            await w.round(after=60)
+            with capture_logs() as logs:
+                await w.reload(metrics={"buckets": {"run_duration_seconds": [1, 2]}})
+            told = [line["metric"] for line in logs if "buckets" in line["event"]]
+            assert told == ["cloudflare_workflow_run_duration_seconds"]
+            name = "cloudflare_workflow_run_duration_seconds_bucket"
+            assert w.value(name, status="complete", le="2.0") == 0
+            assert w.value(name, status="complete", le="5.0") is None
+            assert w.value(FINISHED, status="complete") == 1
+
+
+class TestRefused:
+    async def test_a_secret_that_is_not_there_leaves_all_as_it_was(
+        self, state: Path | None, tmp_path: Path
+    ) -> None:
+        missing = {
+            "name": "other", "account_id": "acc2", "api_token_file": str(tmp_path / "none"),
+            "workflows": orders("z"),
+        }  # fmt: skip
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", WAITS)
+            await w.round(after=5)
+            before = w.figures()
+            with pytest.raises(ConfigError, match=r"accounts\[1\]"):
+                await w.reload(more_accounts=[missing], workflows=orders("b"))
+            assert w.figures() == before
+            assert await w.round(after=15) == {"simple": 1}
