@@ -20,6 +20,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         ],
         "extraEnvFrom": [{"secretRef": {"name": "more"}}, {"configMapRef": {"name": "proxy"}}],
     },
+    "live reload": {"autoReloadInterval": "30s"},
     "shards": {"shards": {"count": 3}},
     "shards of another number": {"shards": {"count": 1, "previousCount": 3}},
     "TLS and passwords": {

@@ -175,9 +175,10 @@ class TestSchema:
         assert paths - {"global"} == known
 
     def test_it_knows_the_sections_of_the_configuration(self) -> None:
-        """`web` and `shard` are the chart's own: containerPort and shards say what they hold."""
+        """`web`, `shard` and `config` are the chart's own: containerPort, shards and
+        autoReloadInterval say what they hold."""
         sections = set(self.schema["properties"]["config"]["properties"])
-        assert sections == set(Settings.model_fields) - {"web", "shard"}
+        assert sections == set(Settings.model_fields) - {"web", "shard", "config"}
 
     def test_it_knows_the_parameters_of_the_alerts(self) -> None:
         rule = self.schema["properties"]["prometheusRule"]["properties"]

@@ -98,6 +98,16 @@ class TestPod:
         ]
         assert annotations[0] == annotations[1] != annotations[2]
 
+    def test_a_configuration_that_is_loaded_live_rolls_the_pod_only_for_the_state(self) -> None:
+        live = MATRIX["live reload"]
+        before, other, moved = (
+            render(SMALLEST, live | {"config": SMALLEST["config"] | more}).pod
+            for more in ({}, {"poll": {"interval": "30s"}}, {"state": {"path": "/tmp/state.db"}})
+        )
+        assert "--config.auto-reload-interval=30s" in before["spec"]["containers"][0]["args"]
+        assert before == other
+        assert before["metadata"]["annotations"] != moved["metadata"]["annotations"]
+
     def test_changed_credentials_roll_the_pod(self) -> None:
         values = {"credentials": {"existingSecret": "", "files": {"token": "new"}}}
         before = render(SMALLEST, MATRIX["credentials in the values"]).pod
