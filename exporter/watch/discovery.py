@@ -20,7 +20,6 @@ from exporter.cloudflare.client import Page
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import ENDED, Row, unix
 from exporter.settings import STATUSES, Poll
-from exporter.watch.changes import changes
 from exporter.watch.instance import Instance
 from exporter.watch.looks import Urgency
 from exporter.watch.poller import Poller
@@ -314,13 +313,7 @@ class Discovery:
         taken = take_row(instance.run, instance.figures, row, now=now, since=instance.since)
         if taken is None:
             return
-        moved = taken.figures != instance.figures
-        if moved:
-            along = instance.changed if instance.wants_detail else ()
-            instance.changed = changes(instance.figures, taken.figures, along=along)
-        instance.run, instance.figures = taken.run, taken.figures
-        if moved:
-            instance.last_change = self._clock.wall()
+        instance.take(taken.run, taken.figures, at=self._clock.wall())
         self._choose(instance, now)
         if instance.shown:
             self._sink.moved(self.poller.key, instance.id, Tracked(*taken), instance.last_change)

@@ -5,7 +5,7 @@ from math import inf
 from exporter.clock import Clock
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import ENDED
-from exporter.watch.changes import Change, LastLook
+from exporter.watch.changes import Change, LastLook, changes
 from exporter.watch.kept import KeptInstance
 from exporter.watch.tracker import Figures, Run
 from exporter.watch.why import Look, Why
@@ -110,6 +110,16 @@ class Instance:
     @property
     def live(self) -> bool:
         return self.run is not None and self.run.status not in ENDED
+
+    def take(self, run: Run, figures: Figures, *, at: float) -> bool:
+        """Takes what a row or an answer told at Unix time `at`; whether any figure moved."""
+        moved = figures != self.figures
+        if moved:
+            along = self.changed if self.wants_detail else ()
+            self.changed = changes(self.figures, figures, along=along)
+            self.last_change = at
+        self.run, self.figures = run, figures
+        return moved
 
     def kept(self, clock: Clock) -> KeptInstance:
         """What of it outlives a restart."""

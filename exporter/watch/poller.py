@@ -412,15 +412,9 @@ class Poller:
             tracked = track(instance.run, detail, now=now, since=instance.since, trust=True)
         if tracked is None:
             return False
-        moved = tracked.figures != instance.figures
+        moved = instance.take(tracked.run, tracked.figures, at=self._clock.wall())
         self.changed.add(instance.id)
         instance.looks.update(detail, after=after, moved=moved)
-        if moved:
-            along = instance.changed if instance.wants_detail else ()
-            instance.changed = changes(instance.figures, tracked.figures, along=along)
-        instance.run, instance.figures = tracked.run, tracked.figures
-        if moved:
-            instance.last_change = self._clock.wall()
         if instance.shown:
             instance.timeline = pack(detail, now=now)
         if instance.shown and (moved or tracked.observations):
