@@ -163,7 +163,7 @@ def prometheus_client(size: int, port: Connection) -> None:
     def show(index: int) -> None:
         workflow, instance_id, tracked, at = world.tracked(index)
         now = set()
-        for family, labels, value in instances.samples(tracked.figures, at, str):
+        for family, labels, value in instances.Samples(tracked.figures, at, str):
             if family.name not in gauges:
                 gauges[family.name] = Gauge(
                     family.name, family.help, family.labels, registry=registry
@@ -243,7 +243,7 @@ def client_golang(size: int) -> Iterator[int | None]:
             assert process.stdout is not None
             for index in range(size):
                 workflow, instance_id, tracked, at = world.tracked(index)
-                for family, labels, value in instances.samples(tracked.figures, at, str):
+                for family, labels, value in instances.Samples(tracked.figures, at, str):
                     names, values = family.labels, (*workflow, instance_id, *labels)
                     row = [family.name, family.help, *names, *values, float(value)]
                     process.stdin.write("\t".join(map(str, row)) + "\n")

@@ -6,8 +6,8 @@ never changed but replaced, so whoever reads goes on reading what was there when
 """
 
 from array import array
-from collections.abc import Hashable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Generic, TypeVar
 
 from exporter.metrics import packing
@@ -67,39 +67,45 @@ class Run:
 
 
 K = TypeVar("K", bound=Hashable)
+Row = tuple[K, Sequence[bytes]]
+"""A key, and a text for each column."""
 
 
 class _Block(Generic[K]):
-    __slots__ = ("lengths", "rows", "texts")
+    __slots__ = ("ends", "rows", "texts")
 
-    def __init__(self, columns: int) -> None:
-        self.rows: list[K] = []
-        self.texts = [_EMPTY] * columns
-        self.lengths = [array("L") for _ in range(columns)]
-        """Of each row's text, by column."""
+    def __init__(self, rows: Sequence[Row[K]]) -> None:
+        self.rows = [key for key, _ in rows]
+        columns = list(zip(*(texts for _, texts in rows), strict=True))
+        self.texts = [Text(b"".join(texts)) if any(texts) else _EMPTY for texts in columns]
+        self.ends = [array("L", accumulate(map(len, texts))) for texts in columns]
+        """Where each row's text ends, by column."""
 
     def add(self, key: K) -> None:
         self.rows.append(key)
-        for lengths in self.lengths:
-            lengths.append(0)
+        for ends, text in zip(self.ends, self.texts, strict=True):
+            ends.append(len(text.plain))
 
     def put(self, key: K, texts: Sequence[bytes]) -> list[int]:
         """Replaces a row's texts; the columns in which they differ from before."""
         row, changed = self.rows.index(key), []
         for column, text in enumerate(texts):
-            lengths, block = self.lengths[column], self.texts[column].plain
-            start, length = sum(lengths[:row]), lengths[row]
-            if length != len(text) or not block.startswith(text, start):
-                self.texts[column] = Text(block[:start] + text + block[start + length :])
-                lengths[row] = len(text)
+            ends, block = self.ends[column], self.texts[column].plain
+            start, end = ends[row - 1] if row else 0, ends[row]
+            longer = len(text) - (end - start)
+            if longer or not block.startswith(text, start):
+                self.texts[column] = Text(block[:start] + text + block[end:])
                 changed.append(column)
+            if longer:
+                for other in range(row, len(ends)):
+                    ends[other] += longer
         return changed
 
     def remove(self, key: K) -> list[int]:
         changed, row = self.put(key, [b""] * len(self.texts)), self.rows.index(key)
         del self.rows[row]
-        for lengths in self.lengths:
-            del lengths[row]
+        for ends in self.ends:
+            del ends[row]
         return changed
 
 
@@ -118,15 +124,33 @@ class Blocks(Generic[K]):
         self._block_of: dict[K, _Block[K]] = {}
         self._runs: list[Run | None] = [None] * columns
 
-    def put(self, key: K, texts: Sequence[bytes]) -> None:
-        """Makes `texts`, one a column, the row of a key."""
-        block = self._block_of.get(key)
-        if block is None:
-            block = next(iter(self._with_room), None) or _Block(self._columns)
-            block.add(key)
-            self._block_of[key] = block
-            self._note(block)
-        self._outdate(block.put(key, texts))
+    def put(self, rows: Iterable[Row[K]]) -> None:
+        """Adds rows, or puts them in the place of those of the same keys, each key once."""
+        new: list[Row[K]] = []
+        for row in rows:
+            block = self._block_of.get(row[0])
+            if block is not None:
+                self._outdate(block.put(*row))
+            else:
+                new.append(row)
+                if len(new) == _ROWS:
+                    # All at once: after a restart there are tens of thousands.
+                    self._add(_Block(new))
+                    new = []
+        for key, texts in new:
+            block = next(iter(self._with_room), None)
+            if block is None:
+                self._add(_Block([(key, texts)]))
+            else:
+                block.add(key)
+                self._outdate(block.put(key, texts))
+                self._block_of[key] = block
+                self._note(block)
+
+    def _add(self, block: _Block[K]) -> None:
+        self._block_of.update(dict.fromkeys(block.rows, block))
+        self._outdate(column for column, text in enumerate(block.texts) if text is not _EMPTY)
+        self._note(block)
 
     def remove(self, key: K) -> None:
         """Takes a row away, if it is there."""
@@ -145,7 +169,7 @@ class Blocks(Generic[K]):
             else:
                 blocks.pop(block, None)
 
-    def _outdate(self, columns: list[int]) -> None:
+    def _outdate(self, columns: Iterable[int]) -> None:
         for column in columns:
             self._runs[column] = None
 

@@ -82,12 +82,15 @@ class Exposition:
                 exemplars = changes.exemplars.get(key, {})
                 created = changes.created.get(key) if self.created else None
                 texts = lines.of_series(family, labels, value, exemplars, created)
-                self._series[family].put(labels, texts)
+                self._series[family].put([(labels, texts)])
         for instance, samples in changes.instances.items():
             if samples is None:
                 self._instances.remove(instance)
-            else:
-                self._instances.put(instance, lines.of_instance(instance, samples))
+        self._instances.put(
+            (instance, lines.of_instance(instance, samples))
+            for instance, samples in changes.instances.items()
+            if samples is not None
+        )
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The whole body, and its content type, for a request's Accept header."""

@@ -1,6 +1,8 @@
 """An instance's figures as samples."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
@@ -13,40 +15,49 @@ Sample = tuple[Family, tuple[str, ...], float]
 """A family, the values of the labels that follow `instance_id`, and the value."""
 
 
-def samples(
-    figures: Figures,
-    last_change: float,
-    step_label: Callable[[str], str],
-    error_label: Callable[[str], str] = str,
-    word: Callable[[str], str] = str,
-) -> Iterator[Sample]:
-    """What an instance shows.
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What an instance shows, worked out when it is gone through: held for all instances that a
+    restart brings back, samples would be millions.
 
-    Args:
+    Attributes:
         figures, last_change: The figures, and when they last moved.
         step_label, error_label, word: How names of steps and errors, and statuses and types of
             steps, are labelled.
     """
-    current = word(figures.status)
-    for status in dict.fromkeys((*STATUSES, current)):
-        yield catalogue.STATUS, (status,), status == current
-    yield catalogue.INFO, (figures.version_id, figures.trigger), 1
-    if figures.error_name is not None:
-        step = step_label(figures.error_step) if figures.error_step else ""
-        yield catalogue.ERROR_INFO, (error_label(figures.error_name), step), 1
-    if figures.step_count is not None:
-        yield catalogue.STEP_COUNT, (), figures.step_count
-    if figures.steps is not None:
-        for key, count in _by_type(figures.steps, word).items():
-            yield catalogue.STEPS, key, count
-    if figures.attempts is not None:
-        for outcome in OUTCOMES:
-            yield catalogue.ATTEMPTS, (outcome,), figures.attempts[outcome]
-    if figures.retries is not None:
-        yield catalogue.RETRIES, (), figures.retries
-    yield from _open_steps(figures, step_label, word)
-    yield from _times(figures)
-    yield catalogue.LAST_CHANGE, (), last_change
+
+    figures: Figures
+    last_change: float
+    step_label: Callable[[str], str]
+    error_label: Callable[[str], str] = str
+    word: Callable[[str], str] = str
+
+    def __iter__(self) -> Iterator[Sample]:
+        figures = self.figures
+        yield from _statuses(self.word(figures.status))
+        yield catalogue.INFO, (figures.version_id, figures.trigger), 1
+        if figures.error_name is not None:
+            step = self.step_label(figures.error_step) if figures.error_step else ""
+            yield catalogue.ERROR_INFO, (self.error_label(figures.error_name), step), 1
+        if figures.step_count is not None:
+            yield catalogue.STEP_COUNT, (), figures.step_count
+        if figures.steps is not None:
+            for key, count in _by_type(figures.steps, self.word).items():
+                yield catalogue.STEPS, key, count
+        if figures.attempts is not None:
+            for outcome in OUTCOMES:
+                yield catalogue.ATTEMPTS, (outcome,), figures.attempts[outcome]
+        if figures.retries is not None:
+            yield catalogue.RETRIES, (), figures.retries
+        yield from _open_steps(figures, self.step_label, self.word)
+        yield from _times(figures)
+        yield catalogue.LAST_CHANGE, (), self.last_change
+
+
+@lru_cache(maxsize=64)
+def _statuses(current: str) -> list[Sample]:
+    every = dict.fromkeys((*STATUSES, current))
+    return [(catalogue.STATUS, (status,), int(status == current)) for status in every]
 
 
 def _by_type(

@@ -7,30 +7,36 @@ from math import inf, isfinite
 
 from prometheus_client.utils import floatToGoString
 
-from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, Family
+from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, WORKFLOW_LABELS, Family
 from exporter.metrics.instances import Sample
 from exporter.metrics.series import Exemplar, Histogram, Labels
 from exporter.watch.sink import WorkflowKey
 
 INSTANCE_FAMILIES = tuple(f for f in FAMILIES if f.labels[:3] == INSTANCE_LABELS)
 
-_COLUMNS = {family: column for column, family in enumerate(INSTANCE_FAMILIES)}
-
 
 def of_instance(key: tuple[WorkflowKey, str], samples: Iterable[Sample]) -> list[bytes]:
     """What an instance shows in either format, a text for each of `INSTANCE_FAMILIES`."""
-    (account, workflow), instance_id = key
-    who = _pairs(INSTANCE_LABELS, (account, workflow, instance_id))
+    workflow, instance_id = key
+    who = f'{_whose(workflow)},instance_id="{_escape(instance_id)}"'
     texts = [""] * len(INSTANCE_FAMILIES)
     for family, labels, value in samples:
-        line = f"{family.name}{{{who}{_more(family, labels)}}} {_number(value)}\n"
-        texts[_COLUMNS[family]] += line
+        column, head, tail = _frame(family, labels)
+        number = value if type(value) is int else _number(value)
+        texts[column] += f"{head}{who}{tail}{number}\n"
     return [_encode(text) for text in texts]
 
 
+@lru_cache
+def _whose(workflow: WorkflowKey) -> str:
+    return _pairs(WORKFLOW_LABELS, workflow)
+
+
 @lru_cache(maxsize=4096)  # instances have most statuses, outcomes and steps in common
-def _more(family: Family, labels: Labels) -> str:
-    return "," + _pairs(family.labels[len(INSTANCE_LABELS) :], labels) if labels else ""
+def _frame(family: Family, labels: Labels) -> tuple[int, str, str]:
+    """A sample's column, and what stands before and after the labels that say whose it is."""
+    more = "," + _pairs(family.labels[len(INSTANCE_LABELS) :], labels) if labels else ""
+    return INSTANCE_FAMILIES.index(family), f"{family.name}{{", f"{more}}} "
 
 
 def of_series(

@@ -70,7 +70,7 @@ class Changes:
     """
 
     values: dict[Key, float | Histogram | None] = field(default_factory=dict)
-    instances: dict[tuple[WorkflowKey, str], list[Sample] | None] = field(default_factory=dict)
+    instances: dict[tuple[WorkflowKey, str], Iterable[Sample] | None] = field(default_factory=dict)
     exemplars: dict[Key, dict[int, Exemplar]] = field(default_factory=dict)
     created: dict[Key, float] = field(default_factory=dict)
 

@@ -36,7 +36,7 @@ class Store:
     def __init__(self, settings: Metrics, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self.series = Series(_bounds(settings), clock)
-        self._changed: dict[tuple[WorkflowKey, str], list[instances.Sample] | None] = {}
+        self._changed: dict[tuple[WorkflowKey, str], instances.Samples | None] = {}
         self._accounts: set[str] = set()
         self._seen: dict[WorkflowKey, set[str]] = {}
         self._labels: dict[WorkflowKey, StepLabels] = {}
@@ -138,10 +138,8 @@ class Store:
         ):
             self._changed[workflow, instance_id] = None
         else:
-            self._changed[workflow, instance_id] = list(
-                instances.samples(
-                    figures, last_change, label, self._error_names[workflow], self._words
-                )
+            self._changed[workflow, instance_id] = instances.Samples(
+                figures, last_change, label, self._error_names[workflow], self._words
             )
 
     def forgotten(self, workflow: WorkflowKey, instance_id: str) -> None:
@@ -232,7 +230,8 @@ class Store:
     def take(self) -> Changes:
         """What changed since this was last asked, which is then forgotten."""
         changes = self.series.take()
-        changes.instances, self._changed = self._changed, {}
+        changes.instances.update(self._changed)
+        self._changed = {}
         return changes
 
 
