@@ -7,6 +7,7 @@ configuration is wrong.
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -145,6 +146,9 @@ async def _run(settings: Settings, load: Callable[[], Settings], path: Path | No
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    # There is little garbage in cycles, and to look for it among a million objects, which is how
+    # many tens of thousands of instances are, takes up to a second.
+    gc.set_threshold(50_000, 20, 20)
     with listener:
         try:
             app = App(settings, state=settings.state.path)

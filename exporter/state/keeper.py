@@ -332,7 +332,7 @@ class Keeper:
         self._unsaved.workflows.update(self._workflows)
         self._store.series.touch()
         for poller in self._pollers.values():
-            poller.changed.update(poller.instances, poller.ends)
+            poller.keep_all()
 
     def _failed(self, trouble: str) -> None:
         self._store.state_write_failed()
@@ -351,8 +351,9 @@ def _no_garbage() -> Iterator[None]:
     try:
         yield
     finally:
-        # Nor is what was restored looked at later on: most of it stays, the rest is in no cycle.
+        # Puts everything among what is old, without a look at it.
         gc.freeze()
+        gc.unfreeze()
         gc.enable()
 
 

@@ -36,6 +36,7 @@ class Instance:
         created: `created_on` of the last row, Unix time.
         modified: `modified_on` of the last row, Unix time.
         sweep: Number of the last sweep that held it.
+        left: Unix time at which it was taken out of the configuration; None: it is watched.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Instance:
         "forget_at",
         "id",
         "last_change",
+        "left",
         "look",
         "looked_at",
         "looks",
@@ -102,6 +104,7 @@ class Instance:
         self.modified: float | None = None
         self.row_status: str | None = None
         self.sweep = 0
+        self.left: float | None = None
 
     @property
     def seen(self) -> bool:
@@ -138,6 +141,7 @@ class Instance:
             created=self.created,
             modified=self.modified,
             row_status=self.row_status,
+            left=self.left,
         )
 
     def restore(self, kept: KeptInstance, clock: Clock) -> None:

@@ -27,6 +27,8 @@ class KeptInstance(Struct, frozen=True, array_like=True):
     created: float | None
     modified: float | None
     row_status: str | None
+    left: float | None = None
+    """When it was taken out of the configuration; None: it is watched."""
 
 
 class KeptWorkflow(Struct, frozen=True, array_like=True):

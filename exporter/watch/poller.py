@@ -90,7 +90,8 @@ class Poller:
         self.round_started = clock.monotonic()
         self.instances: dict[str, Instance] = {}
         self._discovers = discovers
-        self._left: dict[str, tuple[float, Instance]] = {}
+        self._left: dict[str, Instance] = {}
+        """Taken out of the configuration a while ago; they may come back."""
         self._upstream = upstream
         self._sink = sink
         self._poll = poll
@@ -152,10 +153,13 @@ class Poller:
                 instance.tried = True
         for instance_id in sorted(named - self.instances.keys()):
             self.begin(instance_id, configured=True, since=self._since, due=now)
-        horizon = now - _COME_BACK
-        for instance_id in [i for i, (at, _) in self._left.items() if at < horizon]:
+        for instance_id in [i for i, instance in self._left.items() if self._is_over(instance)]:
             del self._left[instance_id]
             self.changed.add(instance_id)
+
+    def _is_over(self, instance: Instance) -> bool:
+        """Whether an instance that left won't come back."""
+        return instance.left is not None and self._clock.wall() - instance.left >= _COME_BACK
 
     def _name(self, instance: Instance) -> None:
         if instance.configured:
@@ -180,7 +184,7 @@ class Poller:
         since = max(since, self.share.since(instance_id))
         instance = Instance(instance_id, configured=configured, since=since, due=due)
         if instance_id in self._left:
-            _, known = self._left.pop(instance_id)
+            known = self._left.pop(instance_id)
             instance.restore(known.kept(self._clock), self._clock)
             instance.forget_at = None
             self.changed.add(instance_id)
@@ -196,7 +200,8 @@ class Poller:
         self.changed.add(instance.id)
         self._give_up_waiting(instance)
         del self.instances[instance.id]
-        self._left[instance.id] = self._clock.monotonic(), instance
+        instance.left = self._clock.wall()
+        self._left[instance.id] = instance
         self._sink.forgotten(self.key, instance.id)
 
     def show(self, instance: Instance) -> None:
@@ -220,29 +225,45 @@ class Poller:
 
     def kept(self, instance_id: str) -> Kept | None:
         """What of an instance is to outlive a restart; None: nothing."""
-        instance = self.instances.get(instance_id)
-        if instance is None and instance_id in self._left:
-            _, instance = self._left[instance_id]
+        instance = self.instances.get(instance_id) or self._left.get(instance_id)
         return self.ends.get(instance_id) if instance is None else instance.kept(self._clock)
 
+    def keep_all(self) -> None:
+        """Has everything kept anew, whatever of it is kept already."""
+        self.changed.update(self.instances, self._left, self.ends)
+
     def restore(self, instance_id: str, kept: Kept) -> None:
-        """Takes what was kept of an instance, if it is still one to be watched."""
+        """Takes what was kept of an instance, if it is still one to be watched, or may be again."""
         instance = self.instances.get(instance_id)
-        if instance is None and not (self._discovers and self.share.has(instance_id)):
-            self.changed.add(instance_id)  # so that it is kept no longer
-            return
-        if isinstance(kept, float):
-            if instance is None:
-                self.ends[instance_id] = kept
-            return
         if instance is None:
-            instance = Instance(instance_id, configured=False, since=kept.since)
-            self.instances[instance_id] = instance
+            instance = self._restore_unnamed(instance_id, kept)
+        if instance is None or isinstance(kept, float):
+            return
         instance.restore(kept, self._clock)
         # It may have been another shard's for a while.
         instance.since = max(instance.since, self.share.since(instance_id))
-        if instance.shown:
+        if instance.left is None and instance.shown:
             self.show(instance)
+
+    def _restore_unnamed(self, instance_id: str, kept: Kept) -> Instance | None:
+        """Has what isn't configured in its place: discovered, or gone, or in neither."""
+        if self.share.has(instance_id):
+            if isinstance(kept, float):
+                if self._discovers:
+                    self.ends[instance_id] = kept
+                    return None
+            else:
+                instance = Instance(instance_id, configured=False, since=kept.since)
+                instance.left = kept.left
+                if not self._discovers and instance.left is None:
+                    instance.left = self._clock.wall()
+                    self.changed.add(instance_id)
+                if not self._is_over(instance):
+                    place = self.instances if instance.left is None else self._left
+                    place[instance_id] = instance
+                    return instance
+        self.changed.add(instance_id)  # so that it is kept no longer
+        return None
 
     def lag(self) -> float:
         """Seconds that the oldest configured instance that is due is behind its plan."""

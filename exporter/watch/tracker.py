@@ -8,7 +8,7 @@ whose it is, and takes from it what concerns whole runs.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import inf
 from typing import NamedTuple
@@ -91,7 +91,8 @@ class FinishedRun(NamedTuple):
     """Seconds; None for a run that ended before it started."""
 
 
-class FinishedStep(NamedTuple):
+# A large answer brings 25,000 steps of several attempts at once.
+class FinishedStep(Struct, frozen=True, gc=False):
     name: str
     """With the engine's counter."""
     type: str
@@ -101,7 +102,7 @@ class FinishedStep(NamedTuple):
     """None for sleeps and waits, which have none."""
 
 
-class FinishedAttempt(NamedTuple):
+class FinishedAttempt(Struct, frozen=True, gc=False):
     step: str
     outcome: str
     duration: float
@@ -155,12 +156,10 @@ def track(
         What is known now, or None when the answer is stale.
     """
     queued = unix(answer.queued) or 0.0
-    seen = _marks(answer.steps or ())
     same_run = run is not None and _same_run(run, answer)
     known = run if run is not None and same_run else Run(queued=queued, status="")
     if run is not None and not (trust and same_run):
-        regressed = any(seen.get(key, 0) & bits != bits for key, bits in known.marks.items())
-        if is_stale(run, answer) or regressed:
+        if is_stale(run, answer) or (known.marks and _lacks(answer, known.marks)):
             return None
 
     status = answer.status or "unknown"
@@ -258,13 +257,13 @@ def _attempts(step: Step) -> Sequence[Attempt]:
     return sorted(attempts, key=lambda attempt: unix(attempt.start) or inf)
 
 
-def _marks(steps: Iterable[Step]) -> Mark:
-    marks: Mark = {}
-    for step in steps:
-        if bits := _bits(step):
-            key = _key(step)
-            marks[key] = marks.get(key, 0) | bits
-    return marks
+def _lacks(answer: Detail, known: Mark) -> bool:
+    """Whether something that was finished before isn't in an answer."""
+    seen: Mark = {}
+    for step in answer.steps or ():
+        key = _key(step)
+        seen[key] = seen.get(key, 0) | _bits(step)
+    return any(seen.get(key, 0) & bits != bits for key, bits in known.items())
 
 
 def _observe(

@@ -151,6 +151,33 @@ class TestWhatGoes:
             await w.round(after=600)
             assert counted(w) == before
 
+    async def test_and_none_when_the_file_had_to_be_written_anew(self, tmp_path: Path) -> None:
+        state = tmp_path / "state.db"
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", RUN)
+            w.orders.create("b", RUN)
+            await w.round(after=60)
+            before = counted(w)
+            await w.reload(workflows=orders("a"))
+            state.unlink()
+            await w.saved()
+            await w.saved()
+            await w.restart(workflows=orders("a", "b"))
+            await w.round()
+            assert counted(w) == before
+
+    async def test_nor_when_it_is_restarted_in_between(self, tmp_path: Path) -> None:
+        async with watching(["a", "b"], state=tmp_path / "state.db") as w:
+            w.orders.create("a", RUN)
+            w.orders.create("b", RUN)
+            await w.round(after=60)
+            before = counted(w)
+            await w.restart(workflows=orders("a"))
+            await w.round()
+            await w.restart(workflows=orders("a", "b"))
+            await w.round()
+            assert counted(w) == before
+
     async def test_a_workflow_takes_all_its_series_along(self, state: Path | None) -> None:
         both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
         async with watching(workflows=both, state=state) as w:
