@@ -158,9 +158,9 @@ def track(
     queued = unix(answer.queued) or 0.0
     same_run = run is not None and _same_run(run, answer)
     known = run if run is not None and same_run else Run(queued=queued, status="")
-    if run is not None and not (trust and same_run):
-        if is_stale(run, answer) or (known.marks and _lacks(answer, known.marks)):
-            return None
+    trusted = trust and same_run
+    if not trusted and (is_stale(run, answer) or (known.marks and _lacks(answer, known.marks))):
+        return None
 
     status = answer.status or "unknown"
     new = Observations()
