@@ -9,14 +9,12 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
-import structlog
 from msgspec.structs import replace
 
 from exporter.clock import Clock
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import Detail, Summary
 from exporter.settings import Poll
-from exporter.troubles import Seldom, Troubles
 from exporter.watch.changes import LastLook, changes
 from exporter.watch.instance import Instance
 from exporter.watch.kept import Kept
@@ -24,10 +22,9 @@ from exporter.watch.looks import Looks, Urgency
 from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.timeline import pack
+from exporter.watch.told import Told
 from exporter.watch.tracker import Observations, Tracked, is_stale, track
 from exporter.watch.why import Look, Why
-
-log = structlog.get_logger(__name__)
 
 _GONE = 2
 """Answers 404 in a row that take an instance for gone: one may be a replica's."""
@@ -109,11 +106,7 @@ class Poller:
         self._busy = 0
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
-        self._troubles = Troubles(clock)
-        self._faults = Seldom(clock)
-        self._absent: set[str] = set()
-        """Configured instances of which it was told that they aren't there."""
-        self._log = log.bind(account=key.account, workflow=key.workflow)
+        self._told = Told(key, clock)
         self._configure(ids)
 
     def configure(
@@ -340,8 +333,7 @@ class Poller:
         except CallFailed as failure:
             self._failed(instance, failure)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
-            if self._faults.may(type(error).__name__):
-                self._log.exception("look failed for an unknown reason", instance_id=instance.id)
+            self._told.fault(instance, error)
             self._failed(instance, CallFailed("invalid_answer", type(error).__name__))
         finally:
             instance.busy, instance.tried = False, True
@@ -485,8 +477,7 @@ class Poller:
             self._sink.forgotten(self.key, instance.id)
         if instance.configured:
             if instance.seen:
-                self._log.info("instance is gone, its series too", instance_id=instance.id)
-                self._absent.add(instance.id)
+                self._told.gone(instance)
             instance.figures, instance.looks, instance.failure = None, LastLook(), None
             instance.forget_at = instance.timeline = None
         else:
@@ -521,48 +512,8 @@ class Poller:
         # A first round that nobody has answered yet is no success.
         self.up = self.tried and not failing and self.sweep_failure is None
         self._sink.round_over(self.key, up=self.up, at=self._clock.wall())
-        self._report(failing)
-        self._report_absent()
-
-    def _report(self, failing: list[Instance]) -> None:
-        """Says once what is wrong, and once that it is over."""
-        troubles: dict[str, tuple[CallFailed, dict[str, object]]] = {}
-        for instance in failing:
-            if instance.failure is not None:
-                name = instance.failure.failure
-                _, about = troubles.setdefault(
-                    name, (instance.failure, {"instance_id": instance.id, "instances": 0})
-                )
-                about["instances"] = int(str(about["instances"])) + 1
-        if self.sweep_failure is not None:
-            troubles[f"list {self.sweep_failure.failure}"] = (self.sweep_failure, {})
-        news = self._troubles.news(troubles)
-        for trouble, (failure, about) in troubles.items():
-            if trouble in news:
-                self._log.warning(
-                    "looks at instances fail; their last known figures stay"
-                    if about
-                    else "lists of instances can't be had; their last known figures stay",
-                    result=failure.failure,
-                    **about,
-                    error=str(failure),
-                    advice=failure.advice,
-                )
-        if self._troubles.over(troubles):
-            self._log.info("looks at instances succeed again")
-
-    def _report_absent(self) -> None:
-        """Says once of configured instances that they aren't there, in one line."""
-        unseen = {i.id: i for i in self.instances.values() if i.configured and not i.seen}
-        news = [i for i, instance in unseen.items() if instance.not_found and i not in self._absent]
-        if news:
-            self._log.info(
-                "instances are not there yet, looking for them on",
-                instances=len(news),
-                instance_id=news[0],
-                advice="check their ids, unless they are still to be created",
-            )
-        self._absent = self._absent.union(news).intersection(unseen)
+        self._told.failing(failing, self.sweep_failure)
+        self._told.absent(i for i in self.instances.values() if i.configured and not i.seen)
 
 
 def _why_due(instance: Instance) -> Why:
