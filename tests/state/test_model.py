@@ -1,8 +1,9 @@
 """The whole engine against a model that only remembers what it was told.
 
-Instances live in the simulator; calls fail; the exporter looks, saves, stops, is killed. The model
-keeps what the answers said that the exporter got, and forgets what it had not saved when it is
-killed. What is counted must always be what the model has seen finished, each thing once.
+Instances live in the simulator; calls fail; the configuration names others of them; the exporter
+looks, saves, loads it anew, stops, is killed. The model keeps what the answers said that the
+exporter got, and forgets what it had not saved when it is killed. What is counted must always be
+what the model has seen finished, each thing once.
 """
 
 import asyncio
@@ -46,6 +47,7 @@ from upstreams.simulator import (
 )
 
 IDS = ("a", "b", "c")
+NAMED = st.sampled_from([set(IDS), {"a", "b"}, {"b", "c"}, {"c"}])
 SCRIPTS = (
     Script(steps("fetch", "store")),
     Script((*steps("fetch"), Sleep("nap", 20), *steps("store"))),
@@ -120,7 +122,7 @@ class Ear(httpx.AsyncBaseTransport):
 
 
 class Exporter(RuleBasedStateMachine):
-    """Three configured instances of one workflow, by the simulator's clock."""
+    """Up to three configured instances of one workflow, by the simulator's clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,31 +139,17 @@ class Exporter(RuleBasedStateMachine):
         self.quiet = structlog.testing.capture_logs()
         self.quiet.__enter__()
 
-    @initialize()
-    def begin(self) -> None:
-        self.start()
+    @initialize(named=NAMED)
+    def begin(self, named: set[str]) -> None:
+        self.start(named)
 
     def do(self, what: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(what)
 
-    def start(self) -> None:
+    def start(self, named: set[str]) -> None:
         async def started() -> App:
             return App(
-                Settings.model_validate(
-                    {
-                        "accounts": [
-                            {
-                                "name": "acc",
-                                "account_id": "acc",
-                                "api_token": "secret",
-                                "workflows": [{"name": "orders", "instances": IDS}],
-                            }
-                        ],
-                        "api": {"url": "http://localhost/client/v4/accounts/{account_id}"}
-                        | {"requests_per_5m": 10**9},
-                        "poll": {"interval": "15s", "detail_refresh": "1m", "forget_after": "1m"},
-                    }
-                ),
+                self.settings(named),
                 clock=Clock(wall=self.clock, monotonic=self.clock),
                 transport=self.ear,
                 state=self.state,
@@ -170,6 +158,19 @@ class Exporter(RuleBasedStateMachine):
         self.ear = Ear(self.simulator)
         self.ear.heard = dict(self.saved)
         self.app = self.loop.run_until_complete(started())
+
+    def settings(self, named: set[str]) -> Settings:
+        self.named = named
+        workflow = {"name": "orders", "instances": sorted(named)}
+        account = {"name": "acc", "account_id": "acc", "api_token": "secret"}
+        return Settings.model_validate(
+            {
+                "accounts": [{**account, "workflows": [workflow]}],
+                "api": {"url": "http://localhost/client/v4/accounts/{account_id}"}
+                | {"requests_per_5m": 10**9},
+                "poll": {"interval": "15s", "detail_refresh": "1m", "forget_after": "1m"},
+            }
+        )
 
     @rule(instance_id=st.sampled_from(IDS), script=st.sampled_from(SCRIPTS))
     def create(self, instance_id: str, script: Script) -> None:
@@ -216,16 +217,21 @@ class Exporter(RuleBasedStateMachine):
         self.saved = dict(self.ear.heard)
         self.check()
 
-    @rule()
-    def stop(self) -> None:
+    @rule(named=NAMED)
+    def load_anew(self, named: set[str]) -> None:
+        self.do(self.app.configure(self.settings(named)))
+        self.save()
+
+    @rule(named=NAMED)
+    def stop(self, named: set[str]) -> None:
         assert self.app.keeper is not None
         self.do(self.app.keeper.close())
         self.saved = dict(self.ear.heard)
-        self.start()
+        self.start(named)
         self.save()
 
-    @rule()
-    def kill(self) -> None:
+    @rule(named=NAMED)
+    def kill(self, named: set[str]) -> None:
         assert self.app.keeper is not None
         self.restarts += 1
         copy = self.folder / f"{self.restarts}.db"
@@ -234,7 +240,7 @@ class Exporter(RuleBasedStateMachine):
                 shutil.copy(f"{self.state}{suffix}", f"{copy}{suffix}")
         self.do(self.app.keeper.close())  # what it writes now is lost
         self.state = copy
-        self.start()
+        self.start(named)
         self.save()
 
     def check(self) -> None:
@@ -260,7 +266,7 @@ class Exporter(RuleBasedStateMachine):
         self.clock.advance(600)
         self.look_and_save()
         now = self.simulator.world.settle()
-        for instance_id in IDS:
+        for instance_id in self.named:
             instance = self.orders.get(instance_id, now)
             if instance is None:
                 continue
