@@ -153,8 +153,7 @@ class Keeper:
         """Restores what is kept of a workflow, and keeps it from now on."""
         owner = self._owner(*poller.key)
         known = self._workflow(owner)
-        poller.last_sweep = known.last_sweep
-        poller.horizon = -inf if known.horizon is None else known.horizon
+        poller.recall(known.last_sweep, -inf if known.horizon is None else known.horizon)
         self._restore_series(*poller.key)
         with _no_garbage():
             for instance_id, data in self._database.instances(owner):

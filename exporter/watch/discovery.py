@@ -406,9 +406,7 @@ class Discovery:
 
     def _since_of(self, instance_id: str) -> float:
         """Unix time before which an end of an instance unknown till now isn't to be counted."""
-        # An end that was counted is told by lists and answers to within a second (`same_time`).
-        counted = self.poller.ends.get(instance_id, -inf) + 1.0
-        return max(self._since, self._horizon(), self._share.since(instance_id), counted)
+        return max(self._since, self._horizon(), self.poller.since_of(instance_id))
 
 
 def _created_since(moment: float) -> dict[str, str]:

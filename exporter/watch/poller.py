@@ -17,7 +17,7 @@ from exporter.cloudflare.models import Detail, Summary
 from exporter.settings import Poll
 from exporter.watch.changes import LastLook, changes
 from exporter.watch.instance import Instance
-from exporter.watch.kept import Kept
+from exporter.watch.kept import Kept, KeptInstance
 from exporter.watch.looks import Looks, Urgency
 from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
@@ -174,7 +174,7 @@ class Poller:
         shown: bool = True,
     ) -> Instance:
         """Watches an instance; one that comes back is as it was when it left."""
-        since = max(since, self.share.since(instance_id))
+        since = max(since, self.since_of(instance_id))
         instance = Instance(instance_id, configured=configured, since=since, due=due)
         if instance_id in self._left:
             known = self._left.pop(instance_id)
@@ -186,6 +186,13 @@ class Poller:
         if shown:
             self.show(instance)
         return instance
+
+    def since_of(self, instance_id: str) -> float:
+        """Unix time before which an end of an instance unknown till now was counted already, if it
+        is one to be counted."""
+        # An end that was counted is told by lists and answers to within a second (`same_time`).
+        counted = self.ends.get(instance_id, -inf) + 1.0
+        return max(self.horizon, self.share.since(instance_id), counted)
 
     def leave(self, instance: Instance) -> None:
         """Watches an instance no longer, as configured. What was counted stays known for a while,
@@ -225,12 +232,20 @@ class Poller:
         """Has everything kept anew, whatever of it is kept already."""
         self.changed.update(self.instances, self._left, self.ends)
 
+    def recall(self, last_sweep: float | None, horizon: float) -> None:
+        """Takes what was kept of sweeps; before instances are restored."""
+        self.last_sweep, self.horizon = last_sweep, horizon
+        for instance in self.instances.values():
+            instance.since = max(instance.since, horizon)
+
     def restore(self, instance_id: str, kept: Kept) -> None:
         """Takes what was kept of an instance, if it is still one to be watched, or may be again."""
-        instance = self.instances.get(instance_id)
+        if isinstance(kept, float):
+            self._restore_end(instance_id, kept)
+            return
+        instance = self.instances.get(instance_id) or self._restore_unnamed(instance_id, kept)
         if instance is None:
-            instance = self._restore_unnamed(instance_id, kept)
-        if instance is None or isinstance(kept, float):
+            self.changed.add(instance_id)  # so that it is kept no longer
             return
         instance.restore(kept, self._clock)
         # It may have been another shard's for a while.
@@ -238,25 +253,29 @@ class Poller:
         if instance.left is None and instance.shown:
             self.show(instance)
 
-    def _restore_unnamed(self, instance_id: str, kept: Kept) -> Instance | None:
-        """Has what isn't configured in its place: discovered, or gone, or in neither."""
-        if self.share.has(instance_id):
-            if isinstance(kept, float):
-                if self._discovers:
-                    self.ends[instance_id] = kept
-                    return None
-            else:
-                instance = Instance(instance_id, configured=False, since=kept.since)
-                instance.left = kept.left
-                if not self._discovers and instance.left is None:
-                    instance.left = self._clock.wall()
-                    self.changed.add(instance_id)
-                if not self._is_over(instance):
-                    place = self.instances if instance.left is None else self._left
-                    place[instance_id] = instance
-                    return instance
-        self.changed.add(instance_id)  # so that it is kept no longer
-        return None
+    def _restore_end(self, instance_id: str, end: float) -> None:
+        instance = self.instances.get(instance_id)
+        if self.share.has(instance_id) and end >= self.horizon:
+            self.ends[instance_id] = end
+        elif instance is None:
+            self.changed.add(instance_id)
+        if instance is not None:
+            instance.since = max(instance.since, self.since_of(instance_id))
+
+    def _restore_unnamed(self, instance_id: str, kept: KeptInstance) -> Instance | None:
+        """Has what isn't configured in its place, discovered or gone; None: it has none."""
+        if not self.share.has(instance_id):
+            return None
+        instance = Instance(instance_id, configured=False, since=kept.since)
+        instance.left = kept.left
+        if not self._discovers and instance.left is None:
+            instance.left = self._clock.wall()
+            self.changed.add(instance_id)
+        if self._is_over(instance):
+            return None
+        place = self.instances if instance.left is None else self._left
+        place[instance_id] = instance
+        return instance
 
     def lag(self) -> float:
         """Seconds that the oldest configured instance that is due is behind its plan."""

@@ -265,6 +265,13 @@ class TestOnce:
 
 
 class TestBeingLeft:
+    @pytest.fixture(autouse=True)
+    def interruptible(self) -> Iterator[None]:
+        """A shell has what runs in the background ignore SIGINT, and children inherit that."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     def child(self, command: Command, simulator: Simulator, stdout: int) -> subprocess.Popen[str]:
         command.file(GOOD)
         url = f"--api.url={simulator.url}/accounts/{{account_id}}"

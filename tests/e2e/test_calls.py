@@ -90,8 +90,7 @@ async def test_one_that_hangs_holds_up_nobody_and_is_never_asked_twice_at_once()
         simulator.faults.add(Hang(), instance="order-3")
         await until(lambda: simulator.calls.open)
         simulator.calls.clear()
-        await until(lambda: looks(simulator, "order-0") >= 5)
-        assert min(looks(simulator, n) for n in INSTANCES if n != "order-3") >= 4
+        await until(lambda: min(looks(simulator, n) for n in INSTANCES if n != "order-3") >= 4)
         assert looks(simulator, "order-3") <= 1
         assert app.health.unhealthy() == []
     assert simulator.calls.most_open_of_one == 1
@@ -103,9 +102,8 @@ async def test_a_workflow_that_hangs_has_one_round_outstanding_and_the_other_goe
         simulator.faults.add(Hang(), workflow="billing")
         await until(lambda: simulator.calls.open.total() >= len(INSTANCES))
         simulator.calls.clear()
-        await until(lambda: looks(simulator, "order-0") >= 5)
+        await until(lambda: min(looks(simulator, name) for name in INSTANCES) >= 4)
         assert sum(looks(simulator, name, "billing") for name in INSTANCES) <= len(INSTANCES)
-        assert min(looks(simulator, name) for name in INSTANCES) >= 4
     assert simulator.calls.most_open_of_one == 1
 
 

@@ -178,6 +178,34 @@ class TestWhatGoes:
             await w.round()
             assert counted(w) == before
 
+    @pytest.mark.parametrize("way", ["restart", "reload"])
+    @pytest.mark.parametrize("between", [DISCOVERED, orders("z")], ids=["discovered", "left"])
+    @pytest.mark.parametrize("pause", [120, 100_000], ids=["a while", "a day"])
+    async def test_what_was_discovered_and_forgotten_may_be_named(
+        self, tmp_path: Path, way: str, between: list[dict[str, Any]], pause: float
+    ) -> None:
+        shown = {"discover": {"max_age": "1m"}}
+        poll = {"forget_after": "1m"}
+        discovered = [{**DISCOVERED[0], **shown}]
+        async with watching(workflows=discovered, state=tmp_path / "s.db", poll=poll) as w:
+            change = w.restart if way == "restart" else w.reload
+            await w.cycle()
+            w.orders.create("a", RUN)
+            await w.cycle(after=60)
+            await w.cycle(after=1)
+            before = counted(w)
+            assert w.value(FINISHED, status="complete") == 1
+            await w.cycle(after=120)
+            await w.cycle(after=60)
+            assert not of_instances(w, "a")
+            await change(workflows=between)
+            await w.cycle(after=pause)
+            await w.cycle(after=1)
+            await change(workflows=orders("a"))
+            await w.cycle(after=1)
+            assert w.status("a") == "complete"
+            assert counted(w) == before
+
     async def test_a_workflow_takes_all_its_series_along(self, state: Path | None) -> None:
         both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
         async with watching(workflows=both, state=state) as w:
