@@ -15,7 +15,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 LOCKING := .cache/lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types docs lock clean
+.PHONY: help run demo test tools lint format types docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,11 +34,13 @@ run: $(PACKAGE) ## watch the account in CONFIG (config.yaml); without one and wi
 demo: $(PACKAGE) ## watch sample workflows on Cloudflare's engine, run on this machine: no account needed
 	@exec $(BIN)/python -m upstreams.local_engine.demo
 
-test: $(PACKAGE) ## run the tests; PYTEST_ARGS="-k name" picks some
+test: tools ## run the tests; PYTEST_ARGS="-k name" picks some
+	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
+
+tools: $(PACKAGE) ## set up what the tests run beside the exporter
 	tests/install-system-packages
 	$(BIN)/python -c 'from upstreams.local_engine import install; install()'
 	$(BIN)/python -c 'from tests.node import HERE, install; install(HERE)'
-	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(PACKAGE) ## find mistakes and wrong layout
 	$(BIN)/ruff check
