@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 from playwright.async_api import Browser, async_playwright
 
 from tests.requires import requires_program
+from upstreams.local_engine.node import node
 
 
 @contextlib.asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     """A running browser; skips the test where there is none."""
     program = requires_program("chromium", "chromium")
+    # Its own needs a library that a fresh machine may lack.
+    os.environ["PLAYWRIGHT_NODEJS_PATH"] = str(node())
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=program,
