@@ -6,7 +6,8 @@ The whole exporter in virtual time with its state on disk, against the simulator
 process, which refuses or breaks 2% of the calls and 5 minutes long, every 4 hours, all of them.
 Somebody scrapes every minute. Printed after the first hours, when the first instances have been
 forgotten, and at the end: memory, open files, tasks, series, instances known and the state's size,
-with the slope between, by least squares over all hours, as a share of the mean an hour.
+with the slope between, by least squares over all hours, as a share of the mean an hour, and the
+slope's standard error: one within twice of it can't be told from none.
 """
 
 import argparse
@@ -56,6 +57,15 @@ def held(app: App, state: Path) -> dict[str, float]:
     }
 
 
+def slope_of(values: list[float]) -> tuple[float, float]:
+    """The slope a step by least squares, and its standard error."""
+    steps = range(len(values))
+    slope, start = statistics.linear_regression(steps, values)
+    off = sum((v - start - slope * n) ** 2 for n, v in enumerate(values))
+    spread = statistics.pvariance(steps) * len(values)
+    return slope, (off / (len(values) - 2) / spread) ** 0.5
+
+
 async def soak(hours: int, live: int, life: float, state: Path) -> None:
     clock, chance = virtual_clock(), random.Random(1)
     world = World(clock.wall)
@@ -82,13 +92,14 @@ async def soak(hours: int, live: int, life: float, state: Path) -> None:
         for job in jobs:
             job.cancel()
     settled = found[_SETTLED - 1 :]
-    print(f"{'':>12} {'hour ' + str(_SETTLED):>10} {'hour ' + str(hours):>10}  slope an hour")
+    first, last = f"hour {_SETTLED}", f"hour {hours}"
+    print(f"{'':>12} {first:>10} {last:>10}  slope an hour ± its error")
     for what in found[0]:
         values = [moment[what] for moment in settled]
-        slope, _ = statistics.linear_regression(range(len(values)), values)
+        (slope, noise), mean = slope_of(values), statistics.fmean(values)
         print(
             f"{what:>12} {values[0]:>10,.1f} {values[-1]:>10,.1f}  "
-            f"{slope / statistics.fmean(values):+.2%}"
+            f"{slope / mean:+.2%} ± {noise / mean:.2%}"
         )
     counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
     print(f"{counted:,.0f} runs counted, {simulator.limit.refused} calls refused for the limit")
