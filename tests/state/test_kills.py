@@ -66,12 +66,14 @@ class Scraper:
 
     def __init__(self) -> None:
         self.shown: Samples = {}
+        self.scrapes = 0
 
     def scrape(self, running: Daemon) -> Samples:
         found = counts(running.metrics())
         lower = {k: (v, found[k]) for k, v in self.shown.items() if found.get(k, v) < v}
         assert not lower
         self.shown |= found
+        self.scrapes += 1
         return found
 
 
@@ -126,10 +128,9 @@ def test_ten_kills_in_a_run_where_calls_fail(tmp_path: Path) -> None:
                 with daemon(folders["killed"], *FLAGS) as running:
                     moment = time.monotonic() + chance.uniform(0, 2)
                     # On a busy machine that is soon over.
-                    scrapes = chance.randrange(1, 6)
-                    while scrapes > 0 or time.monotonic() < moment:
+                    enough = scraper.scrapes + chance.randrange(4, 8)
+                    while scraper.scrapes < enough or time.monotonic() < moment:
                         scraper.scrape(running)
-                        scrapes -= 1
                         time.sleep(0.02)
                     running.process.send_signal(signal.SIGKILL)
                     running.process.wait()
@@ -144,5 +145,6 @@ def test_ten_kills_in_a_run_where_calls_fail(tmp_path: Path) -> None:
                     lambda: "\n".join(differing(scraper.shown, calm)),
                 )
                 assert finished(scraper.shown) == 2 * RUNS
+                assert scraper.scrapes > 3 * KILLS
                 faults = {call.fault for call in simulator.calls.latest} - {""}
                 assert len(faults) == 3, faults
