@@ -74,17 +74,24 @@ Row = tuple[K, Sequence[bytes]]
 class _Block(Generic[K]):
     __slots__ = ("ends", "rows", "texts")
 
-    def __init__(self, rows: Sequence[Row[K]]) -> None:
-        self.rows = [key for key, _ in rows]
-        columns = list(zip(*(texts for _, texts in rows), strict=True))
-        self.texts = [Text(b"".join(texts)) if any(texts) else _EMPTY for texts in columns]
-        self.ends = [array("L", accumulate(map(len, texts))) for texts in columns]
+    def __init__(self, columns: int) -> None:
+        self.rows: list[K] = []
+        self.texts = [_EMPTY] * columns
+        self.ends = [array("L") for _ in range(columns)]
         """Where each row's text ends, by column."""
 
-    def add(self, key: K) -> None:
-        self.rows.append(key)
-        for ends, text in zip(self.ends, self.texts, strict=True):
-            ends.append(len(text.plain))
+    def add(self, rows: Sequence[Row[K]]) -> list[int]:
+        """Adds rows after those there are; the columns in which they show anything."""
+        self.rows += [key for key, _ in rows]
+        changed = []
+        for column, texts in enumerate(zip(*(texts for _, texts in rows), strict=True)):
+            before = self.texts[column].plain
+            ends = accumulate(map(len, texts), initial=len(before))
+            self.ends[column].extend(islice(ends, 1, None))
+            if any(texts):
+                self.texts[column] = Text(b"".join((before, *texts)))
+                changed.append(column)
+        return changed
 
     def put(self, key: K, texts: Sequence[bytes]) -> list[int]:
         """Replaces a row's texts; the columns in which they differ from before."""
@@ -127,30 +134,26 @@ class Blocks(Generic[K]):
     def put(self, rows: Iterable[Row[K]]) -> None:
         """Adds rows, or puts them in the place of those of the same keys, each key once."""
         new: list[Row[K]] = []
-        for row in rows:
-            block = self._block_of.get(row[0])
+        for key, texts in rows:
+            block = self._block_of.get(key)
             if block is not None:
-                self._outdate(block.put(*row))
-            else:
-                new.append(row)
-                if len(new) == _ROWS:
-                    # All at once: after a restart there are tens of thousands.
-                    self._add(_Block(new))
-                    new = []
-        for key, texts in new:
-            block = next(iter(self._with_room), None)
-            if block is None:
-                self._add(_Block([(key, texts)]))
-            else:
-                block.add(key)
                 self._outdate(block.put(key, texts))
-                self._block_of[key] = block
-                self._note(block)
+            else:
+                new.append((key, texts))
+                if len(new) == _ROWS:
+                    # A block at a time: after a restart there are tens of thousands of rows.
+                    self._add(new)
+                    new = []
+        self._add(new)
 
-    def _add(self, block: _Block[K]) -> None:
-        self._block_of.update(dict.fromkeys(block.rows, block))
-        self._outdate(column for column, text in enumerate(block.texts) if text is not _EMPTY)
-        self._note(block)
+    def _add(self, rows: list[Row[K]]) -> None:
+        while rows:
+            block = next(iter(self._with_room), None) or _Block[K](self._columns)
+            room = _ROWS - len(block.rows)
+            some, rows = rows[:room], rows[room:]
+            self._outdate(block.add(some))
+            self._block_of.update((key, block) for key, _ in some)
+            self._note(block)
 
     def remove(self, key: K) -> None:
         """Takes a row away, if it is there."""

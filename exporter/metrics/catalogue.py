@@ -1,6 +1,6 @@
 """Every metric, once: name, type, help, labels. The exposition and the reference page in the docs
-both come from here. To add one: an entry here, and a line where it is filled (`instances.py`,
-`workflows.py` or `own.py`)."""
+both come from here. To add one: an entry here, and a line where it is filled (`store.py`, of
+instances `instances.py`)."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -8,6 +8,7 @@ from exporter import __version__
 from exporter.cloudflare.errors import FAILURES
 from exporter.metrics import catalogue, instances
 from exporter.metrics.catalogue import Family
+from exporter.metrics.instances import Sample
 from exporter.metrics.labels import Labels as Names
 from exporter.metrics.labels import StepLabels
 from exporter.metrics.series import Changes, Histogram, Labels, Series
@@ -36,7 +37,7 @@ class Store:
     def __init__(self, settings: Metrics, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self.series = Series(_bounds(settings), clock)
-        self._changed: dict[tuple[WorkflowKey, str], instances.Samples | None] = {}
+        self._changed: dict[tuple[WorkflowKey, str], Iterable[Sample] | None] = {}
         self._accounts: set[str] = set()
         self._seen: dict[WorkflowKey, set[str]] = {}
         self._labels: dict[WorkflowKey, StepLabels] = {}
@@ -230,8 +231,7 @@ class Store:
     def take(self) -> Changes:
         """What changed since this was last asked, which is then forgotten."""
         changes = self.series.take()
-        changes.instances.update(self._changed)
-        self._changed = {}
+        changes.instances, self._changed = self._changed, {}
         return changes
 
 
