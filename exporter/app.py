@@ -204,7 +204,7 @@ class App:
         ]
         if settings.metrics != metrics_before:
             for poller in self.pollers:
-                poller.show_all()
+                poller.watched.show_all()
         self.health.configure(settings)
         self.overview.configure(
             {account.label: account.account_id or "" for account in settings.accounts},

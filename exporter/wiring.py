@@ -132,7 +132,7 @@ class Wiring:
     def _lost(self, poller: Poller) -> None:
         self.scheduler.remove(poller)
         if self.keeper:
-            self.keeper.release(poller)
+            self.keeper.release(poller.watched)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class _Making:
             **parts,
         )
         if wiring.keeper:
-            wiring.keeper.adopt(poller)
+            wiring.keeper.adopt(poller.watched)
         return poller
 
     def discovery(self, poller: Poller, selector: Selector, known: Discovery | None) -> Discovery:

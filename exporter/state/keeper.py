@@ -28,8 +28,8 @@ from exporter.metrics.store import Store
 from exporter.state.database import Batch, Database, Owner, Unusable, is_damage
 from exporter.troubles import Troubles
 from exporter.watch.kept import Kept, KeptWorkflow
-from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey
+from exporter.watch.watched import Watched
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +99,7 @@ class Keeper:
         self._store = store
         self._exposition = exposition
         self._clock = clock
-        self._pollers: dict[Owner, Poller] = {}
+        self._watched: dict[Owner, Watched] = {}
         self._workflows: dict[Owner, KeptWorkflow] = {}
         """As they are on the disk, or will be with the next write."""
         self._unsaved = _Unsaved()
@@ -149,28 +149,28 @@ class Keeper:
             self._unsaved.workflows[owner] = self._workflows[owner] = kept
         return kept.sharded_since
 
-    def adopt(self, poller: Poller) -> None:
+    def adopt(self, watched: Watched) -> None:
         """Restores what is kept of a workflow, and keeps it from now on."""
-        owner = self._owner(*poller.key)
+        owner = self._owner(*watched.key)
         known = self._workflow(owner)
-        poller.recall(known.last_sweep, -inf if known.horizon is None else known.horizon)
-        self._restore_series(*poller.key)
+        watched.recall(known.last_sweep, -inf if known.horizon is None else known.horizon)
+        self._restore_series(*watched.key)
         with _no_garbage():
             for instance_id, data in self._database.instances(owner):
                 kept = self._decoded(_INSTANCE, data)
                 if kept is not None:
-                    poller.restore(instance_id, kept)
-                elif instance_id in poller.instances:
+                    watched.restore(instance_id, kept)
+                elif instance_id in watched.instances:
                     # What was counted of it can't be told: nothing of the past is counted again.
-                    poller.instances[instance_id].since = self._clock.steady()
-        self._pollers[owner] = poller
+                    watched.instances[instance_id].since = self._clock.steady()
+        self._watched[owner] = watched
 
-    def release(self, poller: Poller) -> None:
+    def release(self, watched: Watched) -> None:
         """Keeps a workflow no longer; what is on the disk of it stays there for a while."""
-        owner = self._owner(*poller.key)
-        self._collect_from(owner, poller)
+        owner = self._owner(*watched.key)
+        self._collect_from(owner, watched)
         # No longer among those whose time on the disk is renewed.
-        del self._pollers[owner], self._workflows[owner]
+        del self._watched[owner], self._workflows[owner]
 
     async def run(self) -> None:
         """Saves every second, until it is closed."""
@@ -275,14 +275,15 @@ class Keeper:
     def _collect(self) -> None:
         # All at one moment, so that what is counted and what was observed of runs fit together.
         self._unsaved.shown.update(self._store.take())
-        for owner, poller in self._pollers.items():
-            self._collect_from(owner, poller)
+        for owner, watched in self._watched.items():
+            self._collect_from(owner, watched)
 
-    def _collect_from(self, owner: Owner, poller: Poller) -> None:
-        for instance_id in poller.changed:
-            self._unsaved.instances[owner, instance_id] = poller.kept(instance_id)
-        poller.changed.clear()
-        kept = replace(self._workflow(owner), last_sweep=poller.last_sweep, horizon=poller.horizon)
+    def _collect_from(self, owner: Owner, watched: Watched) -> None:
+        for instance_id in watched.changed:
+            self._unsaved.instances[owner, instance_id] = watched.kept(instance_id)
+        watched.changed.clear()
+        sweeps = {"last_sweep": watched.last_sweep, "horizon": watched.horizon}
+        kept = replace(self._workflow(owner), **sweeps)
         if kept != self._workflows[owner]:
             self._unsaved.workflows[owner] = self._workflows[owner] = kept
 
@@ -330,8 +331,8 @@ class Keeper:
             return
         self._unsaved.workflows.update(self._workflows)
         self._store.series.touch()
-        for poller in self._pollers.values():
-            poller.keep_all()
+        for watched in self._watched.values():
+            watched.keep_all()
 
     def _failed(self, trouble: str) -> None:
         self._store.state_write_failed()

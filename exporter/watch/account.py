@@ -211,7 +211,7 @@ class Account:
             for row in rows:
                 if row.name in self.pollers and row.instances is not None:
                     self._count(row.name, row.instances)
-            needed = {n for n, p in self.pollers.items() if p.share.leads or n in self.discoveries}
+            needed = {n for n in self.pollers if self._leads(n) or n in self.discoveries}
             for name in needed - {row.name for row in rows if row.instances is not None}:
                 # The local engine's list tells no counts.
                 calls += 1
@@ -288,16 +288,20 @@ class Account:
         self._on_lost(poller)
         self._sink.lost(poller.key)
 
+    def _leads(self, name: str) -> bool:
+        """Whether a workflow is watched, and what is to be said of it as a whole said here."""
+        return name in self.pollers and self.pollers[name].watched.share.leads
+
     def _count(self, name: str, counts: dict[str, int]) -> None:
         if name in self.discoveries:
             self.discoveries[name].counts = counts
-        if name in self.pollers and self.pollers[name].share.leads:
+        if self._leads(name):
             self._sink.counts(self.pollers[name].key, counts)
 
     async def _read_limits(self, name: str) -> int:
         """The limits of a workflow's newest version, where the API tells them."""
         recent = self._clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY
-        if recent or name not in self.pollers or not self.pollers[name].share.leads:
+        if recent or not self._leads(name):
             return 0
         self._limits_at[name] = self._clock.monotonic()
         try:

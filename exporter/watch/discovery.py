@@ -77,8 +77,8 @@ class Discovery:
         """When a page was last read, or refused (monotonic clock)."""
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it told any."""
+        self._watched = poller.watched
         self._selector = selector
-        self._share = poller.share
         self._lister = lister
         self._sink = sink
         self._poll = poll
@@ -99,7 +99,7 @@ class Discovery:
         # All lists, also those of ended instances.
         self._whole_sweep_at = -inf
         self._shown, now = 0, self._clock.steady()
-        for instance in list(self.poller.instances.values()):
+        for instance in list(self._watched.instances.values()):
             run = instance.run
             if instance.configured:
                 continue
@@ -119,8 +119,8 @@ class Discovery:
         instance.shown = False
         if not instance.live and instance.run is not None:
             instance.forget_at = self._clock.monotonic() + self._poll.forget_after
-        self._sink.forgotten(self.poller.key, instance.id)
-        self.poller.changed.add(instance.id)
+        self._sink.forgotten(self._watched.key, instance.id)
+        self._watched.changed.add(instance.id)
 
     async def sweep(self) -> int:
         """Reads the lists once; the number of pages that took."""
@@ -128,7 +128,7 @@ class Discovery:
         if self._sweep == 1:
             self._resume()
         self._dropping = set()
-        self._shown = sum(i.shown and not i.configured for i in self.poller.instances.values())
+        self._shown = sum(i.shown and not i.configured for i in self._watched.instances.values())
         started, wall = self._clock.monotonic(), self._clock.steady()
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_sweep_at >= self._poll.ended_interval
@@ -159,7 +159,8 @@ class Discovery:
 
     def _resume(self) -> None:
         """Goes on with what was put off when the exporter stopped."""
-        for instance in list(self.poller.instances.values()):
+        self._forget_ends()
+        for instance in list(self._watched.instances.values()):
             if instance.configured:
                 continue
             if not self._selector.takes_id(instance.id):
@@ -169,7 +170,7 @@ class Discovery:
 
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
-        if self.counts is None or (self.poller.last_sweep is None and self._since == -inf):
+        if self.counts is None or (self._watched.last_sweep is None and self._since == -inf):
             return True
         pages = ceil(sum(self.counts.values()) / 100)
         by_status = 1 + sum(
@@ -181,7 +182,7 @@ class Discovery:
         """The lists of the live, and of what was created since the last sweep."""
         counts = self.counts or {}
         live = [s for s in dict.fromkeys((*_LIVE, *counts)) if s not in ENDED and counts.get(s)]
-        recent = min(now, self.poller.last_sweep or now) - _LATE
+        recent = min(now, self._watched.last_sweep or now) - _LATE
         return [
             *({"status": s} for s in live if s not in self._refused_statuses),
             _created_since(recent),
@@ -193,9 +194,10 @@ class Discovery:
         Of runs that live for minutes, many end between two sweeps: a page of the newest instances
         tells the ends of up to 100 of them, a call of its own that of one.
         """
-        created = sorted(i.created for i in self.poller.instances.values() if i.created is not None)
+        known = self._watched.instances.values()
+        created = sorted(i.created for i in known if i.created is not None)
         missed = sorted((i.created for i in self._missed() if i.created is not None), reverse=True)
-        best, since, shards = 0.0, None, self._share.shard.count
+        best, since, shards = 0.0, None, self._watched.share.shard.count
         for count, moment in enumerate(missed, start=1):
             # Of what a list holds, this shard knows its share.
             pages = 1 + (len(created) - bisect_left(created, moment)) * shards / 100
@@ -205,7 +207,7 @@ class Discovery:
 
     def _missed(self) -> Iterator[Instance]:
         """Live ones that the lists of this sweep don't hold."""
-        for instance in self.poller.instances.values():
+        for instance in self._watched.instances.values():
             gone = instance.configured or instance.forget_at is not None
             if not gone and instance.live and instance.sweep < self._sweep:
                 yield instance
@@ -237,7 +239,7 @@ class Discovery:
             size = {"per_page": str(_PER_PAGE[self._per_page])}
             try:
                 page = await self._lister.instances(
-                    self.poller.key.workflow, {**parameters, **size}
+                    self._watched.key.workflow, {**parameters, **size}
                 )
             except CallFailed as failure:
                 self.progress = self._clock.monotonic()
@@ -262,9 +264,9 @@ class Discovery:
         if not row.status or not row.id or len(row.id) > 100:
             self._sink.ignored_row()
             return
-        if not self._selector.takes_id(row.id) or not self._share.has(row.id):
+        if not self._selector.takes_id(row.id) or not self._watched.share.has(row.id):
             return
-        instance = self.poller.instances.get(row.id)
+        instance = self._watched.instances.get(row.id)
         if instance is None:
             self._take_new(row.id, row.status, row)
         elif not instance.configured:
@@ -279,8 +281,8 @@ class Discovery:
         if ended and not shown and self._is_history(instance_id, row):
             return
         shown = shown and not self._full(instance_id)
-        instance = self.poller.begin(
-            instance_id, configured=False, since=self._since_of(instance_id), shown=shown
+        instance = self._watched.begin(
+            instance_id, configured=False, since=self._since, shown=shown
         )
         instance.sweep, instance.looked_at = self._sweep, self._clock.monotonic()
         if ended and not shown:
@@ -304,7 +306,7 @@ class Discovery:
 
     def _note(self, instance: Instance, row: Row) -> None:
         """Takes what a row tells; the steps are another call's."""
-        self.poller.changed.add(instance.id)
+        self._watched.changed.add(instance.id)
         instance.created, instance.modified = unix(row.created_on), unix(row.modified_on)
         instance.row_status = row.status
         if not has_times(row):
@@ -316,9 +318,9 @@ class Discovery:
         instance.take(taken.run, taken.figures, at=self._clock.wall())
         self._choose(instance, now)
         if instance.shown:
-            self._sink.moved(self.poller.key, instance.id, Tracked(*taken), instance.last_change)
+            self._sink.moved(self._watched.key, instance.id, Tracked(*taken), instance.last_change)
         elif taken.observations:
-            self._sink.counted(self.poller.key, instance.id, taken.observations)
+            self._sink.counted(self._watched.key, instance.id, taken.observations)
 
     def _choose(self, instance: Instance, now: float) -> None:
         """Whether an instance is shown from now on; one that leaves the selector is for a while."""
@@ -332,11 +334,11 @@ class Discovery:
         elif instance.forget_at is None and run.status in ENDED:
             instance.forget_at = self._clock.monotonic() + self._poll.forget_after
         if (instance.shown, instance.forget_at) != before:
-            self.poller.changed.add(instance.id)
+            self._watched.changed.add(instance.id)
 
     def _want(self, instance: Instance, urgency: Urgency | None = None) -> None:
         instance.wants_detail = True
-        self.poller.changed.add(instance.id)
+        self._watched.changed.add(instance.id)
         if urgency is None:
             # A live one shows its status from the row; steps can wait, what ended can't for ever.
             status = instance.row_status
@@ -365,32 +367,27 @@ class Discovery:
     def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a sweep that succeeded: who was in no list, and who is too old?"""
         now = self._clock.steady()
-        for instance in self.poller.instances.values():
+        for instance in self._watched.instances.values():
             if instance.configured:
                 continue
             was_shown = instance.shown
             self._choose(instance, now)
             if instance.shown and not was_shown and instance.run and instance.figures:
-                self.poller.show(instance)
+                self._watched.show(instance)
             ended_unseen = ended_too and instance.shown and not instance.live
             if ended_unseen and instance.sweep < self._sweep and instance.forget_at is None:
                 self._want(instance, Urgency.MISSED)  # deleted, perhaps, or restarted
         for instance in self._missed():
             # It moved from list to list as they were read, or it ended.
             self._want(instance, Urgency.MISSED)
-        self.poller.last_sweep, self._dropped = started, self._dropping
-        horizon = self._horizon()
-        for instance_id in [i for i, end in self.poller.ends.items() if end < horizon]:
-            del self.poller.ends[instance_id]
-            self.poller.changed.add(instance_id)
+        self._watched.last_sweep, self._dropped = started, self._dropping
+        self._forget_ends()
 
-    def _horizon(self) -> float:
-        """Unix time before which every end was seen: older ones are no news."""
-        if self.poller.last_sweep is not None:
-            horizon = self.poller.last_sweep - self._poll.forget_after - _LATE
+    def _forget_ends(self) -> None:
+        """Of what ended long before the last sweep, every end was seen."""
+        if self._watched.last_sweep is not None:
             # A longer poll.forget_after brings back nothing of what is forgotten.
-            self.poller.horizon = max(self.poller.horizon, horizon)
-        return self.poller.horizon
+            self._watched.forget_ends(self._watched.last_sweep - self._poll.forget_after - _LATE)
 
     def _is_history(self, instance_id: str, row: Row) -> bool:
         """Whether the end of an unknown instance was counted already, or never is to be."""
@@ -398,15 +395,15 @@ class Discovery:
         if end is None:
             # It tells no times: history on the first sweep, and what is known of it afterwards.
             created = unix(row.created_on) or 0.0
-            return created < self._since_of(instance_id) or instance_id in self.poller.ends
-        known = self.poller.ends.get(instance_id)
+            return created < self._since_of(instance_id) or instance_id in self._watched.ends
+        known = self._watched.ends.get(instance_id)
         if known is not None and same_time(known, end):
             return True
         return end < self._since_of(instance_id)
 
     def _since_of(self, instance_id: str) -> float:
         """Unix time before which an end of an instance unknown till now isn't to be counted."""
-        return max(self._since, self._horizon(), self.poller.since_of(instance_id))
+        return max(self._since, self._watched.since_of(instance_id))
 
 
 def _created_since(moment: float) -> dict[str, str]:

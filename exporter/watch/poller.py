@@ -17,13 +17,13 @@ from exporter.cloudflare.models import Detail, Summary
 from exporter.settings import Poll
 from exporter.watch.changes import LastLook, changes
 from exporter.watch.instance import Instance
-from exporter.watch.kept import Kept, KeptInstance
 from exporter.watch.looks import Looks, Urgency
 from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.timeline import pack
 from exporter.watch.told import Told
-from exporter.watch.tracker import Observations, Tracked, is_stale, track
+from exporter.watch.tracker import is_stale, track
+from exporter.watch.watched import Watched
 from exporter.watch.why import Look, Why
 
 _GONE = 2
@@ -36,9 +36,6 @@ _FREE = 256 * 1024
 one the next has to wait as many intervals as it is larger: so what a long run costs grows with its
 steps, not with their square."""
 _LONGEST_REST = 3600.0
-_COME_BACK = 7 * 86400.0
-"""Seconds for which what is known of an instance is kept that the configuration names no longer:
-named again, by a configuration that was rolled back, say, it isn't counted twice."""
 
 
 class Upstream(Protocol):
@@ -75,7 +72,8 @@ class Poller:
         clock: Clock,
     ) -> None:
         self.key = key
-        self.share = share
+        self.watched = Watched(key, share, sink=sink, clock=clock)
+        self.instances = self.watched.instances
         self.up = False
         """Whether the last round succeeded."""
         self.tried = False
@@ -85,29 +83,16 @@ class Poller:
         self.over = False
         """Whether the workflow was given up: answers that still come change nothing."""
         self.round_started = clock.monotonic()
-        self.instances: dict[str, Instance] = {}
-        self._discovers = discovers
-        self._left: dict[str, Instance] = {}
-        """Taken out of the configuration a while ago; they may come back."""
         self._upstream = upstream
         self._sink = sink
         self._poll = poll
-        self._since = since
         self._looks = looks
         self._clock = clock
-        self.ends: dict[str, float] = {}
-        """Ends, in Unix time, of forgotten instances that lists may still hold."""
-        self.last_sweep: float | None = None
-        """Unix time at which the last sweep over the lists that succeeded began."""
-        self.horizon = -inf
-        """Unix time before which no end of a discovered instance is news any more."""
-        self.changed: set[str] = set()
-        """Instances of which what is to be kept has changed, until somebody takes note."""
         self._busy = 0
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
         self._told = Told(key, clock)
-        self._configure(ids)
+        self.watched.configure(ids, discovers=discovers, since=since)
 
     def configure(
         self,
@@ -120,101 +105,23 @@ class Poller:
         looks: Looks,
     ) -> None:
         """Goes on as another configuration says; instances that stay keep all that is known."""
-        self._discovers, self._upstream, self._poll, self._since = discovers, upstream, poll, since
+        self._upstream, self._poll = upstream, poll
         if looks is not self._looks:
             self._looks = looks
             for instance in self.instances.values():
                 if instance.waits is not None:
                     self._put(instance, Urgency(instance.waits), instance.why)
-        self._configure(ids)
+        for instance in self.watched.configure(ids, discovers=discovers, since=since):
+            self._give_up_waiting(instance)
         now = self._clock.monotonic()
         for instance in self.instances.values():
             rest = poll.interval if instance.live else poll.ended_interval
             instance.due = min(instance.due, now + rest) if instance.configured else instance.due
 
-    def _configure(self, ids: Iterable[str]) -> None:
-        now = self._clock.monotonic()
-        named = {i for i in ids if self.share.has(i)}
-        for instance in list(self.instances.values()):
-            if instance.id in named:
-                self._name(instance)
-            elif not self._discovers:
-                self.leave(instance)
-            elif instance.configured:
-                # The selector has its say.
-                instance.configured, instance.due = False, now if instance.live else inf
-                instance.tried = True
-        for instance_id in sorted(named - self.instances.keys()):
-            self.begin(instance_id, configured=True, since=self._since, due=now)
-        for instance_id in [i for i, instance in self._left.items() if self._is_over(instance)]:
-            del self._left[instance_id]
-            self.changed.add(instance_id)
-
-    def _is_over(self, instance: Instance) -> bool:
-        """Whether an instance that left won't come back."""
-        return instance.left is not None and self._clock.wall() - instance.left >= _COME_BACK
-
-    def _name(self, instance: Instance) -> None:
-        if instance.configured:
-            return
-        instance.configured, instance.due = True, self._clock.monotonic()
-        instance.forget_at = None
-        if not instance.shown:
-            instance.shown = True
-            self.show(instance)
-        self.changed.add(instance.id)
-
-    def begin(
-        self,
-        instance_id: str,
-        *,
-        configured: bool,
-        since: float,
-        due: float = inf,
-        shown: bool = True,
-    ) -> Instance:
-        """Watches an instance; one that comes back is as it was when it left."""
-        since = max(since, self.since_of(instance_id))
-        instance = Instance(instance_id, configured=configured, since=since, due=due)
-        if instance_id in self._left:
-            known = self._left.pop(instance_id)
-            instance.restore(known.kept(self._clock), self._clock)
-            instance.forget_at = None
-            self.changed.add(instance_id)
-        instance.shown = shown
-        self.instances[instance_id] = instance
-        if shown:
-            self.show(instance)
-        return instance
-
-    def since_of(self, instance_id: str) -> float:
-        """Unix time before which an end of an instance unknown till now was counted already, if it
-        is one to be counted."""
-        # An end that was counted is told by lists and answers to within a second (`same_time`).
-        counted = self.ends.get(instance_id, -inf) + 1.0
-        return max(self.horizon, self.share.since(instance_id), counted)
-
     def leave(self, instance: Instance) -> None:
-        """Watches an instance no longer, as configured. What was counted stays known for a while,
-        should it come back."""
-        self.changed.add(instance.id)
+        """Watches an instance no longer, as configured."""
         self._give_up_waiting(instance)
-        del self.instances[instance.id]
-        instance.left = self._clock.wall()
-        self._left[instance.id] = instance
-        self._sink.forgotten(self.key, instance.id)
-
-    def show(self, instance: Instance) -> None:
-        """Shows what is known of an instance."""
-        if instance.run is not None and instance.figures is not None:
-            tracked = Tracked(instance.run, instance.figures, Observations())
-            self._sink.moved(self.key, instance.id, tracked, instance.last_change)
-
-    def show_all(self) -> None:
-        """Shows all instances anew: what is shown of each has changed."""
-        for instance in self.instances.values():
-            if instance.shown:
-                self.show(instance)
+        self.watched.leave(instance)
 
     def give_up(self) -> None:
         """Ends the watching of the workflow."""
@@ -222,60 +129,6 @@ class Poller:
         for instance in self.instances.values():
             self._give_up_waiting(instance)
         self._idle.set()
-
-    def kept(self, instance_id: str) -> Kept | None:
-        """What of an instance is to outlive a restart; None: nothing."""
-        instance = self.instances.get(instance_id) or self._left.get(instance_id)
-        return self.ends.get(instance_id) if instance is None else instance.kept(self._clock)
-
-    def keep_all(self) -> None:
-        """Has everything kept anew, whatever of it is kept already."""
-        self.changed.update(self.instances, self._left, self.ends)
-
-    def recall(self, last_sweep: float | None, horizon: float) -> None:
-        """Takes what was kept of sweeps; before instances are restored."""
-        self.last_sweep, self.horizon = last_sweep, horizon
-        for instance in self.instances.values():
-            instance.since = max(instance.since, horizon)
-
-    def restore(self, instance_id: str, kept: Kept) -> None:
-        """Takes what was kept of an instance, if it is still one to be watched, or may be again."""
-        if isinstance(kept, float):
-            self._restore_end(instance_id, kept)
-            return
-        instance = self.instances.get(instance_id) or self._restore_unnamed(instance_id, kept)
-        if instance is None:
-            self.changed.add(instance_id)  # so that it is kept no longer
-            return
-        instance.restore(kept, self._clock)
-        # It may have been another shard's for a while.
-        instance.since = max(instance.since, self.share.since(instance_id))
-        if instance.left is None and instance.shown:
-            self.show(instance)
-
-    def _restore_end(self, instance_id: str, end: float) -> None:
-        instance = self.instances.get(instance_id)
-        if self.share.has(instance_id) and end >= self.horizon:
-            self.ends[instance_id] = end
-        elif instance is None:
-            self.changed.add(instance_id)
-        if instance is not None:
-            instance.since = max(instance.since, self.since_of(instance_id))
-
-    def _restore_unnamed(self, instance_id: str, kept: KeptInstance) -> Instance | None:
-        """Has what isn't configured in its place, discovered or gone; None: it has none."""
-        if not self.share.has(instance_id):
-            return None
-        instance = Instance(instance_id, configured=False, since=kept.since)
-        instance.left = kept.left
-        if not self._discovers and instance.left is None:
-            instance.left = self._clock.wall()
-            self.changed.add(instance_id)
-        if self._is_over(instance):
-            return None
-        place = self.instances if instance.left is None else self._left
-        place[instance_id] = instance
-        return instance
 
     def lag(self) -> float:
         """Seconds that the oldest configured instance that is due is behind its plan."""
@@ -344,7 +197,7 @@ class Poller:
         try:
             await self._look_now(instance)
             if instance.not_found:
-                self.changed.add(instance.id)
+                self.watched.changed.add(instance.id)
             instance.failure, instance.not_found = None, 0
             instance.looked_at = self._clock.monotonic()
             if instance.configured:
@@ -415,7 +268,7 @@ class Poller:
         instance.changed = changes(figures, instance.figures, along=along)
         instance.last_change, instance.wants_detail = self._clock.wall(), True
         if instance.shown:
-            self.show(instance)
+            self.watched.show(instance)
 
     async def _detail(self, instance: Instance) -> Detail:
         """The full answer; after a large one, none for a while that progress alone asks for."""
@@ -445,7 +298,7 @@ class Poller:
         if tracked is None:
             return False
         moved = instance.take(tracked.run, tracked.figures, at=self._clock.wall())
-        self.changed.add(instance.id)
+        self.watched.changed.add(instance.id)
         instance.looks.update(detail, after=after, moved=moved)
         if instance.shown:
             instance.timeline = pack(detail, now=now)
@@ -476,7 +329,7 @@ class Poller:
             instance.failure, instance.not_found = failure, 0
             return
         instance.not_found += 1
-        self.changed.add(instance.id)
+        self.watched.changed.add(instance.id)
         lost = instance.seen or not instance.configured
         if lost and instance.not_found >= _GONE and instance.forget_at is None:
             instance.forget_at = self._clock.monotonic() + self._poll.forget_after
@@ -490,7 +343,6 @@ class Poller:
 
     def forget(self, instance: Instance) -> None:
         """Takes an instance's series away. What was counted of its run stays known."""
-        self.changed.add(instance.id)
         self._give_up_waiting(instance)
         if instance.seen and instance.shown:
             self._sink.forgotten(self.key, instance.id)
@@ -499,13 +351,11 @@ class Poller:
                 self._told.gone(instance)
             instance.figures, instance.looks, instance.failure = None, LastLook(), None
             instance.forget_at = instance.timeline = None
+            self.watched.changed.add(instance.id)
         else:
             if instance.wants_detail and instance.run is not None and not instance.live:
                 self._sink.skipped(self.key)
-            del self.instances[instance.id]
-            if instance.run is not None and not instance.live:
-                end = instance.run.end
-                self.ends[instance.id] = self._clock.steady() if end is None else end
+            self.watched.forget(instance)
 
     def _give_up_waiting(self, instance: Instance) -> None:
         """Takes a look out of the queue. One under way goes on, and its answer is dropped where

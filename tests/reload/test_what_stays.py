@@ -331,7 +331,7 @@ class TestSettings:
         async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
             await w.cycle()
             w.orders.create("a", RUN)
-            while not w.app.pollers[0].ends:
+            while not w.app.pollers[0].watched.ends:
                 await w.cycle(after=15)
             before = counted(w)
             await w.reload(

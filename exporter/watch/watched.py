@@ -1,0 +1,210 @@
+"""Which instances of one workflow are watched, and what stays known of those that were."""
+
+from collections.abc import Iterable
+from math import inf
+
+from exporter.clock import Clock
+from exporter.watch.instance import Instance
+from exporter.watch.kept import Kept, KeptInstance
+from exporter.watch.shard import Share
+from exporter.watch.sink import Sink, WorkflowKey
+from exporter.watch.tracker import Observations, Tracked
+
+_COME_BACK = 7 * 86400.0
+"""Seconds for which what is known of an instance is kept that the configuration names no longer:
+named again, by a configuration that was rolled back, say, it isn't counted twice."""
+
+
+class Watched:
+    """The instances of one workflow.
+
+    An instance is watched, as it is configured or as it was discovered, until it *leaves*, taken
+    out of the configuration, or is *forgotten*, gone from the platform or old. What left is kept
+    whole for a week, what is forgotten as its end, for as long as lists may still hold it: when it
+    comes back, nothing of it is counted twice.
+
+    Args:
+        key: The workflow.
+        share: Which of its instances are watched here.
+        sink: Told of what is shown, and of what no longer is.
+    """
+
+    def __init__(self, key: WorkflowKey, share: Share, *, sink: Sink, clock: Clock) -> None:
+        self.key = key
+        self.share = share
+        self.instances: dict[str, Instance] = {}
+        self.ends: dict[str, float] = {}
+        """Ends, in Unix time, of forgotten instances that lists may still hold."""
+        self.last_sweep: float | None = None
+        """Unix time at which the last sweep over the lists that succeeded began."""
+        self.horizon = -inf
+        """Unix time before which no end of a discovered instance is news any more."""
+        self.changed: set[str] = set()
+        """Instances of which what is to be kept has changed, until somebody takes note."""
+        self._left: dict[str, Instance] = {}
+        self._discovers = False
+        self._sink = sink
+        self._clock = clock
+
+    def configure(self, ids: Iterable[str], *, discovers: bool, since: float) -> list[Instance]:
+        """Goes on as a configuration says; those that leave for it.
+
+        Args:
+            ids: The configured instances.
+            discovers: Whether others are watched too.
+            since: Unix time; what ended before it of an instance unknown till now is history.
+        """
+        self._discovers = discovers
+        now, leaving = self._clock.monotonic(), list[Instance]()
+        named = {i for i in ids if self.share.has(i)}
+        for instance in self.instances.values():
+            if instance.id in named:
+                self._name(instance)
+            elif not discovers:
+                leaving.append(instance)
+            elif instance.configured:
+                # The selector has its say.
+                instance.configured, instance.due = False, now if instance.live else inf
+                instance.tried = True
+        for instance in leaving:
+            self.leave(instance)
+        for instance_id in sorted(named - self.instances.keys()):
+            self.begin(instance_id, configured=True, since=since, due=now)
+        for instance_id in [i for i, instance in self._left.items() if self._is_over(instance)]:
+            del self._left[instance_id]
+            self.changed.add(instance_id)
+        return leaving
+
+    def _name(self, instance: Instance) -> None:
+        if instance.configured:
+            return
+        instance.configured, instance.due = True, self._clock.monotonic()
+        instance.forget_at = None
+        if not instance.shown:
+            instance.shown = True
+            self.show(instance)
+        self.changed.add(instance.id)
+
+    def _is_over(self, instance: Instance) -> bool:
+        """Whether an instance that left won't come back."""
+        return instance.left is not None and self._clock.wall() - instance.left >= _COME_BACK
+
+    def begin(
+        self,
+        instance_id: str,
+        *,
+        configured: bool,
+        since: float,
+        due: float = inf,
+        shown: bool = True,
+    ) -> Instance:
+        """Watches an instance; one that comes back is as it was when it left."""
+        since = max(since, self.since_of(instance_id))
+        instance = Instance(instance_id, configured=configured, since=since, due=due)
+        if instance_id in self._left:
+            known = self._left.pop(instance_id)
+            instance.restore(known.kept(self._clock), self._clock)
+            instance.forget_at = None
+            self.changed.add(instance_id)
+        instance.shown = shown
+        self.instances[instance_id] = instance
+        if shown:
+            self.show(instance)
+        return instance
+
+    def since_of(self, instance_id: str) -> float:
+        """Unix time before which an end of an instance unknown till now was counted already, if it
+        is one to be counted."""
+        # An end that was counted is told by lists and answers to within a second (`same_time`).
+        counted = self.ends.get(instance_id, -inf) + 1.0
+        return max(self.horizon, self.share.since(instance_id), counted)
+
+    def leave(self, instance: Instance) -> None:
+        """Watches an instance no longer, as configured. What was counted stays known for a while,
+        should it come back."""
+        self.changed.add(instance.id)
+        del self.instances[instance.id]
+        instance.left = self._clock.wall()
+        self._left[instance.id] = instance
+        self._sink.forgotten(self.key, instance.id)
+
+    def forget(self, instance: Instance) -> None:
+        """Watches an instance no longer that is gone or old. The end of its run stays known."""
+        self.changed.add(instance.id)
+        del self.instances[instance.id]
+        if instance.run is not None and not instance.live:
+            end = instance.run.end
+            self.ends[instance.id] = self._clock.steady() if end is None else end
+
+    def forget_ends(self, before: float) -> None:
+        """Takes ends before a Unix time for no news any more."""
+        self.horizon = max(self.horizon, before)
+        for instance_id in [i for i, end in self.ends.items() if end < self.horizon]:
+            del self.ends[instance_id]
+            self.changed.add(instance_id)
+
+    def show(self, instance: Instance) -> None:
+        """Shows what is known of an instance."""
+        if instance.run is not None and instance.figures is not None:
+            tracked = Tracked(instance.run, instance.figures, Observations())
+            self._sink.moved(self.key, instance.id, tracked, instance.last_change)
+
+    def show_all(self) -> None:
+        """Shows all instances anew: what is shown of each has changed."""
+        for instance in self.instances.values():
+            if instance.shown:
+                self.show(instance)
+
+    def kept(self, instance_id: str) -> Kept | None:
+        """What of an instance is to outlive a restart; None: nothing."""
+        instance = self.instances.get(instance_id) or self._left.get(instance_id)
+        return self.ends.get(instance_id) if instance is None else instance.kept(self._clock)
+
+    def keep_all(self) -> None:
+        """Has everything kept anew, whatever of it is kept already."""
+        self.changed.update(self.instances, self._left, self.ends)
+
+    def recall(self, last_sweep: float | None, horizon: float) -> None:
+        """Takes what was kept of sweeps; before instances are restored."""
+        self.last_sweep, self.horizon = last_sweep, horizon
+        for instance in self.instances.values():
+            instance.since = max(instance.since, horizon)
+
+    def restore(self, instance_id: str, kept: Kept) -> None:
+        """Takes what was kept of an instance, if it is still one to be watched, or may be again."""
+        if isinstance(kept, float):
+            self._restore_end(instance_id, kept)
+            return
+        instance = self.instances.get(instance_id) or self._restore_unnamed(instance_id, kept)
+        if instance is None:
+            self.changed.add(instance_id)  # so that it is kept no longer
+            return
+        instance.restore(kept, self._clock)
+        # It may have been another shard's for a while.
+        instance.since = max(instance.since, self.share.since(instance_id))
+        if instance.left is None and instance.shown:
+            self.show(instance)
+
+    def _restore_end(self, instance_id: str, end: float) -> None:
+        instance = self.instances.get(instance_id)
+        if self.share.has(instance_id) and end >= self.horizon:
+            self.ends[instance_id] = end
+        elif instance is None:
+            self.changed.add(instance_id)
+        if instance is not None:
+            instance.since = max(instance.since, self.since_of(instance_id))
+
+    def _restore_unnamed(self, instance_id: str, kept: KeptInstance) -> Instance | None:
+        """Has what isn't configured in its place, discovered or gone; None: it has none."""
+        if not self.share.has(instance_id):
+            return None
+        instance = Instance(instance_id, configured=False, since=kept.since)
+        instance.left = kept.left
+        if not self._discovers and instance.left is None:
+            instance.left = self._clock.wall()
+            self.changed.add(instance_id)
+        if self._is_over(instance):
+            return None
+        place = self.instances if instance.left is None else self._left
+        place[instance_id] = instance
+        return instance
