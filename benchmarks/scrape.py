@@ -48,7 +48,7 @@ from exporter.metrics.store import Store
 from exporter.settings import Metrics, Poll
 from exporter.watch.overview import Overview
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.tracker import Observations, Run, Tracked, track
+from exporter.watch.tracker import Run, Tracked, track
 from exporter.web.endpoints import endpoints
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -98,14 +98,37 @@ class World:
             yield index
 
 
+def put(
+    store: Store,
+    workflow: WorkflowKey,
+    instance_id: str,
+    tracked: Tracked,
+    at: float,
+    *,
+    counted: bool = True,
+) -> None:
+    """Takes what a look brought, as the watch does, with or without what it finished."""
+    if counted:
+        store.counted(workflow, instance_id, tracked.observations)
+    store.shown(workflow, instance_id, tracked.figures, at)
+
+
+def samples(tracked: Tracked, at: float) -> Iterator[instances.Sample]:
+    """What an instance shows, of its status each of the states."""
+    for family, labels, value in instances.Samples(tracked.figures, at, str):
+        for state in family.states:
+            if state != labels[-1]:
+                yield family, (state,), 0
+        yield family, labels, value
+
+
 def updates(world: World, store: Store, exposition: Exposition, *, counted: bool) -> float:
     """CPU seconds of an update of an instance, with or without what it finished."""
     looks = [world.tracked(index) for _ in range(20) for index in list(world.moved())]
     exposition.show(store.take())
     started = time.process_time()
-    for workflow, instance_id, tracked, at in looks:
-        shown = tracked if counted else tracked._replace(observations=Observations())
-        store.moved(workflow, instance_id, shown, at)
+    for look in looks:
+        put(store, *look, counted=counted)
         exposition.show(store.take())
     return (time.process_time() - started) / len(looks)
 
@@ -118,12 +141,12 @@ def exporter(size: int, port: Connection) -> None:
         store.found(workflow)
     base = resident()
     for index in range(size):
-        store.moved(*world.tracked(index))
+        put(store, *world.tracked(index))
         exposition.show(store.take())
 
     async def change(_: Request) -> JSONResponse:
         for index in list(world.moved()):
-            store.moved(*world.tracked(index))
+            put(store, *world.tracked(index))
         return JSONResponse(None)
 
     async def update(_: Request) -> JSONResponse:
@@ -163,7 +186,7 @@ def prometheus_client(size: int, port: Connection) -> None:
     def show(index: int) -> None:
         workflow, instance_id, tracked, at = world.tracked(index)
         now = set()
-        for family, labels, value in instances.Samples(tracked.figures, at, str):
+        for family, labels, value in samples(tracked, at):
             if family.name not in gauges:
                 gauges[family.name] = Gauge(
                     family.name, family.help, family.labels, registry=registry
@@ -243,7 +266,7 @@ def client_golang(size: int) -> Iterator[int | None]:
             assert process.stdout is not None
             for index in range(size):
                 workflow, instance_id, tracked, at = world.tracked(index)
-                for family, labels, value in instances.Samples(tracked.figures, at, str):
+                for family, labels, value in samples(tracked, at):
                     names, values = family.labels, (*workflow, instance_id, *labels)
                     row = [family.name, family.help, *names, *values, float(value)]
                     process.stdin.write("\t".join(map(str, row)) + "\n")

@@ -5,6 +5,8 @@ instances `instances.py`)."""
 from dataclasses import dataclass
 from typing import Literal
 
+from exporter.settings import STATUSES
+
 Kind = Literal["gauge", "counter", "histogram", "info", "unknown"]
 
 WORKFLOW_LABELS = ("account", "workflow")
@@ -21,20 +23,26 @@ class Family:
             histograms.
         help: What it says, and which field of Cloudflare's API it comes from.
         labels: All label names, in order.
+        states: Of a set of states, one of which is there at a time: all of its last label's known
+            values. Those that a sample doesn't name are shown at 0.
     """
 
     name: str
     kind: Kind
     help: str
     labels: tuple[str, ...]
+    states: tuple[str, ...] = ()
 
 
-def _instance(name: str, help_: str, *labels: str, kind: Kind = "gauge") -> Family:
+def _instance(
+    name: str, help_: str, *labels: str, kind: Kind = "gauge", states: tuple[str, ...] = ()
+) -> Family:
     return Family(
         f"cloudflare_workflow_instance_{name}",
         kind,
         f"{help_} As of the last look at the instance.",
         (*INSTANCE_LABELS, *labels),
+        states,
     )
 
 
@@ -51,6 +59,7 @@ STATUS = _instance(
     "status",
     "1 for the instance's status (API: status), 0 for each other status known today.",
     "status",
+    states=STATUSES,
 )
 INFO = _instance(
     "info",

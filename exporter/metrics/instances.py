@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
-from exporter.settings import STATUSES
 from exporter.watch.tracker import Figures
 
 OUTCOMES = ("success", "failure", "running")
@@ -34,7 +32,7 @@ class Samples:
 
     def __iter__(self) -> Iterator[Sample]:
         figures = self.figures
-        yield from _statuses(self.word(figures.status))
+        yield catalogue.STATUS, (self.word(figures.status),), 1
         yield catalogue.INFO, (figures.version_id, figures.trigger), 1
         if figures.error_name is not None:
             step = self.step_label(figures.error_step) if figures.error_step else ""
@@ -52,12 +50,6 @@ class Samples:
         yield from _open_steps(figures, self.step_label, self.word)
         yield from _times(figures)
         yield catalogue.LAST_CHANGE, (), self.last_change
-
-
-@lru_cache(maxsize=64)
-def _statuses(current: str) -> list[Sample]:
-    every = dict.fromkeys((*STATUSES, current))
-    return [(catalogue.STATUS, (status,), int(status == current)) for status in every]
 
 
 def _by_type(

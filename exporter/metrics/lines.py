@@ -21,9 +21,9 @@ def of_instance(key: tuple[WorkflowKey, str], samples: Iterable[Sample]) -> list
     who = f'{_whose(workflow)},instance_id="{_escape(instance_id)}"'
     texts = [""] * len(INSTANCE_FAMILIES)
     for family, labels, value in samples:
-        column, head, tail = _frame(family, labels)
+        column, pieces = _frame(family, labels)
         number = value if type(value) is int else _number(value)
-        texts[column] += f"{head}{who}{tail}{number}\n"
+        texts[column] += f"{who.join(pieces)}{number}\n"
     return [_encode(text) for text in texts]
 
 
@@ -33,10 +33,16 @@ def _whose(workflow: WorkflowKey) -> str:
 
 
 @lru_cache(maxsize=4096)  # instances have most statuses, outcomes and steps in common
-def _frame(family: Family, labels: Labels) -> tuple[int, str, str]:
-    """A sample's column, and what stands before and after the labels that say whose it is."""
-    more = "," + _pairs(family.labels[len(INSTANCE_LABELS) :], labels) if labels else ""
-    return INSTANCE_FAMILIES.index(family), f"{family.name}{{", f"{more}}} "
+def _frame(family: Family, labels: Labels) -> tuple[int, list[str]]:
+    """A sample's column, and what stands around the labels that say whose it is, up to the value;
+    of a state, after the lines of the others."""
+    others = [(*labels[:-1], state) for state in family.states if state != labels[-1]]
+    pieces, before = list[str](), ""
+    for values in (*others, labels):
+        more = "," + _pairs(family.labels[len(INSTANCE_LABELS) :], values) if values else ""
+        pieces.append(f"{before}{family.name}{{")
+        before = f"{more}}} " if values is labels else f"{more}}} 0\n"
+    return INSTANCE_FAMILIES.index(family), [*pieces, before]
 
 
 def of_series(

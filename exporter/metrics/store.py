@@ -14,7 +14,7 @@ from exporter.metrics.labels import StepLabels
 from exporter.metrics.series import Changes, Histogram, Labels, Series
 from exporter.settings import STATUSES, Metrics
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.tracker import Observations, Tracked
+from exporter.watch.tracker import Figures, Observations
 
 _ENDINGS = ("complete", "errored", "terminated")
 _MOST_WORDS = 50
@@ -124,13 +124,12 @@ class Store:
         if concurrency is not None:
             self.series.set(catalogue.CONCURRENCY_LIMIT, workflow, concurrency)
 
-    def moved(
-        self, workflow: WorkflowKey, instance_id: str, tracked: Tracked, last_change: float
+    def shown(
+        self, workflow: WorkflowKey, instance_id: str, figures: Figures, last_change: float
     ) -> None:
         if workflow not in self._labels:
             return  # a look that ended after its workflow was given up
-        figures, label = tracked.figures, self._labels[workflow]
-        self.counted(workflow, instance_id, tracked.observations)
+        label = self._labels[workflow]
         self._seen[workflow].add(instance_id)
         self.series.set(catalogue.WATCHED, workflow, len(self._seen[workflow]))
         if self._settings.instance_series == "none" or (

@@ -26,7 +26,7 @@ from exporter.watch.poller import Poller
 from exporter.watch.rows import has_times, take_row
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink
-from exporter.watch.tracker import Tracked, same_time
+from exporter.watch.tracker import same_time
 from exporter.watch.why import Why
 
 log = structlog.get_logger(__name__)
@@ -317,10 +317,10 @@ class Discovery:
             return
         instance.take(taken.run, taken.figures, at=self._clock.wall())
         self._choose(instance, now)
-        if instance.shown:
-            self._sink.moved(self._watched.key, instance.id, Tracked(*taken), instance.last_change)
-        elif taken.observations:
+        if taken.observations:
             self._sink.counted(self._watched.key, instance.id, taken.observations)
+        if instance.shown:
+            self._watched.show(instance)
 
     def _choose(self, instance: Instance, now: float) -> None:
         """Whether an instance is shown from now on; one that leaves the selector is for a while."""
@@ -372,7 +372,7 @@ class Discovery:
                 continue
             was_shown = instance.shown
             self._choose(instance, now)
-            if instance.shown and not was_shown and instance.run and instance.figures:
+            if instance.shown and not was_shown:
                 self._watched.show(instance)
             ended_unseen = ended_too and instance.shown and not instance.live
             if ended_unseen and instance.sweep < self._sweep and instance.forget_at is None:

@@ -302,10 +302,10 @@ class Poller:
         instance.looks.update(detail, after=after, moved=moved)
         if instance.shown:
             instance.timeline = pack(detail, now=now)
-        if instance.shown and (moved or tracked.observations):
-            self._sink.moved(self.key, instance.id, tracked, instance.last_change)
-        elif tracked.observations:
+        if tracked.observations:
             self._sink.counted(self.key, instance.id, tracked.observations)
+        if instance.shown and moved:
+            self.watched.show(instance)
         return True
 
     def _trusted(self, instance: Instance) -> bool:

@@ -6,18 +6,11 @@ live again; then one call decides.
 """
 
 from math import inf
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from exporter.cloudflare.models import ENDED, Row, seconds, unix
-from exporter.watch.tracker import Figures, FinishedRun, Observations, Run, same_time
-
-
-class RowTracked(NamedTuple):
-    run: Run
-    figures: Figures
-    observations: Observations
+from exporter.watch.tracker import Figures, FinishedRun, Observations, Run, Tracked, same_time
 
 
 def has_times(row: Row) -> bool:
@@ -27,7 +20,7 @@ def has_times(row: Row) -> bool:
 
 def take_row(
     run: Run | None, figures: Figures | None, row: Row, *, now: float, since: float = -inf
-) -> RowTracked | None:
+) -> Tracked | None:
     """Takes in one row.
 
     Args:
@@ -54,7 +47,7 @@ def take_row(
         new.queue_duration = seconds(row.created_on, row.started_on)
     if ended and not known.end_observed and (now if end is None else end) >= since:
         new.run = FinishedRun(status, seconds(row.started_on, row.ended_on))
-    return RowTracked(
+    return Tracked(
         replace(
             known,
             status=status,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from exporter.watch.tracker import Observations, Tracked
+from exporter.watch.tracker import Figures, Observations
 
 
 class WorkflowKey(NamedTuple):
@@ -16,13 +16,13 @@ class WorkflowKey(NamedTuple):
 class Sink(Protocol):
     """Takes what a look at an instance brought; every call takes effect as a whole."""
 
-    def moved(
-        self, workflow: WorkflowKey, instance_id: str, tracked: Tracked, last_change: float
+    def shown(
+        self, workflow: WorkflowKey, instance_id: str, figures: Figures, last_change: float
     ) -> None:
-        """An instance's figures changed, or something finished. `last_change` is Unix time."""
+        """An instance has these figures, which last changed at a Unix time."""
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
-        """Something finished of an instance that is only counted, and has no series."""
+        """Something finished, of an instance that has series or of one that is only counted."""
 
     def skipped(self, workflow: WorkflowKey) -> None:
         """A run ended and is forgotten, and its steps were never fetched."""

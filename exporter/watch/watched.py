@@ -8,7 +8,6 @@ from exporter.watch.instance import Instance
 from exporter.watch.kept import Kept, KeptInstance
 from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
-from exporter.watch.tracker import Observations, Tracked
 
 _COME_BACK = 7 * 86400.0
 """Seconds for which what is known of an instance is kept that the configuration names no longer:
@@ -145,9 +144,8 @@ class Watched:
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
-        if instance.run is not None and instance.figures is not None:
-            tracked = Tracked(instance.run, instance.figures, Observations())
-            self._sink.moved(self.key, instance.id, tracked, instance.last_change)
+        if instance.figures is not None:
+            self._sink.shown(self.key, instance.id, instance.figures, instance.last_change)
 
     def show_all(self) -> None:
         """Shows all instances anew: what is shown of each has changed."""

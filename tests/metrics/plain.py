@@ -48,9 +48,11 @@ class Plain(Collector):
                 if key[0] is family and value is not None:
                     self._add(metric, family, key[1], value)
             for (workflow, instance_id), samples in self.shown.instances.items():
-                for sample in samples or ():
-                    if sample[0] is family:
-                        self._add_instance(metric, workflow, instance_id, sample)
+                for of, labels, value in samples or ():
+                    if of is family:
+                        others = [(*labels[:-1], s) for s in family.states if s != labels[-1]]
+                        for sample in (*((of, other, 0) for other in others), (of, labels, value)):
+                            self._add_instance(metric, workflow, instance_id, sample)
             yield metric
 
     def _add_instance(

@@ -25,6 +25,8 @@ def values(family: Family) -> st.SearchStrategy[float]:
 def instances(draw: st.DrawFn) -> list[Sample]:
     samples: dict[tuple[Family, tuple[str, ...]], float] = {}
     for family in draw(st.lists(st.sampled_from(INSTANCE_FAMILIES), max_size=8)):
+        if family.states and any(known is family for known, _ in samples):
+            continue  # one state at a time
         labels = draw(st.tuples(*[NAMES] * (len(family.labels) - 3)))
         samples[family, labels] = draw(values(family))
     return [(family, labels, value) for (family, labels), value in samples.items()]

@@ -57,7 +57,8 @@ def put(
     detail = Detail(queued=EPOCH, status=status, steps=list(steps), **more)  # type: ignore[arg-type]
     tracked = track(None, detail, now=EPOCH.timestamp() + 3600)
     assert tracked is not None
-    store.moved(ORDERS, instance_id, tracked, EPOCH.timestamp())
+    store.counted(ORDERS, instance_id, tracked.observations)
+    store.shown(ORDERS, instance_id, tracked.figures, EPOCH.timestamp())
 
 
 def open_step(name: str, attempts: int, second: int) -> Step:
