@@ -164,7 +164,7 @@ class Discovery:
             if instance.configured:
                 continue
             if not self._selector.takes_id(instance.id):
-                self.poller.forget(instance)  # it was selected, once
+                self.poller.leave(instance)  # it was selected, once
             elif instance.wants_detail:
                 self._want(instance)
 
@@ -300,27 +300,28 @@ class Discovery:
                 return
         elif row.status == instance.row_status:
             return
-        self._note(instance, row)
-        if instance.shown or not instance.live:
+        told = self._note(instance, row)
+        if instance.shown or not instance.live or not told:
             self._want(instance)
 
-    def _note(self, instance: Instance, row: Row) -> None:
-        """Takes what a row tells; the steps are another call's."""
+    def _note(self, instance: Instance, row: Row) -> bool:
+        """Takes what a row tells, but steps; False when only a call can tell which run this is."""
         self._watched.changed.add(instance.id)
         instance.created, instance.modified = unix(row.created_on), unix(row.modified_on)
         instance.row_status = row.status
         if not has_times(row):
-            return
+            return False
         now = self._clock.steady()
         taken = take_row(instance.run, instance.figures, row, now=now, since=instance.since)
         if taken is None:
-            return
+            return False
         instance.take(taken.run, taken.figures, at=self._clock.wall())
         self._choose(instance, now)
         if taken.observations:
             self._sink.counted(self._watched.key, instance.id, taken.observations)
         if instance.shown:
             self._watched.show(instance)
+        return True
 
     def _choose(self, instance: Instance, now: float) -> None:
         """Whether an instance is shown from now on; one that leaves the selector is for a while."""
@@ -331,8 +332,10 @@ class Discovery:
         if self._selector.takes(run.status, run.end, now):
             instance.shown = instance.shown or not self._full(instance.id)
             instance.forget_at = None if instance.shown else instance.forget_at
-        elif instance.forget_at is None and run.status in ENDED:
+        elif instance.forget_at is None:
             instance.forget_at = self._clock.monotonic() + self._poll.forget_after
+        if instance.live:
+            instance.forget_at = None
         if (instance.shown, instance.forget_at) != before:
             self._watched.changed.add(instance.id)
 

@@ -298,6 +298,8 @@ class Poller:
         if tracked is None:
             return False
         moved = instance.take(tracked.run, tracked.figures, at=self._clock.wall())
+        if instance.live:
+            instance.forget_at = None
         self.watched.changed.add(instance.id)
         instance.looks.update(detail, after=after, moved=moved)
         if instance.shown:

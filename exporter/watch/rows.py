@@ -1,8 +1,8 @@
 """Rows of lists: what they tell of an instance's run, without its steps. Pure, like the tracker.
 
 A row never names the run: `created_on` differs from `queued` by a millisecond or two, and stays
-through a restart. It belongs to the known run unless its start or end moved, or what had ended is
-live again; then one call decides.
+through a restart. It belongs to the known run unless its start or end moved or came before that
+run was queued, or what had ended is live again; then one call decides.
 """
 
 from math import inf
@@ -37,36 +37,39 @@ def take_row(
     ended = status in ENDED
     start, end = unix(row.started_on), unix(row.ended_on)
     if run is not None:
+        moments = [moment for moment in (start, end) if moment is not None]
+        earlier = any(moment + 1.0 < (run.queued or -inf) for moment in moments)
         revived = run.status in ENDED and not ended and status != "rollingBack"
         end_moved = ended and run.status in ENDED and not same_time(run.end, end)
-        if revived or end_moved or not same_time(run.start, start):
+        if earlier or revived or end_moved or not same_time(run.start, start):
             return None
     known = run or Run(queued=None, status=status)
     new = Observations()
+    waited = seconds(row.created_on, row.started_on)
+    if start is not None and known.queued is not None:
+        # `created_on` is the first run's, for ever.
+        waited = max(0.0, round(start - known.queued, 6))
     if start is not None and not known.queue_observed and start >= since:
-        new.queue_duration = seconds(row.created_on, row.started_on)
+        new.queue_duration = waited
     if ended and not known.end_observed and (now if end is None else end) >= since:
         new.run = FinishedRun(status, seconds(row.started_on, row.ended_on))
-    return Tracked(
-        replace(
-            known,
-            status=status,
-            start=known.start if start is None else start,
-            end=end if ended else None,
-            queue_observed=known.queue_observed or start is not None,
-            end_observed=known.end_observed or ended,
-        ),
-        _figures(figures, row, status, start, end),
-        new,
-    )
-
-
-def _figures(
-    known: Figures | None, row: Row, status: str, start: float | None, end: float | None
-) -> Figures:
-    ended = status in ENDED
-    base = known or Figures(
+    now_known = replace(
+        known,
+        # One that was still queued may have been restarted before it began.
+        queued=None if known.start is None and start is not None else known.queued,
         status=status,
+        start=known.start if start is None else start,
+        end=end if ended else None,
+        queue_observed=known.queue_observed or start is not None,
+        end_observed=known.end_observed or ended,
+    )
+    return Tracked(now_known, _figures(figures, row, now_known, waited), new)
+
+
+def _figures(known: Figures | None, row: Row, run: Run, waited: float | None) -> Figures:
+    ended = run.status in ENDED
+    base = known or Figures(
+        status=run.status,
         version_id=row.version_id or "",
         trigger=row.trigger_source or "unknown",
         error_name=None,
@@ -79,18 +82,16 @@ def _figures(
         queued=None,
         start=None,
         end=None,
-        queue_duration=seconds(row.created_on, row.started_on),
+        queue_duration=waited,
         run_duration=None,
     )
     return replace(
         base,
-        status=status,
+        status=run.status,
         version_id=row.version_id or base.version_id,
         open_steps=() if ended else base.open_steps,
-        start=base.start if start is None else start,
-        end=end if ended else None,
-        queue_duration=seconds(row.created_on, row.started_on)
-        if base.queue_duration is None
-        else base.queue_duration,
+        start=base.start if run.start is None else run.start,
+        end=run.end,
+        queue_duration=waited if base.queue_duration is None else base.queue_duration,
         run_duration=seconds(row.started_on, row.ended_on) if ended else None,
     )

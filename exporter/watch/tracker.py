@@ -22,6 +22,9 @@ from exporter.cloudflare.models import ENDED, Attempt, Detail, Error, Step, Summ
 _LIVE = frozenset({"queued", "running", "paused", "waiting", "waitingForPause"})
 _AFTERMATH = frozenset({"rollback", "termination"})
 
+_SAME = 1.0
+"""Seconds."""
+
 Mark = dict[tuple[str, str], int]
 """What was observed, by step type and full name: bit 0 the step, bit n its n-th attempt."""
 
@@ -130,11 +133,13 @@ def is_stale(run: Run | None, answer: Summary) -> bool:
     """Whether an answer is older than what is known: a replica that is behind gave it."""
     if run is None:
         return False
-    if not _same_run(run, answer):
-        queued, start = unix(answer.queued) or 0.0, unix(answer.start) or 0.0
-        return queued < run.queued if run.queued is not None else start < (run.start or 0.0)
+    later = _later(run, answer)
+    if later:
+        return later < 0
     steps = int(answer.step_count or 0)
     if answer.step_count is not None and steps < run.step_count:
+        return True
+    if run.start is not None and answer.start is None:
         return True
     return run.status in ENDED and answer.status in _LIVE and steps <= run.step_count
 
@@ -156,7 +161,7 @@ def track(
         What is known now, or None when the answer is stale.
     """
     queued = unix(answer.queued) or 0.0
-    same_run = run is not None and _same_run(run, answer)
+    same_run = run is not None and not _later(run, answer)
     known = run if run is not None and same_run else Run(queued=queued, status="")
     trusted = trust and same_run
     if not trusted and (is_stale(run, answer) or (known.marks and _lacks(answer, known.marks))):
@@ -201,11 +206,16 @@ def track(
     )
 
 
-def _same_run(run: Run, answer: Summary) -> bool:
+def _later(run: Run, answer: Summary) -> float:
+    """Seconds by which the run that an answer tells of is later than the known one; 0: it is it."""
+    queued, start = unix(answer.queued) or 0.0, unix(answer.start)
     if run.queued is not None:
-        return run.queued == unix(answer.queued)
-    # Known from rows alone: the start is what both tell.
-    return same_time(run.start, unix(answer.start))
+        return queued - run.queued
+    # Known from rows alone: the start is what both tell, and none is queued after it.
+    first = run.end if run.start is None else run.start
+    if first is not None and queued - first > _SAME:
+        return queued - first
+    return 0.0 if same_time(run.start, start) else (start or 0.0) - (run.start or 0.0)
 
 
 def same_time(one: float | None, other: float | None) -> bool:
@@ -213,7 +223,7 @@ def same_time(one: float | None, other: float | None) -> bool:
 
     Rows of lists and answers on an instance come from different stores.
     """
-    return one is None or other is None or abs(one - other) <= 1.0
+    return one is None or other is None or abs(one - other) <= _SAME
 
 
 def _key(step: Step) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -40,6 +41,13 @@ async def discovering(
         entry["instances"] = list(ids)
     async with watching(workflows=[entry], **(more or {})) as w:
         yield w
+
+
+def iso(moment: float | None) -> str | None:
+    """A Unix time as the API writes it."""
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def by_status(w: Watching) -> dict[str, float]:
@@ -278,6 +286,113 @@ class TestCounting:
             await w.cycle(after=INTERVAL)
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
+
+    async def test_a_restart_of_one_that_is_only_counted(self) -> None:
+        """Its lists say "running" before and after."""
+        async with discovering(statuses=["errored"]) as w:
+            await w.cycle()
+            a = w.orders.create("a", Script((Sleep("nap", 300),)))
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            a.restart(script=Script((Sleep("nap", 60),), throws=Error("TypeError", "")))
+            for _ in range(10):
+                await w.cycle(after=INTERVAL)
+            assert w.status("a") == "errored"
+            assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
+
+    @pytest.mark.parametrize("discover", [{"statuses": ["errored"]}, {"max_instances": 1}], ids=str)
+    async def test_one_that_is_only_counted_and_lives_again_is_known_as_long_as_it_lives(
+        self, discover: dict[str, Any]
+    ) -> None:
+        async with discovering(**discover, more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            w.orders.create("z", Script((Wait("for ever", timeout=1e6),)))
+            await w.cycle(after=INTERVAL)
+            a = w.orders.create("a", Script(steps("pay", duration=0)))
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            a.restart(script=Script((*steps("pay", duration=0), Wait("approval"))))
+            for _ in range(20):
+                await w.cycle(after=INTERVAL)
+            a.send_event()
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
+            paid = {"step": "pay", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 2
+
+    @pytest.mark.parametrize("seen", [True, False], ids=["seen in the queue", "not seen before"])
+    async def test_a_restart_of_one_that_was_terminated_in_the_queue(self, *, seen: bool) -> None:
+        """Such a run has no start by which rows and answers could tell it from the next."""
+        async with discovering() as w:
+            await w.cycle()
+            a = w.orders.create("a", Script(steps("pay"), queued=1000))
+            if seen:
+                await w.cycle(after=INTERVAL)
+            w.simulator.faults.add(error(500), kind="detail")
+            w.clock.advance(5)
+            a.terminate()
+            await w.cycle(after=5)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="terminated") == 1
+            w.clock.advance(5)
+            a.restart(script=Script(steps("pay")))
+            w.simulator.faults.clear()
+            for _ in range(4):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="terminated") == 1
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+    async def test_one_that_is_restarted_in_the_queue_is_counted_once(self) -> None:
+        async with discovering() as w:
+            await w.cycle()
+            a = w.orders.create("a", Script(steps("pay"), queued=400))
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") == "queued"
+            a.restart(script=Script(steps("pay")))
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+    async def test_a_restarted_one_waits_in_the_queue_since_its_restart(self) -> None:
+        """Rows tell when the instance was created, whatever has become of it since."""
+        async with discovering() as w:
+            await w.cycle()
+            a = w.orders.create("a", Script(steps("pay")))
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=3600)
+            a.restart(script=Script((*steps("pay"), Wait("approval")), queued=20))
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") == "queued"
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") == "waiting"
+            assert w.value("cloudflare_workflow_queue_duration_seconds_count") == 2
+            total = w.value("cloudflare_workflow_queue_duration_seconds_sum")
+            assert total == pytest.approx(20, abs=0.1)
+
+    async def test_a_row_that_is_behind_doesnt_end_the_next_run(self) -> None:
+        async with discovering() as w:
+            await w.cycle()
+            a = w.orders.create("a", Script((Sleep("nap", 400),)))
+            first = w.clock()
+            await w.cycle(after=INTERVAL)
+            w.clock.advance(380)
+            a.restart(script=Script(steps("pay"), throws=Error("TypeError", ""), queued=300))
+
+            def behind(status: str, end: float | None) -> None:
+                row = {"status": status, "started_on": iso(first), "ended_on": iso(end)}
+                a.patch_row = lambda now: now | row | {"modified_on": iso(end or first)}
+
+            behind("running", None)
+            w.simulator.faults.add(error(500), kind="simple", times=1)
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            behind("complete", w.clock() - 35)
+            await w.cycle(after=INTERVAL)
+            a.patch_row = None
+            for _ in range(30):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
 
     async def test_an_end_whose_full_answer_fails_is_counted_and_its_steps_later(self) -> None:
         async with discovering() as w:
