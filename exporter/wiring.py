@@ -1,6 +1,5 @@
 """Puts together what an account needs, as a configuration says; what there is already follows."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -186,11 +185,10 @@ class _Making:
 
 
 def kept_as(accounts: Iterable[settings_.Account]) -> dict[str, str]:
-    """By label, what the state knows each account as: its id, unless several have the same."""
-    ids = Counter(account.account_id for account in accounts)
-    return {
-        account.label: account.account_id
-        if account.account_id and ids[account.account_id] == 1
-        else account.label
-        for account in accounts
-    }
+    """By label, what the state knows each account as: its id, so that it may be renamed. Of
+    several with the same id the first; the others, by their label."""
+    known: dict[str, str] = {}
+    for account in accounts:
+        taken = not account.account_id or account.account_id in known.values()
+        known[account.label] = account.label if taken else str(account.account_id)
+    return known

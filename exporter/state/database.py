@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -184,8 +184,9 @@ class Database:
         query = "SELECT family, labels, data FROM series WHERE account = ? AND workflow = ?"
         yield from self._connection.execute(query, owner)
 
-    def forget(self, *, before: float) -> None:
-        """Deletes workflows last watched before a Unix time, and all that is theirs.
+    def forget(self, *, before: float, accounts: Collection[str]) -> None:
+        """Deletes workflows last watched before a Unix time, and all that is theirs; and what
+        accounts have as such of which no workflow is left, but those that are named.
 
         Raises:
             sqlite3.Error: it can't be written.
@@ -197,6 +198,13 @@ class Database:
                     self._connection.execute(
                         f"DELETE FROM {table} WHERE account = ? AND workflow = ?",  # noqa: S608
                         owner,
+                    )
+            own = "SELECT DISTINCT account FROM series WHERE workflow = '' AND account != ''"
+            of_workflows = "SELECT account FROM workflows"
+            for (account,) in self._connection.execute(f"{own} EXCEPT {of_workflows}").fetchall():
+                if account not in accounts:
+                    self._connection.execute(
+                        "DELETE FROM series WHERE account = ? AND workflow = ''", (account,)
                     )
 
     def close(self) -> None:

@@ -55,10 +55,14 @@ _OF_NOW = frozenset(
 _Value = float | tuple[tuple[float, ...], list[int], float]
 """Of a histogram: upper bounds, counts, and the sum."""
 
+_Kept = tuple[_Value, float | None]
+"""Of a series: its value, and when a counter or histogram began."""
+_Place = tuple[Owner, str, str]
+"""Of a series in the file: whose it is, its family, and its other labels."""
+
 _INSTANCE = msgspec.msgpack.Decoder(Kept)
 _WORKFLOW = msgspec.msgpack.Decoder(KeptWorkflow)
-_SERIES = msgspec.msgpack.Decoder(tuple[_Value, float | None])
-"""A value, and when a counter or histogram began."""
+_SERIES = msgspec.msgpack.Decoder(_Kept)
 _ENCODE = msgspec.msgpack.Encoder().encode
 
 
@@ -67,11 +71,13 @@ class _Unsaved:
 
     def __init__(self) -> None:
         self.shown = Changes()
+        self.series: dict[_Place, _Kept] = {}
         self.instances: dict[tuple[Owner, str], Kept | None] = {}
         self.workflows: dict[Owner, KeptWorkflow] = {}
 
     def update(self, newer: "_Unsaved") -> None:
         self.shown.update(newer.shown)
+        self.series.update(newer.series)
         self.instances.update(newer.instances)
         self.workflows.update(newer.workflows)
 
@@ -145,7 +151,7 @@ class Keeper:
         owner = self._owner(*workflow)
         kept = self._workflow(owner)
         if kept.shards != shards:
-            kept = replace(kept, shards=shards, sharded_since=self._clock.wall())
+            kept = replace(kept, shards=shards, sharded_since=self._clock.steady())
             self._unsaved.workflows[owner] = self._workflows[owner] = kept
         return kept.sharded_since
 
@@ -158,6 +164,8 @@ class Keeper:
         with _no_garbage():
             for instance_id, data in self._database.instances(owner):
                 kept = self._decoded(_INSTANCE, data)
+                if (owner, instance_id) in self._unsaved.instances:
+                    continue
                 if kept is not None:
                     watched.restore(instance_id, kept)
                 elif instance_id in watched.instances:
@@ -198,9 +206,9 @@ class Keeper:
             except sqlite3.Error as error:
                 self._failed(str(error))
                 unsaved.update(self._unsaved)
-                unsaved.shown.update(self._store.take())
-                self._exposition.show(_without_counts(unsaved.shown))
                 self._unsaved = unsaved
+                self._collect_series()
+                self._exposition.show(_without_counts(unsaved.shown))
                 if is_damage(error):
                     await self._renew()
             else:
@@ -231,32 +239,35 @@ class Keeper:
 
     def _workflow(self, owner: Owner) -> KeptWorkflow:
         if owner not in self._workflows:
-            data = self._database.workflow(owner)
+            data, now = self._database.workflow(owner), self._clock.steady()
             kept = self._decoded(_WORKFLOW, data) if data else None
-            self._workflows[owner] = kept or KeptWorkflow(self._clock.wall())
+            self._workflows[owner] = (kept or KeptWorkflow(now)).by(now)
             self._unsaved.workflows[owner] = self._workflows[owner]
         return self._workflows[owner]
 
     def _restore_series(self, account: str, workflow: str) -> None:
-        prefix, restored = tuple(filter(None, (account, workflow))), Changes()
-        for name, labels, data in self._database.series(self._owner(account, workflow)):
-            family, decoded = _BY_NAME.get(name), self._decoded(_SERIES, data)
-            rest = tuple(json.loads(labels))
-            if family is None or decoded is None or len(prefix) + len(rest) != len(family.labels):
+        owner, shown = self._owner(account, workflow), Changes()
+        prefix = tuple(filter(None, (account, workflow)))
+        on_disk = {
+            (owner, name, labels): self._decoded(_SERIES, data)
+            for name, labels, data in self._database.series(owner)
+        }
+        unsaved = {p: kept for p, kept in self._unsaved.series.items() if p[0] == owner}
+        for place, kept in {**on_disk, **unsaved}.items():
+            family, rest = _BY_NAME.get(place[1]), tuple(json.loads(place[2]))
+            if family is None or kept is None or len(prefix) + len(rest) != len(family.labels):
                 continue  # of another version of the exporter, or broken
-            value, created = decoded
             key = family, (*prefix, *rest)
-            known = value if isinstance(value, float) else Histogram(*value)
-            if self._store.restore(*key, known, created):
-                restored.values[key] = known.copy() if isinstance(known, Histogram) else known
-                if created is not None:
-                    restored.created[key] = created
-            else:
+            if not self._store.restore(*key, _value(kept), kept[1]):
                 if family not in self._anew:
                     tell_anew(family)
                 self._anew.add(family)
-        # What is on the disk is shown at once, even if nothing new can be written there.
-        self._exposition.show(restored)
+            elif before := on_disk.get(place):
+                # What is on the disk is shown at once, even if nothing new can be written there.
+                shown.values[key] = _value(before)
+                if before[1] is not None:
+                    shown.created[key] = before[1]
+        self._exposition.show(shown)
 
     def _decoded(self, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T | None:
         """What is kept, or None where it can't be read: SQLite doesn't see a bit that flipped."""
@@ -274,9 +285,15 @@ class Keeper:
 
     def _collect(self) -> None:
         # All at one moment, so that what is counted and what was observed of runs fit together.
-        self._unsaved.shown.update(self._store.take())
+        self._collect_series()
         for owner, watched in self._watched.items():
             self._collect_from(owner, watched)
+
+    def _collect_series(self) -> None:
+        changes = self._store.take()
+        self._unsaved.shown.update(changes)
+        # What is gone is out of sight, not forgotten: the workflow may be watched again.
+        self._unsaved.series.update(self._series(changes))
 
     def _collect_from(self, owner: Owner, watched: Watched) -> None:
         for instance_id in watched.changed:
@@ -296,31 +313,27 @@ class Keeper:
                 key: None if kept is None else _ENCODE(kept)
                 for key, kept in unsaved.instances.items()
             },
-            dict(self._series(unsaved.shown)),
+            {place: _ENCODE(kept) for place, kept in unsaved.series.items()},
         )
         if batch:
             self._database.write(batch, now=now)
         if tidy:
-            self._database.forget(before=now - _FORGET_AFTER)
+            self._database.forget(before=now - _FORGET_AFTER, accounts=self._accounts.values())
             self._tidied = self._clock.monotonic()
 
-    def _series(self, changes: Changes) -> Iterator[tuple[tuple[Owner, str, str], bytes]]:
+    def _series(self, changes: Changes) -> Iterator[tuple[_Place, _Kept]]:
         for (family, labels), value in changes.values.items():
-            # What is gone is out of sight, not forgotten: the workflow may be watched again.
             if family in _OF_NOW or value is None:
                 continue
             named = 2 if _is_of_workflow(family) else 1 if family.labels[:1] == ("account",) else 0
             account, workflow = (*labels[:named], "", "")[:2]
-            data = (
+            kept: _Value = (
                 (value.bounds, value.counts, value.sum)
                 if isinstance(value, Histogram)
                 else float(value)
             )
-            rest = json.dumps(labels[named:])
-            yield (
-                (self._owner(account, workflow), family.name, rest),
-                _ENCODE((data, changes.created.get((family, labels)))),
-            )
+            place = self._owner(account, workflow), family.name, json.dumps(labels[named:])
+            yield place, (kept, changes.created.get((family, labels)))
 
     async def _renew(self) -> None:
         """Begins an empty file, and has everything written to it."""
@@ -342,6 +355,12 @@ class Keeper:
                 error=trouble,
                 advice="see to the room, the permissions and the health of state.path's disk",
             )
+
+
+def _value(kept: _Kept) -> float | Histogram:
+    """A copy: what is counted goes on."""
+    value, _ = kept
+    return value if isinstance(value, float) else Histogram(value[0], value[1].copy(), value[2])
 
 
 @contextlib.contextmanager

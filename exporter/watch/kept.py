@@ -45,6 +45,17 @@ class KeptWorkflow(Struct, frozen=True, array_like=True):
     horizon: float | None = None
     """Before it no end of a discovered instance is news any more."""
 
+    def by(self, now: float) -> "KeptWorkflow":
+        """The same, kept by a clock that was not ahead of `now`: what is still to come isn't
+        history."""
+        return KeptWorkflow(
+            since=min(self.since, now),
+            last_sweep=None if self.last_sweep is None else min(self.last_sweep, now),
+            shards=self.shards,
+            sharded_since=min(self.sharded_since, now),
+            horizon=None if self.horizon is None else min(self.horizon, now),
+        )
+
 
 Kept = KeptInstance | float
 """An instance, or of one that is forgotten its end: all that is left of it."""

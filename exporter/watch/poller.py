@@ -378,6 +378,7 @@ class Poller:
             under_way = instance.busy and instance.waits is None
             if instance.forget_at is not None and instance.forget_at <= now and not under_way:
                 self.forget(instance)
+        self.watched.forget_old()
         self.tried = self.tried or all(i.tried for i in self.instances.values() if i.configured)
         failing = [i for i in self.instances.values() if i.failure is not None]
         # A first round that nobody has answered yet is no success.

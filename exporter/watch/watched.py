@@ -69,9 +69,6 @@ class Watched:
             self.leave(instance)
         for instance_id in sorted(named - self.instances.keys()):
             self.begin(instance_id, configured=True, since=since, due=now)
-        for instance_id in [i for i, instance in self._left.items() if self._is_over(instance)]:
-            del self._left[instance_id]
-            self.changed.add(instance_id)
         return leaving
 
     def _name(self, instance: Instance) -> None:
@@ -141,6 +138,15 @@ class Watched:
         for instance_id in [i for i, end in self.ends.items() if end < self.horizon]:
             del self.ends[instance_id]
             self.changed.add(instance_id)
+
+    def forget_old(self) -> None:
+        """Forgets what left, or ended, too long ago to come back."""
+        for instance_id in [i for i, instance in self._left.items() if self._is_over(instance)]:
+            del self._left[instance_id]
+            self.changed.add(instance_id)
+        if self.ends and not self._discovers:
+            # Where lists are read, sweeps tell what is old.
+            self.forget_ends(self._clock.steady() - _COME_BACK)
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""

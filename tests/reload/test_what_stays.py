@@ -1,6 +1,8 @@
 """What a reload leaves as it is, what it begins and what it ends."""
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,52 @@ class TestWhatGoes:
             assert w.status("a") == "complete"
             assert counted(w) == before
 
+    @pytest.mark.parametrize("way", ["restart", "reload"])
+    @pytest.mark.parametrize("before", [DISCOVERED, orders("a")], ids=["discovered", "configured"])
+    async def test_one_that_was_excluded_for_a_while_is_as_it_was(
+        self, tmp_path: Path, way: str, before: list[dict[str, Any]]
+    ) -> None:
+        without = [{"name": "orders", "discover": {"exclude": ["a"]}}]
+        async with watching(workflows=before, state=tmp_path / "s.db") as w:
+            change = w.restart if way == "restart" else w.reload
+            await w.cycle()
+            w.orders.create("a", WAITS)
+            await w.cycle(after=60)
+            await w.cycle(after=15)
+            counts, series = counted(w), of_instances(w, "a")
+            assert series
+            await change(workflows=without)
+            await w.cycle(after=15)
+            assert not of_instances(w, "a")
+            await change(workflows=before)
+            await w.cycle(after=15)
+            await w.cycle(after=15)
+            assert counted(w) == counts
+            assert of_instances(w, "a") == series
+
+    async def test_a_workflow_that_leaves_while_the_disk_is_full_takes_nothing_uncounted_along(
+        self, tmp_path: Path
+    ) -> None:
+        both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
+        state = tmp_path / "state.db"
+        async with watching(workflows=both, state=state) as w:
+            await w.cycle(after=1)
+            w.orders.create("a", RUN)
+            with contextlib.closing(sqlite3.connect(state, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                await w.cycle(after=60)
+                assert w.value(FINISHED, status="complete") == 0, "it isn't on the disk"
+                await w.reload(workflows=both[1:])
+                await w.reload(workflows=both)
+                assert w.value(FINISHED, status="complete") == 0
+                await w.reload(workflows=both[1:])
+            await w.saved()
+            await w.reload(workflows=both)
+            assert w.value(FINISHED, status="complete") == 1
+            await w.cycle(after=600)
+            assert w.status("a") == "complete"
+            assert w.value(FINISHED, status="complete") == 1
+
     async def test_a_workflow_takes_all_its_series_along(self, state: Path | None) -> None:
         both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
         async with watching(workflows=both, state=state) as w:
@@ -249,6 +297,21 @@ class TestWhatGoes:
             await w.reload(account="new")
             await w.round()
             assert counted(w) == before
+
+    async def test_an_account_keeps_its_counts_when_another_entry_has_the_same_id(
+        self, state: Path | None
+    ) -> None:
+        """Two credentials for one account, each for workflows of its own."""
+        second = {
+            "name": "second", "account_id": "acc", "api_token": "secret",
+            "workflows": [{"name": "billing", "instances": ["x"]}],
+        }  # fmt: skip
+        async with watching(["a"], state=state, account="first") as w:
+            w.orders.create("a", RUN)
+            await w.round(after=60)
+            before = counted(w)
+            await w.reload(more_accounts=[second])
+            assert before.items() <= counted(w).items()
 
 
 class TestWhatComes:

@@ -72,10 +72,19 @@ class TestContent:
 
     def test_what_nobody_watches_goes(self, path: Path) -> None:
         database = Database(written(path))
-        database.forget(before=0)
+        database.forget(before=0, accounts=[])
         assert content(database) == FULL
-        database.forget(before=1)
+        database.forget(before=1, accounts=[])
         assert content(database) == EMPTY
+        database.close()
+
+    def test_what_an_account_has_as_such_goes_with_its_last_workflow(self, path: Path) -> None:
+        database = Database(written(path))
+        own = (("acc", ""), "requests_total", "[]")
+        database.write(Batch({}, {}, {own: b"1"}), now=0)
+        for before, accounts, left in ((0, [], 1), (1, ["acc"], 1), (1, [], 0)):
+            database.forget(before=before, accounts=accounts)
+            assert len(list(database.series(own[0]))) == left
         database.close()
 
     def test_only_its_owner_may_read_it(self, path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a restart keeps: every count, and what of each run was counted already."""
 
+import contextlib
 import resource
 import signal
 import sqlite3
@@ -40,6 +41,19 @@ def runs(w: Watching, status: str = "complete") -> float | None:
 def gauges(w: Watching) -> dict[str, float]:
     """Of instances."""
     return {s: v for s, v in w.figures().items() if s.startswith("cloudflare_workflow_instance_")}
+
+
+def ids(state: Path) -> set[str]:
+    """Instances of which the file holds anything."""
+    with contextlib.closing(sqlite3.connect(state)) as connection:
+        return {row[0] for row in connection.execute("SELECT id FROM instances")}
+
+
+def owners(state: Path) -> set[str]:
+    """Accounts of which the file holds anything."""
+    query = "SELECT account FROM workflows UNION SELECT account FROM series"
+    with contextlib.closing(sqlite3.connect(state)) as connection:
+        return {row[0] for row in connection.execute(query)}
 
 
 class TestNothingHappened:
@@ -243,6 +257,63 @@ class TestSettingsChange:
             await w.round(after=60)
             found = w.samples("cloudflare_workflow_step_duration_seconds_count")
             assert {dict(labels)["step"] for labels in found} == {"one", "two", "other"}
+
+
+class TestWhatIsOldGoes:
+    """From the file, too: it holds what is watched, and for a while what was."""
+
+    async def test_an_instance_that_left(self, state: Path) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", RUN)
+            await w.cycle(after=600)
+            await w.reload(workflows=[{"name": "orders", "instances": ["b"]}])
+            assert "a" in ids(state)
+            for _ in range(8):
+                await w.cycle(after=86400)
+            assert ids(state) == {"b"}
+
+    async def test_the_end_of_one_that_was_forgotten(self, state: Path) -> None:
+        async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("one")))
+            while not w.app.pollers[0].watched.ends:
+                await w.cycle(after=15)
+            await w.reload(workflows=[{"name": "orders", "instances": ["b"]}])
+            assert "a" in ids(state)
+            for _ in range(8):
+                await w.cycle(after=86400)
+            assert ids(state) == {"b"}
+
+    async def test_an_account(self, state: Path) -> None:
+        other = {
+            "name": "other", "account_id": "acc2", "api_token": "secret",
+            "workflows": [{"name": "orders", "instances": ["z"]}],
+        }  # fmt: skip
+        async with watching(["a"], state=state, more_accounts=[other]) as w:
+            w.simulator.world.account("acc2").workflow("orders").create("z", RUN)
+            await w.cycle(after=60)
+            await w.restart(more_accounts=[])
+            await w.cycle(after=6 * 86400)
+            assert owners(state) == {"", "acc", "acc2"}
+            await w.cycle(after=2 * 86400)
+            assert owners(state) == {"", "acc"}
+
+
+class TestAClockThatWasAhead:
+    @pytest.mark.parametrize("discovered", [True, False])
+    async def test_makes_no_history_of_what_comes(self, state: Path, *, discovered: bool) -> None:
+        named = [{"name": "orders", "instances": ["a"]}]
+        async with watching(workflows=DISCOVERED if discovered else named, state=state) as w:
+            w.ahead = 2 * 86400
+            await w.restart()
+            await w.cycle(after=15)
+            w.ahead = 0
+            await w.restart()
+            await w.cycle(after=15)
+            w.orders.create("a", Script(steps("one")))
+            for _ in range(3):
+                await w.cycle(after=15)
+            assert runs(w) == 1
 
 
 class TestTheDiskFails:
