@@ -161,10 +161,14 @@ class Keeper:
         known = self._workflow(owner)
         watched.recall(known.last_sweep, -inf if known.horizon is None else known.horizon)
         self._restore_series(*watched.key)
+        unsaved = {p: kept for p, kept in self._unsaved.instances.items() if p[0] == owner}
+        for (_, instance_id), newest in unsaved.items():
+            if newest is not None:
+                watched.restore(instance_id, newest)
         with _no_garbage():
             for instance_id, data in self._database.instances(owner):
                 kept = self._decoded(_INSTANCE, data)
-                if (owner, instance_id) in self._unsaved.instances:
+                if (owner, instance_id) in unsaved:
                     continue
                 if kept is not None:
                     watched.restore(instance_id, kept)

@@ -59,7 +59,7 @@ class Watched:
         for instance in self.instances.values():
             if instance.id in named:
                 self._name(instance)
-            elif not discovers:
+            elif not discovers or instance.run is None:
                 leaving.append(instance)
             elif instance.configured:
                 # The selector has its say.
@@ -97,11 +97,12 @@ class Watched:
         """Watches an instance; one that comes back is as it was when it left."""
         since = max(since, self.since_of(instance_id))
         instance = Instance(instance_id, configured=configured, since=since, due=due)
+        # Since when it is watched is known from here on, whether it is ever seen or not.
+        self.changed.add(instance_id)
         if instance_id in self._left:
             known = self._left.pop(instance_id)
             instance.restore(known.kept(self._clock), self._clock)
             instance.forget_at = None
-            self.changed.add(instance_id)
         instance.shown = shown
         self.instances[instance_id] = instance
         if shown:
@@ -121,7 +122,8 @@ class Watched:
         self.changed.add(instance.id)
         del self.instances[instance.id]
         instance.left = self._clock.wall()
-        self._left[instance.id] = instance
+        if instance.run is not None:
+            self._left[instance.id] = instance
         self._sink.forgotten(self.key, instance.id)
 
     def forget(self, instance: Instance) -> None:
@@ -200,7 +202,7 @@ class Watched:
 
     def _restore_unnamed(self, instance_id: str, kept: KeptInstance) -> Instance | None:
         """Has what isn't configured in its place, discovered or gone; None: it has none."""
-        if not self.share.has(instance_id):
+        if not self.share.has(instance_id) or kept.run is None:
             return None
         instance = Instance(instance_id, configured=False, since=kept.since)
         instance.left = kept.left

@@ -254,6 +254,20 @@ class TestWhatGoes:
             assert w.status("a") == "complete"
             assert w.value(FINISHED, status="complete") == 1
 
+    async def test_an_account_that_is_renamed_while_the_disk_is_full(self, tmp_path: Path) -> None:
+        state = tmp_path / "state.db"
+        async with watching(["a"], state=state) as w:
+            await w.cycle(after=1)
+            w.orders.create("a", RUN)
+            with contextlib.closing(sqlite3.connect(state, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                await w.cycle(after=60)
+                await w.reload(account="new")
+            await w.saved()
+            await w.cycle(after=600)
+            assert w.status("a") == "complete"
+            assert w.value(FINISHED, status="complete") == 1
+
     async def test_a_workflow_takes_all_its_series_along(self, state: Path | None) -> None:
         both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
         async with watching(workflows=both, state=state) as w:

@@ -11,7 +11,17 @@ from structlog.testing import capture_logs
 
 from exporter.state.database import InUse
 from tests.watching import Watching, watching
-from upstreams.simulator import Attempt, Error, Script, Sleep, Step, Wait, retried, steps
+from upstreams.simulator import (
+    Attempt,
+    Error,
+    Script,
+    Sleep,
+    Step,
+    Wait,
+    error,
+    retried,
+    steps,
+)
 
 RUN = Script((*steps("fetch", "store"), retried("charge", failures=2), Sleep("nap", 30)))
 """Steps, retries with pauses that grow, and a sleep: a minute or two in all."""
@@ -103,6 +113,18 @@ class TestCountedOnce:
             await w.restart(killed=killed)
             assert runs(w) == 0
             await w.round(after=15)
+            assert runs(w) == 1
+
+    async def test_one_whose_looks_failed_all_the_time(self, state: Path, killed: bool) -> None:
+        named = [{"name": "orders", "instances": ["a"], "discover": {}}]
+        async with watching(workflows=named, state=state, poll={"forget_after": "1m"}) as w:
+            w.simulator.faults.add(error(500), instance="a")
+            w.orders.create("a", Script(steps("one")))
+            for _ in range(20):
+                await w.cycle(after=15)
+            await w.restart(killed=killed)
+            w.simulator.faults.clear()
+            await w.cycle(after=15)
             assert runs(w) == 1
 
     async def test_a_run_that_was_restarted_meanwhile(self, state: Path, killed: bool) -> None:
@@ -283,6 +305,13 @@ class TestWhatIsOldGoes:
             for _ in range(8):
                 await w.cycle(after=86400)
             assert ids(state) == {"b"}
+
+    async def test_an_id_that_no_instance_ever_had(self, state: Path) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            await w.cycle(after=15)
+            await w.reload(workflows=[{"name": "orders", "discover": {"max_instances": 1}}])
+            await w.cycle(after=15)
+            assert ids(state) == set()
 
     async def test_an_account(self, state: Path) -> None:
         other = {

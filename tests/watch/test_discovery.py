@@ -322,6 +322,23 @@ class TestCounting:
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 2
 
+    async def test_one_that_was_gone_and_is_created_anew(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            script = Script((*steps("pay", duration=0), Wait("approval")))
+            a = w.orders.create("a", script)
+            await w.cycle(after=INTERVAL)
+            a.delete()
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            w.clock.advance(3600)
+            w.orders.create("a", script)
+            for _ in range(4):
+                await w.cycle(after=INTERVAL)
+            assert w.status("a") == "waiting"
+            paid = {"step": "pay", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 2
+
     @pytest.mark.parametrize("seen", [True, False], ids=["seen in the queue", "not seen before"])
     async def test_a_restart_of_one_that_was_terminated_in_the_queue(self, *, seen: bool) -> None:
         """Such a run has no start by which rows and answers could tell it from the next."""
