@@ -172,11 +172,11 @@ class _Making:
         return poller
 
     def discovery(self, poller: Poller, selector: Selector, known: Discovery | None) -> Discovery:
-        wiring, backfill = self.wiring, self.settings.metrics.backfill
+        wiring = self.wiring
         parts: dict[str, Any] = {
             "lister": self.client,
             "poll": self.settings.poll,
-            "since": -inf if backfill else wiring.first_watched(poller.key),
+            "backfill": bool(self.settings.metrics.backfill),
         }
         if known is not None:
             known.configure(selector, **parts)

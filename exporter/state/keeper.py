@@ -158,8 +158,7 @@ class Keeper:
     def adopt(self, watched: Watched) -> None:
         """Restores what is kept of a workflow, and keeps it from now on."""
         owner = self._owner(*watched.key)
-        known = self._workflow(owner)
-        watched.recall(known.last_sweep, -inf if known.horizon is None else known.horizon)
+        watched.recall(self._workflow(owner))
         self._restore_series(*watched.key)
         unsaved = {p: kept for p, kept in self._unsaved.instances.items() if p[0] == owner}
         for (_, instance_id), newest in unsaved.items():
@@ -243,9 +242,9 @@ class Keeper:
 
     def _workflow(self, owner: Owner) -> KeptWorkflow:
         if owner not in self._workflows:
-            data, now = self._database.workflow(owner), self._clock.steady()
+            data = self._database.workflow(owner)
             kept = self._decoded(_WORKFLOW, data) if data else None
-            self._workflows[owner] = (kept or KeptWorkflow(now)).by(now)
+            self._workflows[owner] = kept or KeptWorkflow(self._clock.steady())
             self._unsaved.workflows[owner] = self._workflows[owner]
         return self._workflows[owner]
 
@@ -303,8 +302,12 @@ class Keeper:
         for instance_id in watched.changed:
             self._unsaved.instances[owner, instance_id] = watched.kept(instance_id)
         watched.changed.clear()
-        sweeps = {"last_sweep": watched.last_sweep, "horizon": watched.horizon}
-        kept = replace(self._workflow(owner), **sweeps)
+        kept = replace(
+            self._workflow(owner),
+            last_sweep=watched.last_sweep,
+            horizon=watched.horizon,
+            discovered_since=watched.discovered_since,
+        )
         if kept != self._workflows[owner]:
             self._unsaved.workflows[owner] = self._workflows[owner] = kept
 

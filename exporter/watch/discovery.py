@@ -36,6 +36,8 @@ _PER_PAGE = (100, 50, 25, 10)
 _MOST_PAGES = 50_000
 # Rows may appear in lists so many seconds after they were created.
 _LATE = 60.0
+# For so long a clock may be ahead before what comes is taken for history.
+_QUIET = 7 * 86400.0
 # How much dearer a sweep over everything may be than one by status: it misses nobody.
 _WORTH = 1.3
 
@@ -54,7 +56,7 @@ class Discovery:
     Args:
         poller: Holds the instances, and looks at those that moved.
         selector: Which are shown.
-        since: Unix time; what ended before it is history and not counted.
+        backfill: Whether what ended before instances were first discovered counts, too.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Discovery:
         lister: Lister,
         sink: Sink,
         poll: Poll,
-        since: float,
+        backfill: bool,
         clock: Clock,
     ) -> None:
         self.poller = poller
@@ -78,12 +80,16 @@ class Discovery:
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it told any."""
         self._watched = poller.watched
+        if self._watched.discovered_since is None:
+            self._watched.discovered_since = clock.steady()
         self._selector = selector
         self._lister = lister
         self._sink = sink
         self._poll = poll
-        self._since = since
+        self._backfill = backfill
         self._clock = clock
+        self._newest = -inf
+        """Unix time of the newest thing that a row told, by Cloudflare's clock."""
         self._sweep = 0
         self._shown = 0
         self._whole_sweep_at = -inf
@@ -92,10 +98,11 @@ class Discovery:
         self._dropped: set[str] = set()
         self._dropping: set[str] = set()
 
-    def configure(self, selector: Selector, *, lister: Lister, poll: Poll, since: float) -> None:
+    def configure(self, selector: Selector, *, lister: Lister, poll: Poll, backfill: bool) -> None:
         """Goes on as another configuration says: what isn't selected any more leaves, what is
         selected from now on comes with the next sweep."""
-        self._selector, self._lister, self._poll, self._since = selector, lister, poll, since
+        self._selector, self._lister, self._poll = selector, lister, poll
+        self._backfill = backfill
         # All lists, also those of ended instances.
         self._whole_sweep_at = -inf
         self._shown, now = 0, self._clock.steady()
@@ -109,6 +116,11 @@ class Discovery:
                 taken = run is None or selector.takes(run.status, run.end, now)
                 if not (taken or instance.forget_at is not None) or self._full(instance.id):
                     self._hide(instance)
+
+    @property
+    def _since(self) -> float:
+        """Unix time; what ended before it is history and not counted."""
+        return -inf if self._backfill else self._watched.discovered_since or -inf
 
     @property
     def _over(self) -> bool:
@@ -170,7 +182,7 @@ class Discovery:
 
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
-        if self.counts is None or (self._watched.last_sweep is None and self._since == -inf):
+        if self.counts is None or (self._watched.last_sweep is None and self._backfill):
             return True
         pages = ceil(sum(self.counts.values()) / 100)
         by_status = 1 + sum(
@@ -264,12 +276,18 @@ class Discovery:
         if not row.status or not row.id or len(row.id) > 100:
             self._sink.ignored_row()
             return
+        times = (row.created_on, row.modified_on, row.ended_on)
+        self._newest = max(self._newest, *(unix(time) or -inf for time in times))
         if not self._selector.takes_id(row.id) or not self._watched.share.has(row.id):
             return
         instance = self._watched.instances.get(row.id)
         if instance is None:
             self._take_new(row.id, row.status, row)
         elif not instance.configured:
+            if instance.not_found:
+                # It is there, whatever a look said.
+                instance.not_found, instance.forget_at = 0, None
+                self._want(instance)
             instance.sweep = self._sweep
             instance.looked_at = self._clock.monotonic()
             self._take_known(instance, row)
@@ -389,8 +407,11 @@ class Discovery:
     def _forget_ends(self) -> None:
         """Of what ended long before the last sweep, every end was seen."""
         if self._watched.last_sweep is not None:
+            # Long before the newest, too: a clock that is ahead makes no history of what comes.
+            last = self._watched.last_sweep
+            seen = min(last, max(self._newest, last - _QUIET))
             # A longer poll.forget_after brings back nothing of what is forgotten.
-            self._watched.forget_ends(self._watched.last_sweep - self._poll.forget_after - _LATE)
+            self._watched.forget_ends(seen - self._poll.forget_after - _LATE)
 
     def _is_history(self, instance_id: str, row: Row) -> bool:
         """Whether the end of an unknown instance was counted already, or never is to be."""

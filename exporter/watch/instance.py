@@ -147,7 +147,7 @@ class Instance:
     def restore(self, kept: KeptInstance, clock: Clock) -> None:
         """Takes what was kept."""
         ahead = clock.wall() - clock.monotonic()
-        self.since = min(kept.since, clock.steady())  # it may have been kept by a clock ahead
+        self.since = kept.since
         self.shown = self.configured or kept.shown
         self.run, self.figures = kept.run, kept.figures
         self.looks.restore(kept.fingerprints)

@@ -44,17 +44,8 @@ class KeptWorkflow(Struct, frozen=True, array_like=True):
     """Since when they were so many."""
     horizon: float | None = None
     """Before it no end of a discovered instance is news any more."""
-
-    def by(self, now: float) -> "KeptWorkflow":
-        """The same, kept by a clock that was not ahead of `now`: what is still to come isn't
-        history."""
-        return KeptWorkflow(
-            since=min(self.since, now),
-            last_sweep=None if self.last_sweep is None else min(self.last_sweep, now),
-            shards=self.shards,
-            sharded_since=min(self.sharded_since, now),
-            horizon=None if self.horizon is None else min(self.horizon, now),
-        )
+    discovered_since: float | None = None
+    """When its instances were first discovered."""
 
 
 Kept = KeptInstance | float

@@ -5,13 +5,17 @@ from math import inf
 
 from exporter.clock import Clock
 from exporter.watch.instance import Instance
-from exporter.watch.kept import Kept, KeptInstance
+from exporter.watch.kept import Kept, KeptInstance, KeptWorkflow
 from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 
 _COME_BACK = 7 * 86400.0
 """Seconds for which what is known of an instance is kept that the configuration names no longer:
 named again, by a configuration that was rolled back, say, it isn't counted twice."""
+
+
+_APART = 1.0
+"""Seconds: an end that was counted is told by lists and answers to within so much (`same_time`)."""
 
 
 class Watched:
@@ -38,6 +42,8 @@ class Watched:
         """Unix time at which the last sweep over the lists that succeeded began."""
         self.horizon = -inf
         """Unix time before which no end of a discovered instance is news any more."""
+        self.discovered_since: float | None = None
+        """Unix time at which instances were first discovered; None: they never were."""
         self.changed: set[str] = set()
         """Instances of which what is to be kept has changed, until somebody takes note."""
         self._left: dict[str, Instance] = {}
@@ -59,12 +65,12 @@ class Watched:
         for instance in self.instances.values():
             if instance.id in named:
                 self._name(instance)
-            elif not discovers or instance.run is None:
+            elif not discovers or (instance.configured and instance.run is None):
                 leaving.append(instance)
             elif instance.configured:
                 # The selector has its say.
                 instance.configured, instance.due = False, now if instance.live else inf
-                instance.tried = True
+                instance.tried, instance.sweep = True, 0
         for instance in leaving:
             self.leave(instance)
         for instance_id in sorted(named - self.instances.keys()):
@@ -83,7 +89,7 @@ class Watched:
 
     def _is_over(self, instance: Instance) -> bool:
         """Whether an instance that left won't come back."""
-        return instance.left is not None and self._clock.wall() - instance.left >= _COME_BACK
+        return instance.left is not None and self._clock.steady() - instance.left >= _COME_BACK
 
     def begin(
         self,
@@ -112,8 +118,7 @@ class Watched:
     def since_of(self, instance_id: str) -> float:
         """Unix time before which an end of an instance unknown till now was counted already, if it
         is one to be counted."""
-        # An end that was counted is told by lists and answers to within a second (`same_time`).
-        counted = self.ends.get(instance_id, -inf) + 1.0
+        counted = self.ends.get(instance_id, -inf) + _APART
         return max(self.horizon, self.share.since(instance_id), counted)
 
     def leave(self, instance: Instance) -> None:
@@ -121,10 +126,17 @@ class Watched:
         should it come back."""
         self.changed.add(instance.id)
         del self.instances[instance.id]
-        instance.left = self._clock.wall()
+        instance.left = self._clock.steady()
         if instance.run is not None:
             self._left[instance.id] = instance
+        else:
+            self._never_seen(instance.id, instance.since)
         self._sink.forgotten(self.key, instance.id)
+
+    def _never_seen(self, instance_id: str, since: float) -> None:
+        """Has of an instance that goes unseen the end that was counted before, if any was."""
+        if since - _APART >= self.horizon:
+            self.ends[instance_id] = since - _APART
 
     def forget(self, instance: Instance) -> None:
         """Watches an instance no longer that is gone or old. The end of its run stays known."""
@@ -170,11 +182,13 @@ class Watched:
         """Has everything kept anew, whatever of it is kept already."""
         self.changed.update(self.instances, self._left, self.ends)
 
-    def recall(self, last_sweep: float | None, horizon: float) -> None:
+    def recall(self, kept: KeptWorkflow) -> None:
         """Takes what was kept of sweeps; before instances are restored."""
-        self.last_sweep, self.horizon = last_sweep, horizon
+        self.last_sweep, self.discovered_since = kept.last_sweep, kept.discovered_since
+        if kept.horizon is not None:
+            self.horizon = kept.horizon
         for instance in self.instances.values():
-            instance.since = max(instance.since, horizon)
+            instance.since = max(instance.since, self.horizon)
 
     def restore(self, instance_id: str, kept: Kept) -> None:
         """Takes what was kept of an instance, if it is still one to be watched, or may be again."""
@@ -202,12 +216,15 @@ class Watched:
 
     def _restore_unnamed(self, instance_id: str, kept: KeptInstance) -> Instance | None:
         """Has what isn't configured in its place, discovered or gone; None: it has none."""
-        if not self.share.has(instance_id) or kept.run is None:
+        if not self.share.has(instance_id):
+            return None
+        if kept.run is None:
+            self._never_seen(instance_id, kept.since)
             return None
         instance = Instance(instance_id, configured=False, since=kept.since)
         instance.left = kept.left
         if not self._discovers and instance.left is None:
-            instance.left = self._clock.wall()
+            instance.left = self._clock.steady()
             self.changed.add(instance_id)
         if self._is_over(instance):
             return None

@@ -268,6 +268,25 @@ class TestWhatGoes:
             assert w.status("a") == "complete"
             assert w.value(FINISHED, status="complete") == 1
 
+    @pytest.mark.parametrize("way", ["restart", "reload"])
+    async def test_nor_when_it_is_named_in_between_and_not_looked_at(
+        self, tmp_path: Path, way: str
+    ) -> None:
+        poll = {"forget_after": "1m"}
+        async with watching(workflows=DISCOVERED, state=tmp_path / "s.db", poll=poll) as w:
+            change = w.restart if way == "restart" else w.reload
+            await w.cycle()
+            w.orders.create("a", RUN)
+            for _ in range(30):
+                await w.cycle(after=15)
+            assert not w.app.pollers[0].instances
+            before = counted(w)
+            for workflows in (orders("a"), orders("b"), DISCOVERED):
+                await change(workflows=workflows)
+            await w.cycle(after=15)
+            await w.cycle(after=15)
+            assert counted(w) == before
+
     async def test_a_workflow_takes_all_its_series_along(self, state: Path | None) -> None:
         both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
         async with watching(workflows=both, state=state) as w:
@@ -340,6 +359,25 @@ class TestWhatComes:
             await w.reload(workflows=[*orders("a"), *DISCOVERED[1:]], more_accounts=[other])
             await w.cycle(after=15)
             assert w.status("z") == "waiting"
+
+    async def test_what_ended_before_a_workflow_is_discovered_is_history(
+        self, tmp_path: Path
+    ) -> None:
+        """It is watched for long; its other instances are not."""
+        async with watching(["a"], state=tmp_path / "state.db") as w:
+            await w.cycle()
+            for n in range(3):
+                w.orders.create(f"old-{n}", RUN)
+            await w.cycle(after=600)
+            await w.reload(workflows=[{"name": "orders", "discover": {"statuses": ["complete"]}}])
+            await w.cycle(after=15)
+            assert w.status("old-0") == "complete"
+            assert w.value(FINISHED, status="complete") == 0
+            w.orders.create("new", RUN)
+            await w.restart()
+            await w.cycle(after=60)
+            await w.cycle(after=15)
+            assert w.value(FINISHED, status="complete") == 1
 
     async def test_a_configured_workflow_is_discovered_and_back(self, state: Path | None) -> None:
         async with watching(["a"], state=state) as w:

@@ -328,21 +328,40 @@ class TestWhatIsOldGoes:
             assert owners(state) == {"", "acc"}
 
 
-class TestAClockThatWasAhead:
-    @pytest.mark.parametrize("discovered", [True, False])
-    async def test_makes_no_history_of_what_comes(self, state: Path, *, discovered: bool) -> None:
-        named = [{"name": "orders", "instances": ["a"]}]
-        async with watching(workflows=DISCOVERED if discovered else named, state=state) as w:
-            w.ahead = 2 * 86400
-            await w.restart()
+class TestAWrongClock:
+    """As the exporter stops and starts again; set right later on."""
+
+    @pytest.mark.parametrize("days", [2, -2])
+    async def test_makes_no_history_of_what_comes(self, state: Path, days: int) -> None:
+        async with watching(workflows=DISCOVERED, state=state) as w:
+            w.orders.create("x", Script((Wait("approval"),)))
             await w.cycle(after=15)
-            w.ahead = 0
-            await w.restart()
-            await w.cycle(after=15)
+            await wrong_for_a_while(w, days)
             w.orders.create("a", Script(steps("one")))
             for _ in range(3):
                 await w.cycle(after=15)
             assert runs(w) == 1
+
+    @pytest.mark.parametrize("days", [2, -2])
+    async def test_makes_no_news_of_history(self, state: Path, days: int) -> None:
+        async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("one")))
+            for _ in range(30):
+                await w.cycle(after=15)
+            assert not w.app.pollers[0].instances
+            assert runs(w) == 1
+            await wrong_for_a_while(w, days)
+            for _ in range(3):
+                await w.cycle(after=15)
+            assert runs(w) == 1
+
+
+async def wrong_for_a_while(w: Watching, days: int) -> None:
+    for days_ahead in (days, 0):
+        w.ahead = days_ahead * 86400
+        await w.restart()
+        await w.cycle(after=15)
 
 
 class TestTheDiskFails:

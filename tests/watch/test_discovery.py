@@ -339,6 +339,21 @@ class TestCounting:
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 2
 
+    async def test_one_that_is_in_the_lists_is_there_though_looks_dont_find_it(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            a = w.orders.create("a", Script((*steps("pay", duration=0), Wait("approval"))))
+            await w.cycle(after=INTERVAL)
+            w.simulator.faults.add(error(404), instance="a", times=2)
+            a.patch_row = lambda row: row | {"modified_on": iso(w.clock())}
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            a.patch_row = None
+            for _ in range(10):
+                await w.cycle(after=INTERVAL)
+            paid = {"step": "pay", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
+
     @pytest.mark.parametrize("seen", [True, False], ids=["seen in the queue", "not seen before"])
     async def test_a_restart_of_one_that_was_terminated_in_the_queue(self, *, seen: bool) -> None:
         """Such a run has no start by which rows and answers could tell it from the next."""
