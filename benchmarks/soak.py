@@ -87,7 +87,8 @@ async def soak(hours: int, live: int, life: float, state: Path) -> None:
         work = (app.accounts[0].run(), rounds(app), scrapes(app), outages(simulator))
         jobs = [group.create_task(job) for job in work]
         for _ in range(hours):
-            await asyncio.sleep(3600)
+            # Not in step with the rounds: what is under way then would be the same each time.
+            await asyncio.sleep(3600 + chance.uniform(-30, 30))
             found.append(held(app, state))
         for job in jobs:
             job.cancel()
