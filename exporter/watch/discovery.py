@@ -11,16 +11,15 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import ceil, inf
-from typing import Protocol
 
 import structlog
 
 from exporter.clock import Clock
-from exporter.cloudflare.client import Page
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import ENDED, Row, unix
 from exporter.settings import STATUSES, Poll
 from exporter.watch.instance import Instance
+from exporter.watch.lists import Lister, Lists
 from exporter.watch.looks import Urgency
 from exporter.watch.poller import Poller
 from exporter.watch.rows import has_times, take_row
@@ -31,9 +30,6 @@ from exporter.watch.why import Why
 
 log = structlog.get_logger(__name__)
 
-_PER_PAGE = (100, 50, 25, 10)
-# What a sweep may take: the platform's own limit on instances, with room; a list without end ends.
-_MOST_PAGES = 50_000
 # Rows may appear in lists so many seconds after they were created.
 _LATE = 60.0
 # For so long a clock may be ahead before what comes is taken for history.
@@ -42,12 +38,6 @@ _QUIET = 7 * 86400.0
 _WORTH = 1.3
 
 _LIVE = tuple(status for status in STATUSES if status not in ENDED)
-
-
-class Lister(Protocol):
-    """The call a discovery makes; it raises `CallFailed`."""
-
-    async def instances(self, workflow: str, parameters: dict[str, str]) -> Page: ...
 
 
 class Discovery:
@@ -75,15 +65,20 @@ class Discovery:
         """Whether the workflow isn't discovered any more: rows that still come change nothing."""
         self.swept = False
         """Whether a sweep was made, whatever came of it."""
-        self.progress = clock.monotonic()
-        """When a page was last read, or refused (monotonic clock)."""
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it told any."""
         self._watched = poller.watched
         if self._watched.discovered_since is None:
             self._watched.discovered_since = clock.steady()
         self._selector = selector
-        self._lister = lister
+        self._lists = Lists(
+            self._watched.key.workflow,
+            lister,
+            take=self._take,
+            over=lambda: self._over,
+            sink=sink,
+            clock=clock,
+        )
         self._sink = sink
         self._poll = poll
         self._backfill = backfill
@@ -93,16 +88,14 @@ class Discovery:
         self._sweep = 0
         self._shown = 0
         self._whole_sweep_at = -inf
-        self._per_page = 0
-        self._refused_statuses: set[str] = set()
         self._dropped: set[str] = set()
         self._dropping: set[str] = set()
 
     def configure(self, selector: Selector, *, lister: Lister, poll: Poll, backfill: bool) -> None:
         """Goes on as another configuration says: what isn't selected any more leaves, what is
         selected from now on comes with the next sweep."""
-        self._selector, self._lister, self._poll = selector, lister, poll
-        self._backfill = backfill
+        self._selector, self._poll, self._backfill = selector, poll, backfill
+        self._lists.lister = lister
         # All lists, also those of ended instances.
         self._whole_sweep_at = -inf
         self._shown, now = 0, self._clock.steady()
@@ -116,6 +109,11 @@ class Discovery:
                 taken = run is None or selector.takes(run.status, run.end, now)
                 if not (taken or instance.forget_at is not None) or self._full(instance.id):
                     self._hide(instance)
+
+    @property
+    def progress(self) -> float:
+        """When a page was last read, or refused (monotonic clock)."""
+        return self._lists.progress
 
     @property
     def _since(self) -> float:
@@ -149,7 +147,7 @@ class Discovery:
             lists += [{"status": status} for status in sorted(self._selector.ended_statuses)]
         failures: list[CallFailed] = []
         pages = 0
-        for read in await asyncio.gather(*map(self._read, lists), return_exceptions=True):
+        for read in await asyncio.gather(*map(self._lists.read, lists), return_exceptions=True):
             if isinstance(read, CallFailed):
                 failures.append(read)
             elif isinstance(read, BaseException):
@@ -196,7 +194,7 @@ class Discovery:
         live = [s for s in dict.fromkeys((*_LIVE, *counts)) if s not in ENDED and counts.get(s)]
         recent = min(now, self._watched.last_sweep or now) - _LATE
         return [
-            *({"status": s} for s in live if s not in self._refused_statuses),
+            *({"status": s} for s in live if s not in self._lists.refused_statuses),
             _created_since(recent),
         ]
 
@@ -215,7 +213,7 @@ class Discovery:
             pages = 1 + (len(created) - bisect_left(created, moment)) * shards / 100
             if count - pages > best:
                 best, since = count - pages, moment
-        return 0 if since is None else await self._read(_created_since(since))
+        return 0 if since is None else await self._lists.read(_created_since(since))
 
     def _missed(self) -> Iterator[Instance]:
         """Live ones that the lists of this sweep don't hold."""
@@ -223,52 +221,6 @@ class Discovery:
             gone = instance.configured or instance.forget_at is not None
             if not gone and instance.live and instance.sweep < self._sweep:
                 yield instance
-
-    async def _read(self, parameters: dict[str, str], *, again: bool = True) -> int:
-        """Reads one list to its end; the number of pages."""
-        more: dict[str, str] | None = parameters
-        pages = 0
-        seen: set[str | None] = set()
-        while more is not None and pages < _MOST_PAGES and not self._over:
-            try:
-                page = await self._page(more)
-            except CallFailed as failure:
-                if pages and again and failure.failure == "http_4xx":
-                    # The cursor has expired, perhaps: from the start, once.
-                    return pages + await self._read(parameters, again=False)
-                raise
-            pages += 1
-            new = [row for row in page.rows if row.id not in seen]
-            seen.update(row.id for row in new)
-            for row in new:
-                self._take(row)
-            # A page that brings nothing new would be followed by others like it, without end.
-            more = page.next if new else None
-        return pages
-
-    async def _page(self, parameters: dict[str, str]) -> Page:
-        while True:
-            size = {"per_page": str(_PER_PAGE[self._per_page])}
-            try:
-                page = await self._lister.instances(
-                    self._watched.key.workflow, {**parameters, **size}
-                )
-            except CallFailed as failure:
-                self.progress = self._clock.monotonic()
-                self._sink.polled("list", failure.failure)
-                smaller = self._per_page + 1 < len(_PER_PAGE)
-                if failure.failure == "http_4xx" and "per_page" in str(failure) and smaller:
-                    self._per_page += 1
-                    continue
-                status = parameters.get("status", "")
-                if failure.failure == "http_4xx" and "status:" in str(failure) and status:
-                    # A status that rows may have and lists can't be asked for.
-                    self._refused_statuses.add(status)
-                    return Page([], None)
-                raise
-            self.progress = self._clock.monotonic()
-            self._sink.polled("list", "success")
-            return page
 
     def _take(self, row: Row) -> None:
         if self._over:
