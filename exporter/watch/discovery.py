@@ -189,10 +189,11 @@ class Discovery:
         return pages <= by_status * _WORTH
 
     def _by_status(self, now: float) -> list[dict[str, str]]:
-        """The lists of the live, and of what was created since the last sweep."""
+        """The lists of the live, and of what was created since the last sweep that succeeded."""
         counts = self.counts or {}
         live = [s for s in dict.fromkeys((*_LIVE, *counts)) if s not in ENDED and counts.get(s)]
-        recent = min(now, self._watched.last_sweep or now) - _LATE
+        last = self._watched.last_sweep or self._watched.discovered_since or now
+        recent = min(now, last) - _LATE
         return [
             *({"status": s} for s in live if s not in self._lists.refused_statuses),
             _created_since(recent),

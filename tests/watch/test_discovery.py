@@ -481,6 +481,18 @@ class TestManyEnded:
             assert sum("status=waiting" in query for query in lists) == 2
             assert sum("date_start=" in query for query in lists) == 1
 
+    async def test_what_was_created_before_the_first_sweep_that_succeeds_counts(self) -> None:
+        async with discovering() as w:
+            for n in range(400):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 7200)
+            w.simulator.faults.add(error(500), kind="list")
+            await w.cycle(after=1)
+            w.orders.create("new", Script(steps("pay")))
+            await w.cycle(after=600)
+            w.simulator.faults.clear()
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
     async def test_one_that_ends_is_found_by_a_call_of_its_own(self) -> None:
         async with discovering() as w:
             for n in range(1000):
