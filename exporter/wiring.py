@@ -186,9 +186,10 @@ class _Making:
 
 def kept_as(accounts: Iterable[settings_.Account]) -> dict[str, str]:
     """By label, what the state knows each account as: its id, so that it may be renamed. Of
-    several with the same id the first; the others, by their label."""
+    several with the same id the first; the others, by id and label."""
     known: dict[str, str] = {}
     for account in accounts:
-        taken = not account.account_id or account.account_id in known.values()
-        known[account.label] = account.label if taken else str(account.account_id)
+        name = account.account_id or account.label
+        taken = name in known.values()
+        known[account.label] = f"{name}/{account.label}" if taken else name
     return known

@@ -108,7 +108,7 @@ class Keeper:
         self._watched: dict[Owner, Watched] = {}
         self._workflows: dict[Owner, KeptWorkflow] = {}
         """As they are on the disk, or will be with the next write."""
-        self._unsaved = _Unsaved()
+        self._unsaved, self._writing = _Unsaved(), _Unsaved()
         # Its own: a name server that doesn't answer may hold all of the event loop's threads.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._saving = asyncio.Lock()
@@ -160,7 +160,7 @@ class Keeper:
         owner = self._owner(*watched.key)
         watched.recall(self._workflow(owner))
         self._restore_series(*watched.key)
-        unsaved = {p: kept for p, kept in self._unsaved.instances.items() if p[0] == owner}
+        unsaved = {p: k for p, k in self._not_on_disk().instances.items() if p[0] == owner}
         for (_, instance_id), newest in unsaved.items():
             if newest is not None:
                 watched.restore(instance_id, newest)
@@ -179,6 +179,7 @@ class Keeper:
     def release(self, watched: Watched) -> None:
         """Keeps a workflow no longer; what is on the disk of it stays there for a while."""
         owner = self._owner(*watched.key)
+        self._collect_series()
         self._collect_from(owner, watched)
         # No longer among those whose time on the disk is renewed.
         del self._watched[owner], self._workflows[owner]
@@ -203,23 +204,30 @@ class Keeper:
                 await self._renew()
             over = self.first_looks_over()
             self._collect()
-            unsaved, self._unsaved = self._unsaved, _Unsaved()
+            self._writing, self._unsaved = self._unsaved, _Unsaved()
             try:
-                await self._in_thread(self._write, unsaved)
+                await self._in_thread(self._write, self._writing)
             except sqlite3.Error as error:
                 self._failed(str(error))
-                unsaved.update(self._unsaved)
-                self._unsaved = unsaved
+                self._unsaved = self._not_on_disk()
                 self._collect_series()
-                self._exposition.show(_without_counts(unsaved.shown))
+                self._exposition.show(_without_counts(self._unsaved.shown))
                 if is_damage(error):
                     await self._renew()
             else:
-                self._exposition.show(unsaved.shown)
+                self._exposition.show(self._writing.shown)
                 if self._troubles.over([]):
                     log.info("the state is written again")
+            self._writing = _Unsaved()
             self.first_looks_shown = self.first_looks_shown or over
             self.progress = self._clock.monotonic()
+
+    def _not_on_disk(self) -> _Unsaved:
+        """What isn't on the disk, or may not be: it is being written."""
+        both = _Unsaved()
+        both.update(self._writing)
+        both.update(self._unsaved)
+        return both
 
     @contextlib.asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
@@ -242,8 +250,9 @@ class Keeper:
 
     def _workflow(self, owner: Owner) -> KeptWorkflow:
         if owner not in self._workflows:
-            data = self._database.workflow(owner)
-            kept = self._decoded(_WORKFLOW, data) if data else None
+            kept = self._not_on_disk().workflows.get(owner)
+            if kept is None and (data := self._database.workflow(owner)):
+                kept = self._decoded(_WORKFLOW, data)
             self._workflows[owner] = kept or KeptWorkflow(self._clock.steady())
             self._unsaved.workflows[owner] = self._workflows[owner]
         return self._workflows[owner]
@@ -255,7 +264,7 @@ class Keeper:
             (owner, name, labels): self._decoded(_SERIES, data)
             for name, labels, data in self._database.series(owner)
         }
-        unsaved = {p: kept for p, kept in self._unsaved.series.items() if p[0] == owner}
+        unsaved = {p: k for p, k in self._not_on_disk().series.items() if p[0] == owner}
         for place, kept in {**on_disk, **unsaved}.items():
             family, rest = _BY_NAME.get(place[1]), tuple(json.loads(place[2]))
             if family is None or kept is None or len(prefix) + len(rest) != len(family.labels):
@@ -313,7 +322,7 @@ class Keeper:
 
     def _write(self, unsaved: _Unsaved) -> None:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
-        workflows = self._workflows if tidy else unsaved.workflows
+        workflows = dict(self._workflows) if tidy else unsaved.workflows
         batch = Batch(
             {owner: _ENCODE(kept) for owner, kept in workflows.items()},
             {

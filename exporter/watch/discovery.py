@@ -237,10 +237,10 @@ class Discovery:
         if instance is None:
             self._take_new(row.id, row.status, row)
         elif not instance.configured:
-            if instance.not_found:
-                # It is there, whatever a look said.
-                instance.not_found, instance.forget_at = 0, None
-                self._want(instance)
+            if instance.not_found and instance.live:
+                # It is there, whatever looks say.
+                again = self._clock.monotonic() + self._poll.ended_interval
+                instance.forget_at, instance.due = None, min(instance.due, again)
             instance.sweep = self._sweep
             instance.looked_at = self._clock.monotonic()
             self._take_known(instance, row)
@@ -300,13 +300,13 @@ class Discovery:
         if run is None or instance.not_found:
             return
         before = instance.shown, instance.forget_at
-        if self._selector.takes(run.status, run.end, now):
+        taken = self._selector.takes(run.status, run.end, now)
+        if taken:
             instance.shown = instance.shown or not self._full(instance.id)
-            instance.forget_at = None if instance.shown else instance.forget_at
-        elif instance.forget_at is None:
-            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
-        if instance.live:
+        if instance.live or (taken and instance.shown):
             instance.forget_at = None
+        elif not taken and instance.forget_at is None:
+            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
         if (instance.shown, instance.forget_at) != before:
             self._watched.changed.add(instance.id)
 
@@ -348,6 +348,8 @@ class Discovery:
             self._choose(instance, now)
             if instance.shown and not was_shown:
                 self._watched.show(instance)
+            if instance.shown and not instance.looks.seen and not instance.wants_detail:
+                self._want(instance)  # all that is known of it comes from rows
             ended_unseen = ended_too and instance.shown and not instance.live
             if ended_unseen and instance.sweep < self._sweep and instance.forget_at is None:
                 self._want(instance, Urgency.MISSED)  # deleted, perhaps, or restarted
@@ -372,7 +374,8 @@ class Discovery:
         if end is None:
             # It tells no times: history on the first sweep, and what is known of it afterwards.
             created = unix(row.created_on) or 0.0
-            return created < self._since_of(instance_id) or instance_id in self._watched.ends
+            counted = self._watched.ends.get(instance_id, -inf)
+            return created < self._since_of(instance_id) or created <= counted
         known = self._watched.ends.get(instance_id)
         if known is not None and same_time(known, end):
             return True

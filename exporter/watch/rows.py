@@ -10,7 +10,15 @@ from math import inf
 from msgspec.structs import replace
 
 from exporter.cloudflare.models import ENDED, Row, seconds, unix
-from exporter.watch.tracker import Figures, FinishedRun, Observations, Run, Tracked, same_time
+from exporter.watch.tracker import (
+    APART,
+    Figures,
+    FinishedRun,
+    Observations,
+    Run,
+    Tracked,
+    same_time,
+)
 
 
 def has_times(row: Row) -> bool:
@@ -38,17 +46,17 @@ def take_row(
     start, end = unix(row.started_on), unix(row.ended_on)
     if run is not None:
         moments = [moment for moment in (start, end) if moment is not None]
-        earlier = any(moment + 1.0 < (run.queued or -inf) for moment in moments)
+        earlier = any(moment + APART < (run.queued or -inf) for moment in moments)
         revived = run.status in ENDED and not ended and status != "rollingBack"
         end_moved = ended and run.status in ENDED and not same_time(run.end, end)
         if earlier or revived or end_moved or not same_time(run.start, start):
             return None
     known = run or Run(queued=None, status=status)
     new = Observations()
-    waited = seconds(row.created_on, row.started_on)
-    if start is not None and known.queued is not None:
-        # `created_on` is the first run's, for ever.
-        waited = max(0.0, round(start - known.queued, 6))
+    # A row tells when the first run was queued; whether a later one was since, calls tell.
+    created = unix(row.created_on)
+    first = known.queued is None and created is not None and created >= since
+    waited = seconds(row.created_on, row.started_on) if first else None
     if start is not None and not known.queue_observed and start >= since:
         new.queue_duration = waited
     if ended and not known.end_observed and (now if end is None else end) >= since:
@@ -60,7 +68,7 @@ def take_row(
         status=status,
         start=known.start if start is None else start,
         end=end if ended else None,
-        queue_observed=known.queue_observed or start is not None,
+        queue_observed=known.queue_observed or waited is not None,
         end_observed=known.end_observed or ended,
     )
     return Tracked(now_known, _figures(figures, row, now_known, waited), new)

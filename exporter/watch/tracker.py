@@ -22,8 +22,9 @@ from exporter.cloudflare.models import ENDED, Attempt, Detail, Error, Step, Summ
 _LIVE = frozenset({"queued", "running", "paused", "waiting", "waitingForPause"})
 _AFTERMATH = frozenset({"rollback", "termination"})
 
-_SAME = 1.0
-"""Seconds."""
+APART = 1.0
+"""Seconds by which times may differ that mean one moment: rows of lists and answers on an instance
+come from different stores."""
 
 Mark = dict[tuple[str, str], int]
 """What was observed, by step type and full name: bit 0 the step, bit n its n-th attempt."""
@@ -213,17 +214,14 @@ def _later(run: Run, answer: Summary) -> float:
         return queued - run.queued
     # Known from rows alone: the start is what both tell, and none is queued after it.
     first = run.end if run.start is None else run.start
-    if first is not None and queued - first > _SAME:
+    if first is not None and queued - first > APART:
         return queued - first
     return 0.0 if same_time(run.start, start) else (start or 0.0) - (run.start or 0.0)
 
 
 def same_time(one: float | None, other: float | None) -> bool:
-    """Whether two answers may mean one moment: it is known to only one, or a second apart at most.
-
-    Rows of lists and answers on an instance come from different stores.
-    """
-    return one is None or other is None or abs(one - other) <= _SAME
+    """Whether two answers may mean one moment; they may if only one knows it."""
+    return one is None or other is None or abs(one - other) <= APART
 
 
 def _key(step: Step) -> tuple[str, str]:

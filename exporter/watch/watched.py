@@ -8,14 +8,11 @@ from exporter.watch.instance import Instance
 from exporter.watch.kept import Kept, KeptInstance, KeptWorkflow
 from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
+from exporter.watch.tracker import APART
 
 _COME_BACK = 7 * 86400.0
 """Seconds for which what is known of an instance is kept that the configuration names no longer:
 named again, by a configuration that was rolled back, say, it isn't counted twice."""
-
-
-_APART = 1.0
-"""Seconds: an end that was counted is told by lists and answers to within so much (`same_time`)."""
 
 
 class Watched:
@@ -23,8 +20,8 @@ class Watched:
 
     An instance is watched, as it is configured or as it was discovered, until it *leaves*, taken
     out of the configuration, or is *forgotten*, gone from the platform or old. What left is kept
-    whole for a week, what is forgotten as its end, for as long as lists may still hold it: when it
-    comes back, nothing of it is counted twice.
+    whole for a week, what is forgotten as a moment up to which all of it was counted, for as long
+    as lists may still hold it: when it comes back, nothing of it is counted twice.
 
     Args:
         key: The workflow.
@@ -37,7 +34,8 @@ class Watched:
         self.share = share
         self.instances: dict[str, Instance] = {}
         self.ends: dict[str, float] = {}
-        """Ends, in Unix time, of forgotten instances that lists may still hold."""
+        """Up to when, in Unix time, all was counted of forgotten instances that lists may still
+        hold: the end of the run, mostly."""
         self.last_sweep: float | None = None
         """Unix time at which the last sweep over the lists that succeeded began."""
         self.horizon = -inf
@@ -118,7 +116,7 @@ class Watched:
     def since_of(self, instance_id: str) -> float:
         """Unix time before which an end of an instance unknown till now was counted already, if it
         is one to be counted."""
-        counted = self.ends.get(instance_id, -inf) + _APART
+        counted = self.ends.get(instance_id, -inf) + APART
         return max(self.horizon, self.share.since(instance_id), counted)
 
     def leave(self, instance: Instance) -> None:
@@ -135,16 +133,19 @@ class Watched:
 
     def _never_seen(self, instance_id: str, since: float) -> None:
         """Has of an instance that goes unseen the end that was counted before, if any was."""
-        if since - _APART >= self.horizon:
-            self.ends[instance_id] = since - _APART
+        if since > self.horizon:
+            self.ends[instance_id] = since - APART
 
     def forget(self, instance: Instance) -> None:
-        """Watches an instance no longer that is gone or old. The end of its run stays known."""
+        """Watches an instance no longer that is gone or old. What was counted stays known."""
         self.changed.add(instance.id)
         del self.instances[instance.id]
-        if instance.run is not None and not instance.live:
-            end = instance.run.end
-            self.ends[instance.id] = self._clock.steady() if end is None else end
+        run, now = instance.run, self._clock.steady()
+        if run is not None and instance.live:
+            detailed = now - self._clock.monotonic() + instance.detailed_at
+            self.ends[instance.id] = max(detailed, -inf if run.start is None else run.start)
+        elif run is not None:
+            self.ends[instance.id] = now if run.end is None else run.end
 
     def forget_ends(self, before: float) -> None:
         """Takes ends before a Unix time for no news any more."""
@@ -155,11 +156,12 @@ class Watched:
 
     def forget_old(self) -> None:
         """Forgets what left, or ended, too long ago to come back."""
-        for instance_id in [i for i, instance in self._left.items() if self._is_over(instance)]:
+        over = [i for i, instance in self._left.items() if self._is_over(instance)]
+        for instance_id in over:
             del self._left[instance_id]
             self.changed.add(instance_id)
-        if self.ends and not self._discovers:
-            # Where lists are read, sweeps tell what is old.
+        # Where lists are read, sweeps tell which ends are old.
+        if over or (self.ends and not self._discovers):
             self.forget_ends(self._clock.steady() - _COME_BACK)
 
     def show(self, instance: Instance) -> None:
@@ -187,6 +189,8 @@ class Watched:
         self.last_sweep, self.discovered_since = kept.last_sweep, kept.discovered_since
         if kept.horizon is not None:
             self.horizon = kept.horizon
+        if kept.last_sweep is not None and kept.discovered_since is None:
+            self.discovered_since = kept.since  # as a version had it that kept one for both
         for instance in self.instances.values():
             instance.since = max(instance.since, self.horizon)
 
@@ -199,6 +203,7 @@ class Watched:
         if instance is None:
             self.changed.add(instance_id)  # so that it is kept no longer
             return
+        self.changed.discard(instance_id)
         instance.restore(kept, self._clock)
         # It may have been another shard's for a while.
         instance.since = max(instance.since, self.share.since(instance_id))
@@ -227,6 +232,7 @@ class Watched:
             instance.left = self._clock.steady()
             self.changed.add(instance_id)
         if self._is_over(instance):
+            self.forget_ends(self._clock.steady() - _COME_BACK)
             return None
         place = self.instances if instance.left is None else self._left
         place[instance_id] = instance

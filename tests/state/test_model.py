@@ -189,7 +189,9 @@ class Exporter(RuleBasedStateMachine):
 
     @initialize(selected=SELECTED)
     def begin(self, selected: dict[str, Any]) -> None:
-        self.start(selected)
+        # What ended before instances were first discovered would be history.
+        self.start({"discover": {}})
+        self.load_anew(selected)
 
     def do(self, what: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(what)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from exporter.app import App
+from exporter.clock import Clock
 from exporter.state.database import InUse
 from tests.watching import Watching, watching
 from upstreams.simulator import (
@@ -83,6 +85,17 @@ class TestNothingHappened:
             await w.round(after=5)
             await w.restart()
             assert await w.round(after=15) == {"simple": 1}
+
+    async def test_nothing_is_written_anew(self, state: Path) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", Script((Wait("approval"),)))
+            w.orders.create("b", RUN)
+            await w.round(after=600)
+            await w.running.aclose()
+            app = App(w.whole_settings(), clock=Clock(wall=w.clock, monotonic=w.clock), state=state)
+            assert app.keeper is not None
+            assert not app.pollers[0].watched.changed
+            await app.keeper.close()
 
 
 @pytest.mark.parametrize("killed", [False, True])

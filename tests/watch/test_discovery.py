@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,6 +204,25 @@ class TestSelecting:
             assert w.value("cloudflare_workflow_watched_instances") == 3
             assert w.value("cloudflare_workflows_exporter_instances_dropped_total") == 2
 
+    async def test_one_that_is_shown_later_has_its_steps_fetched(self) -> None:
+        async with discovering(statuses=["errored"]) as w:
+            w.orders.create("a", Script((*steps("pay"), Wait("approval"))))
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") is None
+            await w.reload(workflows=[{"name": "orders", "discover": {}}])
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
+
+    async def test_so_has_one_that_was_named_and_not_looked_at(self, tmp_path: Path) -> None:
+        errored = [{"name": "orders", "discover": {"statuses": ["errored"]}}]
+        async with watching(workflows=errored, state=tmp_path / "state.db") as w:
+            w.orders.create("a", Script((*steps("pay"), Wait("approval"))))
+            await w.cycle(after=INTERVAL)
+            await w.reload(workflows=[{"name": "orders", "instances": ["a"]}])
+            await w.restart(workflows=errored)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
+
     async def test_one_that_leaves_the_selector_stays_for_a_while_so_that_its_end_is_seen(
         self,
     ) -> None:
@@ -353,6 +373,72 @@ class TestCounting:
                 await w.cycle(after=INTERVAL)
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
+
+    async def test_one_that_lived_as_it_was_forgotten_and_comes_back(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            script = Script((*steps("pay", duration=0), Wait("approval", timeout=1e7)))
+            a = w.orders.create("a", script)
+            await w.cycle(after=INTERVAL)
+            w.orders.relist(a, None)
+            del w.orders.instances["a"]
+            for _ in range(10):
+                await w.cycle(after=INTERVAL)
+            assert not w.app.pollers[0].instances
+            w.orders.instances["a"] = a
+            w.simulator.world.refresh(a)
+            await w.cycle(after=INTERVAL)
+            a.send_event()
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            paid = {"step": "pay", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
+
+    async def test_one_that_is_listed_and_never_found_costs_a_look_now_and_then(self) -> None:
+        async with discovering() as w:
+            await w.cycle()
+            w.orders.create("a", WAITING)
+            w.simulator.faults.add(error(404), instance="a")
+            looks = 0
+            for _ in range(160):  # 40 minutes; poll.ended_interval is 10
+                calls = await w.cycle(after=INTERVAL)
+                looks += calls.get("detail", 0) + calls.get("simple", 0)
+            assert 3 <= looks <= 8
+
+    async def test_one_that_was_let_in_again_where_lists_tell_no_times(
+        self, tmp_path: Path
+    ) -> None:
+        def workflows(**more: Any) -> list[dict[str, Any]]:
+            return [{"name": "orders", "discover": {"statuses": ["errored"], **more}}]
+
+        state = tmp_path / "state.db"
+        async with watching(workflows=workflows(), state=state, style=LOCAL_ENGINE) as w:
+            await w.cycle(after=INTERVAL)
+            a = w.orders.create("a", Script((*steps("pay"), Wait("approval"))))
+            await w.cycle(after=INTERVAL)
+            await w.reload(workflows=workflows(exclude=["a"]))
+            await w.cycle(after=INTERVAL)
+            a.send_event()
+            await w.cycle(after=INTERVAL)
+            await w.reload(workflows=workflows())
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+    async def test_the_queue_of_one_that_was_forgotten_and_restarted(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            a = w.orders.create("a", Script(steps("pay")))
+            while not w.app.pollers[0].watched.ends:
+                await w.cycle(after=INTERVAL)
+            await w.cycle(after=3600)
+            a.restart(script=Script((*steps("pay"), Wait("approval")), queued=3))
+            await w.cycle(after=INTERVAL)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_queue_duration_seconds_count") == 2
+            total = w.value("cloudflare_workflow_queue_duration_seconds_sum")
+            assert total == pytest.approx(3, abs=0.1)
 
     @pytest.mark.parametrize("seen", [True, False], ids=["seen in the queue", "not seen before"])
     async def test_a_restart_of_one_that_was_terminated_in_the_queue(self, *, seen: bool) -> None:
