@@ -1,8 +1,8 @@
 """Rows of lists: what they tell of an instance's run, without its steps. Pure, like the tracker.
 
 A row never names the run: `created_on` differs from `queued` by a millisecond or two, and stays
-through a restart. It belongs to the known run unless its start or end moved or came before that
-run was queued, or what had ended is live again; then one call decides.
+through a restart. It belongs to the known run unless its start or end moved, went or came before
+that run was queued, or what had ended is live again; then one call decides.
 """
 
 from math import inf
@@ -47,9 +47,10 @@ def take_row(
     if run is not None:
         moments = [moment for moment in (start, end) if moment is not None]
         earlier = any(moment + APART < (run.queued or -inf) for moment in moments)
+        other = run.start is not None and start is None
         revived = run.status in ENDED and not ended and status != "rollingBack"
         end_moved = ended and run.status in ENDED and not same_time(run.end, end)
-        if earlier or revived or end_moved or not same_time(run.start, start):
+        if earlier or other or revived or end_moved or not same_time(run.start, start):
             return None
     known = run or Run(queued=None, status=status)
     new = Observations()
@@ -64,7 +65,7 @@ def take_row(
     now_known = replace(
         known,
         # One that was still queued may have been restarted before it began.
-        queued=None if known.start is None and start is not None else known.queued,
+        queued=None if known.start is None and (ended or start is not None) else known.queued,
         status=status,
         start=known.start if start is None else start,
         end=end if ended else None,

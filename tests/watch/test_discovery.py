@@ -461,6 +461,23 @@ class TestCounting:
             assert w.value("cloudflare_workflow_runs_finished_total", status="terminated") == 1
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    @pytest.mark.parametrize("queued", [0, 1000], ids=["started before", "queued before"])
+    async def test_one_that_is_restarted_and_terminated_in_the_queue_is_counted_once(
+        self, queued: float
+    ) -> None:
+        async with discovering() as w:
+            await w.cycle()
+            a = w.orders.create("a", Script((*steps("pay"), Wait("approval")), queued=queued))
+            await w.cycle(after=INTERVAL)
+            a.restart(script=Script(steps("pay"), queued=1000))
+            w.simulator.faults.add(error(500), kind="simple", times=1)
+            w.simulator.faults.add(error(500), kind="detail", times=1)
+            await w.cycle(after=INTERVAL)
+            a.terminate()
+            for _ in range(4):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="terminated") == 1
+
     async def test_one_that_is_restarted_in_the_queue_is_counted_once(self) -> None:
         async with discovering() as w:
             await w.cycle()
