@@ -166,9 +166,9 @@ class Keeper:
                 watched.restore(instance_id, newest)
         with _no_garbage():
             for instance_id, data in self._database.instances(owner):
-                kept = self._decoded(_INSTANCE, data)
                 if (owner, instance_id) in unsaved:
                     continue
+                kept = self._decoded(_INSTANCE, data)
                 if kept is not None:
                     watched.restore(instance_id, kept)
                 elif instance_id in watched.instances:

@@ -199,11 +199,14 @@ class Watched:
         if isinstance(kept, float):
             self._restore_end(instance_id, kept)
             return
-        instance = self.instances.get(instance_id) or self._restore_unnamed(instance_id, kept)
+        instance = self.instances.get(instance_id)
+        if instance is not None:
+            self.changed.discard(instance_id)  # as it was begun: it is kept as what follows
+        else:
+            instance = self._restore_unnamed(instance_id, kept)
         if instance is None:
             self.changed.add(instance_id)  # so that it is kept no longer
             return
-        self.changed.discard(instance_id)
         instance.restore(kept, self._clock)
         # It may have been another shard's for a while.
         instance.since = max(instance.since, self.share.since(instance_id))
