@@ -307,6 +307,18 @@ class TestWhatIsOldGoes:
                 await w.cycle(after=86400)
             assert ids(state) == {"b"}
 
+    async def test_an_instance_that_left_while_nothing_ran(self, state: Path) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", RUN)
+            await w.cycle(after=600)
+            await w.restart(workflows=[{"name": "orders", "instances": ["b"]}])
+            assert "a" in ids(state)
+            for _ in range(8):
+                await w.cycle(after=86400)
+                # None of these has its week begin anew.
+                await w.restart()
+            assert ids(state) == {"b"}
+
     async def test_the_end_of_one_that_was_forgotten(self, state: Path) -> None:
         async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
             await w.cycle()
