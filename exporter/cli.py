@@ -147,8 +147,11 @@ async def _run(settings: Settings, load: Callable[[], Settings], path: Path | No
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     # There is little garbage in cycles, and to look for it among a million objects, which is how
-    # many tens of thousands of instances are, takes up to a second.
+    # many tens of thousands of instances are, takes up to a second. Of what is restored from the
+    # state none is, so that is put among what is old without a look at it: once, since whatever
+    # else is garbage at that moment stays for long.
     gc.set_threshold(50_000, 20, 20)
+    gc.disable()
     with listener:
         try:
             app = App(settings, state=settings.state.path)
@@ -158,6 +161,9 @@ async def _run(settings: Settings, load: Callable[[], Settings], path: Path | No
                 error=str(error),
             )
             return 1
+        gc.freeze()
+        gc.unfreeze()
+        gc.enable()
 
         async def apply(settings: Settings) -> None:
             await app.configure(settings)

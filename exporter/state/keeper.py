@@ -7,7 +7,6 @@ written together, so nothing is counted twice or lost.
 
 import asyncio
 import contextlib
-import gc
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -164,16 +163,15 @@ class Keeper:
         for (_, instance_id), newest in unsaved.items():
             if newest is not None:
                 watched.restore(instance_id, newest)
-        with _no_garbage():
-            for instance_id, data in self._database.instances(owner):
-                if (owner, instance_id) in unsaved:
-                    continue
-                kept = self._decoded(_INSTANCE, data)
-                if kept is not None:
-                    watched.restore(instance_id, kept)
-                elif instance_id in watched.instances:
-                    # What was counted of it can't be told: nothing of the past is counted again.
-                    watched.instances[instance_id].since = self._clock.steady()
+        for instance_id, data in self._database.instances(owner):
+            if (owner, instance_id) in unsaved:
+                continue
+            kept = self._decoded(_INSTANCE, data)
+            if kept is not None:
+                watched.restore(instance_id, kept)
+            elif instance_id in watched.instances:
+                # What was counted of it can't be told: nothing of the past is counted again.
+                watched.instances[instance_id].since = self._clock.steady()
         self._watched[owner] = watched
 
     def release(self, watched: Watched) -> None:
@@ -377,19 +375,6 @@ def _value(kept: _Kept) -> float | Histogram:
     """A copy: what is counted goes on."""
     value, _ = kept
     return value if isinstance(value, float) else Histogram(value[0], value[1].copy(), value[2])
-
-
-@contextlib.contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Of a million new objects none is garbage: looking for it takes longer than making them."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        # Puts everything among what is old, without a look at it.
-        gc.freeze()
-        gc.unfreeze()
-        gc.enable()
 
 
 def tell_anew(family: Family) -> None:
