@@ -4,9 +4,6 @@ PYTHON ?= python3
 CONFIG ?= config.yaml
 PYTEST_ARGS ?=
 
-# What `make test` runs the tests with; .ci/run measures coverage with it.
-PYTEST ?= python -m pytest
-
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := $(VENV)/.requirements
@@ -15,10 +12,10 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 LOCKING := .cache/lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test tools lint format types docs lock clean
+.PHONY: help run demo test coverage tools lint format types docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(PACKAGE) ## watch the account in CONFIG (config.yaml); without one and without a token, the demo
 	@if [ -e "$(CONFIG)" ]; then \
@@ -35,7 +32,13 @@ demo: $(PACKAGE) ## watch sample workflows on Cloudflare's engine, run on this m
 	@exec $(BIN)/python -m upstreams.local_engine.demo
 
 test: tools ## run the tests; PYTEST_ARGS="-k name" picks some
-	$(BIN)/$(PYTEST) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: tools ## run the tests, and show the lines that none of them reaches
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 tools: $(PACKAGE) ## set up what the tests run beside the exporter
 	tests/install-system-packages

@@ -1,8 +1,6 @@
 """What a reload leaves as it is, what it begins and what it ends."""
 
 import asyncio
-import contextlib
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.mistakes import ConfigError
+from tests import disk
 from tests.watching import Watching, watching
 from upstreams.simulator import Hang, Script, Wait, retried, steps
 
@@ -240,8 +239,7 @@ class TestWhatGoes:
         async with watching(workflows=both, state=state) as w:
             await w.cycle(after=1)
             w.orders.create("a", RUN)
-            with contextlib.closing(sqlite3.connect(state, isolation_level=None)) as other:
-                other.execute("BEGIN IMMEDIATE")
+            with disk.full(state):
                 await w.cycle(after=60)
                 assert w.figures()[RUNS_OF_ORDERS] == 0, "it isn't on the disk"
                 await w.reload(workflows=both[1:])
@@ -260,8 +258,7 @@ class TestWhatGoes:
         async with watching(["a"], state=state) as w:
             await w.cycle(after=1)
             w.orders.create("a", RUN)
-            with contextlib.closing(sqlite3.connect(state, isolation_level=None)) as other:
-                other.execute("BEGIN IMMEDIATE")
+            with disk.full(state):
                 await w.cycle(after=60)
                 await w.reload(account="new")
             await w.saved()

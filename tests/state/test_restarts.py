@@ -1,8 +1,6 @@
 """What a restart keeps: every count, and what of each run was counted already."""
 
 import contextlib
-import resource
-import signal
 import sqlite3
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from structlog.testing import capture_logs
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.state.database import InUse
+from tests import disk
 from tests.watching import Watching, watching
 from upstreams.simulator import (
     Attempt,
@@ -414,17 +413,11 @@ class TestTheDiskFails:
     async def test_a_full_disk(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
             await w.saved()
-            soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (state.stat().st_size, hard))
-            try:
-                w.orders.create("a", Script(steps(*(f"step-{n}-x" for n in range(300)))))
+            with disk.full(state):
+                w.orders.create("a", Script(steps("one")))
                 await w.round(after=1000)
                 assert runs(w) == 0
                 assert (w.value("cloudflare_workflows_exporter_state_write_errors_total") or 0) >= 1
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-                signal.signal(signal.SIGXFSZ, handler)
             await w.saved()
             assert runs(w) == 1
 
