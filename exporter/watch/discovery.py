@@ -140,6 +140,8 @@ class Discovery:
         self._dropping = set()
         self._shown = sum(i.shown and not i.configured for i in self._watched.instances.values())
         started, wall = self._clock.monotonic(), self._clock.steady()
+        # The clock may have been ahead.
+        self._watched.discovered_since = min(self._watched.discovered_since or wall, wall)
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_sweep_at >= self._poll.ended_interval
         lists = [{}] if whole else self._by_status(wall)
@@ -220,7 +222,9 @@ class Discovery:
         """Live ones that the lists of this sweep don't hold."""
         for instance in self._watched.instances.values():
             gone = instance.configured or instance.forget_at is not None
-            if not gone and instance.live and instance.sweep < self._sweep:
+            # Of some, no row told more than the status.
+            live = instance.live if instance.run else instance.row_status not in ENDED
+            if not gone and live and instance.sweep < self._sweep:
                 yield instance
 
     def _take(self, row: Row) -> None:
@@ -285,6 +289,7 @@ class Discovery:
         now = self._clock.steady()
         taken = take_row(instance.run, instance.figures, row, now=now, since=instance.since)
         if taken is None:
+            instance.unsure = True
             return False
         instance.take(taken.run, taken.figures, at=self._clock.wall())
         self._choose(instance, now)

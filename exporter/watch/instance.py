@@ -24,6 +24,7 @@ class Instance:
         detail_after: Until then, progress alone is no reason for a full answer: the last was large.
         detail_failure: Of the last full answer; None when it succeeded.
         wants_detail: The next look is a full one, whatever a simple one would say.
+        unsure: A row may have told of another run than the known one.
         last_change: Unix time.
         changed: What moved then.
         why: What the look that waits or is under way is for.
@@ -67,6 +68,7 @@ class Instance:
         "sweep",
         "timeline",
         "tried",
+        "unsure",
         "waits",
         "wants_detail",
         "why",
@@ -83,7 +85,7 @@ class Instance:
         self.busy = False
         self.tried = False
         self.waits: int | None = None
-        self.wants_detail = False
+        self.wants_detail = self.unsure = False
         self.run: Run | None = None
         self.figures: Figures | None = None
         self.looks = LastLook()

@@ -245,9 +245,12 @@ class Poller:
                 return
             instance.detailed_at, instance.wants_detail = now, False
         instance.stale_since = None
+        unsure, instance.unsure = instance.unsure, False
         if not instance.live:
-            # What was discovered and has ended costs no more looks: lists tell of a restart.
-            instance.due = now + self._poll.ended_interval if instance.configured else inf
+            # What was discovered and has ended costs no more looks: lists tell of a restart. Its
+            # answer may come from a replica that doesn't know of it yet.
+            rest = self._poll.detail_refresh if unsure else inf
+            instance.due = now + (self._poll.ended_interval if instance.configured else rest)
 
     def _goes_on(self, instance: Instance, simple: Summary) -> None:
         """Takes what a simple answer tells of a run that goes on; its steps have to wait.

@@ -71,6 +71,7 @@ def take_row(
         end=end if ended else None,
         queue_observed=known.queue_observed or waited is not None,
         end_observed=known.end_observed or ended,
+        ended_by_row=ended and (known.ended_by_row or known.status not in ENDED or run is None),
     )
     return Tracked(now_known, _figures(figures, row, now_known, waited), new)
 

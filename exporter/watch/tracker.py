@@ -46,6 +46,10 @@ class Run(Struct, frozen=True, array_like=True):
     marks: Mark = field(default_factory=dict)
     sealed: float = -inf
     """What ended up to then was observed: an ended run's marks shrink to this."""
+    ended_by_row: bool = False
+    """Whether a row alone told that it ended: how many steps it has isn't known."""
+    latest: float = -inf
+    """The latest end of what was observed."""
 
 
 class OpenStep(NamedTuple):
@@ -142,7 +146,8 @@ def is_stale(run: Run | None, answer: Summary) -> bool:
         return True
     if run.start is not None and answer.start is None:
         return True
-    return run.status in ENDED and answer.status in _LIVE and steps <= run.step_count
+    went_back = run.status in ENDED and answer.status in _LIVE
+    return went_back and (run.ended_by_row or steps <= run.step_count)
 
 
 def track(
@@ -178,12 +183,15 @@ def track(
     ended = status in ENDED
     if ended and not known.end_observed and (now if end is None else end) >= since:
         new.run = FinishedRun(status, seconds(answer.start, answer.end or _moment(now)))
-    marks = dict(known.marks)
+    marks, latest = dict(known.marks), known.latest
+    # Nothing in a run ends after it does.
+    until = now if end is None or not ended else min(now, end)
     for step in answer.steps or ():
         key = _key(step)
         known_bits, bits = marks.get(key, 0), _bits(step, after=known.sealed)
         if bits & ~known_bits:
-            _observe(step, key, bits & ~known_bits, new, now=now, since=since)
+            observed = _observe(step, key, bits & ~known_bits, new, now=until, since=since)
+            latest = max(latest, observed)
             # At once: an answer that holds a step twice counts it once.
             marks[key] = known_bits | bits
     sealed = known.sealed
@@ -201,6 +209,7 @@ def track(
             end_observed=known.end_observed or ended,
             marks=marks,
             sealed=sealed,
+            latest=latest,
         ),
         _figures(answer, status),
         new,
@@ -282,19 +291,23 @@ def _observe(
     *,
     now: float,
     since: float,
-) -> None:
-    """Adds to `new` what of a step is finished, wasn't seen, and ended at or after `since`."""
-    kind, name = key
+) -> float:
+    """Adds to `new` what of a step is finished, wasn't seen, and ended at or after `since`; when
+    the last of what wasn't seen ended, in Unix time."""
+    (kind, name), last = key, -inf
     for number, attempt in enumerate(_attempts(step), start=1):
         if unseen >> number & 1:
             seconds, end = _span(attempt, now)
+            last = max(last, end)
             if end >= since:
                 new.attempts.append(FinishedAttempt(name, attempt.outcome, seconds))
     if unseen & 1:
         seconds, end = _span(step, now)
+        last = max(last, end)
         if end >= since:
             attempts = len(step.attempts or ()) if step.finished is None else None
             new.steps.append(FinishedStep(name, kind, step.outcome, seconds, attempts))
+    return last
 
 
 def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from math import inf
 
 from exporter.clock import Clock
+from exporter.cloudflare.models import ENDED
 from exporter.watch.instance import Instance
 from exporter.watch.kept import Kept, KeptInstance, KeptWorkflow
 from exporter.watch.shard import Share
@@ -67,7 +68,8 @@ class Watched:
                 leaving.append(instance)
             elif instance.configured:
                 # The selector has its say.
-                instance.configured, instance.due = False, now if instance.live else inf
+                again = instance.live or instance.wants_detail or instance.failure is not None
+                instance.configured, instance.due = False, now if again else inf
                 instance.tried, instance.sweep = True, 0
         for instance in leaving:
             self.leave(instance)
@@ -142,8 +144,9 @@ class Watched:
         del self.instances[instance.id]
         run, now = instance.run, self._clock.steady()
         if run is not None and instance.live:
-            detailed = now - self._clock.monotonic() + instance.detailed_at
-            self.ends[instance.id] = max(detailed, -inf if run.start is None else run.start)
+            # To the millisecond: both times are of one store.
+            seen = max(run.latest, -inf if run.start is None else run.start)
+            self.ends[instance.id] = seen + 0.001 - APART
         elif run is not None:
             self.ends[instance.id] = now if run.end is None else run.end
 
@@ -156,13 +159,17 @@ class Watched:
 
     def forget_old(self) -> None:
         """Forgets what left, or ended, too long ago to come back."""
-        over = [i for i, instance in self._left.items() if self._is_over(instance)]
-        for instance_id in over:
-            del self._left[instance_id]
-            self.changed.add(instance_id)
-        # Where lists are read, sweeps tell which ends are old.
-        if over or (self.ends and not self._discovers):
-            self.forget_ends(self._clock.steady() - _COME_BACK)
+        over = [instance for instance in self._left.values() if self._is_over(instance)]
+        for instance in over:
+            del self._left[instance.id]
+            self.changed.add(instance.id)
+        old = [instance.left for instance in over if instance.left is not None]
+        if not self._discovers:  # where lists are read, sweeps tell which ends are old
+            before = self._clock.steady() - _COME_BACK
+            old += [end + APART for end in self.ends.values() if end < before]
+        if old:
+            # No further than what is forgotten: the clock may be days ahead.
+            self.forget_ends(max(old))
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
@@ -234,9 +241,11 @@ class Watched:
         if not self._discovers and instance.left is None:
             instance.left = self._clock.steady()
             self.changed.add(instance_id)
-        if self._is_over(instance):
-            self.forget_ends(self._clock.steady() - _COME_BACK)
+        if instance.left is not None and self._is_over(instance):
+            self.forget_ends(instance.left)
             return None
+        if kept.run is not None and kept.run.status not in ENDED:
+            instance.due = self._clock.monotonic()  # no list may ever say that it moved
         place = self.instances if instance.left is None else self._left
         place[instance_id] = instance
         return instance

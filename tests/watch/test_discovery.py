@@ -566,6 +566,20 @@ class TestCounting:
                 assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
 
+async def test_what_rows_tell_only_the_status_of_is_forgotten_when_it_is_deleted() -> None:
+    async with discovering(
+        statuses=["errored"], more={"style": LOCAL_ENGINE, "poll": {"forget_after": "1m"}}
+    ) as w:
+        known = []
+        for n in range(20):
+            instance = w.orders.create(f"a{n}", WAITING)
+            await w.cycle(after=30)
+            instance.delete()
+            await w.cycle(after=30)
+            known.append(len(w.app.pollers[0].instances))
+        assert max(known[10:]) <= max(known[:10])
+
+
 class TestManyEnded:
     """Where ended instances outnumber the live ones, the live are listed by status."""
 

@@ -191,6 +191,13 @@ class TestDurations:
         naive = answer(status="complete", start=at(1).replace(tzinfo=None), end=at(2))
         assert taken(None, naive).figures.run_duration == 1.0
 
+    def test_a_plan_past_the_run_s_end_is_cut_there(self) -> None:
+        nap = Step("sleep", "nap-1", at(2), at(500), finished=True)
+        done = answer(nap, status="complete", end=at(9))
+        new = taken(None, done, now=NOW + 1000).observations
+        assert [s.duration for s in new.steps] == [7.0]
+        assert not taken(None, done, now=NOW + 1000, since=at(10).timestamp()).observations
+
 
 class TestOutcomes:
     def test_a_wait_failed_when_it_has_an_error_or_says_so(self) -> None:
