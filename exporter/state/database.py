@@ -38,6 +38,8 @@ _MIGRATIONS = (
 
 # Seconds that another process' lock is waited for: less than a round, so that nothing piles up.
 _PATIENCE = 2.0
+_SUFFIXES = ("", "-wal", "-shm")
+"""Of the file's name, and of those that SQLite keeps beside it."""
 # What a healthy file never says.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -109,16 +111,24 @@ class Database:
         """
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self._connection.close()
+        self._inode = 0
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         aside = self._path.with_name(f"{self._path.name}.damaged-{now}")
         try:
-            for suffix in ("", "-wal", "-shm"):
+            for suffix in _SUFFIXES:
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
                     self.set_aside = aside
+        except OSError as error:
+            raise Unusable(f"it is damaged, and can't be set aside: {error}") from None
+        try:
             self._connection = self._opened()
         except (OSError, sqlite3.Error) as error:
-            raise Unusable(f"it is damaged, and can't be set aside: {error}") from None
+            # What was begun holds nothing, and would be set aside at the next try.
+            for suffix in _SUFFIXES:
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self._path}{suffix}")
+            raise Unusable(f"an empty one can't be begun: {error}") from None
 
     @property
     def is_there(self) -> bool:
@@ -168,11 +178,16 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
 
-    def workflow(self, owner: Owner) -> bytes | None:
-        """What is kept of a workflow as such."""
+    def workflow(self, owner: Owner) -> Iterator[bytes]:
+        """What is kept of a workflow as such, if anything is."""
         query = "SELECT data FROM workflows WHERE account = ? AND workflow = ?"
-        row = self._connection.execute(query, owner).fetchone()
-        return row[0] if row else None
+        for (data,) in self._connection.execute(query, owner):
+            yield data
+
+    def holds(self, owner: Owner, instance_id: str) -> bool:
+        """Whether anything is kept of an instance."""
+        query = "SELECT 1 FROM instances WHERE account = ? AND workflow = ? AND id = ?"
+        return self._connection.execute(query, (*owner, instance_id)).fetchone() is not None
 
     def instances(self, owner: Owner) -> Iterator[tuple[str, bytes]]:
         """What is kept of each instance of a workflow, by its id."""

@@ -163,7 +163,7 @@ class Keeper:
         for (_, instance_id), newest in unsaved.items():
             if newest is not None:
                 watched.restore(instance_id, newest)
-        for instance_id, data in self._database.instances(owner):
+        for instance_id, data in self._read(self._database.instances(owner)):
             if (owner, instance_id) in unsaved:
                 continue
             kept = self._decoded(_INSTANCE, data)
@@ -209,7 +209,8 @@ class Keeper:
                 self._failed(str(error))
                 self._unsaved = self._not_on_disk()
                 self._collect_series()
-                self._exposition.show(_without_counts(self._unsaved.shown))
+                at_once, self._unsaved.shown = _parted(self._unsaved.shown)
+                self._exposition.show(at_once)
                 if is_damage(error):
                     await self._renew()
             else:
@@ -249,7 +250,7 @@ class Keeper:
     def _workflow(self, owner: Owner) -> KeptWorkflow:
         if owner not in self._workflows:
             kept = self._not_on_disk().workflows.get(owner)
-            if kept is None and (data := self._database.workflow(owner)):
+            for data in self._read(self._database.workflow(owner)) if kept is None else ():
                 kept = self._decoded(_WORKFLOW, data)
             self._workflows[owner] = kept or KeptWorkflow(self._clock.steady())
             self._unsaved.workflows[owner] = self._workflows[owner]
@@ -260,7 +261,7 @@ class Keeper:
         prefix = tuple(filter(None, (account, workflow)))
         on_disk = {
             (owner, name, labels): self._decoded(_SERIES, data)
-            for name, labels, data in self._database.series(owner)
+            for name, labels, data in self._read(self._database.series(owner))
         }
         unsaved = {p: k for p, k in self._not_on_disk().series.items() if p[0] == owner}
         for place, kept in {**on_disk, **unsaved}.items():
@@ -272,7 +273,7 @@ class Keeper:
                 if family not in self._anew:
                     tell_anew(family)
                 self._anew.add(family)
-            elif before := on_disk.get(place):
+            elif (before := on_disk.get(place)) and place not in self._writing.series:
                 # What is on the disk is shown at once, even if nothing new can be written there.
                 shown.values[key] = _value(before)
                 if before[1] is not None:
@@ -284,14 +285,35 @@ class Keeper:
         try:
             return decoder.decode(data)
         except msgspec.DecodeError:
-            if not self._broken:
-                log.error(
-                    "parts of the state can't be read; they are counted anew from now on",
-                    advice="look at the disk",
-                )
-            self._broken = True
-            self._store.state_write_failed()
+            self._unreadable()
             return None
+
+    def _read(self, rows: Iterator[T]) -> Iterator[T]:
+        """What is in the file, as far as that can be read: it may have been damaged since."""
+        try:
+            yield from rows
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            self._unreadable()
+
+    def _unreadable(self) -> None:
+        if not self._broken:
+            log.error(
+                "parts of the state can't be read; they are counted anew from now on",
+                advice="look at the disk",
+            )
+        self._broken = True
+        self._store.state_write_failed()
+
+    def _is_on_disk(self, instance: tuple[Owner, str]) -> bool:
+        """Whether the file holds anything of an instance, or may."""
+        try:
+            return self._database.holds(*instance)
+        except sqlite3.ProgrammingError:
+            return False  # it is closed: there is no file, and an empty one is to come
+        except sqlite3.Error:
+            return True
 
     def _collect(self) -> None:
         # All at one moment, so that what is counted and what was observed of runs fit together.
@@ -307,7 +329,12 @@ class Keeper:
 
     def _collect_from(self, owner: Owner, watched: Watched) -> None:
         for instance_id in watched.changed:
-            self._unsaved.instances[owner, instance_id] = watched.kept(instance_id)
+            key, newest = (owner, instance_id), watched.kept(instance_id)
+            if newest is None and key not in self._writing.instances and not self._is_on_disk(key):
+                # While nothing can be written, these would become ever more.
+                self._unsaved.instances.pop(key, None)
+            else:
+                self._unsaved.instances[key] = newest
         watched.changed.clear()
         kept = replace(
             self._workflow(owner),
@@ -386,14 +413,16 @@ def _is_of_workflow(family: Family) -> bool:
     return family.labels[: len(WORKFLOW_LABELS)] == WORKFLOW_LABELS
 
 
-def _without_counts(changes: Changes) -> Changes:
-    return Changes(
-        {
-            (family, labels): value
-            for (family, labels), value in changes.values.items()
-            if not _is_of_workflow(family) or family.kind not in ("counter", "histogram")
-        },
-        changes.instances,
-        changes.exemplars,
-        changes.created,
-    )
+def _parted(changes: Changes) -> tuple[Changes, Changes]:
+    """What may be shown before it is written, and what is counted of workflows."""
+    at_once, counts = Changes(instances=changes.instances), Changes()
+    for key, value in changes.values.items():
+        family, _ = key
+        counted = _is_of_workflow(family) and family.kind in ("counter", "histogram")
+        part = counts if counted and value is not None else at_once
+        part.values[key] = value
+        if key in changes.created:
+            part.created[key] = changes.created[key]
+        if key in changes.exemplars:
+            part.exemplars[key] = changes.exemplars[key]
+    return at_once, counts

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from exporter.mistakes import ConfigError
 from tests import disk
 from tests.watching import Watching, watching
-from upstreams.simulator import Hang, Script, Wait, retried, steps
+from upstreams.simulator import Hang, Script, Wait, error, retried, steps
 
 RUN = Script((*steps("fetch", "store"), retried("charge", failures=2)))
 WAITS = Script((*steps("fetch"), Wait("approval")))
@@ -265,6 +265,38 @@ class TestWhatGoes:
             await w.cycle(after=600)
             assert w.status("a") == "complete"
             assert w.value(FINISHED, status="complete") == 1
+
+    async def test_what_left_while_the_disk_is_full_is_shown_no_longer(
+        self, tmp_path: Path
+    ) -> None:
+        state = tmp_path / "state.db"
+        both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
+        async with watching(workflows=both, state=state) as w:
+            w.orders.create("a", RUN)
+            await w.cycle(after=60)
+            with disk.full(state):
+                await w.cycle(after=15)
+                await w.reload(workflows=both[1:])
+                assert not [series for series in w.figures() if 'workflow="orders"' in series]
+                await w.reload(workflows=both)
+                assert w.figures()[RUNS_OF_ORDERS] == 1
+
+    async def test_one_that_is_named_and_unnamed_while_looks_fail(self) -> None:
+        async with watching(workflows=DISCOVERED) as w:
+            await w.cycle()
+            w.orders.create("a", FAILS)
+            w.simulator.faults.add(error(500), instance="a")
+            await w.cycle(after=60)
+            await w.reload(workflows=[{**DISCOVERED[0], "instances": ["a"]}])
+            await w.cycle(after=15)
+            await w.reload(workflows=DISCOVERED)
+            await w.cycle(after=15)
+            w.simulator.faults.clear()
+            for _ in range(3):
+                await w.cycle(after=60)
+            assert w.app.pollers[0].up
+            attempts = w.samples("cloudflare_workflow_step_attempt_duration_seconds_count")
+            assert set(attempts.values()) == {1.0}
 
     @pytest.mark.parametrize("way", ["restart", "reload"])
     async def test_nor_when_it_comes_back_after_all_was_forgotten(

@@ -380,12 +380,57 @@ class TestAWrongClock:
                 await w.cycle(after=15)
             assert runs(w) == 1
 
+    async def test_leaves_what_is_new_as_an_instance_leaves(self, state: Path) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            w.orders.create("b", Script(steps("one")))
+            await w.round(after=60)
+            await w.reload(workflows=[{"name": "orders", "instances": ["a"]}])
+            w.ahead = 30 * 86400
+            await w.restart()
+            await w.round(after=15)
+            w.ahead = 0
+            await w.restart(workflows=[{"name": "orders", "instances": ["a", "c"]}])
+            w.orders.create("c", Script(steps("one")))
+            for _ in range(3):
+                await w.round(after=60)
+            assert runs(w) == 3
+
+    @pytest.mark.parametrize("again", [False, True], ids=["set", "set and restarted"])
+    async def test_leaves_what_comes_after_the_first_discovery(
+        self, state: Path, again: bool
+    ) -> None:
+        async with watching(["a"], state=state) as w:
+            await w.cycle()
+            w.ahead = 2 * 86400
+            await w.restart(workflows=DISCOVERED)
+            await w.cycle(after=15)
+            w.ahead = 0
+            if again:
+                await w.restart()
+            await w.cycle(after=15)
+            w.orders.create("a", Script(steps("one")))
+            for _ in range(3):
+                await w.cycle(after=60)
+            assert runs(w) == 1
+
 
 async def wrong_for_a_while(w: Watching, days: int) -> None:
     for days_ahead in (days, 0):
         w.ahead = days_ahead * 86400
         await w.restart()
         await w.cycle(after=15)
+
+
+def damage(state: Path) -> None:
+    # Somebody else writes to it, so that it is read again, and then it breaks.
+    other = sqlite3.connect(state)
+    other.execute("CREATE TABLE guests (name)")
+    other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    other.close()
+    with state.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (state.stat().st_size - 4096))
 
 
 class TestTheDiskFails:
@@ -421,6 +466,69 @@ class TestTheDiskFails:
             await w.saved()
             assert runs(w) == 1
 
+    async def test_what_came_and_went_meanwhile_is_held_no_longer(self, state: Path) -> None:
+        async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
+            w.orders.release(success_retention=120_000)
+            await w.cycle()
+            held = []
+            with disk.full(state):
+                for n in range(40):
+                    for m in range(5):
+                        w.orders.create(f"{n}-{m}", Script(steps("one")))
+                    await w.cycle(after=30)
+                    assert w.app.keeper is not None
+                    unsaved = w.app.keeper._unsaved
+                    held.append(len(unsaved.instances) + len(unsaved.shown.instances))
+            assert max(held[20:]) <= max(held[:20])
+            await w.cycle(after=15)
+            assert runs(w) == 200
+
+    @pytest.mark.parametrize("how", ["deleted", "broken", "replaced"])
+    async def test_a_file_that_goes_while_the_disk_is_full(self, state: Path, how: str) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", RUN)
+            await w.round(after=1000)
+            await w.restart()
+            if how == "deleted":
+                state.unlink()
+            elif how == "broken":
+                damage(state)
+            else:
+                state.rename(state.with_name("former"))
+                state.write_bytes(b"")
+            w.orders.create("b", RUN)
+            files = []
+            with disk.full(state):
+                for _ in range(10):
+                    await w.round(after=60)
+                    files.append(len(list(state.parent.iterdir())))
+            assert files[-1] <= files[1], "none is set aside again and again"
+            await w.round(after=60)
+            await w.round(after=60)
+            assert runs(w) == 2
+            await w.restart()
+            assert runs(w) == 2
+
+    async def test_a_reload_on_a_file_that_broke(self, state: Path) -> None:
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            await w.restart()
+            damage(state)
+            w.simulator.world.account("acc").workflow("billing").create("x", RUN)
+            await w.reload(
+                workflows=[
+                    {"name": "orders", "instances": ["a"]},
+                    {"name": "billing", "instances": ["x"]},
+                ]
+            )
+            await w.round(after=600)
+            await w.round(after=60)
+            finished = "cloudflare_workflow_runs_finished_total"
+            for workflow in ("orders", "billing"):
+                series = f'{finished}{{account="acc",workflow="{workflow}",status="complete"}}'
+                assert w.figures()[series] == 1
+
     async def test_a_deleted_file_is_written_anew(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script(steps("one")))
@@ -437,14 +545,7 @@ class TestTheDiskFails:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
             await w.restart()
-            # Somebody else writes to it, so that it is read again, and then it breaks.
-            other = sqlite3.connect(state)
-            other.execute("CREATE TABLE guests (name)")
-            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            other.close()
-            with state.open("r+b") as file:
-                file.seek(4096)
-                file.write(b"\xff" * (state.stat().st_size - 4096))
+            damage(state)
             w.orders.create("b", Script(steps("one")))
             await w.round(after=60)
             await w.saved()
