@@ -323,15 +323,10 @@ class Discovery:
             status = instance.row_status
             known = status not in ENDED and instance.figures is not None
             urgency = Urgency.LIVE if known else Urgency.CHANGED
-            if status == "errored" and self._is_news(instance):
+            if status == "errored" and instance.is_news:
                 urgency = Urgency.ERRORED
         why = Why.MISSED if urgency is Urgency.MISSED else Why.ROW
         self.poller.want(instance, urgency, why if instance.tried else Why.FIRST)
-
-    def _is_news(self, instance: Instance) -> bool:
-        """Whether an instance ended since it is watched, as far as is known."""
-        end = instance.run.end if instance.run else None
-        return end is None or end >= instance.since
 
     def _full(self, instance_id: str) -> bool:
         """Whether `max_instances` leaves an instance out; counted once as long as it is."""

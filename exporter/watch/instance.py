@@ -116,6 +116,12 @@ class Instance:
     def live(self) -> bool:
         return self.run is not None and self.run.status not in ENDED
 
+    @property
+    def is_news(self) -> bool:
+        """Whether it ended since it is watched, as far as is known."""
+        end = self.run.end if self.run else None
+        return end is None or end >= self.since
+
     def take(self, run: Run, figures: Figures, *, at: float) -> bool:
         """Takes what a row or an answer told at Unix time `at`; whether any figure moved."""
         moved = figures != self.figures

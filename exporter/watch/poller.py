@@ -358,7 +358,8 @@ class Poller:
             instance.forget_at = instance.timeline = None
             self.watched.changed.add(instance.id)
         else:
-            if instance.wants_detail and instance.run is not None and not instance.live:
+            ended = instance.run is not None and not instance.live
+            if instance.wants_detail and ended and instance.is_news:
                 self._sink.skipped(self.key)
             self.watched.forget(instance)
 

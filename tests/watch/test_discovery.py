@@ -551,6 +551,18 @@ class TestCounting:
             assert w.value("cloudflare_workflow_details_skipped_total") == 1
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    async def test_it_is_counted_so_once_however_often_it_is_selected(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("pay"), throws=Error("TypeError")))
+            w.simulator.faults.add(error(500), kind="detail")
+            for discover in ({"statuses": ["running"]}, {}, {"statuses": ["running"]}):
+                await w.cycle(after=INTERVAL)
+                await w.reload(workflows=[{"name": "orders", "discover": discover}])
+                for _ in range(8):
+                    await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_details_skipped_total") == 1
+
     async def test_one_that_waits_for_a_full_answer_is_forgotten_in_time_all_the_same(self) -> None:
         """The queue holds no more than what is known: memory is bounded by what is watched."""
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
