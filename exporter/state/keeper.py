@@ -250,8 +250,9 @@ class Keeper:
     def _workflow(self, owner: Owner) -> KeptWorkflow:
         if owner not in self._workflows:
             kept = self._not_on_disk().workflows.get(owner)
-            for data in self._read(self._database.workflow(owner)) if kept is None else ():
-                kept = self._decoded(_WORKFLOW, data)
+            if kept is None:
+                for data in self._read(self._database.workflow(owner)):
+                    kept = self._decoded(_WORKFLOW, data)
             self._workflows[owner] = kept or KeptWorkflow(self._clock.steady())
             self._unsaved.workflows[owner] = self._workflows[owner]
         return self._workflows[owner]
@@ -328,13 +329,15 @@ class Keeper:
         self._unsaved.series.update(self._series(changes))
 
     def _collect_from(self, owner: Owner, watched: Watched) -> None:
+        pending, writing = self._unsaved.instances, self._writing.instances
         for instance_id in watched.changed:
             key, newest = (owner, instance_id), watched.kept(instance_id)
-            if newest is None and key not in self._writing.instances and not self._is_on_disk(key):
-                # While nothing can be written, these would become ever more.
-                self._unsaved.instances.pop(key, None)
+            came = newest is None and key in pending and key not in writing
+            if came and not self._is_on_disk(key):
+                # It came and went unwritten: while nothing can be, these would become ever more.
+                del pending[key]
             else:
-                self._unsaved.instances[key] = newest
+                pending[key] = newest
         watched.changed.clear()
         kept = replace(
             self._workflow(owner),

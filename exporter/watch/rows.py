@@ -52,7 +52,7 @@ def take_row(
         end_moved = ended and run.status in ENDED and not same_time(run.end, end)
         if earlier or other or revived or end_moved or not same_time(run.start, start):
             return None
-    known = run or Run(queued=None, status=status)
+    known = run or Run(queued=None, status="")
     new = Observations()
     # A row tells when the first run was queued; whether a later one was since, calls tell.
     created = unix(row.created_on)
@@ -71,7 +71,7 @@ def take_row(
         end=end if ended else None,
         queue_observed=known.queue_observed or waited is not None,
         end_observed=known.end_observed or ended,
-        ended_by_row=ended and (known.ended_by_row or known.status not in ENDED or run is None),
+        ended_by_row=ended and (known.ended_by_row or known.status not in ENDED),
     )
     return Tracked(now_known, _figures(figures, row, now_known, waited), new)
 

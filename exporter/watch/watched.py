@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from math import inf
+from typing import TypeGuard
 
 from exporter.clock import Clock
-from exporter.cloudflare.models import ENDED
 from exporter.watch.instance import Instance
 from exporter.watch.kept import Kept, KeptInstance, KeptWorkflow
 from exporter.watch.shard import Share
@@ -87,9 +87,9 @@ class Watched:
             self.show(instance)
         self.changed.add(instance.id)
 
-    def _is_over(self, instance: Instance) -> bool:
-        """Whether an instance that left won't come back."""
-        return instance.left is not None and self._clock.steady() - instance.left >= _COME_BACK
+    def _is_over(self, left: float | None) -> TypeGuard[float]:
+        """Whether an instance that left, at that Unix time, won't come back."""
+        return left is not None and self._clock.steady() - left >= _COME_BACK
 
     def begin(
         self,
@@ -159,11 +159,11 @@ class Watched:
 
     def forget_old(self) -> None:
         """Forgets what left, or ended, too long ago to come back."""
-        over = [instance for instance in self._left.values() if self._is_over(instance)]
-        for instance in over:
-            del self._left[instance.id]
-            self.changed.add(instance.id)
-        old = [instance.left for instance in over if instance.left is not None]
+        over = {i: known.left for i, known in self._left.items() if self._is_over(known.left)}
+        for instance_id in over:
+            del self._left[instance_id]
+            self.changed.add(instance_id)
+        old = list(over.values())
         if not self._discovers:  # where lists are read, sweeps tell which ends are old
             before = self._clock.steady() - _COME_BACK
             old += [end + APART for end in self.ends.values() if end < before]
@@ -215,6 +215,8 @@ class Watched:
             self.changed.add(instance_id)  # so that it is kept no longer
             return
         instance.restore(kept, self._clock)
+        if instance.live:
+            instance.due = self._clock.monotonic()  # no list may ever say that it moved
         # It may have been another shard's for a while.
         instance.since = max(instance.since, self.share.since(instance_id))
         if instance.left is None and instance.shown:
@@ -241,11 +243,9 @@ class Watched:
         if not self._discovers and instance.left is None:
             instance.left = self._clock.steady()
             self.changed.add(instance_id)
-        if instance.left is not None and self._is_over(instance):
+        if self._is_over(instance.left):
             self.forget_ends(instance.left)
             return None
-        if kept.run is not None and kept.run.status not in ENDED:
-            instance.due = self._clock.monotonic()  # no list may ever say that it moved
         place = self.instances if instance.left is None else self._left
         place[instance_id] = instance
         return instance
