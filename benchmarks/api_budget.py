@@ -6,7 +6,9 @@ The whole exporter in virtual time, against the simulator, which enforces Cloudf
 calls in a sliding window of 5 minutes, then 5 minutes of lock-out). Five workflows under steady
 churn, by half of the limit; each size with and without four times as many instances that ended in
 the past 7 days, which is what runs of 42 hours leave behind. Beside it: how long a round of polling
-each instance one by one would take, at the full limit.
+each instance one by one would take, at the full limit. Ages and lags are those of every instance,
+after the first 10 minutes: `step` is the time from showing `errored` to showing the error's step,
+`count` the time from a run's end to its being counted.
 """
 
 import argparse
@@ -26,11 +28,15 @@ from exporter.clock import Clock
 from exporter.logs import configure
 from exporter.metrics import catalogue
 from exporter.settings import Settings
+from exporter.watch.sink import WorkflowKey
+from exporter.watch.tracker import Figures, Observations
 from upstreams.simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
 
 WORKFLOWS = ("orders", "billing", "reports", "imports", "mails")
 DAY = 86_400.0
 HOUR = 3_600_000
+START = 600.0
+"""Seconds that are not measured: the first list pass, and what follows from it."""
 EPOCH = 1_800_000_000.0
 
 
@@ -87,6 +93,60 @@ def exporter(
     )
 
 
+class Lags:
+    """Seconds by which what the exporter shows and counts of a run follows what happened.
+
+    It stands between the watch and the metrics, in the place of the store's two methods.
+    """
+
+    def __init__(self, app: App, world: World, end: float) -> None:
+        self.count: list[float] = []
+        self.errored: dict[tuple[str, str], float] = {}
+        """Instances shown as errored, by workflow and id: since when (virtual time)."""
+        self.step: dict[tuple[str, str], float] = {}
+        """Seconds from then until their error was shown."""
+        self._end, self._workflows = end, world.account("acc").workflows
+        self._shown, self._counted = app._store.shown, app._store.counted
+        app._store.shown, app._store.counted = self.shown, self.counted  # type: ignore[method-assign]
+
+    def shown(
+        self, workflow: WorkflowKey, instance_id: str, figures: Figures, last_change: float
+    ) -> None:
+        key, now = (workflow.workflow, instance_id), asyncio.get_running_loop().time()
+        if figures.status == "errored":
+            since = self.errored.setdefault(key, now)
+            if figures.error_name is not None:
+                self.step.setdefault(key, now - since)
+        self._shown(workflow, instance_id, figures, last_change)
+
+    def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
+        now = asyncio.get_running_loop().time()
+        if observations.run is not None and now > START:
+            run = (
+                self._workflows[workflow.workflow]
+                .instances[instance_id]
+                .run(round((EPOCH + now) * 1000))
+            )
+            self.count.append(EPOCH + now - (run.queued + run.timeline.end) / 1000)
+        self._counted(workflow, instance_id, observations)
+
+    @property
+    def steps(self) -> list[float]:
+        """Errors that are still without their step are in it, by the time they have waited."""
+        return [self.step.get(i, self._end - at) for i, at in self.errored.items() if at > START]
+
+    def report(self) -> str:
+        return (
+            f"count p50 {quantile(self.count, 0.5):4.0f} s, "
+            f"p99 {quantile(self.count, 0.99):4.0f} s; "
+            f"step p99 {quantile(self.steps, 0.99):4.0f} s of {len(self.steps)} errors"
+        )
+
+
+def quantile(values: list[float], q: float) -> float:
+    return sorted(values)[int(len(values) * q)] if values else 0.0
+
+
 class Run:
     """One size: an exporter, its upstream, and what is measured of both."""
 
@@ -95,7 +155,7 @@ class Run:
         self.live, self.history, self.life = live, history, life
 
     async def measure(
-        self, minutes: float, *, other: float = 0.0
+        self, minutes: float, *, other: float = 0.0, requests: int = 600
     ) -> tuple[App, Simulator, list[tuple[float, float]]]:
         """Watches for so many minutes; what is left, and the ages (p50, p99) every 30 s."""
         loop = asyncio.get_running_loop()
@@ -119,18 +179,21 @@ class Run:
             crowd = scripts(self.life, self.chance)
             workflow.arrivals(arrivals(name, rate, EPOCH - 1.8 * self.life, crowd, self.chance))
         clock = Clock(wall=wall, monotonic=loop.time)
-        app = exporter(simulator, clock, {"max_instances": 100_000})
+        app = exporter(
+            simulator, clock, {"max_instances": 100_000}, api={"requests_per_5m": requests}
+        )
         spent = time.process_time()
         ages: list[tuple[float, float]] = []
+        end = loop.time() + minutes * 60
+        self.lags = Lags(app, world, end)
         async with app.opened(), asyncio.TaskGroup() as tasks:
             (watched,) = app.accounts
             jobs = [tasks.create_task(watched.run()), tasks.create_task(rounds(app))]
             if other:
                 jobs.append(tasks.create_task(spender(simulator, other, self.chance)))
-            end = loop.time() + minutes * 60
             while loop.time() < end:
                 await asyncio.sleep(30)
-                if loop.time() > 600:  # after the start
+                if loop.time() > START:
                     ages.append(age(app, world, loop.time()))
             for job in jobs:
                 job.cancel()
@@ -153,7 +216,8 @@ class Run:
             f"{self.live:>6,} live, {self.history:>7,} ended: "
             f"age p50 {statistics.median(p50 for p50, _ in ages):5.0f} s, "
             f"worst p99 {worst:5.0f} s "
-            f"(one by one {one_by_one:.0f} min); refused {simulator.limit.refused}; "
+            f"(one by one {one_by_one:.0f} min); {self.lags.report()}; "
+            f"refused {simulator.limit.refused}; "
             f"runs counted {counted:,.0f} of {really[0]:,} to {really[1]:,}; calls {kinds}; "
             f"skipped {sum(app.series.values[catalogue.DETAILS_SKIPPED].values()):.0f}; "
             f"{self.spent:.0f} s of CPU"

@@ -1,7 +1,7 @@
 """One account: which of its workflows are watched, and the sweeps over their lists, in turn.
 
-Sweeps go round without end: first the account's workflows and the platform's counts, then each
-workflow's lists. They are spread so that looks at single instances get their share of the budget.
+List passes follow each other without end: first the account's workflows and the platform's counts,
+then each workflow's lists, whose pages take turns with polls at the budget.
 """
 
 import asyncio
@@ -28,8 +28,6 @@ from exporter.watch.sink import Sink, WorkflowKey
 
 log = structlog.get_logger(__name__)
 
-_LOOKS_SHARE = (0.05, 1.0)
-"""Looks for each call of a sweep that sweeps leave room for: at least, and at most."""
 _ROSTER_EVERY = 30.0
 # The platform's counts are up to half a minute old anyway.
 _LIMITS_EVERY = 3600.0
@@ -93,9 +91,9 @@ class Account:
         self._troubles = Troubles(clock)
         self._faults = Seldom(clock)
         self._unmatched: set[str] = set()
-        self._started = self._due = self._cycled_at = clock.monotonic()
-        self.next_sweep = self._due
-        """When the next sweep over everything begins (monotonic clock)."""
+        self._started = self._cycled_at = clock.monotonic()
+        self.next_sweep = self._started
+        """When the next list pass is due (monotonic clock)."""
         self.pages = 0
         """Calls that the last sweep over everything took."""
         self.configure(
@@ -130,7 +128,7 @@ class Account:
             if match is not None and not is_glob(name):
                 self._watch(name, match)
         if self.swept:
-            self._plan()
+            self.next_sweep = self._started + poll.interval
         self._configured.set()
 
     def leaving(self, workflows: Iterable[Workflow]) -> list[Poller]:
@@ -144,8 +142,8 @@ class Account:
 
     @property
     def lag(self) -> float:
-        """Seconds that the next sweep over everything is behind `poll.interval`."""
-        return max(0.0, self._clock.monotonic() - self._due)
+        """Seconds by which the next list pass is late."""
+        return max(0.0, self._clock.monotonic() - self.next_sweep)
 
     @property
     def progress(self) -> float:
@@ -177,10 +175,7 @@ class Account:
                 if self.discoveries.get(name) is not discovery:
                     continue  # given up meanwhile
                 calls += await self._read_limits(name)
-                with self.looks.sweeping():
-                    pages = await discovery.sweep()
-                self.looks.swept(pages)
-                calls += pages
+                calls += await discovery.sweep()
             for name in self.pollers.keys() - self.discoveries.keys():
                 calls += await self._read_limits(name)
         except Exception as error:  # a fault of ours: it must not end the watching
@@ -189,16 +184,8 @@ class Account:
         self.swept, self.pages = True, calls
         self._cycled_at = self._clock.monotonic()
         self._started = started
-        self._plan()
+        self.next_sweep = started + self._poll.interval
         return calls
-
-    def _plan(self) -> None:
-        """When the next sweep is due, and when there are calls for it."""
-        # Who is missed is looked at before the lists are read again; the rest gets its share.
-        least, most = (share * self.pages for share in _LOOKS_SHARE)
-        spread = (self.pages + max(least, min(most, self.looks.urgent))) / self.budget.rate
-        self._due = self._started + self._poll.interval
-        self.next_sweep = self._started + max(self._poll.interval, spread)
 
     async def _roster(self) -> int:
         """Which workflows there are, and how many instances in which status."""

@@ -74,6 +74,7 @@ class Discovery:
         self._lists = Lists(
             self._watched.key.workflow,
             lister,
+            turn=poller.page_turn,
             take=self._take,
             over=lambda: self._over,
             sink=sink,

@@ -1,6 +1,6 @@
 """Reads lists of one workflow's instances, page by page, whatever becomes of them meanwhile."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from exporter.clock import Clock
@@ -26,6 +26,7 @@ class Lists:
     Args:
         workflow: Its name.
         lister: Makes the calls.
+        turn: Waits for a page's turn at the budget.
         take: Told of each row, once a list.
         over: Whether nobody wants to know any more.
     """
@@ -35,6 +36,7 @@ class Lists:
         workflow: str,
         lister: Lister,
         *,
+        turn: Callable[[], Awaitable[None]],
         take: Callable[[Row], None],
         over: Callable[[], bool],
         sink: Sink,
@@ -46,6 +48,7 @@ class Lists:
         self.refused_statuses: set[str] = set()
         """Statuses that rows may have and lists can't be asked for."""
         self._workflow = workflow
+        self._turn = turn
         self._take = take
         self._over = over
         self._sink = sink
@@ -80,6 +83,7 @@ class Lists:
 
     async def _page(self, parameters: dict[str, str]) -> Page:
         while True:
+            await self._turn()
             size = {"per_page": str(_PER_PAGE[self._size])}
             try:
                 page = await self.lister.instances(self._workflow, {**parameters, **size})

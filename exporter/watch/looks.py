@@ -1,38 +1,47 @@
-"""Looks at instances that wait for their turn at one credential's budget, the most urgent first.
+"""The queue for one credential's budget: polls and list pages wait here for their turn.
 
-None starves: every fifth turn goes to the look that is furthest behind its plan, however little
-urgent it is. So with `n` looks waiting, each is made within `5 n` turns.
+Each urgency has a weight. While several have something waiting, they share the turns in proportion
+to their weights, and what one doesn't need goes to the others (weighted fair queueing). So the
+urgent ones wait for a few turns only, and none starves: of an urgency with the weight `w`, one of
+`n` that wait is made within `n * sum(weights) / w` turns.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import NamedTuple
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 
-_OLDEST_EVERY = 5
-
 
 class Urgency(IntEnum):
-    """What comes first; within one, first come, first served."""
+    """What a turn is for. Within one urgency, first come, first served."""
 
     ERRORED = 0
     MISSED = 1
-    """It was live, and the lists hold it no more: its status isn't known until it is looked at."""
+    """It was live, and the lists hold it no more: its status isn't known until it is polled."""
     CONFIGURED = 2
     """Asked for by name, and due."""
-    CHANGED = 3
-    LIVE = 4
-    ENDED = 5
+    PAGE = 3
+    """A page of a list: it keeps the statuses of 100 instances fresh."""
+    CHANGED = 4
+    LIVE = 5
 
 
 _NOW = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
-_SHARE = 0.05
-"""Other looks for each page of a list, while lists are read."""
+# Without the polls of the first two, what is shown is wrong or unexplained: four of five turns.
+# List pages and configured instances take turns. Polls for details that can wait get a fiftieth of
+# the turns of list pages, so that a list pass takes hardly longer for them.
+_WEIGHTS = {
+    Urgency.ERRORED: 200.0,
+    Urgency.MISSED: 200.0,
+    Urgency.CONFIGURED: 50.0,
+    Urgency.PAGE: 50.0,
+    Urgency.CHANGED: 1.0,
+    Urgency.LIVE: 1.0,
+}
 
 
 class _Waiting(NamedTuple):
@@ -45,8 +54,8 @@ class Looks:
     """The queue of one credential.
 
     Args:
-        budget: Whose turn it is to wait for.
-        at_once: Looks under way at the same time, at most.
+        budget: The requests that there are turns for.
+        at_once: Polls under way at the same time, at most.
         clock: The time.
     """
 
@@ -54,13 +63,12 @@ class Looks:
         self.budget = budget
         self._clock = clock
         self._at_once = at_once
-        self._slots = asyncio.Semaphore(at_once)
         self._waiting: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in Urgency}
-        self._turns = 0
+        self._turn = 0.0
+        self._next_turn = dict.fromkeys(Urgency, 0.0)
+        """By urgency, the place of its next turn in the order; `_turn` is that of the last."""
         self.progress = clock.monotonic()
-        """When a look last ended, or there was none to make (monotonic clock)."""
-        self._sweeps = 0
-        self._credit = 0.0
+        """When a poll last ended, or there was none to make (monotonic clock)."""
         self._changed = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
         self._serving: asyncio.Task[None] | None = None
@@ -70,17 +78,12 @@ class Looks:
 
     @property
     def under_way(self) -> int:
-        """Looks that are being made."""
+        """Polls that are being made."""
         return len(self._under_way)
 
     @property
-    def urgent(self) -> int:
-        """Looks that wait and without which what is shown is wrong, or an error unexplained."""
-        return sum(len(self._waiting[urgency]) for urgency in _NOW)
-
-    @property
     def lag(self) -> float:
-        """Seconds that the oldest look is behind its plan; those that can wait have none."""
+        """Seconds by which the most overdue urgent poll is late; those that can wait have none."""
         now = self._clock.monotonic()
         return max((now - self._waiting[u][0].due for u in _NOW if self._waiting[u]), default=0.0)
 
@@ -92,7 +95,7 @@ class Looks:
         due: float,
         wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Adds a look, which must not raise.
+        """Adds a poll, which must not raise.
 
         Args:
             look: Makes it.
@@ -103,33 +106,34 @@ class Looks:
         self._changed.set()
         if not len(self) and not self._under_way:
             self.progress = self._clock.monotonic()
+        if not self._waiting[urgency]:
+            self._next_turn[urgency] = self._turn + 1 / _WEIGHTS[urgency]
         self._waiting[urgency].append(_Waiting(due, look, wanted))
         self._prune()
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
 
-    @contextmanager
-    def sweeping(self) -> Iterator[None]:
-        """While lists are read, they go first: they keep the statuses of all instances fresh."""
-        self._sweeps += 1
-        try:
-            yield
-        finally:
-            self._sweeps -= 1
-            self._changed.set()
+    async def turn(self, urgency: Urgency) -> None:
+        """Waits for the turn of a request that the caller then makes itself."""
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def swept(self, pages: int) -> None:
-        """So many pages were read; looks that have no hurry get their share of turns."""
-        self._credit = min(self._credit + _SHARE * pages, 1000.0)
-        self._changed.set()
+        async def give() -> None:
+            if not given.done():
+                given.set_result(None)
+
+        self.put(give, urgency, due=self._clock.monotonic(), wanted=lambda: not given.done())
+        await given
 
     async def stop(self, grace: float) -> None:
-        """Forgets what waits; what is under way may finish within `grace` seconds."""
+        """Drops the polls that wait; those under way may finish within `grace` seconds."""
+        pages = tuple(self._waiting[Urgency.PAGE])
         for queue in self._waiting.values():
             queue.clear()
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
+        # Who waits for a page still does so after a reload that replaced this queue.
+        await asyncio.gather(*(page.look() for page in pages))
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=grace)
             for task in late:
@@ -138,43 +142,31 @@ class Looks:
 
     async def _serve(self) -> None:
         while len(self):
-            await self._slots.acquire()
-            try:
-                # Only then is it decided who is next: what is urgent by then, not now.
-                await self._may_look()
-                look = self._next()
-            except BaseException:
-                self._slots.release()
-                raise
+            # Only then is it decided who is next: what is urgent by then, not now.
+            await self.budget.ready()
+            look = self._next()
             if look is None:
-                self._slots.release()
+                self._changed.clear()
+                await self._changed.wait()
                 continue
             task = asyncio.create_task(self._make(look))
             self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
-            # Lets it take its turn before the next is chosen.
-            await asyncio.sleep(0)
-
-    async def _may_look(self) -> None:
-        while True:
-            await self.budget.ready()
-            if not self._sweeps or self.urgent:
-                return
-            if self._credit >= 1:
-                self._credit -= 1
-                return
-            self._changed.clear()
-            await self._changed.wait()
+            task.add_done_callback(self._ended)
+            # Lets it, and who waits for it, take the turn before the next is chosen.
+            for _ in range(2):
+                await asyncio.sleep(0)
 
     def _next(self) -> Callable[[], Awaitable[None]] | None:
+        """Who is next; None: nobody before a poll under way has ended or another is added."""
         self._prune()
-        queues = [queue for queue in self._waiting.values() if queue]
-        if not queues:
+        may = Urgency if len(self._under_way) < self._at_once else (Urgency.PAGE,)
+        waiting = [urgency for urgency in may if self._waiting[urgency]]
+        if not waiting:
             return None
-        self._turns += 1
-        if self._turns % _OLDEST_EVERY == 0:
-            return min(queues, key=lambda queue: queue[0].due).popleft().look
-        return queues[0].popleft().look
+        urgency = min(waiting, key=lambda u: self._next_turn[u])
+        self._turn = self._next_turn[urgency]
+        self._next_turn[urgency] += 1 / _WEIGHTS[urgency]
+        return self._waiting[urgency].popleft().look
 
     def _prune(self) -> None:
         """Drops what is no longer wanted from the heads: what waits longest is given up first."""
@@ -187,4 +179,7 @@ class Looks:
             await look()
         finally:
             self.progress = self._clock.monotonic()
-            self._slots.release()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._changed.set()

@@ -186,6 +186,10 @@ class Poller:
             wanted=lambda: instance.waits == urgency,
         )
 
+    async def page_turn(self) -> None:
+        """Waits until a page of the workflow's lists may be requested."""
+        await self._looks.turn(Urgency.PAGE)
+
     async def stop(self) -> None:
         """Ends the round under way, whatever it still waits for: looks were stopped before."""
         self._idle.set()

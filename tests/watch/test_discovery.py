@@ -1,5 +1,6 @@
 """Discovery: instances found by lists, through everything that happens while lists are read."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,10 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from benchmarks import virtual
-from benchmarks.api_budget import Run
+from benchmarks.api_budget import Lags, Run, quantile
 from exporter.app import App
 from exporter.metrics import catalogue
 from exporter.settings import Settings
+from exporter.watch.looks import Urgency
 from tests.watching import Watching, watching
 from upstreams.simulator import (
     LOCAL_ENGINE,
@@ -568,14 +570,24 @@ class TestCounting:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("pay")))
-            with w.app.pollers[0]._looks.sweeping():  # lists are read: what can wait does
-                for _ in range(7):
-                    w.clock.advance(INTERVAL)
-                    await w.app.accounts[0].discoveries["orders"].sweep()
-                    w.app.pollers[0]._settle()
-                assert "a" not in w.app.pollers[0].instances
-                assert w.value("cloudflare_workflow_details_skipped_total") == 1
-                assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            looks = w.app.pollers[0]._looks
+            over, full = asyncio.Event(), asyncio.Barrier(11)
+
+            async def hang() -> None:
+                await full.wait()
+                await over.wait()
+
+            for _ in range(10):  # as many polls as there may be at once: others wait
+                looks.put(hang, Urgency.LIVE, due=0.0)
+            await full.wait()
+            for _ in range(7):
+                w.clock.advance(INTERVAL)
+                await w.app.accounts[0].discoveries["orders"].sweep()
+                w.app.pollers[0]._settle()
+            assert "a" not in w.app.pollers[0].instances
+            assert w.value("cloudflare_workflow_details_skipped_total") == 1
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            over.set()
 
 
 async def test_what_rows_tell_only_the_status_of_is_forgotten_when_it_is_deleted() -> None:
@@ -695,6 +707,21 @@ class TestBudget:
         assert refused == 0
         assert calls > 500
         assert counted > 100
+
+    def test_errors_and_ends_do_not_wait_for_list_passes(self) -> None:
+        """80 minutes of virtual time at 2,000 instances and 120 requests in 5 minutes, where a list
+        pass takes over a minute."""
+
+        async def main() -> Lags:
+            size = Run(live=2000, history=8000, life=6 * 3600.0)
+            await size.measure(80, requests=120)
+            return size.lags
+
+        lags = virtual.run(main())
+        assert len(lags.steps) > 10
+        assert quantile(lags.steps, 0.99) < 30
+        assert len(lags.count) > 300
+        assert quantile(lags.count, 0.99) < 200
 
 
 class TestWorkflows:
