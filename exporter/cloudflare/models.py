@@ -10,6 +10,7 @@ A full answer holds up to 25,000 steps: `gc=False` on what it is made of, which 
 itself, halves the time to read it.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar
 
@@ -17,6 +18,8 @@ from msgspec import Meta, Struct
 
 ENDED = frozenset({"complete", "errored", "terminated"})
 """Statuses after which an instance moves only by a restart."""
+BEFORE_END = frozenset({"queued", "running", "paused", "waiting", "waitingForPause"})
+"""Statuses of a run that hasn't ended; rollingBack, and one not known today, may follow an end."""
 
 
 Word = Annotated[str, Meta(max_length=100)]
@@ -162,6 +165,15 @@ class Envelope(Struct, Generic[Result]):
 def unix(moment: datetime | None) -> float | None:
     """Unix seconds of a time in an answer."""
     return None if moment is None else _utc(moment).timestamp()
+
+
+def latest(moments: Iterable[datetime | None]) -> datetime | None:
+    """The latest of some times in a response; None when there is none."""
+    known = [moment for moment in moments if moment is not None]
+    try:
+        return max(known, default=None)
+    except TypeError:  # some have an offset and some have none
+        return max(map(_utc, known))
 
 
 def seconds(start: datetime | None, end: datetime | None) -> float | None:

@@ -290,7 +290,6 @@ class Discovery:
         now = self._clock.steady()
         taken = take_row(instance.run, instance.figures, row, now=now, since=instance.since)
         if taken is None:
-            instance.unsure = True
             return False
         instance.take(taken.run, taken.figures, at=self._clock.wall())
         self._choose(instance, now)

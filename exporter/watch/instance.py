@@ -7,7 +7,7 @@ from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import ENDED
 from exporter.watch.changes import Change, LastLook, changes
 from exporter.watch.kept import KeptInstance
-from exporter.watch.tracker import Figures, Run
+from exporter.watch.tracker import APART, Figures, Run
 from exporter.watch.why import Look, Why
 
 
@@ -24,7 +24,6 @@ class Instance:
         detail_after: Until then, progress alone is no reason for a full answer: the last was large.
         detail_failure: Of the last full answer; None when it succeeded.
         wants_detail: The next look is a full one, whatever a simple one would say.
-        unsure: A row may have told of another run than the known one.
         last_change: Unix time.
         changed: What moved then.
         why: What the look that waits or is under way is for.
@@ -64,11 +63,9 @@ class Instance:
         "run",
         "shown",
         "since",
-        "stale_since",
         "sweep",
         "timeline",
         "tried",
-        "unsure",
         "waits",
         "wants_detail",
         "why",
@@ -85,7 +82,7 @@ class Instance:
         self.busy = False
         self.tried = False
         self.waits: int | None = None
-        self.wants_detail = self.unsure = False
+        self.wants_detail = False
         self.run: Run | None = None
         self.figures: Figures | None = None
         self.looks = LastLook()
@@ -101,7 +98,6 @@ class Instance:
         self.failure: CallFailed | None = None
         self.not_found = 0
         self.forget_at: float | None = None
-        self.stale_since: float | None = None
         self.created: float | None = None
         self.modified: float | None = None
         self.row_status: str | None = None
@@ -115,6 +111,12 @@ class Instance:
     @property
     def live(self) -> bool:
         return self.run is not None and self.run.status not in ENDED
+
+    @property
+    def row_is_newer(self) -> bool:
+        """Whether its row moved after anything that the last detail response shows."""
+        run, modified = self.run, self.modified
+        return run is not None and modified is not None and run.newest + APART < modified
 
     @property
     def is_news(self) -> bool:

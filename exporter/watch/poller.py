@@ -22,7 +22,7 @@ from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.timeline import pack
 from exporter.watch.told import Told
-from exporter.watch.tracker import is_stale, track
+from exporter.watch.tracker import Freshness, judge, track
 from exporter.watch.watched import Watched
 from exporter.watch.why import Look, Why
 
@@ -223,7 +223,7 @@ class Poller:
     async def _look_now(self, instance: Instance) -> None:
         now = self._clock.monotonic()
         instance.due = now + self._poll.interval
-        simple: Summary | None = None
+        simple, current = None, True
         resting = now < instance.detail_after
         if resting and instance.detail_failure is not None:
             # Without where it was raised: that would grow each time.
@@ -235,9 +235,11 @@ class Poller:
             instance.look = Look(now, "simple", instance.why)
             with self._counted("simple"):
                 simple = await self._upstream.instance(self.key.workflow, instance.id)
-            if is_stale(instance.run, simple) and not self._trusted(instance):
+            freshness = judge(instance.run, simple)
+            if freshness is Freshness.STALE or (resting and freshness is Freshness.OPEN):
                 return
-        if simple is not None and instance.looks.knows(simple, but_progress=resting):
+            current = freshness is Freshness.CURRENT
+        if simple and current and instance.looks.knows(simple, but_progress=resting):
             if resting and self._watches(instance):
                 self._goes_on(instance, simple)
         else:
@@ -245,16 +247,16 @@ class Poller:
             why = Why.CHANGED if simple else Why.REFRESH if again else instance.why
             instance.look = Look(now, "detail", why)
             detail = await self._detail(instance)
-            if not self._take(instance, detail, after=simple):
+            if not self._take(instance, detail, after=simple if current else None):
                 return
             instance.detailed_at, instance.wants_detail = now, False
-        instance.stale_since = None
-        unsure, instance.unsure = instance.unsure, False
-        if not instance.live:
-            # What was discovered and has ended costs no more looks: lists tell of a restart. Its
-            # answer may come from a replica that doesn't know of it yet.
-            rest = self._poll.detail_refresh if unsure else inf
-            instance.due = now + (self._poll.ended_interval if instance.configured else rest)
+        if instance.live:
+            return
+        instance.due = now + (self._poll.ended_interval if instance.configured else inf)
+        age = self._clock.steady() - (instance.modified or -inf)
+        if instance.row_is_newer and age < self._poll.detail_refresh:
+            # The response is of a replica that is behind.
+            instance.due = now + max(age, self._poll.interval)
 
     def _goes_on(self, instance: Instance, simple: Summary) -> None:
         """Takes what a simple answer tells of a run that goes on; its steps have to wait.
@@ -300,8 +302,6 @@ class Poller:
             return False
         now = self._clock.steady()
         tracked = track(instance.run, detail, now=now, since=instance.since)
-        if tracked is None and self._trusted(instance):
-            tracked = track(instance.run, detail, now=now, since=instance.since, trust=True)
         if tracked is None:
             return False
         moved = instance.take(tracked.run, tracked.figures, at=self._clock.wall())
@@ -316,13 +316,6 @@ class Poller:
         if instance.shown and moved:
             self.watched.show(instance)
         return True
-
-    def _trusted(self, instance: Instance) -> bool:
-        """Whether answers that look out of date have come for so long that they must be true."""
-        now = self._clock.monotonic()
-        if instance.stale_since is None:
-            instance.stale_since = now
-        return now - instance.stale_since >= self._poll.detail_refresh
 
     @contextmanager
     def _counted(self, kind: str) -> Iterator[None]:

@@ -1,15 +1,16 @@
-"""Rows of lists: what they tell of an instance's run, without its steps. Pure, like the tracker.
+"""List rows: what they show of an instance's run, without its steps. Pure, like the tracker.
 
 A row never names the run: `created_on` differs from `queued` by a millisecond or two, and stays
-through a restart. It belongs to the known run unless its start or end moved, went or came before
-that run was queued, or what had ended is live again; then one call decides.
+through a restart. It belongs to the known run unless its start or end moved, was removed or came
+before that run was queued; then one detail response decides. An ended run that is live again, with
+its start as it was, was restarted from a step.
 """
 
 from math import inf
 
 from msgspec.structs import replace
 
-from exporter.cloudflare.models import ENDED, Row, seconds, unix
+from exporter.cloudflare.models import BEFORE_END, ENDED, Row, seconds, unix
 from exporter.watch.tracker import (
     APART,
     Figures,
@@ -48,10 +49,14 @@ def take_row(
         moments = [moment for moment in (start, end) if moment is not None]
         earlier = any(moment + APART < (run.queued or -inf) for moment in moments)
         other = run.start is not None and start is None
-        revived = run.status in ENDED and not ended and status != "rollingBack"
+        live_again = run.status in ENDED and status in BEFORE_END
         end_moved = ended and run.status in ENDED and not same_time(run.end, end)
-        if earlier or other or revived or end_moved or not same_time(run.start, start):
+        if earlier or other or end_moved or not same_time(run.start, start):
             return None
+        if live_again:
+            run = _restarted(run, unix(row.modified_on))
+            if run is None:
+                return None
     known = run or Run(queued=None, status="")
     new = Observations()
     # A row tells when the first run was queued; whether a later one was since, calls tell.
@@ -74,6 +79,14 @@ def take_row(
         ended_by_row=ended and (known.ended_by_row or known.status not in ENDED),
     )
     return Tracked(now_known, _figures(figures, row, now_known, waited), new)
+
+
+def _restarted(run: Run, modified: float | None) -> Run | None:
+    """An ended run that was restarted from a step at a Unix time; None where the row that shows it
+    live may be older than its end: they come from different stores."""
+    if run.start is None or modified is None or modified - APART <= max(run.newest, run.end or 0.0):
+        return None
+    return replace(run, end=None, end_observed=False, newest=modified - APART)
 
 
 def _figures(known: Figures | None, row: Row, run: Run, waited: float | None) -> Figures:
@@ -99,6 +112,8 @@ def _figures(known: Figures | None, row: Row, run: Run, waited: float | None) ->
         base,
         status=run.status,
         version_id=row.version_id or base.version_id,
+        error_name=None if run.status in BEFORE_END else base.error_name,
+        error_step=None if run.status in BEFORE_END else base.error_step,
         open_steps=() if ended else base.open_steps,
         start=base.start if run.start is None else run.start,
         end=run.end,

@@ -1,39 +1,47 @@
-"""The tracker: from what is known of a run and one full answer to figures and what is new.
+"""The tracker: from what is known of a run and one detail response to its values and what is new.
 
 The heart of the exporter, and pure: no I/O and no clock but the one handed in. Whatever is
 finished is observed once, when its end is first seen, however often, late or out of order the
-answers come. A run is named by `queued`, a step by its type and full name (with the counter that
-the engine adds), an attempt by its number. A row of a list doesn't say `queued`: `rows.py` tells
-whose it is, and takes from it what concerns whole runs.
+responses come. A run is identified by `queued`, a step by its type, full name (with the counter
+that the engine adds) and own start, an attempt by its step and number. So a step that a restart
+deleted and ran again is another one. A list row doesn't say `queued`: `rows.py` decides whose it
+is, and takes from it what concerns whole runs.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import Enum, auto
 from math import inf
 from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from exporter.cloudflare.models import ENDED, Attempt, Detail, Error, Step, Summary, seconds, unix
-
-# What a live instance says. Gone back from an end to one of these without a new `queued`, an
-# answer comes from a replica that is behind; rollingBack may follow an end.
-_LIVE = frozenset({"queued", "running", "paused", "waiting", "waitingForPause"})
-_AFTERMATH = frozenset({"rollback", "termination"})
+from exporter.cloudflare.models import (
+    BEFORE_END,
+    ENDED,
+    Attempt,
+    Detail,
+    Step,
+    Summary,
+    latest,
+    seconds,
+    unix,
+)
+from exporter.watch.failed_step import AFTERMATH, attempts_in_order, error_name, failed_step
 
 APART = 1.0
-"""Seconds by which times may differ that mean one moment: rows of lists and answers on an instance
+"""Seconds by which times may differ that mean one moment: list rows and responses on an instance
 come from different stores."""
 
-Mark = dict[tuple[str, str], int]
-"""What was observed, by step type and full name: bit 0 the step, bit n its n-th attempt."""
+Marks = dict[tuple[str, str, float], int]
+"""What was observed, by step type, full name and start in Unix time (0 if it has none): bit 0 the
+step, bit n its n-th attempt."""
 
 
 class Run(Struct, frozen=True, array_like=True):
-    """What is known of an instance's current run; kept on disk (see `kept.py`).
+    """What is known of an instance's current run; recorded in the state (see `kept.py`).
 
-    Times are Unix seconds. `queued` is None as long as only rows of lists told of the run.
+    Times are Unix seconds. `queued` is None as long as only rows of lists showed the run.
     """
 
     queued: float | None
@@ -43,13 +51,14 @@ class Run(Struct, frozen=True, array_like=True):
     step_count: int = 0
     queue_observed: bool = False
     end_observed: bool = False
-    marks: Mark = field(default_factory=dict)
+    """Whether its end was observed; a restart from a step makes it end once more."""
+    marks: Marks = field(default_factory=dict)
     sealed: float = -inf
-    """What ended up to then was observed: an ended run's marks shrink to this."""
+    """What ended up to then was observed: the marks of an ended run shrink to this."""
     ended_by_row: bool = False
-    """Whether a row alone told that it ended: how many steps it has isn't known."""
-    latest: float = -inf
-    """The latest end of what was observed."""
+    """Whether only a row showed its end: how many steps it has isn't known."""
+    newest: float = -inf
+    """The latest time in the detail responses so far: one with a later time is newer."""
 
 
 class OpenStep(NamedTuple):
@@ -134,107 +143,161 @@ class Tracked(NamedTuple):
     observations: Observations
 
 
-def is_stale(run: Run | None, answer: Summary) -> bool:
-    """Whether an answer is older than what is known: a replica that is behind gave it."""
-    if run is None:
-        return False
-    later = _later(run, answer)
-    if later:
-        return later < 0
-    steps = int(answer.step_count or 0)
-    if answer.step_count is not None and steps < run.step_count:
-        return True
-    if run.start is not None and answer.start is None:
-        return True
-    went_back = run.status in ENDED and answer.status in _LIVE
-    return went_back and (run.ended_by_row or steps <= run.step_count)
+class Freshness(Enum):
+    """What a simple response is, compared with what is known."""
+
+    CURRENT = auto()
+    STALE = auto()
+    """It is of an earlier run: a replica that is behind sent it."""
+    OPEN = auto()
+    """It lacks something known. A replica that is behind sent it, or the instance was restarted
+    from a step: a detail response decides."""
 
 
-def track(
-    run: Run | None, answer: Detail, *, now: float, since: float = -inf, trust: bool = False
-) -> Tracked | None:
-    """Takes in one full answer.
+def judge(run: Run | None, response: Summary) -> Freshness:
+    """Compares a simple response, which has no times of steps, with what is known."""
+    later = 0.0 if run is None else _later(run, response)
+    if run is None or later > 0:
+        return Freshness.CURRENT
+    if later < 0:
+        return Freshness.STALE
+    return Freshness.OPEN if _lacks(run, response) else Freshness.CURRENT
+
+
+def track(run: Run | None, response: Detail, *, now: float, since: float = -inf) -> Tracked | None:
+    """Takes in one detail response.
 
     Args:
         run: What was known of the instance, None on first sight.
-        answer: The full answer, steps in any order.
-        now: Unix time at which the answer arrived.
+        response: The detail response, steps in any order.
+        now: Unix time at which the response arrived.
         since: Unix time; what ended before it is history and not observed.
-        trust: Take an answer of the same run that looks stale: its figures are shown, and still
-            nothing is observed twice.
 
     Returns:
-        What is known now, or None when the answer is stale.
+        What is known now, or None when the response is older than what is known.
     """
-    queued = unix(answer.queued) or 0.0
-    same_run = run is not None and not _later(run, answer)
-    known = run if run is not None and same_run else Run(queued=queued, status="")
-    trusted = trust and same_run
-    if not trusted and (is_stale(run, answer) or (known.marks and _lacks(answer, known.marks))):
+    later = 0.0 if run is None else _later(run, response)
+    if later < 0:
         return None
+    known = run if run is not None and not later else Run(queued=None, status="")
+    steps = [(step, _key(step), _bits(step)) for step in response.steps or ()]
+    newest = _newest(response)
+    if _is_older(known, response, steps, newest):
+        return None
+    # This machine's clock may be behind, by seconds or by days: what came after the planned end of
+    # a sleep or wait proves that it has passed.
+    now = max(now, newest)
 
-    status = answer.status or "unknown"
+    status = response.status or "unknown"
+    start, end = unix(response.start), unix(response.end)
     new = Observations()
-    start, end = unix(answer.start), unix(answer.end)
-    if any(step.finished and (unix(step.end) or -inf) > now for step in answer.steps or ()):
-        now = max(now, _passed(answer))
     if start is not None and not known.queue_observed and start >= since:
-        new.queue_duration = seconds(answer.queued, answer.start)
+        new.queue_duration = seconds(response.queued, response.start)
     ended = status in ENDED
-    if ended and not known.end_observed and (now if end is None else end) >= since:
-        new.run = FinishedRun(status, seconds(answer.start, answer.end or _moment(now)))
-    marks, latest = dict(known.marks), known.latest
+    end_observed = known.end_observed and not _restarted(known, response)
+    if ended and not end_observed and (now if end is None else end) >= since:
+        new.run = FinishedRun(status, seconds(response.start, response.end or _moment(now)))
+    marks: Marks = {}
     # Nothing in a run ends after it does.
     until = now if end is None or not ended else min(now, end)
-    for step in answer.steps or ():
-        key = _key(step)
-        known_bits, bits = marks.get(key, 0), _bits(step, after=known.sealed)
-        if bits & ~known_bits:
-            observed = _observe(step, key, bits & ~known_bits, new, now=until, since=since)
-            latest = max(latest, observed)
-            # At once: an answer that holds a step twice counts it once.
-            marks[key] = known_bits | bits
+    for step, key, finished in steps:
+        before = known.marks.get(key, 0) | marks.get(key, 0)
+        unseen = finished & ~before
+        if unseen and known.sealed > -inf:
+            unseen &= _bits(step, after=known.sealed)
+        if unseen:
+            _observe(step, unseen, new, now=until, since=since)
+        if finished:
+            # At once: a response that lists a step twice counts it once.
+            marks[key] = before | finished
     sealed = known.sealed
-    if ended and (last := _last_end(answer)) is not None and last <= now:
+    if ended and (last := _last_end(response)) is not None and last <= now:
         sealed, marks = max(sealed, last), {}
 
     return Tracked(
         Run(
-            queued=queued,
+            queued=known.queued if response.queued is None else unix(response.queued),
             status=status,
             start=start,
             end=end,
-            step_count=int(answer.step_count or 0),
+            step_count=int(response.step_count or 0),
             queue_observed=known.queue_observed or start is not None,
-            end_observed=known.end_observed or ended,
+            end_observed=end_observed or ended,
             marks=marks,
             sealed=sealed,
-            latest=latest,
+            newest=max(newest, known.newest),
         ),
-        _figures(answer, status),
+        _figures(response, status),
         new,
     )
 
 
-def _later(run: Run, answer: Summary) -> float:
-    """Seconds by which the run that an answer tells of is later than the known one; 0: it is it."""
-    queued, start = unix(answer.queued) or 0.0, unix(answer.start)
-    if run.queued is not None:
+_Steps = list[tuple[Step, tuple[str, str, float], int]]
+"""Steps with their keys in `Marks` and what of each is finished."""
+
+
+def _is_older(known: Run, response: Detail, steps: _Steps, newest: float) -> bool:
+    """Whether a detail response of the known run is of a replica that is behind.
+
+    It is if it lacks something known, unless one of its times is later than all that were known: a
+    restart from a step deletes what is known, and runs it again later.
+    """
+    if known.ended_by_row and response.status in BEFORE_END:
+        # Of the end only the row's time is known, which comes from another store.
+        return newest <= (known.newest if known.end is None else known.end + APART)
+    if newest < known.newest:
+        # The end of a run that rolls back is removed.
+        return known.status not in ENDED or response.status in ENDED | BEFORE_END
+    if newest > known.newest:
+        return False
+    if _lacks(known, response):
+        return True
+    seen: Marks = {}
+    for _, key, bits in steps:
+        seen[key] = seen.get(key, 0) | bits
+    return any(seen.get(key, 0) & bits != bits for key, bits in known.marks.items())
+
+
+def _lacks(known: Run, response: Summary) -> bool:
+    """Whether a response lacks something known of a run as a whole."""
+    fewer = response.step_count is not None and int(response.step_count) < known.step_count
+    unstarted = known.start is not None and response.start is None
+    return fewer or unstarted or (known.status in ENDED and response.status in BEFORE_END)
+
+
+def _restarted(known: Run, response: Detail) -> bool:
+    """Whether a run that had ended was restarted from a step, by a response newer than that.
+
+    A rollback moves the end of a run, too, but deletes no step and begins none but its own.
+    """
+    if _lacks(known, response):
+        return True
+    end = known.newest if not known.ended_by_row or known.end is None else known.end + APART
+    return any(
+        step.type not in AFTERMATH and (unix(step.start) or -inf) > end
+        for step in response.steps or ()
+    )
+
+
+def _later(run: Run, response: Summary) -> float:
+    """Seconds by which the run of a response is later than the known one; 0: it is the same."""
+    queued, start = unix(response.queued), unix(response.start)
+    if run.queued is not None and queued is not None:
         return queued - run.queued
-    # Known from rows alone: the start is what both tell, and none is queued after it.
+    # Known from rows alone: the start is what both have, and none is queued after it.
     first = run.end if run.start is None else run.start
-    if first is not None and queued - first > APART:
+    if queued is not None and first is not None and queued - first > APART:
         return queued - first
     return 0.0 if same_time(run.start, start) else (start or 0.0) - (run.start or 0.0)
 
 
 def same_time(one: float | None, other: float | None) -> bool:
-    """Whether two answers may mean one moment; they may if only one knows it."""
+    """Whether two times may mean one moment; they may if only one is known."""
     return one is None or other is None or abs(one - other) <= APART
 
 
-def _key(step: Step) -> tuple[str, str]:
-    return step.type or "unknown", step.name or ""
+def _key(step: Step) -> tuple[str, str, float]:
+    return step.type or "unknown", step.name or "", unix(step.start) or 0.0
 
 
 def _bits(step: Step, *, after: float = -inf) -> int:
@@ -243,7 +306,7 @@ def _bits(step: Step, *, after: float = -inf) -> int:
     What ended at or before `after` (Unix time) is left out.
     """
     bits = int(_ended_after(step, after))
-    for number, attempt in enumerate(_attempts(step), start=1):
+    for number, attempt in enumerate(attempts_in_order(step), start=1):
         bits |= _ended_after(attempt, after) << number
     return bits
 
@@ -266,48 +329,20 @@ def _last_end(answer: Detail) -> float | None:
     return last
 
 
-def _attempts(step: Step) -> Sequence[Attempt]:
-    """A step's attempts by their start: the place among them is the number of each."""
-    attempts = step.attempts or ()
-    if len(attempts) < 2:
-        return attempts
-    return sorted(attempts, key=lambda attempt: unix(attempt.start) or inf)
-
-
-def _lacks(answer: Detail, known: Mark) -> bool:
-    """Whether something that was finished before isn't in an answer."""
-    seen: Mark = {}
-    for step in answer.steps or ():
-        key = _key(step)
-        seen[key] = seen.get(key, 0) | _bits(step)
-    return any(seen.get(key, 0) & bits != bits for key, bits in known.items())
-
-
-def _observe(
-    step: Step,
-    key: tuple[str, str],
-    unseen: int,
-    new: Observations,
-    *,
-    now: float,
-    since: float,
-) -> float:
-    """Adds to `new` what of a step is finished, wasn't seen, and ended at or after `since`; when
-    the last of what wasn't seen ended, in Unix time."""
-    (kind, name), last = key, -inf
-    for number, attempt in enumerate(_attempts(step), start=1):
+def _observe(step: Step, unseen: int, new: Observations, *, now: float, since: float) -> None:
+    """Adds to `new` what of a step is finished, wasn't seen, and ended at or after `since`."""
+    name = step.name or ""
+    for number, attempt in enumerate(attempts_in_order(step), start=1):
         if unseen >> number & 1:
-            seconds, end = _span(attempt, now)
-            last = max(last, end)
+            duration, end = _span(attempt, now)
             if end >= since:
-                new.attempts.append(FinishedAttempt(name, attempt.outcome, seconds))
+                new.attempts.append(FinishedAttempt(name, attempt.outcome, duration))
     if unseen & 1:
-        seconds, end = _span(step, now)
-        last = max(last, end)
+        duration, end = _span(step, now)
         if end >= since:
             attempts = len(step.attempts or ()) if step.finished is None else None
-            new.steps.append(FinishedStep(name, kind, step.outcome, seconds, attempts))
-    return last
+            kind = step.type or "unknown"
+            new.steps.append(FinishedStep(name, kind, step.outcome, duration, attempts))
 
 
 def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
@@ -321,18 +356,17 @@ def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
     return seconds(thing.start, until) or 0.0, end
 
 
-def _passed(answer: Detail) -> float:
-    """The latest moment that an answer shows to have passed, in Unix time.
+def _newest(response: Detail) -> float:
+    """The latest moment that a response shows to have passed, in Unix time.
 
-    This machine's clock may be behind, by seconds or by days: what came after a sleep or wait
-    proves that its end is no plan.
+    The end of a sleep or wait doesn't count: it may be a plan.
     """
-    moments = [answer.start, answer.end]
-    for step in answer.steps or ():
-        moments += [step.start, None if step.finished else step.end]
+    moments = [response.queued, response.start, response.end]
+    for step in response.steps or ():
+        moments += (step.start, step.end if step.finished is None else None)
         for attempt in step.attempts or ():
-            moments += [attempt.start, attempt.end]
-    return max((unix(moment) or -inf for moment in moments), default=-inf)
+            moments += (attempt.start, attempt.end)
+    return unix(latest(moments)) or -inf
 
 
 def _moment(now: float) -> datetime:
@@ -346,13 +380,13 @@ def _figures(answer: Detail, status: str) -> Figures:
         for attempt in step.attempts or ():
             attempts[attempt.outcome] += 1
     error = answer.error
-    failing = _failing_step(steps, error) if error else None
+    failed = failed_step(steps, error) if error else None
     return Figures(
         status=status,
         version_id=answer.version_id or "",
         trigger=(answer.trigger and answer.trigger.source) or "unknown",
-        error_name=_error_name(error, failing) if error else None,
-        error_step=failing.name if failing else None,
+        error_name=error_name(error, failed) if error else None,
+        error_step=failed.name if failed else None,
         step_count=len(steps) if answer.step_count is None else int(answer.step_count),
         steps=dict(Counter((step.type or "unknown", step.outcome) for step in steps)),
         attempts=attempts,
@@ -364,49 +398,9 @@ def _figures(answer: Detail, status: str) -> Figures:
             for step in steps
             if step.name and step.outcome == "running"
         ),
-        queued=unix(answer.queued) or 0.0,
+        queued=unix(answer.queued),
         start=unix(answer.start),
         end=unix(answer.end),
         queue_duration=seconds(answer.queued, answer.start),
         run_duration=seconds(answer.start, answer.end) if status in ENDED else None,
     )
-
-
-def _step_error(step: Step) -> Error | None:
-    attempts = _attempts(step)
-    return step.error or (attempts[-1].error if attempts else None)
-
-
-def _failing_step(steps: list[Step], error: Error) -> Step | None:
-    """The step whose failure an instance's error comes from, if it comes from one.
-
-    The answer doesn't say. It is the step that failed last, unless another began after it (the
-    workflow had caught the failure and went on) or the error is another one (thrown outside a
-    step, after a failure was caught).
-    """
-    ahead = [step for step in steps if step.type not in _AFTERMATH]
-    failed = [step for step in ahead if step.outcome == "failure" and step.end]
-    if not failed:
-        return None
-    last = max(failed, key=lambda step: unix(step.end) or 0.0)
-    if any((unix(step.start) or 0.0) > (unix(last.end) or 0.0) for step in ahead):
-        return None
-    cause = _step_error(last)
-    if cause is None:
-        return last
-    same_name = cause.name == error.name and not _is_generic(error)
-    # Of a large answer there is only the beginning of each message, and a name may be before it.
-    said = (cause.message or "")[:100]
-    return last if same_name or said in (error.message or "") else None
-
-
-def _is_generic(error: Error) -> bool:
-    return error.name in (None, "", "Error")
-
-
-def _error_name(error: Error, failing: Step | None) -> str:
-    # The engine may flatten the instance's error to `Error`; the attempt keeps the real name.
-    cause = _step_error(failing) if failing else None
-    if _is_generic(error) and cause is not None and cause.name:
-        return cause.name
-    return error.name or "Error"

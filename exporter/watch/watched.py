@@ -145,7 +145,7 @@ class Watched:
         run, now = instance.run, self._clock.steady()
         if run is not None and instance.live:
             # To the millisecond: both times are of one store.
-            seen = max(run.latest, -inf if run.start is None else run.start)
+            seen = max(run.newest, -inf if run.start is None else run.start)
             self.ends[instance.id] = seen + 0.001 - APART
         elif run is not None:
             self.ends[instance.id] = now if run.end is None else run.end

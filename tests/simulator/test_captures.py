@@ -26,6 +26,7 @@ from upstreams.simulator import (
     Step,
     Wait,
     World,
+    parallel,
 )
 
 from .conftest import ACCOUNT, TOKEN
@@ -38,6 +39,9 @@ TYPE_ERRORS = tuple(Attempt(0.004, Error("TypeError", f"flaky attempt {n}")) for
 FLAKY = Step("flaky", (*TYPE_ERRORS, Attempt(0.002)), output="ok after 3", config=FAST)
 FATAL = 'Step threw a NonRetryableError with message "NonRetryableError: card declined"'
 EVENT = {"payload": {"by": "alice"}, "type": "approve", "timestamp": "2026-11-24T17:06:16.564Z"}
+DECLINED = Attempt(0.002, Error("WorkflowFatalError", FATAL))
+CHARGE = Step("charge", (DECLINED,), output="charged")
+CHARGED = Step("charge", (Attempt(0.002),), output="charged")
 THREE = tuple(Step(n, (Attempt(0.001),), output={"n": n}) for n in ("fetch", "transform", "store"))
 
 SCRIPTS = {
@@ -61,6 +65,8 @@ SCRIPTS = {
     "throw": Script((BEFORE,), throws=Error("Error", "thrown outside a step")),
     "sleep": Script((BEFORE, Sleep("nap", 3600))),
     "wait": Script((BEFORE, Wait("approval", "approve", 3600)), output=EVENT),
+    "recovers": Script((BEFORE, CHARGE, Step("after", (Attempt(0.001),), output="charged"))),
+    "race": Script((parallel(Step("slow", (Attempt(60),), output="slow"), CHARGE),)),
     "slowstep": Script((Step("slow", (Attempt(60),), output=1),), output=1),
 }
 
@@ -83,6 +89,14 @@ def act(name: str, instance: Instance, clock: ManualClock) -> None:
             instance.terminate()
         case "restarted":
             instance.restart()
+        case "restarted from a step":
+            after = Step("after", (Attempt(0.001),), output="charged")
+            instance.restart_from(
+                "charge", script=Script((BEFORE, CHARGED, after), output="charged")
+            )
+        case "restarted beside an open step":
+            slow = Step("slow", (Attempt(60),), output="slow")
+            instance.restart_from("charge", script=Script((parallel(slow, CHARGED),)))
         case "backing off":
             return
     clock.advance(4)

@@ -95,11 +95,12 @@ def finished(instance_id: str, result: dict[str, Any]) -> dict[Thing, Thing]:
     run = (instance_id, result["queued"])
     found: dict[Thing, Thing] = {}
     if result["status"] in ("complete", "errored", "terminated"):
-        found["run", *run] = ("runs_finished", result["status"])
+        # A run that is restarted from a step ends once more.
+        found["run", *run, result["end"]] = ("runs_finished", result["status"])
     if result["start"]:
         found["queue", *run] = ("queue_duration",)
     for step in result["steps"]:
-        key = (*run, step["type"], step.get("name"))
+        key = (*run, step["type"], step.get("name"), step.get("start"))
         name = re.sub(r"-\d+$", "", step.get("name") or "")
         if "finished" in step:
             outcome = "failure" if step["error"] or step.get("success") is False else "success"
@@ -243,6 +244,20 @@ class Exporter(RuleBasedStateMachine):
             self.clock.advance(0.001)  # a run is named by the millisecond in which it was queued
             getattr(instance, what)(*(("approve",) if what == "send_event" else ()))
 
+    @rule(instance_id=st.sampled_from(IDS), which=st.integers(0, 5))
+    def restart_from_a_step(self, instance_id: str, which: int) -> None:
+        now = self.simulator.world.settle()
+        instance, result = self.orders.get(instance_id, now), truth(self.simulator, instance_id)
+        if instance is None or result is None:
+            return
+        kinds = ("step", "sleep", "waitForEvent")
+        steps_ = [step for step in result["steps"] if step["type"] in kinds]
+        if steps_:
+            self.clock.advance(0.001)
+            step = steps_[which % len(steps_)]
+            name, number = step["name"].rsplit("-", 1)
+            instance.restart_from(name, int(number), step["type"])
+
     @rule(
         failure=st.sampled_from(FAILURES),
         kind=st.sampled_from(["simple", "detail"]),
@@ -339,7 +354,8 @@ class Exporter(RuleBasedStateMachine):
             found = finished(instance_id, answer)
             if f'instance_id="{instance_id}"'.encode() not in body:
                 # It is only counted, and has its steps fetched when it ends.
-                found = {t: c for t, c in found.items() if ("run", *t[1:3]) in found}
+                ended = {t[1:3] for t in found if t[0] == "run"}
+                found = {t: c for t, c in found.items() if t[1:3] in ended}
             assert found.keys() <= self.saved.full.keys()
 
     def teardown(self) -> None:

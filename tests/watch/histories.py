@@ -4,6 +4,7 @@ A life is a list of full answers, one after each thing that happened; the world 
 simple enough to count in: every finished thing has a name of its own.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,8 +31,12 @@ class Life:
     end: datetime | None = None
     error: Error | None = None
     steps: list[Step] = field(default_factory=list)
-    names: dict[str, int] = field(default_factory=dict)
+    names: Counter[str] = field(default_factory=Counter)
     answers: list[Detail] = field(default_factory=list)
+    passes: int = 0
+    """Restarts from a step so far: each makes the run end once more."""
+    passes_of: list[int] = field(default_factory=list)
+    """The same at each answer."""
 
     def see(self) -> None:
         copies = [
@@ -49,6 +54,7 @@ class Life:
             )
             for s in self.steps
         ]
+        self.passes_of.append(self.passes)
         self.answers.append(
             Detail(
                 queued=self.queued,
@@ -74,7 +80,7 @@ class Life:
     def step(self, kind: str, name: str) -> None:
         if self.status not in ("running", "rollingBack"):
             return
-        self.names[name] = self.names.get(name, 0) + 1
+        self.names[name] += 1
         step = Step(type=kind, name=f"{name}-{self.names[name]}", start=self.clock)
         if kind in ("sleep", "waitForEvent"):
             step.finished = False
@@ -119,11 +125,29 @@ class Life:
         if self.status == "errored":
             self.status, self.end = "rollingBack", None
 
+    def restart_from(self, which: int) -> None:
+        """As the engine does: that step and all that began after it are deleted, and it begins
+        again. `queued` and `start` stay."""
+        if not self.steps or self.status == "queued":
+            return
+        self.tick(1)
+        self.passes += 1
+        target = self.steps[which % len(self.steps)]
+        del self.steps[which % len(self.steps) :]
+        self.status, self.end, self.error = "running", None, None
+        self.names = Counter(_without_counter(step) for step in self.steps)
+        kind = "step" if target.type == "rollback" else str(target.type)
+        self.step(kind, _without_counter(target))
+
     def restart(self) -> None:
         self.tick(1)
         self.queued, self.status = self.clock, "queued"
         self.start = self.end = self.error = None
-        self.steps, self.names = [], {}
+        self.steps, self.names = [], Counter()
+
+
+def _without_counter(step: Step) -> str:
+    return str(step.name).rsplit("-", 1)[0]
 
 
 Happening = Callable[[Life, st.DrawFn], None]
@@ -145,19 +169,21 @@ _SELDOM: list[Happening] = [
     lambda life, draw: life.finish(draw(st.sampled_from(ENDINGS))),
     lambda life, _: life.roll_back(),
     lambda life, _: life.restart(),
+    lambda life, draw: life.restart_from(draw(_WHICH)),
+    lambda life, draw: life.restart_from(draw(_WHICH)),
 ]
 
 
 @st.composite
-def lives(draw: st.DrawFn) -> list[Detail]:
-    """All full answers of a random life, in order."""
+def lives(draw: st.DrawFn) -> Life:
+    """A random life with all its full answers, in order."""
     life = Life()
     life.see()
     for happens in draw(st.lists(st.sampled_from(_OFTEN * 3 + _SELDOM), min_size=1, max_size=40)):
         life.tick(draw(st.integers(0, 5000)))
         happens(life, draw)
         life.see()
-    return life.answers
+    return life
 
 
 def deliveries(count: int) -> st.SearchStrategy[list[int]]:
@@ -185,7 +211,7 @@ def finished(answer: Detail) -> set[Thing]:
     for step in answer.steps or []:
         for number, attempt in enumerate(step.attempts or []):
             if attempt.end:
-                things.add(("attempt", *run, step.type, step.name, number))
+                things.add(("attempt", *run, step.type, step.name, step.start, number))
         if step.finished or (step.finished is None and step.end):
-            things.add(("step", *run, step.type, step.name))
+            things.add(("step", *run, step.type, step.name, step.start))
     return things

@@ -6,7 +6,7 @@ from hypothesis import given
 
 from exporter.cloudflare.models import Attempt, Detail, Error, Step
 from exporter.watch.timeline import LATEST, Entry, pack, unpack
-from tests.watch.histories import EPOCH, lives
+from tests.watch.histories import EPOCH, Life, lives
 
 NOW = EPOCH.timestamp() + 1000
 
@@ -95,7 +95,7 @@ class TestBounds:
         assert len(pack(Detail(queued=EPOCH, steps=steps), now=NOW)) < 1536
 
     @given(lives())
-    def test_every_step_of_a_short_life_is_there(self, life: list[Detail]) -> None:
-        for answer in life:
+    def test_every_step_of_a_short_life_is_there(self, life: Life) -> None:
+        for answer in life.answers:
             timeline = unpack(pack(answer, now=NOW))
             assert len(timeline.entries) + timeline.earlier == len(answer.steps or ())

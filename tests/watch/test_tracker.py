@@ -12,13 +12,14 @@ from exporter.watch.tracker import (
     FinishedAttempt,
     FinishedRun,
     FinishedStep,
+    Freshness,
     OpenStep,
     Run,
     Tracked,
-    is_stale,
+    judge,
     track,
 )
-from tests.watch.histories import ENDINGS, EPOCH, Thing, deliveries, finished, lives
+from tests.watch.histories import ENDINGS, EPOCH, Life, Thing, deliveries, finished, lives
 
 NOW = EPOCH.timestamp() + 3600
 
@@ -54,27 +55,24 @@ def step(name: str = "pay-1", *outcomes: bool | None, start: float = 2) -> Step:
 class TestOnce:
     @given(lives(), st.data())
     @settings(max_examples=400)
-    def test_every_finished_thing_is_observed_once(
-        self, answers: list[Detail], data: st.DataObject
-    ) -> None:
+    def test_every_finished_thing_is_observed_once(self, life: Life, data: st.DataObject) -> None:
         """Lost, repeated and out-of-date answers add nothing twice and lose nothing that showed."""
+        answers = life.answers
         run: Run | None = None
         seen: Counter[str] = Counter()
-        runs: list[tuple[datetime, str]] = []
+        ends: dict[Thing, str] = {}
         expected: set[Thing] = set()
-        newest, fresh = EPOCH, -1
+        fresh = -1
         for index in data.draw(deliveries(len(answers)), label="deliveries"):
             detail = answers[index]
             tracked = track(run, detail, now=NOW)
-            if detail.queued >= newest:
-                newest = detail.queued
-                expected |= finished(detail)
-                if detail.status in ENDINGS and newest not in [queued for queued, _ in runs]:
-                    runs.append((newest, detail.status))
             if index >= fresh:
                 fresh = index
                 assert tracked is not None, "an answer that is up to date was refused"
                 assert tracked.figures.status == detail.status
+                expected |= finished(detail)
+                if detail.status in ENDINGS:
+                    ends.setdefault((detail.queued, life.passes_of[index]), detail.status)
             if tracked is None:
                 continue
             run, new = tracked.run, tracked.observations
@@ -83,16 +81,12 @@ class TestOnce:
             seen["attempt"] += len(new.attempts)
             for status in ENDINGS:
                 seen[status] += new.run is not None and new.run.status == status
-        assert +seen == Counter(
-            [str(kind) for kind, *_ in expected] + [status for _, status in runs]
-        )
+        assert +seen == Counter([*(str(kind) for kind, *_ in expected), *ends.values()])
 
     @given(lives(), st.data())
-    def test_nothing_before_since_is_observed(
-        self, answers: list[Detail], data: st.DataObject
-    ) -> None:
+    def test_nothing_before_since_is_observed(self, life: Life, data: st.DataObject) -> None:
         """What ended before the first look is history; what ends later counts, from one look."""
-        detail = answers[-1]
+        detail = life.answers[-1]
         since = data.draw(st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 1, 0, 2)))
         moment = since.replace(tzinfo=EPOCH.tzinfo)
         new = taken(None, detail, since=moment.timestamp()).observations
@@ -328,62 +322,112 @@ class TestErrors:
         assert self.error_of(Error(None, None), bare) == ("Error", "a-1")
 
 
-class TestStale:
-    """Answers of a replica that is behind."""
+class TestFreshness:
+    """Responses of a replica that is behind, and restarts from a step."""
 
     def known(self) -> Run:
         return taken(None, answer(step("a-1", True), status="complete", end=at(9))).run
 
-    def test_an_older_run(self) -> None:
-        assert is_stale(self.known(), answer(queued=at(-60)))
+    def test_a_response_of_an_earlier_run_is_stale(self) -> None:
+        earlier = answer(queued=at(-60))
+        assert judge(self.known(), earlier) is Freshness.STALE
+        assert track(self.known(), earlier, now=NOW) is None
 
-    def test_fewer_steps(self) -> None:
-        assert is_stale(self.known(), answer(status="complete"))
+    def test_a_simple_response_that_lacks_something_known_leaves_it_open(self) -> None:
+        for lacks in (
+            answer(status="complete"),
+            answer(step("a-1", True), start=None),
+            answer(step("a-1", True)),
+        ):
+            assert judge(self.known(), lacks) is Freshness.OPEN
 
-    def test_gone_back_from_an_end(self) -> None:
-        assert is_stale(self.known(), answer(step("a-1", True)))
+    def test_a_detail_response_that_lacks_something_and_has_no_later_time_is_stale(self) -> None:
+        assert track(self.known(), answer(status="complete", end=at(9)), now=NOW) is None
+        assert track(self.known(), answer(step("a-1", True)), now=NOW) is None
 
-    def test_live_again_with_more_steps_is_news(self) -> None:
-        assert not is_stale(self.known(), answer(step("a-1", True), step("b-1", None, start=9)))
+    def test_live_again_with_a_later_step_is_a_restart(self) -> None:
+        again = answer(step("a-1", True), step("b-1", None, start=10))
+        assert taken(self.known(), again).figures.status == "running"
 
     def test_rolling_back_after_an_end_is_news(self) -> None:
-        assert not is_stale(self.known(), answer(step("a-1", True), status="rollingBack"))
+        rolling = answer(step("a-1", True), status="rollingBack")
+        assert judge(self.known(), rolling) is Freshness.CURRENT
+        assert taken(self.known(), rolling).figures.status == "rollingBack"
 
     def test_a_status_of_tomorrow_after_an_end_is_news(self) -> None:
-        assert not is_stale(self.known(), answer(step("a-1", True), status="archived"))
+        archived = answer(step("a-1", True), status="archived")
+        assert judge(self.known(), archived) is Freshness.CURRENT
+        assert taken(self.known(), archived).figures.status == "archived"
 
-    def test_a_newer_run(self) -> None:
-        assert not is_stale(self.known(), answer(queued=at(60)))
+    def test_a_later_run_is_news(self) -> None:
+        assert judge(self.known(), answer(queued=at(60))) is Freshness.CURRENT
 
-    def test_nothing_known(self) -> None:
-        assert not is_stale(None, answer())
+    def test_on_first_sight_everything_is_news(self) -> None:
+        assert judge(None, answer()) is Freshness.CURRENT
 
-    def test_a_finished_attempt_that_is_open_again(self) -> None:
-        """Same status, as many steps: only the steps tell that the answer is older."""
+    def test_a_finished_attempt_that_is_open_again_is_stale(self) -> None:
+        """Same status, as many steps: only the steps show that the response is older."""
         run = taken(None, answer(step("a-1", False))).run
         assert track(run, answer(step("a-1", None)), now=NOW) is None
 
-    def test_trusted_in_the_end_but_counted_once(self) -> None:
-        """What contradicts for good must be true; its figures show, nothing is observed again."""
-        run = self.known()
-        live = answer(step("a-1", True))
-        assert track(run, live, now=NOW) is None
-        tracked = track(run, live, now=NOW, trust=True)
-        assert tracked is not None
-        assert tracked.figures.status == "running"
-        assert not tracked.observations
-        assert not taken(
-            tracked.run, answer(step("a-1", True), status="complete", end=at(9))
+    def test_a_response_without_the_attempt_that_runs_now_is_stale(self) -> None:
+        run = taken(None, answer(step("a-1", False, None))).run
+        assert track(run, answer(step("a-1", False)), now=NOW) is None
+
+
+class TestRestartFromAStep:
+    """`queued` and `start` stay; the end is removed; the step and later ones run again."""
+
+    def errored(self) -> Detail:
+        failed = failing("pay-1", Error("Error", "no"), 4)
+        return answer(step("a-1", True), failed, status="errored", end=at(6))
+
+    def known(self) -> Run:
+        return taken(None, self.errored()).run
+
+    def test_what_ran_again_counts_again_and_the_rest_does_not(self) -> None:
+        running = taken(self.known(), answer(step("a-1", True), step("pay-1", None, start=20)))
+        assert running.figures.status == "running"
+        assert running.figures.error_name is None
+        assert not running.observations
+        done = answer(
+            step("a-1", True), step("pay-1", True, start=20), status="complete", end=at(30)
+        )
+        new = taken(running.run, done).observations
+        assert new.run == FinishedRun("complete", 29.0)
+        assert [s.name for s in new.steps] == ["pay-1"]
+        assert new.attempts == [FinishedAttempt("pay-1", "success", 1.0)]
+        assert new.queue_duration is None
+
+    def test_ended_again_between_two_responses_the_later_end_counts(self) -> None:
+        again = failing("pay-1", Error("Error", "no"), 20)
+        failed = answer(step("a-1", True), again, status="errored", end=at(22))
+        new = taken(self.known(), failed).observations
+        assert new.run == FinishedRun("errored", 21.0)
+        assert [(s.name, s.outcome) for s in new.steps] == [("pay-1", "failure")]
+
+    def test_terminated_before_the_step_ran_again_counts_as_an_end(self) -> None:
+        stopped = answer(step("a-1", True), status="terminated", end=at(25))
+        assert taken(self.known(), stopped).observations.run == FinishedRun("terminated", 24.0)
+
+    def test_stale_responses_in_between_change_nothing(self) -> None:
+        run = taken(self.known(), answer(step("a-1", True), step("pay-1", None, start=20))).run
+        assert track(run, self.errored(), now=NOW) is None
+        assert track(run, answer(step("a-1", True)), now=NOW) is None
+
+    def test_of_a_run_that_goes_on(self) -> None:
+        """What had finished of the deleted step was observed; what finishes now counts, too."""
+        run = taken(None, answer(step("a-1", True), step("pay-1", False, None, start=4))).run
+        again = taken(run, answer(step("a-1", True, start=20)))
+        assert [s.name for s in again.observations.steps] == ["a-1"]
+        new = taken(
+            again.run, answer(step("a-1", True, start=20), step("pay-1", False, start=24))
         ).observations
+        assert new.attempts == [FinishedAttempt("pay-1", "failure", 1.0)]
 
-    def test_what_a_trusted_answer_doesnt_show_stays_observed(self) -> None:
-        run = taken(None, answer(step("a-1", False))).run
-        tracked = track(run, answer(step("a-1", None)), now=NOW, trust=True)
-        assert tracked is not None
-        assert not taken(tracked.run, answer(step("a-1", False))).observations
-
-    def test_an_older_run_is_never_trusted(self) -> None:
-        assert track(self.known(), answer(queued=at(-60)), now=NOW, trust=True) is None
+    def test_a_queued_time_that_is_not_known_yet_keeps_the_run(self) -> None:
+        later = answer(step("a-1", True), step("b-1", None, start=9), queued=None)
+        assert taken(self.known(), later).run.queued == at(0).timestamp()
 
 
 def test_tracking_changes_nothing_it_was_given() -> None:

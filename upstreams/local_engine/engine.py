@@ -124,6 +124,19 @@ class LocalEngine:
         url = f"{self._worker}/{workflow}/{_quoted(instance_id)}/{action}"
         self._request("POST", url, params={"type": event_type})
 
+    def restart_from(
+        self, workflow: Workflow, instance_id: str, step: str, kind: str = "do", number: int = 1
+    ) -> None:
+        """Restarts an instance from the `number`-th step of a name and kind (do, sleep,
+        waitForEvent): that one and all that began after it run again.
+
+        Raises:
+            EngineError: no such instance, or it has no such step.
+        """
+        url = f"{self.api}/workflows/{workflow}/instances/{_quoted(instance_id)}/status"
+        target = {"name": step, "count": number, "type": kind}
+        self._request("PATCH", url, json={"status": "restart", "from": target})
+
     def get(self, workflow: Workflow, instance_id: str) -> dict[str, Any]:
         """The instance as the REST API reports it: the `result` of its answer, untouched.
 

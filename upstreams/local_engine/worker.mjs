@@ -10,6 +10,18 @@ import { NonRetryableError } from "cloudflare:workflows";
 const NO_RETRY = { retries: { limit: 0, delay: 0 } };
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
+const failedOnce = new Set();
+
+function chargeOnceRestarted(step, instanceId) {
+  return step.do("charge", async () => {
+    if (!failedOnce.has(instanceId)) {
+      failedOnce.add(instanceId);
+      throw new NonRetryableError("card declined");
+    }
+    return "charged";
+  });
+}
+
 /** By name: what an instance does. `params` are those it was created with. */
 const scenarios = {
   /** Three steps, then complete. */
@@ -138,6 +150,23 @@ const scenarios = {
     return await step.do("big", async () => "x".repeat(bytes));
   },
 
+  /** Two steps side by side: one takes `ms`, the other fails until the instance is restarted. */
+  async race(step, { ms = 1_000 }, instanceId) {
+    const slow = step.do("slow", async () => {
+      await pause(ms);
+      return "slow";
+    });
+    const charge = chargeOnceRestarted(step, instanceId);
+    return await Promise.all([slow, charge]);
+  },
+
+  /** A step that fails for good until the instance is restarted, between two that succeed. */
+  async recovers(step, params, instanceId) {
+    await step.do("before", async () => 1);
+    await chargeOnceRestarted(step, instanceId);
+    return await step.do("after", async () => "charged");
+  },
+
   /** A step whose name holds what has to be escaped in a label. */
   async longname(step) {
     return await step.do('étape n°1 / "quoted" \\ back {x="1"}', async () => 1);
@@ -148,7 +177,7 @@ class Scenario extends WorkflowEntrypoint {
   async run(event, step) {
     const { scenario, ...params } = event.payload;
     if (!Object.hasOwn(scenarios, scenario)) throw new NonRetryableError(`unknown scenario ${scenario}`);
-    return await scenarios[scenario](step, params);
+    return await scenarios[scenario](step, params, event.instanceId);
   }
 }
 export class Orders extends Scenario {}

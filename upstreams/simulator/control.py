@@ -51,7 +51,10 @@ class Advance(Struct, forbid_unknown_fields=True):
 
 
 class Intervention(Struct, forbid_unknown_fields=True):
-    """`value` is the forced status, the event's payload or the whole result to answer with."""
+    """`value` is the forced status, the event's payload or the whole result to answer with.
+
+    A restart with a `step` is from the `number`-th of that name and `type`.
+    """
 
     after: float = 0.0
     value: Any = None
@@ -59,6 +62,9 @@ class Intervention(Struct, forbid_unknown_fields=True):
     source: str = "api"
     rollback: bool = False
     script: Script | None = None
+    step: str = ""
+    number: int = 1
+    type: str = "step"
 
 
 def intervene(instance: Instance, verb: str, wanted: Intervention, now: float) -> None:
@@ -71,7 +77,7 @@ def intervene(instance: Instance, verb: str, wanted: Intervention, now: float) -
     verbs: dict[str, Callable[[], None]] = {
         "pause": lambda: instance.pause(at),
         "resume": lambda: instance.resume(at),
-        "restart": lambda: instance.restart(at, wanted.script),
+        "restart": lambda: _restart(instance, wanted, at),
         "terminate": lambda: instance.terminate(at, source=wanted.source, rollback=wanted.rollback),
         "event": lambda: instance.send_event(wanted.event_type, wanted.value, at),
         "status": lambda: instance.force_status(wanted.value, at),
@@ -79,6 +85,16 @@ def intervene(instance: Instance, verb: str, wanted: Intervention, now: float) -
         "answer": lambda: setattr(instance, "answer", wanted.value),
     }
     verbs[verb]()
+
+
+def _restart(instance: Instance, wanted: Intervention, at: float) -> None:
+    if not wanted.step:
+        instance.restart(at, wanted.script)
+        return
+    try:
+        instance.restart_from(wanted.step, wanted.number, wanted.type, at=at, script=wanted.script)
+    except LookupError as error:
+        raise ValueError(str(error)) from None
 
 
 class Control:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -121,24 +121,65 @@ def undisturbed(script: Script) -> Timeline:
     return timeline
 
 
-def play(script: Script, interventions: Iterable[Intervention] = ()) -> Timeline:
-    """Play a script from being queued to its end."""
-    return _Player(script, sorted(interventions, key=attrgetter("at"))).play()
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A restart from a step: what goes on from where.
+
+    `at` is when the instance was restarted, `resumed` when it left the queue after that, `started`
+    when its run had started; `kept` are the records of what isn't run again.
+    """
+
+    at: int
+    resumed: int
+    started: int
+    kept: Sequence[Record]
+
+
+def play(
+    script: Script, interventions: Iterable[Intervention] = (), restart: Restart | None = None
+) -> Timeline:
+    """Play a script from being queued, or restarted from a step, to its end."""
+    return _Player(script, sorted(interventions, key=attrgetter("at")), restart).play()
+
+
+def records_before(timeline: Timeline, at: int, name: str, number: int, kind: str) -> list[Record]:
+    """What of a run stays when it is restarted at `at` from the `number`-th step of a name and
+    type: what began before that. What hasn't ended by then is still open.
+
+    Raises:
+        LookupError: no such step has begun.
+    """
+    kept: list[Record] = []
+    for record in timeline.records[: timeline.begun(at)]:
+        if (record.type, record.name) == (kind, f"{name}-{number}"):
+            return kept
+        if record.type in {"step", "sleep", "waitForEvent"}:
+            copy = replace(record, attempts=[replace(attempt) for attempt in record.attempts])
+            copy.cut(at)
+            kept.append(copy)
+    raise LookupError(f'Step "{name}" not found in execution history')
 
 
 class _Player:
-    def __init__(self, script: Script, interventions: Sequence[Intervention]) -> None:
+    def __init__(
+        self, script: Script, interventions: Sequence[Intervention], restart: Restart | None
+    ) -> None:
         self.script = script
+        self.restart = restart
+        self.kept = {(r.type, r.name): r for r in restart.kept} if restart else {}
+        self.calls: Counter[tuple[str, str]] = Counter()
         self.pauses = _pauses(interventions)
         self.events = [i for i in interventions if i.verb == "event"]
         self.forced = [(i.at, i.value) for i in interventions if i.verb == "status"]
         self.terminate = next((i for i in interventions if i.verb == "terminate"), None)
 
     def play(self) -> Timeline:
-        script = self.script
-        start = self.gate(milliseconds(script.queued))
+        script, restart = self.script, self.restart
+        begins = restart.resumed if restart else milliseconds(script.queued)
+        begins = self.gate(begins)
+        start = restart.started if restart else begins
         records: list[Record] = []
-        end, error = self.sequence(script.pieces, start, records)
+        end, error = self.sequence(script.pieces, begins, records)
         if error is None and end < NEVER:
             error = script.throws
         final = "complete" if error is None else "errored"
@@ -146,6 +187,7 @@ class _Player:
         if self.terminate is not None and self.terminate.at < end:
             end, error, final = self.terminate.at, None, "terminated"
             start = start if start < end else NEVER
+            begins = min(begins, end)
             source, roll_back = self.terminate.value
             records = [r for r in records if r.start < end]
             for record in records:
@@ -159,7 +201,11 @@ class _Player:
                 rollback_error = rollback_error or failure
         records.sort(key=attrgetter("start"))
         _number(records)
-        marks = self.marks(start, stop, end, final, records)
+        marks = self.marks(begins, stop, end, final, records)
+        if restart:
+            # Its status moves with the restart, whatever it then is.
+            before = [status for time, status in marks if time <= restart.at]
+            marks = [(restart.at, before[-1]), *(m for m in marks if m[0] > restart.at)]
         moves = {time for time, _ in marks}
         for record in records:
             moves.update((record.start, record.end))
@@ -207,13 +253,24 @@ class _Player:
             case Parallel():
                 return self.parallel(piece, time, records)
 
+    def record(self, kind: RecordType, time: int, piece: Any, records: list[Record]) -> Record:
+        """A new record, or the one that a restart from a later step kept."""
+        self.calls[kind, piece.name] += 1
+        name = f"{piece.name}-{self.calls[kind, piece.name]}"
+        record = self.kept.get((kind, name)) or Record(kind, time, NEVER, piece)
+        records.append(record)
+        return record
+
     def step(
         self, step: Step, time: int, records: list[Record], kind: Literal["step", "rollback"]
     ) -> tuple[int, Error | None]:
         """A step runs on through a pause, its retries too."""
-        record = Record(kind, time, NEVER, step)
-        records.append(record)
-        for attempt in step.attempts:
+        record = self.record(kind, time, step, records)
+        if record.end < NEVER:
+            return time, record.error
+        # An attempt that a restart interrupted stays open for ever, and is made again.
+        made = sum(attempt.end < NEVER for attempt in record.attempts)
+        for attempt in step.attempts[made:]:
             end = _later(time, attempt.duration)
             record.attempts.append(PlayedAttempt(time, end, attempt.error))
             record.end, record.error = end, attempt.error
@@ -227,14 +284,19 @@ class _Player:
 
     def sleep(self, sleep: Sleep, time: int, records: list[Record]) -> tuple[int, Error | None]:
         """What comes due during a pause happens when the run is resumed."""
-        due = _later(time, sleep.duration)
-        records.append(Record("sleep", time, self.gate(due), sleep, planned=due))
-        return records[-1].end, None
+        record = self.record("sleep", time, sleep, records)
+        if record.end < NEVER:
+            return time, None
+        record.planned = _later(record.start, sleep.duration)
+        record.end = self.gate(max(time, record.planned))
+        return record.end, None
 
     def wait(self, wait: Wait, time: int, records: list[Record]) -> tuple[int, Error | None]:
-        due = _later(time, wait.timeout)
-        record = Record("waitForEvent", time, self.gate(due), wait, planned=due)
-        records.append(record)
+        record = self.record("waitForEvent", time, wait, records)
+        if record.end < NEVER:
+            return time, record.error
+        record.planned = due = _later(record.start, wait.timeout)
+        record.end = self.gate(max(time, due))
         for event in self.events:
             kind, payload = event.value
             if kind == wait.event_type and event.at <= due:

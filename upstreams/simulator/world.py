@@ -21,7 +21,16 @@ from msgspec import Struct
 from .clock import Clock
 from .script import Script
 from .style import HOSTED, Style
-from .timeline import NEVER, Intervention, Timeline, play, undisturbed
+from .timeline import (
+    NEVER,
+    Intervention,
+    Restart,
+    Timeline,
+    milliseconds,
+    play,
+    records_before,
+    undisturbed,
+)
 
 STATUSES = (
     "queued",
@@ -52,19 +61,25 @@ class Version(Struct, frozen=True):
 
 
 class Run:
-    """One run of an instance; a restart begins the next one."""
+    """One run of an instance, from its queueing or from a restart on.
 
-    __slots__ = ("interventions", "queued", "script", "timeline")
+    A restart begins the next one: from the start with a new `queued`, from a step with the old one.
+    """
 
-    def __init__(self, queued: int, script: Script) -> None:
+    __slots__ = ("begins", "interventions", "queued", "restart", "script", "timeline")
+
+    def __init__(self, queued: int, script: Script, restart: Restart | None = None) -> None:
         self.queued = queued
         self.script = script
+        self.restart = restart
+        self.begins = queued + restart.at if restart else queued
+        """When it took the place of the run before, in milliseconds since the epoch."""
         self.interventions: tuple[Intervention, ...] = ()
-        self.timeline: Timeline = undisturbed(script)
+        self.timeline: Timeline = play(script, (), restart) if restart else undisturbed(script)
 
     def intervene(self, intervention: Intervention) -> None:
         self.interventions = (*self.interventions, intervention)
-        self.timeline = play(self.script, self.interventions)
+        self.timeline = play(self.script, self.interventions, self.restart)
 
 
 class Instance:
@@ -114,7 +129,7 @@ class Instance:
     def run(self, at: int) -> Run:
         """The run that a question at this moment is answered from."""
         if len(self.runs) > 1:
-            return next((r for r in reversed(self.runs) if r.queued <= at), self.runs[0])
+            return next((r for r in reversed(self.runs) if r.begins <= at), self.runs[0])
         return self.runs[0]
 
     def status(self, at: int) -> str:
@@ -141,7 +156,7 @@ class Instance:
             return self.created
         run = self.run(at)
         mark = run.timeline.next_mark(at - run.queued)
-        restarts = (r.queued for r in self.runs if r.queued > at)
+        restarts = (r.begins for r in self.runs if r.begins > at)
         return min(mark + run.queued if mark < NEVER else NEVER, self.gone(), *restarts, NEVER)
 
     # What can be done to it.
@@ -171,9 +186,34 @@ class Instance:
         """A new run under the same id, with new times and no steps."""
         world = self.workflow.world
         moment = world.moment(at)
-        self.runs = [r for r in self.runs if r.queued < moment] or self.runs[:1]
-        self.runs.append(Run(moment, script or self.runs[-1].script))
-        world.refresh(self)
+        self._begin(moment, Run(moment, script or self.run(moment).script))
+
+    def restart_from(
+        self,
+        name: str,
+        number: int = 1,
+        kind: str = "step",
+        *,
+        at: float | None = None,
+        queued: float = 0.0,
+        script: Script | None = None,
+    ) -> None:
+        """Run again from a step on, after so many seconds in the queue: the run keeps `queued` and
+        `start`, and loses its end, that step and all that began after it.
+
+        Raises:
+            LookupError: no such step has begun.
+        """
+        moment = self.workflow.world.moment(at)
+        run = self.run(moment)
+        since = moment - run.queued
+        kept = records_before(run.timeline, since, name, number, kind)
+        restart = Restart(since, since + milliseconds(queued), run.timeline.start, kept)
+        self._begin(moment, Run(run.queued, script or run.script, restart))
+
+    def _begin(self, moment: int, run: Run) -> None:
+        self.runs = [*([r for r in self.runs if r.begins < moment] or self.runs[:1]), run]
+        self.workflow.world.refresh(self)
 
     def delete(self, at: float | None = None) -> None:
         world = self.workflow.world

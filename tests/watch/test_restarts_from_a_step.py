@@ -1,0 +1,193 @@
+"""Restarts from a step: the run keeps `queued` and `start`, loses its end, and ends again.
+
+Each end counts once more, and so does what ran again; nothing else counts twice.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.watching import Watching, watching
+from upstreams.simulator import Attempt, Error, Instance, Script, Step, error, steps
+
+DECLINED = Script((*steps("fetch"), Step("charge", (Attempt(1.0, Error("CardError")),))))
+CHARGED = Script(steps("fetch", "charge", "ship"))
+CONFIGURED: dict[str, Any] = {"instances": ["a"]}
+DISCOVERED: dict[str, Any] = {"discover": {}}
+COUNTED_ONLY: dict[str, Any] = {"discover": {"statuses": ["paused"]}}
+WATCHED = pytest.mark.parametrize(
+    "watched", [CONFIGURED, DISCOVERED, COUNTED_ONLY], ids=["configured", "discovered", "counted"]
+)
+POLL = {"interval": "15s", "ended_interval": "15s"}
+
+
+def counts(w: Watching) -> dict[str, float]:
+    """Ended runs by status, finished steps and attempts by name."""
+    found: Counter[str] = Counter()
+    for family, label in (
+        ("runs_finished_total", "status"),
+        ("step_duration_seconds_count", "step"),
+        ("step_attempt_duration_seconds_count", "step"),
+        ("queue_duration_seconds_count", ""),
+    ):
+        for labels, value in w.samples(f"cloudflare_workflow_{family}").items():
+            found[f"{family.split('_')[1]} {dict(labels).get(label, '')}".strip()] += int(value)
+    return dict(+found)
+
+
+ERRORED = {
+    "finished errored": 1,
+    "duration fetch": 1,
+    "duration charge": 1,
+    "attempt fetch": 1,
+    "attempt charge": 1,
+    "duration": 1,
+}
+RECOVERED = ERRORED | {
+    "finished complete": 1,
+    "duration charge": 2,
+    "attempt charge": 2,
+    "duration ship": 1,
+    "attempt ship": 1,
+}
+
+
+async def errored(w: Watching) -> Instance:
+    await w.cycle()
+    instance = w.orders.create("a", DECLINED)
+    await w.cycle(after=15)
+    await w.cycle(after=15)
+    assert counts(w) == ERRORED
+    return instance
+
+
+@WATCHED
+async def test_every_end_and_what_ran_again_counts_once_more(watched: dict[str, Any]) -> None:
+    async with watching(workflows=[{"name": "orders", **watched}], poll=POLL) as w:
+        instance = await errored(w)
+        instance.restart_from("charge", script=CHARGED, at=w.clock() + 14.5)
+        await w.cycle(after=15)
+        await w.cycle(after=0.1)
+        if watched is not COUNTED_ONLY:
+            assert w.status("a") == "running"
+            assert not w.samples("cloudflare_workflow_instance_error_info")
+        for _ in range(3):
+            await w.cycle(after=15)
+        assert counts(w) == RECOVERED
+        if watched is CONFIGURED:
+            assert w.status("a") == "complete"
+
+
+@WATCHED
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+async def test_while_the_exporter_is_down(
+    watched: dict[str, Any], killed: bool, tmp_path: Path
+) -> None:
+    workflows = [{"name": "orders", **watched}]
+    async with watching(workflows=workflows, poll=POLL, state=tmp_path / "state.db") as w:
+        instance = await errored(w)
+        instance.restart_from("charge", script=CHARGED)
+        w.clock.advance(60)
+        await w.restart(killed=killed)
+        for _ in range(3):
+            await w.cycle(after=15)
+        assert counts(w) == RECOVERED
+        await w.restart(killed=killed)
+        for _ in range(3):
+            await w.cycle(after=15)
+        assert counts(w) == RECOVERED
+
+
+@WATCHED
+async def test_twice_in_a_row_with_reloads_in_between(watched: dict[str, Any]) -> None:
+    workflows = [{"name": "orders", **watched}]
+    async with watching(workflows=workflows, poll=POLL) as w:
+        instance = await errored(w)
+        for _ in range(2):
+            instance.restart_from("charge", script=DECLINED)
+            await w.cycle(after=15)
+            await w.reload(poll={**POLL, "detail_refresh": "4m"})
+            await w.cycle(after=15)
+        assert counts(w) == ERRORED | {
+            "finished errored": 3,
+            "duration charge": 3,
+            "attempt charge": 3,
+        }
+
+
+@WATCHED
+async def test_of_two_ends_between_two_polls_the_later_counts(watched: dict[str, Any]) -> None:
+    async with watching(workflows=[{"name": "orders", **watched}], poll=POLL) as w:
+        instance = await errored(w)
+        instance.restart_from("charge", script=DECLINED)
+        instance.restart_from("charge", script=CHARGED, at=w.clock() + 5)
+        for _ in range(3):
+            await w.cycle(after=15)
+        assert counts(w) == RECOVERED
+
+
+@WATCHED
+async def test_of_a_run_that_had_not_ended(watched: dict[str, Any]) -> None:
+    """What had finished of the deleted steps stays counted; the run ends once."""
+    async with watching(workflows=[{"name": "orders", **watched}], poll=POLL) as w:
+        await w.cycle()
+        slow = Script((*steps("fetch", "charge"), Step("ship", (Attempt(600.0),))))
+        instance = w.orders.create("a", slow)
+        await w.cycle(after=15)
+        instance.restart_from("charge", script=CHARGED)
+        for _ in range(3):
+            await w.cycle(after=15)
+        seen_before = {"duration charge": 1, "attempt charge": 1} if watched is COUNTED_ONLY else {}
+        assert (
+            counts(w)
+            == {
+                "finished complete": 1,
+                "duration": 1,
+                "duration fetch": 1,
+                "attempt fetch": 1,
+                "duration charge": 2,
+                "attempt charge": 2,
+                "duration ship": 1,
+                "attempt ship": 1,
+            }
+            | seen_before
+        )
+
+
+async def test_one_that_waits_in_the_queue_shows_as_its_row_does() -> None:
+    """No time in its detail response is later than what is known; its row is."""
+    async with watching(workflows=[{"name": "orders", **DISCOVERED}], poll=POLL) as w:
+        instance = await errored(w)
+        instance.restart_from("charge", queued=60, script=CHARGED)
+        await w.cycle(after=15)
+        assert w.status("a") == "queued"
+        assert counts(w) == ERRORED
+        for _ in range(6):
+            await w.cycle(after=15)
+        assert counts(w) == RECOVERED
+
+
+async def test_a_configured_one_that_waits_in_the_queue_shows_once_its_step_begins() -> None:
+    async with watching(["a"], poll=POLL) as w:
+        instance = await errored(w)
+        instance.restart_from("charge", queued=60, script=CHARGED)
+        await w.cycle(after=15)
+        assert w.status("a") == "errored"
+        await w.cycle(after=46)
+        assert w.status("a") == "running"
+        for _ in range(3):
+            await w.cycle(after=15)
+        assert counts(w) == RECOVERED
+
+
+@WATCHED
+async def test_requests_that_fail_meanwhile_lose_nothing(watched: dict[str, Any]) -> None:
+    async with watching(workflows=[{"name": "orders", **watched}], poll=POLL) as w:
+        instance = await errored(w)
+        instance.restart_from("charge", script=CHARGED)
+        w.simulator.faults.add(error(500), times=6)
+        for _ in range(12):
+            await w.cycle(after=15)
+        assert counts(w) == RECOVERED
