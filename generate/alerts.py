@@ -1,6 +1,7 @@
-"""The alerts of `alerts/rules.yaml` for Prometheus, for the chart and for Grafana."""
+"""The rules of `alerts/rules.yaml` for Prometheus, for the chart and for Grafana."""
 
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,22 @@ _GRAFANA_FOLDER = "Cloudflare Workflows"
 _GRAFANA_DATA_SOURCE = "prometheus"
 
 
+def repository() -> str:
+    """The project's address, which pyproject.toml holds."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["urls"]["Repository"])
+
+
 def parameters() -> dict[str, dict[str, Any]]:
     """Default and help of each parameter, by name."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(PARAMETERS.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, Any]] = yaml.safe_load(_parameters())
     return found
+
+
+def _parameters() -> str:
+    text = PARAMETERS.read_text(encoding="utf-8")
+    body = _without_head(text, "alerts/parameters.yaml")
+    return with_parameters(body, {"repository": repository()})
 
 
 def with_parameters(text: str, values: Mapping[str, object]) -> str:
@@ -41,7 +54,30 @@ def groups() -> list[dict[str, Any]]:
 
 
 def rules() -> list[dict[str, Any]]:
-    return [rule for group in groups() for rule in group["rules"]]
+    """The alerting rules."""
+    return [rule for group in groups() for rule in group["rules"] if "alert" in rule]
+
+
+def records() -> dict[str, str]:
+    """The expression of each recording rule, by the name it is recorded under."""
+    found = (rule for group in groups() for rule in group["rules"] if "record" in rule)
+    return {rule["record"]: rule["expr"].strip() for rule in found}
+
+
+def without_records(expression: str) -> str:
+    """The same expression for a server that has no recording rules: each is put in its place."""
+    names = "|".join(map(re.escape, sorted(records(), key=len, reverse=True)))
+    if not names:
+        return expression
+
+    def inlined(match: re.Match[str]) -> str:
+        inner = without_records(records()[match["name"]])
+        span = match["span"]
+        if span is None:
+            return f"({inner})"
+        return f"({inner})[{span}:{'5m' if span.endswith(('d', 'w')) else '1m'}]"
+
+    return re.sub(rf"(?P<name>{names})\b(?:\[(?P<span>\w+)\])?", inlined, expression)
 
 
 def outputs() -> dict[Path, str]:
@@ -52,9 +88,7 @@ def outputs() -> dict[Path, str]:
         ROOT / "alerts" / "prometheus.rules.yaml": _prometheus(),
         GRAFANA: _grafana(),
         CHART / "files" / "rules.yaml": _without_head(source, "alerts/rules.yaml"),
-        CHART / "files" / "parameters.yaml": _without_head(
-            PARAMETERS.read_text(encoding="utf-8"), "alerts/parameters.yaml"
-        ),
+        CHART / "files" / "parameters.yaml": _parameters(),
         PAGE: updated(updated(page, "alerts", _alerts_table()), "parameters", _parameters_table()),
     }
 
@@ -80,7 +114,7 @@ def _grafana() -> str:
                 "name": group["name"],
                 "folder": _GRAFANA_FOLDER,
                 "interval": "1m",
-                "rules": [_grafana_rule(rule) for rule in group["rules"]],
+                "rules": [_grafana_rule(rule) for rule in group["rules"] if "alert" in rule],
             }
             for group in groups()
         ],
@@ -102,7 +136,11 @@ def _grafana_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
                 "refId": "A",
                 "relativeTimeRange": {"from": 600, "to": 0},
                 "datasourceUid": _GRAFANA_DATA_SOURCE,
-                "model": {"refId": "A", "expr": rule["expr"].strip(), "instant": True},
+                "model": {
+                    "refId": "A",
+                    "expr": without_records(rule["expr"].strip()),
+                    "instant": True,
+                },
             },
             {
                 "refId": "B",
@@ -119,13 +157,15 @@ def _grafana_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
         "noDataState": "OK",
         "execErrState": "Error",
         "for": rule.get("for", "0s"),
-        # Grafana's $value is a text about all queries.
-        "annotations": {
-            name: text.replace("$value", "$values.A.Value")
-            for name, text in rule["annotations"].items()
-        },
+        "annotations": {name: _grafana_text(text) for name, text in rule["annotations"].items()},
         "labels": dict(rule["labels"]),
     }
+
+
+def _grafana_text(text: str) -> str:
+    """Grafana's $value is a text about all queries, and its templates can't query."""
+    text = re.sub(r"\{\{ with query .*?\{\{/\* query \*/\}\}", "", text)
+    return text.replace("$value", "$values.A.Value")
 
 
 def _alerts_table() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -30,8 +31,16 @@ class Prometheus:
 
     def alerts(self) -> list[tuple[dict[str, str], str]]:
         """Labels and state of each alert that is pending or fires."""
-        answer = self.http.get("/api/v1/alerts").raise_for_status().json()
-        return [(alert["labels"], alert["state"]) for alert in answer["data"]["alerts"]]
+        return [(alert["labels"], alert["state"]) for alert in self._alerts()]
+
+    def descriptions(self) -> list[str]:
+        """The descriptions of the same alerts."""
+        return [alert["annotations"]["description"] for alert in self._alerts()]
+
+    def _alerts(self) -> list[dict[str, Any]]:
+        response = self.http.get("/api/v1/alerts").raise_for_status().json()
+        found: list[dict[str, Any]] = response["data"]["alerts"]
+        return found
 
 
 @contextmanager

@@ -11,10 +11,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 
 from generate import ROOT, alerts
 from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.node import validator
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
 from upstreams.local_engine import LocalEngine
@@ -106,11 +109,13 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
                         "account": "production",
                         "workflow": "orders",
                         "instance_id": "alert-failed",
-                        "step": "fatal",
                         "severity": "warning",
                     }.items()
                 )
-                assert "at step fatal." in fired["annotations"]["description"]
+                wait_until(
+                    lambda: any("at step fatal." in text for text in server.descriptions()),
+                    exporter.stderr,
+                )
                 assert fired["annotations"]["runbook_url"].endswith(
                     "/CloudflareWorkflowInstanceErrored.md"
                 )
@@ -120,6 +125,72 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
                 )
                 (ended,) = messages[-1]["alerts"]
                 assert ended["labels"] == fired["labels"]
+
+
+STORM = 500
+
+
+def test_a_storm_of_errors_is_one_notification(tmp_path: Path) -> None:
+    """As Prometheus sends what the rules find: all at once."""
+    workflow = {"account": "production", "workflow": "orders", "severity": "warning"}
+    alerts_ = [
+        {
+            "labels": {
+                **workflow,
+                "alertname": "CloudflareWorkflowInstanceErrored",
+                "instance_id": f"order-{n}",
+            }
+        }
+        for n in range(STORM)
+    ]
+    alerts_.append({"labels": {**workflow, "alertname": "CloudflareWorkflowInstancesErrored"}})
+    other = {**workflow, "workflow": "mails", "alertname": "CloudflareWorkflowInstanceErrored"}
+    alerts_.append({"labels": other})
+    with webhook() as (receiver, messages):
+        routes = from_the_page("alertmanager.yml").replace("127.0.0.1:9000", receiver)
+        with alertmanager(tmp_path, routes.replace("group_wait: 30s", "group_wait: 1s")) as manager:
+            posted = httpx.post(f"http://{manager}/api/v2/alerts", json=alerts_, trust_env=False)
+            assert posted.is_success, posted.text
+            wait_until(lambda: len(messages) >= 2, lambda: str(messages))
+    found = [
+        (alert["labels"]["alertname"], alert["labels"]["workflow"])
+        for message in messages
+        for alert in message["alerts"]
+    ]
+    assert sorted(found) == [
+        ("CloudflareWorkflowInstanceErrored", "mails"),
+        ("CloudflareWorkflowInstancesErrored", "orders"),
+    ]
+
+
+def test_the_operators_form_has_the_same_routes_and_inhibit_rules() -> None:
+    plain = yaml.safe_load(from_the_page("alertmanager.yml"))
+    config = yaml.safe_load(from_the_page("alertmanagerconfig.yaml"))
+    with validator() as operator:
+        assert operator.mistakes(config) == []
+
+    def text(matcher: dict[str, str]) -> str:
+        return f'{matcher["name"]}{matcher["matchType"]}"{matcher["value"]}"'
+
+    spec = config["spec"]
+    assert spec["route"]["groupBy"] == plain["route"]["group_by"]
+    assert [
+        {
+            "source_matchers": [text(m) for m in rule["sourceMatch"]],
+            "target_matchers": [text(m) for m in rule["targetMatch"]],
+            "equal": rule["equal"],
+        }
+        for rule in spec["inhibitRules"]
+    ] == plain["inhibit_rules"]
+
+
+@pytest.mark.parametrize("source_or_target", ["source_matchers", "target_matchers"])
+def test_each_inhibit_rule_matches_alerts_that_exist(source_or_target: str) -> None:
+    names = {rule["alert"] for rule in alerts.rules()}
+    for rule in yaml.safe_load(from_the_page("alertmanager.yml"))["inhibit_rules"]:
+        (matcher,) = rule[source_or_target]
+        pattern = re.compile(matcher.split("=", 1)[1].lstrip("~").strip('"'))
+        assert any(map(pattern.fullmatch, names)), matcher
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "alertmanager.yml"])

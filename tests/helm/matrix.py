@@ -164,6 +164,7 @@ MATRIX: dict[str, dict[str, Any]] = {
             "parameters": {
                 "stuckAfterSeconds": 7200,
                 "errorBudget": 0.001,
+                "labels": "cluster, account",
                 "runbooks": "https://wiki.example.com/runbooks",
             },
             "stuckAfterSeconds": {"reports": 14400},

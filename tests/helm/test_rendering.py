@@ -242,8 +242,9 @@ class TestMonitoring:
     def test_parameters_stand_in_the_alerts(self) -> None:
         groups = render(SMALLEST, MATRIX["alerts in full"]).the("PrometheusRule")["spec"]["groups"]
         text = yaml.safe_dump(groups, width=1000)
-        assert "* 0 + 7200" in text
+        assert "cloudflare_workflow:watched:info * 7200" in text
         assert "> 14.4 * 0.001" in text
+        assert "max by (cluster, account, workflow)" in text
         assert "runbook_url: https://wiki.example.com/runbooks/CloudflareWorkflowDataStale" in text
         assert "${" not in text
 
@@ -260,12 +261,12 @@ class TestMonitoring:
             {
                 "record": "cloudflare_workflow:stuck_after:seconds",
                 "expr": "vector(14400)",
-                "labels": {"workflow": "reports"},
+                "labels": {"namespace": "monitoring", "workflow": "reports"},
             },
             {
                 "record": "cloudflare_workflow:waiting_after:seconds",
                 "expr": "vector(2678400)",
-                "labels": {"workflow": "trials"},
+                "labels": {"namespace": "monitoring", "workflow": "trials"},
             },
         ]
 

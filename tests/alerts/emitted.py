@@ -1,0 +1,36 @@
+"""The series that the exporter really emits: a scrape against the simulator."""
+
+from collections import defaultdict
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.watching import watching
+from upstreams.simulator import Attempt, Error, Script, Sleep, Step, Wait, retried, steps
+
+CLOSED = ("le", "status", "outcome", "step_type")
+"""Labels whose values the exporter chooses."""
+
+TARGET = {"instance", "job", "pod", "namespace", "cluster"}
+"""Labels that Prometheus adds to those of the exporter."""
+
+
+async def emitted() -> dict[str, set[tuple[frozenset[str], frozenset[tuple[str, str]]]]]:
+    """By a sample's name: its label names, and the closed ones among them with their values."""
+    found: dict[str, set[tuple[frozenset[str], frozenset[tuple[str, str]]]]] = defaultdict(set)
+    async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+        w.simulator.limit.quota = 1_000_000
+        w.orders.release(step_limit=1024, concurrency=100)
+        w.orders.create("waits", Script(pieces=(*steps("fetch"), Wait("approval"))))
+        w.orders.create("sleeps", Script(pieces=(Sleep("nap", 3600),)))
+        w.orders.create("hangs", Script(pieces=(Step("call", (Attempt(None),)),)))
+        retries = retried("charge", failures=1, duration=1, backoff=1)
+        for throws in (None, Error("Boom")):
+            w.orders.create(f"ends-{throws}", Script(queued=1, pieces=(retries,), throws=throws))
+        for _ in range(9):
+            await w.cycle(after=15)
+        body, _ = w.app.exposition.render()
+    for family in text_string_to_metric_families(body.decode()):
+        for sample in family.samples:
+            closed = frozenset((k, v) for k, v in sample.labels.items() if k in CLOSED)
+            found[sample.name].add((frozenset(sample.labels), closed))
+    return found
