@@ -320,7 +320,9 @@ class App:
         async with self.opened():
             await asyncio.gather(*(account.cycle() for account in self.accounts))
             await asyncio.gather(*(poller.round(whole=True) for poller in self.pollers))
-        return all(poller.up for poller in self.pollers)
+        return all(account.readable for account in self.accounts) and all(
+            poller.up for poller in self.pollers
+        )
 
     def progress(self) -> tuple[int, int, float]:
         """Of `once`: instances that were looked at, those that are known, and looks a second."""

@@ -58,7 +58,8 @@ class Health:
         return [f"{name}: {what}" for name, what in self._stalled()]
 
     def unready(self) -> list[str]:
-        """What wasn't tried yet, or what came of it isn't to be seen on `/metrics` yet.
+        """What wasn't tried yet, that nothing could be read, or that what came of it isn't to be
+        seen on `/metrics` yet.
 
         Once ready, it stays so: what is watched from later on takes nothing from the rest.
         """
@@ -66,6 +67,8 @@ class Health:
             return []
         if untried := self._untried():
             return untried
+        if not any(account.readable for account in self._accounts):
+            return [f"{account.label}: nothing could be read yet" for account in self._accounts]
         if self._keeper is not None and not self._keeper.first_looks_shown:
             return ["state: what the first looks brought isn't on the disk yet"]
         self._was_ready = True

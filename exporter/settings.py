@@ -276,10 +276,13 @@ class Poll(Section):
         "a retry inside an open step shows only there.",
     )
     ended_interval: Duration = Field(
-        Duration.parse("10m"), description="Between two looks at an instance that has ended."
+        Duration.parse("10m"),
+        description="Between two polls of an instance that has ended; also the longest pause before "
+        "one that can't be read is polled again.",
     )
     forget_after: Duration = Field(
-        Duration.parse("1h"), description="How long series of a vanished instance stay."
+        Duration.parse("1h"),
+        description="How long series stay of an instance that was deleted or isn't selected any more.",
     )
 
 

@@ -183,7 +183,19 @@ DETAILS_SKIPPED = _workflow(
     "counter",
     "Runs that ended and whose steps were never fetched, for lack of budget.",
 )
-UP = _workflow("up", "gauge", "1 when the last round over the workflow succeeded, 0 otherwise.")
+FAILING = _workflow(
+    "failing_instances",
+    "gauge",
+    "Instances whose last poll failed, by class of failure. Each is polled again with growing "
+    "pauses, up to `poll.ended_interval`; meanwhile its series have the last known values.",
+    "result",
+)
+UP = _workflow(
+    "up",
+    "gauge",
+    "0 when the workflow as a whole can't be read: its last list pass failed, or every poll of its "
+    "last round did. 1 otherwise, also when some of its instances fail.",
+)
 LAST_SUCCESS = _workflow(
     "last_success_timestamp_seconds",
     "gauge",

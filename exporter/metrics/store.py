@@ -96,6 +96,7 @@ class Store:
         endings = [(*workflow, status) for status in _ENDINGS]
         self.series.zero(catalogue.RUNS_FINISHED, endings)
         self.series.zero(catalogue.RUN_DURATIONS, endings)
+        self.series.zero(catalogue.FAILING, [(*workflow, result) for result in FAILURES])
         for family in (
             catalogue.QUEUE_DURATIONS,
             catalogue.DETAILS_SKIPPED,
@@ -161,9 +162,13 @@ class Store:
     def polled(self, kind: str, result: str) -> None:
         self.series.add(catalogue.POLLS, (kind, result))
 
-    def round_over(self, workflow: WorkflowKey, *, up: bool, at: float) -> None:
+    def round_over(
+        self, workflow: WorkflowKey, *, up: bool, at: float, failing: Mapping[str, int]
+    ) -> None:
         if workflow not in self._labels:
             return
+        for result in FAILURES:
+            self.series.set(catalogue.FAILING, (*workflow, result), failing.get(result, 0))
         self.series.set(catalogue.UP, workflow, up)
         if up:
             self.series.set(catalogue.LAST_SUCCESS, workflow, at)

@@ -141,6 +141,13 @@ class Account:
             self._give_up(poller)
 
     @property
+    def readable(self) -> bool:
+        """Whether anything of it can be read: a workflow or, while none is watched, their list."""
+        if not self.pollers:
+            return self._roster_at > -inf
+        return any(poller.up for poller in self.pollers.values())
+
+    @property
     def lag(self) -> float:
         """Seconds by which the next list pass is late."""
         return max(0.0, self._clock.monotonic() - self.next_sweep)

@@ -318,6 +318,8 @@ class Discovery:
     def _want(self, instance: Instance, urgency: Urgency | None = None) -> None:
         instance.wants_detail = True
         self._watched.changed.add(instance.id)
+        if instance.failure is not None:
+            return  # it is polled again after its pause
         if urgency is None:
             # A live one shows its status from the row; steps can wait, what ended can't for ever.
             status = instance.row_status

@@ -22,7 +22,6 @@ class Instance:
         busy: A look waits for its turn or is under way.
         waits: How urgently, while a look waits for its turn.
         detail_after: Until then, progress alone is no reason for a full answer: the last was large.
-        detail_failure: Of the last full answer; None when it succeeded.
         wants_detail: The next look is a full one, whatever a simple one would say.
         last_change: Unix time.
         changed: What moved then.
@@ -31,7 +30,7 @@ class Instance:
         timeline: Its steps, packed; None before a full answer.
         looked_at: When a row or an answer last told of it.
         failure: Of the last look; None when it succeeded.
-        not_found: Answers 404 in a row.
+        not_found: Responses in a row that say that it doesn't exist.
         forget_at: When its series and all that is known of it go, but what was counted.
         created: `created_on` of the last row, Unix time.
         modified: `modified_on` of the last row, Unix time.
@@ -45,7 +44,6 @@ class Instance:
         "configured",
         "created",
         "detail_after",
-        "detail_failure",
         "detailed_at",
         "due",
         "failure",
@@ -94,7 +92,6 @@ class Instance:
         self.looked_at = -inf
         self.detailed_at = -inf
         self.detail_after = -inf
-        self.detail_failure: CallFailed | None = None
         self.failure: CallFailed | None = None
         self.not_found = 0
         self.forget_at: float | None = None

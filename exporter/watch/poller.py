@@ -16,6 +16,7 @@ from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import Detail, Summary
 from exporter.settings import Poll
 from exporter.watch.changes import LastLook, changes
+from exporter.watch.failures import Failures, by_class
 from exporter.watch.instance import Instance
 from exporter.watch.looks import Looks, Urgency
 from exporter.watch.shard import Share
@@ -26,8 +27,6 @@ from exporter.watch.tracker import Freshness, judge, track
 from exporter.watch.watched import Watched
 from exporter.watch.why import Look, Why
 
-_GONE = 2
-"""Answers 404 in a row that take an instance for gone: one may be a replica's."""
 _SPARE = 0.3
 """The share of the budget that goes to looks at discovered instances of which no list says that
 they moved, while nothing more urgent waits."""
@@ -75,13 +74,13 @@ class Poller:
         self.watched = Watched(key, share, sink=sink, clock=clock)
         self.instances = self.watched.instances
         self.up = False
-        """Whether the last round succeeded."""
+        """Whether the workflow as a whole can be read: its lists, and some of its instances."""
         self.tried = False
         """Whether every configured instance was looked at, whatever came of it."""
         self.sweep_failure: CallFailed | None = None
         """Of the last sweep over the workflow's lists; None when it succeeded."""
         self.over = False
-        """Whether the workflow was given up: answers that still come change nothing."""
+        """Whether the watching has ended: responses that still come change nothing."""
         self.round_started = clock.monotonic()
         self._upstream = upstream
         self._sink = sink
@@ -89,6 +88,7 @@ class Poller:
         self._looks = looks
         self._clock = clock
         self._busy = 0
+        self._failures = Failures(poll)
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
         self._told = Told(key, clock)
@@ -105,7 +105,7 @@ class Poller:
         looks: Looks,
     ) -> None:
         """Goes on as another configuration says; instances that stay keep all that is known."""
-        self._upstream, self._poll = upstream, poll
+        self._upstream, self._poll, self._failures.poll = upstream, poll, poll
         if looks is not self._looks:
             self._looks = looks
             for instance in self.instances.values():
@@ -157,14 +157,23 @@ class Poller:
         room = int(self._looks.budget.rate * self._poll.interval * _SPARE) - len(self._looks)
         for instance in heapq.nsmallest(max(0, room), spare, key=lambda i: i.due):
             self.want(instance, Urgency.LIVE, Why.SPARE)
-        if self._busy:
-            self._idle.clear()
-            try:
-                async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
-                    await self._idle.wait()
-            except TimeoutError:
-                pass
+        try:
+            async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
+                await self._polled()
+                others = self.instances.values()
+                control = self._failures.control(others, since=now, now=self._clock.monotonic())
+                if control is not None and not self.over:
+                    self.want(control, Urgency.CONFIGURED, Why.CONTROL)
+                    await self._polled()
+        except TimeoutError:
+            pass
         self._settle()
+
+    async def _polled(self) -> None:
+        """Returns once no poll waits or is under way."""
+        self._idle.clear()
+        if self._busy and not self.over:
+            await self._idle.wait()
 
     def want(self, instance: Instance, urgency: Urgency, why: Why) -> None:
         """Has an instance looked at once; one that waits already is moved up if need be."""
@@ -192,25 +201,24 @@ class Poller:
 
     async def stop(self) -> None:
         """Ends the round under way, whatever it still waits for: looks were stopped before."""
+        self.over = True
         self._idle.set()
         async with self._rounds:
             pass
 
     async def _look(self, instance: Instance) -> None:
-        instance.waits = None
+        instance.waits, before = None, instance.look
         try:
             await self._look_now(instance)
-            if instance.not_found:
-                self.watched.changed.add(instance.id)
-            instance.failure, instance.not_found = None, 0
-            instance.looked_at = self._clock.monotonic()
-            if instance.configured:
-                instance.forget_at = None
         except CallFailed as failure:
-            self._failed(instance, failure)
+            self._failed(instance, failure, before)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
             self._told.fault(instance, error)
-            self._failed(instance, CallFailed("invalid_answer", type(error).__name__))
+            self._failed(instance, CallFailed("invalid_answer", type(error).__name__), before)
+        else:
+            if instance.not_found:
+                self.watched.changed.add(instance.id)
+            self._failures.succeeded(instance, now=self._clock.monotonic())
         finally:
             instance.busy, instance.tried = False, True
             self._ended_one()
@@ -224,11 +232,7 @@ class Poller:
         now = self._clock.monotonic()
         instance.due = now + self._poll.interval
         simple, current = None, True
-        resting = now < instance.detail_after
-        if resting and instance.detail_failure is not None:
-            # Without where it was raised: that would grow each time.
-            raise instance.detail_failure.with_traceback(None)
-        resting = resting and instance.live
+        resting = now < instance.detail_after and instance.live
         refresh = instance.live and now - instance.detailed_at >= self._poll.detail_refresh
         full = (refresh or instance.wants_detail) and not resting
         if instance.looks.seen and not full:
@@ -285,10 +289,8 @@ class Poller:
             with self._counted("detail"):
                 detail, size = await self._upstream.instance_detail(self.key.workflow, instance.id)
         except CallFailed as failure:
-            instance.detail_failure = failure
             self._rest(instance, failure.size)
             raise
-        instance.detail_failure = None
         self._rest(instance, size)
         return detail
 
@@ -326,22 +328,14 @@ class Poller:
             raise
         self._sink.polled(kind, "success")
 
-    def _failed(self, instance: Instance, failure: CallFailed) -> None:
+    def _failed(self, instance: Instance, failure: CallFailed, before: Look | None) -> None:
+        now = self._clock.monotonic()
         if failure.failure != "not_found":
-            instance.failure, instance.not_found = failure, 0
+            self._failures.failed(instance, failure, before=before, now=now)
             return
-        instance.not_found += 1
         self.watched.changed.add(instance.id)
-        lost = instance.seen or not instance.configured
-        if lost and instance.not_found >= _GONE and instance.forget_at is None:
-            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
-        if instance.configured and instance.seen:
-            instance.failure = failure
-            return
-        # Not created yet, or discovered and deleted since: nothing that is wrong with the watch.
-        instance.failure = None
-        if not instance.configured:
-            instance.due = inf if instance.not_found >= _GONE else instance.due
+        if self._failures.absent(instance, now=now) and instance.configured:
+            self._told.gone(instance)
 
     def forget(self, instance: Instance) -> None:
         """Takes an instance's series away. What was counted of its run stays known."""
@@ -349,8 +343,6 @@ class Poller:
         if instance.seen and instance.shown:
             self._sink.forgotten(self.key, instance.id)
         if instance.configured:
-            if instance.seen:
-                self._told.gone(instance)
             instance.figures, instance.looks, instance.failure = None, LastLook(), None
             instance.forget_at = instance.timeline = None
             self.watched.changed.add(instance.id)
@@ -381,12 +373,17 @@ class Poller:
                 self.forget(instance)
         self.watched.forget_old()
         self.tried = self.tried or all(i.tried for i in self.instances.values() if i.configured)
-        failing = [i for i in self.instances.values() if i.failure is not None]
+        failing = self._failures.round_over(self.instances.values(), now=now)
         # A first round that nobody has answered yet is no success.
-        self.up = self.tried and not failing and self.sweep_failure is None
-        self._sink.round_over(self.key, up=self.up, at=self._clock.wall())
+        self.up = self.tried and self._failures.readable and self.sweep_failure is None
+        at, classes = self._clock.wall(), by_class(failing)
+        self._sink.round_over(self.key, up=self.up, at=at, failing=classes)
         self._told.failing(failing, self.sweep_failure)
-        self._told.absent(i for i in self.instances.values() if i.configured and not i.seen)
+        self._told.absent(
+            i
+            for i in self.instances.values()
+            if i.configured and (not i.seen or i.forget_at is not None)
+        )
 
 
 def _why_due(instance: Instance) -> Why:

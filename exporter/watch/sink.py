@@ -33,8 +33,11 @@ class Sink(Protocol):
     def polled(self, kind: str, result: str) -> None:
         """A call was answered, or failed: `success` or the class of failure."""
 
-    def round_over(self, workflow: WorkflowKey, *, up: bool, at: float) -> None:
-        """A round over a workflow ended at Unix time `at`."""
+    def round_over(
+        self, workflow: WorkflowKey, *, up: bool, at: float, failing: Mapping[str, int]
+    ) -> None:
+        """A round over a workflow ended at Unix time `at`; of so many instances, by class of
+        failure, the last poll failed."""
 
     def ignored_row(self) -> None:
         """A row of a list had no status or no valid id."""

@@ -51,7 +51,7 @@ class Told:
             self._log.info("looks at instances succeed again")
 
     def absent(self, instances: Iterable[Instance]) -> None:
-        """These configured instances were never seen, or are gone; in one line, if it is news."""
+        """These configured instances don't exist; in one line, if it is news."""
         unseen = {instance.id: instance for instance in instances}
         news = [i for i, instance in unseen.items() if instance.not_found and i not in self._absent]
         if news:
@@ -64,8 +64,8 @@ class Told:
         self._absent = self._absent.union(news).intersection(unseen)
 
     def gone(self, instance: Instance) -> None:
-        """A configured instance that was there is no more."""
-        self._log.info("instance is gone, its series too", instance_id=instance.id)
+        """A configured instance was there, and the API says that it doesn't exist."""
+        self._log.info("instance was deleted; its series will expire", instance_id=instance.id)
         self._absent.add(instance.id)
 
     def fault(self, instance: Instance, error: Exception) -> None:

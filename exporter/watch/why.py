@@ -14,6 +14,7 @@ class Why(StrEnum):
     REFRESH = "a retry inside an open step shows only in full answers"
     ROW = "its row in a list had moved"
     MISSED = "the lists held it no more"
+    CONTROL = "all others failed: do all, or only they?"
     SPARE = "the budget had a call to spare"
 
 

@@ -366,7 +366,7 @@ class TestCounting:
             await w.cycle()
             a = w.orders.create("a", Script((*steps("pay", duration=0), Wait("approval"))))
             await w.cycle(after=INTERVAL)
-            w.simulator.faults.add(error(404), instance="a", times=2)
+            w.simulator.faults.add(error(404, 10400), instance="a", times=2)
             a.patch_row = lambda row: row | {"modified_on": iso(w.clock())}
             await w.cycle(after=INTERVAL)
             await w.cycle(after=INTERVAL)
@@ -401,7 +401,7 @@ class TestCounting:
         async with discovering() as w:
             await w.cycle()
             w.orders.create("a", WAITING)
-            w.simulator.faults.add(error(404), instance="a")
+            w.simulator.faults.add(error(404, 10400), instance="a")
             looks = 0
             for _ in range(160):  # 40 minutes; poll.ended_interval is 10
                 calls = await w.cycle(after=INTERVAL)

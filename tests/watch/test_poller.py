@@ -162,18 +162,6 @@ class TestNotFound:
             await w.round(after=INTERVAL)
             assert w.status("a") == "waiting"
 
-    async def test_one_404_takes_nothing_away(self) -> None:
-        async with watching(["a"], poll={"forget_after": "30s"}) as w:
-            w.orders.create("a", Script(pieces=(Wait("approval"),)))
-            await w.round()
-            w.simulator.faults.add(error(404), times=1)
-            await w.round(after=INTERVAL)
-            assert w.value("cloudflare_workflow_up") == 0
-            for _ in range(4):
-                await w.round(after=INTERVAL)
-            assert w.status("a") == "waiting"
-            assert w.value("cloudflare_workflow_up") == 1
-
     async def test_a_deleted_instances_series_go_after_forget_after(self) -> None:
         async with watching(["a"], poll={"forget_after": "30s"}) as w:
             a = w.orders.create("a", Script(pieces=(Wait("approval"),)))
@@ -193,7 +181,7 @@ class TestNotFound:
         async with watching(["a"], poll={"forget_after": "30s", "ended_interval": "15s"}) as w:
             w.orders.create("a", Script(steps("pay")))
             await w.round(after=60)
-            gone = w.simulator.faults.add(error(404))
+            gone = w.simulator.faults.add(error(404, 10400, "instance.not_found"))
             for _ in range(5):
                 await w.round(after=INTERVAL)
             assert w.status("a") is None

@@ -126,7 +126,7 @@ class TestGoneForAWhile:
 
 
 async def gone_for_a_while(w: Watching) -> None:
-    w.simulator.faults.add(error(404), instance="a")
+    w.simulator.faults.add(error(404, 10400), instance="a")
     w.simulator.faults.add(with_result([]), kind="list")
     for _ in range(20):
         await w.cycle(after=15)

@@ -9,7 +9,8 @@ from exporter.watch.overview import STUCK_AFTER, Explanation
 from exporter.watch.why import Why
 from exporter.web.page.words import changed, dashboard_href
 from tests.watching import Watching, watching
-from upstreams.simulator import Script, Sleep, Wait, error, retried, steps
+from tests.web.serving import until
+from upstreams.simulator import Hang, Script, Sleep, Wait, error, retried, steps
 
 ROOT = Path(__file__).parents[3]
 INTERVAL = 15.0
@@ -142,9 +143,12 @@ class TestSteps:
     async def test_none_before_the_full_answer(self) -> None:
         async with watching(workflows=DISCOVER) as w:
             w.orders.create("a", WAITING)
+            w.simulator.faults.add(Hang(), kind="detail")
             await w.app.accounts[0].cycle()
+            await until(lambda: w.simulator.calls.open)
             assert explain(w).timeline is None
-            assert explain(w).waits.startswith("waits for its turn")
+            assert explain(w).waits == "under way"
+            w.simulator.faults.release()
 
 
 class TestStuck:

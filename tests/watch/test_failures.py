@@ -1,0 +1,206 @@
+"""Polls that fail: one instance's problem stays its own, a workflow's is seen at once."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.watching import Watching, watching
+from upstreams.simulator import Script, Wait, error, garbage, steps
+
+WAITING = Script(pieces=(Wait("approval"),))
+INTERVAL = 15.0
+GOOD = [f"good-{n}" for n in range(5)]
+UP = "cloudflare_workflow_up"
+ABSENT = error(404, 10400, "instance.not_found")
+
+
+def failing(w: Watching) -> dict[str, float]:
+    """Failing instances by class of failure, where there are any."""
+    samples = w.samples("cloudflare_workflow_failing_instances")
+    return {dict(labels)["result"]: value for labels, value in samples.items() if value}
+
+
+def both(ids: list[str]) -> pytest.MarkDecorator:
+    """Configured one by one, and discovered."""
+    return pytest.mark.parametrize(
+        "workflow",
+        [{"name": "orders", "instances": ids}, {"name": "orders", "discover": {}}],
+        ids=["configured", "discovered"],
+    )
+
+
+class TestOneInstance:
+    @both([*GOOD, "bad"])
+    @pytest.mark.parametrize(
+        ("fault", "result"), [(error(500), "http_5xx"), (garbage(), "invalid_answer")]
+    )
+    async def test_its_workflow_stays_up(
+        self, workflow: dict[str, Any], fault: Any, result: str
+    ) -> None:
+        async with watching(workflows=[workflow]) as w:
+            for name in (*GOOD, "bad"):
+                w.orders.create(name, WAITING)
+            w.simulator.faults.add(fault, instance="bad")
+            for _ in range(40):
+                await w.cycle(after=INTERVAL)
+                assert w.value(UP) == 1
+                assert failing(w) == {result: 1}
+            w.simulator.faults.clear()
+            for _ in range(40):
+                await w.cycle(after=INTERVAL)
+            assert failing(w) == {}
+
+    async def test_its_pauses_grow_to_ended_interval(self) -> None:
+        async with watching(["good", "bad"], poll={"ended_interval": "4m"}) as w:
+            for name in ("good", "bad"):
+                w.orders.create(name, WAITING)
+            fault = w.simulator.faults.add(error(500), instance="bad")
+            polled = []
+            for n in range(60):
+                before = fault.taken
+                await w.round(after=INTERVAL)
+                if fault.taken > before:
+                    polled.append(n)
+            pauses = [b - a for a, b in pairwise(polled)]
+            assert pauses == [1, 2, 4, 8, 16, 16]
+
+    async def test_it_is_polled_at_every_interval_again_once_it_can_be_read(self) -> None:
+        async with watching(["good", "bad"]) as w:
+            for name in ("good", "bad"):
+                w.orders.create(name, WAITING)
+            w.simulator.faults.add(error(500), instance="bad", times=3)
+            for _ in range(9):
+                await w.round(after=INTERVAL)
+            assert w.status("bad") == "waiting"
+            for _ in range(3):
+                assert await w.round(after=INTERVAL) == {"simple": 2}
+
+    async def test_it_leaves_the_workflow_up_where_the_others_are_not_due(self) -> None:
+        """One of those is polled to tell."""
+        async with watching(["ended", "bad"]) as w:
+            w.orders.create("ended", Script(steps("pay")))
+            w.orders.create("bad", WAITING)
+            await w.round(after=60)
+            w.simulator.faults.add(error(500), instance="bad")
+            assert await w.round(after=INTERVAL) == {"simple": 2}
+            assert (w.value(UP), failing(w)) == (1, {"http_5xx": 1})
+            for _ in range(20):
+                await w.round(after=INTERVAL)
+                assert w.value(UP) == 1
+
+    @both([*GOOD, *(f"bad-{n}" for n in range(30))])
+    async def test_thirty_cost_less_than_a_twentieth_of_the_budget(
+        self, workflow: dict[str, Any]
+    ) -> None:
+        """After ten minutes, in ten minutes more, of 600 requests in 5 minutes."""
+        async with watching(workflows=[workflow]) as w:
+            for n in range(30):
+                w.orders.create(f"bad-{n}", WAITING)
+            for name in GOOD:
+                w.orders.create(name, WAITING)
+            fault = w.simulator.faults.add(error(500), path="instances/bad-")
+            for _ in range(40):
+                await w.cycle(after=INTERVAL)
+            before = fault.taken
+            for _ in range(40):
+                await w.cycle(after=INTERVAL)
+            assert 0 < fault.taken - before < 0.05 * 1200
+
+
+class TestWorkflow:
+    @both(["a", "b", "ended"])
+    async def test_it_is_down_when_every_poll_fails(self, workflow: dict[str, Any]) -> None:
+        """At once, though an ended instance isn't due, and up again with the first response."""
+        async with watching(workflows=[workflow]) as w:
+            w.orders.create("a", WAITING)
+            w.orders.create("b", WAITING)
+            w.orders.create("ended", Script(steps("pay")))
+            await w.cycle(after=60)
+            assert w.value(UP) == 1
+            w.simulator.faults.add(error(500))
+            for _ in range(80):
+                await w.cycle(after=INTERVAL)
+                assert w.value(UP) == 0
+            assert w.status("a") == w.status("b") == "waiting"
+            w.simulator.faults.clear()
+            w.orders.instances["a"].terminate()
+            await w.cycle(after=INTERVAL)
+            assert w.value(UP) == 1
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") == "terminated"
+            assert failing(w) == {}
+
+    async def test_while_it_is_down_one_instance_is_polled_an_interval(self) -> None:
+        names = [f"order-{n}" for n in range(20)]
+        async with watching(names) as w:
+            for name in names:
+                w.orders.create(name, WAITING)
+            fault = w.simulator.faults.add(error(500))
+            for _ in range(80):
+                await w.round(after=INTERVAL)
+            before = fault.taken
+            for _ in range(40):
+                await w.round(after=INTERVAL)
+            assert 40 <= fault.taken - before <= 80
+
+
+class TestAbsence:
+    async def test_a_listed_instance_that_is_deleted_is_logged_once_and_its_series_expire(
+        self,
+    ) -> None:
+        async with watching(["a", "b"], poll={"forget_after": "5m"}) as w:
+            for name in ("a", "b"):
+                w.orders.create(name, WAITING)
+            await w.round()
+            w.orders.instances["a"].delete()
+            with capture_logs() as logs:
+                for _ in range(10):
+                    await w.round(after=INTERVAL)
+                    assert w.value(UP) == 1
+                    assert w.status("a") == "waiting"
+                for _ in range(20):
+                    await w.round(after=INTERVAL)
+            assert w.value(UP) == 1
+            assert failing(w) == {}
+            assert w.status("a") is None
+            assert w.status("b") == "waiting"
+            assert [(line["event"], line["instance_id"]) for line in logs] == [
+                ("instance was deleted; its series will expire", "a")
+            ]
+
+    async def test_one_response_alone_takes_nothing_away(self) -> None:
+        async with watching(["a"], poll={"forget_after": "30s"}) as w:
+            w.orders.create("a", WAITING)
+            await w.round()
+            for _ in range(3):
+                w.simulator.faults.add(ABSENT, times=1)
+                await w.round(after=INTERVAL)
+                await w.round(after=INTERVAL)
+            await w.round(after=60)
+            assert w.status("a") == "waiting"
+
+
+class TestReady:
+    """An exporter that could never read anything isn't ready, and `--once` exits with 1."""
+
+    @both(["a"])
+    async def test_it_is_not_while_nothing_can_be_read(self, workflow: dict[str, Any]) -> None:
+        async with watching(workflows=[workflow]) as w:
+            w.orders.create("a", WAITING)
+            w.simulator.faults.add(error(500))
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+                assert w.app.health.unready() == ["acc: nothing could be read yet"]
+            w.simulator.faults.clear()
+            await w.cycle(after=INTERVAL)
+            assert w.app.health.unready() == []
+
+    async def test_one_instance_does_not_hold_it_up(self) -> None:
+        async with watching(["good", "bad"]) as w:
+            for name in ("good", "bad"):
+                w.orders.create(name, WAITING)
+            w.simulator.faults.add(error(500), instance="bad")
+            await w.cycle()
+            assert w.app.health.unready() == []
