@@ -133,12 +133,7 @@ async def _account(account: Account, client: Client, budget: Budget) -> AsyncIte
 async def _workflows(client: Client) -> list[str]:
     names: dict[str, None] = {}
     for page in range(1, _MOST_PAGES + 1):
-        try:
-            rows = await client.workflows(page, _PER_PAGE)
-        except CallFailed as failure:
-            if failure.failure == "not_found":
-                failure.advice = "check account_id and api.url"
-            raise
+        rows = await client.workflows(page, _PER_PAGE)
         known = len(names)
         names |= {row.name: None for row in rows if row.name}
         if len(rows) < _PER_PAGE or len(names) == known:

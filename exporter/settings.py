@@ -277,12 +277,12 @@ class Poll(Section):
     )
     ended_interval: Duration = Field(
         Duration.parse("10m"),
-        description="Between two polls of an instance that has ended; also the longest pause before "
-        "one that can't be read is polled again.",
+        description="Between two polls of an instance that has ended; also the longest pause of one "
+        "that can't be read.",
     )
     forget_after: Duration = Field(
         Duration.parse("1h"),
-        description="How long series stay of an instance that was deleted or isn't selected any more.",
+        description="How long series stay of an instance that is deleted or no longer selected.",
     )
 
 

@@ -10,6 +10,7 @@ Failure = Literal[
     "rate_limited",
     "unauthorized",
     "not_found",
+    "workflow_not_found",
     "invalid_answer",
 ]
 FAILURES: tuple[Failure, ...] = get_args(Failure)
@@ -43,7 +44,12 @@ class CallFailed(Exception):  # noqa: N818 - reads as what happened
 
 
 def from_status(status: int, said: str, *, retry_after: float | None = None) -> CallFailed:
-    """The failure that an HTTP status other than 2xx stands for; `said` is what the API said."""
+    """The failure that an HTTP status other than 2xx stands for; `said` is what the API said.
+
+    Of 404s, only the API's own word is about an instance or a workflow. Cloudflare's API has the
+    codes 10400 (`instance.not_found`) and 10200 (`workflow.not_found`); its local engine has 10501
+    for both, with "Workflow instance '…' not found." and "Workflow '…' not found.".
+    """
     what = f"HTTP {status}: {said}" if said else f"HTTP {status}"
     match status:
         case 400 if "(code 6003)" in said:  # "Invalid request headers"
@@ -63,10 +69,16 @@ def from_status(status: int, said: str, *, retry_after: float | None = None) -> 
                 f"give the API token one of the permissions {_PERMISSIONS} for this account, "
                 "and check account_id",
             )
-        case 404:
+        case 404 if "(code 10200)" in said or said.startswith("Workflow '"):
             return CallFailed(
-                "not_found", what, "check the workflow's name, the instance id and account_id"
+                "workflow_not_found", what, "check the workflow's name and account_id"
             )
+        case 404 if "(code 10400)" in said or "(code 10501)" in said:
+            return CallFailed(
+                "not_found", what, "check the instance's id, unless it is still to be created"
+            )
+        case 404:
+            return CallFailed("http_4xx", what, "check account_id and api.url")
         case 429:
             return CallFailed(
                 "rate_limited",

@@ -205,8 +205,9 @@ class Account:
             for row in rows:
                 if row.name in self.pollers and row.instances is not None:
                     self._count(row.name, row.instances)
-            needed = {n for n in self.pollers if self._leads(n) or n in self.discoveries}
-            for name in needed - {row.name for row in rows if row.instances is not None}:
+            for name in {row.name for row in rows if row.name and row.instances is None}:
+                if not (self._leads(name) or name in self.discoveries):
+                    continue
                 # The local engine's list tells no counts.
                 calls += 1
                 row = await self._upstream.workflow(name)
@@ -303,7 +304,7 @@ class Account:
         except CallFailed as failure:
             log.debug("no limits to be had", workflow=name, error=str(failure))
             # Not every upstream has them: that is no failure that passes.
-            if failure.failure != "not_found":
+            if failure.failure not in ("http_4xx", "workflow_not_found"):
                 self._limits_at[name] += _ROSTER_EVERY - _LIMITS_EVERY
             return 1
         newest = max(

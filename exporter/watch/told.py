@@ -12,6 +12,9 @@ from exporter.watch.sink import WorkflowKey
 
 log = structlog.get_logger(__name__)
 
+_NO_WORKFLOW = "workflow_not_found"
+"""The account's list of workflows tells it, and the log has it from there."""
+
 
 class Told:
     """What was told of one workflow, and what is news."""
@@ -27,13 +30,13 @@ class Told:
         """Looks at these instances fail now, and perhaps the sweep over the lists."""
         troubles: dict[str, tuple[CallFailed, dict[str, object]]] = {}
         for instance in instances:
-            if instance.failure is not None:
+            if instance.failure is not None and instance.failure.failure != _NO_WORKFLOW:
                 name = instance.failure.failure
                 _, about = troubles.setdefault(
                     name, (instance.failure, {"instance_id": instance.id, "instances": 0})
                 )
                 about["instances"] = int(str(about["instances"])) + 1
-        if sweep is not None:
+        if sweep is not None and sweep.failure != _NO_WORKFLOW:
             troubles[f"list {sweep.failure}"] = (sweep, {})
         news = self._troubles.news(troubles)
         for trouble, (failure, about) in troubles.items():

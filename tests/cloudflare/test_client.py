@@ -147,7 +147,7 @@ class TestStatuses:
             (400, "http_4xx"),
             (401, "unauthorized"),
             (403, "unauthorized"),
-            (404, "not_found"),
+            (404, "http_4xx"),
             (405, "http_4xx"),
             (429, "rate_limited"),
             (500, "http_5xx"),
@@ -160,6 +160,23 @@ class TestStatuses:
     async def test_each_has_its_class(self, status: int, expected: str) -> None:
         failed = await failure(refusal(status, "no"))
         assert (failed.failure, str(failed)) == (expected, f"HTTP {status}: no (code 1000)")
+
+    @pytest.mark.parametrize(
+        ("code", "message", "expected"),
+        [
+            (10400, "instance.not_found", "not_found"),
+            (10501, "Workflow instance 'a' not found.", "not_found"),
+            (10200, "workflow.not_found", "workflow_not_found"),
+            (10501, "Workflow 'orders' not found.", "workflow_not_found"),
+            (7003, "Could not route to /workflows", "http_4xx"),
+            (10001, "not found", "http_4xx"),
+        ],
+    )
+    async def test_a_404_is_of_what_the_api_says(
+        self, code: int, message: str, expected: str
+    ) -> None:
+        body = {"success": False, "errors": [{"code": code, "message": message}], "result": None}
+        assert (await failure(httpx.Response(404, json=body))).failure == expected
 
     async def test_403_says_which_permission_is_missing(self) -> None:
         assert "Workers Tail Read" in (await failure(refusal(403))).advice

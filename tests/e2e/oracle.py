@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from exporter.cloudflare.errors import FAILURES
 from tests.e2e.scrape import Samples
 
 Result = dict[str, Any]
@@ -208,6 +209,8 @@ class Expected:
     def watch(self, *, watched: int, last_success: float) -> None:
         """What the exporter tells of its own watching, while all goes well."""
         self.add("up", 1)
+        for failure in FAILURES:
+            self.add("failing_instances", 0, result=failure)
         self.add("watched_instances", watched)
         self.add("details_skipped_total", 0)
         self.add("last_success_timestamp_seconds", last_success)

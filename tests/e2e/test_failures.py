@@ -63,10 +63,12 @@ FAILURES: Mapping[str, Failure] = {
     "403": Failure(
         error(403, 10000, "Authentication error"), "unauthorized", ("HTTP 403",), PERMISSIONS
     ),
-    "404": Failure(
-        error(404, 10501, "not found"), "not_found", ("HTTP 404",), ("the workflow's name",)
+    "404 of a wrong route": Failure(
+        error(404, 7003, "Could not route"), "http_4xx", ("HTTP 404", "7003"), ("account_id",)
     ),
-    "404 without a body": Failure(Answer(status=404), "not_found", ("HTTP 404",)),
+    "404 of another kind": Failure(error(404), "http_4xx", ("HTTP 404",), ("api.url",)),
+    "404 of a proxy": Failure(html(404), "http_4xx", ("HTTP 404", "text/html"), ("api.url",)),
+    "404 without a body": Failure(Answer(status=404), "http_4xx", ("HTTP 404",), ("api.url",)),
     "429": Failure(
         error(429, 10429, "Rate limited"), "rate_limited", ("HTTP 429",), ("poll.interval",)
     ),

@@ -132,7 +132,7 @@ async def test_of_every_call(fault: str, undisturbed: dict[str, float]) -> None:
 )
 async def test_from_the_start(fault: str, undisturbed: dict[str, float]) -> None:
     async with world() as w:
-        action = {**FAULTS, "404": error(404, 10501, "not found")}[fault]
+        action = {**FAULTS, "404": error(404, 10400, "instance.not_found")}[fault]
         # An API that has no versions is asked for them once an hour.
         w.simulator.faults.add(action, path="^(?!.*/versions)" if fault == "404" else None)
         await cycles(w, 3)
@@ -148,7 +148,7 @@ async def test_a_404_of_one_call_of_each_instance_or_list(
     async with world() as w:
         await cycles(w, 2)
         for instance_id in HISTORIES if kind in ("simple", "detail") else [None]:
-            refused = error(404, 10501, "not found")
+            refused = error(404, 10400, "instance.not_found")
             w.simulator.faults.add(refused, kind=kind, instance=instance_id, times=1)
         await cycles(w, 3)
         assert figures(w) == undisturbed

@@ -303,4 +303,6 @@ class TestFields:
             await w.round(after=15)
             assert w.status("a") is None
             assert w.status("b") == "waiting"
-            assert w.value("cloudflare_workflow_up") == 0
+            assert w.value("cloudflare_workflow_up") == 1
+            failing = "cloudflare_workflow_failing_instances"
+            assert w.value(failing, result="invalid_answer") == 1

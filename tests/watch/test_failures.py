@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.watching import Watching, watching
-from upstreams.simulator import Script, Wait, error, garbage, steps
+from upstreams.simulator import Answer, Script, Wait, error, garbage, html, steps
 
 WAITING = Script(pieces=(Wait("approval"),))
 INTERVAL = 15.0
@@ -180,6 +180,59 @@ class TestAbsence:
                 await w.round(after=INTERVAL)
             await w.round(after=60)
             assert w.status("a") == "waiting"
+
+
+class TestOther404s:
+    """Of the API's wrong routes, of proxies: failures like any other."""
+
+    KINDS = pytest.mark.parametrize(
+        "fault",
+        [error(404, 7003, "Could not route"), html(404), Answer(status=404), error(404)],
+        ids=["wrong route", "page", "nothing", "unknown code"],
+    )
+
+    @KINDS
+    @both(["a", "b"])
+    async def test_they_take_nothing_away(self, workflow: dict[str, Any], fault: Any) -> None:
+        async with watching(workflows=[workflow], poll={"forget_after": "1m"}) as w:
+            for name in ("a", "b"):
+                w.orders.create(name, WAITING)
+            await w.cycle()
+            w.simulator.faults.add(fault)
+            for _ in range(20):
+                await w.cycle(after=INTERVAL)
+                assert w.value(UP) == 0
+            assert w.status("a") == w.status("b") == "waiting"
+
+    @KINDS
+    @both(["a", "b"])
+    async def test_from_the_start(self, workflow: dict[str, Any], fault: Any) -> None:
+        async with watching(workflows=[workflow]) as w:
+            w.simulator.faults.add(fault)
+            await w.cycle()
+            assert w.value(UP) == 0
+            assert w.app.health.unready() == ["acc: nothing could be read yet"]
+
+
+class TestMissingWorkflow:
+    @pytest.mark.parametrize("entry", [{"instances": ["a", "b"]}, {"discover": {}}])
+    async def test_it_is_a_failure_of_its_own_and_logged_once(self, entry: dict[str, Any]) -> None:
+        workflows = [{"name": "orders", "discover": {}}, {"name": "ordres", **entry}]
+        with capture_logs() as logs:
+            async with watching(workflows=workflows) as w:
+                w.orders.create("a", WAITING)
+                for _ in range(5):
+                    await w.cycle(after=60)
+                ups = {p.key.workflow: p.up for p in w.app.pollers}
+                assert ups == {"orders": True, "ordres": False}
+                assert w.app.health.unready() == []
+                counts = {
+                    dict(labels)["status"]: value
+                    for labels, value in w.samples("cloudflare_workflow_instances").items()
+                }
+                assert counts["waiting"] == 1
+        told = [line["workflow"] for line in logs if line["log_level"] == "warning"]
+        assert told == ["ordres"]
 
 
 class TestReady:
