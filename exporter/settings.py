@@ -277,8 +277,8 @@ class Poll(Section):
     )
     ended_interval: Duration = Field(
         Duration.parse("10m"),
-        description="Between two polls of an instance that has ended; also the longest pause of one "
-        "that can't be read.",
+        description="Between two polls of an instance that has ended; also the longest pause of "
+        "one that can't be read.",
     )
     forget_after: Duration = Field(
         Duration.parse("1h"),

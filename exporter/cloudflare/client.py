@@ -53,10 +53,15 @@ _FAILURE = msgspec.json.Decoder(Envelope[msgspec.Raw], strict=False)
 
 
 class Page(NamedTuple):
-    """A page of a workflow's instances, and the parameters that ask for the next; None: the end."""
+    """A page of a workflow's instances."""
 
     rows: list[Row]
     next: dict[str, str] | None
+    """The parameters that ask for the next page; None: the API names none."""
+    sent: int = 0
+    """Rows that the page held."""
+    total: int | None = None
+    """Rows that the whole list holds, as the API says."""
 
 
 def http_client(
@@ -152,7 +157,8 @@ class Client:
         url = f"{self._workflow_url(workflow)}/instances?{urlencode(parameters)}"
         answer, _ = await self._get("instances", url, _ROWS)
         rows = answer.result or []
-        return Page(rows, _next(answer.result_info, parameters, len(rows)))
+        info, sent = answer.result_info, len(rows)
+        return Page(rows, _next(info, parameters, sent), sent, info.total_count if info else None)
 
     async def workflow(self, workflow: str) -> Workflow:
         """A workflow with the platform's counts of its instances."""

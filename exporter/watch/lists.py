@@ -1,6 +1,7 @@
 """Reads lists of one workflow's instances, page by page, whatever becomes of them meanwhile."""
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Protocol
 
 from exporter.clock import Clock
@@ -59,10 +60,11 @@ class Lists:
         """Reads one list to its end; the number of pages.
 
         Raises:
-            CallFailed: a page can't be had; the rows of those before it were taken.
+            CallFailed: a page can't be had, or the list ends before all that it is said to hold;
+                the rows until then were taken.
         """
         more: dict[str, str] | None = parameters
-        pages = 0
+        pages, full, most, total = 0, 0, 0, inf
         seen: set[str | None] = set()
         while more is not None and pages < _MOST_PAGES and not self._over():
             try:
@@ -72,13 +74,25 @@ class Lists:
                     # The cursor has expired, perhaps: from the start, once.
                     return pages + await self.read(parameters, again=False)
                 raise
-            pages += 1
             new = [row for row in page.rows if row.id not in seen]
             seen.update(row.id for row in new)
             for row in new:
                 self._take(row)
+            pages, full, most = pages + 1, full + bool(new), max(most, page.sent)
+            # Instances come and go while pages are read, so pages are counted, against the least
+            # that the list is said to hold.
+            total = min(total, inf if page.total is None else page.total)
+            short = total < inf and full * most < total
+            if short and not new:
+                raise CallFailed(
+                    "invalid_answer",
+                    f"the list ends after {len(seen)} of {total} instances",
+                    "check api.url, and proxies that change responses",
+                )
             # A page that brings nothing new would be followed by others like it, without end.
             more = page.next if new else None
+            if more is None and short:
+                more = {**parameters, "page": str(pages + 1)}
         return pages
 
     async def _page(self, parameters: dict[str, str]) -> Page:

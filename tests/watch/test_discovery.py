@@ -1,6 +1,7 @@
 """Discovery: instances found by lists, through everything that happens while lists are read."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -171,6 +172,77 @@ class TestFinding:
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
+class TestWholeLists:
+    """250 instances, by an upstream whose lists say so and don't name the next page."""
+
+    @staticmethod
+    def unnamed(cursors: int = 0, always: int | None = None) -> Rewrite:
+        """Responses that don't name the next page, but for the first `cursors`; with `always`,
+        whatever page is asked for brings so many rows of the first."""
+        asked = 0
+        first: list[Any] = []
+
+        def rewrite(reply: Reply) -> Reply:
+            nonlocal asked, first
+            asked += 1
+            body = json.loads(reply.body)
+            first = first or body["result"]
+            if always is not None:
+                body["result"] = first[:always]
+            keep = {"per_page", "total_count"} | ({"cursor"} if asked <= cursors else set())
+            body["result_info"] = {k: v for k, v in body["result_info"].items() if k in keep}
+            return Reply(reply.status, json.dumps(body).encode())
+
+        return Rewrite(rewrite)
+
+    @asynccontextmanager
+    async def listing(self, fault: Rewrite) -> AsyncIterator[Watching]:
+        async with discovering() as w:
+            for n in range(250):
+                w.orders.create(f"i-{n}", WAITING)
+            w.simulator.faults.add(fault, kind="list")
+            await w.cycle(after=1)
+            yield w
+
+    @pytest.mark.parametrize("cursors", [0, 1])
+    async def test_they_are_read_on_by_page_number(self, cursors: int) -> None:
+        async with self.listing(self.unnamed(cursors)) as w:
+            assert w.value("cloudflare_workflow_watched_instances") == 250
+            assert w.value("cloudflare_workflow_up") == 1
+            assert w.calls["list"] == 3
+
+    @pytest.mark.parametrize("rows", [0, 1, 100])
+    async def test_those_that_end_too_early_are_failed_passes(self, rows: int) -> None:
+        async with self.listing(self.unnamed(always=rows)) as w:
+            assert w.value("cloudflare_workflow_up") == 0
+            (poller,) = w.app.pollers
+            assert str(poller.sweep_failure) == f"the list ends after {rows} of 250 instances"
+            w.simulator.faults.clear()
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_up") == 1
+            assert w.value("cloudflare_workflow_watched_instances") == 250
+
+    async def test_instances_that_come_and_go_meanwhile_are_no_failure(self) -> None:
+        async with discovering() as w:
+            for n in range(250):
+                w.orders.create(f"i-{n}", WAITING)
+            w.clock.advance(1)
+
+            calls = itertools.count()
+
+            def churn(reply: Reply) -> Reply:
+                call = next(calls)
+                w.orders.create(f"new-{call}", WAITING)
+                for n in range(10):
+                    w.orders.instances[f"i-{10 * call + n}"].delete()
+                return reply
+
+            w.simulator.faults.add(Rewrite(churn), kind="list")
+            for _ in range(5):
+                await w.cycle(after=INTERVAL)
+                assert w.value("cloudflare_workflow_up") == 1
 
 
 class TestSelecting:
