@@ -3,6 +3,7 @@
 PYTHON ?= python3
 CONFIG ?= config.yaml
 PYTEST_ARGS ?=
+RELEASE_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,10 +13,10 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 LOCKING := .cache/lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test coverage tools lint format types docs lock clean
+.PHONY: help run demo test coverage tools lint format types docs lock release-dry-run clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(PACKAGE) ## watch the account in CONFIG (config.yaml); without one and without a token, the demo
 	@if [ -e "$(CONFIG)" ]; then \
@@ -72,8 +73,11 @@ lock: ## pin the newest versions that pyproject.toml and package.json allow
 		(cd $$folder && "$(abspath $(BIN))/npm" install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund) || exit 1; \
 	done
 
+release-dry-run: $(PACKAGE) ## build and check what a release publishes, in dist/; publishes nothing
+	$(BIN)/python -m tools.release $(RELEASE_ARGS)
+
 clean: ## remove everything that was set up or cached here
-	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -rf $(VENV) dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
 	rm -rf upstreams/local_engine/node_modules tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
