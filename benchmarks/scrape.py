@@ -61,7 +61,9 @@ STEPS = ("fetch", "transform", "charge", "store", "notify")
 class World:
     """Instances, each with some steps behind it and one open, and how they move on."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, epoch: datetime = EPOCH, every: float = 1.0) -> None:
+        """From `epoch` on an instance starts `every` so many seconds."""
+        self.epoch, self.every = epoch, every
         self.chance = random.Random(size)
         self.done = [self.chance.randrange(1, 4) for _ in range(size)]
         self.ids = [f"{self.chance.getrandbits(64):016x}" for _ in range(size)]
@@ -69,7 +71,7 @@ class World:
 
     def tracked(self, index: int) -> tuple[WorkflowKey, str, Tracked, float]:
         """What a look at an instance brings."""
-        start = EPOCH + timedelta(seconds=index, milliseconds=index % 1000)
+        start = self.epoch + timedelta(seconds=index * self.every, milliseconds=index % 1000)
         names = [f"{STEPS[n % len(STEPS)]}-{n + 1}" for n in range(self.done[index] + 1)]
         at = [start + timedelta(seconds=n) for n in range(len(names) + 1)]
         steps = [

@@ -10,18 +10,29 @@ WIDTH = 24
 """Columns of Grafana's grid."""
 
 GREEN, YELLOW, RED = "green", "yellow", "red"
+_TAG = "cloudflare-workflows"
+_REDUCE = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
 
-def query(expr: str, legend: str = "", *, instant: bool = False, heatmap: bool = False) -> Json:
-    """A query; `instant` for its value now, as in tables."""
-    target: Json = {"datasource": DATA_SOURCE, "expr": expr, "editorMode": "code"}
-    if legend:
-        target["legendFormat"] = legend
-    if instant:
-        target |= {"instant": True, "range": False, "format": "table"}
-    if heatmap:
-        target |= {"format": "heatmap", "legendFormat": "{{le}}"}
-    return target
+def query(expr: str, legend: str = "", **more: object) -> Json:
+    """A query over the time shown; `more` are further fields of Grafana's target."""
+    return {
+        "datasource": DATA_SOURCE,
+        "expr": expr,
+        "editorMode": "code",
+        "legendFormat": legend or "__auto",
+        **more,
+    }
+
+
+def now(expr: str, legend: str = "", format_: str = "time_series") -> Json:
+    """A query for the end of the time shown alone."""
+    return query(expr, legend, instant=True, range=False, format=format_)
+
+
+def thresholds(*steps: tuple[str, float | None]) -> Json:
+    """Colours from a value on; the first one has None, for everything below the second."""
+    return {"mode": "absolute", "steps": [{"color": c, "value": v} for c, v in steps]}
 
 
 def _panel(
@@ -31,8 +42,8 @@ def _panel(
     size: tuple[int, int],
     *,
     targets: Sequence[Json],
-    defaults: Json,
     options: Json,
+    defaults: Json,
     overrides: Sequence[Json] = (),
 ) -> Json:
     width, height = size
@@ -48,46 +59,43 @@ def _panel(
     }
 
 
-def thresholds(*steps: tuple[str, float | None]) -> Json:
-    """Colours from a value on; the first one has None, for everything below the second."""
-    return {"mode": "absolute", "steps": [{"color": c, "value": v} for c, v in steps]}
-
-
 def stat(
     title: str,
     help_: str,
     expr: str,
+    none: str,
     *,
     unit: str = "short",
     colours: Json | None = None,
     legend: str = "",
     width: int = 4,
 ) -> Json:
-    """A number, or one for each series."""
+    """A number, or one for each series; `none` is shown where there is none."""
     defaults = {
         "unit": unit,
+        "noValue": none,
         "color": {"mode": "thresholds"},
         "thresholds": colours or thresholds((GREEN, None)),
     }
     options = {
         "colorMode": "value",
-        "graphMode": "area",
+        "graphMode": "none",
         "justifyMode": "auto",
         "percentChangeColorMode": "standard",
         "showPercentChange": False,
-        "textMode": "auto",
+        "textMode": "value_and_name" if legend else "auto",
         "wideLayout": True,
         "orientation": "auto",
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "reduceOptions": _REDUCE,
     }
     return _panel(
         "stat",
         title,
         help_,
         (width, 4),
-        targets=[query(expr, legend)],
-        defaults=defaults,
+        targets=[now(expr, legend)],
         options=options,
+        defaults=defaults,
     )
 
 
@@ -95,24 +103,30 @@ def series(
     title: str,
     help_: str,
     targets: Sequence[Json],
+    none: str,
     *,
     unit: str = "short",
     stacked: bool = False,
+    limits: Json | None = None,
     width: int = 12,
 ) -> Json:
-    """Curves over time."""
+    """Curves over time; `limits` are drawn as lines."""
+    custom: Json = {
+        "drawStyle": "line",
+        "lineInterpolation": "linear",
+        "lineWidth": 1,
+        "fillOpacity": 30 if stacked else 5,
+        "showPoints": "never",
+        "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
+        "thresholdsStyle": {"mode": "dashed" if limits else "off"},
+    }
     defaults = {
         "unit": unit,
         "min": 0,
+        "noValue": none,
         "color": {"mode": "palette-classic"},
-        "custom": {
-            "drawStyle": "line",
-            "lineInterpolation": "linear",
-            "lineWidth": 1,
-            "fillOpacity": 30 if stacked else 5,
-            "showPoints": "never",
-            "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
-        },
+        "custom": custom,
+        "thresholds": limits or thresholds((GREEN, None)),
     }
     options = {
         "legend": {
@@ -124,12 +138,12 @@ def series(
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
     return _panel(
-        "timeseries", title, help_, (width, 8), targets=targets, defaults=defaults, options=options
+        "timeseries", title, help_, (width, 8), targets=targets, options=options, defaults=defaults
     )
 
 
-def heatmap(title: str, help_: str, expr: str, *, width: int = 12) -> Json:
-    """How a histogram in seconds is spread over time."""
+def heatmap(title: str, help_: str, expr: str, none: str, *, width: int = 12) -> Json:
+    """How a histogram in seconds is spread over time, with its exemplars."""
     options = {
         "calculate": False,
         "cellGap": 1,
@@ -150,42 +164,65 @@ def heatmap(title: str, help_: str, expr: str, *, width: int = 12) -> Json:
         "tooltip": {"mode": "single", "showColorScale": False, "yHistogram": False},
         "yAxis": {"axisPlacement": "left", "reverse": False, "unit": "s"},
     }
-    defaults: Json = {"custom": {"scaleDistribution": {"type": "linear"}}}
-    targets = [query(expr, heatmap=True)]
+    defaults: Json = {"noValue": none, "custom": {"scaleDistribution": {"type": "linear"}}}
+    target = query(expr, "{{le}}", format="heatmap", exemplar=True)
     return _panel(
-        "heatmap", title, help_, (width, 8), targets=targets, defaults=defaults, options=options
+        "heatmap", title, help_, (width, 8), targets=[target], options=options, defaults=defaults
     )
 
 
-def bars(title: str, help_: str, expr: str, legend: str, *, unit: str, width: int = 12) -> Json:
+def bars(title: str, help_: str, expr: str, legend: str, none: str, *, unit: str = "short") -> Json:
     """The largest, as bars."""
     defaults = {
         "unit": unit,
         "min": 0,
+        "noValue": none,
         "color": {"mode": "continuous-GrYlRd"},
         "thresholds": thresholds((GREEN, None)),
     }
+    legend_ = {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": False}
     options = {
         "displayMode": "gradient",
-        "legend": {
-            "calcs": [],
-            "displayMode": "list",
-            "placement": "bottom",
-            "showLegend": False,
-        },
+        "legend": legend_,
         "maxVizHeight": 300,
         "minVizHeight": 16,
         "minVizWidth": 8,
         "namePlacement": "auto",
         "orientation": "horizontal",
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "reduceOptions": _REDUCE,
         "showUnfilled": True,
         "sizing": "auto",
         "valueMode": "color",
     }
-    target = {**query(expr, legend), "instant": True, "range": False}
     return _panel(
-        "bargauge", title, help_, (width, 8), targets=[target], defaults=defaults, options=options
+        "bargauge",
+        title,
+        help_,
+        (12, 8),
+        targets=[now(expr, legend)],
+        options=options,
+        defaults=defaults,
+    )
+
+
+def timeline(title: str, help_: str, target: Json, none: str, *, height: int = 8) -> Json:
+    """When something was there: a row for each series."""
+    defaults = {
+        "noValue": none,
+        "color": {"mode": "palette-classic"},
+        "custom": {"fillOpacity": 70, "lineWidth": 0},
+    }
+    options = {
+        "alignValue": "left",
+        "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": False},
+        "mergeValues": True,
+        "rowHeight": 0.8,
+        "showValue": "auto",
+        "tooltip": {"mode": "single", "sort": "none"},
+    }
+    size = (WIDTH, height)
+    return _panel(
+        "state-timeline", title, help_, size, targets=[target], options=options, defaults=defaults
     )
 
 
@@ -194,55 +231,42 @@ def table(
     help_: str,
     expr: str,
     columns: Mapping[str, str],
+    none: str,
     *,
     unit: str = "short",
     width: int = WIDTH,
+    links: Mapping[str, tuple[str, str]] | None = None,
 ) -> Json:
     """The series that a query finds now.
 
     Args:
-        columns: Labels to show, in order, with their headings; `Value` is the value. An
-            `instance_id` links to the instance in Cloudflare's dashboard.
+        columns: Labels to show, in order, with their headings; `Value` is the value.
+        links: By label, the title and address of what its cells link to.
     """
-    link = {
-        "title": "In Cloudflare's dashboard",
-        "url": "https://dash.cloudflare.com/?to=/:account/workers/workflows"
-        "/${__data.fields.Workflow}/instance/${__value.raw}",
-        "targetBlank": True,
-    }
-    overrides = [
-        _override(columns["Value"], "unit", unit),
-        *(
-            _override(heading, "links", [link])
-            for label, heading in columns.items()
-            if label == "instance_id"
-        ),
-    ]
-    options = {
-        "cellHeight": "sm",
-        "frameIndex": 0,
-        "showHeader": True,
-        "sortBy": [{"displayName": columns["Value"], "desc": True}],
-    }
+    overrides = [_override(columns["Value"], "unit", unit)] if "Value" in columns else []
+    for label, (text, url) in (links or {}).items():
+        link = {"title": text, "url": url, "targetBlank": not url.startswith("/d/")}
+        overrides.append(_override(columns[label], "links", [link]))
+    sort = [{"displayName": columns["Value"], "desc": True}] if "Value" in columns else []
+    options = {"cellHeight": "sm", "frameIndex": 0, "showHeader": True, "sortBy": sort}
+    targets = [now(expr, format_="table")]
     panel = _panel(
         "table",
         title,
         help_,
         (width, 8),
-        targets=[query(expr, instant=True)],
-        defaults={},
+        targets=targets,
         options=options,
+        defaults={"noValue": none},
         overrides=overrides,
     )
+    order = {
+        "indexByName": {label: n for n, label in enumerate(columns)},
+        "renameByName": dict(columns),
+    }
     panel["transformations"] = [
         {"id": "filterFieldsByName", "options": {"include": {"names": list(columns)}}},
-        {
-            "id": "organize",
-            "options": {
-                "indexByName": {label: n for n, label in enumerate(columns)},
-                "renameByName": dict(columns),
-            },
-        },
+        {"id": "organize", "options": order},
     ]
     return panel
 
@@ -288,10 +312,13 @@ def data_source_variable() -> Json:
     }
 
 
-def label_variable(name: str, label: str, selector: str) -> Json:
-    """A choice of values of the label `name` that series of a selector have; all by default."""
+def label_variable(name: str, label: str, selector: str, *, several: bool = True) -> Json:
+    """A choice of values of the label `name` that series of a selector have.
+
+    With `several`, any number of them, all by default; one otherwise.
+    """
     text = f"label_values({selector}, {name})"
-    return {
+    variable = {
         "type": "query",
         "name": name,
         "label": label,
@@ -299,44 +326,80 @@ def label_variable(name: str, label: str, selector: str) -> Json:
         "query": {"query": text, "refId": name},
         "refresh": 2,
         "hide": 0,
-        "includeAll": True,
-        "allValue": ".*",
-        "multi": True,
-        "current": {"text": ["All"], "value": ["$__all"], "selected": True},
+        "includeAll": several,
+        "multi": several,
         "options": [],
         "regex": "",
         "sort": 1,
     }
+    if several:
+        everything = {"text": ["All"], "value": ["$__all"], "selected": True}
+        variable |= {"allValue": ".*", "current": everything}
+    return variable
 
 
-def dashboard(uid: str, title: str, help_: str, variables: list[Json], panels: list[Json]) -> Json:
+def annotation(name: str, colour: str, expr: str, title: str, text: str) -> Json:
+    """Marks on every graph where a query finds something."""
+    target = {
+        **query(expr, interval="60s"),
+        "refId": "Annotation",
+        "titleFormat": title,
+        "textFormat": text,
+    }
+    return {
+        "name": name,
+        "datasource": DATA_SOURCE,
+        "enable": True,
+        "hide": False,
+        "iconColor": colour,
+        "target": target,
+    }
+
+
+def link(title: str, url: str) -> Json:
+    """A link beside those to the other dashboards."""
+    return {**_link(title), "type": "link", "url": url, "targetBlank": True, "includeVars": False}
+
+
+def _link(title: str) -> Json:
+    return {
+        "type": "dashboards",
+        "title": title,
+        "tags": [_TAG],
+        "asDropdown": False,
+        "icon": "external link",
+        "includeVars": True,
+        "keepTime": True,
+        "targetBlank": False,
+        "tooltip": "",
+        "url": "",
+    }
+
+
+def dashboard(
+    uid: str,
+    title: str,
+    help_: str,
+    variables: list[Json],
+    panels: list[Json],
+    *,
+    annotations: Sequence[Json] = (),
+    links: Sequence[Json] = (),
+) -> Json:
     """A whole dashboard; each one links the others."""
     return {
         "uid": uid,
         "title": title,
         "description": help_,
-        "tags": ["cloudflare-workflows"],
+        "tags": [_TAG],
         "schemaVersion": 39,
         "editable": True,
         "graphTooltip": 1,
         "refresh": "1m",
         "time": {"from": "now-6h", "to": "now"},
         "timezone": "",
-        "links": [
-            {
-                "type": "dashboards",
-                "title": "Cloudflare Workflows",
-                "tags": ["cloudflare-workflows"],
-                "asDropdown": False,
-                "icon": "external link",
-                "includeVars": True,
-                "keepTime": True,
-                "targetBlank": False,
-                "tooltip": "",
-                "url": "",
-            }
-        ],
-        "annotations": {"list": []},
+        "links": [_link("Cloudflare Workflows"), *links],
+        "annotations": {"list": list(annotations)},
         "templating": {"list": [data_source_variable(), *variables]},
         "panels": laid_out(panels),
     }

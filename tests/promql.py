@@ -8,7 +8,6 @@ from exporter.metrics.catalogue import Family
 
 CONTRACT = {
     "cloudflare_workflow_data_timestamp_seconds",
-    "cloudflare_workflow_failing_instances",
     "cloudflare_workflow_instance_current_step_retry_limit",
 }
 """Families that the catalogue gets with the exporter's next changes."""

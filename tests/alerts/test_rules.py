@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from exporter.metrics.catalogue import FAMILIES
-from generate import ROOT, alerts
+from generate import ROOT, alerts, dashboards
 from tests.alerts.emitted import CLOSED, TARGET, emitted
+from tests.grafana.queries import annotations, expressions, filled_in
 from tests.promql import CONTRACT, catalogued, metrics_of
 from tests.requires import requires_program
 
@@ -76,6 +77,8 @@ class TestEachAlert:
 def test_a_recording_rule_is_promql_over_metrics_that_exist_and_is_used(name: str) -> None:
     assert metrics_of(RECORDS[name]) - KNOWN == set()
     others = [rule["expr"] for rule in RULES] + [e for n, e in RECORDS.items() if n != name]
+    boards = [board() for board in dashboards.ALL]
+    others += [filled_in(e) for board in boards for e in (*expressions(board), *annotations(board))]
     assert any(name in metrics_of(expression) for expression in others)
 
 

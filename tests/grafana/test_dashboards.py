@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from exporter.metrics.catalogue import FAMILIES
-from generate import dashboards
-from tests.grafana.queries import expressions, filled_in
+from generate import alerts, dashboards
+from tests.grafana.queries import INTERVALS, annotations, expressions, filled_in
 from tests.node import Typed, type_mistakes
 from tests.promql import catalogued, metrics_of
 
-DASHBOARDS = [dashboards.fleet(), dashboards.exporter()]
+DASHBOARDS = [board() for board in dashboards.ALL]
 PROMETHEUS_OWN = {
+    "ALERTS",
     "scrape_samples_scraped",
     "scrape_duration_seconds",
     "process_resident_memory_bytes",
@@ -24,20 +25,37 @@ OPTIONS = {
     "heatmap": "HeatmapPanelCfg",
     "bargauge": "BarGaugePanelCfg",
     "table": "TablePanelCfg",
+    "state-timeline": "StateTimelinePanelCfg",
 }
 """Where npm's @grafana/schema has the options of a panel's type."""
+
+ANNOTATION = (
+    'import("@grafana/schema").AnnotationQuery<import("@grafana/schema").DataQuery & '
+    "{ expr: string; interval: string; editorMode: string; legendFormat: string; "
+    "titleFormat: string; textFormat: string }>"
+)
+"""With a target of Prometheus, whose own fields the package leaves open."""
 
 each_dashboard = pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board["uid"])
 
 
 def options_type(panel: dict[str, Any]) -> str:
     kind, module = panel["type"], OPTIONS[panel["type"]]
-    path = f"@grafana/schema/dist/esm/raw/composable/{kind}/panelcfg/x/{module}_types.gen"
+    folder = kind.replace("-", "")
+    path = f"@grafana/schema/dist/esm/raw/composable/{folder}/panelcfg/x/{module}_types.gen"
     return f'import("{path}").Options'
 
 
 def test_they_have_the_types_that_grafana_publishes() -> None:
-    typed = [Typed('import("@grafana/schema").Dashboard', b) for b in DASHBOARDS]
+    typed = [
+        Typed('import("@grafana/schema").Dashboard', {**board, "annotations": {"list": []}})
+        for board in DASHBOARDS
+    ]
+    typed += [
+        Typed(ANNOTATION, annotation)
+        for board in DASHBOARDS
+        for annotation in board["annotations"]["list"]
+    ]
     typed += [
         Typed(options_type(panel), panel["options"])
         for board in DASHBOARDS
@@ -50,19 +68,57 @@ def test_they_have_the_types_that_grafana_publishes() -> None:
 @each_dashboard
 class TestEachDashboard:
     def test_its_queries_are_promql_over_metrics_that_exist(self, board: dict[str, Any]) -> None:
-        read = set().union(*(metrics_of(filled_in(e)) for e in expressions(board)))
-        assert read - catalogued(FAMILIES) - PROMETHEUS_OWN == set()
+        asked = (*expressions(board), *annotations(board))
+        read = set().union(*(metrics_of(filled_in(e)) for e in asked))
+        known = catalogued(FAMILIES) | set(alerts.records()) | PROMETHEUS_OWN
+        assert read - known == set()
 
-    def test_it_lets_people_choose_data_source_account_and_workflow(
+    def test_every_panel_honours_every_variable(self, board: dict[str, Any]) -> None:
+        """Each selector of each query names all of them, but those of its own target alone."""
+        variables = {v["name"] for v in board["templating"]["list"]} - {"datasource"}
+        for expression in expressions(board):
+            for selector in re.findall(r"\{([^{}]*)\}", expression):
+                used = set(re.findall(r"\$(\w+)", selector))
+                assert used == variables, expression
+            bare = re.findall(r"cloudflare_\w+(?![\w:{])", expression)
+            assert [name for name in bare if f"{name}:" not in expression] == [], expression
+
+    def test_it_uses_no_variable_that_it_does_not_have(self, board: dict[str, Any]) -> None:
+        names = {variable["name"] for variable in board["templating"]["list"]}
+        asked = (*expressions(board), *annotations(board))
+        used = {n for e in asked for n in re.findall(r"\$(\w+)", e)}
+        assert used - set(INTERVALS) <= names
+
+    def test_each_panel_says_what_it_means_when_there_is_nothing(
         self, board: dict[str, Any]
     ) -> None:
-        names = [variable["name"] for variable in board["templating"]["list"]]
-        assert names[:3] == ["datasource", "account", "workflow"]
+        panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+        assert [p["title"] for p in panels if not p["fieldConfig"]["defaults"]["noValue"]] == []
 
-    def test_its_queries_use_the_variables_and_no_others(self, board: dict[str, Any]) -> None:
-        names = {variable["name"] for variable in board["templating"]["list"]}
-        used = {n for e in expressions(board) for n in re.findall(r"\$(\w+)", e)}
-        assert used - {"__range", "__rate_interval"} == names - {"datasource"}
+    def test_totals_are_asked_for_once(self, board: dict[str, Any]) -> None:
+        for panel in board["panels"]:
+            if panel["type"] in ("stat", "bargauge", "table"):
+                assert all(target["instant"] for target in panel["targets"]), panel["title"]
+
+    def test_graphs_of_durations_show_exemplars(self, board: dict[str, Any]) -> None:
+        """Of families that have them: those of workflows."""
+        for panel in board["panels"]:
+            for target in panel.get("targets", []):
+                over_time = panel["type"] in ("timeseries", "heatmap")
+                if over_time and re.search(r"cloudflare_workflow_\w+_bucket", target["expr"]):
+                    assert target["exemplar"] is True, panel["title"]
+
+    def test_graphs_over_time_read_no_series_of_each_instance(self, board: dict[str, Any]) -> None:
+        """Prometheus would refuse them at 10,000 instances, except of a single one."""
+        for panel in board["panels"]:
+            for target in panel.get("targets", []):
+                if "instant" not in target and "$instance_id" not in target["expr"]:
+                    assert "cloudflare_workflow_instance_" not in target["expr"], panel["title"]
+
+    def test_it_marks_alerts_and_new_versions(self, board: dict[str, Any]) -> None:
+        names = [annotation["name"] for annotation in board["annotations"]["list"]]
+        assert names[0] == "Alerts"
+        assert "New versions" in names or board["uid"] == "cloudflare-workflows-instance"
 
     def test_each_panel_says_what_it_shows(self, board: dict[str, Any]) -> None:
         panels = [panel for panel in board["panels"] if panel["type"] != "row"]
@@ -79,9 +135,11 @@ class TestEachDashboard:
         assert len(set(cells)) == len(cells)
         assert max(x for x, _ in cells) < 24
 
-    def test_tables_link_instances_to_cloudflares_dashboard(self, board: dict[str, Any]) -> None:
+    def test_tables_link_each_instance_to_its_dashboard(self, board: dict[str, Any]) -> None:
         for panel in board["panels"]:
-            if panel["type"] == "table":
+            names = panel.get("transformations", [{"options": {"include": {"names": []}}}])[0]
+            columns = names["options"]["include"]["names"]
+            if "instance_id" in columns and board["uid"] == "cloudflare-workflows":
                 links = [
                     link["url"]
                     for override in panel["fieldConfig"]["overrides"]
@@ -89,10 +147,18 @@ class TestEachDashboard:
                     for property_ in override["properties"]
                     for link in property_["value"]
                 ]
-                assert links == [
-                    "https://dash.cloudflare.com/?to=/:account/workers/workflows/"
-                    "${__data.fields.Workflow}/instance/${__value.raw}"
+                assert [link.partition("?")[0] for link in links] == [
+                    "/d/cloudflare-workflows-instance"
                 ]
+                assert {f"var-{v}=" for v in ("account", "workflow", "instance_id")} <= set(
+                    re.findall(r"var-\w+=", links[0])
+                )
+
+
+def test_the_dashboard_of_an_instance_links_cloudflare_and_the_exporters_page() -> None:
+    board = dashboards.instance()
+    assert any("dash.cloudflare.com" in link["url"] for link in board["links"])
+    assert "/instance?account=" in str(board["panels"])
 
 
 class TestTypes:
