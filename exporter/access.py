@@ -4,7 +4,7 @@ import httpx
 
 from exporter import logs
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import Client, OnCall, http_client
+from exporter.cloudflare.client import Client, OnCall, OnIgnored, http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.coherence import is_loopback
 from exporter.mistakes import ConfigError
@@ -69,6 +69,7 @@ def client(
     credential: Credential,
     budget: Budget,
     on_call: OnCall,
+    on_ignored: OnIgnored = lambda *_: None,
 ) -> Client:
     """The client of one account."""
     return Client(
@@ -79,4 +80,5 @@ def client(
         max_body=settings.api.max_body,
         budget=budget,
         on_call=on_call,
+        on_ignored=on_ignored,
     )

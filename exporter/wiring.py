@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 import httpx
+import structlog
 
 from exporter import access
 from exporter import settings as settings_
@@ -17,6 +18,7 @@ from exporter.cloudflare.credentials import Credential
 from exporter.metrics.store import Store
 from exporter.settings import Settings
 from exporter.state.keeper import Keeper
+from exporter.troubles import Seldom
 from exporter.watch.account import Account
 from exporter.watch.discovery import Discovery
 from exporter.watch.looks import Looks
@@ -25,6 +27,8 @@ from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
 from exporter.watch.shard import Shard, Share
 from exporter.watch.sink import WorkflowKey
+
+log = structlog.get_logger(__name__)
 
 _CALLS_AT_ONCE = 10
 
@@ -94,6 +98,7 @@ class Wiring:
             credential=credential,
             budget=looks.budget,
             on_call=partial(self.store.called, account.label),
+            on_ignored=partial(_ignored, self.store, account.label, Seldom(self.clock)),
         )
         making = _Making(self, settings, account, client, looks)
         parts: dict[str, Any] = {
@@ -193,3 +198,18 @@ def kept_as(accounts: Iterable[settings_.Account]) -> dict[str, str]:
         taken = name in known.values()
         known[account.label] = f"{name}/{account.label}" if taken else name
     return known
+
+
+def _ignored(
+    store: Store, account: str, throttle: Seldom, endpoint: str, places: list[str]
+) -> None:
+    store.ignored(len(places))
+    if throttle.may(endpoint):
+        log.warning(
+            "ignored parts of a response that could not be read; the rest is taken",
+            account=account,
+            endpoint=endpoint,
+            parts=len(places),
+            first=places[0],
+            advice="Cloudflare's API may have changed: look for a newer version of the exporter",
+        )

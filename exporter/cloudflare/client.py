@@ -3,6 +3,7 @@ the next round is the retry, so that nothing is spent twice on an API that is in
 
 import asyncio
 import os
+import re
 import socket
 import ssl
 import time
@@ -13,12 +14,14 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 import msgspec
+from msgspec import UnsetType
 
 from exporter import __version__
 from exporter.cloudflare.body import Body
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import CallFailed, from_status
+from exporter.cloudflare.lenient import Reader
 from exporter.cloudflare.models import (
     Detail,
     Envelope,
@@ -34,22 +37,26 @@ Result = TypeVar("Result")
 
 OnCall = Callable[[str, str, float], None]
 """Told of each call: endpoint, HTTP status (or what came instead of one), seconds."""
+OnIgnored = Callable[[str, list[str]], None]
+"""Gets the endpoint and the places in its response that could not be read, if there are any."""
 
 _MIB = 1024 * 1024
 _LONGEST_REFUSAL = 64 * 1024
 """Bytes of an answer other than 2xx that are read: what went wrong is said in a few."""
 
 _LONGEST_MESSAGE = 200
+_RESULT = "$.result"
+_ROW = re.compile(r"\$\.result\[\d+\]")
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-_SUMMARY = msgspec.json.Decoder(Envelope[Summary], strict=False)
-_DETAIL = msgspec.json.Decoder(Envelope[Detail], strict=False)
-_ROWS = msgspec.json.Decoder(Envelope[list[Row]], strict=False)
-_WORKFLOW = msgspec.json.Decoder(Envelope[Workflow], strict=False)
-_WORKFLOWS = msgspec.json.Decoder(Envelope[list[Workflow]], strict=False)
-_VERSIONS = msgspec.json.Decoder(Envelope[list[Version]], strict=False)
-_FAILURE = msgspec.json.Decoder(Envelope[msgspec.Raw], strict=False)
+_SUMMARY = Reader(Envelope[Summary])
+_DETAIL = Reader(Envelope[Detail])
+_ROWS = Reader(Envelope[list[Row]])
+_WORKFLOW = Reader(Envelope[Workflow])
+_WORKFLOWS = Reader(Envelope[list[Workflow]])
+_VERSIONS = Reader(Envelope[list[Version]])
+_FAILURE = Reader(Envelope[msgspec.Raw])
 
 
 class Page(NamedTuple):
@@ -125,6 +132,7 @@ class Client:
         max_body: int,
         budget: Budget,
         on_call: OnCall,
+        on_ignored: OnIgnored = lambda *_: None,
     ) -> None:
         self._http = http
         self._budget = budget
@@ -133,17 +141,18 @@ class Client:
         self._timeout = timeout
         self._max_body = max_body
         self._on_call = on_call
+        self._on_ignored = on_ignored
 
     async def instance(self, workflow: str, instance_id: str) -> Summary:
         """An instance without its steps (`simple=true`)."""
         url = self._instance_url(workflow, instance_id)
-        answer, _ = await self._get("instance", f"{url}?simple=true", _SUMMARY)
+        answer, *_ = await self._get("instance", f"{url}?simple=true", _SUMMARY)
         return _result(answer)
 
     async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]:
         """An instance with all its steps, and the bytes that the answer took."""
         url = self._instance_url(workflow, instance_id)
-        answer, size = await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
+        answer, size, _ = await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
         return _result(answer), size
 
     async def instances(self, workflow: str, parameters: dict[str, str]) -> Page:
@@ -155,28 +164,30 @@ class Client:
                 before named as the next.
         """
         url = f"{self._workflow_url(workflow)}/instances?{urlencode(parameters)}"
-        answer, _ = await self._get("instances", url, _ROWS)
-        rows = answer.result or []
-        info, sent = answer.result_info, len(rows)
+        answer, _, ignored = await self._get("instances", url, _ROWS)
+        rows = _list(answer)
+        # A row that can't be read is one of those that were sent.
+        sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in ignored)
+        info = answer.result_info
         return Page(rows, _next(info, parameters, sent), sent, info.total_count if info else None)
 
     async def workflow(self, workflow: str) -> Workflow:
         """A workflow with the platform's counts of its instances."""
-        answer, _ = await self._get("workflow", self._workflow_url(workflow), _WORKFLOW)
+        answer, *_ = await self._get("workflow", self._workflow_url(workflow), _WORKFLOW)
         return _result(answer)
 
     async def workflows(self, page: int, per_page: int) -> list[Workflow]:
         """A page of the account's workflows."""
         query = urlencode({"page": page, "per_page": per_page})
         url = f"{self._base_url}/workflows?{query}"
-        answer, _ = await self._get("workflows", url, _WORKFLOWS)
-        return _result(answer)
+        answer, *_ = await self._get("workflows", url, _WORKFLOWS)
+        return _list(answer)
 
     async def versions(self, workflow: str) -> list[Version]:
         """The latest versions of a workflow."""
         url = f"{self._workflow_url(workflow)}/versions?per_page=10"
-        answer, _ = await self._get("versions", url, _VERSIONS)
-        return _result(answer)
+        answer, *_ = await self._get("versions", url, _VERSIONS)
+        return _list(answer)
 
     def _workflow_url(self, workflow: str) -> str:
         return f"{self._base_url}/workflows/{quote(workflow, safe='')}"
@@ -185,20 +196,23 @@ class Client:
         return f"{self._workflow_url(workflow)}/instances/{quote(instance_id, safe='')}"
 
     async def _get(
-        self, endpoint: str, url: str, decoder: msgspec.json.Decoder[Envelope[Result]]
-    ) -> tuple[Envelope[Result], int]:
-        """An answer, and the bytes it took."""
-        body = Body(self._max_body, decoder.type)
+        self, endpoint: str, url: str, reader: Reader[Envelope[Result]]
+    ) -> tuple[Envelope[Result], int, list[str]]:
+        """A response, the bytes it took, and the places in it that could not be read."""
+        body = Body(self._max_body, reader.kind)
         try:
             response = await self._call(endpoint, url, body)
-            return self._answer(response, body, decoder), body.size
+            answer, ignored = self._read(response, body, reader)
         except CallFailed as failure:
             failure.size = body.size
             raise
+        if ignored:
+            self._on_ignored(endpoint, ignored)
+        return answer, body.size, ignored
 
-    def _answer(
-        self, response: httpx.Response, body: Body, decoder: msgspec.json.Decoder[Envelope[Result]]
-    ) -> Envelope[Result]:
+    def _read(
+        self, response: httpx.Response, body: Body, reader: Reader[Envelope[Result]]
+    ) -> tuple[Envelope[Result], list[str]]:
         if not response.is_success:
             raise from_status(
                 response.status_code,
@@ -208,17 +222,20 @@ class Client:
         if not body.size:
             raise CallFailed("invalid_answer", "the body is empty")
         try:
-            answer = decoder.decode(body.read())
+            answer, ignored = reader.read(body.read())
         except (*_UNREADABLE, Refused) as error:
             # msgspec names the place and the types, never the value.
             own = isinstance(error, msgspec.MsgspecError | Refused)
             what = f"{_kind(response, body)} can't be read: "
             what += str(error) if own else type(error).__name__
             raise CallFailed("invalid_answer", what[:_LONGEST_MESSAGE]) from None
-        if answer.success is False or answer.result is None:
+        if _RESULT in ignored:
+            what = f"{_kind(response, body)} can't be read: unexpected type at {_RESULT}"
+            raise CallFailed("invalid_answer", what)
+        if answer.success is False or isinstance(answer.result, UnsetType):
             said = self._said(response, body) or "no result"
             raise CallFailed("invalid_answer", f"the API reports a failure: {said}")
-        return answer
+        return answer, ignored
 
     async def _call(self, endpoint: str, url: str, body: Body) -> httpx.Response:
         async with self._budget.call():
@@ -278,16 +295,24 @@ class Client:
     def _said(self, response: httpx.Response, body: Body) -> str:
         """What the API says went wrong, short and on one line; empty where it says nothing."""
         try:
-            errors = _FAILURE.decode(body.read()).errors or []
+            errors = _FAILURE.read(body.read())[0].errors or []
         except (*_UNREADABLE, Refused):
             return f"not from the API, but {_kind(response, body)}"
-        text = "; ".join(f"{error.message} (code {error.code})" for error in errors[:3])
+        text = "; ".join(
+            f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
+            for error in errors[:3]
+        )
         return " ".join(self._credential.scrub(text).split())[:_LONGEST_MESSAGE]
 
 
 def _result(answer: Envelope[Result]) -> Result:
-    assert answer.result is not None, "_get sees to that"
+    if answer.result is None or isinstance(answer.result, UnsetType):
+        raise CallFailed("invalid_answer", "the API reports a failure: no result")
     return answer.result
+
+
+def _list(answer: Envelope[list[Result]]) -> list[Result]:
+    return [] if answer.result is None else _result(answer)
 
 
 def _next(info: PageInfo | None, parameters: dict[str, str], rows: int) -> dict[str, str] | None:

@@ -11,6 +11,7 @@ Failure = Literal[
     "unauthorized",
     "not_found",
     "workflow_not_found",
+    "dns",
     "invalid_answer",
 ]
 FAILURES: tuple[Failure, ...] = get_args(Failure)

@@ -2,7 +2,8 @@
 
 Source: "Get logs and status from instance" of Cloudflare's API reference, and answers of the real
 engine. Enumerations are plain strings and fields that are not read here are skipped unbuilt
-(params and outputs among them), so that values and fields of tomorrow are taken as they come.
+(params and outputs among them), so that values and fields of tomorrow are taken as they come. Every
+field is optional: one that can't be read is as if it were absent (`lenient.py`).
 Times are Unix seconds, UTC. An error's message is read only to tell which step an instance failed
 at; it is customers' data and goes nowhere.
 
@@ -12,9 +13,9 @@ itself, halves the time to read it.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Self, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 ENDED = frozenset({"complete", "errored", "terminated"})
 """Statuses after which an instance moves only by a restart."""
@@ -23,12 +24,19 @@ BEFORE_END = frozenset({"queued", "running", "paused", "waiting", "waitingForPau
 
 
 Word = Annotated[str, Meta(max_length=100)]
-"""A value of the platform's own, perhaps of tomorrow; an answer with a longer one is refused."""
+"""A value of the platform's own, perhaps of tomorrow; a longer one is ignored."""
+Count = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class Error(Struct, gc=False):
     name: str | None = None
     message: str | None = None
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """An error as older responses have it: `Name: message`, or a message alone."""
+        name, colon, message = text.partition(": ")
+        return cls(name, message) if colon and name.isidentifier() else cls(None, text)
 
 
 class Trigger(Struct):
@@ -79,16 +87,17 @@ class Step(Struct, gc=False):
 class Summary(Struct, kw_only=True, rename={"version_id": "versionId"}):
     """An instance without its steps: what `simple=true` answers.
 
-    `queued` names the run: a restart keeps the instance's id and gets a new one.
+    `queued` names the run: a restart from the start keeps the instance's id and gets a new one. It
+    is null until the engine has recorded it.
     """
 
-    queued: datetime
+    queued: datetime | None = None
     status: Word | None = None
     start: datetime | None = None
     end: datetime | None = None
     success: bool | None = None
     error: Error | None = None
-    step_count: float | None = None
+    step_count: Count | None = None
     trigger: Trigger | None = None
     version_id: Word | None = None
 
@@ -105,6 +114,10 @@ Result = TypeVar("Result")
 class ApiError(Struct):
     code: int | str | None = None
     message: str | None = None
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        return cls(None, text)
 
 
 class Row(Struct):
@@ -156,7 +169,8 @@ class PageInfo(Struct):
 class Envelope(Struct, Generic[Result]):
     """What every answer comes in. Source: Cloudflare's API reference, any endpoint."""
 
-    result: Result | None = None
+    result: Result | UnsetType | None = UNSET
+    """A list that is null is empty."""
     success: bool | None = None
     errors: list[ApiError] | None = None
     result_info: PageInfo | None = None

@@ -268,7 +268,8 @@ INSTANCES_DROPPED = _own(
 ROWS_IGNORED = _own(
     "rows_ignored_total",
     "counter",
-    "Rows of lists without a status or a valid id.",
+    "List rows without a status or a valid id, and parts of responses that could not be read; the "
+    "rest was taken.",
 )
 STEP_NAMES_DROPPED = _own(
     "step_names_dropped_total",

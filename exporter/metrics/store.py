@@ -154,7 +154,12 @@ class Store:
         self.series.add(catalogue.DETAILS_SKIPPED, workflow)
 
     def ignored_row(self) -> None:
-        self.series.add(catalogue.ROWS_IGNORED, ())
+        self.ignored(1)
+
+    def ignored(self, parts: int) -> None:
+        """Parts of a response could not be read."""
+        for _ in range(parts):
+            self.series.add(catalogue.ROWS_IGNORED, ())
 
     def dropped(self) -> None:
         self.series.add(catalogue.INSTANCES_DROPPED, ())

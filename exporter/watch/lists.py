@@ -91,7 +91,9 @@ class Lists:
                 )
             # A page that brings nothing new would be followed by others like it, without end.
             more = page.next if new else None
-            if more is None and short:
+            # Where no total is given, a full page may not be the last.
+            full_page = total == inf and page.sent >= _PER_PAGE[self._size]
+            if more is None and (short or (new and full_page)):
                 more = {**parameters, "page": str(pages + 1)}
         return pages
 

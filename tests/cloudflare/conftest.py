@@ -29,12 +29,14 @@ async def calling(
     credential: Credential | None = None,
     limit: float = 5,
     calls: list[tuple[str, str]] | None = None,
+    ignored: list[str] | None = None,
 ) -> AsyncIterator[Client]:
     """A client of an upstream that answers as `answer` does: a response, or a function of requests.
 
     Args:
         limit: Seconds for a call.
         calls: Gets the endpoint and the code of each call.
+        ignored: Gets the places in responses that could not be read.
     """
 
     def told(endpoint: str, code: str, _: float) -> None:
@@ -51,6 +53,7 @@ async def calling(
             max_body=1 << 28,
             budget=unlimited(),
             on_call=told,
+            on_ignored=lambda _, places: ignored.extend(places) if ignored is not None else None,
         )
 
 

@@ -139,7 +139,7 @@ class TestWorkflows:
         assert shown(store, "cloudflare_workflow_queue_duration_seconds_count") == {(): 0}
         assert shown(store, "cloudflare_workflow_up") == {(): 0}
         polls = shown(store, "cloudflare_workflows_exporter_polls_total")
-        assert len(polls) == 27
+        assert len(polls) == 33
         assert set(polls.values()) == {0}
 
     def test_step_names_past_the_limit_are_other_and_counted(self) -> None:

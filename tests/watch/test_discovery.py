@@ -224,6 +224,16 @@ class TestWholeLists:
             assert w.value("cloudflare_workflow_up") == 1
             assert w.value("cloudflare_workflow_watched_instances") == 250
 
+    async def test_without_a_total_a_full_page_is_followed_by_the_next(self) -> None:
+        def rewrite(reply: Reply) -> Reply:
+            body = json.loads(reply.body)
+            body["result_info"] = ["unreadable"]
+            return Reply(reply.status, json.dumps(body).encode())
+
+        async with self.listing(Rewrite(rewrite)) as w:
+            assert w.value("cloudflare_workflow_watched_instances") == 250
+            assert w.calls["list"] == 3
+
     async def test_instances_that_come_and_go_meanwhile_are_no_failure(self) -> None:
         async with discovering() as w:
             for n in range(250):
