@@ -20,6 +20,11 @@ from tests.requires import requires_program
 ELSEWHERE = {
     "make demo": "tests/engine/test_demo.py",
     "docker": "tests/image/test_image.py",
+    "helm install": "tests/helm/test_rendering.py",
+    "python3 -m venv": "tests/docs/test_ways_in.py",
+    "pipx install": "tests/docs/test_ways_in.py",
+    "uv tool install": "tests/docs/test_ways_in.py",
+    "cosign": "tests/docs/test_ways_in.py",
 }
 """Blocks that are not run here, by how they begin, and which test runs what they do."""
 
