@@ -67,6 +67,10 @@ lock: ## pin the newest versions that pyproject.toml and package.json allow
 	$(LOCKING)/bin/$(COMPILE) --upgrade pyproject.toml -o requirements.txt
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group build -o requirements-build.txt
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev pyproject.toml -o requirements-dev.txt
+	for python in 3.11 3.12 3.13 3.14; do for machine in x86_64 aarch64; do for lock in requirements*.txt; do \
+		$(LOCKING)/bin/uv pip install --quiet --dry-run --target=$(LOCKING)/none --require-hashes --only-binary=:all: \
+			--python-version=$$python --python-platform=$$machine-manylinux_2_28 --requirement=$$lock || exit 1; \
+	done; done; done # each has a wheel wherever CI runs
 	rm -rf $(LOCKING)
 	$(MAKE) $(PACKAGE)
 	for folder in upstreams/local_engine tests/node; do \
