@@ -58,9 +58,12 @@ def test_names_and_versions_are_those_that_the_release_publishes() -> None:
     image = RELEASE["env"]["IMAGE"].replace("${{ github.repository }}", name)
     charts = RELEASE["env"]["CHARTS"].replace("${{ github.repository_owner }}", name.split("/")[0])
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert values["image"]["repository"] == image
     assert f" {image}:{__version__} " in block("docker run").text
     assert f" {image}:{__version__} " in block("cosign verify").text
     assert f"'^{REPOSITORY}/" in block("cosign verify").text
-    helm = block("helm install").text
-    assert f" oci://{charts}/{chart['name']} " in helm
-    assert f" --version {chart['version']} " in helm
+    for page in (PAGE, ROOT / "docs" / "kubernetes.md"):
+        (helm,) = (b.text for b in blocks(page, "sh") if b.text.startswith("helm install"))
+        assert f" oci://{charts}/{chart['name']} " in helm
+        assert f" --version {chart['version']} " in helm

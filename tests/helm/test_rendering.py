@@ -144,7 +144,8 @@ class TestPod:
 
     def test_its_image_is_that_of_the_exporters_version(self) -> None:
         (container,) = render(SMALLEST).pod["spec"]["containers"]
-        assert container["image"] == f"cloudflare-workflows-exporter:{__version__}"
+        repository, _, tag = container["image"].rpartition(":")
+        assert (repository.rpartition("/")[2], tag) == (CHART.name, __version__)
 
 
 class TestWebConfig:
