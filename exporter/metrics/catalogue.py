@@ -196,6 +196,14 @@ UP = _workflow(
     "0 when the workflow as a whole can't be read: its last list pass failed, or every poll of its "
     "last round did. 1 otherwise, also when some of its instances fail.",
 )
+DATA_TIME = _workflow(
+    "data_timestamp_seconds",
+    "gauge",
+    "Unix time as of which the status of the live instances is known (of 99% of them, and but for "
+    "those that fail): their oldest last poll or row, or the start of the last list pass that "
+    "succeeded, when one has failed since. Before the first, the exporter's start. `time()` minus "
+    "this is the age of what is shown.",
+)
 LAST_SUCCESS = _workflow(
     "last_success_timestamp_seconds",
     "gauge",

@@ -168,13 +168,20 @@ class Store:
         self.series.add(catalogue.POLLS, (kind, result))
 
     def round_over(
-        self, workflow: WorkflowKey, *, up: bool, at: float, failing: Mapping[str, int]
+        self,
+        workflow: WorkflowKey,
+        *,
+        up: bool,
+        at: float,
+        as_of: float,
+        failing: Mapping[str, int],
     ) -> None:
         if workflow not in self._labels:
             return
         for result in FAILURES:
             self.series.set(catalogue.FAILING, (*workflow, result), failing.get(result, 0))
         self.series.set(catalogue.UP, workflow, up)
+        self.series.set(catalogue.DATA_TIME, workflow, as_of)
         if up:
             self.series.set(catalogue.LAST_SUCCESS, workflow, at)
 

@@ -143,6 +143,7 @@ class Discovery:
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
         self._watched.discovered_since = min(self._watched.discovered_since or wall, wall)
+        self._watched.lists_as_of = self._lists_as_of(wall)
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_sweep_at >= self._poll.ended_interval
         lists = [{}] if whole else self._by_status(wall)
@@ -168,7 +169,14 @@ class Discovery:
             if ended_too:
                 self._whole_sweep_at = started
             self._after(wall, ended_too=ended_too)
+        self._watched.lists_as_of = self._lists_as_of(wall)
         return max(1, pages)
+
+    def _lists_as_of(self, began: float) -> float | None:
+        """Unix time as of which lists tell of all instances, while no pass fails that of the pass
+        that began last."""
+        failed = not self.swept or self.poller.sweep_failure is not None
+        return self._watched.last_sweep if failed else began
 
     def _resume(self) -> None:
         """Goes on with what was put off when the exporter stopped."""
@@ -222,10 +230,7 @@ class Discovery:
     def _missed(self) -> Iterator[Instance]:
         """Live ones that the lists of this sweep don't hold."""
         for instance in self._watched.instances.values():
-            gone = instance.configured or instance.forget_at is not None
-            # Of some, no row told more than the status.
-            live = instance.live if instance.run else instance.row_status not in ENDED
-            if not gone and live and instance.sweep < self._sweep:
+            if not instance.configured and instance.counts_as_live and instance.sweep < self._sweep:
                 yield instance
 
     def _take(self, row: Row) -> None:

@@ -116,6 +116,13 @@ class Instance:
         return run is not None and modified is not None and run.newest + APART < modified
 
     @property
+    def counts_as_live(self) -> bool:
+        """Whether it lives, as far as is known, and its series don't expire."""
+        # Of some, no row told more than the status.
+        live = self.live if self.run else (self.row_status or "complete") not in ENDED
+        return live and self.forget_at is None
+
+    @property
     def is_news(self) -> bool:
         """Whether it ended since it is watched, as far as is known."""
         end = self.run.end if self.run else None

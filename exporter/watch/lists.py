@@ -83,7 +83,9 @@ class Lists:
             # that the list is said to hold.
             total = min(total, inf if page.total is None else page.total)
             short = total < inf and full * most < total
-            if short and not new:
+            # Where new instances have moved the others on, the last page holds known ones alone.
+            last = pages > 1 and 0 < page.sent < most
+            if short and not new and not last:
                 raise CallFailed(
                     "invalid_answer",
                     f"the list ends after {len(seen)} of {total} instances",

@@ -88,6 +88,7 @@ class Poller:
         self._looks = looks
         self._clock = clock
         self._busy = 0
+        self._as_of = clock.wall()
         self._failures = Failures(poll)
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
@@ -376,8 +377,12 @@ class Poller:
         failing = self._failures.round_over(self.instances.values(), now=now)
         # A first round that nobody has answered yet is no success.
         self.up = self.tried and self._failures.readable and self.sweep_failure is None
-        at, classes = self._clock.wall(), by_class(failing)
-        self._sink.round_over(self.key, up=self.up, at=at, failing=classes)
+        readable = self.tried and self._failures.readable
+        as_of = self.watched.as_of(readable=readable)
+        if as_of is None or not readable:
+            as_of = min(self._as_of, inf if as_of is None else as_of)
+        self._as_of, at, classes = as_of, self._clock.wall(), by_class(failing)
+        self._sink.round_over(self.key, up=self.up, at=at, as_of=as_of, failing=classes)
         self._told.failing(failing, self.sweep_failure)
         self._told.absent(
             i

@@ -34,10 +34,17 @@ class Sink(Protocol):
         """A call was answered, or failed: `success` or the class of failure."""
 
     def round_over(
-        self, workflow: WorkflowKey, *, up: bool, at: float, failing: Mapping[str, int]
+        self,
+        workflow: WorkflowKey,
+        *,
+        up: bool,
+        at: float,
+        as_of: float,
+        failing: Mapping[str, int],
     ) -> None:
-        """A round over a workflow ended at Unix time `at`; of so many instances, by class of
-        failure, the last poll failed."""
+        """A round over a workflow ended at Unix time `at`. Every live instance's status is known as
+        of Unix time `as_of`; `failing` is the number of instances whose last poll failed, by class
+        of failure."""
 
     def ignored_row(self) -> None:
         """A row of a list had no status or no valid id."""

@@ -1,5 +1,6 @@
 """Which instances of one workflow are watched, and what stays known of those that were."""
 
+import heapq
 from collections.abc import Iterable
 from math import inf
 from typing import TypeGuard
@@ -39,6 +40,9 @@ class Watched:
         hold: the end of the run, mostly."""
         self.last_sweep: float | None = None
         """Unix time at which the last sweep over the lists that succeeded began."""
+        self.lists_as_of: float | None = None
+        """Unix time as of which lists told of all instances: when the pass began that is under way
+        or that succeeded last, whichever is later; None: no pass has succeeded."""
         self.horizon = -inf
         """Unix time before which no end of a discovered instance is news any more."""
         self.discovered_since: float | None = None
@@ -171,6 +175,24 @@ class Watched:
             # No further than what is forgotten: the clock may be days ahead.
             self.forget_ends(max(old))
 
+    def as_of(self, *, readable: bool) -> float | None:
+        """Unix time as of which the status of 99% of the live instances is known; None: of none.
+
+        One in a hundred may be moving from list to list, or have ended: the next polls tell. While
+        others can be read, an instance that can't is left out: it is reported as such.
+        """
+        lists = self.lists_as_of if self._discovers else inf
+        if lists is None:
+            return None
+        known = [
+            i.looked_at
+            for i in self.instances.values()
+            if i.counts_as_live and not (readable and i.failure is not None)
+        ]
+        now = self._clock.monotonic()
+        oldest = heapq.nsmallest(len(known) // 100 + 1, known)[-1] if known else now
+        return min(lists, self._clock.wall() - now + oldest)
+
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
         if instance.figures is not None:
@@ -194,6 +216,7 @@ class Watched:
     def recall(self, kept: KeptWorkflow) -> None:
         """Takes what was kept of sweeps; before instances are restored."""
         self.last_sweep, self.discovered_since = kept.last_sweep, kept.discovered_since
+        self.lists_as_of = kept.last_sweep
         if kept.horizon is not None:
             self.horizon = kept.horizon
         if kept.last_sweep is not None and kept.discovered_since is None:
@@ -215,12 +238,19 @@ class Watched:
             self.changed.add(instance_id)  # so that it is kept no longer
             return
         instance.restore(kept, self._clock)
+        self._restore_looked_at(instance)
         if instance.live:
             instance.due = self._clock.monotonic()  # no list may ever say that it moved
         # It may have been another shard's for a while.
         instance.since = max(instance.since, self.share.since(instance_id))
         if instance.left is None and instance.shown:
             self.show(instance)
+
+    def _restore_looked_at(self, instance: Instance) -> None:
+        instance.looked_at = instance.detailed_at
+        if not instance.configured and self.last_sweep is not None:
+            at = self.last_sweep - self._clock.steady() + self._clock.monotonic()
+            instance.looked_at = max(at, instance.looked_at)
 
     def _restore_end(self, instance_id: str, end: float) -> None:
         instance = self.instances.get(instance_id)

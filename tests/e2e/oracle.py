@@ -209,6 +209,7 @@ class Expected:
     def watch(self, *, watched: int, last_success: float) -> None:
         """What the exporter tells of its own watching, while all goes well."""
         self.add("up", 1)
+        self.add("data_timestamp_seconds", last_success)
         for failure in FAILURES:
             self.add("failing_instances", 0, result=failure)
         self.add("watched_instances", watched)

@@ -1,0 +1,175 @@
+"""`data_timestamp_seconds` tells the real age of what is shown, never a younger one."""
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks import virtual
+from benchmarks.api_budget import DAY, EPOCH, rounds, scripts
+from exporter.app import App
+from exporter.clock import Clock
+from exporter.metrics import catalogue
+from exporter.settings import Settings
+from tests.watching import watching
+from upstreams.simulator import Script, Simulator, Wait, World, error, steps
+
+NAME = "cloudflare_workflow_data_timestamp_seconds"
+WAITING = Script(pieces=(Wait("approval"),))
+INTERVAL = 15.0
+LIFE = 42 * 3600.0
+
+
+def ages(app: App, world: World, now: float) -> tuple[float, float]:
+    """Seconds since the status of live instances was last confirmed, 99th percentile, and as the
+    metric tells it."""
+    world.settle()
+    (poller,) = app.pollers
+    known = {i.id: i.looked_at for i in poller.instances.values()}
+    live = sorted(
+        now - known.get(instance.id, instance.created / 1000 - EPOCH)
+        for status, instances in world.account("acc").workflow("orders").by_status.items()
+        if status not in ("complete", "errored", "terminated")
+        for instance in instances
+    )
+    told = EPOCH + now - app.series.values[catalogue.DATA_TIME][poller.key]
+    return live[int(len(live) * 0.99)], told
+
+
+@pytest.mark.parametrize(
+    ("live", "ended", "configured", "requests", "discovers"),
+    [
+        (500, 0, 0, 600, True),
+        (500, 3000, 0, 600, True),
+        (3000, 0, 0, 60, True),
+        (3000, 12_000, 0, 60, True),
+        (3000, 12_000, 0, 30, True),
+        (2000, 8000, 50, 120, True),
+        (2000, 0, 400, 120, True),
+        (20, 0, 20, 600, False),
+        (300, 0, 300, 60, False),
+    ],
+)
+def test_it_lies_between_the_real_age_and_twice_that(
+    live: int, ended: int, configured: int, requests: int, discovers: bool
+) -> None:
+    chance = random.Random(live + ended + configured)
+
+    async def main() -> list[tuple[float, float]]:
+        loop = asyncio.get_running_loop()
+        clock = Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
+        world = World(clock.wall)
+        simulator = Simulator(world)
+        simulator.access.token("secret")
+        orders = world.account("acc").workflow("orders")
+        for n in range(ended):
+            orders.create(f"old-{n}", Script(steps("done")), at=EPOCH - chance.uniform(1, 6) * DAY)
+        for n, script in enumerate(scripts(LIFE, chance, live)):
+            orders.create(f"i-{n}", script, at=EPOCH - chance.uniform(0, LIFE))
+        ids = [f"i-{n}" for n in range(configured)]
+        entry: dict[str, Any] = {"name": "orders", "instances": ids}
+        if discovers:
+            entry["discover"] = {"max_instances": 100_000}
+        app = App(
+            Settings.model_validate(
+                {
+                    "accounts": [
+                        {
+                            "name": "acc",
+                            "account_id": "acc",
+                            "api_token": "secret",
+                            "workflows": [entry],
+                        }
+                    ],
+                    "api": {
+                        "url": "https://simulator/client/v4/accounts/{account_id}",
+                        "requests_per_5m": requests,
+                    },
+                }
+            ),
+            clock=clock,
+            transport=httpx.ASGITransport(simulator),
+        )
+        found = []
+        async with app.opened(), asyncio.TaskGroup() as tasks:
+            jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
+            # The first list pass, or the first polls.
+            await asyncio.sleep(2 * INTERVAL + (live / 100 + configured) * 300 / requests * 3)
+            for _ in range(90):
+                await asyncio.sleep(20)
+                found.append(ages(app, world, loop.time()))
+            for job in jobs:
+                job.cancel()
+        return found
+
+    for real, told in virtual.run(main()):
+        assert real - 0.1 <= told <= 2 * real + INTERVAL
+
+
+async def test_before_anything_is_known_it_is_the_start() -> None:
+    """So that an exporter that sees nothing is one whose data get older and older."""
+    async with watching(["a", "b"]) as w:
+        start = w.clock()
+        w.simulator.faults.add(error(500))
+        for _ in range(5):
+            await w.round(after=INTERVAL)
+            assert w.value(NAME) == start
+
+
+async def test_while_nothing_can_be_read_it_stands_still() -> None:
+    async with watching(["a", "b"]) as w:
+        for name in "ab":
+            w.orders.create(name, WAITING)
+        await w.round(after=INTERVAL)
+        known = w.clock()
+        w.simulator.faults.add(error(500))
+        for _ in range(5):
+            await w.round(after=INTERVAL)
+            assert w.value(NAME) == known
+
+
+async def test_one_instance_that_fails_does_not_hold_it_back() -> None:
+    async with watching(["a", "bad"]) as w:
+        for name in ("a", "bad"):
+            w.orders.create(name, WAITING)
+        await w.round(after=INTERVAL)
+        w.simulator.faults.add(error(500), instance="bad")
+        for _ in range(5):
+            await w.round(after=INTERVAL)
+            assert w.value(NAME) == w.clock()
+
+
+async def test_a_list_pass_that_fails_holds_it_back() -> None:
+    async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+        w.orders.create("a", WAITING)
+        await w.cycle(after=INTERVAL)
+        known = w.clock()
+        w.simulator.faults.add(error(500), kind="list")
+        for _ in range(5):
+            await w.cycle(after=INTERVAL)
+            assert w.value(NAME) == known
+
+
+@pytest.mark.parametrize(
+    "workflow", [{"name": "orders", "instances": ["a"]}, {"name": "orders", "discover": {}}]
+)
+async def test_after_a_restart_it_is_as_old_as_what_is_shown(
+    workflow: dict[str, Any], tmp_path: Path
+) -> None:
+    async with watching(workflows=[workflow], state=tmp_path / "state.db") as w:
+        w.orders.create("a", WAITING)
+        await w.cycle(after=INTERVAL)
+        known = w.clock()
+        w.clock.advance(3600)
+        await w.restart()
+        w.simulator.faults.add(error(500))
+        await w.cycle(after=INTERVAL)
+        assert w.status("a") == "waiting"
+        assert w.value(NAME) == known
+        w.simulator.faults.clear()
+        for _ in range(3):
+            await w.cycle(after=INTERVAL)
+        assert w.value(NAME) == w.clock()
