@@ -4,8 +4,10 @@ import httpx
 
 from exporter import logs
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import Client, OnCall, OnIgnored, http_client
+from exporter.cloudflare.client import Client, OnCall, OnIgnored
+from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.proxy import proxy_for
 from exporter.coherence import is_loopback
 from exporter.mistakes import ConfigError
 from exporter.settings import Account, Settings
@@ -27,7 +29,7 @@ def connections(
         return http_client(
             timeout=settings.api.timeout,
             # A proxy of the environment is no way to this machine itself.
-            trust_env=not is_loopback(settings.api.url),
+            proxy=None if is_loopback(settings.api.url) else proxy_for(settings.api.url),
             transport=transport,
         )
     except ValueError as error:

@@ -14,7 +14,6 @@ from exporter import __version__, access, plan
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW
 from exporter.cloudflare.credentials import Credential
-from exporter.coherence import is_loopback
 from exporter.health import Health
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
@@ -79,7 +78,7 @@ class App:
         except ValueError as error:
             raise ConfigError([f"shard.index: {error}"]) from None
         self._transport = transport
-        self._http: dict[tuple[float, bool], httpx.AsyncClient] = {}
+        self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
         http = self._connections(settings)
         credentials = access.credentials(settings.accounts)
         self._protecting = Protecting(settings.web.config_file)
@@ -219,7 +218,7 @@ class App:
     def _connections(self, settings: Settings) -> httpx.AsyncClient:
         """The connections that all accounts share; those of former settings are closed at the end,
         since calls may be under way."""
-        key = settings.api.timeout, is_loopback(settings.api.url)
+        key = settings.api.timeout, settings.api.url
         if key not in self._http:
             self._http[key] = access.connections(settings, self._transport)
         return self._http[key]

@@ -8,14 +8,10 @@ configuration is wrong.
 import argparse
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ import structlog
 from exporter import __version__, check, config, flags, logs, plan
 from exporter.app import App
 from exporter.clock import Clock
+from exporter.cloudflare.resolver import Loop
 from exporter.mistakes import ConfigError
 from exporter.progress import progress
 from exporter.reload import Reloader
@@ -42,10 +39,6 @@ from CLOUDFLARE_EMAIL and CLOUDFLARE_API_KEY. docs/configuration.md explains eve
 Exit status: 0 when all went well; 1 when it could not go on, a look failed (--once) or something
 is wrong (--check-api); 2 when the command line or the configuration is wrong."""
 
-_LOOKUPS = "lookup"
-_LOOKUP_GRACE = 0.2
-"""Seconds."""
-
 log = structlog.get_logger(__name__)
 
 
@@ -61,10 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.check_config:
             shard = App(settings).shard
             return 0 if _show(f"{plan.text(settings, shard)}\n".encode()) else 1
-        if options.check_api:
-            return asyncio.run(_check_api(settings))
         load = partial(config.load, path, given, os.environ)
-        return asyncio.run(_once(settings) if options.once else _run(settings, load, path))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            if options.check_api:
+                return runner.run(_check_api(settings))
+            return runner.run(_once(settings) if options.once else _run(settings, load, path))
     except ConfigError as error:
         source = path or "no configuration file (give one with --config.file)"
         print(f"{PROGRAM}: wrong configuration: {source}", file=sys.stderr)  # noqa: T201
@@ -141,8 +135,6 @@ async def _run(settings: Settings, load: Callable[[], Settings], path: Path | No
         return 1
     stop, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    lookups = ThreadPoolExecutor(thread_name_prefix=_LOOKUPS)
-    loop.set_default_executor(lookups)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
@@ -173,23 +165,7 @@ async def _run(settings: Settings, load: Callable[[], Settings], path: Path | No
             load, path, settings=settings, apply=apply, failed=app.refused, asked=reload
         )
         await app.run(listener, stop, reloader)
-    _leave_lookups(lookups)
     return 0
-
-
-def _leave_lookups(threads: ThreadPoolExecutor) -> None:
-    """Ends the process if a lookup of a name is still under way.
-
-    Nothing can end it, and Python would wait for a name server that doesn't answer.
-    """
-    threads.shutdown(wait=False, cancel_futures=True)
-    deadline = time.monotonic() + _LOOKUP_GRACE
-    for thread in threading.enumerate():
-        if thread.name.startswith(_LOOKUPS):
-            thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                logging.shutdown()
-                os._exit(0)
 
 
 async def _check_api(settings: Settings) -> int:

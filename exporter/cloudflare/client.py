@@ -2,9 +2,7 @@
 the next round is the retry, so that nothing is spent twice on an API that is in trouble."""
 
 import asyncio
-import os
 import re
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterable, Callable
@@ -16,9 +14,15 @@ import httpx
 import msgspec
 from msgspec import UnsetType
 
-from exporter import __version__
 from exporter.cloudflare.body import Body
 from exporter.cloudflare.budget import Budget
+from exporter.cloudflare.connections import (
+    LostOnKeptConnection,
+    failure_of,
+    noting,
+    streamed,
+    was_lost,
+)
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import CallFailed, from_status
 from exporter.cloudflare.lenient import Reader
@@ -44,6 +48,8 @@ _MIB = 1024 * 1024
 _LONGEST_REFUSAL = 64 * 1024
 """Bytes of an answer other than 2xx that are read: what went wrong is said in a few."""
 
+_LONGEST_BLOCK = 3600.0
+"""Seconds of a `Retry-After`: a longer one is a mistake of somebody's clock."""
 _LONGEST_MESSAGE = 200
 _RESULT = "$.result"
 _ROW = re.compile(r"\$\.result\[\d+\]")
@@ -69,51 +75,6 @@ class Page(NamedTuple):
     """Rows that the page held."""
     total: int | None = None
     """Rows that the whole list holds, as the API says."""
-
-
-def http_client(
-    *, timeout: float, trust_env: bool, transport: httpx.AsyncBaseTransport | None = None
-) -> httpx.AsyncClient:
-    """The connections that all accounts share.
-
-    Redirects are not followed, so a credential goes to the configured host alone.
-
-    Args:
-        timeout: Seconds for each of connecting, sending, and waiting for bytes.
-        trust_env: Whether proxies of the environment are used.
-        transport: In place of sockets.
-
-    Raises:
-        ValueError: a proxy of the environment, or its certificates, can't be used.
-    """
-    try:
-        return httpx.AsyncClient(
-            timeout=timeout,
-            trust_env=trust_env,
-            transport=transport,
-            follow_redirects=False,
-            limits=httpx.Limits(
-                max_connections=10, max_keepalive_connections=10, keepalive_expiry=60
-            ),
-            headers={
-                "User-Agent": f"cloudflare-workflows-exporter/{__version__}",
-                "Accept": "application/json",
-                # What `Body` can read.
-                "Accept-Encoding": "gzip",
-            },
-        )
-    except OSError:
-        path = os.environ.get("SSL_CERT_FILE", "")
-        raise ValueError(
-            f"the environment's certificates can't be used: SSL_CERT_FILE={path}; it must name a "
-            "file of certificates in PEM, or be unset"
-        ) from None
-    except (ImportError, ValueError, httpx.InvalidURL):
-        # Not repeated: a proxy's URL may hold a password.
-        raise ValueError(
-            "the environment's proxy (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) can't be used; "
-            "it must be a URL with http:// or https://, or be unset"
-        ) from None
 
 
 class Client:
@@ -238,21 +199,32 @@ class Client:
         return answer, ignored
 
     async def _call(self, endpoint: str, url: str, body: Body) -> httpx.Response:
+        try:
+            return await self._call_once(endpoint, url, body)
+        except LostOnKeptConnection:
+            # The server had closed it before it saw the request: asked again, on a fresh one.
+            return await self._call_once(endpoint, url, body, again=True)
+
+    async def _call_once(
+        self, endpoint: str, url: str, body: Body, *, again: bool = False
+    ) -> httpx.Response:
         async with self._budget.call():
-            response = await self._send(endpoint, url, body)
+            response = await self._send(endpoint, url, body, again=again)
             if response.status_code == 429:
                 self._budget.refused(_retry_after(response))
             else:
                 self._budget.told(response.headers)
         return response
 
-    async def _send(self, endpoint: str, url: str, body: Body) -> httpx.Response:
+    async def _send(self, endpoint: str, url: str, body: Body, *, again: bool) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
         allowed = self._timeout
+        events: set[str] = set()
+        get = self._http.build_request("GET", url, extensions={"trace": noting(events)})
         try:
             async with (
                 asyncio.timeout(allowed) as limit,
-                self._http.stream("GET", url, auth=self._credential) as response,
+                streamed(self._http, get, self._credential) as response,
             ):
                 until = limit.when() or 0.0
                 body.begin(response.headers.get("content-encoding", ""))
@@ -278,16 +250,12 @@ class Client:
             code = "invalid"
             raise CallFailed("invalid_answer", f"unreadable body: {error}") from None
         except (httpx.TransportError, ssl.SSLError, OSError) as error:
-            if _has_endless_headers(error):
-                code = "invalid"
-                raise CallFailed("invalid_answer", "headers too long") from None
-            code = "connection"
-            host = urlsplit(url).netloc
-            raise CallFailed(
-                "connection",
-                f"{host}: {_reason(error)}",
-                _advice(error),
-            ) from None
+            if not again and was_lost(error, events):
+                code = "connection"
+                raise LostOnKeptConnection from None
+            failure = failure_of(error, urlsplit(url).netloc)
+            code = "invalid" if failure.failure == "invalid_answer" else failure.failure
+            raise failure from None
         finally:
             self._on_call(endpoint, code, time.perf_counter() - started)
         return response
@@ -332,47 +300,24 @@ def _kind(response: httpx.Response, body: Body) -> str:
     return f"{kind[:50]} of {body.size} bytes"
 
 
-def _has_endless_headers(error: BaseException | None) -> bool:
-    """Whether h11 gave up on headers (or trailers), past 100 KiB: httpx calls it a lost connection.
-
-    Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's documentation.
-    """
-    while error is not None:
-        if getattr(error, "error_status_hint", None) == 431:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return error
-
-
-def _advice(error: BaseException) -> str:
-    if isinstance(_root(error), ssl.SSLError):
-        return (
-            "api.url must name a host and port that speak TLS, with a certificate that this "
-            "machine trusts; SSL_CERT_FILE names a file of others to trust"
-        )
-    return "check api.url, DNS, firewalls and proxies"
-
-
-def _reason(error: BaseException) -> str:
-    error = _root(error)
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError | socket.gaierror):
-        # The system's words: asyncio says "Connect call failed" whatever it was.
-        return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
-    return str(error) or type(error).__name__
-
-
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds of `Retry-After`, which is a number or a date (RFC 9110)."""
+    """Seconds of `Retry-After`, an hour at most.
+
+    It is a number, or a date (RFC 9110), which counts from the response's own: clocks differ.
+    """
     value = response.headers.get("retry-after", "")
     if value.isascii() and value.isdigit():
-        return float(value[:9])
+        return min(float(value[:9]), _LONGEST_BLOCK)
+    until = _date(value)
+    sent = _date(response.headers.get("date", ""))
+    if until is None:
+        return None
+    return min(max(0.0, until - (time.time() if sent is None else sent)), _LONGEST_BLOCK)
+
+
+def _date(text: str) -> float | None:
+    """Unix time of an HTTP date; None where it is none."""
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
         return None

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import Client, http_client
+from exporter.cloudflare.client import Client
+from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 
 BASE = "https://api.example.com/client/v4/accounts/acc"
@@ -44,7 +45,7 @@ async def calling(
             calls.append((endpoint, code))
 
     transport = httpx.MockTransport(answer if callable(answer) else lambda _: answer)  # type: ignore[arg-type]
-    async with http_client(timeout=limit, trust_env=False, transport=transport) as http:
+    async with http_client(timeout=limit, transport=transport) as http:
         yield Client(
             http,
             base,

@@ -12,7 +12,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from exporter.cloudflare.client import Client, http_client
+from exporter.cloudflare.client import Client
+from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import CallFailed
 from upstreams.simulator import (
@@ -49,7 +50,7 @@ async def upstream(action: Any, **options: Any) -> AsyncIterator[tuple[Client, l
     clock.advance(1000)
     simulator.faults.add(action)
     limit = options.get("limit", 60)
-    async with serve(simulator), http_client(timeout=limit, trust_env=False) as http:
+    async with serve(simulator), http_client(timeout=limit) as http:
         client = Client(
             http,
             f"{simulator.url}/accounts/acc",

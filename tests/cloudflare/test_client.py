@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from exporter.cloudflare.client import Client, http_client
+from exporter.cloudflare.client import Client
+from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import FAILURES, CallFailed
 from upstreams.simulator import (
@@ -125,7 +126,7 @@ class TestCredentials:
 
 
 async def failure_over_a_socket(simulator: Simulator, limit: float = 5) -> CallFailed:
-    async with http_client(timeout=limit, trust_env=False) as http:
+    async with http_client(timeout=limit) as http:
         client = Client(
             http,
             f"{simulator.url}/accounts/acc",
@@ -232,7 +233,7 @@ class TestRetryAfter:
         [
             ("7", 7),
             ("0", 0),
-            ("99999999999999", 999_999_999),
+            ("99999999999999", 3600),
             ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
             ("soon", None),
             ("-1", None),
@@ -250,6 +251,13 @@ class TestRetryAfter:
         retry_after = (await failure(refusal(429, **{"Retry-After": date}))).retry_after
         assert retry_after is not None
         assert 900 < retry_after <= 1000
+
+    async def test_a_date_counts_from_the_response_s_own_and_an_hour_at_most(self) -> None:
+        """The two clocks differ, by years here."""
+        sent = "Tue, 15 Nov 1994 08:12:31 GMT"
+        for until, seconds in (("08:14:31", 120), ("23:59:59", 3600), ("08:00:00", 0)):
+            headers = {"Date": sent, "Retry-After": f"Tue, 15 Nov 1994 {until} GMT"}
+            assert (await failure(refusal(429, **headers))).retry_after == seconds
 
     async def test_missing(self) -> None:
         assert (await failure(refusal(429))).retry_after is None
@@ -289,6 +297,33 @@ class TestConnections:
             failed = await failure_over_a_socket(simulator, limit=0.3)
         assert (failed.failure, str(failed)) == ("timeout", "no whole answer within 0.3 s")
 
+    async def test_one_lost_on_a_kept_connection_is_repeated_once(self) -> None:
+        """The server closes it as the request arrives: on a fresh one that is a failure."""
+        async with serve(self.simulator()) as simulator, http_client(timeout=5) as http:
+            budget, calls = unlimited(), list[tuple[str, str]]()
+            client = Client(
+                http,
+                f"{simulator.url}/accounts/acc",
+                Credential(token=SecretStr("secret")),
+                timeout=5,
+                max_body=1 << 28,
+                budget=budget,
+                on_call=lambda endpoint, code, _: calls.append((endpoint, code)),
+            )
+            await client.instance("orders", "order-1")
+            simulator.faults.add(Drop(), times=1)
+            await client.instance("orders", "order-1")
+            assert [code for _, code in calls] == ["200", "connection", "200"]
+            assert simulator.calls.total == 3
+            simulator.faults.add(Drop(), times=2)
+            with pytest.raises(CallFailed) as caught:
+                await client.instance("orders", "order-1")
+            assert caught.value.failure == "connection"
+            await client.instance("orders", "order-1")
+            simulator.faults.add(Drop(0.5), times=1)
+            with pytest.raises(CallFailed, match="without sending complete message body"):
+                await client.instance("orders", "order-1")
+
     async def test_nobody_listens(self) -> None:
         async with serve(self.simulator()) as simulator:
             pass
@@ -300,7 +335,7 @@ class TestConnections:
         simulator = self.simulator()
         simulator.url = "http://nowhere.invalid/client/v4"
         failed = await failure_over_a_socket(simulator)
-        assert failed.failure == "connection"
+        assert failed.failure == "dns"
         assert str(failed).startswith("nowhere.invalid: ")
 
     async def test_a_call_that_is_given_up_is_told_too(self) -> None:

@@ -104,9 +104,7 @@ FAILURES: Mapping[str, Failure] = {
         "invalid_answer",
         ("unreadable body",),
     ),
-    "dropped without an answer": Failure(
-        Drop(), "connection", ("disconnected",), ("DNS", "firewalls")
-    ),
+    "dropped without an answer": Failure(Drop(), "connection", ("disconnected",), ("firewalls",)),
     "dropped in mid-body": Failure(Drop(0.5), "connection", ("closed connection",), ("firewalls",)),
     "reset": Failure(Drop(0.5, reset=True), "connection", ("reset",), ("firewalls",)),
     "no answer in time": Failure(Hang(), "timeout", ("within 0.5 s",), ("api.timeout",)),

@@ -1,0 +1,37 @@
+"""Which proxy of the environment is the way to the API: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, and
+NO_PROXY with the hosts that are reached without one."""
+
+import re
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy's URL for a URL; None: there is none, or the host is reached without it."""
+    target = urlsplit(url)
+    host, port = target.hostname or "", target.port
+    proxies = getproxies_environment()
+    proxy = proxies.get(target.scheme) or proxies.get("all")
+    entries = re.split(r"[\s,]+", proxies.get("no", ""))
+    if not proxy or any(_covers(e, host, port) for e in entries if e):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _covers(entry: str, host: str, port: int | None) -> bool:
+    """Whether an entry of NO_PROXY covers a host: `*`, a domain with or without a leading dot or
+    `*.`, an address, a network, `[::1]`, each perhaps with a port. What is none of these covers
+    nothing."""
+    name = entry.lower()
+    match = re.fullmatch(r"(\[.*\]|[^:]*):(\d+)", name)
+    if match:
+        name = match[1]
+        if port is not None and int(match[2]) != port:
+            return False
+    name = name.strip("[]")
+    try:
+        return ip_address(host) in ip_network(name, strict=False)
+    except ValueError:
+        name = name.removeprefix("*").removeprefix(".")
+        return entry == "*" or (bool(name) and (host == name or host.endswith(f".{name}")))

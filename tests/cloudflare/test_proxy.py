@@ -1,0 +1,76 @@
+"""Which proxy of the environment is used; entries that nobody can parse cover nothing."""
+
+import pytest
+
+from exporter.cloudflare.connections import http_client
+from exporter.cloudflare.proxy import proxy_for
+
+API = "https://api.cloudflare.com/client/v4/accounts/acc"
+PROXY = "http://proxy.example:3128"
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxy"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": PROXY}, PROXY),
+        ({"https_proxy": PROXY}, PROXY),
+        ({"ALL_PROXY": PROXY}, PROXY),
+        ({"HTTP_PROXY": PROXY}, None),
+        ({"HTTPS_PROXY": "proxy.example:3128"}, PROXY),
+    ],
+)
+def test_the_proxy_of_the_url_s_scheme(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], proxy: str | None
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_for(API) == proxy
+
+
+@pytest.mark.parametrize(
+    ("entries", "url", "covered"),
+    [
+        ("*", API, True),
+        ("api.cloudflare.com", API, True),
+        ("cloudflare.com", API, True),
+        (".cloudflare.com", API, True),
+        ("*.cloudflare.com", API, True),
+        ("CLOUDFLARE.COM", API, True),
+        ("api.cloudflare.com:443", API, True),
+        ("flare.com", API, False),
+        ("fd00::/8", API, False),
+        ("[::1]", API, False),
+        ("*.svc, .cluster.local,10.0.0.0/8 [::1]:8080 localhost:", API, False),
+        ("10.0.0.0/33, ::::, [, *.*, http://x/", API, False),
+        ("fd00::/8", "https://[fd00::5]/api", True),
+        ("[fd00::5]:8443", "https://[fd00::5]:8443/api", True),
+        ("fd00::5", "https://[fd00::5]/api", True),
+        ("10.0.0.0/8", "https://10.1.2.3:8443/api", True),
+        ("10.1.2.3", "https://10.1.2.3/api", True),
+        ("10.1.2.3:80", "https://10.1.2.3:8443/api", False),
+        ("*.svc", "https://gateway.infra.svc/api", True),
+        ("gateway.infra.svc:8443", "https://gateway.infra.svc:8443/api", True),
+        ("gateway.infra.svc:1", "https://gateway.infra.svc:8443/api", False),
+    ],
+)
+def test_no_proxy(monkeypatch: pytest.MonkeyPatch, entries: str, url: str, covered: bool) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    monkeypatch.setenv("NO_PROXY", entries)
+    assert proxy_for(url) == (None if covered else PROXY)
+
+
+@pytest.mark.parametrize("entries", ["fd00::/8", "[::1]", "*.svc", "[", "::::", "a b:c"])
+async def test_whatever_no_proxy_holds_connections_can_be_made(
+    monkeypatch: pytest.MonkeyPatch, entries: str
+) -> None:
+    monkeypatch.setenv("NO_PROXY", entries)
+    async with http_client(timeout=1, proxy=proxy_for(API)):
+        pass
