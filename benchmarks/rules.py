@@ -134,10 +134,10 @@ def rule_times(server: Prometheus) -> dict[str, float]:
     return {name: min(list(times.values())[2:]) for name, times in seen.items()}
 
 
-def filled_in(expression: str) -> str:
-    """A dashboard's expression with all values of its variables."""
-    intervals = {"__range": "1d", "__rate_interval": "5m", "__interval": "1m"}
-    return re.sub(r"\$\{?(\w+)(?::\w+)?\}?", lambda m: intervals.get(m[1], ".*"), expression)
+def filled_in(expression: str, instance_id: str) -> str:
+    """A dashboard's expression with all values of its variables, but one instance."""
+    values = {"__range": "1d", "__rate_interval": "5m", "instance_id": instance_id}
+    return re.sub(r"\$(\w+)", lambda match: values.get(match[1], ".*"), expression)
 
 
 def queries(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -150,12 +150,12 @@ def queries(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def dashboard_costs(
-    server: Prometheus, folder: Path, now: int
+    server: Prometheus, folder: Path, now: int, instance_id: str
 ) -> list[tuple[float, float, str, str]]:
     """Samples loaded at once (infinite: refused), seconds, panel and what the server said."""
     found = []
     for title, target in queries(folder):
-        parameters = {"query": filled_in(target["expr"]), "stats": "all"}
+        parameters = {"query": filled_in(target["expr"], instance_id), "stats": "all"}
         path = "/api/v1/query"
         if not target.get("instant"):
             path = "/api/v1/query_range"
@@ -195,7 +195,9 @@ def main() -> None:
         print(f"{sum(times.values()) * 1000:9.1f} ms  all {len(times)} rules")
         flags = ("--query.lookback-delta=26h", "--query.timeout=5m")
         with prometheus(folder, config, *flags) as server:
-            costs = dashboard_costs(server, options.dashboards, int(time.time()))
+            found = _INSTANCE.search("".join(lines))
+            assert found
+            costs = dashboard_costs(server, options.dashboards, int(time.time()), found[1])
     for peak, seconds, title, error in costs[:15]:
         print(f"{peak:14,.0f} samples {seconds:7.2f} s  {title}  {error}")
     refused = sum(peak >= LIMIT for peak, *_ in costs)

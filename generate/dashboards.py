@@ -133,14 +133,15 @@ def fleet() -> Json:
             "0",
             colours=_BAD,
         ),
+        stat(
+            "Stuck",
+            "Running, neither sleeping nor waiting, and without progress for too long.",
+            f"count({_S}:stuck_age:seconds{{{_IN}}})",
+            "0",
+            colours=_BAD,
+        ),
         stat("Running", "As Cloudflare counts them.", _counted("running"), "0"),
         stat("Queued", "As Cloudflare counts them.", _counted("queued"), "0"),
-        stat(
-            "Finished runs",
-            "Runs that ended in the time shown, whatever their status.",
-            _runs("", "$__range"),
-            _NO_RUNS,
-        ),
         stat(
             "Error budget left",
             f"Of 30 days; the SLO allows {_P['errorBudget']:.0%} of the runs to end errored "

@@ -6,10 +6,7 @@ import promql_parser
 
 from exporter.metrics.catalogue import Family
 
-CONTRACT = {
-    "cloudflare_workflow_data_timestamp_seconds",
-    "cloudflare_workflow_instance_current_step_retry_limit",
-}
+CONTRACT = {"cloudflare_workflow_instance_current_step_retry_limit"}
 """Families that the catalogue gets with the exporter's next changes."""
 
 
