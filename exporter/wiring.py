@@ -1,5 +1,6 @@
 """Puts together what an account needs, as a configuration says; what there is already follows."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ from exporter.watch.sink import WorkflowKey
 log = structlog.get_logger(__name__)
 
 _CALLS_AT_ONCE = 10
+_LACKING = re.compile(r"\$\.result\[\d+\]\.(id|status)")
+"""Without these discovery ignores the whole row, and counts it."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ def kept_as(accounts: Iterable[settings_.Account]) -> dict[str, str]:
 def _ignored(
     store: Store, account: str, throttle: Seldom, endpoint: str, places: list[str]
 ) -> None:
-    store.ignored(len(places))
+    store.ignored(sum(_LACKING.fullmatch(place) is None for place in places))
     if throttle.may(endpoint):
         log.warning(
             "ignored parts of a response that could not be read; the rest is taken",

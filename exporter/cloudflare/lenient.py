@@ -9,7 +9,7 @@ import functools
 import re
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -23,6 +23,15 @@ _ESCAPES = re.compile(
 )
 _LONGEST_KEY = 50
 _REPLACEMENT = rb"\ufffd"
+# All up to the next bracket that stands outside of a string.
+_TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?>"[^"\\]*+(?>\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)
+_DEEPEST = 20
+"""Lists and objects within each other; the models have seven."""
+_MOST_LISTS = 500_000
+"""In a response that is nested too deep to be decoded, objects included."""
+_MOST_IGNORED = 10_000
+_MOST_COMMAS = 2_000_000
+"""In a list that is taken apart; 25,000 steps with five failed attempts each have a million."""
 
 
 class Unreadable(ValueError):  # noqa: N818 - reads as what happened
@@ -47,18 +56,24 @@ class Reader(Generic[T]):
         Raises:
             msgspec.MsgspecError: it isn't JSON, or nothing can be made of it; the message names
                 the place and the types, never a value.
+            RecursionError: it is nested too deep, in too many places.
         """
         try:
             return self._decode(body), []
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = error
-        if not isinstance(problem, msgspec.ValidationError):
-            body = _whole_characters(body)
-        ignored: list[str] = []
+        body = _whole_characters(body)
         try:
-            return _read(body, self.kind, "$", ignored), ignored
+            try:
+                return self._parts(body)
+            except RecursionError:
+                return self._parts(_shallow(body))
         except Unreadable:
             raise problem from None
+
+    def _parts(self, body: bytes) -> tuple[T, list[str]]:
+        ignored: list[str] = []
+        return _read(body, self.kind, "$", ignored), ignored
 
 
 def _whole_characters(body: bytes | bytearray) -> bytes:
@@ -68,9 +83,29 @@ def _whole_characters(body: bytes | bytearray) -> bytes:
     return _ESCAPES.sub(lambda m: _REPLACEMENT if len(m[0]) == 6 else m[0], body)
 
 
+def _shallow(body: bytes) -> bytes:
+    """The same with null for each list and object that is nested deeper than any that is read."""
+    if body.count(b"[") + body.count(b"{") > _MOST_LISTS:
+        raise RecursionError
+    out, depth, taken, at = bytearray(), 0, 0, 0
+    while (match := _TO_BRACKET.match(body, at)) and match.end() < len(body):
+        at = match.end() + 1
+        if body[at - 1] in b"[{":
+            depth += 1
+            if depth == _DEEPEST + 1:
+                out += body[taken : at - 1] + b"null"
+        elif body[at - 1] in b"]}":
+            depth -= 1
+            if depth == _DEEPEST:
+                taken = at
+        else:
+            break  # a string that doesn't end
+    return bytes(out + body[taken:])
+
+
 @functools.cache
-def _decoder(kind: Any) -> Callable[[bytes | bytearray | msgspec.Raw], Any]:
-    return msgspec.json.Decoder(kind, strict=False).decode
+def _decoder(kind: Any, *, strict: bool = True) -> Callable[[bytes | bytearray | msgspec.Raw], Any]:
+    return msgspec.json.Decoder(kind, strict=strict).decode
 
 
 def _read(data: Any, kind: Any, place: str, ignored: list[str]) -> Any:
@@ -82,7 +117,11 @@ def _read(data: Any, kind: Any, place: str, ignored: list[str]) -> Any:
 
 def _read_parts(data: Any, kind: Any, place: str, ignored: list[str]) -> Any:
     container = get_origin(kind) or kind
+    if get_origin(kind) is Annotated and get_args(kind)[0] in (int, float):
+        return _raw(data, kind, strict=False)  # a number that is written as a text
     if container is list:
+        if bytes(data).count(b",") > _MOST_COMMAS:
+            raise Unreadable
         (item,) = get_args(kind)
         elements = enumerate(_raw(data, list[msgspec.Raw]))
         return [value for _, value in _readable(elements, lambda _: item, place, ignored)]
@@ -113,12 +152,14 @@ def _readable(
         try:
             yield key, _read(data, kind(key), where, ignored)
         except Unreadable:
+            if len(ignored) >= _MOST_IGNORED:
+                raise
             ignored.append(where)
 
 
-def _raw(data: Any, kind: Any) -> Any:
+def _raw(data: Any, kind: Any, *, strict: bool = True) -> Any:
     try:
-        return _decoder(kind)(data)
+        return _decoder(kind, strict=strict)(data)
     except msgspec.ValidationError:
         raise Unreadable from None
 

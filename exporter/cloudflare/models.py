@@ -11,6 +11,7 @@ A full answer holds up to 25,000 steps: `gc=False` on what it is made of, which 
 itself, halves the time to read it.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Generic, Self, TypeVar
@@ -26,6 +27,8 @@ BEFORE_END = frozenset({"queued", "running", "paused", "waiting", "waitingForPau
 Word = Annotated[str, Meta(max_length=100)]
 """A value of the platform's own, perhaps of tomorrow; a longer one is ignored."""
 Count = Annotated[float, Meta(ge=0, le=1e9)]
+Whole = Annotated[int, Meta(ge=0, le=2**53)]
+_ERROR_NAME = re.compile(r"(?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)", re.ASCII)
 
 
 class Error(Struct, gc=False):
@@ -34,9 +37,13 @@ class Error(Struct, gc=False):
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """An error as older responses have it: `Name: message`, or a message alone."""
+        """An error as older responses have it: `Name: message`, or a message alone.
+
+        Only what is surely a name is one: names are labels, and messages are customers' data.
+        """
         name, colon, message = text.partition(": ")
-        return cls(name, message) if colon and name.isidentifier() else cls(None, text)
+        is_name = colon and _ERROR_NAME.fullmatch(name)
+        return cls(name, message) if is_name else cls(None, text)
 
 
 class Trigger(Struct):
@@ -137,15 +144,15 @@ class Workflow(Struct):
     """A workflow in a list, or alone; `instances` are the platform's counts by status."""
 
     name: str | None = None
-    instances: dict[Word, int] | None = None
+    instances: dict[Word, Whole] | None = None
 
 
 class Limits(Struct):
-    steps: int | None = None
+    steps: Whole | None = None
 
 
 class Concurrency(Struct):
-    limit: int | None = None
+    limit: Whole | None = None
 
 
 class Version(Struct):
@@ -160,10 +167,10 @@ class PageInfo(Struct):
     """Where a list goes on. The hosted API gives a cursor, the local engine page numbers."""
 
     cursor: str | None = None
-    page: int | None = None
-    per_page: int | None = None
-    total_count: int | None = None
-    total_pages: int | None = None
+    page: Whole | None = None
+    per_page: Whole | None = None
+    total_count: Whole | None = None
+    total_pages: Whole | None = None
 
 
 class Envelope(Struct, Generic[Result]):

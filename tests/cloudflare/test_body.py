@@ -153,15 +153,15 @@ class TestBadAnswers:
     @pytest.mark.parametrize(
         ("pieces", "said"),
         [
-            (lambda: endless(b"[" * 100_000), "nested more than 1000 deep"),
-            (lambda: endless(b'{"a":' * 100_000), "nested more than 1000 deep"),
+            (lambda: endless(b"[" * 100_000), "nested more than 10000 deep"),
+            (lambda: endless(b'{"a":' * 100_000), "nested more than 10000 deep"),
             (
                 lambda: endless(b'"' + b"x" * MIB + b'",', b"["),
                 TOO_LONG,
             ),
             (lambda: endless(b" " * MIB, b"["), TOO_LONG),
             (lambda: endless(b"x" * MIB, b'"'), TOO_LONG),
-            (lambda: endless(b"x" * MIB, b'1,"x'), "a name or a time of more than 65536 bytes"),
+            (lambda: endless(b"x" * MIB, b'1,"x'), TOO_LONG),
         ],
         ids=["lists in lists", "objects in objects", "strings", "spaces", "a string", "a name"],
     )

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.errors import CallFailed
-from exporter.cloudflare.models import Error
+from exporter.cloudflare.lenient import Reader
+from exporter.cloudflare.models import Detail, Envelope, Error, Row
+from exporter.cloudflare.skim import Skimmer
 from exporter.watch.rows import take_row
 from exporter.watch.timeline import pack
 from exporter.watch.tracker import track
@@ -31,8 +33,9 @@ ROWS = [
     for n in range(3)
 ]
 NOTHING: tuple[Any, ...] = (None, "", [], {}, 0, [None], [[[[]]]])
+DEEP = "nested 5,000 deep"
 TEXTS = ("boom", "x" * 300, "2026-13-99T99:99:99Z", "0001-01-01T00:00:00+14:00", "\ud83d", "\udc00")
-ODD = st.sampled_from((*NOTHING, *TEXTS, -1, 1e300, 2**70, True, {"a": 1}, {"name": 5}))
+ODD = st.sampled_from((*NOTHING, *TEXTS, DEEP, -1, 1e300, 10**400, True, {"a": 1}, {"name": 5}))
 
 Path_ = tuple[str | int, ...]
 
@@ -56,6 +59,11 @@ def put(value: Any, path: Path_, odd: Any) -> Any:
         parent = parent[key]
     parent[path[-1]] = odd
     return changed
+
+
+def written(body: Any) -> bytes:
+    text = json.dumps(body)  # halves of surrogate pairs are escaped
+    return text.replace(f'"{DEEP}"', "[" * 5000 + "]" * 5000).encode()
 
 
 async def read(body: Any, ignored: list[str] | None = None) -> Any:
@@ -85,8 +93,8 @@ async def read(body: Any, ignored: list[str] | None = None) -> Any:
         except CallFailed as failure:
             return failure.failure
 
-    text = json.dumps(body).encode()  # halves of surrogate pairs are escaped
-    async with calling(httpx.Response(200, content=text), ignored=ignored) as client:
+    response = httpx.Response(200, content=written(body))
+    async with calling(response, ignored=ignored) as client:
         methods = ("instances", "instance_detail", "workflows", "versions", "workflow", "instance")
         return {m: msgspec.to_builtins(await ask(client, m)) for m in methods}
 
@@ -124,6 +132,31 @@ async def test_an_odd_value_at_any_place_costs_that_place_alone(data: st.DataObj
             # The element itself was left out: put something in its place to compare the rest.
             found = put(found, path[1:-1], _inserted(found, path))
         assert without(found, path[1:]) == without(taken, path[1:])
+
+
+INSTANCES = [body for body in BODIES if "steps" in str(body["result"])]
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_what_is_left_of_a_huge_response_is_read_the_same(data: st.DataObject) -> None:
+    body = data.draw(st.sampled_from(INSTANCES))
+    path = data.draw(st.sampled_from(places(body)))
+    whole = written(put(body, path, data.draw(ODD)))
+    skimmer = Skimmer(Envelope[Detail], most=1 << 20, most_objects=1000)
+    size = data.draw(st.sampled_from([1, 7, 1000]))
+    for start in range(0, len(whole), size):
+        skimmer.add(whole[start : start + size])
+    assert _instance(bytes(skimmer.end())) == _instance(whole)
+
+
+def _instance(body: bytes) -> Any:
+    try:
+        envelope, _ = Reader(Envelope[Detail]).read(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        return type(error)
+    plain = msgspec.to_builtins(envelope)
+    return json.loads(json.dumps(plain), object_hook=lambda d: {**d, "message": None})
 
 
 def _at(value: Any, path: Path_) -> Any:
@@ -177,6 +210,45 @@ async def test_counts_that_are_null_are_left_out() -> None:
     assert workflow.instances == {"running": 3}
 
 
+@pytest.mark.parametrize("count", [-1, 10**400, 1e300, 2.5, "many", True, []])
+async def test_counts_that_are_none_are_left_out(count: Any) -> None:
+    body = {
+        "success": True,
+        "result": {"name": "w", "instances": {"queued": count, "errored": "3"}},
+    }
+    async with calling(httpx.Response(200, json=body)) as client:
+        assert (await client.workflow("w")).instances == {"errored": 3}
+
+
+@pytest.mark.parametrize("value", [0, 5, 1_800_000_000, 1.5, "5", "2026-11-24", True])
+async def test_a_number_is_no_time(value: Any) -> None:
+    """It would be one in 1970."""
+    ignored: list[str] = []
+    body = {"success": True, "result": {"status": "complete", "end": value}}
+    async with calling(httpx.Response(200, json=body), ignored=ignored) as client:
+        summary = await client.instance("w", "i")
+    assert (summary.status, summary.end, ignored) == ("complete", None, ["$.result.end"])
+
+
+async def test_what_is_nested_too_deep_costs_its_place_alone() -> None:
+    ignored: list[str] = []
+    result = {"output": DEEP, "status": "running", "version": DEEP, "step_count": DEEP}
+    response = httpx.Response(200, content=written({"success": True, "result": result}))
+    async with calling(response, ignored=ignored) as client:
+        assert (await client.instance("w", "i")).status == "running"
+    assert ignored == ["$.result.step_count"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"[1" + b",1" * 2_000_000 + b"]", b"[" * 300_000 + b"]" * 300_000 + b",[]" * 200_000, b"["],
+    ids=["elements", "lists", "no end"],
+)
+def test_there_is_a_limit_to_what_is_taken_apart(value: bytes) -> None:
+    with pytest.raises((msgspec.MsgspecError, RecursionError)):
+        Reader(Envelope[list[Row]]).read(b'{"success":true,"result":%s}' % value)
+
+
 async def test_a_list_that_is_null_is_empty_and_one_that_is_missing_a_failure() -> None:
     async with calling(httpx.Response(200, json={"success": True, "result": None})) as client:
         assert (await client.instances("w", {})).rows == []
@@ -195,6 +267,7 @@ async def test_a_list_that_is_null_is_empty_and_one_that_is_missing_a_failure() 
         ("CardError: no: declined", Error("CardError", "no: declined")),
         ("it broke", Error(None, "it broke")),
         ("no such host: x", Error(None, "no such host: x")),
+        ("customer_42: card declined", Error(None, "customer_42: card declined")),
     ],
 )
 async def test_an_error_as_text_is_read(text: str, error: Error) -> None:
@@ -238,6 +311,13 @@ class TestHalfACharacter:
             detail, _ = await client.instance_detail("w", "i")
         assert [s.name for s in detail.steps or []] == [name]
         assert ignored == []
+
+    async def test_beside_a_field_that_cannot_be_read(self) -> None:
+        ignored: list[str] = []
+        body = r'{"success": true, "result": {"status": 5, "versionId": "v\ud83d"}}'
+        async with calling(httpx.Response(200, text=body), ignored=ignored) as client:
+            summary = await client.instance("w", "i")
+        assert (summary.version_id, ignored) == ("v\ufffd", ["$.result.status"])
 
     async def test_bytes_that_are_no_utf_8_are_replaced(self) -> None:
         body = b'{"success": true, "result": {"status": "run\xed\xa0\xbdning"}}'

@@ -146,10 +146,11 @@ class TestFinding:
         async with discovering() as w:
             w.orders.create("ghost", WAITING).patch_row = lambda row: {**row, "status": None}
             w.orders.create("nameless", WAITING).patch_row = lambda row: {**row, "id": ""}
+            w.orders.create("odd", WAITING).patch_row = lambda row: {**row, "status": 7}
             w.orders.create("a", WAITING)
             await w.cycle(after=1)
             assert w.value("cloudflare_workflow_watched_instances") == 1
-            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 2
+            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 3
 
     async def test_a_status_of_tomorrow_is_shown(self) -> None:
         async with discovering() as w:
