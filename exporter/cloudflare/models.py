@@ -14,6 +14,7 @@ itself, halves the time to read it.
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from math import inf
 from typing import Annotated, Generic, Self, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -64,6 +65,15 @@ class Attempt(Struct, gc=False):
         return "success" if self.success else "failure"
 
 
+class Retries(Struct, gc=False):
+    limit: Count | UnsetType | None = UNSET
+    """Attempts after the first one; None: without end."""
+
+
+class StepConfig(Struct, gc=False):
+    retries: Retries | None = None
+
+
 class Step(Struct, gc=False):
     """A step, sleep, wait for an event, rollback, termination, or a type not known today."""
 
@@ -75,6 +85,15 @@ class Step(Struct, gc=False):
     finished: bool | None = None
     error: Error | None = None
     attempts: list[Attempt] | None = None
+    config: StepConfig | None = None
+
+    @property
+    def retry_limit(self) -> float | None:
+        """Attempts that it may take after its first, +Inf without a limit; None: not known."""
+        limit = self.config.retries.limit if self.config and self.config.retries else UNSET
+        if isinstance(limit, UnsetType):
+            return None
+        return inf if limit is None else limit
 
     @property
     def outcome(self) -> str:

@@ -103,6 +103,13 @@ CURRENT_STEP_START = _instance(
     "step",
     "step_type",
 )
+CURRENT_STEP_RETRY_LIMIT = _instance(
+    "current_step_retry_limit",
+    "Attempts that each plain step that is open now may take after its first (API: "
+    "steps[].config.retries.limit), +Inf without a limit. A step is at its last attempt when "
+    "current_step_attempts exceeds it.",
+    "step",
+)
 QUEUED = _instance(
     "queued_timestamp_seconds", "When the run was queued, in Unix time (API: queued)."
 )

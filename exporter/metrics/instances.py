@@ -66,18 +66,24 @@ def _by_type(
 def _open_steps(
     figures: Figures, step_label: Callable[[str], str], word: Callable[[str], str]
 ) -> Iterator[Sample]:
-    # Steps of one label and type, side by side, are one series: attempts added, earliest start.
+    # Steps of one label and type, side by side, are one series: attempts and limits added, earliest
+    # start.
     attempts: dict[tuple[str, str], int] = {}
     starts: dict[tuple[str, str], float] = {}
+    limits: dict[str, float] = {}
     for step in figures.open_steps:
         key = (step_label(step.name), word(step.type))
         attempts[key] = attempts.get(key, 0) + step.attempts
         if step.start is not None:
             starts[key] = min(step.start, starts.get(key, step.start))
+        if step.retry_limit is not None:
+            limits[key[0]] = limits.get(key[0], 0) + step.retry_limit
     for key, count in attempts.items():
         yield catalogue.CURRENT_STEP_ATTEMPTS, key, count
     for key, start in starts.items():
         yield catalogue.CURRENT_STEP_START, key, start
+    for label, limit in limits.items():
+        yield catalogue.CURRENT_STEP_RETRY_LIMIT, (label,), limit
 
 
 def _times(figures: Figures) -> Iterator[Sample]:

@@ -62,12 +62,21 @@ class Run(Struct, frozen=True, array_like=True):
 
 
 class OpenStep(NamedTuple):
-    """A step that is open now: its full name, type, attempts so far, and start (Unix seconds)."""
+    """A step that is open now.
+
+    Attributes:
+        name: With the engine's counter.
+        attempts: So far.
+        start: Unix time.
+        retry_limit: Attempts that it may take after its first, +Inf without a limit; None: not
+            known, or no plain step.
+    """
 
     name: str
     type: str
     attempts: int
     start: float | None
+    retry_limit: float | None = None
 
 
 class Figures(Struct, frozen=True, array_like=True):
@@ -245,11 +254,11 @@ def _is_older(known: Run, response: Detail, steps: _Steps, newest: float) -> boo
     if known.ended_by_row and response.status in BEFORE_END:
         # Of the end only the row's time is known, which comes from another store.
         return newest <= (known.newest if known.end is None else known.end + APART)
-    if newest < known.newest:
-        # The end of a run that rolls back is removed.
-        return known.status not in ENDED or response.status in ENDED | BEFORE_END
     if newest > known.newest:
         return False
+    # The end of a run that rolls back is removed.
+    if newest < known.newest and response.status in ENDED | BEFORE_END:
+        return True
     if _lacks(known, response):
         return True
     seen: Marks = {}
@@ -394,7 +403,13 @@ def _figures(answer: Detail, status: str) -> Figures:
         open_steps=()
         if status in ENDED
         else tuple(
-            OpenStep(step.name, step.type or "unknown", len(step.attempts or ()), unix(step.start))
+            OpenStep(
+                step.name,
+                step.type or "unknown",
+                len(step.attempts or ()),
+                unix(step.start),
+                step.retry_limit if step.type == "step" else None,
+            )
             for step in steps
             if step.name and step.outcome == "running"
         ),

@@ -169,6 +169,9 @@ class Expected:
             start = min(milliseconds(step["start"]) or 0 for step in same)
             add("current_step_attempts", attempts, step=name, step_type=kind)
             add("current_step_start_timestamp_seconds", start / 1000, step=name, step_type=kind)
+            if kind == "step":
+                limit = sum(step["config"]["retries"]["limit"] for step in same)
+                add("current_step_retry_limit", limit, step=name)
 
     def counts(self, runs: Iterable[Result]) -> None:
         """Counters and histograms, given the last answer of each run that was seen."""

@@ -4,10 +4,20 @@ from collections import Counter
 from datetime import datetime, timedelta
 from math import inf
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.cloudflare.models import Attempt, Detail, Error, Step, Trigger, unix
+from exporter.cloudflare.models import (
+    Attempt,
+    Detail,
+    Error,
+    Retries,
+    Step,
+    StepConfig,
+    Trigger,
+    unix,
+)
 from exporter.watch.tracker import (
     FinishedAttempt,
     FinishedRun,
@@ -260,6 +270,33 @@ def failing(name: str, error: Error, start: float = 2) -> Step:
     return Step("step", name, at(start), at(start + 1), False, attempts=[attempt])
 
 
+class TestRetryLimit:
+    """`config.retries.limit` of a plain step that is open."""
+
+    @pytest.mark.parametrize(
+        ("config", "limit"),
+        [
+            (StepConfig(Retries(3)), 3),
+            (StepConfig(Retries(0)), 0),
+            (StepConfig(Retries(None)), inf),
+            (StepConfig(Retries()), None),
+            (StepConfig(), None),
+            (None, None),
+        ],
+    )
+    def test_as_reported(self, config: StepConfig | None, limit: float | None) -> None:
+        charge = step("charge-1", False, None)
+        charge.config = config
+        (open_step,) = taken(None, answer(charge)).figures.open_steps
+        assert open_step.retry_limit == limit
+
+    def test_a_rollback_has_none(self) -> None:
+        undo = step("charge-1", None)
+        undo.type, undo.config = "rollback", StepConfig(Retries(3))
+        (open_step,) = taken(None, answer(undo)).figures.open_steps
+        assert open_step.retry_limit is None
+
+
 class TestErrors:
     """Which step an instance failed at; the API doesn't say."""
 
@@ -352,7 +389,9 @@ class TestFreshness:
     def test_rolling_back_after_an_end_is_news(self) -> None:
         rolling = answer(step("a-1", True), status="rollingBack")
         assert judge(self.known(), rolling) is Freshness.CURRENT
-        assert taken(self.known(), rolling).figures.status == "rollingBack"
+        first = taken(self.known(), rolling)
+        assert first.figures.status == "rollingBack"
+        assert taken(first.run, rolling).figures.status == "rollingBack"
 
     def test_a_status_of_tomorrow_after_an_end_is_news(self) -> None:
         archived = answer(step("a-1", True), status="archived")
