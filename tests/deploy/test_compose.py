@@ -1,14 +1,20 @@
 """The compose file names what there is, and its programs take their configurations."""
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import pytest
 import yaml
 
 from generate import ROOT
-from tests.e2e.daemon import run
+from tests.alerts.test_end_to_end import from_the_page
+from tests.e2e.daemon import configuration, daemon, run
+from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
 
 FOLDER = ROOT / "deploy" / "compose"
@@ -20,6 +26,13 @@ each_service = pytest.mark.parametrize("name", SERVICES)
 
 @each_service
 class TestEachService:
+    def test_it_has_a_health_check_on_the_port_that_it_publishes(self, name: str) -> None:
+        (port,) = SERVICES[name]["ports"]
+        assert (
+            f"http://127.0.0.1:{port.rpartition(':')[2]}/"
+            in SERVICES[name]["healthcheck"]["test"][-1]
+        )
+
     def test_each_file_that_it_mounts_is_there_and_read_only(self, name: str) -> None:
         for volume in SERVICES[name]["volumes"]:
             source, _, mode = volume.split(":") if volume.count(":") == 2 else (volume, "", "")
@@ -42,6 +55,29 @@ class TestEachService:
     def test_it_has_no_privileges(self, name: str) -> None:
         assert SERVICES[name]["cap_drop"] == ["ALL"]
         assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_compose_takes_it() -> None:
+    schema = "--builtin-schema=vendor.compose-spec"
+    command = [sys.executable, "-m", "check_jsonschema", schema, str(FOLDER / "compose.yaml")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_health_check_of_the_exporter_passes_while_it_listens(tmp_path: Path) -> None:
+    kind, program, flag, code = SERVICES["exporter"]["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "python")
+
+    def check(address: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, flag, code.replace("127.0.0.1:9734", address)]
+        return subprocess.run(command, check=False, capture_output=True)
+
+    configuration(tmp_path, "http://127.0.0.1:1", api_token="a-token")
+    with daemon(tmp_path) as running:
+        done = check(running.address)
+        assert done.returncode == 0, done.stderr
+        running.stop()
+        assert check(running.address).returncode != 0
 
 
 def test_the_exporter_builds_from_this_repository_with_a_read_only_root() -> None:
@@ -72,6 +108,36 @@ def test_prometheus_takes_its_configuration_and_scrapes_the_exporter(tmp_path: P
     assert job["static_configs"] == [{"targets": ["exporter:9734"]}]
 
 
+def test_prometheus_and_alertmanager_run_with_their_flags_and_answer_their_health_checks(
+    tmp_path: Path,
+) -> None:
+    def flags(name: str, *without: str) -> list[str]:
+        return [f for f in SERVICES[name]["command"] if not f.startswith(without)]
+
+    def checked(name: str) -> str:
+        url: str = SERVICES[name]["healthcheck"]["test"][-1]
+        return urlsplit(url).path
+
+    own = flags("prometheus", "--config.file", "--storage.tsdb.path")
+    with prometheus(tmp_path, "", *own) as server:
+        assert server.http.get(checked("prometheus")).is_success
+        features = server.http.get("/api/v1/status/flags").json()["data"]
+        assert features["enable-feature"] == "exemplar-storage"
+        assert features["storage.tsdb.retention.time"] == "30d"
+    assert flags("alertmanager", "--config.file", "--storage.path", "--cluster") == []
+    with alertmanager(tmp_path, (FOLDER / "alertmanager.yml").read_text()) as address:
+        url = f"http://{address}{checked('alertmanager')}"
+        assert httpx.get(url, trust_env=False).is_success
+
+
+def test_alertmanager_inhibits_what_the_docs_do() -> None:
+    """An error storm is one notification for each workflow."""
+    own = yaml.safe_load((FOLDER / "alertmanager.yml").read_text())
+    documented = yaml.safe_load(from_the_page("alertmanager.yml"))
+    assert own["inhibit_rules"] == documented["inhibit_rules"]
+    assert own["route"]["group_by"] == documented["route"]["group_by"]
+
+
 def test_alertmanager_takes_its_configuration() -> None:
     amtool = requires_program("amtool", "prometheus-alertmanager")
     done = subprocess.run(
@@ -85,3 +151,16 @@ def test_grafana_has_the_data_source_that_the_alerts_name() -> None:
     alerts = yaml.safe_load((ROOT / "grafana/alerting/cloudflare-workflows.yaml").read_text())
     named = {r["data"][0]["datasourceUid"] for g in alerts["groups"] for r in g["rules"]}
     assert {source["uid"] for source in sources["datasources"]} == named
+
+
+def test_an_exemplar_links_to_the_dashboard_of_its_instance() -> None:
+    text = (FOLDER / "grafana" / "datasources" / "prometheus.yaml").read_text()
+    (source,) = yaml.safe_load(text)["datasources"]
+    (link,) = source["jsonData"]["exemplarTraceIdDestinations"]
+    url = urlsplit(link["url"])
+    dashboards = [json.loads(p.read_text()) for p in (ROOT / "grafana/dashboards").glob("*.json")]
+    (dashboard,) = (d for d in dashboards if url.path == f"/d/{d['uid']}")
+    ((name, value),) = parse_qsl(url.query)
+    assert name in {f"var-{v['name']}" for v in dashboard["templating"]["list"]}
+    assert value == "$${__value.raw}"
+    assert link["name"] == "instance_id"

@@ -1,13 +1,13 @@
 """The unit is one that systemd takes, runs the exporter, and gives it little."""
 
-import configparser
-import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from generate import ROOT
-from tests.e2e.daemon import run
+from tests.e2e.daemon import environment, run
 from tests.requires import requires_program
 
 FOLDER = ROOT / "deploy" / "systemd"
@@ -39,21 +39,58 @@ def test_it_is_well_confined(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-def test_the_exporter_takes_its_flags_and_configuration(tmp_path: Path) -> None:
-    parser = configparser.RawConfigParser(strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(UNIT)
-    program, *flags = re.split(r"[\s\\]+", parser["Service"]["ExecStart"])
-    assert program == PROGRAM
-    token, file = tmp_path / "token", tmp_path / "config.yaml"
-    token.write_text("a-token")
+@pytest.fixture
+def service() -> dict[str, list[str]]:
+    """The unit's section [Service]; a key that is there twice has two values."""
+    found: dict[str, list[str]] = {}
+    lines = UNIT.read_text().partition("[Service]\n")[2].partition("[Install]")[0].splitlines()
+    for line in lines:
+        key, _, value = line.partition("=")
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def environment_of(service: dict[str, list[str]]) -> dict[str, str]:
+    return environment(**dict(value.split("=", 1) for value in service["Environment"]))
+
+
+def test_it_checks_the_configuration_before_it_starts_or_reloads(
+    service: dict[str, list[str]],
+) -> None:
+    assert service["ExecStart"] == [PROGRAM]
+    assert service["ExecStartPre"] == [f"{PROGRAM} --check-config"]
+    assert service["ExecReload"] == [f"{PROGRAM} --check-config", "/bin/kill -HUP $MAINPID"]
+
+
+def test_the_exporter_finds_its_configuration_in_the_unit_s_folder(
+    service: dict[str, list[str]], tmp_path: Path
+) -> None:
+    assert service["WorkingDirectory"] == ["-/etc/cloudflare-workflows-exporter"]
     credential = f"/run/credentials/{UNIT.name}/token"
     config = (FOLDER / "config.yaml").read_text()
     assert credential in config
-    file.write_text(config.replace(credential, str(token)))
-    path = "--config.file=/etc/cloudflare-workflows-exporter/config.yaml"
-    assert path in flags
-    done = run(
-        tmp_path, "--check-config", *(f"--config.file={file}" if f == path else f for f in flags)
-    )
+    (tmp_path / "token").write_text("a-token")
+    (tmp_path / "config.yaml").write_text(config.replace(credential, "token"))
+    done = run(tmp_path, "--check-config", environ=environment_of(service))
     assert done.returncode == 0, done.stderr
+    assert "production: 1 entry(ies) to discover" in done.stdout
+
+
+def test_a_configuration_without_its_token_is_refused(
+    service: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """Where the token has no file, systemd passes on SetCredential=, a line end."""
+    assert service["SetCredential"] == [r"token:\n"]
+    config = (FOLDER / "config.yaml").read_text()
+    (tmp_path / "token").write_text("\n")
+    (tmp_path / "config.yaml").write_text(
+        config.replace(f"/run/credentials/{UNIT.name}/token", "token")
+    )
+    done = run(tmp_path, "--check-config", environ=environment_of(service))
+    assert done.returncode == 2
+    assert "accounts[0]: token is empty" in done.stderr
+
+
+def test_the_state_is_in_a_folder_that_it_may_write_to(service: dict[str, list[str]]) -> None:
+    (folder,) = service["StateDirectory"]
+    assert environment_of(service)["CWE_STATE__PATH"] == f"/var/lib/{folder}/state.db"
