@@ -13,7 +13,7 @@ from exporter.metrics.catalogue import FAMILIES
 from generate import ROOT, alerts, dashboards
 from tests.alerts.emitted import CLOSED, TARGET, emitted
 from tests.grafana.queries import annotations, expressions, filled_in
-from tests.promql import CONTRACT, catalogued, metrics_of
+from tests.promql import catalogued, metrics_of
 from tests.requires import requires_program
 
 RULES = alerts.rules()
@@ -92,7 +92,7 @@ async def test_the_series_in_the_tests_are_those_that_the_exporter_emits() -> No
                 selector = promql_parser.parse(text)
                 assert isinstance(selector, promql_parser.VectorSelector)
                 name = selector.name or ""
-                if name in THRESHOLDS | CONTRACT | {"up"}:
+                if name in THRESHOLDS | {"up"}:
                     continue
                 labels = {m.name: m.value for m in selector.matchers.matchers}
                 names = frozenset(labels.keys() - TARGET)
