@@ -17,6 +17,9 @@ _MILLISECONDS = {
 }
 _LONGEST = 100 * _MILLISECONDS["y"]
 _PATTERN = re.compile("".join(rf"(?:(?P<{u}>[0-9]+){u})?" for u in _MILLISECONDS))
+_JSON_SCHEMA = core_schema.str_schema(
+    min_length=1, pattern="^" + "".join(f"([0-9]+{u})?" for u in _MILLISECONDS) + "$"
+)
 
 
 class Duration(float):
@@ -57,4 +60,5 @@ class Duration(float):
         return core_schema.no_info_plain_validator_function(
             lambda value: value if isinstance(value, cls) else cls.parse(value),
             serialization=core_schema.to_string_ser_schema(),
+            json_schema_input_schema=_JSON_SCHEMA,
         )

@@ -41,4 +41,5 @@ class Size(int):
         return core_schema.no_info_plain_validator_function(
             lambda value: value if isinstance(value, cls) else cls.parse(value),
             serialization=core_schema.to_string_ser_schema(),
+            json_schema_input_schema=core_schema.str_schema(pattern=f"^{_PATTERN.pattern}$"),
         )

@@ -1,4 +1,4 @@
-"""The table of values in the chart's README, from `values.yaml` and its comments."""
+"""The table of the chart's values, from `values.yaml` and its comments, and their schema."""
 
 import json
 from collections.abc import Iterator
@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from generate import CHART
+from generate import CHART, ROOT, alerts
+from generate.config_schema import config_schema
 from generate.sections import table, updated
 
 VALUES = CHART / "values.yaml"
 PAGE = CHART / "README.md"
+SCHEMA = ROOT / "generate" / "values.schema.yaml"
 
 
 class Value(NamedTuple):
@@ -57,8 +59,43 @@ def _data(node: yaml.Node) -> Any:
     return yaml.safe_load(yaml.serialize(node, Dumper=yaml.SafeDumper))
 
 
+def schema() -> dict[str, Any]:
+    """`values.schema.json`: the source with what the exporter and the alerts define."""
+    whole: dict[str, Any] = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    whole["properties"]["config"] = config_schema()
+    rule = whole["properties"]["prometheusRule"]["properties"]["parameters"]["properties"]
+    for name, parameter in alerts.parameters().items():
+        if name not in rule:
+            rule[name] = _threshold(parameter["default"])
+    _close(whole)
+    return {"$comment": f"Made by `make docs` from {SCHEMA.relative_to(ROOT)}", **whole}
+
+
+def _threshold(default: object) -> dict[str, Any]:
+    if isinstance(default, float):
+        return {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+    if isinstance(default, int):
+        return {"type": "integer", "minimum": 1}
+    raise TypeError(f"{default!r}: say in {SCHEMA.name} what the parameter may be")
+
+
+def _close(node: Any) -> None:
+    """Lets no object have keys beyond its `properties`, unless it says so itself."""
+    if isinstance(node, dict):
+        if isinstance(node.get("properties"), dict) and "type" in node:
+            node.setdefault("additionalProperties", False)
+        for child in node.values():
+            _close(child)
+    elif isinstance(node, list):
+        for child in node:
+            _close(child)
+
+
 def outputs() -> dict[Path, str]:
     """Each generated file with its content."""
     rows = [(f"`{v.path}`", f"`{json.dumps(v.default)}`", v.help) for v in values()]
     page = PAGE.read_text(encoding="utf-8")
-    return {PAGE: updated(page, "values", table(("value", "default", "meaning"), rows))}
+    return {
+        PAGE: updated(page, "values", table(("value", "default", "meaning"), rows)),
+        CHART / "values.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
+    }

@@ -6,7 +6,7 @@ from typing import Any
 import helm_python as helm
 import pytest
 
-from exporter.settings import Settings
+from exporter.settings import leaves
 from generate import CHART, alerts
 from generate.chart import values as documented_values
 from tests.helm.chart import SMALLEST, render
@@ -93,6 +93,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"config": {"pol": {}}},
         "at '/config': additional properties 'pol' not allowed",
     ),
+    "a misspelt key of the configuration": (
+        {"config": {"poll": {"intervl": "15s"}}},
+        "at '/config/poll': additional properties 'intervl' not allowed",
+    ),
+    "a misspelt key of an account": (
+        account(api_tokenfile="/run/secrets/cloudflare/token"),
+        "at '/config/accounts/0': additional properties 'api_tokenfile' not allowed",
+    ),
+    "a duration without a unit": (
+        {"config": {"poll": {"interval": 15}}},
+        "at '/config/poll/interval': got number, want null or string",
+    ),
+    "a size without a unit": (
+        {"config": {"api": {"max_body": "256"}}},
+        "at '/config/api/max_body': '256' does not match pattern '^([0-9]{1,9})(GiB|MiB)$'",
+    ),
+    "a status that there is not": (
+        account(workflows=[{"name": "orders", "discover": {"statuses": ["failed"]}}]),
+        "at '/config/accounts/0/workflows/0/discover/statuses/0': value must be one of 'queued', ",
+    ),
     "no pods": ({"shards": {"count": 0}}, "at '/shards/count': minimum: got 0, want 1"),
     "text for a number of pods": (
         {"shards": {"count": "3"}},
@@ -174,11 +194,17 @@ class TestSchema:
         walk(self.schema, ())
         assert paths - {"global"} == known
 
-    def test_it_knows_the_sections_of_the_configuration(self) -> None:
+    def test_it_knows_each_key_of_the_configuration(self) -> None:
         """`web`, `shard` and `config` are the chart's own: containerPort, shards and
         autoReloadInterval say what they hold."""
-        sections = set(self.schema["properties"]["config"]["properties"])
-        assert sections == set(Settings.model_fields) - {"web", "shard", "config"}
+        config = self.schema["properties"]["config"]
+        for loc, field in leaves():
+            if loc[0] not in ("web", "shard", "config"):
+                node = config
+                for key in loc:
+                    node = node["properties"][key]
+                assert node["description"] == field.description
+        assert not {"web", "shard", "config"} & set(config["properties"])
 
     def test_it_knows_the_parameters_of_the_alerts(self) -> None:
         rule = self.schema["properties"]["prometheusRule"]["properties"]

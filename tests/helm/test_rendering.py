@@ -9,15 +9,18 @@ import helm_python as helm
 import pytest
 import yaml
 
-from exporter import __version__
+from exporter import __version__, yaml_file
 from exporter.app import App
 from exporter.settings import Settings
 from generate import CHART, ROOT, alerts
+from generate.config_schema import CHARTS_OWN
 from tests.e2e.daemon import run
 from tests.helm.chart import KUBERNETES, OPERATOR, SMALLEST, kubernetes_mistakes, over, render
 from tests.helm.matrix import MATRIX
 from tests.helm.pod_security import violations
 from tests.node import Typed, Validator, type_mistakes, validator
+
+GOOD = sorted((ROOT / "tests" / "config" / "good").glob("*.yaml"))
 
 each_case = pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 
@@ -90,6 +93,19 @@ class TestPod:
     def test_the_configuration_is_passed_on_as_it_is(self) -> None:
         rendered = render(SMALLEST).the("ConfigMap")["data"]["config.yaml"]
         assert yaml.safe_load(rendered) == SMALLEST["config"]
+
+    @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
+    def test_what_the_exporter_takes_is_taken(self, path: Path, tmp_path: Path) -> None:
+        config = yaml_file.read(path)
+        for name in CHARTS_OWN:
+            config.pop(name, None)
+        for account in config["accounts"]:
+            account.pop("api_token", None)
+            account.pop("api_key", None)
+        release = render(SMALLEST, {"config": config})
+        file = tmp_path / "config.yaml"
+        file.write_text(release.the("ConfigMap")["data"]["config.yaml"])
+        assert yaml_file.read(file) == config
 
     def test_a_changed_configuration_rolls_the_pod(self) -> None:
         annotations = [
