@@ -8,6 +8,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
+from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
@@ -155,9 +156,14 @@ def parse_address(address: str) -> tuple[str, int]:
     """
     pattern = r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]\s]*)):(?P<port>[0-9]{1,5})"
     match = re.fullmatch(pattern, address)
-    if match is None or int(match["port"]) > 65535:
-        raise ValueError("not an address; write host:port or :port, as in 127.0.0.1:9734")
-    return match["v6"] or match["host"], int(match["port"])
+    try:
+        if match is not None and int(match["port"]) <= 65535:
+            # In its short form: whether it is `::` shows.
+            host = str(IPv6Address(match["v6"])) if match["v6"] else match["host"]
+            return host, int(match["port"])
+    except AddressValueError:
+        pass
+    raise ValueError("not an address; write host:port or :port, as in 127.0.0.1:9734")
 
 
 class Api(Section):
@@ -378,7 +384,8 @@ class State(Section):
 
 class Web(Section):
     listen_address: Annotated[str, AfterValidator(_listen_address)] = Field(
-        "127.0.0.1:9734", description="host:port, [v6]:port, or :port for every address."
+        "127.0.0.1:9734",
+        description="host:port, [v6]:port; :port or [::]:port for every address, also of IPv4.",
     )
     config_file: Path | None = Field(
         None, description="File with TLS and passwords, in the format of Prometheus' exporters."

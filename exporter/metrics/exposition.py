@@ -1,6 +1,6 @@
 """What a scrape sees, in Prometheus' text format or OpenMetrics 1.0, whichever it asks for."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector
@@ -157,14 +157,40 @@ def _names(metric: Metric) -> set[str]:
 
 
 def prefers_openmetrics(accept: str) -> bool:
-    """Whether an Accept header puts OpenMetrics before everything that text would do for."""
-    ranks = {True: 0.0, False: 0.0}
-    for item in accept.split(","):
-        media, *parameters = (part.strip().lower() for part in item.split(";"))
-        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        wanted = media == "application/openmetrics-text"
+    """Whether an Accept header ranks OpenMetrics at least as high as the text format.
+
+    Only ranges that one of the two satisfies are compared, the closest for each (RFC 9110, section
+    12.5.1). Text is sent where nothing but `*/*` speaks for OpenMetrics, as in browsers' requests.
+    """
+    ranges = list(_ranges(accept))
+    _, text = _rank(ranges, "text/plain", ("", "0.0.4", "1.0.0"))
+    closeness, openmetrics = _rank(ranges, "application/openmetrics-text", ("", "0.0.1", "1.0.0"))
+    return closeness > 0 and openmetrics > 0 and openmetrics >= text
+
+
+def _ranges(accept: str) -> Iterator[tuple[str, str, float]]:
+    """Media range, version and quality of each item of an Accept header."""
+    for item in accept.lower().replace(" ", "").split(","):
+        media, *parameters = item.split(";")
+        named = dict(parameter.partition("=")[::2] for parameter in parameters)
         try:
-            ranks[wanted] = max(ranks[wanted], float(quality))
+            quality = float(named.get("q", "1"))
         except ValueError:
             continue
-    return ranks[True] > 0 and ranks[True] >= ranks[False]
+        if 0 <= quality <= 1:
+            yield media, named.get("version", "").strip('"'), quality
+
+
+def _rank(
+    ranges: Iterable[tuple[str, str, float]], media: str, versions: Collection[str]
+) -> tuple[int, float]:
+    """How closely the ranges name a media type (0: as `*/*` or not at all), and its quality."""
+    forms = ["*/*", f"{media.partition('/')[0]}/*", media]
+    return max(
+        (
+            (forms.index(range_), quality)
+            for range_, version, quality in ranges
+            if range_ in forms and (range_ != media or version in versions)
+        ),
+        default=(0, 0.0),
+    )

@@ -37,7 +37,7 @@ class Limits:
         unread: Answers that wait for their clients to read on.
         handshake: For TLS.
         request: From a connection or a request's first byte to the end of its headers.
-        answer: From there until the client has read it.
+        answer: From there until the client has read it; a scrape has no other limit.
         idle: From an answer to the next request. A scrape a minute finds its connection open.
     """
 
@@ -203,8 +203,15 @@ class Connections:
         """Closes those that take longer than they may."""
         now = asyncio.get_running_loop().time()
         for serving, connection in self._open.items():
-            if connection.late(now, self._limits):
-                serving.cancel()
+            if not connection.late(now, self._limits) or serving.cancelling():
+                continue
+            serving.cancel()
+            if connection.answering and self._seldom.may("slow"):
+                log.warning(
+                    "response not read in time; closing its connection",
+                    client=connection.client and connection.client[0],
+                    after=self._limits.answer,
+                )
 
     async def close(self) -> None:
         """Closes all that are left."""

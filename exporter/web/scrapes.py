@@ -5,22 +5,15 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
-import structlog
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from exporter.clock import Clock
 from exporter.metrics import packing
 from exporter.metrics.exposition import Exposition
-from exporter.troubles import Seldom
-
-log = structlog.get_logger(__name__)
 
 # A pair of Prometheus servers and some people. A slow reader holds what has changed since it came.
 _AT_ONCE = 8
-# Seconds; Prometheus gives up after 10, if nobody told it otherwise.
-_PATIENCE = 120.0
 # Bytes. What the socket doesn't take at once is copied, so not much; each costs 50 µs, so not few.
 _CHUNK = 256 * 1024
 
@@ -31,15 +24,11 @@ class Scrapes:
     Args:
         exposition: What there is to see.
         headers: That every answer has.
-        patience: Seconds after which a reader that still isn't through is cut off.
     """
 
-    def __init__(
-        self, exposition: Exposition, headers: Mapping[str, str], *, patience: float = _PATIENCE
-    ) -> None:
-        self._exposition, self._headers, self._patience = exposition, headers, patience
+    def __init__(self, exposition: Exposition, headers: Mapping[str, str]) -> None:
+        self._exposition, self._headers = exposition, headers
         self._under_way = 0
-        self._seldom = Seldom(Clock())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._under_way >= _AT_ONCE:
@@ -49,21 +38,14 @@ class Scrapes:
             return
         self._under_way += 1
         try:
-            async with asyncio.timeout(self._patience):
-                await self._answer(scope, send)
-        except TimeoutError:
-            # The server closes the connection, since the answer isn't complete.
-            if self._seldom.may("slow"):
-                log.warning(
-                    "a scrape is cut off, its client reads too slowly", after=self._patience
-                )
+            await self._answer(scope, send)
         finally:
             self._under_way -= 1
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         asked = Headers(scope=scope)
         names = QueryParams(scope["query_string"]).getlist("name[]")
-        runs, content_type = self._exposition.scrape(asked.get("accept", ""), names)
+        runs, content_type = self._exposition.scrape(",".join(asked.getlist("accept")), names)
         headers = {**self._headers, "Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if _accepts_gzip(asked.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"

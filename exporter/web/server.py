@@ -18,12 +18,12 @@ _BACKLOG = 128
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; an empty host is every address, of IPv6 and IPv4.
+    """A listening socket; an empty host, or `::`, is every address of IPv6 and IPv4.
 
     Raises:
         OSError: the address can't be had, because the port is in use, say.
     """
-    dualstack = not host and socket.has_dualstack_ipv6()
+    dualstack = host in ("", "::") and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dualstack or ":" in host else socket.AF_INET
     listener = socket.create_server(
         (host, port), family=family, dualstack_ipv6=dualstack, backlog=_BACKLOG

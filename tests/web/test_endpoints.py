@@ -23,6 +23,11 @@ PROMETHEUS_3 = (
     "application/openmetrics-text;version=0.0.1;q=0.5,"
     "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
+# The same with `scrape_native_histograms` on.
+PROMETHEUS_3_HISTOGRAMS = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;"
+    f"q=0.7,{PROMETHEUS_3}"
+)
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
@@ -76,6 +81,18 @@ class TestFormat:
             ("application/openmetrics-textual", TEXT),
             (",;,=;q", TEXT),
             ("application/json", TEXT),
+            (PROMETHEUS_3_HISTOGRAMS, OPENMETRICS),
+            # Only what can be served is compared, the closest range for each.
+            ("application/vnd.google.protobuf;q=1,application/openmetrics-text;q=0.1", OPENMETRICS),
+            ("application/vnd.google.protobuf,text/plain;q=0.2,*/*;q=0.1", TEXT),
+            ("text/html,application/openmetrics-text;q=0.5", OPENMETRICS),
+            ("text/*;q=0.6,application/openmetrics-text;q=0.5", TEXT),
+            ("text/*;q=0.5,application/*;q=0.6", OPENMETRICS),
+            ("text/plain;q=0.3,application/openmetrics-text;q=0.5,*/*;q=0.9", OPENMETRICS),
+            ("text/plain;q=0.1,*/*;q=0.9", TEXT),
+            ("application/openmetrics-text;version=2.0.0,text/plain;q=0.5", TEXT),
+            ('application/openmetrics-text;version="1.0.0",text/plain;q=0.5', OPENMETRICS),
+            ("application/openmetrics-text;q=2,text/plain;q=0.5", TEXT),
         ],
     )
     async def test_negotiation(self, site: Site, accept: str, content_type: str) -> None:
@@ -83,6 +100,11 @@ class TestFormat:
         assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
         assert answer.text.endswith("# EOF\n") == (content_type == OPENMETRICS)
         assert "cloudflare_workflows_exporter_build_info" in answer.text
+
+    async def test_it_may_come_in_several_headers(self, site: Site) -> None:
+        headers = [("Accept", "text/plain;q=0.5"), ("Accept", "application/openmetrics-text")]
+        answer = await site.http.get("/metrics", headers=headers)
+        assert answer.headers["content-type"] == OPENMETRICS
 
     async def test_caches_are_told_what_it_depends_on(self, site: Site) -> None:
         assert (await site.get("/metrics")).headers["vary"] == "Accept, Accept-Encoding"

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from exporter.web.connections import Limits
 from exporter.web.gate import LARGEST_HEAD, LONGEST_TARGET, MOST_HEADERS
@@ -141,11 +143,33 @@ class TestTime:
             assert (await client.rest()).endswith(b"hello")
 
     async def test_who_does_not_read_the_answer_is_hung_up_on(self) -> None:
-        async with serving(limits=Limits(answer=SHORT)) as served, served.connected() as client:
-            client.send(LARGE)
-            assert await client.status() == 200
-            await until(lambda: not served.server.server_state.connections)
-            assert len(await client.rest()) < LARGE_SIZE
+        """The log says so, for the first of them."""
+        with capture_logs() as logs:
+            async with serving(limits=Limits(answer=SHORT)) as served, AsyncExitStack() as open_:
+                slow = [await open_.enter_async_context(served.connected()) for _ in range(3)]
+                for client in slow:
+                    client.send(LARGE)
+                    assert await client.status() == 200
+                await until(lambda: not served.server.server_state.connections)
+                for client in slow:
+                    assert len(await client.rest()) < LARGE_SIZE
+        assert logs == [
+            {
+                "event": "response not read in time; closing its connection",
+                "log_level": "warning",
+                "client": "127.0.0.1",
+                "after": SHORT,
+            }
+        ]
+
+    def test_the_docs_name_the_limits(self) -> None:
+        limits, text = Limits(), Path("docs/security.md").read_text()
+        words = " ".join(text.split())
+        assert (
+            f"{limits.handshake} s for a TLS handshake, {limits.request} s for a request to come, "
+            f"{limits.answer} s for its answer to be read, of which {limits.unread} may wait; "
+            f"{limits.idle} s between requests"
+        ) in words
 
     async def test_who_does_not_shake_hands_is_hung_up_on(
         self, protect: Protect, authority: Authority

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from starlette.applications import Starlette
-from starlette.routing import Mount, Route
+from starlette.routing import Mount
 
 from exporter.clock import Clock
 from exporter.metrics import catalogue
@@ -23,8 +23,8 @@ from exporter.settings import Metrics, Poll
 from exporter.watch.overview import Overview
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
+from exporter.web.connections import Limits
 from exporter.web.endpoints import endpoints
-from exporter.web.scrapes import Scrapes
 from exporter.web.server import Server, listen
 from tests.e2e.daemon import wait_until
 from tests.metrics.random_changes import changes
@@ -38,10 +38,10 @@ HUGE = 20
 
 
 @asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[int]:
+async def serving(app: Starlette, limits: Limits | None = None) -> AsyncIterator[int]:
     """Runs the server; its port."""
     with listen("127.0.0.1", 0) as listener:
-        server = Server(app)
+        server = Server(app, limits=limits)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         async with asyncio.timeout(10):
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
@@ -167,9 +167,8 @@ class TestSlowReaders:
     async def test_those_who_never_get_through_are_cut_off(self) -> None:
         exposition = told()
         show(exposition, 1, instances=HUGE, size=1_000_000)
-        scrapes = Scrapes(exposition, {}, patience=0.5)
-        app = Starlette(routes=[Route("/metrics", scrapes, methods=["GET"])])
-        async with serving(app) as port, AsyncExitStack() as slow:
+        limits = Limits(answer=0.5)
+        async with serving(site(exposition), limits) as port, AsyncExitStack() as slow:
             readers = [await slow.enter_async_context(reading(port)) for _ in range(AT_ONCE)]
             await eventually_answered(port)
             with pytest.raises(asyncio.IncompleteReadError):

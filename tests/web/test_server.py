@@ -27,6 +27,7 @@ class TestListen:
             ("0.0.0.0", ["127.0.0.1"]),
             ("::1", ["[::1]"]),
             ("", ["127.0.0.1", "[::1]"]),
+            ("::", ["127.0.0.1", "[::1]"]),
         ],
     )
     async def test_addresses(self, host: str, reached: list[str]) -> None:
