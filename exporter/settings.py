@@ -57,16 +57,24 @@ NOT_ENDED_WELL: tuple[Status, ...] = (
     "rollingBack",
 )
 
-# Cloudflare's own rule for instance ids and workflow names (Workflows limits page).
-_INSTANCE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+LONGEST_ID = 271
+"""Characters of an instance id. The documented limit is 100 letters, digits, `_` and `-`, but cron
+triggers make longer ones of any kind, such as `*/30 * * * *-1786001400000`."""
+
+# Cloudflare's own rule for workflow names (Workflows limits page).
 _WORKFLOW_NAME = re.compile(r"[A-Za-z0-9_*?\[\]!-]{1,64}")
 # 32 hex digits at Cloudflare; simulators and proxies take other names.
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+def is_instance_id(value: str) -> bool:
+    """Whether an instance can have this id, in the API's lists or in the configuration."""
+    return 0 < len(value) <= LONGEST_ID and value.isprintable()
+
+
 def _instance_id(value: str) -> str:
-    if not _INSTANCE_ID.fullmatch(value):
-        raise ValueError("not an instance id: 1 to 100 letters, digits, _ or -, no - first")
+    if not is_instance_id(value):
+        raise ValueError(f"not an instance id: 1 to {LONGEST_ID} printable characters")
     return value
 
 

@@ -154,7 +154,11 @@ class Client:
         return f"{self._base_url}/workflows/{quote(workflow, safe='')}"
 
     def _instance_url(self, workflow: str, instance_id: str) -> str:
-        return f"{self._workflow_url(workflow)}/instances/{quote(instance_id, safe='')}"
+        name = quote(instance_id, safe="")
+        if name in (".", ".."):
+            # Left as they are, they would be taken out of the path (RFC 3986, section 5.2.4).
+            name = name.replace(".", "%2E")
+        return f"{self._workflow_url(workflow)}/instances/{name}"
 
     async def _get(
         self, endpoint: str, url: str, reader: Reader[Envelope[Result]]

@@ -17,6 +17,10 @@ Key = tuple[Family, Labels]
 """A series, or a histogram's series."""
 
 
+# OpenMetrics allows an exemplar 128 characters in names and values of labels together.
+_LONGEST_IN_EXEMPLAR = 128 - len("instance_id")
+
+
 class Histogram(Struct):
     """Counts by upper bound (inclusive, as Prometheus has it), the last one for +Inf.
 
@@ -109,7 +113,7 @@ class Series:
             self._changed.add((family, labels))
 
     def add(self, family: Family, labels: Labels, instance_id: str | None = None) -> None:
-        """One more; `instance_id` becomes the exemplar."""
+        """One more; `instance_id` becomes the exemplar, where it is short enough for one."""
         self.zero(family, [labels])
         self.values[family][labels] += 1
         self._touch((family, labels), 0, instance_id, 1.0)
@@ -124,7 +128,7 @@ class Series:
 
     def _touch(self, key: Key, bucket: int, instance_id: str | None, value: float) -> None:
         self._changed.add(key)
-        if instance_id is not None:
+        if instance_id is not None and len(instance_id) <= _LONGEST_IN_EXEMPLAR:
             exemplars = self._exemplars.setdefault(key, {})
             exemplars[bucket] = Exemplar(instance_id, value, self._clock())
 

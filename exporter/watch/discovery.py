@@ -17,7 +17,7 @@ import structlog
 from exporter.clock import Clock
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import ENDED, Row, unix
-from exporter.settings import STATUSES, Poll
+from exporter.settings import STATUSES, Poll, is_instance_id
 from exporter.watch.instance import Instance
 from exporter.watch.lists import Lister, Lists
 from exporter.watch.looks import Urgency
@@ -236,7 +236,7 @@ class Discovery:
     def _take(self, row: Row) -> None:
         if self._over:
             return
-        if not row.status or not row.id or len(row.id) > 100:
+        if not row.status or not row.id or not is_instance_id(row.id):
             self._sink.ignored_row()
             return
         times = (row.created_on, row.modified_on, row.ended_on)

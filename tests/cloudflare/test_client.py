@@ -72,6 +72,20 @@ class TestRequests:
         path = "/workflows/a%2F..%2Fb/instances/c%3Fd%23e%25%20f?simple=true"
         assert simple == f"GET {BASE}{path}"
 
+    @pytest.mark.parametrize(
+        ("instance_id", "quoted"),
+        [
+            ("*/30 * * * *-17", "%2A%2F30%20%2A%20%2A%20%2A%20%2A-17"),
+            ("a%2Fb,+", "a%252Fb%2C%2B"),
+            ("größe", "gr%C3%B6%C3%9Fe"),
+            (".", "%2E"),
+            ("..", "%2E%2E"),
+        ],
+    )
+    async def test_ids_are_quoted(self, ok: httpx.Response, instance_id: str, quoted: str) -> None:
+        simple, _ = await self.requested(ok, "w", instance_id)
+        assert simple == f"GET {BASE}/workflows/w/instances/{quoted}?simple=true"
+
     async def test_a_slash_at_the_end_of_the_base_is_no_matter(self, ok: httpx.Response) -> None:
         simple, _ = await self.requested(ok, "w", "i", base="http://127.0.0.1:8787/api/")
         assert simple == "GET http://127.0.0.1:8787/api/workflows/w/instances/i?simple=true"

@@ -67,6 +67,16 @@ class TestSeries:
         assert series.take().values == {(queued, workflow): Histogram((1.0,), [2, 0], 1.0)}
         assert not series.take().values
 
+    def test_an_id_too_long_for_openmetrics_is_no_exemplar(self) -> None:
+        """128 characters, names of labels included; the newest that fits stays."""
+        key = (catalogue.QUEUE_DURATIONS, ("acc", "orders"))
+        series = Series({catalogue.QUEUE_DURATIONS: [1]}, clock=lambda: 7.0)
+        series.observe(*key, 0.5, "ü" * 117)
+        series.observe(*key, 0.6, "i" * 118)
+        taken = series.take()
+        assert taken.exemplars == {key: {0: Exemplar("ü" * 117, 0.5, 7.0)}}
+        assert taken.values == {key: Histogram((1.0,), [2, 0], 1.1)}
+
     def test_series_of_a_workflow_that_is_gone_are_gone(self) -> None:
         series = Series({catalogue.QUEUE_DURATIONS: [1]})
         for workflow in (("acc", "orders"), ("acc", "billing")):

@@ -147,10 +147,12 @@ class TestFinding:
             w.orders.create("ghost", WAITING).patch_row = lambda row: {**row, "status": None}
             w.orders.create("nameless", WAITING).patch_row = lambda row: {**row, "id": ""}
             w.orders.create("odd", WAITING).patch_row = lambda row: {**row, "status": 7}
+            w.orders.create("tab\t", WAITING)
+            w.orders.create("i" * 272, WAITING)
             w.orders.create("a", WAITING)
             await w.cycle(after=1)
             assert w.value("cloudflare_workflow_watched_instances") == 1
-            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 3
+            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 5
 
     async def test_a_status_of_tomorrow_is_shown(self) -> None:
         async with discovering() as w:

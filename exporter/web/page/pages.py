@@ -18,7 +18,7 @@ from exporter.watch.timeline import Entry
 from exporter.web.headers import PAGE_HEADERS
 from exporter.web.page import words
 from exporter.web.page.assets import Assets
-from exporter.web.page.query import COLUMNS, Query, select
+from exporter.web.page.query import COLUMNS, LONGEST, Query, select
 
 
 class Pages:
@@ -77,6 +77,7 @@ class Pages:
                 for name, column in COLUMNS.items()
                 if name != "account" or len(now.accounts) > 1
             },
+            longest=LONGEST,
             now=now.wall,
             query=query,
             picked=select(now.rows(), query),

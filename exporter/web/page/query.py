@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from exporter.settings import LONGEST_ID
 from exporter.watch.overview import ATTENTION, Row
 
 PER_PAGE = 200
-_LONGEST = 200
+LONGEST = LONGEST_ID
+"""Characters of a parameter that are read."""
 _RANKS = {word: rank for rank, word in enumerate(ATTENTION)}
 _ENDED = frozenset({"complete", "terminated"})
 
@@ -61,10 +63,10 @@ class Query(NamedTuple):
         orders = {"asc": False, "desc": True}
         page = parameters.get("page", "")
         return cls(
-            text=parameters.get("q", "").strip()[:_LONGEST],
-            account=parameters.get("account", "")[:_LONGEST],
-            workflow=parameters.get("workflow", "")[:_LONGEST],
-            status=parameters.get("status", "")[:_LONGEST],
+            text=parameters.get("q", "").strip()[:LONGEST],
+            account=parameters.get("account", "")[:LONGEST],
+            workflow=parameters.get("workflow", "")[:LONGEST],
+            status=parameters.get("status", "")[:LONGEST],
             sort=sort,
             falling=orders.get(
                 parameters.get("order", ""), COLUMNS[sort].falling if sort else False

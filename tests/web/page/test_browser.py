@@ -9,11 +9,12 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.node import HERE
+from tests.watch.test_ids import IDS
 from tests.watching import Watching, watching
 from tests.web.page.browser import chromium
 from tests.web.page.scene import scene, served
 from upstreams.local_engine.node import install
-from upstreams.simulator import Attempt, Error, Script, Step
+from upstreams.simulator import Attempt, Error, Script, Step, Wait
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -114,6 +115,28 @@ class TestByKeyboard:
             await page.get_by_role("link", name="order-1984").focus()
             await page.keyboard.press("Enter")
             await expect(page.get_by_role("heading", level=1)).to_have_text("order-1984")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+async def test_instances_of_any_id_are_found_and_opened(site: Site, scripts: bool) -> None:
+    async with watching(workflows=[{"name": "orders", "discover": {}}]) as watched:
+        for instance_id in IDS:
+            watched.orders.create(instance_id, Script((Wait("approval"),)))
+        await watched.cycle(after=1)
+        async with served(watched) as address:
+            odd = Site(watched, address, site.browser)
+            for instance_id in IDS:
+                async with odd.page(java_script_enabled=scripts) as page:
+                    search = page.get_by_role("searchbox")
+                    await search.fill(instance_id)
+                    await search.press("Enter")
+                    await expect(page.locator("tbody tr")).to_have_count(
+                        sum(instance_id in other for other in IDS)
+                    )
+                    await page.get_by_role("link", name=instance_id, exact=True).click()
+                    heading = page.get_by_role("heading", level=1)
+                    await expect(heading).to_have_text(instance_id)
+                    assert await heading.inner_text() == instance_id
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
