@@ -203,24 +203,24 @@ class Client:
         return answer, ignored
 
     async def _call(self, endpoint: str, url: str, body: Body) -> httpx.Response:
-        try:
-            return await self._call_once(endpoint, url, body)
-        except LostOnKeptConnection:
-            # The server had closed it before it saw the request: asked again, on a fresh one.
-            return await self._call_once(endpoint, url, body, again=True)
+        while True:
+            try:
+                return await self._call_once(endpoint, url, body)
+            except LostOnKeptConnection:
+                # The server had closed it before it saw the request. Others that are kept alive may
+                # be closed too: each repeat takes one out of the pool, and a fresh one ends it.
+                continue
 
-    async def _call_once(
-        self, endpoint: str, url: str, body: Body, *, again: bool = False
-    ) -> httpx.Response:
+    async def _call_once(self, endpoint: str, url: str, body: Body) -> httpx.Response:
         async with self._budget.call():
-            response = await self._send(endpoint, url, body, again=again)
+            response = await self._send(endpoint, url, body)
             if response.status_code == 429:
                 self._budget.refused(_retry_after(response))
             else:
                 self._budget.told(response.headers)
         return response
 
-    async def _send(self, endpoint: str, url: str, body: Body, *, again: bool) -> httpx.Response:
+    async def _send(self, endpoint: str, url: str, body: Body) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
         allowed = self._timeout
         events: set[str] = set()
@@ -254,7 +254,7 @@ class Client:
             code = "invalid"
             raise CallFailed("invalid_answer", f"unreadable body: {error}") from None
         except (httpx.TransportError, ssl.SSLError, OSError) as error:
-            if not again and was_lost(error, events):
+            if was_lost(error, events):
                 code = "connection"
                 raise LostOnKeptConnection from None
             failure = failure_of(error, urlsplit(url).netloc)

@@ -16,6 +16,7 @@ from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import FAILURES, CallFailed
+from tests.simulator.poll import until
 from upstreams.simulator import (
     Drip,
     Drop,
@@ -337,6 +338,30 @@ class TestConnections:
             simulator.faults.add(Drop(0.5), times=1)
             with pytest.raises(CallFailed, match="without sending complete message body"):
                 await client.instance("orders", "order-1")
+
+    async def test_one_lost_while_all_kept_connections_are_closed(self) -> None:
+        """The server closes each as a request arrives: the repeats end at a fresh one."""
+        async with serve(self.simulator()) as simulator, http_client(timeout=5) as http:
+            codes: list[str] = []
+            client = Client(
+                http,
+                f"{simulator.url}/accounts/acc",
+                Credential(token=SecretStr("secret")),
+                timeout=5,
+                max_body=1 << 28,
+                budget=unlimited(),
+                on_call=lambda _, code, __: codes.append(code),
+            )
+            hang = simulator.faults.add(Hang(), times=3)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(3):
+                    group.create_task(client.instance("orders", "order-1"))
+                await until(lambda: simulator.calls.most_open == 3)
+                simulator.faults.remove(hang)
+                simulator.faults.release()
+            simulator.faults.add(Drop(), times=3)
+            await client.instance("orders", "order-1")
+        assert codes == ["200"] * 3 + ["connection"] * 3 + ["200"]
 
     async def test_nobody_listens(self) -> None:
         async with serve(self.simulator()) as simulator:
