@@ -16,7 +16,7 @@ from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import FAILURES, CallFailed
-from tests.simulator.poll import until
+from tests.simulator import poll
 from upstreams.simulator import (
     Drip,
     Drop,
@@ -356,7 +356,7 @@ class TestConnections:
             async with asyncio.TaskGroup() as group:
                 for _ in range(3):
                     group.create_task(client.instance("orders", "order-1"))
-                await until(lambda: simulator.calls.most_open == 3)
+                await poll.until(lambda: simulator.calls.most_open == 3)
                 simulator.faults.remove(hang)
                 simulator.faults.release()
             simulator.faults.add(Drop(), times=3)
