@@ -5,6 +5,7 @@ instances `instances.py`)."""
 from dataclasses import dataclass
 from typing import Literal
 
+from exporter.cloudflare.errors import FAILURES
 from exporter.settings import STATUSES
 
 Kind = Literal["gauge", "counter", "histogram", "info", "unknown"]
@@ -298,6 +299,32 @@ STATE_WRITE_ERRORS = _own(
     "counter",
     "Times that the state could not be written, or its file not be used, since the start.",
 )
+
+OUTCOMES = ("success", "failure")
+"""Of a finished step or attempt. Once a step's name is known, its series are there for both."""
+_ENDINGS = ("complete", "errored", "terminated")
+_ENDPOINTS = ("instance", "instances", "workflow", "workflows", "versions")
+_CODES = ("200", "401", "403", "404", "429", "500", "timeout")
+
+ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
+    RUNS_FINISHED: (_ENDINGS,),
+    RUN_DURATIONS: (_ENDINGS,),
+    QUEUE_DURATIONS: (),
+    DETAILS_SKIPPED: (),
+    WATCHED: (),
+    FAILING: (FAILURES,),
+    UP: (),
+    LAST_SUCCESS: (),
+    API_REQUESTS: (_ENDPOINTS, _CODES),
+    API_DURATION: (_ENDPOINTS,),
+    POLLS: (("simple", "detail", "list"), ("success", *FAILURES)),
+    INSTANCES_DROPPED: (),
+    ROWS_IGNORED: (),
+    STEP_NAMES_DROPPED: (),
+    STATE_WRITE_ERRORS: (),
+}
+"""What is there at 0 before anything happens, since `increase()` doesn't see a series that begins
+at 1: the known values of each label but `account` and `workflow`, in all combinations."""
 
 FAMILIES: tuple[Family, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Family)

@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURES
@@ -16,9 +17,8 @@ from exporter.settings import STATUSES, Metrics
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import Figures, Observations
 
-_ENDINGS = ("complete", "errored", "terminated")
 _MOST_WORDS = 50
-_KINDS = ("simple", "detail", "list")
+_WITHOUT_ATTEMPTS = frozenset({"sleep", "waitForEvent"})
 _HIDDEN_WHEN_UNFINISHED = frozenset({"complete", "terminated"})
 # Seconds; a call to the API takes 50 to 500 ms, and api.timeout bounds it.
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -52,18 +52,13 @@ class Store:
 
     def _start(self) -> None:
         self.series.set(catalogue.BUILD_INFO, (__version__, platform.python_version()), 1)
-        self.series.zero(
-            catalogue.POLLS,
-            [(kind, result) for kind in _KINDS for result in ("success", *FAILURES)],
-        )
-        self.series.zero(catalogue.API_DURATION, [("instance",)])
-        for family in (
-            catalogue.INSTANCES_DROPPED,
-            catalogue.ROWS_IGNORED,
-            catalogue.STEP_NAMES_DROPPED,
-            catalogue.STATE_WRITE_ERRORS,
-        ):
-            self.series.zero(family, [()])
+        self._zero()
+
+    def _zero(self, *owner: str) -> None:
+        """Shows at 0 what is known ahead of the process, of an account, or of a workflow."""
+        for family, values in catalogue.ZEROS.items():
+            if len(family.labels) == len(owner) + len(values):
+                self.series.zero(family, [(*owner, *labels) for labels in product(*values)])
 
     def configured(self, *, successful: bool, at: float | None = None) -> None:
         """The configuration was loaded (at Unix time `at`), or could not be."""
@@ -93,18 +88,7 @@ class Store:
     def found(self, workflow: WorkflowKey) -> None:
         self._seen[workflow] = set()
         self._name(workflow)
-        endings = [(*workflow, status) for status in _ENDINGS]
-        self.series.zero(catalogue.RUNS_FINISHED, endings)
-        self.series.zero(catalogue.RUN_DURATIONS, endings)
-        self.series.zero(catalogue.FAILING, [(*workflow, result) for result in FAILURES])
-        for family in (
-            catalogue.QUEUE_DURATIONS,
-            catalogue.DETAILS_SKIPPED,
-            catalogue.WATCHED,
-            catalogue.UP,
-            catalogue.LAST_SUCCESS,
-        ):
-            self.series.zero(family, [workflow])
+        self._zero(*workflow)
 
     def lost(self, workflow: WorkflowKey) -> None:
         for instance_id in self._seen.pop(workflow):
@@ -133,6 +117,12 @@ class Store:
         label = self._labels[workflow]
         self._seen[workflow].add(instance_id)
         self.series.set(catalogue.WATCHED, workflow, len(self._seen[workflow]))
+        for step in figures.open_steps:
+            name = (*workflow, label(step.name))
+            self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, self._words(step.type)))
+            if step.type not in _WITHOUT_ATTEMPTS:
+                self._zero_outcomes(catalogue.STEP_ATTEMPTS, name)
+                self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
         if self._settings.instance_series == "none" or (
             self._settings.instance_series == "unfinished"
             and figures.status in _HIDDEN_WHEN_UNFINISHED
@@ -188,6 +178,7 @@ class Store:
     def account_found(self, account: str) -> None:
         """An account is watched from now on."""
         self._accounts.add(account)
+        self._zero(account)
 
     def account_lost(self, account: str) -> None:
         """An account is watched no longer: its series go."""
@@ -213,15 +204,25 @@ class Store:
             if run.duration is not None:
                 observe(catalogue.RUN_DURATIONS, ending, run.duration, instance_id)
         for step in observations.steps:
-            name, outcome = self._step(workflow, step.name), step.outcome
-            labels = (*workflow, name, self._words(step.type), outcome)
-            observe(catalogue.STEP_DURATIONS, labels, step.duration, instance_id)
+            name, kind = (*workflow, self._step(workflow, step.name)), self._words(step.type)
+            labels, outcome = (*name, kind), step.outcome
+            self._observe(catalogue.STEP_DURATIONS, labels, outcome, step.duration, instance_id)
             if step.attempts is not None:
-                few = (*workflow, name, outcome)
-                observe(catalogue.STEP_ATTEMPTS, few, step.attempts, instance_id)
+                count = step.attempts
+                self._observe(catalogue.STEP_ATTEMPTS, name, outcome, count, instance_id)
         for attempt in observations.attempts:
-            few = (*workflow, self._step(workflow, attempt.step), attempt.outcome)
-            observe(catalogue.ATTEMPT_DURATIONS, few, attempt.duration, instance_id)
+            name, outcome = (*workflow, self._step(workflow, attempt.step)), attempt.outcome
+            seconds = attempt.duration
+            self._observe(catalogue.ATTEMPT_DURATIONS, name, outcome, seconds, instance_id)
+
+    def _observe(
+        self, family: Family, labels: Labels, outcome: str, value: float, instance_id: str
+    ) -> None:
+        self._zero_outcomes(family, labels)
+        self.series.observe(family, (*labels, outcome), value, instance_id)
+
+    def _zero_outcomes(self, family: Family, labels: Labels) -> None:
+        self.series.zero(family, [(*labels, outcome) for outcome in catalogue.OUTCOMES])
 
     def _step(self, workflow: WorkflowKey, name: str) -> str:
         return self._labels[workflow](

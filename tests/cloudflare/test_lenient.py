@@ -230,6 +230,17 @@ async def test_a_number_is_no_time(value: Any) -> None:
     assert (summary.status, summary.end, ignored) == ("complete", None, ["$.result.end"])
 
 
+@pytest.mark.parametrize("config", ["default", {"retries": 3}, {"retries": {"limit": "many"}}])
+async def test_a_retry_limit_that_cannot_be_read_is_not_known(config: Any) -> None:
+    ignored: list[str] = []
+    steps = [{"type": "step", "name": "a-1", "config": config}]
+    body = {"success": True, "result": {"steps": steps}}
+    async with calling(httpx.Response(200, json=body), ignored=ignored) as client:
+        detail, _ = await client.instance_detail("w", "i")
+    assert [(s.name, s.retry_limit) for s in detail.steps or []] == [("a-1", None)]
+    assert len(ignored) == 1
+
+
 async def test_what_is_nested_too_deep_costs_its_place_alone() -> None:
     ignored: list[str] = []
     result = {"output": DEEP, "status": "running", "version": DEEP, "step_count": DEEP}

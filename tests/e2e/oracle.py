@@ -189,6 +189,11 @@ class Expected:
 
     def _steps(self, steps: list[Result]) -> None:
         durations, tries, attempts = (defaultdict[Any, list[float]](list) for _ in range(3))
+        # At 0 before there is one, since `increase()` doesn't see what begins at 1.
+        of = {(label(s["name"]), s["type"], end) for s in steps for end in ("success", "failure")}
+        durations.update((key, []) for key in of)
+        tries.update(((name, end), []) for name, kind, end in of if kind == "step")
+        attempts.update((key, []) for key in tries)
         for step in steps:
             name, outcome = label(step["name"]), step_outcome(step)
             if outcome != "running":

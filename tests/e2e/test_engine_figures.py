@@ -301,4 +301,4 @@ async def test_a_step_name_is_shown_as_its_author_wrote_it(acting: LocalEngine) 
         await o.round()
         written = 'étape n°1 / "quoted" \\ back {x="1"}'
         name = "cloudflare_workflow_step_duration_seconds_count"
-        assert value(scrape(o.app), name, step=written) == 1
+        assert value(scrape(o.app), name, step=written, outcome="success") == 1

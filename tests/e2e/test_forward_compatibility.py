@@ -193,7 +193,8 @@ class TestSteps:
             await look(w)
             shown = {"instance_id": "a", "step_type": "sleep"}
             assert w.value(STEPS, **shown, outcome="running") == 1
-            assert w.samples("cloudflare_workflow_step_duration_seconds_count") == {}
+            durations = w.samples("cloudflare_workflow_step_duration_seconds_count")
+            assert set(durations.values()) == {0}
 
 
 class TestFields:
@@ -206,9 +207,8 @@ class TestFields:
             with_(rollback={"outcome": "partly", "error": None, "steps": []}),
             with_(params=[1, {"a": None}]),
             with_(output={"nested": [1e300, True]}),
-            in_steps(output=[None], config={"retries": {"delay": "[dynamic]", "limit": "many"}}),
+            in_steps(output=[None], config={"retries": {"delay": "[dynamic]"}}),
             in_steps(config=None),
-            in_steps(config="default"),
         ],
         ids=[
             "in an instance",
@@ -219,7 +219,6 @@ class TestFields:
             "output",
             "config",
             "no config",
-            "a config of another type",
         ],
     )
     async def test_those_that_are_not_read_may_hold_anything(self, patch: Patch) -> None:

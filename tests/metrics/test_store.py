@@ -130,6 +130,40 @@ class TestInstances:
         assert shown(store, "cloudflare_workflow_watched_instances") == {(): 0}
 
 
+class TestZeros:
+    """`increase()` doesn't see a series that begins at 1."""
+
+    def test_of_every_endpoint_and_the_codes_that_alerts_ask_for(self) -> None:
+        store = Shown(Metrics())
+        store.account_found("acc")
+        requests = shown(store, "cloudflare_workflows_exporter_api_requests_total")
+        endpoints = {"instance", "instances", "workflow", "workflows", "versions"}
+        codes = {"200", "401", "403", "404", "429", "500", "timeout"}
+        assert requests == {(code, endpoint): 0 for code in codes for endpoint in endpoints}
+        durations = shown(store, "cloudflare_workflows_exporter_api_request_duration_seconds_count")
+        assert durations == {(endpoint,): 0 for endpoint in endpoints}
+
+    def test_of_an_open_step_before_it_or_an_attempt_fails(self) -> None:
+        store = watching()
+        attempt = Attempt(EPOCH, None, None)
+        put(store, "x", Step("step", "pay-1", EPOCH, attempts=[attempt]), Step("sleep", "nap-1"))
+        prefix = "cloudflare_workflow_step"
+        outcomes = {("failure", "pay"): 0, ("success", "pay"): 0}
+        assert shown(store, f"{prefix}_attempt_duration_seconds_count") == outcomes
+        assert shown(store, f"{prefix}_attempts_count") == outcomes
+        assert shown(store, f"{prefix}_duration_seconds_count") == {
+            (outcome, step, kind): 0
+            for outcome in ("success", "failure")
+            for step, kind in (("pay", "step"), ("nap", "sleep"))
+        }
+
+    def test_of_the_outcome_that_a_step_did_not_have(self) -> None:
+        store = watching()
+        put(store, "x", Step("step", "pay-1", EPOCH, attempts=[Attempt(EPOCH, EPOCH, False)]))
+        counts = shown(store, "cloudflare_workflow_step_attempt_duration_seconds_count")
+        assert counts == {("failure", "pay"): 1, ("success", "pay"): 0}
+
+
 class TestWorkflows:
     def test_everything_known_is_zero_from_the_start(self) -> None:
         store = watching()
@@ -150,7 +184,12 @@ class TestWorkflows:
         ]
         put(store, "x", *done)
         counts = shown(store, "cloudflare_workflow_step_duration_seconds_count")
-        assert counts == {("success", "a", "step"): 1, ("success", "other", "step"): 2}
+        assert counts == {
+            ("success", "a", "step"): 1,
+            ("failure", "a", "step"): 0,
+            ("success", "other", "step"): 2,
+            ("failure", "other", "step"): 0,
+        }
         assert shown(store, "cloudflare_workflows_exporter_step_names_dropped_total") == {(): 4}
 
     def test_error_names_are_rewritten_and_limited_too(self) -> None:

@@ -296,7 +296,7 @@ class TestWhatGoes:
                 await w.cycle(after=60)
             assert w.app.pollers[0].up
             attempts = w.samples("cloudflare_workflow_step_attempt_duration_seconds_count")
-            assert set(attempts.values()) == {1.0}
+            assert sorted(attempts.values()) == [0, 1]
 
     @pytest.mark.parametrize("way", ["restart", "reload"])
     async def test_nor_when_it_comes_back_after_all_was_forgotten(
@@ -575,7 +575,7 @@ class TestSettings:
             await w.reload(metrics={"step_names": {"rewrite": rules}})
             await w.round(after=120)
             name = "cloudflare_workflow_step_attempts_count"
-            found = {dict(labels)["step"]: n for labels, n in w.samples(name).items()}
+            found = {dict(labels)["step"]: n for labels, n in w.samples(name).items() if n}
             assert (found["fetch"], found["get"]) == (1, 1)
 
     async def test_a_histogram_with_other_buckets_starts_anew(self, state: Path | None) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.watching import Watching, watching
 from upstreams.simulator import (
     Attempt,
@@ -125,14 +127,15 @@ class TestFailures:
             polls = "cloudflare_workflows_exporter_polls_total"
             assert w.value(polls, kind="detail", result="invalid_answer") == 2
 
-    async def test_a_failure_that_cost_little_is_tried_again_at_once(self) -> None:
+    @pytest.mark.parametrize(("fault", "tries"), [(error(503), 1), (Drop(), 2)])
+    async def test_a_failure_that_cost_little_is_tried_again_at_once(
+        self, fault: Any, tries: int
+    ) -> None:
         async with watching(["a"]) as w:
             long_run(w, Sleep("nap", 10), *LARGE).pause(at=w.clock() + 40)
             await w.round(after=25)
-            for fault in (error(503), Drop()):
-                w.simulator.faults.add(fault, kind="detail", times=1)
-            assert await w.round(after=INTERVAL) == {"simple": 1, "detail": 1}
-            assert await w.round(after=INTERVAL) == {"simple": 1, "detail": 1}
+            w.simulator.faults.add(fault, kind="detail", times=tries)
+            assert await w.round(after=INTERVAL) == {"simple": 1, "detail": tries}
             assert w.value("cloudflare_workflow_up") == 0
             assert await w.round(after=INTERVAL) == {"simple": 1, "detail": 1}
             assert w.value("cloudflare_workflow_up") == 1
