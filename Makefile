@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := $(VENV)/.requirements
 PACKAGE := $(VENV)/.package
+# In parallel. A file's tests share what they set up, so they stay together.
+PYTEST := pytest --numprocesses=auto --dist=loadfile
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 LOCKING := .cache/lock
 
@@ -33,11 +35,11 @@ demo: $(PACKAGE) ## watch sample workflows on Cloudflare's engine, run on this m
 	@exec $(BIN)/python -m upstreams.local_engine.demo
 
 test: tools ## run the tests; PYTEST_ARGS="-k name" picks some
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m $(PYTEST) $(PYTEST_ARGS)
 
 coverage: tools ## run the tests, and show the lines that none of them reaches
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage run -m $(PYTEST) $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def repository() -> str:
     return str(project["urls"]["Repository"])
 
 
+@cache
 def parameters() -> dict[str, dict[str, Any]]:
     """Default and help of each parameter, by name."""
     found: dict[str, dict[str, Any]] = yaml.safe_load(_parameters())
@@ -47,6 +49,7 @@ def with_parameters(text: str, values: Mapping[str, object]) -> str:
     return re.sub(r"\$\{(\w+)\}", lambda match: str(values[match[1]]), text)
 
 
+@cache
 def groups() -> list[dict[str, Any]]:
     """The rule groups, with the parameters' defaults."""
     found: list[dict[str, Any]] = yaml.safe_load(_prometheus())["groups"]

@@ -1,5 +1,6 @@
 """Builds the image without a daemon and without a registry: on a Debian made here, from wheels."""
 
+import fcntl
 import hashlib
 import json
 import platform
@@ -34,7 +35,8 @@ class Image(NamedTuple):
 @contextmanager
 def built(folder: Path) -> Iterator[Image]:
     """Builds the Dockerfile; everything that it makes is in `folder`, and gone afterwards."""
-    base, wheels = _base(), _wheels()
+    with _locked():
+        base, wheels = _base(), _wheels()
     pip = folder / "pip.conf"
     pip.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
     storage = _Storage(folder / "storage")
@@ -56,6 +58,15 @@ def built(folder: Path) -> Iterator[Image]:
         yield Image(inspected["OCIv1"]["config"], root)
     finally:
         storage.remove()
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Of several test runs, one fills the cache; the others wait for it."""
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class _Storage:
@@ -106,7 +117,6 @@ def _base() -> Path:
     archive = _CACHE / f"{SUITE}.tar"
     if not archive.exists():
         mmdebstrap = requires_program("mmdebstrap", "mmdebstrap")
-        archive.parent.mkdir(parents=True, exist_ok=True)
         partial = archive.with_suffix(".partial.tar")
         _run(mmdebstrap, "--quiet", "--variant=apt", "--include=python3-venv", SUITE, str(partial))
         partial.rename(archive)

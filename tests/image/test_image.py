@@ -6,7 +6,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ from upstreams.simulator import Script, Simulator, Wait, serve_in_thread
 
 TOKEN = "the-token"
 USER = 65532
+Record = Callable[[str, object], None]
 
 
 def test_hadolint_has_nothing_to_say_about_the_dockerfile() -> None:
@@ -41,11 +43,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 @pytest.fixture(scope="module")
 def container(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """Watches an instance that waits."""
-    folder = tmp_path_factory.mktemp("container")
+    with watching(image, tmp_path_factory.mktemp("container")) as started:
+        yield started
+
+
+@contextmanager
+def watching(image: Image, folder: Path) -> Iterator[Container]:
+    """Runs the image, which watches an instance that waits."""
     folder.chmod(0o755)
-    for parent in folder.parents[:2]:
-        parent.chmod(0o755)
     simulator = Simulator(clock=time.time)
     simulator.access.token(TOKEN)
     simulator.world.account("acc").workflow("orders").create("order-1", Script((Wait("go"),)))
@@ -95,11 +100,10 @@ class TestImage:
         others = {name for name, _ in lowered - locked}
         assert others == {"cloudflare-workflows-exporter"}
 
-    def test_its_size_is_told(self, image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_its_size_is_reported(self, image: Image, record_property: Record) -> None:
         files = (image.root / "opt" / "exporter").rglob("*")
         size = sum(path.lstat().st_size for path in files)
-        with capsys.disabled():
-            sys.stdout.write(f"\nimage: {size / 1e6:.1f} MB on top of the base\n")
+        record_property("image: MB on top of the base", round(size / 1e6, 1))
         assert size > 0
 
 
@@ -124,12 +128,16 @@ class TestContainer:
         (root,) = (line.split()[5] for line in mounts if line.split()[4] == "/")
         assert "ro" in root.split(",")
 
-    def test_its_start_up_time_is_told(
-        self, container: Container, capsys: pytest.CaptureFixture[str]
+    def test_its_start_up_time_is_reported(
+        self, container: Container, record_property: Record
     ) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f"\nimage: listens {container.started:.2f} s after its start\n")
+        record_property(
+            "image: seconds from its start until it listens", round(container.started, 2)
+        )
         assert container.started > 0
 
-    def test_sigterm_ends_it_with_status_0(self, container: Container) -> None:
-        assert container.stop() == 0, container.log()
+    def test_sigterm_ends_it_with_status_0(
+        self, image: Image, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        with watching(image, tmp_path_factory.mktemp("stopped")) as container:
+            assert container.stop() == 0, container.log()

@@ -270,7 +270,6 @@ class TestSelecting:
             ({"statuses": ["complete"]}, {"done"}),
             ({"max_age": "30s"}, {"waits", "order-1"}),
         ],
-        ids=str,
     )
     async def test_by_status_age_and_id(self, discover: dict[str, Any], found: set[str]) -> None:
         async with discovering(**discover) as w:
