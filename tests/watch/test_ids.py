@@ -1,6 +1,7 @@
 """Instances of any id that lists may hold: requests, series, state and pages know them by it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ IDS = [
     "größe-日本-\N{GRINNING FACE}",
     "i" * 271,
 ]
-WATCHES = {
+WATCHES: dict[str, dict[str, Any]] = {
     "discovered": {"name": "orders", "discover": {}},
     "configured": {"name": "orders", "instances": IDS},
 }
