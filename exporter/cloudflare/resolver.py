@@ -16,21 +16,32 @@ from contextvars import ContextVar
 from typing import Any
 
 _SHARE = 0.8
-"""Of a request's timeout: the longest that it waits for a lookup."""
+"""Of a request's timeout: until then it waits for a lookup."""
+_LEAST = 0.1
+"""Of a request's timeout: a lookup has at least that, where a connection came free late."""
 
-_deadline: ContextVar[float] = ContextVar("deadline", default=5.0)
+_DEFAULT = 5.0
+"""Seconds that a lookup may take outside of requests."""
+
+_limits: ContextVar[tuple[float, float] | None] = ContextVar("limits", default=None)
+"""Until when lookups may take (the loop's clock), and what each has at least, in seconds."""
 
 _Addresses = list[Any]
 
 
 @contextmanager
 def within(timeout: float) -> Iterator[None]:
-    """Lookups of requests with this timeout, in seconds, give up before it ends."""
-    token = _deadline.set(timeout * _SHARE)
+    """Lookups of a request that begins now, with this timeout in seconds, give up before it ends.
+
+    The time that the request waits for a free connection counts: lookups that a silent name server
+    holds up hold all of them.
+    """
+    now = asyncio.get_running_loop().time()
+    token = _limits.set((now + timeout * _SHARE, timeout * _LEAST))
     try:
         yield
     finally:
-        _deadline.reset(token)
+        _limits.reset(token)
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -38,7 +49,8 @@ class Loop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lookups: dict[object, asyncio.Future[_Addresses]] = {}
+        self._lookups: dict[object, tuple[asyncio.Future[_Addresses], float]] = {}
+        """Those that go on, and when they began (the loop's clock)."""
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> _Addresses:
         """As asyncio's.
@@ -48,16 +60,17 @@ class Loop(asyncio.SelectorEventLoop):
         """
         key = (host, port, *sorted(options.items()))
         if key not in self._lookups:
-            self._lookups[key] = self.create_future()
-            self._lookups[key].add_done_callback(lambda done: self._over(key, done))
-            arguments = self._lookups[key], host, port, options
+            lookup: asyncio.Future[_Addresses] = self.create_future()
+            self._lookups[key] = lookup, self.time()
+            lookup.add_done_callback(lambda done: self._over(key, done))
+            arguments = lookup, host, port, options
             threading.Thread(target=self._look_up, args=arguments, daemon=True).start()
-        lookup, patience = self._lookups[key], _deadline.get()
-        await asyncio.wait({lookup}, timeout=patience)
+        lookup, began = self._lookups[key]
+        until, least = _limits.get() or (self.time() + _DEFAULT, 0.0)
+        await asyncio.wait({lookup}, timeout=max(until, began + least) - self.time())
         if not lookup.done():
-            raise socket.gaierror(
-                socket.EAI_AGAIN, f"no name server answered within {patience:g} s"
-            )
+            silent = round(self.time() - began, 1)
+            raise socket.gaierror(socket.EAI_AGAIN, f"no name server answered within {silent:g} s")
         return lookup.result()
 
     def _over(self, key: object, done: "asyncio.Future[_Addresses]") -> None:

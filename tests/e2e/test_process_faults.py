@@ -30,7 +30,7 @@ RUN = Script(
     (*steps("fetch", duration=0.2), retried("charge", failures=1, duration=0.2, backoff=0.1))
 )
 INSTANCES = ["one", "two", "three"]
-WORKFLOWS = [
+WORKFLOWS: list[dict[str, Any]] = [
     {"name": "orders", "instances": INSTANCES},
     {"name": "billing", "discover": {}},
 ]
@@ -197,11 +197,19 @@ class TestTheWayToCloudflare:
         return path
 
     @contextlib.contextmanager
-    def running(self, hosts: Path, port: int, *, patience: int) -> Iterator[Daemon]:
+    def running(
+        self,
+        hosts: Path,
+        port: int,
+        *,
+        patience: int,
+        timeout: str = "1s",
+        workflows: list[dict[str, Any]] = WORKFLOWS,
+    ) -> Iterator[Daemon]:
         """An exporter that calls https://api.example and waits so many seconds for its address."""
         folder, resolver = hosts.parent, hosts.with_name("resolv.conf")
         api = f"https://api.example:{port}/client/v4/accounts/{{account_id}}"
-        configuration(folder, api, api_token="secret", workflows=WORKFLOWS)
+        configuration(folder, api, api_token="secret", workflows=workflows)
         within = requires_mounts(
             f"mount --bind {hosts} /etc/hosts; mount --bind {resolver} /etc/resolv.conf"
         )
@@ -209,7 +217,9 @@ class TestTheWayToCloudflare:
         certificate(folder / "trusted")
         with name_server_that_never_answers() as server:
             resolver.write_text(f"nameserver {server}\noptions timeout:{patience} attempts:1\n")
-            with daemon(folder, "--api.timeout=1s", within=within, environ=environ) as running:
+            with daemon(
+                folder, f"--api.timeout={timeout}", within=within, environ=environ
+            ) as running:
                 wait_until(lambda: "result=dns" in running.stderr(), running.stderr)
                 yield running
 
@@ -230,6 +240,20 @@ class TestTheWayToCloudflare:
             show(context, hosts.with_name("trusted"))
             wait_until_all_is_counted(running, simulator)
             assert running.http.get("/-/healthy").is_success
+
+    def test_a_request_that_waited_for_a_connection_fails_for_the_name_server_too(
+        self, hosts: Path
+    ) -> None:
+        """More than there are connections: the others get one when most of their time is over."""
+        many = [{"name": "orders", "instances": [f"order-{i}" for i in range(30)]}]
+        with self.running(hosts, 443, patience=25, timeout="4s", workflows=many) as running:
+            name = "cloudflare_workflows_exporter_polls_total"
+
+            def failed(result: str) -> float:
+                return value(samples(running.metrics()), name, kind="detail", result=result)
+
+            wait_until(lambda: failed("dns") >= 20, running.stderr)
+            assert failed("timeout") == 0
 
     def test_it_stops_at_once_though_names_are_being_looked_up(self, hosts: Path) -> None:
         with self.running(hosts, 443, patience=25) as running:
