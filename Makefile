@@ -1,7 +1,7 @@
 # Two commands do everything: `make run` and `make test`. Both set up what they need, in this folder.
 
 PYTHON ?= python3
-CONFIG ?= config.yaml
+CONFIG ?=
 PYTEST_ARGS ?=
 RELEASE_ARGS ?=
 
@@ -15,21 +15,18 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 LOCKING := .cache/lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test coverage tools lint format types docs lock release-dry-run clean
+.PHONY: help run watch demo test coverage tools lint format types docs lock release-dry-run clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(PACKAGE) ## watch the account in CONFIG (config.yaml); without one and without a token, the demo
-	@if [ -e "$(CONFIG)" ]; then \
-		exec $(BIN)/python -m exporter --config.file="$(CONFIG)"; \
-	elif [ -n "$${CLOUDFLARE_API_TOKEN:-}$${CLOUDFLARE_API_KEY:-}" ]; then \
-		echo "A Cloudflare token or key is set, but there is no $(CONFIG) that says which workflows to watch:" >&2; \
-		echo "copy config.example.yaml to $(CONFIG) and edit it, or name another file: make run CONFIG=FILE" >&2; \
-		exit 1; \
-	else \
-		exec $(BIN)/python -m upstreams.local_engine.demo; \
-	fi
+# With nothing that says what to watch, the demo.
+TO_WATCH := $(strip $(CONFIG) $(wildcard config.yaml) $(foreach name,CWE_CONFIG__FILE CWE_ACCOUNTS CLOUDFLARE_API_TOKEN CLOUDFLARE_API_KEY,$(value $(name))))
+
+run: $(if $(TO_WATCH),watch,demo) ## watch what CONFIG (config.yaml) says, or the account of CLOUDFLARE_API_TOKEN; without either, the demo
+
+watch: $(PACKAGE)
+	@exec $(BIN)/python -m exporter $(if $(CONFIG),--config.file="$(CONFIG)")
 
 demo: $(PACKAGE) ## watch sample workflows on Cloudflare's engine, run on this machine: no account needed
 	@exec $(BIN)/python -m upstreams.local_engine.demo

@@ -18,10 +18,12 @@ from typing import Any
 
 import structlog
 
-from exporter import __version__, check, config, flags, logs, plan
+from exporter import __version__, check, config, flags, logs, plan, whole_account
 from exporter.app import App
 from exporter.clock import Clock
+from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.resolver import Loop
+from exporter.coherence import ENV_ACCOUNT
 from exporter.mistakes import ConfigError
 from exporter.progress import progress
 from exporter.reload import Reloader
@@ -34,7 +36,8 @@ DEFAULT_FILE = Path("config.yaml")
 _EPILOG = """\
 Every setting can be given in the file, in the environment (CWE_POLL__INTERVAL=5s) or as a flag
 (--poll.interval=5s); the later named wins. Credentials may also come from CLOUDFLARE_API_TOKEN, or
-from CLOUDFLARE_EMAIL and CLOUDFLARE_API_KEY. docs/configuration.md explains every setting.
+from CLOUDFLARE_EMAIL and CLOUDFLARE_API_KEY. With one of these and no file, every workflow of the
+account CLOUDFLARE_ACCOUNT_ID is watched. docs/configuration.md explains every setting.
 
 Exit status: 0 when all went well; 1 when it could not go on, a look failed (--once) or something
 is wrong (--check-api); 2 when the command line or the configuration is wrong."""
@@ -49,22 +52,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if path is None and DEFAULT_FILE.exists():
             path = DEFAULT_FILE
-        settings = config.load(path, given, os.environ)
+        environ = dict(os.environ)
+        load = partial(config.load, path, given, environ)
+        settings = load()
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
             shard = App(settings).shard
             return 0 if _show(f"{plan.text(settings, shard)}\n".encode()) else 1
-        load = partial(config.load, path, given, os.environ)
         with asyncio.Runner(loop_factory=Loop) as runner:
+            if whole_account.lacks_id(settings):
+                environ[ENV_ACCOUNT] = runner.run(whole_account.find_id(settings))
+                settings = load()
+            if path is None and whole_account.is_watched(settings):
+                log.info(
+                    "no configuration file; watching every workflow of the account",
+                    account=settings.accounts[0].label,
+                    advice="to narrow it, name workflows in config.yaml, or in the file that "
+                    "--config.file names, and restart",
+                )
             if options.check_api:
                 return runner.run(_check_api(settings))
             return runner.run(_once(settings) if options.once else _run(settings, load, path))
     except ConfigError as error:
-        source = path or "no configuration file (give one with --config.file)"
+        source = path or "no configuration file"
         print(f"{PROGRAM}: wrong configuration: {source}", file=sys.stderr)  # noqa: T201
         for mistake in error.mistakes:
             print(f"  {mistake}", file=sys.stderr)  # noqa: T201
         return 2
+    except CallFailed as failure:
+        log.error(
+            "can't find out which account to watch",
+            error=str(failure),
+            advice=f"set {ENV_ACCOUNT} to the account's id, and nothing is looked up",
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
 

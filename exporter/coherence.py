@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 # The names that Cloudflare's own clients read.
 ENV_TOKEN, ENV_EMAIL, ENV_KEY = "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_EMAIL", "CLOUDFLARE_API_KEY"
+ENV_ACCOUNT = "CLOUDFLARE_ACCOUNT_ID"
 
 CLOUDFLARE_LIMIT = 1200
 """Calls in 5 minutes that Cloudflare allows a user (API rate limits, Cloudflare's docs)."""
@@ -27,17 +28,25 @@ def with_credentials(data: dict[str, Any]) -> dict[str, Any]:
     accounts = data.get("accounts")
     if not isinstance(accounts, list):
         return data
-    return {**data, "accounts": [_with_credential(account, os.environ) for account in accounts]}
+    credential = credential_of(os.environ)
+    return {
+        **data,
+        "accounts": [
+            {**account, **credential}
+            if isinstance(account, dict) and not _given(account, *_TOKEN, *_KEY, "api_email")
+            else account
+            for account in accounts
+        ],
+    }
 
 
-def _with_credential(account: Any, environ: Mapping[str, str]) -> Any:
-    if not isinstance(account, dict) or _given(account, *_TOKEN, *_KEY, "api_email"):
-        return account
+def credential_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment's credential, as keys of an account; empty where there is none."""
     if environ.get(ENV_TOKEN):
-        return {**account, "api_token": environ[ENV_TOKEN]}
+        return {"api_token": environ[ENV_TOKEN]}
     if environ.get(ENV_EMAIL) and environ.get(ENV_KEY):
-        return {**account, "api_email": environ[ENV_EMAIL], "api_key": environ[ENV_KEY]}
-    return account
+        return {"api_email": environ[ENV_EMAIL], "api_key": environ[ENV_KEY]}
+    return {}
 
 
 def mistakes(data: Mapping[str, Any], *, default_api: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -3,7 +3,6 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
-from exporter import flags, yaml_file
+from exporter import flags, whole_account, yaml_file
 from exporter.coherence import Loc
 from exporter.mistakes import ConfigError, line
 from exporter.settings import ENV_PREFIX, Settings, leaves, model_of
@@ -20,25 +19,35 @@ from exporter.settings import ENV_PREFIX, Settings, leaves, model_of
 def load(path: Path | None, given: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Settings from the file, the environment and the flags, in rising rank.
 
+    Where none of them names accounts and there is no file, all of the environment's account is
+    watched.
+
     Args:
         path: The file; None for none.
         given: What the command line gave, as a tree like that of the file.
-        environ: Only looked through for names; values are read by pydantic-settings.
+        environ: Names of variables, and the id of the account; other values are read by
+            pydantic-settings.
 
     Raises:
         ConfigError: with every mistake.
     """
     misspelt = dict(_misspelt(environ))
     content = yaml_file.read(path) if path else {}
+    tree = _merge(_merge(content, _Environment(Settings)()), given)
+    whole = path is None and tree.get("accounts") is None
+    if whole:
+        tree["accounts"] = whole_account.accounts(environ)
+    variables = whole_account.VARIABLES if whole else {}
     mistakes = []
     try:
-        settings = Settings(**reduce(_merge, (content, _Environment(Settings)(), given)))
+        settings = Settings(**tree)
     except ValidationError as error:
-        mistakes = [
-            line(e["loc"], e["type"], e["msg"], e["input"], _origin(e["loc"], given, environ))
-            for e in error.errors()
-            if not _is_of(misspelt, e["loc"], e["type"])
-        ]
+        for e in error.errors():
+            loc, kind = e["loc"], e["type"]
+            if not _is_of(misspelt, loc, kind):
+                origin = variables.get(loc) or _origin(loc, given, environ)
+                hint = f"; {whole_account.MISSING}" if whole and loc == ("accounts",) else ""
+                mistakes.append(line(loc, kind, e["msg"], e["input"], origin) + hint)
     mistakes += misspelt.values()
     if mistakes:
         raise ConfigError(mistakes)

@@ -27,6 +27,7 @@ from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import CallFailed, from_status
 from exporter.cloudflare.lenient import Reader
 from exporter.cloudflare.models import (
+    Account,
     Detail,
     Envelope,
     PageInfo,
@@ -56,6 +57,7 @@ _ROW = re.compile(r"\$\.result\[\d+\]")
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+_ACCOUNTS = Reader(Envelope[list[Account]])
 _SUMMARY = Reader(Envelope[Summary])
 _DETAIL = Reader(Envelope[Detail])
 _ROWS = Reader(Envelope[list[Row]])
@@ -78,7 +80,7 @@ class Page(NamedTuple):
 
 
 class Client:
-    """One account's view of the API.
+    """One account's view of the API, or that of none.
 
     Every method raises `CallFailed`.
     """
@@ -142,6 +144,11 @@ class Client:
         query = urlencode({"page": page, "per_page": per_page})
         url = f"{self._base_url}/workflows?{query}"
         answer, *_ = await self._get("workflows", url, _WORKFLOWS)
+        return _list(answer)
+
+    async def accounts(self, per_page: int) -> list[Account]:
+        """The first accounts that the credential can read, of a client whose URL names none."""
+        answer, *_ = await self._get("accounts", f"{self._base_url}?per_page={per_page}", _ACCOUNTS)
         return _list(answer)
 
     async def versions(self, workflow: str) -> list[Version]:

@@ -159,6 +159,13 @@ class Row(Struct):
     trigger_source: Word | None = None
 
 
+class Account(Struct):
+    """An account in the list of those that a credential can read."""
+
+    id: str | None = None
+    name: str | None = None
+
+
 class Workflow(Struct):
     """A workflow in a list, or alone; `instances` are the platform's counts by status."""
 

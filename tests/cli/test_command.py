@@ -169,8 +169,9 @@ class TestWhereTheFileComesFrom:
         done = command()
         assert done.returncode == 2
         assert done.stderr.splitlines() == [
-            f"{PROGRAM}: wrong configuration: no configuration file (give one with --config.file)",
-            "  accounts: is missing",
+            f"{PROGRAM}: wrong configuration: no configuration file",
+            "  accounts: is missing; set CLOUDFLARE_API_TOKEN to watch a whole account, or name a "
+            "file with --config.file",
         ]
 
     def test_one_that_is_not_there(self, command: Command) -> None:

@@ -76,6 +76,19 @@ def test_the_exporter_finds_its_configuration_in_the_unit_s_folder(
     assert "production: 1 entry(ies) to discover" in done.stdout
 
 
+def test_without_a_configuration_it_watches_the_account_of_its_environment_file(
+    service: dict[str, list[str]], tmp_path: Path
+) -> None:
+    assert service["EnvironmentFile"] == ["-/etc/cloudflare-workflows-exporter/environment"]
+    environ = environment_of(service) | {
+        "CLOUDFLARE_API_TOKEN": "a-token",
+        "CLOUDFLARE_ACCOUNT_ID": "acc",
+    }
+    done = run(tmp_path, "--check-config", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert "acc: 1 entry(ies) to discover" in done.stdout
+
+
 def test_a_configuration_without_its_token_is_refused(
     service: dict[str, list[str]], tmp_path: Path
 ) -> None:

@@ -68,8 +68,8 @@ class Container:
 
 
 @contextmanager
-def running(image: Image, folder: Path, *flags: str) -> Iterator[Container]:
-    """Runs the image's entrypoint with flags; `folder` is /mnt in it."""
+def running(image: Image, folder: Path, *flags: str, **environ: str) -> Iterator[Container]:
+    """Runs the image's entrypoint with flags and variables; `folder` is /mnt in it."""
     config = image.config
     user = config["User"].partition(":")[0]
     program = [*config["Entrypoint"], *config.get("Cmd", []), *flags]
@@ -79,7 +79,7 @@ def running(image: Image, folder: Path, *flags: str) -> Iterator[Container]:
         subprocess.Popen(
             [
                 *("unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc", _ENTER),
-                *("bash", *config["Env"], *program),
+                *("bash", *config["Env"], *(f"{k}={v}" for k, v in environ.items()), *program),
             ],
             env={
                 **os.environ,

@@ -136,6 +136,29 @@ class TestContainer:
         )
         assert container.started > 0
 
+    def test_it_watches_a_whole_account_with_nothing_but_a_credential(
+        self, image: Image, tmp_path: Path
+    ) -> None:
+        simulator = Simulator(clock=time.time)
+        simulator.access.token(TOKEN, accounts=["acc"])
+        simulator.world.account("acc").workflow("orders").create("order-1", Script((Wait("go"),)))
+        with (
+            serve_in_thread(simulator) as served,
+            running(
+                image,
+                tmp_path,
+                CLOUDFLARE_API_TOKEN=TOKEN,
+                CLOUDFLARE_ACCOUNT_ID="acc",
+                CWE_API__URL=f"{served.url}/accounts/{{account_id}}",
+                CWE_WEB__LISTEN_ADDRESS="127.0.0.1:0",
+            ) as started,
+            httpx.Client(base_url=f"http://{started.address}", trust_env=False) as http,
+        ):
+            wait_until(lambda: http.get("/-/ready").is_success, started.log)
+            found = samples(http.get("/metrics").text)
+            name = "cloudflare_workflow_instance_status"
+            assert value(found, name, instance_id="order-1", status="waiting") == 1
+
     def test_sigterm_ends_it_with_status_0(
         self, image: Image, tmp_path_factory: pytest.TempPathFactory
     ) -> None:

@@ -5,7 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
-from cloudflare import AsyncCloudflare, AuthenticationError, NotFoundError, RateLimitError
+from cloudflare import (
+    AsyncCloudflare,
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+    RateLimitError,
+)
+from cloudflare.types.accounts import Account
 from cloudflare.types.workflows import (
     InstanceListResponse,
     VersionListResponse,
@@ -109,6 +116,11 @@ class TestTheTypes:
         for row in (await client.get("/orders/versions")).json()["result"]:
             check(VersionListResponse, row)
 
+    async def test_hold_for_accounts(self, simulator: Simulator, client: httpx.AsyncClient) -> None:
+        simulator.world.account(ACCOUNT)
+        (row,) = (await client.get(f"{simulator.url}/accounts")).json()["result"]
+        assert check(Account, row).id == ACCOUNT
+
 
 @pytest.mark.usefixtures("orders")
 class TestTheClient:
@@ -153,6 +165,18 @@ class TestTheClient:
         assert [w.name async for w in sdk.workflows.list(account_id=ACCOUNT)] == ["orders"]
         versions = sdk.workflows.versions.list("orders", account_id=ACCOUNT)
         assert [v.limits.steps async for v in versions if v.limits] == [10_000]
+
+    async def test_lists_the_accounts_that_a_token_opens(
+        self, sdk: AsyncCloudflare, simulator: Simulator
+    ) -> None:
+        for number in range(25):
+            simulator.world.account(f"a-{number}")
+        assert len([account async for account in sdk.accounts.list()]) == 26
+        simulator.access.token(TOKEN, accounts=[ACCOUNT])
+        assert [account.id async for account in sdk.accounts.list()] == [ACCOUNT]
+        simulator.access.token(TOKEN, accounts=[ACCOUNT], account_owned=True)
+        with pytest.raises(BadRequestError, match="does not support account owned tokens"):
+            await sdk.accounts.list()
 
     async def test_raises_its_own_errors(self, sdk: AsyncCloudflare, simulator: Simulator) -> None:
         with pytest.raises(NotFoundError):

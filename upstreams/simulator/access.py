@@ -21,11 +21,25 @@ class RefusedError(Exception):
 
 
 class Credential(Struct, frozen=True):
-    """A user's credential. `accounts` None opens all of them; a key has every permission."""
+    """A user's credential, or one that an account owns. `accounts` None opens all of them; a key
+    has every permission."""
 
     user: str
     permissions: frozenset[str] = PERMISSIONS
     accounts: frozenset[str] | None = None
+    account_owned: bool = False
+
+    def opens(self, account_id: str) -> bool:
+        return self.accounts is None or account_id in self.accounts
+
+    def check(self, account_id: str) -> None:
+        """Whether it opens the workflows of an account.
+
+        Raises:
+            RefusedError: it doesn't.
+        """
+        if not self.permissions & PERMISSIONS or not self.opens(account_id):
+            raise RefusedError(403)
 
 
 class Access:
@@ -42,10 +56,11 @@ class Access:
         user: str = "user@example.com",
         permissions: Iterable[str] = PERMISSIONS,
         accounts: Iterable[str] | None = None,
+        account_owned: bool = False,
     ) -> None:
         """Accept an API token."""
         opened = None if accounts is None else frozenset(accounts)
-        self._tokens[secret] = Credential(user, frozenset(permissions), opened)
+        self._tokens[secret] = Credential(user, frozenset(permissions), opened, account_owned)
 
     def key(self, email: str, secret: str, *, accounts: Iterable[str] | None = None) -> None:
         """Accept an email with its Global API key."""
@@ -57,11 +72,11 @@ class Access:
         self._tokens.pop(secret, None)
         self._keys = {pair: c for pair, c in self._keys.items() if pair[1] != secret}
 
-    def check(self, headers: Mapping[str, str], account_id: str) -> str:
-        """The user who calls (header names in lower case).
+    def caller(self, headers: Mapping[str, str]) -> Credential:
+        """The credential of a request (header names in lower case).
 
         Raises:
-            RefusedError: the caller is unknown or may not read this account's workflows.
+            RefusedError: the caller is unknown.
         """
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -71,8 +86,4 @@ class Access:
             credential = self._keys.get((email, key))
         if credential is None:
             raise RefusedError(401)
-        if not credential.permissions & PERMISSIONS:
-            raise RefusedError(403)
-        if credential.accounts is not None and account_id not in credential.accounts:
-            raise RefusedError(403)
-        return credential.user
+        return credential

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from urllib.parse import parse_qsl, unquote
 
-from .access import Access, RefusedError
+from .access import Access, Credential, RefusedError
 from .calls import Call
 from .limits import RateLimit
 from .listing import instances_page, number, one_of
-from .render import instance_detail, version_result, workflow_result
+from .render import account_result, instance_detail, version_result, workflow_result
 from .reply import ApiError, Reply, success
 from .world import Account, Workflow, World
 
@@ -47,6 +47,8 @@ class Api:
         """What is being asked for, before it is answered."""
         call = Call(self.world.clock(), request.method, request.path, request.query_string)
         match request.segments:
+            case ["accounts"]:
+                call.kind = "accounts"
             case ["accounts", account, "workflows", *rest]:
                 call.account = account
                 call.workflow = rest[0] if rest else ""
@@ -71,14 +73,20 @@ class Api:
         try:
             if call.kind == "other" or request.method != "GET":
                 raise ApiError(404, 7003, f"Could not route to {request.path}")
-            call.user = self.access.check(request.headers, call.account)
+            caller = self.access.caller(request.headers)
+            call.user = caller.user
+            if call.kind != "accounts":
+                caller.check(call.account)
             wait = self.limit.take(call.user)
             headers |= self.limit.headers(call.user)
             if wait is not None:
                 headers["Retry-After"] = str(max(1, round(wait)))
                 message = "Rate limited. Please wait and consider throttling your request speed"
                 raise ApiError(429, 10429, message)
-            reply = self._result(request, call)
+            if call.kind == "accounts":
+                reply = self._accounts(caller, request.query)
+            else:
+                reply = self._result(request, call)
         except RefusedError as refused:
             reply = ApiError(refused.status, 10000, "Authentication error").reply()
         except ApiError as error:
@@ -105,6 +113,16 @@ class Api:
                 return self._versions(workflow, request.query)
             case _:
                 return self._instance(workflow, call.instance, request.query, now)
+
+    def _accounts(self, caller: Credential, query: Mapping[str, str]) -> Reply:
+        if caller.account_owned:
+            message = "List accounts endpoint does not support account owned tokens."
+            raise ApiError(400, 1001, message)
+        found = [account for name, account in self.world.accounts.items() if caller.opens(name)]
+        page, per_page = number(query, "page", 1), number(query, "per_page", 20, 50)
+        chosen = found[(page - 1) * per_page : page * per_page]
+        info = _page_info(page, per_page, len(chosen), len(found))
+        return success([account_result(account) for account in chosen], info)
 
     def _instance(
         self, workflow: Workflow, instance_id: str, query: Mapping[str, str], now: int

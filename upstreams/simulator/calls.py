@@ -8,8 +8,8 @@ from msgspec import Struct
 class Call(Struct):
     """One call. `status` is 0 until it is answered, and stays so when it never is.
 
-    `kind` is simple, detail, list, workflow, workflows, versions or other; `fault` names the
-    action that a fault rule took.
+    `kind` is simple, detail, list, workflow, workflows, versions, accounts or other; `fault` names
+    the action that a fault rule took.
     """
 
     time: float

@@ -14,7 +14,7 @@ from typing import Any
 from .script import Error, Sleep, Step, Wait
 from .style import Style
 from .timeline import PlayedAttempt, Record
-from .world import Instance, Version, Workflow
+from .world import Account, Instance, Version, Workflow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A planned end past this has no date; the year is 9999.
@@ -101,6 +101,17 @@ def instance_row(instance: Instance, at: int) -> dict[str, Any]:
         changed = instance.patch_row(row)
         return row if changed is None else changed
     return row
+
+
+def account_result(account: Account) -> dict[str, Any]:
+    """An account in the list of accounts."""
+    return {
+        "id": account.id,
+        "name": account.name,
+        "type": "standard",
+        "settings": {"enforce_twofactor": False, "abuse_contact_email": None},
+        "created_on": timestamp(account.created),
+    }
 
 
 def workflow_result(workflow: Workflow, at: int) -> dict[str, Any]:

@@ -342,6 +342,8 @@ class Account:
     def __init__(self, world: World, account_id: str) -> None:
         self.world = world
         self.id = account_id
+        self.name = f"{account_id}'s account"
+        self.created = world.moment(None)
         self.workflows: dict[str, Workflow] = {}
 
     def workflow(
