@@ -21,10 +21,16 @@ _GRAFANA_FOLDER = "Cloudflare Workflows"
 _GRAFANA_DATA_SOURCE = "prometheus"
 
 
-def repository() -> str:
-    """The project's address, which pyproject.toml holds."""
+def urls() -> dict[str, str]:
+    """The project's addresses by name, which pyproject.toml holds."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return str(project["urls"]["Repository"])
+    found: dict[str, str] = project["urls"]
+    return found
+
+
+def repository() -> str:
+    """The address of the project's repository."""
+    return urls()["Repository"]
 
 
 @cache

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from exporter import __version__
 from generate import CHART, ROOT, alerts
 from generate.config_schema import config_schema
 from generate.sections import table, updated
 
 VALUES = CHART / "values.yaml"
 PAGE = CHART / "README.md"
+ICON = ROOT / "exporter" / "web" / "page" / "assets" / "icon.svg"
 SCHEMA = ROOT / "generate" / "values.schema.yaml"
 
 
@@ -91,11 +93,59 @@ def _close(node: Any) -> None:
             _close(child)
 
 
+def project() -> str:
+    """What Chart.yaml says of the project, as pyproject.toml has it."""
+    repository = alerts.repository()
+    image = yaml.safe_load(VALUES.read_text(encoding="utf-8"))["image"]["repository"]
+    images = [
+        {
+            "name": "exporter",
+            "image": f"{image}:{__version__}",
+            "platforms": ["linux/amd64", "linux/arm64"],
+        }
+    ]
+    urls = alerts.urls()
+    links = [{"name": n, "url": url} for n, url in urls.items() if url != repository]
+    tree = {
+        # The image's tag, unless image.tag says otherwise.
+        "appVersion": __version__,
+        "home": repository,
+        "sources": [repository],
+        "icon": f"{repository}/raw/main/{ICON.relative_to(ROOT)}",
+        "maintainers": [{"name": repository.rpartition("/")[2], "url": repository}],
+        "annotations": {
+            "artifacthub.io/category": "monitoring-logging",
+            "artifacthub.io/images": _dumped(images),
+            "artifacthub.io/license": "Apache-2.0",
+            "artifacthub.io/links": _dumped(links),
+        },
+    }
+    return _dumped(tree).rstrip()
+
+
+def _dumped(tree: object) -> str:
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=1000)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as one."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
 def outputs() -> dict[Path, str]:
     """Each generated file with its content."""
     rows = [(f"`{v.path}`", f"`{json.dumps(v.default)}`", v.help) for v in values()]
     page = PAGE.read_text(encoding="utf-8")
+    sheet = CHART / "Chart.yaml"
     return {
+        sheet: updated(sheet.read_text(encoding="utf-8"), "project", project()),
         PAGE: updated(page, "values", table(("value", "default", "meaning"), rows)),
         CHART / "values.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
     }

@@ -1,4 +1,4 @@
-"""Generated parts of pages that are otherwise written by hand."""
+"""Generated parts of pages, and of YAML, that are otherwise written by hand."""
 
 import re
 from collections.abc import Iterable
@@ -10,11 +10,19 @@ def updated(page: str, section: str, text: str) -> str:
     Raises:
         ValueError: the page has no such section.
     """
-    begin, end = f"<!-- {section}: made by make docs -->", f"<!-- end of {section} -->"
-    pattern = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
-    new, found = pattern.subn(lambda _: f"\n{text}\n\n", page)
+    begin, end = f"{section}: made by make docs", f"end of {section}"
+    pattern = re.compile(
+        rf"(?P<begin>^<!-- {begin} -->\n|^\# {begin}\n).*?(?P<end>^<!-- {end} -->|^\# {end}\n)",
+        re.DOTALL | re.MULTILINE,
+    )
+
+    def filled(match: re.Match[str]) -> str:
+        blank = "\n" if match["begin"].startswith("<") else ""
+        return f"{match['begin']}{blank}{text}\n{blank}{match['end']}"
+
+    new, found = pattern.subn(filled, page)
     if not found:
-        raise ValueError(f"no {begin} … {end}")
+        raise ValueError(f"no <!-- {begin} --> … <!-- {end} -->")
     return new
 
 

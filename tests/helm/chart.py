@@ -13,7 +13,12 @@ from generate import CHART
 Object = dict[str, Any]
 Values = Mapping[str, Any]
 
-OPERATOR = "monitoring.coreos.com/v1"
+CUSTOM = {
+    "monitoring.coreos.com": "@kubernetes-models/prometheus-operator",
+    "gateway.networking.k8s.io": "@kubernetes-models/gateway-api",
+}
+"""Groups of custom resources, each with the npm package that has its schemas and types."""
+
 KUBERNETES = ("1.25", "1.28", "1.31", "1.34", kubernetes_validate.latest_version())
 """From the oldest version that Chart.yaml allows to the newest one whose schemas are had."""
 
@@ -39,6 +44,16 @@ class Release(NamedTuple):
     objects: list[Object]
     notes: str
 
+    @property
+    def native(self) -> list[Object]:
+        """What Kubernetes itself knows."""
+        return [o for o in self.objects if group(o) not in CUSTOM]
+
+    @property
+    def custom(self) -> list[Object]:
+        """What others define."""
+        return [o for o in self.objects if group(o) in CUSTOM]
+
     def of_kind(self, kind: str) -> list[Object]:
         return [o for o in self.objects if o["kind"] == kind]
 
@@ -52,6 +67,12 @@ class Release(NamedTuple):
         """The template of the pod."""
         template: Object = self.the("StatefulSet")["spec"]["template"]
         return template
+
+
+def group(value: Object) -> str:
+    """The group of an object's API."""
+    found: str = value["apiVersion"].rpartition("/")[0]
+    return found
 
 
 @cache

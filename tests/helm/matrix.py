@@ -4,6 +4,10 @@ from typing import Any
 
 _FILES = {"credentials": {"existingSecret": "", "files": {"token": "secret"}}}
 _PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+_CONTAINER = {
+    "image": "registry.example.com/tool:1.0",
+    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+}
 _RELABEL = [{"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "pod"}]
 
 MATRIX: dict[str, dict[str, Any]] = {
@@ -54,10 +58,9 @@ MATRIX: dict[str, dict[str, Any]] = {
             },
         },
     },
-    "persistence": {"persistence": {"enabled": True}},
+    "no persistence": {"persistence": {"enabled": False}},
     "persistence in full": {
         "persistence": {
-            "enabled": True,
             "size": "10Gi",
             "storageClass": "fast",
             "accessModes": ["ReadWriteOncePod"],
@@ -65,7 +68,7 @@ MATRIX: dict[str, dict[str, Any]] = {
             "whenDeleted": "Delete",
         }
     },
-    "persistence without a class": {"persistence": {"enabled": True, "storageClass": "-"}},
+    "persistence without a class": {"persistence": {"storageClass": "-"}},
     "no state": {"config": {"state": {"path": None}}},
     "image by digest": {
         "image": {"repository": "registry.example.com:5000/x", "digest": "sha256:" + "0" * 64},
@@ -111,6 +114,9 @@ MATRIX: dict[str, dict[str, Any]] = {
         "priorityClassName": "high",
         "terminationGracePeriodSeconds": 60,
         "podLabels": {"app.kubernetes.io/part-of": "monitoring"},
+        "workloadLabels": {"tier": "monitoring"},
+        "workloadAnnotations": {"reloader.stakater.com/auto": "true"},
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["proxy.internal"]}],
         "podAnnotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"},
         "dnsPolicy": "None",
         "dnsConfig": {"nameservers": ["10.0.0.10"], "options": [{"name": "ndots", "value": "1"}]},
@@ -121,6 +127,58 @@ MATRIX: dict[str, dict[str, Any]] = {
         "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
         "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ssl/certs", "readOnly": True}],
         "resources": {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": None},
+    },
+    "further containers and objects": {
+        "initContainers": [{**_CONTAINER, "name": "wait"}],
+        "extraContainers": [{**_CONTAINER, "name": "proxy"}],
+        "extraObjects": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {
+                    "name": '{{ include "exporter.fullname" . }}-as-yaml',
+                    "namespace": "{{ .Release.Namespace }}",
+                },
+            },
+            """
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ include "exporter.fullname" . }}-as-text
+  namespace: {{ include "exporter.namespace" . }}
+""",
+        ],
+    },
+    "another namespace": {"namespaceOverride": "there"},
+    "ingress": {"ingress": {"enabled": True, "hosts": ["a.example.com"]}},
+    "ingress in full": {
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "hosts": ["a.example.com", "b.example.com"],
+            "tls": [{"secretName": "page", "hosts": ["a.example.com", "b.example.com"]}],
+            "annotations": {"example.com/auth": "sso"},
+            "labels": {"expose": "internal"},
+        }
+    },
+    "route": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "internal"}]}},
+    "route in full": {
+        "service": {"port": 80},
+        "httpRoute": {
+            "enabled": True,
+            "parentRefs": [
+                {"name": "internal", "namespace": "gateways", "sectionName": "https", "port": 443}
+            ],
+            "hostnames": ["a.example.com", "*.b.example.com"],
+            "filters": [
+                {
+                    "type": "ResponseHeaderModifier",
+                    "responseHeaderModifier": {"set": [{"name": "X-Robots-Tag", "value": "none"}]},
+                }
+            ],
+            "annotations": {"example.com/auth": "sso"},
+            "labels": {"expose": "internal"},
+        },
     },
     "disruption budget": {"podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%"}},
     "network policy": {"networkPolicy": {"enabled": True}},
@@ -142,6 +200,13 @@ MATRIX: dict[str, dict[str, Any]] = {
             "scrapeTimeout": "10s",
             "relabelings": _RELABEL,
             "metricRelabelings": [{"action": "drop", "regex": "go_.*"}],
+            "jobLabel": "app.kubernetes.io/name",
+            "targetLabels": ["team"],
+            "podTargetLabels": ["app.kubernetes.io/version"],
+            "params": {"name[]": ["up"]},
+            "proxyUrl": "http://proxy.example.com:3128",
+            "sampleLimit": 100000,
+            "honorLabels": True,
         }
     },
     "pod monitor": {
@@ -151,6 +216,26 @@ MATRIX: dict[str, dict[str, Any]] = {
             "labels": {"release": "x"},
             "interval": "30s",
             "relabelings": _RELABEL,
+        }
+    },
+    "scrape config": {"scrapeConfig": {"enabled": True}},
+    "scrape config in full": {
+        "scrapeConfig": {
+            "enabled": True,
+            "namespace": "prometheus",
+            "labels": {"release": "x"},
+            "jobName": "workflows",
+            "interval": "30s",
+            "scrapeTimeout": "10s",
+            "scheme": "https",
+            "tlsConfig": {"ca": {"secret": {"name": "web", "key": "ca.crt"}}},
+            "basicAuth": {"username": {"name": "scrape", "key": "username"}},
+            "params": {"name[]": ["up"]},
+            "proxyUrl": "http://proxy.example.com:3128",
+            "sampleLimit": 100000,
+            "honorLabels": True,
+            "relabelings": [{"targetLabel": "cluster", "replacement": "a"}],
+            "metricRelabelings": [{"action": "drop", "regex": "go_.*"}],
         }
     },
     "alerts": {"prometheusRule": {"enabled": True}},
@@ -183,7 +268,6 @@ MATRIX: dict[str, dict[str, Any]] = {
         }
     },
     "everything": {
-        "persistence": {"enabled": True},
         "podDisruptionBudget": {"enabled": True},
         "networkPolicy": {"enabled": True},
         "serviceMonitor": {"enabled": True},

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from generate import CHART, ROOT
-from tests.helm.chart import OPERATOR, render
+from tests.helm.chart import render
 
 PAGES = [ROOT / "docs" / "kubernetes.md", CHART / "README.md"]
 
@@ -29,7 +29,7 @@ def test_its_values_are_taken(page: Path) -> None:
 
 def test_the_guide_makes_all_that_it_speaks_of() -> None:
     release = render(values_on(PAGES[0]))
-    kinds = [o["kind"] for o in release.objects if o["apiVersion"] == OPERATOR]
+    kinds = sorted(o["kind"] for o in release.custom)
     assert kinds == ["PrometheusRule", "ServiceMonitor"]
     assert len(release.of_kind("ConfigMap")) == 2
     name = release.the("StatefulSet")["metadata"]["name"]

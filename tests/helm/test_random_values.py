@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from generate import alerts
-from tests.helm.chart import KUBERNETES, OPERATOR, SMALLEST, kubernetes_mistakes, over, render
+from tests.helm.chart import KUBERNETES, SMALLEST, kubernetes_mistakes, over, render
 from tests.helm.pod_security import violations
 from tests.node import Validator, validator
 
@@ -49,10 +49,48 @@ MONITOR = {
     "labels": LABELS,
     "interval": DURATIONS,
     "scrapeTimeout": DURATIONS,
+    "scheme": st.sampled_from(["", "http", "https"]),
+    "params": st.dictionaries(TEXTS, st.lists(TEXTS, max_size=2), max_size=2),
+    "proxyUrl": st.sampled_from(["", "http://proxy:3128"]),
+    "sampleLimit": st.integers(0, 10**9),
+    "honorLabels": BOOLEANS,
     "relabelings": st.lists(
         st.just({"action": "replace", "targetLabel": "cluster", "replacement": "a"}), max_size=2
     ),
 }
+LABEL_LISTS = st.lists(LABEL_KEYS, max_size=2)
+MONITORS = st.one_of(
+    some(
+        serviceMonitor=some(
+            enabled=BOOLEANS,
+            jobLabel=LABEL_KEYS,
+            targetLabels=LABEL_LISTS,
+            podTargetLabels=LABEL_LISTS,
+            **MONITOR,
+        )
+    ),
+    some(
+        podMonitor=some(
+            enabled=BOOLEANS, jobLabel=LABEL_KEYS, podTargetLabels=LABEL_LISTS, **MONITOR
+        )
+    ),
+    some(scrapeConfig=some(enabled=BOOLEANS, jobName=TEXTS, **MONITOR)),
+)
+HOSTS = st.from_regex(r"[a-z]([-a-z0-9]{0,9}[a-z0-9])?(\.[a-z][a-z0-9]{0,5}){1,2}", fullmatch=True)
+HOST_LISTS = st.lists(HOSTS, min_size=1, max_size=2, unique=True)
+CONTAINERS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": NAMES,
+            "image": st.just("x:1"),
+            "securityContext": st.just(
+                {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+            ),
+        },
+        optional={"args": st.lists(TEXTS, max_size=2)},
+    ),
+    max_size=1,
+)
 VALUES = some(
     image=some(
         repository=st.sampled_from(["x", "registry.example.com:5000/a/b"]),
@@ -63,7 +101,34 @@ VALUES = some(
     imagePullSecrets=st.lists(st.fixed_dictionaries({"name": NAMES}), max_size=2),
     nameOverride=NAMES | st.just(""),
     fullnameOverride=NAMES | st.just(""),
+    namespaceOverride=NAMES | st.just(""),
     commonLabels=LABELS,
+    ingress=st.fixed_dictionaries(
+        {"hosts": HOST_LISTS},
+        optional={
+            "enabled": BOOLEANS,
+            "className": NAMES | st.just(""),
+            "tls": st.lists(some(secretName=NAMES, hosts=HOST_LISTS), max_size=1),
+            "annotations": ANNOTATIONS,
+            "labels": LABELS,
+        },
+    ),
+    httpRoute=st.fixed_dictionaries(
+        {"parentRefs": st.lists(st.fixed_dictionaries({"name": NAMES}), min_size=1, max_size=2)},
+        optional={
+            "enabled": BOOLEANS,
+            "hostnames": HOST_LISTS,
+            "annotations": ANNOTATIONS,
+            "labels": LABELS,
+        },
+    ),
+    initContainers=CONTAINERS,
+    extraContainers=CONTAINERS.filter(lambda cs: all(c["name"] != "exporter" for c in cs)),
+    workloadLabels=LABELS,
+    workloadAnnotations=ANNOTATIONS,
+    hostAliases=st.lists(
+        st.fixed_dictionaries({"ip": st.just("10.0.0.1"), "hostnames": HOST_LISTS}), max_size=2
+    ),
     config=some(
         poll=some(interval=st.sampled_from(["5s", "1m"])),
         state=some(path=TEXTS | st.none()),
@@ -115,7 +180,6 @@ VALUES = some(
         enabled=BOOLEANS, maxUnavailable=st.integers(0, 9) | st.sampled_from(["0%", "100%"])
     ),
     networkPolicy=some(enabled=BOOLEANS, ingressFrom=PEERS, egressTo=PEERS),
-    serviceMonitor=some(enabled=BOOLEANS, **MONITOR),
     prometheusRule=some(
         enabled=BOOLEANS,
         labels=LABELS,
@@ -136,29 +200,34 @@ RELEASES = st.from_regex(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?(\.[a-z0-9]{1,9})?", f
 
 
 @pytest.fixture(scope="module")
-def operator() -> Iterator[Validator]:
+def schemas() -> Iterator[Validator]:
     with validator() as running:
         yield running
 
 
-@given(VALUES, RELEASES, NAMES | st.sampled_from(["123", "1e3"]), st.sampled_from(KUBERNETES))
+@given(
+    st.builds(over, VALUES, MONITORS),
+    RELEASES,
+    NAMES | st.sampled_from(["123", "1e3"]),
+    st.sampled_from(KUBERNETES),
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_valid_values_render_valid_objects(
-    operator: Validator, values: dict[str, Any], name: str, namespace: str, version: str
+    schemas: Validator, values: dict[str, Any], name: str, namespace: str, version: str
 ) -> None:
     release = render(SMALLEST, values, name=name, namespace=namespace)
+    for o in release.custom:
+        assert schemas.mistakes(o) == []
+    for o in release.native:
+        assert kubernetes_mistakes(o, version) == ""
     for o in release.objects:
-        if o["apiVersion"] == OPERATOR:
-            assert operator.mistakes(o) == []
-        else:
-            assert kubernetes_mistakes(o, version) == ""
         assert re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", o["metadata"]["name"])
     identities = [
         (o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]) for o in release.objects
     ]
     assert len(set(identities)) == len(identities)
     pod = release.pod
-    assert violations(pod["spec"]) == []
+    assert violations(pod["spec"]) == violations(release.the("Pod")["spec"]) == []
     for service in release.of_kind("Service"):
         assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     (config, *_) = release.of_kind("ConfigMap")

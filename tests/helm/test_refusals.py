@@ -69,6 +69,38 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}},
         "every sample would be there twice",
     ),
+    "a monitor and a scrape config": (
+        {"podMonitor": {"enabled": True}, "scrapeConfig": {"enabled": True}},
+        "podMonitor and scrapeConfig are enabled: every sample would be there twice; enable one",
+    ),
+    "an Ingress for every host": (
+        {"ingress": {"enabled": True}},
+        "ingress.hosts is empty: name the hosts",
+    ),
+    "a route without a Gateway": (
+        {"httpRoute": {"enabled": True}},
+        "httpRoute.parentRefs is empty: name the Gateway",
+    ),
+    "a host with a path": (
+        {"ingress": {"enabled": True, "hosts": ["example.com/page"]}},
+        "at '/ingress/hosts/0': 'example.com/page' does not match",
+    ),
+    "a further object that is none": (
+        {"extraObjects": [{"kind": "ConfigMap"}]},
+        "at '/extraObjects/0': missing properties 'apiVersion', 'metadata'",
+    ),
+    "a further container without an image": (
+        {"extraContainers": [{"name": "proxy"}]},
+        "at '/extraContainers/0': missing property 'image'",
+    ),
+    "a proxy that is no URL": (
+        {"serviceMonitor": {"proxyUrl": "proxy:3128"}},
+        "at '/serviceMonitor/proxyUrl': 'proxy:3128' does not match",
+    ),
+    "a namespace with a dot": (
+        {"namespaceOverride": "a.b"},
+        "at '/namespaceOverride': 'a.b' does not match",
+    ),
     "misspelt parameter": (
         {"prometheusRule": {"parameters": {"stuckAfter": 1}}},
         "additional properties 'stuckAfter' not allowed",

@@ -1,9 +1,10 @@
 """What the chart renders is what Kubernetes and the Prometheus operator take."""
 
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import helm_python as helm
 import pytest
@@ -14,19 +15,32 @@ from exporter.app import App
 from exporter.settings import Settings
 from generate import CHART, ROOT, alerts
 from generate.config_schema import CHARTS_OWN
-from tests.e2e.daemon import run
-from tests.helm.chart import KUBERNETES, OPERATOR, SMALLEST, kubernetes_mistakes, over, render
+from tests.e2e.daemon import configuration, run
+from tests.helm.chart import (
+    CUSTOM,
+    KUBERNETES,
+    SMALLEST,
+    Release,
+    group,
+    kubernetes_mistakes,
+    over,
+    render,
+)
 from tests.helm.matrix import MATRIX
 from tests.helm.pod_security import violations
 from tests.node import Typed, Validator, type_mistakes, validator
+from upstreams.simulator import Script, Simulator, serve_in_thread
 
 GOOD = sorted((ROOT / "tests" / "config" / "good").glob("*.yaml"))
 
-each_case = pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
+CI = {path.name: yaml.safe_load(path.read_text()) for path in (CHART / "ci").glob("*.yaml")}
+CASES = MATRIX | CI
+
+each_case = pytest.mark.parametrize("values", CASES.values(), ids=CASES)
 
 
 @pytest.fixture(scope="module")
-def operator() -> Iterator[Validator]:
+def schemas() -> Iterator[Validator]:
     with validator() as running:
         yield running
 
@@ -35,16 +49,18 @@ def operator() -> Iterator[Validator]:
 class TestEachCase:
     @pytest.mark.parametrize("version", KUBERNETES)
     def test_kubernetes_takes_it(self, values: dict[str, Any], version: str) -> None:
-        objects = [o for o in render(SMALLEST, values).objects if o["apiVersion"] != OPERATOR]
-        mistakes = [kubernetes_mistakes(o, version) for o in objects]
+        mistakes = [kubernetes_mistakes(o, version) for o in render(SMALLEST, values).native]
         assert list(filter(None, mistakes)) == []
 
-    def test_the_operator_takes_it(self, values: dict[str, Any], operator: Validator) -> None:
-        objects = [o for o in render(SMALLEST, values).objects if o["apiVersion"] == OPERATOR]
-        assert [m for o in objects for m in operator.mistakes(o)] == []
+    def test_the_operator_and_the_gateway_take_it(
+        self, values: dict[str, Any], schemas: Validator
+    ) -> None:
+        assert [m for o in render(SMALLEST, values).custom for m in schemas.mistakes(o)] == []
 
-    def test_the_pod_passes_the_restricted_standard(self, values: dict[str, Any]) -> None:
-        assert violations(render(SMALLEST, values).pod["spec"]) == []
+    def test_the_pods_pass_the_restricted_standard(self, values: dict[str, Any]) -> None:
+        release = render(SMALLEST, values)
+        assert violations(release.pod["spec"]) == []
+        assert violations(release.the("Pod")["spec"]) == []
 
     def test_selectors_find_the_pod(self, values: dict[str, Any]) -> None:
         release = render(SMALLEST, values)
@@ -54,25 +70,28 @@ class TestEachCase:
         assert [s for s in selectors if not s.items() <= labels] == []
 
     def test_every_object_says_what_it_belongs_to(self, values: dict[str, Any]) -> None:
-        for o in render(SMALLEST, values).objects:
+        for o in render(SMALLEST, values, {"extraObjects": []}).objects:
             labels = o["metadata"]["labels"]
             assert labels["app.kubernetes.io/instance"] == "exporter"
             assert labels["app.kubernetes.io/managed-by"] == "Helm"
 
     def test_helm_lint_finds_no_mistake(self, values: dict[str, Any]) -> None:
         report = helm.lint(CHART, over(SMALLEST, values), strict=True)
-        assert report["errors"] == []
+        assert (report["errors"], report["messages"]) == ([], [])
 
 
-def test_no_object_of_the_operator_has_a_field_that_it_does_not_know() -> None:
-    module = 'import("@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1")'
+@pytest.mark.parametrize("values", CI.values(), ids=CI)
+def test_values_of_the_ci_need_no_others(values: dict[str, Any]) -> None:
+    assert render(values).the("StatefulSet")
+
+
+def test_no_custom_resource_has_a_field_that_it_does_not_know() -> None:
     objects = [
-        Typed(f"{module}.I{o['kind']}", o)
-        for values in MATRIX.values()
-        for o in render(SMALLEST, values).objects
-        if o["apiVersion"] == OPERATOR
+        Typed(f'import("{CUSTOM[group(o)]}/{o["apiVersion"]}").I{o["kind"]}', o)
+        for values in CASES.values()
+        for o in render(SMALLEST, values).custom
     ]
-    assert len({o.type for o in objects}) == 3
+    assert len({o.type for o in objects}) == 5
     assert type_mistakes(objects) == ""
 
 
@@ -130,8 +149,8 @@ class TestPod:
         after = render(SMALLEST, values).pod
         assert before["metadata"]["annotations"] != after["metadata"]["annotations"]
 
-    def test_the_state_is_kept_in_a_volume_of_its_own_when_asked_for(self) -> None:
-        without, with_ = render(SMALLEST), render(SMALLEST, MATRIX["persistence"])
+    def test_the_state_is_recorded_in_a_volume_unless_that_is_turned_off(self) -> None:
+        without, with_ = render(SMALLEST, MATRIX["no persistence"]), render(SMALLEST)
         assert {"name": "state", "emptyDir": {}} in without.pod["spec"]["volumes"]
         (claim,) = with_.the("StatefulSet")["spec"]["volumeClaimTemplates"]
         assert claim["metadata"]["name"] == "state"
@@ -237,7 +256,122 @@ class TestShards:
         assert [App(settings, hostname=f"{name}-{n}").shard.index for n in range(3)] == [0, 1, 2]
 
 
+class TestCheckApi:
+    """The pod that `helm test` runs."""
+
+    VALUES = over(
+        MATRIX["credentials from the environment"],
+        {"extraArgs": ["--api.timeout=5s"], "networkPolicy": {"enabled": True}},
+    )
+
+    def test_it_asks_the_api_as_the_exporter_would(self) -> None:
+        release = render(SMALLEST, self.VALUES)
+        pod, (own,) = release.the("Pod"), release.the("Pod")["spec"]["containers"]
+        (exporter,) = release.pod["spec"]["containers"]
+        assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+        assert "--check-api" in own["args"]
+        assert set(own["args"]) - set(exporter["args"]) == {"--check-api"}
+        for key in ("image", "env", "envFrom", "securityContext", "resources"):
+            assert own[key] == exporter[key]
+        mounts = [m for m in exporter["volumeMounts"] if m["name"] != "state"]
+        assert own["volumeMounts"] == mounts
+        assert pod["spec"]["volumes"] == release.pod["spec"]["volumes"]
+
+    def test_the_exporter_takes_its_arguments(self, tmp_path: Path) -> None:
+        (own,) = render(SMALLEST).the("Pod")["spec"]["containers"]
+        path = "--config.file=/etc/cloudflare-workflows-exporter/config.yaml"
+        simulator = Simulator()
+        simulator.access.token("a-token")
+        simulator.world.account("acc").workflow("orders").create("order-1", Script(()))
+        with serve_in_thread(simulator):
+            url = f"{simulator.url}/accounts/{{account_id}}"
+            file = configuration(tmp_path, url, api_token="a-token")
+            flags = [f"--config.file={file}" if arg == path else arg for arg in own["args"]]
+            done = run(tmp_path, *flags)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "workflow orders is there" in done.stdout
+
+    def test_no_service_leads_to_it_and_it_may_reach_the_api(self) -> None:
+        release = render(SMALLEST, self.VALUES)
+        labels = release.the("Pod")["metadata"]["labels"]
+        for service in release.of_kind("Service"):
+            assert not service["spec"]["selector"].items() <= labels.items()
+        selector = release.the("NetworkPolicy")["spec"]["podSelector"]
+        assert selector["matchLabels"].items() <= labels.items()
+        (expression,) = selector["matchExpressions"]
+        for pod in (release.the("Pod"), release.pod):
+            assert pod["metadata"]["labels"][expression["key"]] in expression["values"]
+
+
+class TestPage:
+    """What leads people to it from outside of the cluster."""
+
+    @staticmethod
+    def service(release: Release) -> dict[str, Any]:
+        (found,) = (s for s in release.of_kind("Service") if "clusterIP" not in s["spec"])
+        return found
+
+    def test_an_ingress_leads_to_it(self) -> None:
+        release = render(SMALLEST, MATRIX["ingress in full"])
+        service, spec = self.service(release), release.the("Ingress")["spec"]
+        assert [rule["host"] for rule in spec["rules"]] == ["a.example.com", "b.example.com"]
+        for rule in spec["rules"]:
+            backend = rule["http"]["paths"][0]["backend"]["service"]
+            assert backend["name"] == service["metadata"]["name"]
+            assert backend["port"]["name"] == service["spec"]["ports"][0]["name"]
+
+    def test_a_route_of_the_gateway_leads_to_it(self) -> None:
+        release = render(SMALLEST, MATRIX["route in full"])
+        service, (rule,) = self.service(release), release.the("HTTPRoute")["spec"]["rules"]
+        (backend,) = rule["backendRefs"]
+        assert backend["name"] == service["metadata"]["name"]
+        assert backend["port"] == service["spec"]["ports"][0]["port"]
+
+
 class TestMonitoring:
+    SETTINGS: ClassVar = {
+        "interval": "30s",
+        "scrapeTimeout": "10s",
+        "scheme": "https",
+        "params": {"name[]": ["up"]},
+        "proxyUrl": "http://proxy:3128",
+        "honorLabels": True,
+        "sampleLimit": 500000,
+        "metricRelabelings": [{"action": "drop", "regex": "go_.*"}],
+    }
+    LABELS: ClassVar = {"jobLabel": "app.kubernetes.io/name", "podTargetLabels": ["team"]}
+
+    @pytest.mark.parametrize(
+        ("kind", "endpoints", "labels"),
+        [
+            ("ServiceMonitor", "endpoints", {**LABELS, "targetLabels": ["tier"]}),
+            ("PodMonitor", "podMetricsEndpoints", LABELS),
+        ],
+    )
+    def test_each_setting_of_a_monitor_is_in_its_place(
+        self, kind: str, endpoints: str, labels: dict[str, Any]
+    ) -> None:
+        values = {kind[0].lower() + kind[1:]: {"enabled": True, **self.SETTINGS, **labels}}
+        spec = render(SMALLEST, values).the(kind)["spec"]
+        (endpoint,) = spec[endpoints]
+        of_the_target = {**labels, "sampleLimit": 500000}
+        assert {key: spec[key] for key in of_the_target} == of_the_target
+        of_the_endpoint = {k: v for k, v in self.SETTINGS.items() if k != "sampleLimit"}
+        assert {key: endpoint[key] for key in of_the_endpoint} == of_the_endpoint
+
+    def test_a_scrape_config_finds_each_pod_by_its_address(self) -> None:
+        values = {"scrapeConfig": {"enabled": True, "jobName": "workflows", **self.SETTINGS}}
+        release = render(SMALLEST, values, {"namespaceOverride": "there"})
+        spec = release.the("ScrapeConfig")["spec"]
+        renamed = {**self.SETTINGS, "scrapeInterval": "30s", "scheme": "HTTPS"}
+        del renamed["interval"]
+        assert {key: spec[key] for key in renamed} == renamed
+        assert spec["jobName"] == "workflows"
+        (found,) = spec["dnsSDConfigs"]
+        (headless,) = (s for s in release.of_kind("Service") if "clusterIP" in s["spec"])
+        assert found["names"] == [f"{headless['metadata']['name']}.there.svc"]
+        assert found["port"] == headless["spec"]["ports"][0]["port"]
+
     def test_a_service_monitor_scrapes_each_pod_once(self) -> None:
         """Both Services have the labels that it selects by; one has the port that it names."""
         release = render(SMALLEST, MATRIX["service monitor"])
@@ -319,10 +453,63 @@ class TestNotes:
         assert f"scrape each pod, by dns_sd_configs with the A records of {name}" in notes
 
     def test_they_tell_what_becomes_of_the_state(self) -> None:
-        assert "persistence.enabled=true" in render(SMALLEST).notes
-        assert "persistence.enabled=true" not in render(SMALLEST, MATRIX["persistence"]).notes
+        assert "persistence.enabled=false" in render(SMALLEST, MATRIX["no persistence"]).notes
+        assert "persistence.enabled=false" not in render(SMALLEST).notes
+
+    @each_case
+    def test_their_commands_name_what_there_is(self, values: dict[str, Any]) -> None:
+        """Each works as it is printed."""
+        release = render(SMALLEST, values, name="mine")
+        commands = [line.split() for line in release.notes.splitlines() if line.startswith("  ")]
+        kubectl = [command for command in commands if command[0] == "kubectl"]
+        named = [
+            (option[1], *word.split("/"))
+            for _, *option in kubectl
+            for word in option
+            if "/" in word
+        ]
+        there = {
+            (o["metadata"]["namespace"], o["kind"].lower(), o["metadata"]["name"])
+            for o in release.native
+        }
+        assert len(named) == 4
+        assert set(named) <= there
+        (port,) = (command[-1] for command in kubectl if "port-forward" in command)
+        service = next(o for o in release.of_kind("Service") if "clusterIP" not in o["spec"])
+        assert port == f"9734:{service['spec']['ports'][0]['port']}"
+        (test,) = (command for command in commands if command[0] == "helm")
+        assert test == ["helm", "test", "mine", "--namespace", "monitoring"]
 
 
 def test_the_chart_has_the_version_of_the_exporter() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == __version__
+
+
+class TestEverythingElse:
+    def test_all_objects_are_in_the_namespace_that_was_named(self) -> None:
+        release = render(SMALLEST, MATRIX["everything"], {"namespaceOverride": "there"})
+        assert {o["metadata"]["namespace"] for o in release.objects} == {"there"}
+
+    def test_further_objects_are_templates(self) -> None:
+        release = render(SMALLEST, MATRIX["further containers and objects"])
+        names = [o["metadata"]["name"] for o in release.of_kind("ConfigMap")]
+        full = "exporter-cloudflare-workflows-exporter"
+        assert {f"{full}-as-yaml", f"{full}-as-text"} <= set(names)
+
+    def test_further_containers_stand_before_and_beside_the_exporter(self) -> None:
+        spec = render(SMALLEST, MATRIX["further containers and objects"]).pod["spec"]
+        assert [c["name"] for c in spec["initContainers"]] == ["wait"]
+        assert [c["name"] for c in spec["containers"]] == ["exporter", "proxy"]
+
+    def test_labels_and_annotations_are_those_of_the_workload(self) -> None:
+        release = render(SMALLEST, MATRIX["scheduling"])
+        workload, pod = release.the("StatefulSet")["metadata"], release.pod["metadata"]
+        assert workload["labels"]["tier"] == "monitoring"
+        assert workload["annotations"] == {"reloader.stakater.com/auto": "true"}
+        assert "tier" not in pod["labels"]
+
+
+def test_the_package_holds_no_values_of_the_ci(tmp_path: Path) -> None:
+    with tarfile.open(helm.package(CHART, destination=tmp_path)) as package:
+        assert not [name for name in package.getnames() if "/ci/" in name]

@@ -1,4 +1,4 @@
-"""Checks that run in Node.js: the Prometheus operator's own schemas, and TypeScript's compiler."""
+"""Checks that run in Node.js: schemas of custom resources, and TypeScript's compiler."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 class Validator:
-    """Validates objects of the Prometheus operator by its own schemas."""
+    """Validates objects of the Prometheus operator and of the Gateway API by their own schemas."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

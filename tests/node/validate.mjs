@@ -1,10 +1,11 @@
-// Validates objects of the Prometheus operator by its own schemas: reads a JSON object a line, writes
-// its mistakes, a JSON list a line.
+// Validates objects of the Prometheus operator and of the Gateway API by their own schemas: reads a JSON
+// object a line, writes its mistakes, a JSON list a line.
 import { createInterface } from "node:readline";
-import { AlertmanagerConfig } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1alpha1";
+import { HTTPRoute } from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1";
+import { AlertmanagerConfig, ScrapeConfig } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1alpha1";
 import { PodMonitor, PrometheusRule, ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
 
-const models = { AlertmanagerConfig, PodMonitor, PrometheusRule, ServiceMonitor };
+const models = { AlertmanagerConfig, HTTPRoute, PodMonitor, PrometheusRule, ScrapeConfig, ServiceMonitor };
 
 function mistakes(object) {
   const model = models[object.kind];

@@ -3,6 +3,11 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
+{{/* The same for the pod of `helm test`. */}}
+{{- define "exporter.checkName" -}}
+{{- printf "%s-check" (include "exporter.name" . | trunc 57 | trimSuffix "-") }}
+{{- end }}
+
 {{/* The name of all objects. A StatefulSet's pods get a suffix, and their revision label has to fit into 63. */}}
 {{- define "exporter.fullname" -}}
 {{- if .Values.fullnameOverride }}
@@ -11,6 +16,10 @@
 {{- $name := default .Chart.Name .Values.nameOverride }}
 {{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | replace "." "-" | trunc 50 | trimSuffix "-" }}
 {{- end }}
+{{- end }}
+
+{{- define "exporter.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace }}
 {{- end }}
 
 {{- define "exporter.selectorLabels" -}}
@@ -26,6 +35,33 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
   "app.kubernetes.io/version" (include "exporter.version" $root)
   "app.kubernetes.io/managed-by" $root.Release.Service -}}
 {{- toYaml (merge (include "exporter.selectorLabels" $root | fromYaml) $own (.labels | default dict) $root.Values.commonLabels) }}
+{{- end }}
+
+{{/* An object's metadata. Call with a dict of root and, where they differ, name or suffix of the name, namespace,
+labels, annotations. */}}
+{{- define "exporter.metadata" -}}
+name: {{ .name | default (printf "%s%s" (include "exporter.fullname" .root) (.suffix | default "")) | quote }}
+namespace: {{ .namespace | default (include "exporter.namespace" .root) | quote }}
+labels:
+  {{- include "exporter.labels" (dict "root" .root "labels" .labels) | nindent 2 }}
+{{- with .annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Those of the keys whose values aren't empty. Call with a list: the values, then the keys. */}}
+{{- define "exporter.set" -}}
+{{- $values := first . }}
+{{- $set := dict }}
+{{- range $key := rest . }}
+{{- with get $values $key }}
+{{- $_ := set $set $key . }}
+{{- end }}
+{{- end }}
+{{- if $set }}
+{{- toYaml $set }}
+{{- end }}
 {{- end }}
 
 {{/* What a label may hold of the image's tag. */}}
@@ -47,58 +83,6 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 
 {{- define "exporter.secretName" -}}
 {{- .Values.credentials.existingSecret | default (ternary (printf "%s-credentials" (include "exporter.fullname" .)) "" (not (empty .Values.credentials.files))) }}
-{{- end }}
-
-{{/* An endpoint of a ServiceMonitor or PodMonitor. */}}
-{{- define "exporter.scrapeEndpoint" -}}
-port: metrics
-path: /metrics
-{{- with .interval }}
-interval: {{ . }}
-{{- end }}
-{{- with .scrapeTimeout }}
-scrapeTimeout: {{ . }}
-{{- end }}
-{{- with .scheme }}
-scheme: {{ . }}
-{{- end }}
-{{- with .tlsConfig }}
-tlsConfig:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .basicAuth }}
-basicAuth:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .relabelings }}
-relabelings:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .metricRelabelings }}
-metricRelabelings:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- end }}
-
-{{/* How a probe asks for a path. */}}
-{{- define "exporter.probe" -}}
-{{- with .root.Values.webConfig }}
-{{- if eq .probes "tcp" }}
-tcpSocket:
-  port: metrics
-{{- else }}
-httpGet:
-  path: {{ $.path }}
-  port: metrics
-  {{- if eq .probes "https" }}
-  scheme: HTTPS
-  {{- end }}
-  {{- with .probeHeaders }}
-  httpHeaders:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-{{- end }}
-{{- end }}
 {{- end }}
 
 {{/* What the schema can't say, in words. */}}
@@ -134,8 +118,20 @@ httpGet:
 {{- if and (eq $values.webConfig.probes "https") (not $values.webConfig.existingSecret) }}
 {{- fail "\nwebConfig.probes is https, but there is no TLS: name your Secret in webConfig.existingSecret" }}
 {{- end }}
-{{- if and $values.serviceMonitor.enabled $values.podMonitor.enabled }}
-{{- fail "\nserviceMonitor and podMonitor are both enabled: every sample would be there twice" }}
+{{- $scrapes := list }}
+{{- range list "serviceMonitor" "podMonitor" "scrapeConfig" }}
+{{- if (get $values .).enabled }}
+{{- $scrapes = append $scrapes . }}
+{{- end }}
+{{- end }}
+{{- if gt (len $scrapes) 1 }}
+{{- fail (printf "\n%s are enabled: every sample would be there twice; enable one" (join " and " $scrapes)) }}
+{{- end }}
+{{- if and $values.ingress.enabled (not $values.ingress.hosts) }}
+{{- fail "\ningress.hosts is empty: name the hosts, or the page would answer for every name" }}
+{{- end }}
+{{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}
+{{- fail "\nhttpRoute.parentRefs is empty: name the Gateway" }}
 {{- end }}
 {{- $alerts := list }}
 {{- range (fromYaml (.Files.Get "files/rules.yaml")).groups }}

@@ -1,0 +1,89 @@
+{{/* What the pods of the exporter and of `helm test` have in common. */}}
+
+{{- define "exporter.podSpec" -}}
+serviceAccountName: {{ include "exporter.serviceAccountName" . | quote }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- include "exporter.set" (list .Values "imagePullSecrets" "hostAliases" "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" "dnsPolicy" "dnsConfig") | nindent 0 }}
+{{- end }}
+
+{{- define "exporter.container" -}}
+image: {{ include "exporter.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- with .Values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- include "exporter.set" (list .Values "resources" "securityContext") | nindent 0 }}
+{{- end }}
+
+{{/* The volumes of configuration and credentials, and further ones. */}}
+{{- define "exporter.volumes" -}}
+- name: config
+  configMap:
+    name: {{ include "exporter.fullname" . | quote }}
+{{- with include "exporter.secretName" . }}
+- name: credentials
+  secret:
+    secretName: {{ . | quote }}
+    # Its group, fsGroup, may read it.
+    defaultMode: 0440
+{{- end }}
+{{- with .Values.webConfig.existingSecret }}
+- name: web
+  secret:
+    secretName: {{ . | quote }}
+    defaultMode: 0440
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "exporter.volumeMounts" -}}
+- name: config
+  mountPath: /etc/cloudflare-workflows-exporter
+  readOnly: true
+{{- if include "exporter.secretName" . }}
+- name: credentials
+  mountPath: {{ .Values.credentials.mountPath | quote }}
+  readOnly: true
+{{- end }}
+{{- if .Values.webConfig.existingSecret }}
+- name: web
+  mountPath: /run/secrets/web
+  readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* How a probe requests a path. */}}
+{{- define "exporter.probe" -}}
+{{- with .root.Values.webConfig }}
+{{- if eq .probes "tcp" }}
+tcpSocket:
+  port: metrics
+{{- else }}
+httpGet:
+  path: {{ $.path }}
+  port: metrics
+  {{- if eq .probes "https" }}
+  scheme: HTTPS
+  {{- end }}
+  {{- with .probeHeaders }}
+  httpHeaders:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
