@@ -20,7 +20,7 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Labels, Series
 from exporter.metrics.store import Store
-from exporter.mistakes import ConfigError
+from exporter.mistakes import ConfigError, collected
 from exporter.reload import Reloader
 from exporter.settings import Settings
 from exporter.state.database import Database, Unusable
@@ -73,15 +73,21 @@ class App:
         self._settings = settings
         self._clock = clock or Clock()
         host = hostname or socket.gethostname()
+        self._transport = transport
+        self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
+        mistakes: list[str] = []
         try:
             self.shard = Shard.of(settings.shard, hostname=host)
         except ValueError as error:
-            raise ConfigError([f"shard.index: {error}"]) from None
-        self._transport = transport
-        self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
-        http = self._connections(settings)
-        credentials = access.credentials(settings.accounts)
-        self._protecting = Protecting(settings.web.config_file)
+            mistakes.append(f"shard.index: {error}")
+        with collected(mistakes):
+            http = self._connections(settings)
+        with collected(mistakes):
+            credentials = access.credentials(settings.accounts)
+        with collected(mistakes):
+            self._protecting = Protecting(settings.web.config_file)
+        if mistakes:
+            raise ConfigError(mistakes)
         self._store = Store(settings.metrics, self._clock.wall)
         self.exposition = Exposition(self._store, created=settings.metrics.created)
         self.keeper = self._opened_state(state) if state is not None else None
@@ -141,8 +147,13 @@ class App:
             ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
                 stays as it was.
         """
-        credentials = access.credentials(settings.accounts)
-        http = self._connections(settings)
+        mistakes: list[str] = []
+        with collected(mistakes):
+            credentials = access.credentials(settings.accounts)
+        with collected(mistakes):
+            http = self._connections(settings)
+        if mistakes:
+            raise ConfigError(mistakes)
         kept, before = kept_as(settings.accounts), kept_as(self._settings.accounts)
         known = {
             (old.label, old.account_id, before[old.label]): account

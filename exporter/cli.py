@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from exporter import __version__, check, config, flags, logs, plan, whole_account
+from exporter import __version__, access, check, config, flags, logs, plan, whole_account
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.cloudflare.errors import CallFailed
@@ -57,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load()
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
-            shard = App(settings).shard
-            return 0 if _show(f"{plan.text(settings, shard)}\n".encode()) else 1
+            app = App(settings)
+            text = plan.text(settings, app.shard, access.credentials(settings.accounts))
+            return 0 if _show(f"{text}\n".encode()) else 1
         with asyncio.Runner(loop_factory=Loop) as runner:
             if whole_account.lacks_id(settings):
                 environ[ENV_ACCOUNT] = runner.run(whole_account.find_id(settings))
@@ -144,6 +145,9 @@ def parser() -> flags.Parser:
 
 
 async def _run(settings: Settings, load: Callable[[], Settings], path: Path | None) -> int:
+    # What is wrong with files that the configuration names shows before the port is tried, and the
+    # port is had before the state is opened.
+    App(settings)
     host, port = parse_address(settings.web.listen_address)
     try:
         listener = listen(host, port)

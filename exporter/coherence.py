@@ -72,7 +72,7 @@ def mistakes(data: Mapping[str, Any], *, default_api: Mapping[str, Any]) -> Iter
         yield from _twice((*where, "workflows"), names)
     yield from _twice(("accounts",), (a.get("name") or a.get("account_id") for _, a in accounts))
     limit = given["requests_per_5m"]
-    if _is_cloudflare(str(url)) and str(limit).isdigit() and int(str(limit)) > CLOUDFLARE_LIMIT:
+    if is_cloudflare(str(url)) and str(limit).isdigit() and int(str(limit)) > CLOUDFLARE_LIMIT:
         text = f"must be at most {CLOUDFLARE_LIMIT}: past it Cloudflare refuses its user every call"
         yield ("api", "requests_per_5m"), text
     plain = _is_plain(str(url)) and not is_loopback(str(url))
@@ -108,11 +108,9 @@ def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return {k: v for k, v in keys.items() if v is not None} if isinstance(keys, dict) else {}
 
 
-def _is_cloudflare(url: str) -> bool:
-    try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return False
+def is_cloudflare(url: str) -> bool:
+    """Whether a URL's host is Cloudflare's, whose limit is known."""
+    host = _split(url).hostname or ""
     return host == "cloudflare.com" or host.endswith(".cloudflare.com")
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pydantic import BaseModel
 
@@ -41,6 +42,15 @@ class ConfigError(Exception):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("; ".join(mistakes))
         self.mistakes = mistakes
+
+
+@contextmanager
+def collected(into: list[str]) -> Iterator[None]:
+    """Adds the mistakes of a `ConfigError` to a list, so that others are found, too."""
+    try:
+        yield
+    except ConfigError as error:
+        into += error.mistakes
 
 
 def line(

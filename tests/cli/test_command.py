@@ -195,8 +195,50 @@ class TestCheckConfig:
         assert command("--check-config").stdout.splitlines()[2:] == [
             "acc: 1 entry(ies) to discover; statuses are as old as",
             "  15s at most, with 1,000 live instances",
-            "  55s at most, with 10,000 live instances",
-            "  4m30s at most, with 50,000 live instances",
+            "  55s at most, with 10,000 live instances, of which 5,000 have series",
+            "  4m30s at most, with 50,000 live instances, of which 5,000 have series",
+        ]
+
+    def test_only_what_max_instances_leaves_has_series(self, command: Command) -> None:
+        entries = "{name: orders, discover: {max_instances: 700}}, {name: b, discover: {}}"
+        command.file(GOOD.replace("{name: orders, instances: [o-1]}", entries))
+        lines = command("--check-config").stdout.splitlines()[3:]
+        assert [line.partition("instances")[2] for line in lines] == [
+            "",
+            ", of which 5,700 have series",
+            ", of which 5,700 have series",
+        ]
+        command.file(GOOD.replace("name: orders, instances: [o-1]", "name: '*', discover: {}"))
+        assert command("--check-config").stdout.endswith(
+            "with 50,000 live instances, of which 5,000 a workflow have series at most\n"
+        )
+
+    def test_the_budget_is_what_the_reserve_leaves(self, command: Command) -> None:
+        command.file(GOOD)
+        done = command("--check-config", "--api.requests-per-5m=1200")
+        assert done.stdout.splitlines()[1:] == [
+            "api.reserve leaves 20% of Cloudflare's 1200 calls in 5 minutes to other tools: at "
+            "most 960 of api.requests_per_5m, 1200, are made",
+            "acc: 1 listed instance(s) cost up to 20 calls in 5 minutes, of 960",
+        ]
+        done = command("--check-config", "--api.requests-per-5m=1200", "--api.reserve=0")
+        assert done.stdout.splitlines()[1:] == [
+            "acc: 1 listed instance(s) cost up to 20 calls in 5 minutes, of 1200"
+        ]
+        local = "--api.url=http://127.0.0.1:8787/api"
+        done = command("--check-config", "--api.requests-per-5m=5000", local)
+        assert done.stdout.endswith(", of 5000\n")
+
+    def test_accounts_with_one_credential_share_its_budget(self, command: Command) -> None:
+        workflows = "workflows: [{name: orders, instances: [o-1]}]"
+        command.file(
+            f"accounts: [{{account_id: a, api_token: secret, {workflows}}},"
+            f" {{account_id: b, api_token: other, {workflows}}},"
+            f" {{account_id: c, api_token: secret, {workflows}}}]"
+        )
+        assert command("--check-config").stdout.splitlines()[1:] == [
+            "a, c: 2 listed instance(s) cost up to 40 calls in 5 minutes, of 600",
+            "b: 1 listed instance(s) cost up to 20 calls in 5 minutes, of 600",
         ]
 
     def test_more_calls_than_the_budget_are_pointed_out(self, command: Command) -> None:
@@ -354,6 +396,24 @@ def test_certificates_that_cannot_be_used_are_a_wrong_configuration(
             f"  the environment's certificates can't be used: SSL_CERT_FILE={path}; it must name "
             "a file of certificates in PEM, or be unset"
         ]
+
+
+def test_a_wrong_configuration_is_reported_before_the_port_is_tried(command: Command) -> None:
+    """With every file that can't be used."""
+    command.file(GOOD.replace("api_token: secret", "api_token_file: token"))
+    command.file("basic_auth_users: {}", "web.yaml")
+    flags = ("--web.config.file=web.yaml", "--state.path=state.db")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = command(f"--web.listen-address={address}", *flags)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"{PROGRAM}: wrong configuration: config.yaml",
+        "  accounts[0]: token: No such file or directory",
+        "  web.yaml: basic_auth_users: must not be empty: that would let everyone in; leave it out "
+        "for that",
+    ]
+    assert not (command.folder / "state.db").exists()
 
 
 def test_a_port_in_use_is_one_line_and_status_1(command: Command) -> None:
