@@ -204,6 +204,15 @@ def test_no_values_at_all_are_refused_with_what_is_needed() -> None:
         render()
 
 
+def test_a_configuration_without_accounts_is_refused() -> None:
+    values = {
+        "config": {"poll": {"interval": "30s"}},
+        "extraEnvFrom": [{"secretRef": {"name": "c"}}],
+    }
+    with pytest.raises(helm.HelmError, match=r"config\.accounts is empty: .* or leave config out"):
+        render(values)
+
+
 def test_a_release_whose_name_no_service_can_have_is_refused() -> None:
     with pytest.raises(helm.HelmError, match="set fullnameOverride to a name that starts with"):
         render(SMALLEST, name="2nd")

@@ -15,7 +15,7 @@ from exporter.app import App
 from exporter.settings import Settings
 from generate import CHART, ROOT, alerts
 from generate.config_schema import CHARTS_OWN
-from tests.e2e.daemon import configuration, run
+from tests.e2e.daemon import configuration, environment, run
 from tests.helm.chart import (
     CUSTOM,
     KUBERNETES,
@@ -83,6 +83,7 @@ class TestEachCase:
 @pytest.mark.parametrize("values", CI.values(), ids=CI)
 def test_values_of_the_ci_need_no_others(values: dict[str, Any]) -> None:
     assert render(values).the("StatefulSet")
+    assert helm.lint(CHART, values, strict=True)["messages"] == []
 
 
 def test_no_custom_resource_has_a_field_that_it_does_not_know() -> None:
@@ -108,6 +109,22 @@ class TestPod:
         flags = [f"--config.file={file}" if arg == path else arg for arg in container["args"]]
         done = run(tmp_path, "--check-config", *flags)
         assert done.returncode == 0, done.stderr
+
+    def test_without_a_configuration_it_watches_the_account_of_its_environment(
+        self, tmp_path: Path
+    ) -> None:
+        release = render(CI["account-values.yaml"])
+        (container,) = release.pod["spec"]["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "cloudflare"}}]
+        assert release.of_kind("ConfigMap") == []
+        assert [m["name"] for m in container["volumeMounts"]] == ["state"]
+        assert "watches every workflow of the account in its environment" in release.notes
+        environ = environment(CLOUDFLARE_API_TOKEN="a-token", CLOUDFLARE_ACCOUNT_ID="acc")
+        done = run(tmp_path, "--check-config", *container["args"], environ=environ)
+        assert done.returncode == 0, done.stderr
+        assert "acc: 1 entry(ies) to discover" in done.stdout
+        (check,) = release.the("Pod")["spec"]["containers"]
+        assert check["args"] == ["--check-api"]
 
     def test_the_configuration_is_passed_on_as_it_is(self) -> None:
         rendered = render(SMALLEST).the("ConfigMap")["data"]["config.yaml"]

@@ -91,8 +91,8 @@ annotations:
 {{- if not (regexMatch "^[a-z]" (include "exporter.fullname" .)) }}
 {{- fail (printf "\nA Service can't be called %q: set fullnameOverride to a name that starts with a letter" (include "exporter.fullname" .)) }}
 {{- end }}
-{{- if not (dig "accounts" list $values.config) }}
-{{- fail "\nconfig.accounts is empty: say which accounts and workflows to watch, as in config.example.yaml" }}
+{{- if not (or (dig "accounts" list $values.config) (and (empty $values.config) (or $values.extraEnv $values.extraEnvFrom))) }}
+{{- fail "\nconfig.accounts is empty: say which accounts and workflows to watch, as in config.example.yaml; or leave config out altogether, and give CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID in extraEnvFrom, to watch every workflow of that account" }}
 {{- end }}
 {{- range $index, $account := $values.config.accounts }}
 {{- range $key, $file := dict "api_token" "api_token_file" "api_key" "api_key_file" }}

@@ -25,11 +25,23 @@ envFrom:
 {{- include "exporter.set" (list .Values "resources" "securityContext") | nindent 0 }}
 {{- end }}
 
+{{/* Without a configuration, the exporter watches the account of its environment. */}}
+{{- define "exporter.configArgs" -}}
+{{- if .Values.config }}
+- --config.file=/etc/cloudflare-workflows-exporter/config.yaml
+{{- end }}
+{{- with .Values.extraArgs }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{/* The volumes of configuration and credentials, and further ones. */}}
 {{- define "exporter.volumes" -}}
+{{- if .Values.config }}
 - name: config
   configMap:
     name: {{ include "exporter.fullname" . | quote }}
+{{- end }}
 {{- with include "exporter.secretName" . }}
 - name: credentials
   secret:
@@ -49,9 +61,11 @@ envFrom:
 {{- end }}
 
 {{- define "exporter.volumeMounts" -}}
+{{- if .Values.config }}
 - name: config
   mountPath: /etc/cloudflare-workflows-exporter
   readOnly: true
+{{- end }}
 {{- if include "exporter.secretName" . }}
 - name: credentials
   mountPath: {{ .Values.credentials.mountPath | quote }}
