@@ -220,8 +220,16 @@ class Discover(Section):
         Duration.parse("24h"),
         description="How long ago an ended instance may have ended; one that runs is always taken.",
     )
+    min_age: Duration = Field(
+        Duration.parse("1m"),
+        description="How old an instance must be to have series, unless it has errored; younger "
+        "ones are only counted. 1ms takes all.",
+    )
     max_instances: int = Field(
-        5000, ge=1, description="At most so many instances a workflow, on each shard."
+        5000,
+        ge=1,
+        description="Maximum discovered instances with series per workflow, on each shard; errored "
+        "ones come first, then live ones.",
     )
     include: list[str] = Field(["*"], min_length=1, description="Globs over instance ids to watch.")
     exclude: Annotated[list[str], AfterValidator(_leaves_some)] = Field(
@@ -345,6 +353,11 @@ class Buckets(Section):
 
 
 class Metrics(Section):
+    instance_status: Literal["all", "current"] = Field(
+        "all",
+        description="Statuses with a series for each instance: all known ones, 1 or 0, or the "
+        "current one alone.",
+    )
     instance_series: Literal["all", "unfinished", "none"] = Field(
         "all", description="Whose series to show; unfinished: not complete or terminated."
     )

@@ -86,6 +86,17 @@ class Watching:
         """The one sample with just these labels (and account and workflow); None: there is none."""
         return self.samples(name).get(tuple(sorted(labels.items())))
 
+    def watched(self) -> float:
+        """Instances that are watched, with series or without."""
+        return sum(self.samples("cloudflare_workflow_watched_instances").values())
+
+    def shown(self) -> set[str]:
+        """Instances that have series."""
+        return {
+            dict(labels)["instance_id"]
+            for labels in self.samples("cloudflare_workflow_instance_info")
+        }
+
     def status(self, instance_id: str) -> str | None:
         """What `cloudflare_workflow_instance_status` says; None without series."""
         for labels, value in self.samples("cloudflare_workflow_instance_status").items():
@@ -110,6 +121,13 @@ class Watching:
     def whole_settings(self) -> Settings:
         """The settings, for one account unless they name others."""
         sections = dict(self.settings)
+        # Instances are made a moment before they are looked for: they have series at once.
+        sections["workflows"] = [
+            {**entry, "discover": {"min_age": "1ms", **entry["discover"]}}
+            if entry.get("discover") is not None
+            else entry
+            for entry in sections["workflows"]
+        ]
         account = {
             "name": sections.pop("account", "acc"),
             "account_id": "acc",

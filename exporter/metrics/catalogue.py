@@ -2,7 +2,7 @@
 both come from here. To add one: an entry here, and a line where it is filled (`store.py`, of
 instances `instances.py`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from exporter.cloudflare.errors import FAILURES
@@ -145,7 +145,12 @@ CONCURRENCY_LIMIT = _workflow(
     "gauge",
     "Instances that may run at once (API: newest version's concurrency.limit).",
 )
-WATCHED = _workflow("watched_instances", "gauge", "Instances that the exporter watches and found.")
+WATCHED = _workflow(
+    "watched_instances",
+    "gauge",
+    "Instances that the exporter found and watches, with series or without, by status.",
+    "status",
+)
 RUNS_FINISHED = _workflow(
     "runs_finished_total",
     "counter",
@@ -311,7 +316,7 @@ ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
     RUN_DURATIONS: (_ENDINGS,),
     QUEUE_DURATIONS: (),
     DETAILS_SKIPPED: (),
-    WATCHED: (),
+    WATCHED: (STATUSES,),
     FAILING: (FAILURES,),
     UP: (),
     LAST_SUCCESS: (),
@@ -330,3 +335,6 @@ FAMILIES: tuple[Family, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Family)
 )
 """All of them, in the order of their definition."""
+
+CURRENT_STATUS = replace(STATUS, states=())
+"""The same, without the states that it isn't in."""

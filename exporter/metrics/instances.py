@@ -20,6 +20,7 @@ class Samples:
 
     Attributes:
         figures, last_change: The figures, and when they last moved.
+        status: The family of the status, with all states or the current one alone.
         step_label, error_label, word: How names of steps and errors, and statuses and types of
             steps, are labelled.
     """
@@ -29,10 +30,11 @@ class Samples:
     step_label: Callable[[str], str]
     error_label: Callable[[str], str] = str
     word: Callable[[str], str] = str
+    status: Family = catalogue.STATUS
 
     def __iter__(self) -> Iterator[Sample]:
         figures = self.figures
-        yield catalogue.STATUS, (self.word(figures.status),), 1
+        yield self.status, (self.word(figures.status),), 1
         yield catalogue.INFO, (figures.version_id, figures.trigger), 1
         if figures.error_name is not None:
             step = self.step_label(figures.error_step) if figures.error_step else ""

@@ -14,6 +14,8 @@ from exporter.watch.sink import WorkflowKey
 
 INSTANCE_FAMILIES = tuple(f for f in FAMILIES if f.labels[:3] == INSTANCE_LABELS)
 
+_COLUMNS = {family.name: column for column, family in enumerate(INSTANCE_FAMILIES)}
+
 
 def of_instance(key: tuple[WorkflowKey, str], samples: Iterable[Sample]) -> list[bytes]:
     """What an instance shows in either format, a text for each of `INSTANCE_FAMILIES`."""
@@ -42,7 +44,7 @@ def _frame(family: Family, labels: Labels) -> tuple[int, list[str]]:
         more = "," + _pairs(family.labels[len(INSTANCE_LABELS) :], values) if values else ""
         pieces.append(f"{before}{family.name}{{")
         before = f"{more}}} " if values is labels else f"{more}}} 0\n"
-    return INSTANCE_FAMILIES.index(family), [*pieces, before]
+    return _COLUMNS[family.name], [*pieces, before]
 
 
 def of_series(

@@ -14,7 +14,7 @@ from exporter.metrics.labels import Labels as Names
 from exporter.metrics.labels import StepLabels
 from exporter.metrics.series import Changes, Histogram, Labels, Series
 from exporter.settings import STATUSES, Metrics
-from exporter.watch.sink import WorkflowKey
+from exporter.watch.sink import Round, WorkflowKey
 from exporter.watch.tracker import Figures, Observations
 
 _MOST_WORDS = 50
@@ -46,6 +46,7 @@ class Store:
         self._words = Names(limit=_MOST_WORDS)
         for status in STATUSES:
             self._words.add(status)
+        self._statuses = dict.fromkeys(STATUSES)
         self.now: Callable[[], Iterable[tuple[Family, Labels, float | None]]] = tuple
         """Asked at each scrape for gauges of the moment; None: there is none."""
         self._start()
@@ -97,11 +98,7 @@ class Store:
         self.series.drop(*workflow)
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
-        shown = dict.fromkeys(STATUSES, 0)
-        for status, count in counts.items():
-            shown[self._words(status)] = shown.get(self._words(status), 0) + count
-        for status, count in shown.items():
-            self.series.set(catalogue.INSTANCES, (*workflow, status), count)
+        self._set_by_status(catalogue.INSTANCES, workflow, counts)
 
     def limits(self, workflow: WorkflowKey, *, steps: int | None, concurrency: int | None) -> None:
         if steps is not None:
@@ -116,7 +113,6 @@ class Store:
             return  # a look that ended after its workflow was given up
         label = self._labels[workflow]
         self._seen[workflow].add(instance_id)
-        self.series.set(catalogue.WATCHED, workflow, len(self._seen[workflow]))
         for step in figures.open_steps:
             name = (*workflow, label(step.name))
             self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, self._words(step.type)))
@@ -130,7 +126,14 @@ class Store:
             self._changed[workflow, instance_id] = None
         else:
             self._changed[workflow, instance_id] = instances.Samples(
-                figures, last_change, label, self._error_names[workflow], self._words
+                figures,
+                last_change,
+                label,
+                self._error_names[workflow],
+                self._words,
+                catalogue.CURRENT_STATUS
+                if self._settings.instance_status == "current"
+                else catalogue.STATUS,
             )
 
     def forgotten(self, workflow: WorkflowKey, instance_id: str) -> None:
@@ -138,7 +141,6 @@ class Store:
             return
         self._changed[workflow, instance_id] = None
         self._seen[workflow].discard(instance_id)
-        self.series.set(catalogue.WATCHED, workflow, len(self._seen[workflow]))
 
     def skipped(self, workflow: WorkflowKey) -> None:
         self.series.add(catalogue.DETAILS_SKIPPED, workflow)
@@ -157,23 +159,28 @@ class Store:
     def polled(self, kind: str, result: str) -> None:
         self.series.add(catalogue.POLLS, (kind, result))
 
-    def round_over(
-        self,
-        workflow: WorkflowKey,
-        *,
-        up: bool,
-        at: float,
-        as_of: float,
-        failing: Mapping[str, int],
-    ) -> None:
+    def round_over(self, workflow: WorkflowKey, outcome: Round) -> None:
         if workflow not in self._labels:
             return
         for result in FAILURES:
-            self.series.set(catalogue.FAILING, (*workflow, result), failing.get(result, 0))
-        self.series.set(catalogue.UP, workflow, up)
-        self.series.set(catalogue.DATA_TIME, workflow, as_of)
-        if up:
-            self.series.set(catalogue.LAST_SUCCESS, workflow, at)
+            failing = outcome.failing.get(result, 0)
+            self.series.set(catalogue.FAILING, (*workflow, result), failing)
+        self._set_by_status(catalogue.WATCHED, workflow, outcome.watched)
+        self.series.set(catalogue.UP, workflow, outcome.up)
+        self.series.set(catalogue.DATA_TIME, workflow, outcome.as_of)
+        if outcome.up:
+            self.series.set(catalogue.LAST_SUCCESS, workflow, outcome.at)
+
+    def _set_by_status(
+        self, family: Family, workflow: WorkflowKey, counts: Mapping[str, int]
+    ) -> None:
+        """Counts by status; of every status that is known or was seen, also where it is 0."""
+        shown = dict.fromkeys(self._statuses, 0)
+        for status, count in counts.items():
+            shown[self._words(status)] = shown.get(self._words(status), 0) + count
+        self._statuses.update(dict.fromkeys(shown))
+        for status, count in shown.items():
+            self.series.set(family, (*workflow, status), count)
 
     def account_found(self, account: str) -> None:
         """An account is watched from now on."""

@@ -21,6 +21,7 @@ from exporter.settings import STATUSES, Poll, is_instance_id
 from exporter.watch.instance import Instance
 from exporter.watch.lists import Lister, Lists
 from exporter.watch.looks import Urgency
+from exporter.watch.places import Places
 from exporter.watch.poller import Poller
 from exporter.watch.rows import has_times, take_row
 from exporter.watch.selector import Selector
@@ -70,7 +71,7 @@ class Discovery:
         self._watched = poller.watched
         if self._watched.discovered_since is None:
             self._watched.discovered_since = clock.steady()
-        self._selector = selector
+        self._places = Places(poller.watched, selector, sink=sink, poll=poll, clock=clock)
         self._lists = Lists(
             self._watched.key.workflow,
             lister,
@@ -87,34 +88,33 @@ class Discovery:
         self._newest = -inf
         """Unix time of the newest thing that a row told, by Cloudflare's clock."""
         self._sweep = 0
-        self._shown = 0
         self._whole_sweep_at = -inf
-        self._dropped: set[str] = set()
-        self._dropping: set[str] = set()
 
     def configure(self, selector: Selector, *, lister: Lister, poll: Poll, backfill: bool) -> None:
         """Goes on as another configuration says: what isn't selected any more leaves, what is
         selected from now on comes with the next sweep."""
-        self._selector, self._poll, self._backfill = selector, poll, backfill
+        self._poll, self._backfill = poll, backfill
         self._lists.lister = lister
         # All lists, also those of ended instances.
         self._whole_sweep_at = -inf
-        self._shown, now = 0, self._clock.steady()
         for instance in list(self._watched.instances.values()):
-            run = instance.run
-            if instance.configured:
-                continue
-            if not selector.takes_id(instance.id):
+            if not instance.configured and not selector.takes_id(instance.id):
                 self.poller.leave(instance)
-            elif instance.shown:
-                taken = run is None or selector.takes(run.status, run.end, now)
-                if not (taken or instance.forget_at is not None) or self._full(instance.id):
-                    self._hide(instance)
+        self._places.configure(selector, poll=poll)
+
+    @property
+    def _selector(self) -> Selector:
+        return self._places.selector
 
     @property
     def progress(self) -> float:
         """When a page was last read, or refused (monotonic clock)."""
         return self._lists.progress
+
+    @property
+    def _now(self) -> float:
+        """Unix time; where this machine's clock is behind, that of the newest thing in lists."""
+        return max(self._clock.steady(), self._newest)
 
     @property
     def _since(self) -> float:
@@ -125,21 +125,12 @@ class Discovery:
     def _over(self) -> bool:
         return self.given_up or self.poller.over
 
-    def _hide(self, instance: Instance) -> None:
-        """From now on it is only counted."""
-        instance.shown = False
-        if not instance.live and instance.run is not None:
-            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
-        self._sink.forgotten(self._watched.key, instance.id)
-        self._watched.changed.add(instance.id)
-
     async def sweep(self) -> int:
         """Reads the lists once; the number of pages that took."""
         self._sweep += 1
         if self._sweep == 1:
             self._resume()
-        self._dropping = set()
-        self._shown = sum(i.shown and not i.configured for i in self._watched.instances.values())
+        self._places.pass_begins()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
         self._watched.discovered_since = min(self._watched.discovered_since or wall, wall)
@@ -256,20 +247,17 @@ class Discovery:
             self._take_known(instance, row)
 
     def _take_new(self, instance_id: str, status: str, row: Row) -> None:
-        now, end = self._clock.steady(), unix(row.ended_on)
-        shown = self._selector.takes(status, end, now)
+        taken = self._selector.takes(status, unix(row.ended_on), self._now)
         ended = status in ENDED
-        if ended and not shown and self._is_history(instance_id, row):
+        if ended and not taken and self._is_history(instance_id, row):
             return
-        shown = shown and not self._full(instance_id)
         instance = self._watched.begin(
-            instance_id, configured=False, since=self._since, shown=shown
+            instance_id, configured=False, since=self._since, shown=False
         )
         instance.sweep, instance.looked_at = self._sweep, self._clock.monotonic()
-        if ended and not shown:
-            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
-        self._note(instance, row)
-        if shown or ended:
+        if not self._note(instance, row):
+            self._places.choose(instance, self._now)
+        if instance.shown or ended:
             self._want(instance)
 
     def _take_known(self, instance: Instance, row: Row) -> None:
@@ -297,28 +285,12 @@ class Discovery:
         if taken is None:
             return False
         instance.take(taken.run, taken.figures, at=self._clock.wall())
-        self._choose(instance, now)
+        self._places.choose(instance, self._now)
         if taken.observations:
             self._sink.counted(self._watched.key, instance.id, taken.observations)
         if instance.shown:
             self._watched.show(instance)
         return True
-
-    def _choose(self, instance: Instance, now: float) -> None:
-        """Whether an instance is shown from now on; one that leaves the selector is for a while."""
-        run = instance.run
-        if run is None or instance.not_found:
-            return
-        before = instance.shown, instance.forget_at
-        taken = self._selector.takes(run.status, run.end, now)
-        if taken:
-            instance.shown = instance.shown or not self._full(instance.id)
-        if instance.live or (taken and instance.shown):
-            instance.forget_at = None
-        elif not taken and instance.forget_at is None:
-            instance.forget_at = self._clock.monotonic() + self._poll.forget_after
-        if (instance.shown, instance.forget_at) != before:
-            self._watched.changed.add(instance.id)
 
     def _want(self, instance: Instance, urgency: Urgency | None = None) -> None:
         instance.wants_detail = True
@@ -335,24 +307,14 @@ class Discovery:
         why = Why.MISSED if urgency is Urgency.MISSED else Why.ROW
         self.poller.want(instance, urgency, why if instance.tried else Why.FIRST)
 
-    def _full(self, instance_id: str) -> bool:
-        """Whether `max_instances` leaves an instance out; counted once as long as it is."""
-        if self._shown < self._selector.limit:
-            self._shown += 1
-            return False
-        if instance_id not in self._dropped | self._dropping:
-            self._sink.dropped()
-        self._dropping.add(instance_id)
-        return True
-
     def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a sweep that succeeded: who was in no list, and who is too old?"""
-        now = self._clock.steady()
+        self._places.recount()
         for instance in self._watched.instances.values():
             if instance.configured:
                 continue
             was_shown = instance.shown
-            self._choose(instance, now)
+            self._places.choose(instance, self._now)
             if instance.shown and not was_shown:
                 self._watched.show(instance)
             if instance.shown and not instance.looks.seen and not instance.wants_detail:
@@ -363,7 +325,8 @@ class Discovery:
         for instance in self._missed():
             # It moved from list to list as they were read, or it ended.
             self._want(instance, Urgency.MISSED)
-        self._watched.last_sweep, self._dropped = started, self._dropping
+        self._watched.last_sweep = started
+        self._places.pass_ends()
         self._forget_ends()
 
     def _forget_ends(self) -> None:

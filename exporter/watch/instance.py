@@ -116,6 +116,11 @@ class Instance:
         return run is not None and modified is not None and run.newest + APART < modified
 
     @property
+    def status(self) -> str | None:
+        """As a response or, before one, a row told it."""
+        return self.figures.status if self.figures else self.row_status
+
+    @property
     def counts_as_live(self) -> bool:
         """Whether it lives, as far as is known, and its series don't expire."""
         # Of some, no row told more than the status.

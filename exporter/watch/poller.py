@@ -3,6 +3,7 @@ sight, on change, and once in a while. Of discovered instances, lists tell what 
 
 import asyncio
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +21,7 @@ from exporter.watch.failures import Failures, by_class
 from exporter.watch.instance import Instance
 from exporter.watch.looks import Looks, Urgency
 from exporter.watch.shard import Share
-from exporter.watch.sink import Sink, WorkflowKey
+from exporter.watch.sink import Round, Sink, WorkflowKey
 from exporter.watch.timeline import pack
 from exporter.watch.told import Told
 from exporter.watch.tracker import Freshness, judge, track
@@ -381,8 +382,10 @@ class Poller:
         as_of = self.watched.as_of(readable=readable)
         if as_of is None or not readable:
             as_of = min(self._as_of, inf if as_of is None else as_of)
-        self._as_of, at, classes = as_of, self._clock.wall(), by_class(failing)
-        self._sink.round_over(self.key, up=self.up, at=at, as_of=as_of, failing=classes)
+        self._as_of = as_of
+        watched = Counter(i.status for i in self.instances.values() if i.status)
+        outcome = Round(self.up, self._clock.wall(), as_of, by_class(failing), watched)
+        self._sink.round_over(self.key, outcome)
         self._told.failing(failing, self.sweep_failure)
         self._told.absent(
             i

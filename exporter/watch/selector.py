@@ -19,6 +19,8 @@ class Selector:
         self.limit = settings.max_instances
         self.statuses = frozenset(settings.statuses)
         self.ended_statuses = self.statuses & ENDED
+        self.min_age = settings.min_age
+        """Seconds from its creation until an instance has series, unless it errors before."""
         self._max_age = settings.max_age
         self._include = _globs(settings.include)
         self._exclude = _globs(settings.exclude)

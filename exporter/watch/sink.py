@@ -13,6 +13,19 @@ class WorkflowKey(NamedTuple):
     workflow: str
 
 
+class Round(NamedTuple):
+    """What a round over a workflow came to. Times are Unix seconds."""
+
+    up: bool
+    at: float
+    as_of: float
+    """The status of the live instances is known as of then."""
+    failing: Mapping[str, int]
+    """Instances whose last poll failed, by class of failure."""
+    watched: Mapping[str, int]
+    """Instances that are watched, with series or without, by status."""
+
+
 class Sink(Protocol):
     """Takes what a look at an instance brought; every call takes effect as a whole."""
 
@@ -33,18 +46,8 @@ class Sink(Protocol):
     def polled(self, kind: str, result: str) -> None:
         """A call was answered, or failed: `success` or the class of failure."""
 
-    def round_over(
-        self,
-        workflow: WorkflowKey,
-        *,
-        up: bool,
-        at: float,
-        as_of: float,
-        failing: Mapping[str, int],
-    ) -> None:
-        """A round over a workflow ended at Unix time `at`. Every live instance's status is known as
-        of Unix time `as_of`; `failing` is the number of instances whose last poll failed, by class
-        of failure."""
+    def round_over(self, workflow: WorkflowKey, outcome: Round) -> None:
+        """A round over a workflow ended."""
 
     def ignored_row(self) -> None:
         """A row of a list had no status or no valid id."""

@@ -214,13 +214,15 @@ class Expected:
         for (name, outcome), values in attempts.items():
             self.histogram("step_attempt_duration_seconds", values, step=name, outcome=outcome)
 
-    def watch(self, *, watched: int, last_success: float) -> None:
+    def watch(self, *, watched: list[Result], last_success: float) -> None:
         """What the exporter tells of its own watching, while all goes well."""
         self.add("up", 1)
         self.add("data_timestamp_seconds", last_success)
         for failure in FAILURES:
             self.add("failing_instances", 0, result=failure)
-        self.add("watched_instances", watched)
+        statuses = Counter(result["status"] for result in watched)
+        for status in {*STATUSES, *statuses}:
+            self.add("watched_instances", statuses[status], status=status)
         self.add("details_skipped_total", 0)
         self.add("last_success_timestamp_seconds", last_success)
 

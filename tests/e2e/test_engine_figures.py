@@ -198,7 +198,7 @@ async def test_the_figures_are_those_of_the_engines_own_answer(
                     instance_id, result, scenario.failure if last else None, last_change=moved
                 )
                 figures.counts([result])
-                figures.watch(watched=1, last_success=o.clock())
+                figures.watch(watched=[result], last_success=o.clock())
                 assert o.wrong(figures) == []
 
 
@@ -213,7 +213,7 @@ async def test_a_step_is_looked_at_between_two_attempts_and_after_the_last(
         figures = expected("billing")
         figures.instance("figures-between", backing_off, None, last_change=o.clock())
         figures.counts([backing_off])
-        figures.watch(watched=1, last_success=o.clock())
+        figures.watch(watched=[backing_off], last_success=o.clock())
         assert o.wrong(figures) == []
 
         engine.wait_for("billing", "figures-between", "complete")
@@ -221,7 +221,7 @@ async def test_a_step_is_looked_at_between_two_attempts_and_after_the_last(
         figures = expected("billing")
         figures.instance("figures-between", complete, None, last_change=o.clock())
         figures.counts([complete])
-        figures.watch(watched=1, last_success=o.clock())
+        figures.watch(watched=[complete], last_success=o.clock())
         assert o.wrong(figures) == []
 
 
@@ -243,7 +243,7 @@ async def test_a_restart_is_a_new_run_and_counted_once_more(engine: LocalEngine)
         failure = Failure("WorkflowFatalError", "fatal")
         figures.instance("figures-again", second, failure, last_change=moved)
         figures.counts([first, second])
-        figures.watch(watched=1, last_success=o.clock())
+        figures.watch(watched=[second], last_success=o.clock())
         assert o.wrong(figures) == []
 
 
@@ -258,7 +258,7 @@ async def test_a_workflow_adds_up_over_its_instances(acting: LocalEngine) -> Non
         for scenario, result in zip(ended, results, strict=True):
             figures.instance(scenario.instance_id, result, scenario.failure, last_change=o.clock())
         figures.counts(results)
-        figures.watch(watched=len(ended), last_success=o.clock())
+        figures.watch(watched=results, last_success=o.clock())
         assert o.wrong(figures) == []
 
 
@@ -270,7 +270,7 @@ async def test_an_instance_that_does_not_exist_yet_is_polled_on_and_appears_once
             await o.round()
             figures = expected("billing")
             figures.counts([])
-            figures.watch(watched=0, last_success=o.clock())
+            figures.watch(watched=[], last_success=o.clock())
             assert o.wrong(figures) == []
         engine.create("billing", "figures-later", "ok")
         engine.wait_for("billing", "figures-later", "complete")
@@ -278,7 +278,7 @@ async def test_an_instance_that_does_not_exist_yet_is_polled_on_and_appears_once
         figures = expected("billing")
         figures.instance("figures-later", result, None, last_change=o.clock())
         figures.counts([result])
-        figures.watch(watched=1, last_success=o.clock())
+        figures.watch(watched=[result], last_success=o.clock())
         assert o.wrong(figures) == []
 
 

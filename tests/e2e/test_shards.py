@@ -199,7 +199,7 @@ class TestResharding:
         self, tmp_path: Path, simulator: Simulator, clock: ManualClock, orders: Workflow
     ) -> None:
         runs = [orders.create(f"i-{n}", Script((Wait("approval"),))) for n in range(60)]
-        config = watched(tmp_path, simulator, {"name": "orders", "discover": {}})
+        config = watched(tmp_path, simulator, {"name": "orders", "discover": {"min_age": "1ms"}})
         thirds = [runs[n::3] for n in range(3)]
         with shards(config, 2) as running:
             end(clock, thirds[0])

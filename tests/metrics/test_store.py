@@ -119,7 +119,6 @@ class TestInstances:
             put(store, name, status="running")
             put(store, name, status=status)
         assert {i for (i,) in shown(store, "cloudflare_workflow_instance_retries")} == left
-        assert shown(store, "cloudflare_workflow_watched_instances") == {(): 4}
 
     def test_a_forgotten_instance_leaves_nothing_but_its_counts(self) -> None:
         store = watching()
@@ -127,7 +126,6 @@ class TestInstances:
         store.forgotten(ORDERS, "a")
         assert not shown(store, "cloudflare_workflow_instance_status")
         assert shown(store, "cloudflare_workflow_runs_finished_total")["complete",] == 1
-        assert shown(store, "cloudflare_workflow_watched_instances") == {(): 0}
 
 
 class TestZeros:
@@ -302,3 +300,11 @@ class TestCatalogue:
         assert not {"instance", "type", "job"} & {
             label for family in catalogue.FAMILIES for label in family.labels
         }
+
+
+def test_the_current_status_alone_can_be_shown() -> None:
+    store = watching(Metrics(instance_status="current"))
+    put(store, "a", status="running")
+    assert set(shown(store, "cloudflare_workflow_instance_status")) == {("a", "running")}
+    put(store, "a", status="complete")
+    assert shown(store, "cloudflare_workflow_instance_status") == {("a", "complete"): 1}

@@ -69,7 +69,7 @@ class TestFinding:
             await w.cycle(after=1)
             assert w.status("a") == "waiting"
             assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 1
-            assert w.value("cloudflare_workflow_watched_instances") == 1
+            assert w.watched() == 1
 
     async def test_at_rest_they_cost_a_page_and_their_share_of_looks(self) -> None:
         async with discovering(more={"poll": {"interval": "15s"}}) as w:
@@ -103,7 +103,7 @@ class TestFinding:
             for name in "ab":
                 w.orders.create(name, WAITING)
             await w.cycle(after=1)
-            assert w.value("cloudflare_workflow_watched_instances") == 2
+            assert w.watched() == 2
             assert w.status("a") == w.status("b") == "waiting"
 
     async def test_no_row_is_lost_or_doubled_over_many_pages_while_rows_come_and_go(self) -> None:
@@ -140,7 +140,7 @@ class TestFinding:
             for n in range(40):
                 w.orders.create(f"i-{n}", WAITING)
             await w.cycle(after=1)
-            assert w.value("cloudflare_workflow_watched_instances") == 40
+            assert w.watched() == 40
 
     async def test_rows_without_status_or_id_are_ignored_and_counted(self) -> None:
         async with discovering() as w:
@@ -151,7 +151,7 @@ class TestFinding:
             w.orders.create("i" * 272, WAITING)
             w.orders.create("a", WAITING)
             await w.cycle(after=1)
-            assert w.value("cloudflare_workflow_watched_instances") == 1
+            assert w.watched() == 1
             assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 5
 
     async def test_a_status_of_tomorrow_is_shown(self) -> None:
@@ -169,7 +169,7 @@ class TestFinding:
                 w.orders.create(f"i-{n}", WAITING)
             w.orders.create("short", Script(pieces=(Sleep("nap", 20),)))
             await w.cycle(after=1)
-            assert w.value("cloudflare_workflow_watched_instances") == 131
+            assert w.watched() == 131
             await w.cycle(after=30)
             assert w.status("short") == "complete"
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
@@ -212,7 +212,7 @@ class TestWholeLists:
     @pytest.mark.parametrize("cursors", [0, 1])
     async def test_they_are_read_on_by_page_number(self, cursors: int) -> None:
         async with self.listing(self.unnamed(cursors)) as w:
-            assert w.value("cloudflare_workflow_watched_instances") == 250
+            assert w.watched() == 250
             assert w.value("cloudflare_workflow_up") == 1
             assert w.calls["list"] == 3
 
@@ -225,7 +225,7 @@ class TestWholeLists:
             w.simulator.faults.clear()
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_up") == 1
-            assert w.value("cloudflare_workflow_watched_instances") == 250
+            assert w.watched() == 250
 
     async def test_without_a_total_a_full_page_is_followed_by_the_next(self) -> None:
         def rewrite(reply: Reply) -> Reply:
@@ -234,7 +234,7 @@ class TestWholeLists:
             return Reply(reply.status, json.dumps(body).encode())
 
         async with self.listing(Rewrite(rewrite)) as w:
-            assert w.value("cloudflare_workflow_watched_instances") == 250
+            assert w.watched() == 250
             assert w.calls["list"] == 3
 
     async def test_instances_that_come_and_go_meanwhile_are_no_failure(self) -> None:
@@ -287,7 +287,8 @@ class TestSelecting:
                 w.orders.create(f"i-{n}", WAITING)
             for _ in range(3):
                 await w.cycle(after=INTERVAL)
-            assert w.value("cloudflare_workflow_watched_instances") == 3
+            assert len(w.shown()) == 3
+            assert w.watched() == 5
             assert w.value("cloudflare_workflows_exporter_instances_dropped_total") == 2
 
     async def test_one_that_is_shown_later_has_its_steps_fetched(self) -> None:
@@ -884,7 +885,7 @@ class TestFailures:
             fault = error(400, 10001, "cursor: expired")
             w.simulator.faults.add(fault, kind="list", skip=1, times=1)
             await w.cycle(after=1)
-            assert w.value("cloudflare_workflow_watched_instances") == 250
+            assert w.watched() == 250
             failed = {"kind": "list", "result": "http_4xx"}
             assert w.value("cloudflare_workflows_exporter_polls_total", **failed) == 1
             assert w.value("cloudflare_workflow_up") == 1

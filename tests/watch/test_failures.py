@@ -197,7 +197,7 @@ class TestOther404s:
         async with watching(workflows=[workflow], poll={"forget_after": "1m"}) as w:
             for name in ("a", "b"):
                 w.orders.create(name, WAITING)
-            await w.cycle()
+            await w.cycle(after=1)
             w.simulator.faults.add(fault)
             for _ in range(20):
                 await w.cycle(after=INTERVAL)

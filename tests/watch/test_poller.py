@@ -166,14 +166,14 @@ class TestNotFound:
         async with watching(["a"], poll={"forget_after": "30s"}) as w:
             a = w.orders.create("a", Script(pieces=(Wait("approval"),)))
             await w.round()
-            assert w.value("cloudflare_workflow_watched_instances") == 1
+            assert w.watched() == 1
             a.delete()
             for _ in range(3):
                 await w.round(after=INTERVAL)
                 assert w.status("a") == "waiting"
             await w.round(after=INTERVAL)
             assert w.status("a") is None
-            assert w.value("cloudflare_workflow_watched_instances") == 0
+            assert w.watched() == 0
             assert w.value("cloudflare_workflow_up") == 1
             assert not w.samples("cloudflare_workflow_instance_info")
 

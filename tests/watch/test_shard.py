@@ -152,7 +152,7 @@ class TestWatching:
                 w.orders.create(i, WAITING)
             calls = await w.cycle(after=1)
             assert [i for i in IDS if w.status(i)] == MINE
-            assert w.value("cloudflare_workflow_watched_instances") == len(MINE)
+            assert w.watched() == len(MINE)
             assert calls["detail"] == len(MINE)
 
     @pytest.mark.parametrize("index", range(3))
@@ -202,7 +202,7 @@ class TestWatching:
             for i in IDS:
                 w.orders.create(i, WAITING)
             await w.cycle(after=1)
-            assert w.value("cloudflare_workflow_watched_instances") == limit
+            assert len(w.shown()) == limit
             assert w.value("cloudflare_workflows_exporter_instances_dropped_total") == 2
 
     async def test_lists_are_known_to_hold_what_is_the_others_too(self) -> None:
