@@ -134,7 +134,7 @@ class Discovery:
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
         self._watched.discovered_since = min(self._watched.discovered_since or wall, wall)
-        self._watched.lists_as_of = self._lists_as_of(wall)
+        self._watched.lists_as_of = self._lists_as_of(started)
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_sweep_at >= self._poll.ended_interval
         lists = [{}] if whole else self._by_status(wall)
@@ -160,14 +160,13 @@ class Discovery:
             if ended_too:
                 self._whole_sweep_at = started
             self._after(wall, ended_too=ended_too)
-        self._watched.lists_as_of = self._lists_as_of(wall)
+        self._watched.lists_as_of = self._lists_as_of(started)
         return max(1, pages)
 
     def _lists_as_of(self, began: float) -> float | None:
-        """Unix time as of which lists tell of all instances, while no pass fails that of the pass
-        that began last."""
+        """When the pass began that tells of all instances: this one, unless one has failed."""
         failed = not self.swept or self.poller.sweep_failure is not None
-        return self._watched.last_sweep if failed else began
+        return self._watched.last_sweep_began() if failed else began
 
     def _resume(self) -> None:
         """Goes on with what was put off when the exporter stopped."""

@@ -89,7 +89,7 @@ class Poller:
         self._looks = looks
         self._clock = clock
         self._busy = 0
-        self._as_of = clock.wall()
+        self._as_of = clock.monotonic()
         self._failures = Failures(poll)
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
@@ -382,10 +382,10 @@ class Poller:
         as_of = self.watched.as_of(readable=readable)
         if as_of is None or not readable:
             as_of = min(self._as_of, inf if as_of is None else as_of)
-        self._as_of = as_of
+        self._as_of, wall = as_of, self._clock.wall()
         watched = Counter(i.status for i in self.instances.values() if i.status)
-        outcome = Round(self.up, self._clock.wall(), as_of, by_class(failing), watched)
-        self._sink.round_over(self.key, outcome)
+        over = Round(self.up, wall, wall - now + as_of, by_class(failing), watched)
+        self._sink.round_over(self.key, over)
         self._told.failing(failing, self.sweep_failure)
         self._told.absent(
             i

@@ -41,8 +41,8 @@ class Watched:
         self.last_sweep: float | None = None
         """Unix time at which the last sweep over the lists that succeeded began."""
         self.lists_as_of: float | None = None
-        """Unix time as of which lists told of all instances: when the pass began that is under way
-        or that succeeded last, whichever is later; None: no pass has succeeded."""
+        """When the list pass began that tells of all instances: the one under way or, where one
+        has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
         self.horizon = -inf
         """Unix time before which no end of a discovered instance is news any more."""
         self.discovered_since: float | None = None
@@ -176,7 +176,8 @@ class Watched:
             self.forget_ends(max(old))
 
     def as_of(self, *, readable: bool) -> float | None:
-        """Unix time as of which the status of 99% of the live instances is known; None: of none.
+        """The moment (monotonic clock) as of which the status of 99% of the live instances is
+        known; None: of none.
 
         One in a hundred may be moving from list to list, or have ended: the next polls tell. While
         others can be read, an instance that can't is left out: it is reported as such.
@@ -191,7 +192,13 @@ class Watched:
         ]
         now = self._clock.monotonic()
         oldest = heapq.nsmallest(len(known) // 100 + 1, known)[-1] if known else now
-        return min(lists, self._clock.wall() - now + oldest)
+        return min(lists, oldest)
+
+    def last_sweep_began(self) -> float | None:
+        """`last_sweep` on the monotonic clock."""
+        if self.last_sweep is None:
+            return None
+        return self.last_sweep - self._clock.steady() + self._clock.monotonic()
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
@@ -216,7 +223,7 @@ class Watched:
     def recall(self, kept: KeptWorkflow) -> None:
         """Takes what was kept of sweeps; before instances are restored."""
         self.last_sweep, self.discovered_since = kept.last_sweep, kept.discovered_since
-        self.lists_as_of = kept.last_sweep
+        self.lists_as_of = self.last_sweep_began()
         if kept.horizon is not None:
             self.horizon = kept.horizon
         if kept.last_sweep is not None and kept.discovered_since is None:
@@ -248,9 +255,8 @@ class Watched:
 
     def _restore_looked_at(self, instance: Instance) -> None:
         instance.looked_at = instance.detailed_at
-        if not instance.configured and self.last_sweep is not None:
-            at = self.last_sweep - self._clock.steady() + self._clock.monotonic()
-            instance.looked_at = max(at, instance.looked_at)
+        if not instance.configured:
+            instance.looked_at = max(self.last_sweep_began() or -inf, instance.looked_at)
 
     def _restore_end(self, instance_id: str, end: float) -> None:
         instance = self.instances.get(instance_id)

@@ -245,8 +245,13 @@ class TestWhatItCantWorkWith:
     ) -> None:
         configuration(tmp_path, f"http://127.0.0.1:{closed_port}", api_token=TOKEN)
         with daemon(tmp_path) as running:
-            running.wait_until_ready()
+            wait_until(lambda: "looks at instances fail" in running.stderr(), running.stderr)
             assert value(samples(running.metrics()), "cloudflare_workflow_up") == 0
+            ready = running.http.get("/-/ready")
+            assert (ready.status_code, ready.text) == (
+                503,
+                "production: nothing could be read yet\n",
+            )
             assert running.http.get("/-/healthy").status_code == 200
             assert running.stop() == 0
             assert running.stderr().count("looks at instances fail") == 1

@@ -67,8 +67,9 @@ async def world(**settings: Any) -> AsyncIterator[Watching]:
 
 
 def figures(w: Watching) -> dict[str, float]:
-    """All of workflows and instances, but when the exporter saw them move."""
-    return {s: v for s, v in w.figures().items() if "_last_change_" not in s}
+    """All of workflows and instances, but when the exporter saw them move, and as of when."""
+    own = ("_last_change_", "_data_timestamp_")
+    return {s: v for s, v in w.figures().items() if not any(name in s for name in own)}
 
 
 def ups(w: Watching) -> set[float]:
