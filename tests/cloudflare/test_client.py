@@ -270,8 +270,8 @@ class TestRetryAfter:
     async def test_a_date_counts_from_the_response_s_own_and_an_hour_at_most(self) -> None:
         """The two clocks differ, by years here."""
         sent = "Tue, 15 Nov 1994 08:12:31 GMT"
-        for until, seconds in (("08:14:31", 120), ("23:59:59", 3600), ("08:00:00", 0)):
-            headers = {"Date": sent, "Retry-After": f"Tue, 15 Nov 1994 {until} GMT"}
+        for end, seconds in (("08:14:31", 120), ("23:59:59", 3600), ("08:00:00", 0)):
+            headers = {"Date": sent, "Retry-After": f"Tue, 15 Nov 1994 {end} GMT"}
             assert (await failure(refusal(429, **headers))).retry_after == seconds
 
     async def test_missing(self) -> None:
