@@ -258,6 +258,8 @@ class Account:
                 advice="check the name and account_id",
             )
         self._unmatched = unmatched
+        for name, poller in self.pollers.items():
+            poller.unmatched = name in unmatched
 
     def _watch(self, name: str, settings: Workflow) -> None:
         key, known = WorkflowKey(self.label, name), self.pollers.get(name)

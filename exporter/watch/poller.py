@@ -80,6 +80,8 @@ class Poller:
         """Whether every configured instance was looked at, whatever came of it."""
         self.sweep_failure: CallFailed | None = None
         """Of the last sweep over the workflow's lists; None when it succeeded."""
+        self.unmatched = False
+        """Whether the account's list has no workflow of this name, as the log says."""
         self.over = False
         """Whether the watching has ended: responses that still come change nothing."""
         self.round_started = clock.monotonic()
@@ -386,7 +388,7 @@ class Poller:
         watched = Counter(i.status for i in self.instances.values() if i.status)
         over = Round(self.up, wall, wall - now + as_of, by_class(failing), watched)
         self._sink.round_over(self.key, over)
-        self._told.failing(failing, self.sweep_failure)
+        self._told.failing(failing, self.sweep_failure, unmatched=self.unmatched)
         self._told.absent(
             i
             for i in self.instances.values()

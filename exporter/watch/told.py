@@ -13,7 +13,6 @@ from exporter.watch.sink import WorkflowKey
 log = structlog.get_logger(__name__)
 
 _NO_WORKFLOW = "workflow_not_found"
-"""The account's list of workflows tells it, and the log has it from there."""
 
 
 class Told:
@@ -26,17 +25,24 @@ class Told:
         """Configured instances of which it was told that they aren't there."""
         self._log = log.bind(account=key.account, workflow=key.workflow)
 
-    def failing(self, instances: Iterable[Instance], sweep: CallFailed | None) -> None:
-        """Looks at these instances fail now, and perhaps the sweep over the lists."""
+    def failing(
+        self, instances: Iterable[Instance], sweep: CallFailed | None, *, unmatched: bool
+    ) -> None:
+        """Polls of these instances fail now, and perhaps the list pass.
+
+        Where the workflow is `unmatched`, the log says already that the account has none of its
+        name, and that is all there is to say of it.
+        """
+        reported = _NO_WORKFLOW if unmatched else None
         troubles: dict[str, tuple[CallFailed, dict[str, object]]] = {}
         for instance in instances:
-            if instance.failure is not None and instance.failure.failure != _NO_WORKFLOW:
+            if instance.failure is not None and instance.failure.failure != reported:
                 name = instance.failure.failure
                 _, about = troubles.setdefault(
                     name, (instance.failure, {"instance_id": instance.id, "instances": 0})
                 )
                 about["instances"] = int(str(about["instances"])) + 1
-        if sweep is not None and sweep.failure != _NO_WORKFLOW:
+        if sweep is not None and sweep.failure != reported:
             troubles[f"list {sweep.failure}"] = (sweep, {})
         news = self._troubles.news(troubles)
         for trouble, (failure, about) in troubles.items():

@@ -133,7 +133,7 @@ class TestInstancesThatAreNotThere:
                 for _ in range(8):
                     await w.round(after=15)
         told = [e["event"] for e in logs]
-        assert "instance is gone, its series too" in told
+        assert "instance was deleted; its series will expire" in told
         assert [event for event in told if "not there yet" in event] == []
 
 

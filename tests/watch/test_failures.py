@@ -257,3 +257,20 @@ class TestReady:
             w.simulator.faults.add(error(500), instance="bad")
             await w.cycle()
             assert w.app.health.unready() == []
+
+
+@pytest.mark.parametrize("kinds", [("simple", "detail"), ("simple", "detail", "workflows")])
+async def test_a_workflow_that_is_in_the_list_and_is_not_found_all_the_same_is_reported(
+    kinds: tuple[str, ...],
+) -> None:
+    """The account's list doesn't say it, so the polls do: once."""
+    async with watching(["a", "b"]) as w:
+        w.orders.create("a", Script(steps("pay")))
+        for kind in kinds:
+            w.simulator.faults.add(error(404, 10200, "workflow.not_found"), kind=kind)
+        with capture_logs() as lines:
+            for _ in range(3):
+                await w.cycle(after=15)
+        (line,) = [line for line in lines if line["log_level"] == "warning"]
+        assert (line["result"], line["workflow"]) == ("workflow_not_found", "orders")
+        assert w.value("cloudflare_workflow_up") == 0
