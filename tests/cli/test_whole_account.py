@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ def simulator() -> Iterator[Simulator]:
     for account in ("acc", "other"):
         for workflow in ("orders", "billing"):
             created = simulator.world.account(account).workflow(workflow)
-            created.create(f"{workflow}-1", Script((Wait("approval"),)))
+            # Older than `discover.min_age`.
+            an_hour_ago = time.time() - 3600
+            created.create(f"{workflow}-1", Script((Wait("approval"),)), at=an_hour_ago)
     with serve_in_thread(simulator) as served:
         yield served
 

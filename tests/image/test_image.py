@@ -141,7 +141,9 @@ class TestContainer:
     ) -> None:
         simulator = Simulator(clock=time.time)
         simulator.access.token(TOKEN, accounts=["acc"])
-        simulator.world.account("acc").workflow("orders").create("order-1", Script((Wait("go"),)))
+        orders = simulator.world.account("acc").workflow("orders")
+        # Older than `discover.min_age`.
+        orders.create("order-1", Script((Wait("go"),)), at=time.time() - 3600)
         with (
             serve_in_thread(simulator) as served,
             running(
