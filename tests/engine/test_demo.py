@@ -1,5 +1,7 @@
 """The demo: sample workflows keep moving, an exporter watches them, nothing is left behind."""
 
+import io
+import os
 import re
 import signal
 import socket
@@ -9,12 +11,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.requires import requires_program
 from upstreams.local_engine import LocalEngine
-from upstreams.local_engine.demo import statuses
+from upstreams.local_engine.demo import show, statuses, welcome
+from upstreams.local_engine.monitoring import (
+    Monitoring,
+    MonitoringError,
+    free_address,
+    monitoring,
+)
 from upstreams.local_engine.samples import Mover, Sample
 
 
@@ -54,6 +64,68 @@ def test_the_summary_counts_current_statuses_by_workflow() -> None:
     assert statuses(exposition) == {"orders": Counter(errored=1)}
 
 
+class TestWelcome:
+    def test_the_page_comes_first_then_the_metrics_then_what_to_try(self) -> None:
+        found = re.findall(r"http://\S+", welcome("127.0.0.1:1", None))
+        assert found == [
+            "http://127.0.0.1:1/",
+            "http://127.0.0.1:1/metrics",
+            "http://127.0.0.1:1/metrics",
+            "http://127.0.0.1:1/instance?account=local&workflow=orders&id=demo-exhaust",
+        ]
+
+    def test_what_is_not_installed_is_said_with_how_to_install_it(self) -> None:
+        lines = welcome("127.0.0.1:1", Monitoring(prometheus="127.0.0.1:2")).splitlines()
+        assert "  Prometheus    http://127.0.0.1:2/" in lines
+        assert (
+            "  Alertmanager  not installed; on Debian and Ubuntu: apt-get install "
+            "prometheus-alertmanager" in lines
+        )
+        assert "    http://127.0.0.1:2/alerts" in lines
+
+
+class TestShow:
+    def test_on_a_terminal_a_line_takes_the_place_of_the_one_before(self) -> None:
+        reader, writer = os.openpty()
+        with open(writer, "w") as terminal:
+            for line in ("one", "two"):
+                show(line, terminal)
+                assert os.read(reader, 100) == f"\r{line}\x1b[K".encode()
+        os.close(reader)
+
+    def test_elsewhere_each_is_a_line(self) -> None:
+        stream = io.StringIO()
+        show("one", stream)
+        show("two", stream)
+        assert stream.getvalue() == "one\ntwo\n"
+
+
+class TestMonitoring:
+    def test_a_port_in_use_is_replaced(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            number = taken.getsockname()[1]
+            host, _, port = free_address(number).partition(":")
+        assert host == "127.0.0.1"
+        assert int(port) not in (0, number)
+        assert free_address(number) == f"127.0.0.1:{number}"
+
+    def test_nothing_is_started_where_nothing_is_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with monitoring(tmp_path, "127.0.0.1:1") as beside:
+            assert beside == Monitoring()
+
+    def test_what_does_not_start_says_why(self, tmp_path: Path) -> None:
+        requires_program("prometheus-alertmanager", "prometheus-alertmanager")
+        (tmp_path / "alertmanager").write_text("a file where its folder would be")
+        with (
+            pytest.raises(MonitoringError, match=r"did not start:\n(?s:.*)not a directory"),
+            monitoring(tmp_path, "127.0.0.1:1"),
+        ):
+            pass
+
+
 def children(pid: int) -> list[int]:
     """The processes below a process."""
     found: list[int] = []
@@ -88,7 +160,7 @@ def port() -> int:
 class Demo:
     """The demo as a person runs it."""
 
-    def __init__(self, port: int, output: Path) -> None:
+    def __init__(self, port: int, output: Path, *flags: str) -> None:
         self.metrics = f"http://127.0.0.1:{port}/metrics"
         self._output = output
         with output.open("w") as file:
@@ -96,6 +168,7 @@ class Demo:
                 [
                     *(sys.executable, "-m", "upstreams.local_engine.demo"),
                     f"--web.listen-address=127.0.0.1:{port}",
+                    *flags,
                 ],
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -120,6 +193,8 @@ class TestDemo:
     ) -> None:
         wait_until(lambda: re.search(r"\d errored.*\d running", demo.output()), "life")
         assert demo.metrics in demo.output()
+        for page in re.findall(r"http://\S+", demo.output()):
+            assert httpx.get(page, trust_env=False).is_success, page
         counts = statuses(httpx.get(demo.metrics, trust_env=False).text)
         assert {"orders", "billing"} == counts.keys()
         below = children(demo.process.pid)
@@ -127,6 +202,34 @@ class TestDemo:
         demo.process.send_signal(number)
         assert demo.process.wait(60) == 0
         wait_until(lambda: not any(runs(pid) for pid in below), "everything has ended")
+
+    def test_with_prometheus_it_is_scraped_and_the_alerts_are_there(
+        self, port: int, tmp_path: Path
+    ) -> None:
+        for program in ("prometheus", "prometheus-alertmanager"):
+            requires_program(program, program)
+        demo = Demo(port, tmp_path / "output", "--with=prometheus")
+        try:
+            wait_until(lambda: re.search(r"\d errored", demo.output()), "life")
+            found = re.search(r"Prometheus +(http://\S+/)", demo.output())
+            assert found, demo.output()
+            with httpx.Client(base_url=f"{found[1]}api/v1/", trust_env=False) as prometheus:
+
+                def result(path: str, **query: str) -> Any:
+                    return prometheus.get(path, params=query).raise_for_status().json()["data"]
+
+                errors = "cloudflare_workflow_instance_error_info"
+                wait_until(lambda: result("query", query=errors)["result"], "errors are scraped")
+                assert result("rules", type="alert")["groups"]
+                wait_until(
+                    lambda: result("alertmanagers")["activeAlertmanagers"], "Alertmanager is known"
+                )
+            below = children(demo.process.pid)
+            demo.process.terminate()
+            assert demo.process.wait(60) == 0
+            wait_until(lambda: not any(runs(pid) for pid in below), "everything has ended")
+        finally:
+            demo.process.kill()
 
     def test_a_port_in_use_ends_it_with_the_exporter_s_own_words_and_status(
         self, port: int, tmp_path: Path

@@ -11,7 +11,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ["requirements.txt", "requirements-build.txt", "requirements-dev.txt"]
+LOCKS = [
+    "requirements.txt",
+    "requirements-build.txt",
+    "requirements-demo.txt",
+    "requirements-dev.txt",
+]
 NPM = [ROOT / "upstreams" / "local_engine", ROOT / "tests" / "node"]
 
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^ ;]+).*$", re.MULTILINE)
@@ -28,11 +33,13 @@ def declared(lock: str) -> list[str]:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     shipped: list[str] = pyproject["project"]["dependencies"]
     build: list[str] = pyproject["dependency-groups"]["build"]
+    demo: list[str] = pyproject["dependency-groups"]["demo"]
     dev: list[str] = [d for d in pyproject["dependency-groups"]["dev"] if isinstance(d, str)]
     return {
         "requirements.txt": shipped,
         "requirements-build.txt": [*build, *pyproject["build-system"]["requires"]],
-        "requirements-dev.txt": [*shipped, *build, *dev],
+        "requirements-demo.txt": demo,
+        "requirements-dev.txt": [*shipped, *build, *demo, *dev],
     }[lock]
 
 
@@ -58,8 +65,8 @@ class TestPythonLocks:
         assert "://" not in (ROOT / lock).read_text()
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-build.txt"])
-def test_what_is_tested_is_what_is_shipped_and_built_with(lock: str) -> None:
+@pytest.mark.parametrize("lock", LOCKS[:-1])
+def test_what_is_tested_is_what_is_shipped_built_and_demonstrated_with(lock: str) -> None:
     assert pinned(lock).items() <= pinned("requirements-dev.txt").items()
 
 

@@ -1,0 +1,62 @@
+"""`make run` decides what to run, and sets up no more than that needs."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import environment
+from tests.requires import requires_program
+
+ROOT = Path(__file__).parents[2]
+TOKEN = {"CLOUDFLARE_API_TOKEN": "$(error no value is expanded)"}
+
+
+def planned(folder: Path, *arguments: str, **environ: str) -> str:
+    """What `make` would do in a clean copy."""
+    make = requires_program("make", "make")
+    for name in ("Makefile", "pyproject.toml", *(p.name for p in ROOT.glob("requirements*.txt"))):
+        shutil.copy(ROOT / name, folder)
+    done = subprocess.run(
+        [make, "--dry-run", *arguments],
+        cwd=folder,
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "last"),
+    [
+        ([], {}, "-m upstreams.local_engine.demo"),
+        (["DEMO=prometheus"], {}, "-m upstreams.local_engine.demo --with=prometheus"),
+        ([], TOKEN, "-m exporter"),
+        ([], {"CLOUDFLARE_API_KEY": "key"}, "-m exporter"),
+        ([], {"CWE_CONFIG__FILE": "other.yaml"}, "-m exporter"),
+        (["CONFIG=other.yaml"], {}, '-m exporter --config.file="other.yaml"'),
+        (["CONFIG=other.yaml"], TOKEN, '-m exporter --config.file="other.yaml"'),
+    ],
+)
+def test_it_runs_the_exporter_if_something_says_what_to_watch_and_else_the_demo(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str], last: str
+) -> None:
+    lines = planned(tmp_path, "run", *arguments, **environ).splitlines()
+    assert lines[-1].rstrip() == f"exec .venv/bin/python {last}"
+
+
+def test_a_config_yaml_is_found(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    assert planned(tmp_path, "run").rstrip().endswith("-m exporter")
+
+
+def test_it_installs_what_running_needs_and_node_for_the_demo_alone(tmp_path: Path) -> None:
+    run, demo = planned(tmp_path, "run", **TOKEN), planned(tmp_path, "run")
+    assert "-r requirements.txt" in run
+    assert "requirements-demo.txt" not in run
+    assert "-r requirements-demo.txt" in demo
+    assert "requirements-dev.txt" not in run + demo
+    assert "-r requirements-dev.txt" in planned(tmp_path, "lint")
