@@ -46,7 +46,6 @@ _OF_NOW = frozenset(
         catalogue.CONFIG_SUCCESSFUL,
         catalogue.CONFIG_SUCCESS_TIME,
         catalogue.STATE_WRITE_ERRORS,
-        catalogue.WATCHED,
     }
 )
 """Families that mean nothing after a restart."""
