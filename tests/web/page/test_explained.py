@@ -144,6 +144,7 @@ class TestSteps:
         async with watching(workflows=DISCOVER) as w:
             w.orders.create("a", WAITING)
             w.simulator.faults.add(Hang(), kind="detail")
+            w.clock.advance(1)
             await w.app.accounts[0].cycle()
             await until(lambda: w.simulator.calls.open)
             assert explain(w).timeline is None
