@@ -135,7 +135,10 @@ def test_they_show_each_instance_once_and_their_counters_and_histograms_add_up(
     config = watched(
         tmp_path,
         simulator,
-        {"name": "orders", "discover": {"statuses": ["running", "errored", "complete"]}},
+        {
+            "name": "orders",
+            "discover": {"min_age": "1ms", "statuses": ["running", "errored", "complete"]},
+        },
         {"name": "billing", "instances": [f"i-{n}" for n in range(70)]},
     )
     alone = run(tmp_path, "--once", f"--config.file={config}", "--metrics.backfill=true")
