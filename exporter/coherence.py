@@ -108,6 +108,11 @@ def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return {k: v for k, v in keys.items() if v is not None} if isinstance(keys, dict) else {}
 
 
+def is_glob(name: str) -> bool:
+    """Whether a workflow's configured name stands for all workflows that match it."""
+    return not set(name).isdisjoint("*?[")
+
+
 def is_cloudflare(url: str) -> bool:
     """Whether a URL's host is Cloudflare's, whose limit is known."""
     host = _split(url).hostname or ""
@@ -143,7 +148,7 @@ def _workflow(workflow: Mapping[str, Any]) -> Iterator[str]:
     name, instances = workflow.get("name"), workflow.get("instances")
     if not instances and workflow.get("discover") is None:
         yield "there is nothing to watch; give instances, or discover: {} to find them"
-    if instances and isinstance(name, str) and set(name) & set("*?["):
+    if instances and isinstance(name, str) and is_glob(name):
         yield "instances need a workflow's exact name, not a glob"
     if isinstance(instances, list):
         for _, text in _twice((), instances):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW, Budget
 from exporter.cloudflare.credentials import Credential
-from exporter.coherence import CLOUDFLARE_LIMIT, is_cloudflare
+from exporter.coherence import CLOUDFLARE_LIMIT, is_cloudflare, is_glob
 from exporter.durations import Duration
 from exporter.settings import Account, Settings, Workflow
 from exporter.watch.shard import Shard, Share
@@ -105,7 +105,7 @@ def _freshness(instances: int, workflows: int, budget: float, interval: float) -
 def _with_series(instances: int, entries: Sequence[Workflow]) -> str:
     """How many of the instances `discover.max_instances` leaves series for, if not for all."""
     limits = [entry.discover.max_instances for entry in entries if entry.discover is not None]
-    if any(set(entry.name) & set("*?[") for entry in entries):
+    if any(is_glob(entry.name) for entry in entries):
         # Nobody knows how many workflows there will be.
         text = f", of which {max(limits):,} a workflow have series at most"
         return text if max(limits) < instances else ""

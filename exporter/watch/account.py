@@ -6,7 +6,6 @@ then each workflow's lists, whose pages take turns with polls at the budget.
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from math import inf
@@ -18,6 +17,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.errors import CallFailed
 from exporter.cloudflare.models import Version
 from exporter.cloudflare.models import Workflow as Row
+from exporter.coherence import is_glob
 from exporter.settings import Poll, Workflow
 from exporter.troubles import Seldom, Troubles
 from exporter.watch.discovery import Discovery
@@ -345,8 +345,3 @@ def match_of(name: str, workflows: Iterable[Workflow]) -> Workflow | None:
     """What a configuration says of a workflow: under its name, else the first glob's."""
     globs = (w for w in workflows if is_glob(w.name) and fnmatchcase(name, w.name))
     return next((w for w in workflows if w.name == name), None) or next(globs, None)
-
-
-def is_glob(name: str) -> bool:
-    """Whether a configured name stands for all workflows that match it."""
-    return re.search(r"[*?\[]", name) is not None
