@@ -112,10 +112,12 @@ class Series:
             series[labels] = value
             self._changed.add((family, labels))
 
-    def add(self, family: Family, labels: Labels, instance_id: str | None = None) -> None:
-        """One more; `instance_id` becomes the exemplar, where it is short enough for one."""
+    def add(
+        self, family: Family, labels: Labels, instance_id: str | None = None, *, count: int = 1
+    ) -> None:
+        """`count` more; `instance_id` becomes the exemplar, where it is short enough for one."""
         self.zero(family, [labels])
-        self.values[family][labels] += 1
+        self.values[family][labels] += count
         self._touch((family, labels), 0, instance_id, 1.0)
 
     def observe(
