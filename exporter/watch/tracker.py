@@ -252,8 +252,7 @@ def _is_older(known: Run, response: Detail, steps: _Steps, newest: float) -> boo
     restart from a step deletes what is known, and runs it again later.
     """
     if known.ended_by_row and response.status in BEFORE_END:
-        # Of the end only the row's time is known, which comes from another store.
-        return newest <= (known.newest if known.end is None else known.end + APART)
+        return newest <= _known_until(known)
     if newest > known.newest:
         return False
     # The end of a run that rolls back is removed.
@@ -261,10 +260,20 @@ def _is_older(known: Run, response: Detail, steps: _Steps, newest: float) -> boo
         return True
     if _lacks(known, response):
         return True
+    if not known.marks:
+        return False
     seen: Marks = {}
     for _, key, bits in steps:
         seen[key] = seen.get(key, 0) | bits
     return any(seen.get(key, 0) & bits != bits for key, bits in known.marks.items())
+
+
+def _known_until(known: Run) -> float:
+    """Unix time up to which what is known of a run reaches."""
+    if known.ended_by_row and known.end is not None:
+        # Of the end only the row's time is known, which comes from another store.
+        return known.end + APART
+    return known.newest
 
 
 def _lacks(known: Run, response: Summary) -> bool:
@@ -281,9 +290,9 @@ def _restarted(known: Run, response: Detail) -> bool:
     """
     if _lacks(known, response):
         return True
-    end = known.newest if not known.ended_by_row or known.end is None else known.end + APART
+    until = _known_until(known)
     return any(
-        step.type not in AFTERMATH and (unix(step.start) or -inf) > end
+        step.type not in AFTERMATH and (unix(step.start) or -inf) > until
         for step in response.steps or ()
     )
 
