@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from exporter.cloudflare.client import Client
+from exporter.cloudflare.client import Client, OnCall
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import FAILURES, CallFailed
@@ -140,17 +140,27 @@ class TestCredentials:
         assert str(failed) == "HTTP 400: bad token *** given (code 1000)"
 
 
+def ignore(*_: object) -> None:
+    """Takes note of no request."""
+
+
+def client_over_a_socket(
+    simulator: Simulator, http: httpx.AsyncClient, *, limit: float = 5, on_call: OnCall = ignore
+) -> Client:
+    return Client(
+        http,
+        f"{simulator.url}/accounts/acc",
+        Credential(token=SecretStr("secret")),
+        timeout=limit,
+        max_body=1 << 28,
+        budget=unlimited(),
+        on_call=on_call,
+    )
+
+
 async def failure_over_a_socket(simulator: Simulator, limit: float = 5) -> CallFailed:
     async with http_client(timeout=limit) as http:
-        client = Client(
-            http,
-            f"{simulator.url}/accounts/acc",
-            Credential(token=SecretStr("secret")),
-            timeout=limit,
-            max_body=1 << 28,
-            budget=unlimited(),
-            on_call=lambda *_: None,
-        )
+        client = client_over_a_socket(simulator, http, limit=limit)
         with pytest.raises(CallFailed) as caught:
             await client.instance("orders", "order-1")
     return caught.value
@@ -315,20 +325,14 @@ class TestConnections:
     async def test_one_lost_on_a_kept_connection_is_repeated_once(self) -> None:
         """The server closes it as the request arrives: on a fresh one that is a failure."""
         async with serve(self.simulator()) as simulator, http_client(timeout=5) as http:
-            budget, calls = unlimited(), list[tuple[str, str]]()
-            client = Client(
-                http,
-                f"{simulator.url}/accounts/acc",
-                Credential(token=SecretStr("secret")),
-                timeout=5,
-                max_body=1 << 28,
-                budget=budget,
-                on_call=lambda endpoint, code, _: calls.append((endpoint, code)),
+            codes: list[str] = []
+            client = client_over_a_socket(
+                simulator, http, on_call=lambda _, code, __: codes.append(code)
             )
             await client.instance("orders", "order-1")
             simulator.faults.add(Drop(), times=1)
             await client.instance("orders", "order-1")
-            assert [code for _, code in calls] == ["200", "connection", "200"]
+            assert codes == ["200", "connection", "200"]
             assert simulator.calls.total == 3
             simulator.faults.add(Drop(), times=2)
             with pytest.raises(CallFailed) as caught:
@@ -343,14 +347,8 @@ class TestConnections:
         """The server closes each as a request arrives: the repeats end at a fresh one."""
         async with serve(self.simulator()) as simulator, http_client(timeout=5) as http:
             codes: list[str] = []
-            client = Client(
-                http,
-                f"{simulator.url}/accounts/acc",
-                Credential(token=SecretStr("secret")),
-                timeout=5,
-                max_body=1 << 28,
-                budget=unlimited(),
-                on_call=lambda _, code, __: codes.append(code),
+            client = client_over_a_socket(
+                simulator, http, on_call=lambda _, code, __: codes.append(code)
             )
             hang = simulator.faults.add(Hang(), times=3)
             async with asyncio.TaskGroup() as group:
