@@ -157,7 +157,7 @@ class Run:
     async def measure(
         self, minutes: float, *, other: float = 0.0, requests: int = 600
     ) -> tuple[App, Simulator, list[tuple[float, float]]]:
-        """Watches for so many minutes; what is left, and the ages (p50, p99) every 30 s."""
+        """Watches for `minutes`; what is left, and the ages (p50, p99) every 30 s."""
         loop = asyncio.get_running_loop()
 
         def wall() -> float:

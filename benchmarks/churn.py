@@ -10,7 +10,7 @@ process's memory (upstream's included, which keeps an hour of instances too), an
 Beside it the state file's size: what is kept is bounded by what is watched, so what holds for a day
 holds for a year. Before that: bytes an instance watched, metrics included, over the base; and the
 series that ten runs of 5 seconds a second make a day (1% of them fail), with the default settings
-and with `min_age` off, from what so many minutes of them make.
+and with `min_age` off, from what a few minutes of them make.
 """
 
 import argparse

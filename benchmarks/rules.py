@@ -2,7 +2,7 @@
 
     python -m benchmarks.rules [--instances 10000] [--rules FILE] [--dashboards FOLDER]
 
-Prometheus scrapes what the exporter's own store renders for so many live instances of five
+Prometheus scrapes what the exporter's own store renders for that number of live instances of five
 workflows, one in fifty of them errored, and evaluates the rules every 15 s; metrics of workflows
 and recorded ones have a history of a week. Printed are the least time of each rule
 and, for the dashboards over 24 hours at one point a minute, the queries that load the most samples

@@ -62,7 +62,7 @@ class World:
     """Instances, each with some steps behind it and one open, and how they move on."""
 
     def __init__(self, size: int, epoch: datetime = EPOCH, every: float = 1.0) -> None:
-        """From `epoch` on an instance starts `every` so many seconds."""
+        """From `epoch` on an instance starts every `every` seconds."""
         self.epoch, self.every = epoch, every
         self.chance = random.Random(size)
         self.done = [self.chance.randrange(1, 4) for _ in range(size)]
