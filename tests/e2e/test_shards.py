@@ -49,7 +49,11 @@ SCRIPTS = (
     Script((Step("pack"), Step("ship")), queued=10_000),
 )
 # Of each process, or of the moment at which it looked.
-OWN = ("cloudflare_workflow_up", "cloudflare_workflow_last_success_timestamp_seconds")
+OWN = (
+    "cloudflare_workflow_up",
+    "cloudflare_workflow_last_success_timestamp_seconds",
+    "cloudflare_workflow_data_timestamp_seconds",
+)
 TIMED = "cloudflare_workflow_instance_last_change_timestamp_seconds"
 PLATFORM = (
     "cloudflare_workflow_instances",

@@ -18,10 +18,12 @@ def planned(folder: Path, *arguments: str, **environ: str) -> str:
     make = requires_program("make", "make")
     for name in ("Makefile", "pyproject.toml", *(p.name for p in ROOT.glob("requirements*.txt"))):
         shutil.copy(ROOT / name, folder)
+    # `make test` hands its own flags and level to what it runs.
+    own = {k: v for k, v in environment(**environ).items() if not k.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
         [make, "--dry-run", *arguments],
         cwd=folder,
-        env=environment(**environ),
+        env=own,
         capture_output=True,
         text=True,
         check=True,
