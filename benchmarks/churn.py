@@ -152,7 +152,7 @@ def main() -> None:
     options.add_argument("--series", type=float, default=60.0, help="minutes; 0: leave it out")
     given = options.parse_args()
     configure("error", "logfmt")
-    for discover in ({}, {"min_age": "1ms"}) if given.series else ():
+    for discover in ({}, {"min_age": "0s"}) if given.series else ():
         virtual.run(series(given.series, discover))
     for instances in given.memory:
         virtual.run(memory(instances))

@@ -206,6 +206,14 @@ class Api(Section):
     )
 
 
+def _zero_too(value: object) -> object:
+    return Duration(0) if re.fullmatch("0(ms|[smhdwy])?", str(value)) else value
+
+
+DurationOrZero = Annotated[Duration, BeforeValidator(_zero_too)]
+"""A duration that may be 0s, which turns off what it sets."""
+
+
 def _leaves_some(value: list[str]) -> list[str]:
     if "*" in value:
         raise ValueError('"*" excludes every instance; name those that are not to be watched')
@@ -220,10 +228,10 @@ class Discover(Section):
         Duration.parse("24h"),
         description="How long ago an ended instance may have ended; one that runs is always taken.",
     )
-    min_age: Duration = Field(
+    min_age: DurationOrZero = Field(
         Duration.parse("1m"),
         description="How old an instance must be to have series, unless it has errored; younger "
-        "ones are only counted. 1ms takes all.",
+        "ones are only counted. 0s: every instance has series.",
     )
     max_instances: int = Field(
         5000,
@@ -416,12 +424,8 @@ class Web(Section):
     )
 
 
-def _or_off(value: object) -> object:
-    return Duration(0) if value in (0, "0", "0s") else value
-
-
 class Config(Section):
-    auto_reload_interval: Annotated[Duration, BeforeValidator(_or_off)] = Field(
+    auto_reload_interval: DurationOrZero = Field(
         Duration(0),
         description="How often to look whether the file holds something else, and to load it "
         "anew if so; 0s: only when told to.",

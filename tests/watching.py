@@ -123,7 +123,7 @@ class Watching:
         sections = dict(self.settings)
         # Instances are made a moment before they are looked for: they have series at once.
         sections["workflows"] = [
-            {**entry, "discover": {"min_age": "1ms", **entry["discover"]}}
+            {**entry, "discover": {"min_age": "0s", **entry["discover"]}}
             if entry.get("discover") is not None
             else entry
             for entry in sections["workflows"]

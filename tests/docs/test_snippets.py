@@ -135,7 +135,7 @@ def test_recipes_are_answered_by_a_real_prometheus(account: Simulator, tmp_path:
     """With series there, a match that is not one to one would be an error."""
     token = {"api_token": "...", "account_id": ACCOUNT}
     workflows: list[dict[str, Any]] = [
-        {"name": name, "discover": {"min_age": "1ms"}} for name in ("orders", "billing")
+        {"name": name, "discover": {"min_age": "0s"}} for name in ("orders", "billing")
     ]
     configuration(tmp_path, account.url + "/accounts/{account_id}", workflows=workflows, **token)
     with daemon(tmp_path) as exporter:

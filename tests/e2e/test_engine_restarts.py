@@ -87,7 +87,7 @@ async def test_each_end_and_what_ran_again_counts_once_more(
     """Restarted while it is watched, and while the exporter is down; status within two polls."""
     name = f"again-{'discovered' if discovered else 'configured'}"
     statuses = ["running", "errored", "complete"]
-    selector = {"include": [name], "statuses": statuses, "min_age": "1ms"}
+    selector = {"include": [name], "statuses": statuses, "min_age": "0s"}
     watched = {"discover": selector} if discovered else {"instances": [name]}
     state = tmp_path / "state.db"
     async with observing(engine, state, watched) as o:

@@ -203,7 +203,7 @@ async def test_whatever_it_says(data: st.DataObject) -> None:
                         {
                             "name": "orders",
                             "instances": ["order-1"],
-                            "discover": {"max_instances": LIMIT, "min_age": "1ms"},
+                            "discover": {"max_instances": LIMIT, "min_age": "0s"},
                         }
                     ],
                 }

@@ -32,7 +32,7 @@ RUN = Script(
 INSTANCES = ["one", "two", "three"]
 WORKFLOWS: list[dict[str, Any]] = [
     {"name": "orders", "instances": INSTANCES},
-    {"name": "billing", "discover": {"min_age": "1ms"}},
+    {"name": "billing", "discover": {"min_age": "0s"}},
 ]
 COUNTS = tuple(f"cloudflare_workflow_{name}" for name in ("run", "step_duration", "step_att"))
 

@@ -141,7 +141,7 @@ def test_they_show_each_instance_once_and_their_counters_and_histograms_add_up(
         simulator,
         {
             "name": "orders",
-            "discover": {"min_age": "1ms", "statuses": ["running", "errored", "complete"]},
+            "discover": {"min_age": "0s", "statuses": ["running", "errored", "complete"]},
         },
         {"name": "billing", "instances": [f"i-{n}" for n in range(70)]},
     )
@@ -206,7 +206,7 @@ class TestResharding:
         self, tmp_path: Path, simulator: Simulator, clock: ManualClock, orders: Workflow
     ) -> None:
         runs = [orders.create(f"i-{n}", Script((Wait("approval"),))) for n in range(60)]
-        config = watched(tmp_path, simulator, {"name": "orders", "discover": {"min_age": "1ms"}})
+        config = watched(tmp_path, simulator, {"name": "orders", "discover": {"min_age": "0s"}})
         thirds = [runs[n::3] for n in range(3)]
         with shards(config, 2) as running:
             end(clock, thirds[0])

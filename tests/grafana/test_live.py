@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         pieces = retried("charge", failures=1, duration=0.1, backoff=0.1)
         script = Script(queued=0.1, pieces=(pieces,), throws=throws)
         orders.create(f"order-{n}", script, at=time.time() + n / 4)
-    workflows = [{"name": "orders", "discover": {"min_age": "1ms"}}]
+    workflows = [{"name": "orders", "discover": {"min_age": "0s"}}]
     rules = folder / "rules.yaml"
     text = (ROOT / "alerts" / "prometheus.rules.yaml").read_text()
     rules.write_text(text.replace("offset 30m", "offset 5s").replace("[30m]", "[5s]"))

@@ -417,7 +417,7 @@ class TestWhatComes:
     async def test_workflows_and_accounts_are_watched(self, state: Path | None) -> None:
         other = {
             "name": "other", "account_id": "acc2", "api_token": "secret",
-            "workflows": [{"name": "o*", "discover": {"min_age": "1ms"}}],
+            "workflows": [{"name": "o*", "discover": {"min_age": "0s"}}],
         }  # fmt: skip
         async with watching(["a"], state=state) as w:
             w.simulator.world.account("acc2").workflow("orders").create("z", WAITS)

@@ -94,7 +94,7 @@ def begin(simulator: Simulator) -> None:
 def workflows() -> list[dict[str, Any]]:
     return [
         {"name": "orders", "instances": [f"run-{n}" for n in range(RUNS)]},
-        {"name": "billing", "discover": {"min_age": "1ms"}},
+        {"name": "billing", "discover": {"min_age": "0s"}},
     ]
 
 

@@ -49,6 +49,14 @@ class TestMinAge:
             await w.cycle(after=INTERVAL)
             assert w.status("a") == "errored"
 
+    async def test_zero_gives_them_to_every_instance_at_once(self) -> None:
+        async with watching(workflows=discover(min_age="0s")) as w:
+            await w.cycle()
+            w.clock.advance(INTERVAL)
+            w.orders.create("new", WAITING)
+            await w.cycle()
+            assert w.shown() == {"new"}
+
     async def test_younger_ones_take_no_place(self) -> None:
         async with watching(workflows=discover(min_age="1m", max_instances=2)) as w:
             w.orders.create("old", WAITING)
