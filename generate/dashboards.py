@@ -697,11 +697,12 @@ def exporter() -> Json:
         ),
         series(
             "Left out",
-            "What a limit of the configuration or the budget left out, in an hour.",
+            "What a limit of the configuration or the budget left out, in an hour, and what could "
+            "not be read: a row that can't be read counts in each list pass.",
             [
                 query(f"sum(increase({_OWN}_instances_dropped_total{at}[1h]))", "instances"),
                 query(f"sum(increase({_OWN}_step_names_dropped_total{at}[1h]))", "step names"),
-                query(f"sum(increase({_OWN}_rows_ignored_total{at}[1h]))", "rows and fields"),
+                query(f"sum(increase({_OWN}_rows_ignored_total{at}[1h]))", "unread, by response"),
                 query(
                     f"sum(increase(cloudflare_workflow_details_skipped_total{at}[1h]))",
                     "runs without steps",

@@ -289,8 +289,8 @@ INSTANCES_DROPPED = _own(
 ROWS_IGNORED = _own(
     "rows_ignored_total",
     "counter",
-    "List rows without a status or a valid id, and parts of responses that could not be read; the "
-    "rest was taken.",
+    "List rows without a status or a valid id, and parts of responses that could not be read, "
+    "each time a response held one; the rest was taken.",
 )
 STEP_NAMES_DROPPED = _own(
     "step_names_dropped_total",

@@ -153,6 +153,8 @@ class TestFinding:
             await w.cycle(after=1)
             assert w.watched() == 1
             assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 5
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 10
 
     async def test_a_status_of_tomorrow_is_shown(self) -> None:
         async with discovering() as w:
