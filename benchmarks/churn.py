@@ -9,8 +9,10 @@ for 24 hours, so the first of those hours would only tell of their number). Prin
 process's memory (upstream's included, which keeps an hour of instances too), and what was counted.
 Beside it the state file's size: what is kept is bounded by what is watched, so what holds for a day
 holds for a year. Before that: bytes an instance watched, metrics included, over the base; and the
-series that ten runs of 5 seconds a second make a day (1% of them fail), with the default settings
-and with `min_age` off, from what a few minutes of them make.
+series that ten runs of 5 seconds a second make a day (1% of them fail), from what an hour of them
+makes: with the default settings, and with those that change it. For these alone, in five minutes:
+
+    python -m benchmarks.churn --hours 0 --memory
 """
 
 import argparse
@@ -22,6 +24,7 @@ import resource
 import tempfile
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import virtual
@@ -30,6 +33,19 @@ from exporter.clock import Clock
 from exporter.logs import configure
 from exporter.metrics import catalogue
 from upstreams.simulator import Attempt, Error, Script, Simulator, Step, Wait, World, steps
+
+SETTINGS: list[tuple[str, dict[str, str], dict[str, str]]] = [
+    ("default settings", {}, {}),
+    ("instance_status: current", {}, {"instance_status": "current"}),
+    ("min_age: 0s", {"min_age": "0s"}, {}),
+    ("min_age: 0s, instance_status: current", {"min_age": "0s"}, {"instance_status": "current"}),
+    (
+        "min_age: 0s, instance_series: unfinished",
+        {"min_age": "0s"},
+        {"instance_series": "unfinished"},
+    ),
+]
+"""What the series of a day are shown for: a name, keys of `discover` and of `metrics`."""
 
 
 def upstream(clock: Clock) -> tuple[World, Simulator]:
@@ -88,7 +104,22 @@ async def churn(hours: int, a_day: int, life: float, state: Path) -> None:
             job.cancel()
 
 
-async def series(minutes: float, discover: dict[str, str]) -> None:
+@dataclass(frozen=True)
+class Series:
+    """What ten runs of 5 seconds a second make.
+
+    Attributes:
+        a_day: Instance series that a scrape every 15 s sees for the first time.
+        shown: Instance series at the end.
+        runs: Runs counted.
+    """
+
+    a_day: float
+    shown: int
+    runs: float
+
+
+async def series(minutes: float, discover: dict[str, str], metrics: dict[str, str]) -> Series:
     clock = virtual_clock()
     world, simulator = upstream(clock)
     simulator.limit.quota = 1200
@@ -99,7 +130,7 @@ async def series(minutes: float, discover: dict[str, str]) -> None:
     broken = Step("store", (Attempt(2.5, Error("TypeError", "no")),))
     runs = [Script(work)] * 99 + [Script((work[0], broken))]
     workflow.arrivals(arrivals("orders", 10, EPOCH, runs, chance))
-    app = exporter(simulator, clock, discover)
+    app = exporter(simulator, clock, discover, metrics=metrics)
     made, now = 0, set[bytes]()
     async with app.opened(), asyncio.TaskGroup() as tasks:
         jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
@@ -114,10 +145,7 @@ async def series(minutes: float, discover: dict[str, str]) -> None:
         for job in jobs:
             job.cancel()
     counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
-    print(
-        f"discover {discover}: {made / minutes * 1440:>9,.0f} series a day, "
-        f"{len(now):,} at the end; {counted:,.0f} runs counted"
-    )
+    return Series(made / minutes * 1440, len(now), counted)
 
 
 async def memory(instances: int) -> None:
@@ -149,11 +177,16 @@ def main() -> None:
     options.add_argument("--a-day", type=int, default=1_000_000)
     options.add_argument("--life", type=float, default=120.0, help="mean seconds of a run")
     options.add_argument("--memory", type=int, nargs="*", default=[10_000, 50_000])
-    options.add_argument("--series", type=float, default=60.0, help="minutes; 0: leave it out")
+    options.add_argument("--series", type=float, default=60.0, help="minutes; 0: none")
     given = options.parse_args()
     configure("error", "logfmt")
-    for discover in ({}, {"min_age": "0s"}) if given.series else ():
-        virtual.run(series(given.series, discover))
+    for name, discover, metrics in SETTINGS if given.series else ():
+        made = virtual.run(series(given.series, discover, metrics))
+        print(
+            f"{name:<50} {made.a_day:>9,.0f} series a day, {made.shown:>7,} at the end; "
+            f"{made.runs:,.0f} runs counted",
+            flush=True,
+        )
     for instances in given.memory:
         virtual.run(memory(instances))
     if given.hours:
