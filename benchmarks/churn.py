@@ -32,7 +32,7 @@ from benchmarks.api_budget import EPOCH, HOUR, WORKFLOWS, arrivals, exporter, ro
 from exporter.clock import Clock
 from exporter.logs import configure
 from exporter.metrics import catalogue
-from upstreams.simulator import Attempt, Error, Script, Simulator, Step, Wait, World, steps
+from simulator import Attempt, Error, Script, Simulator, Step, Wait, World, steps
 
 SETTINGS: list[tuple[str, dict[str, str], dict[str, str]]] = [
     ("default settings", {}, {}),

@@ -21,9 +21,9 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.app import App
+from exporter.config.settings import Settings
 from exporter.logs import configure
-from exporter.settings import Settings
-from upstreams.simulator import Attempt, Error, Inflate, Script, Simulator, Step, serve
+from simulator import Attempt, Error, Inflate, Script, Simulator, Step, serve
 
 TEXT = b'"' + b"x" * 1021 + b'"'
 OBJECTS = b'{"id":12345,"tags":["a","b"],"price":{"amount":"1.50","currency":"EUR"}}'

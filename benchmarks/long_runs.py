@@ -19,9 +19,9 @@ from benchmarks import virtual
 from benchmarks.churn import upstream, virtual_clock
 from benchmarks.huge import count
 from exporter.app import App
+from exporter.config.settings import Settings
 from exporter.logs import configure
-from exporter.settings import Settings
-from upstreams.simulator import Attempt, Script, Sleep, Step
+from simulator import Attempt, Script, Sleep, Step
 
 
 class Counting(httpx.ASGITransport):

@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 
 from exporter.app import App
 from exporter.cloudflare.models import Attempt, Detail, Step
-from exporter.settings import Settings
+from exporter.config.settings import Settings
 from exporter.watch.instance import Instance
-from exporter.watch.timeline import pack
+from exporter.watch.step_timeline import pack
 from exporter.watch.tracker import track
 from exporter.web.endpoints import endpoints
 from exporter.web.server import Server, address_of, listen
@@ -49,7 +49,7 @@ def _filled(count: int) -> App:
         tracked = track(None, answer, now=now.timestamp())
         assert tracked is not None
         instance = Instance(f"order-{number:05}", configured=False, since=0.0)
-        instance.run, instance.figures = tracked.run, tracked.figures
+        instance.run, instance.values = tracked.run, tracked.values
         instance.timeline = pack(answer, now=now.timestamp())
         instance.last_change = now.timestamp() - number % 7000
         app.pollers[number % 5].instances[instance.id] = instance

@@ -26,8 +26,8 @@ import pydantic
 
 from exporter.app import App
 from exporter.cloudflare.models import Detail, Envelope
+from exporter.config.settings import Settings
 from exporter.logs import configure
-from exporter.settings import Settings
 
 QUEUED = "2026-01-01T00:00:00.000Z"
 
@@ -116,12 +116,12 @@ def upstream() -> Iterator[str]:
 async def cpu(rounds: int, calls: int, work: Callable[[], Awaitable[object]]) -> list[float]:
     """Microseconds of CPU for each call, by round; one round goes ahead uncounted."""
     await work()
-    figures = []
+    values = []
     for _ in range(rounds):
         started = time.process_time()
         await work()
-        figures.append((time.process_time() - started) / calls * 1e6)
-    return figures
+        values.append((time.process_time() - started) / calls * 1e6)
+    return values
 
 
 async def compare(url: str, what: str, steps: int, instances: int, rounds: int) -> None:
@@ -205,12 +205,12 @@ def parsers(steps: int) -> None:
     print(f"parsing a full answer of {steps:,} steps, {len(body):,} bytes:")
     least = 0.0
     for name, parse in rivals.items():
-        figures = []
+        values = []
         for _ in range(5):
             started = time.process_time()
             parse(body)
-            figures.append((time.process_time() - started) * 1e3)
-        median = statistics.median(figures)
+            values.append((time.process_time() - started) * 1e3)
+        median = statistics.median(values)
         least = least or median
         print(f"  {name:<18} {median:8.1f} ms   {median / least:5.2f} times msgspec")
 

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scrape import WORKFLOWS, World, put
+from exporter.config.settings import Metrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
-from exporter.settings import Metrics
-from generate import ROOT
 from tests.prometheus import Prometheus, prometheus
+from tools import ROOT
 
 INTERVAL = 15
 EVALUATIONS = 8

@@ -42,14 +42,14 @@ from starlette.routing import Route
 from benchmarks.churn import resident
 from exporter.clock import Clock
 from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
-from exporter.metrics import instances
+from exporter.config.settings import Metrics, Poll
+from exporter.metrics import samples as instances
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
-from exporter.settings import Metrics, Poll
-from exporter.watch.overview import Overview
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import Run, Tracked, track
 from exporter.web.endpoints import endpoints
+from exporter.web.page.view import View
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 WORKFLOWS = [
@@ -112,12 +112,12 @@ def put(
     """Takes what a look brought, as the watch does, with or without what it finished."""
     if counted:
         store.counted(workflow, instance_id, tracked.observations)
-    store.shown(workflow, instance_id, tracked.figures, at)
+    store.shown(workflow, instance_id, tracked.values, at)
 
 
 def samples(tracked: Tracked, at: float) -> Iterator[instances.Sample]:
     """What an instance shows, of its status each of the states."""
-    for family, labels, value in instances.Samples(tracked.figures, at, str):
+    for family, labels, value in instances.Samples(tracked.values, at, str):
         for state in family.states:
             if state != labels[-1]:
                 yield family, (state,), 0
@@ -161,7 +161,7 @@ def exporter(size: int, port: Connection) -> None:
     async def cpu(_: Request) -> JSONResponse:
         return JSONResponse(time.process_time())
 
-    nothing = Overview([], {}, poll=Poll(), clock=Clock())
+    nothing = View([], {}, poll=Poll(), clock=Clock())
     app = endpoints(exposition, nothing, unhealthy=list, unready=list)
     app.router.routes += [Route(f"/{f.__name__}", f) for f in (change, update, memory, cpu)]
     listener = socket.create_server(("127.0.0.1", 0))
@@ -292,7 +292,7 @@ def get(port: int, path: str, encoding: str = "identity") -> bytes:
     return b"".join(map(bytes, answer(port, path, encoding))).partition(b"\r\n\r\n")[2]
 
 
-class Figures:
+class InstanceValues:
     """Seconds of scrapes of one server: wall and CPU."""
 
     def __init__(self, port: int) -> None:
@@ -338,18 +338,18 @@ def compare(size: int, repeat: int) -> dict[str, float]:
         ports["from memory"] = servers.enter_context(child(memory, bodies))
         for encoding in ("identity", "gzip"):
             for change in (False, True):
-                figures = {
-                    name: Figures(port)
+                values = {
+                    name: InstanceValues(port)
                     for name, port in ports.items()
                     if not change or name in ("exporter", "prometheus_client")
                 }
                 for turn in range(repeat):
-                    for name, server in figures.items():
+                    for name, server in values.items():
                         if turn < 2 or name not in ("prometheus_client", "client_golang"):
                             server.scrape(encoding, change=change)
                 what = f"{encoding:<8} {'1% changed' if change else 'unchanged '}"
-                report(what, figures)
-                mine[what] = figures["exporter"].medians[0]
+                report(what, values)
+                mine[what] = values["exporter"].medians[0]
         figures_, counted = json.loads(get(exporter_, "/update"))
         get(exporter_, "/metrics", "gzip")
         held = json.loads(get(exporter_, "/memory"))
@@ -361,9 +361,9 @@ def compare(size: int, repeat: int) -> dict[str, float]:
     return {what: seconds / size for what, seconds in mine.items()}
 
 
-def report(what: str, figures: dict[str, Figures]) -> None:
-    wall, cpu = figures["exporter"].medians
-    for name, server in figures.items():
+def report(what: str, values: dict[str, InstanceValues]) -> None:
+    wall, cpu = values["exporter"].medians
+    for name, server in values.items():
         their_wall, their_cpu = server.medians
         ratio = ""
         if name == "from memory":

@@ -25,7 +25,7 @@ from benchmarks.churn import resident, virtual_clock
 from exporter.app import App
 from exporter.logs import configure
 from exporter.metrics import catalogue
-from upstreams.simulator import Simulator, World, error
+from simulator import Simulator, World, error
 
 _SETTLED = 3
 """Hours after which what began in the first has been forgotten."""

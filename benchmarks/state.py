@@ -24,10 +24,10 @@ import httpx
 
 from exporter.app import App
 from exporter.clock import Clock
+from exporter.config.settings import Settings
 from exporter.logs import configure
-from exporter.settings import Settings
-from exporter.state.database import Batch, Database
-from upstreams.simulator import ManualClock, Script, Simulator, Wait, World, steps
+from exporter.state.sqlite import Batch, Database
+from simulator import ManualClock, Script, Simulator, Wait, World, steps
 
 ACCOUNT = {"name": "acc", "account_id": "acc", "api_token": "secret"}
 OWNER = ("acc", "orders")
@@ -67,8 +67,8 @@ class Polls:
         cpu, wall = time.process_time(), time.perf_counter()
         (poller,) = self.app.pollers
         await poller.round(whole=True)
-        if self.app.keeper is not None:
-            await self.app.keeper.save()
+        if self.app.writer is not None:
+            await self.app.writer.save()
         self.cpu += time.process_time() - cpu
         self.wall += time.perf_counter() - wall
         self.polls += len(poller.instances)
@@ -79,8 +79,8 @@ async def polls(instances: int, rounds: int, folder: Path) -> None:
     for _ in range(rounds):
         await without.round()
         await kept.round()
-    assert kept.app.keeper is not None
-    await kept.app.keeper.close()
+    assert kept.app.writer is not None
+    await kept.app.writer.close()
     for name, one, other in (
         ("CPU time", kept.cpu, without.cpu),
         ("wall time", kept.wall, without.wall),
@@ -98,8 +98,8 @@ def state_file(folder: Path, count: int) -> Path:
     async def look() -> None:
         few = Polls(100, sample)
         await few.round()
-        assert few.app.keeper is not None
-        await few.app.keeper.close()
+        assert few.app.writer is not None
+        await few.app.writer.close()
 
     asyncio.run(look())
     shutil.copy(sample, path)

@@ -10,28 +10,30 @@ from pathlib import Path
 import httpx
 import structlog
 
-from exporter import __version__, access, plan
+from exporter import __version__
+from exporter import config_check as plan
 from exporter.clock import Clock
+from exporter.cloudflare import access
 from exporter.cloudflare.budget import WINDOW
 from exporter.cloudflare.credentials import Credential
+from exporter.config.errors import ConfigError, collected
+from exporter.config.reload import Reloader
+from exporter.config.settings import Settings
 from exporter.health import Health
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Labels, Series
 from exporter.metrics.store import Store
-from exporter.mistakes import ConfigError, collected
-from exporter.reload import Reloader
-from exporter.settings import Settings
-from exporter.state.database import Database, Unusable
-from exporter.state.keeper import Keeper, tell_anew
+from exporter.state.sqlite import Database, Unusable
+from exporter.state.writer import StateWriter, log_reset
 from exporter.watch.account import Account
-from exporter.watch.looks import Looks
-from exporter.watch.overview import Overview
+from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.shard import Shard
 from exporter.web.endpoints import endpoints
+from exporter.web.page.view import View
 from exporter.web.protection import Protecting
 from exporter.web.server import Server, address_of
 from exporter.wiring import Wiring, kept_as
@@ -75,33 +77,33 @@ class App:
         host = hostname or socket.gethostname()
         self._transport = transport
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
-        mistakes: list[str] = []
+        problems: list[str] = []
         try:
             self.shard = Shard.of(settings.shard, hostname=host)
         except ValueError as error:
-            mistakes.append(f"shard.index: {error}")
-        with collected(mistakes):
+            problems.append(f"shard.index: {error}")
+        with collected(problems):
             http = self._connections(settings)
-        with collected(mistakes):
+        with collected(problems):
             credentials = access.credentials(settings.accounts)
-        with collected(mistakes):
+        with collected(problems):
             self._protecting = Protecting(settings.web.config_file)
-        if mistakes:
-            raise ConfigError(mistakes)
+        if problems:
+            raise ConfigError(problems)
         self._store = Store(settings.metrics, self._clock.wall)
         self.exposition = Exposition(self._store, created=settings.metrics.created)
-        self.keeper = self._opened_state(state) if state is not None else None
+        self.writer = self._opened_state(state) if state is not None else None
         """Keeps the state; None: nothing is kept."""
-        self._looks: dict[object, Looks] = {}
+        self._queue: dict[object, PollQueue] = {}
         self._warned_at = -inf
         self._scheduler = Scheduler(settings.poll.interval, self._clock)
-        self._wiring = Wiring(self._store, self.keeper, self._scheduler, self.shard, self._clock)
+        self._wiring = Wiring(self._store, self.writer, self._scheduler, self.shard, self._clock)
         self.accounts: list[Account] = []
-        self._sweeps: dict[Account, asyncio.Task[None]] = {}
+        self._passes: dict[Account, asyncio.Task[None]] = {}
         self._running = False
-        self.health = Health(settings, self.accounts, self.keeper, self._clock)
+        self.health = Health(settings, self.accounts, self.writer, self._clock)
         self._store.now = self._gauges
-        self.overview = Overview(self.accounts, {}, poll=settings.poll, clock=self._clock)
+        self.overview = View(self.accounts, {}, poll=settings.poll, clock=self._clock)
         self._configure(settings, credentials, http, [None] * len(credentials), [])
 
     @property
@@ -114,7 +116,7 @@ class App:
         """Those of all workflows that are watched now."""
         return [poller for account in self.accounts for poller in account.pollers.values()]
 
-    def _opened_state(self, path: Path) -> Keeper | None:
+    def _opened_state(self, path: Path) -> StateWriter | None:
         try:
             database = Database(path)
         except Unusable as error:
@@ -126,7 +128,7 @@ class App:
                 advice="put it right, or name another file with state.path, and restart",
             )
             return None
-        return Keeper(
+        return StateWriter(
             database,
             store=self._store,
             exposition=self.exposition,
@@ -147,13 +149,13 @@ class App:
             ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
                 stays as it was.
         """
-        mistakes: list[str] = []
-        with collected(mistakes):
+        problems: list[str] = []
+        with collected(problems):
             credentials = access.credentials(settings.accounts)
-        with collected(mistakes):
+        with collected(problems):
             http = self._connections(settings)
-        if mistakes:
-            raise ConfigError(mistakes)
+        if problems:
+            raise ConfigError(problems)
         kept, before = kept_as(settings.accounts), kept_as(self._settings.accounts)
         known = {
             (old.label, old.account_id, before[old.label]): account
@@ -167,15 +169,15 @@ class App:
         for new, account in zip(settings.accounts, stay, strict=True):
             leaving += account.leaving(new.workflows) if account else []
         for poller in leaving:
-            poller.give_up()
-        if self.keeper:
+            poller.detach()
+        if self.writer:
             # All that was counted of those that leave is on the disk before they do.
-            await self.keeper.save()
-        async with self.keeper.still() if self.keeper else contextlib.nullcontext():
+            await self.writer.save()
+        async with self.writer.still() if self.writer else contextlib.nullcontext():
             # From here to the end nothing waits: nobody sees half of it.
             unused = self._configure(settings, credentials, http, stay, list(known.values()))
-        if self.keeper:
-            await self.keeper.save()
+        if self.writer:
+            await self.writer.save()
         await asyncio.gather(*(looks.stop(_GRACE) for looks in unused))
 
     def _configure(
@@ -185,36 +187,36 @@ class App:
         http: httpx.AsyncClient,
         stay: list[Account | None],
         gone: list[Account],
-    ) -> list[Looks]:
+    ) -> list[PollQueue]:
         """Puts settings to use; the looks of credentials that nobody uses any more."""
         metrics_before, self._settings = self._settings.metrics, settings
         for account in gone:
-            account.give_up()
+            account.detach()
             self._store.account_lost(account.label)
-            if task := self._sweeps.pop(account, None):
+            if task := self._passes.pop(account, None):
                 task.cancel()
-        if self.keeper:
-            self.keeper.configure(kept_as(settings.accounts))
+        if self.writer:
+            self.writer.configure(kept_as(settings.accounts))
         if settings.metrics != metrics_before:
             self.exposition.created = settings.metrics.created
             for family in self._store.configure(settings.metrics):
-                tell_anew(family)
-        former = self._looks
-        self._looks = self._wiring.looks(settings, credentials, stay, former)
+                log_reset(family)
+        former = self._queue
+        self._queue = self._wiring.looks(settings, credentials, stay, former)
         self.accounts[:] = [
             self._wiring.account(
                 settings,
                 account,
                 credential,
                 http=http,
-                looks=self._looks[credential.identity],
+                looks=self._queue[credential.identity],
                 known=known,
             )
             for account, credential, known in zip(settings.accounts, credentials, stay, strict=True)
         ]
         if settings.metrics != metrics_before:
             for poller in self.pollers:
-                poller.watched.show_all()
+                poller.state.show_all()
         self.health.configure(settings)
         self.overview.configure(
             {account.label: account.account_id or "" for account in settings.accounts},
@@ -223,8 +225,8 @@ class App:
         self._scheduler.configure(settings.poll.interval)
         self._store.configured(successful=True, at=self._clock.wall())
         if self._running:
-            self._sweep_all()
-        return [looks for looks in former.values() if looks not in self._looks.values()]
+            self._start_passes()
+        return [looks for looks in former.values() if looks not in self._queue.values()]
 
     def _connections(self, settings: Settings) -> httpx.AsyncClient:
         """The connections that all accounts share; those of former settings are closed at the end,
@@ -234,10 +236,10 @@ class App:
             self._http[key] = access.connections(settings, self._transport)
         return self._http[key]
 
-    def _sweep_all(self) -> None:
+    def _start_passes(self) -> None:
         for account in self.accounts:
-            if account not in self._sweeps:
-                self._sweeps[account] = asyncio.create_task(account.run())
+            if account not in self._passes:
+                self._passes[account] = asyncio.create_task(account.run())
 
     def warn_if_late(self) -> None:
         """Says, at most every 10 minutes, that the budget is too small, and what would help."""
@@ -251,7 +253,7 @@ class App:
             + account.pages * WINDOW / interval
             for settings, account in zip(self._settings.accounts, self.accounts, strict=True)
         )
-        allowed = sum(looks.budget.allowed for looks in self._looks.values())
+        allowed = sum(looks.budget.allowed for looks in self._queue.values())
         log.warning(
             "the budget is too small for the plan; looks are made later than planned",
             lag=f"{lag:.0f}s",
@@ -263,7 +265,7 @@ class App:
 
     def _lag(self) -> float:
         lags = [poller.lag() for poller in self.pollers]
-        lags += [looks.lag for looks in self._looks.values()]
+        lags += [looks.lag for looks in self._queue.values()]
         lags += [account.lag for account in self.accounts if account.discoveries]
         return max(lags, default=0.0)
 
@@ -280,8 +282,8 @@ class App:
     async def refused(self) -> None:
         """Shows that a configuration could not be used."""
         self._store.configured(successful=False)
-        if self.keeper:
-            await self.keeper.save()
+        if self.writer:
+            await self.writer.save()
 
     async def run(
         self, listener: socket.socket, stop: asyncio.Event, reloader: Reloader | None = None
@@ -300,7 +302,7 @@ class App:
             self._scheduler.add_chore(self.warn_if_late, every=_LATE)
             self._scheduler.start()
             self._running = True
-            self._sweep_all()
+            self._start_passes()
             others = [asyncio.create_task(self.health.watch())]
             if reloader is not None:
                 others.append(asyncio.create_task(reloader.run()))
@@ -319,7 +321,7 @@ class App:
             # A shutdown now would cancel the rounds under way; they end with their calls.
             self._scheduler.pause()
             self._running = False
-            for task in (*others, *self._sweeps.values()):
+            for task in (*others, *self._passes.values()):
                 task.cancel()
             server.should_exit = True
             await serving
@@ -338,19 +340,19 @@ class App:
         """Of `once`: instances that were looked at, those that are known, and looks a second."""
         instances = [i for poller in self.pollers for i in poller.instances.values()]
         waiting = sum(i.busy or (i.configured and not i.tried) for i in instances)
-        rate = sum(looks.budget.rate for looks in self._looks.values())
+        rate = sum(looks.budget.rate for looks in self._queue.values())
         return len(instances) - waiting, len(instances), rate
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Ends the calls under way, then the connections, and saves the state, on the way out."""
-        saving = asyncio.create_task(self.keeper.run()) if self.keeper else None
+        saving = asyncio.create_task(self.writer.run()) if self.writer else None
         try:
             yield
-            await asyncio.gather(*(looks.stop(_GRACE) for looks in self._looks.values()))
+            await asyncio.gather(*(looks.stop(_GRACE) for looks in self._queue.values()))
             await asyncio.gather(*(poller.stop() for poller in self.pollers))
         finally:
             await asyncio.gather(*(http.aclose() for http in self._http.values()))
-        if self.keeper is not None and saving is not None:
-            await self.keeper.close()
+        if self.writer is not None and saving is not None:
+            await self.writer.close()
             await saving

@@ -18,17 +18,22 @@ from typing import Any
 
 import structlog
 
-from exporter import __version__, access, check, config, flags, logs, plan, whole_account
+from exporter import __version__, logs
+from exporter import api_check as check
+from exporter import config_check as plan
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare import access
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.resolver import Loop
-from exporter.coherence import ENV_ACCOUNT
-from exporter.mistakes import ConfigError
-from exporter.progress import progress
-from exporter.reload import Reloader
-from exporter.settings import Settings, parse_address
-from exporter.state.database import InUse
+from exporter.config import flags, whole_account
+from exporter.config import load as config
+from exporter.config.errors import ConfigError
+from exporter.config.reload import Reloader
+from exporter.config.settings import Settings, parse_address
+from exporter.config.validation import ENV_ACCOUNT
+from exporter.progress_bar import progress
+from exporter.state.sqlite import InUse
 from exporter.web.server import listen
 
 PROGRAM = "cloudflare-workflows-exporter"
@@ -77,10 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         source = path or "no configuration file"
         print(f"{PROGRAM}: wrong configuration: {source}", file=sys.stderr)  # noqa: T201
-        for mistake in error.mistakes:
-            print(f"  {mistake}", file=sys.stderr)  # noqa: T201
+        for problem in error.problems:
+            print(f"  {problem}", file=sys.stderr)  # noqa: T201
         return 2
-    except CallFailed as failure:
+    except RequestFailed as failure:
         log.error(
             "can't find out which account to watch",
             error=str(failure),

@@ -7,9 +7,9 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW
-from exporter.settings import Settings
-from exporter.state.keeper import Keeper
-from exporter.troubles import Seldom
+from exporter.config.settings import Settings
+from exporter.log_dedup import Throttle
+from exporter.state.writer import StateWriter
 from exporter.watch.account import Account
 
 log = structlog.get_logger(__name__)
@@ -36,18 +36,18 @@ class Health:
         self,
         settings: Settings,
         accounts: Sequence[Account],
-        keeper: Keeper | None,
+        writer: StateWriter | None,
         clock: Clock,
     ) -> None:
         self.configure(settings)
         self._accounts = accounts
-        self._keeper = keeper
+        self._writer = writer
         self._clock = clock
         self._told: set[str] = set()
-        self._seldom = Seldom(clock)
+        self._seldom = Throttle(clock)
         self._was_ready = False
-        if keeper is not None:
-            keeper.first_looks_over = lambda: not self._untried()
+        if writer is not None:
+            writer.first_looks_over = lambda: not self._untried()
 
     def configure(self, settings: Settings) -> None:
         self._round = 3 * settings.poll.interval + settings.api.timeout
@@ -69,7 +69,7 @@ class Health:
             return untried
         if not any(account.readable for account in self._accounts):
             return [f"{account.label}: nothing could be read yet" for account in self._accounts]
-        if self._keeper is not None and not self._keeper.first_looks_shown:
+        if self._writer is not None and not self._writer.first_looks_shown:
             return ["state: what the first looks brought isn't on the disk yet"]
         self._was_ready = True
         return []
@@ -84,7 +84,7 @@ class Health:
         ] + [
             f"{account.label}: the first sweep over its workflows isn't over"
             for account in self._accounts
-            if not account.swept
+            if not account.pass_done
         ]
 
     def _stalled(self) -> Iterator[tuple[str, str]]:
@@ -97,7 +97,7 @@ class Health:
                     due = f"one is due every {self._interval}"
                     yield "scheduler", f"no round over {about} for {since:.0f} s; {due}"
             # While Cloudflare allows no calls, and right after that, nothing can have been done.
-            looks, blocked_until = account.looks, account.budget.blocked_until
+            looks, blocked_until = account.queue, account.budget.blocked_until
             since = now - max(looks.progress, blocked_until)
             if (len(looks) or looks.under_way) and since > _CALLS:
                 left = f"{looks.under_way} are under way, {len(looks)} wait"
@@ -105,9 +105,9 @@ class Health:
             since = now - max(account.progress, blocked_until)
             if account.lag and since > _CALLS:
                 yield "sweeps", f"no list of {account.label} was read for {since:.0f} s"
-        keeper = self._keeper
-        if keeper is not None and now - keeper.progress > _WRITE:
-            yield "state", f"no write to the disk ended for {now - keeper.progress:.0f} s"
+        writer = self._writer
+        if writer is not None and now - writer.progress > _WRITE:
+            yield "state", f"no write to the disk ended for {now - writer.progress:.0f} s"
 
     async def watch(self) -> None:
         """Logs once what has stalled, and when the whole process stood still; without end."""

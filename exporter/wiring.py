@@ -10,19 +10,19 @@ from typing import Any
 import httpx
 import structlog
 
-from exporter import access
-from exporter import settings as settings_
 from exporter.clock import Clock
+from exporter.cloudflare import access
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.credentials import Credential
+from exporter.config import settings as settings_
+from exporter.config.settings import Settings
+from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
-from exporter.settings import Settings
-from exporter.state.keeper import Keeper
-from exporter.troubles import Seldom
+from exporter.state.writer import StateWriter
 from exporter.watch.account import Account
 from exporter.watch.discovery import Discovery
-from exporter.watch.looks import Looks
+from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
@@ -41,7 +41,7 @@ class Wiring:
     """What lives as long as the process, and accounts are wired to."""
 
     store: Store
-    keeper: Keeper | None
+    writer: StateWriter | None
     scheduler: Scheduler
     shard: Shard
     clock: Clock
@@ -51,8 +51,8 @@ class Wiring:
         settings: Settings,
         credentials: Sequence[Credential],
         accounts: Sequence[Account | None],
-        former: Mapping[object, Looks],
-    ) -> dict[object, Looks]:
+        former: Mapping[object, PollQueue],
+    ) -> dict[object, PollQueue]:
         """One queue and one budget a credential, by its identity, however many accounts it serves.
 
         An account's new token is taken for one of the same user, as it is when tokens are rotated:
@@ -65,12 +65,12 @@ class Wiring:
             former: What there is.
         """
         wanted = {credential.identity for credential in credentials}
-        used: dict[object, Looks] = {}
+        used: dict[object, PollQueue] = {}
         for credential, account in zip(credentials, accounts, strict=True):
             looks = used.get(credential.identity, former.get(credential.identity))
-            if looks is None and account is not None and account.looks not in used.values():
-                served = {identity for identity, known in former.items() if known is account.looks}
-                looks = None if served & wanted else account.looks
+            if looks is None and account is not None and account.queue not in used.values():
+                served = {identity for identity, known in former.items() if known is account.queue}
+                looks = None if served & wanted else account.queue
             if looks is None:
                 budget = Budget(
                     settings.calls_per_5m,
@@ -78,7 +78,7 @@ class Wiring:
                     shards=self.shard.count,
                     clock=self.clock,
                 )
-                looks = Looks(budget, at_once=_CALLS_AT_ONCE, clock=self.clock)
+                looks = PollQueue(budget, at_once=_CALLS_AT_ONCE, clock=self.clock)
             looks.budget.configure(settings.calls_per_5m, reserve=settings.api.reserve)
             used[credential.identity] = looks
         return used
@@ -90,7 +90,7 @@ class Wiring:
         credential: Credential,
         *,
         http: httpx.AsyncClient,
-        looks: Looks,
+        looks: PollQueue,
         known: Account | None = None,
     ) -> Account:
         """An account as configured; `known` is the one that is there already."""
@@ -101,7 +101,7 @@ class Wiring:
             credential=credential,
             budget=looks.budget,
             on_call=partial(self.store.called, account.label),
-            on_ignored=partial(_ignored, self.store, account.label, Seldom(self.clock)),
+            on_ignored=partial(_ignored, self.store, account.label, Throttle(self.clock)),
         )
         making = _Making(self, settings, account, client, looks)
         parts: dict[str, Any] = {
@@ -115,8 +115,8 @@ class Wiring:
             known.configure(account.workflows, **parts)
             return known
         self.store.account_found(account.label)
-        if self.keeper:
-            self.keeper.adopt_account(account.label)
+        if self.writer:
+            self.writer.adopt_account(account.label)
         return Account(
             account.label,
             account.workflows,
@@ -129,17 +129,17 @@ class Wiring:
 
     def first_watched(self, key: WorkflowKey) -> float:
         """When a workflow was first watched, in Unix time."""
-        return self.keeper.first_watched(key) if self.keeper else self.clock.wall()
+        return self.writer.first_watched(key) if self.writer else self.clock.wall()
 
     def sharded_since(self, key: WorkflowKey) -> float:
         """Since when so many shards share a workflow, in Unix time."""
-        keeper, count = self.keeper, self.shard.count
-        return keeper.sharded_since(key, count) if keeper else self.clock.wall()
+        writer, count = self.writer, self.shard.count
+        return writer.sharded_since(key, count) if writer else self.clock.wall()
 
     def _lost(self, poller: Poller) -> None:
         self.scheduler.remove(poller)
-        if self.keeper:
-            self.keeper.release(poller.watched)
+        if self.writer:
+            self.writer.release(poller.state)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class _Making:
     settings: Settings
     account: settings_.Account
     client: Client
-    looks: Looks
+    looks: PollQueue
 
     def poller(
         self, key: WorkflowKey, workflow: settings_.Workflow, known: Poller | None
@@ -175,8 +175,8 @@ class _Making:
             clock=wiring.clock,
             **parts,
         )
-        if wiring.keeper:
-            wiring.keeper.adopt(poller.watched)
+        if wiring.writer:
+            wiring.writer.adopt(poller.state)
         return poller
 
     def discovery(self, poller: Poller, selector: Selector, known: Discovery | None) -> Discovery:
@@ -204,7 +204,7 @@ def kept_as(accounts: Iterable[settings_.Account]) -> dict[str, str]:
 
 
 def _ignored(
-    store: Store, account: str, throttle: Seldom, endpoint: str, places: list[str]
+    store: Store, account: str, throttle: Throttle, endpoint: str, places: list[str]
 ) -> None:
     store.ignored(sum(_LACKING.fullmatch(place) is None for place in places))
     if throttle.may(endpoint):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from upstreams.local_engine import LocalEngine
+from demo import LocalEngine
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("patient", deadline=None)

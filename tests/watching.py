@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.settings import Settings
-from upstreams.simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
+from exporter.config.settings import Settings
+from simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
 
 
 @dataclass
@@ -60,10 +60,10 @@ class Watching:
 
     async def saved(self) -> None:
         """The state is on the disk, and shown, if one is kept."""
-        if self.app.keeper is not None:
-            await self.app.keeper.save()
+        if self.app.writer is not None:
+            await self.app.writer.save()
 
-    def figures(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         """All samples of workflows and instances, by their text without the value."""
         body, _ = self.app.exposition.render()
         lines = body.decode().splitlines()

@@ -22,7 +22,7 @@ import helm_python
 import yaml
 
 from exporter import __version__
-from generate import CHART, ROOT
+from tools import CHART, ROOT
 
 BIN = Path(sys.executable).parent
 SDIST = {"CHANGELOG.md", "LICENSE", "README.md", "config.example.yaml", "pyproject.toml"}
@@ -106,7 +106,7 @@ def write_sbom(wheel: Path, path: Path) -> None:
         python = Path(folder) / "bin" / "python"
         _run(sys.executable, "-m", "venv", "--without-pip", folder)
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-        _run(*pip, "install", "--require-hashes", "--requirement", "requirements.txt")
+        _run(*pip, "install", "--require-hashes", "--requirement", "requirements/runtime.txt")
         _run(*pip, "install", "--no-deps", "--no-index", wheel)
         printed = _run(python.with_name("cloudflare-workflows-exporter"), "--version")
         if __version__ not in printed:

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from exporter.cloudflare.skim import Refused, Skimmer
+from exporter.cloudflare.json_filter import Refused, Skimmer
 
 _SMALL = 4 * 1024 * 1024
 """Bytes up to which a body is kept whole, which is quicker: 10,000 steps with small outputs."""

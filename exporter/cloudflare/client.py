@@ -24,7 +24,8 @@ from exporter.cloudflare.connections import (
     was_lost,
 )
 from exporter.cloudflare.credentials import Credential
-from exporter.cloudflare.errors import CallFailed, from_status
+from exporter.cloudflare.errors import RequestFailed, from_status
+from exporter.cloudflare.json_filter import Refused
 from exporter.cloudflare.lenient import Reader
 from exporter.cloudflare.models import (
     Account,
@@ -36,7 +37,6 @@ from exporter.cloudflare.models import (
     Version,
     Workflow,
 )
-from exporter.cloudflare.skim import Refused
 
 Result = TypeVar("Result")
 
@@ -82,7 +82,7 @@ class Page(NamedTuple):
 class Client:
     """One account's view of the API, or that of none.
 
-    Every method raises `CallFailed`.
+    Every method raises `RequestFailed`.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Client:
         try:
             response = await self._call(endpoint, url, body)
             answer, ignored = self._read(response, body, reader)
-        except CallFailed as failure:
+        except RequestFailed as failure:
             failure.size = body.size
             raise
         if ignored:
@@ -192,7 +192,7 @@ class Client:
                 retry_after=_retry_after(response),
             )
         if not body.size:
-            raise CallFailed("invalid_answer", "the body is empty")
+            raise RequestFailed("invalid_answer", "the body is empty")
         try:
             answer, ignored = reader.read(body.read())
         except (*_UNREADABLE, Refused) as error:
@@ -200,13 +200,13 @@ class Client:
             own = isinstance(error, msgspec.MsgspecError | Refused)
             what = f"{_kind(response, body)} can't be read: "
             what += str(error) if own else type(error).__name__
-            raise CallFailed("invalid_answer", what[:_LONGEST_MESSAGE]) from None
+            raise RequestFailed("invalid_answer", what[:_LONGEST_MESSAGE]) from None
         if _RESULT in ignored:
             what = f"{_kind(response, body)} can't be read: unexpected type at {_RESULT}"
-            raise CallFailed("invalid_answer", what)
+            raise RequestFailed("invalid_answer", what)
         if answer.success is False or isinstance(answer.result, UnsetType):
             said = self._said(response, body) or "no result"
-            raise CallFailed("invalid_answer", f"the API reports a failure: {said}")
+            raise RequestFailed("invalid_answer", f"the API reports a failure: {said}")
         return answer, ignored
 
     async def _call(self, endpoint: str, url: str, body: Body) -> httpx.Response:
@@ -252,14 +252,14 @@ class Client:
             code = str(response.status_code)
         except (TimeoutError, httpx.TimeoutException):
             code = "timeout"
-            raise CallFailed(
+            raise RequestFailed(
                 "timeout",
                 f"no whole answer within {allowed:g} s",
                 "raise api.timeout, or look at the network on the way to Cloudflare",
             ) from None
         except (Refused, httpx.TooManyRedirects) as error:
             code = "invalid"
-            raise CallFailed("invalid_answer", f"unreadable body: {error}") from None
+            raise RequestFailed("invalid_answer", f"unreadable body: {error}") from None
         except (httpx.TransportError, ssl.SSLError, OSError) as error:
             if was_lost(error, events):
                 code = "connection"
@@ -286,7 +286,7 @@ class Client:
 
 def _result(answer: Envelope[Result]) -> Result:
     if answer.result is None or isinstance(answer.result, UnsetType):
-        raise CallFailed("invalid_answer", "the API reports a failure: no result")
+        raise RequestFailed("invalid_answer", "the API reports a failure: no result")
     return answer.result
 
 

@@ -10,7 +10,7 @@ import httpx
 
 from exporter import __version__
 from exporter.cloudflare import resolver
-from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare.errors import RequestFailed
 
 
 def http_client(
@@ -99,17 +99,17 @@ async def streamed(
         await response.aclose()
 
 
-def failure_of(error: Exception, host: str) -> CallFailed:
+def failure_of(error: Exception, host: str) -> RequestFailed:
     """The failure that an error of a connection to a host stands for."""
     if _has_endless_headers(error):
-        return CallFailed("invalid_answer", "headers too long")
+        return RequestFailed("invalid_answer", "headers too long")
     if isinstance(_root(error), socket.gaierror):
-        return CallFailed(
+        return RequestFailed(
             "dns",
             f"{host}: {_reason(error)}",
             "check api.url and the machine's DNS (in a cluster, CoreDNS and network policies)",
         )
-    return CallFailed("connection", f"{host}: {_reason(error)}", _advice(error))
+    return RequestFailed("connection", f"{host}: {_reason(error)}", _advice(error))
 
 
 def _has_endless_headers(error: BaseException | None) -> bool:

@@ -19,7 +19,7 @@ FAILURES: tuple[Failure, ...] = get_args(Failure)
 _PERMISSIONS = "Workers Scripts Read, Workers Tail Read or Workers Scripts Write"
 
 
-class CallFailed(Exception):  # noqa: N818 - reads as what happened
+class RequestFailed(Exception):  # noqa: N818 - reads as what happened
     """A call to Cloudflare brought no answer to use.
 
     Attributes:
@@ -44,7 +44,7 @@ class CallFailed(Exception):  # noqa: N818 - reads as what happened
         self.size = 0
 
 
-def from_status(status: int, said: str, *, retry_after: float | None = None) -> CallFailed:
+def from_status(status: int, said: str, *, retry_after: float | None = None) -> RequestFailed:
     """The failure that an HTTP status other than 2xx stands for; `said` is what the API said.
 
     Of 404s, only the API's own word is about an instance or a workflow. Cloudflare's API has the
@@ -54,34 +54,34 @@ def from_status(status: int, said: str, *, retry_after: float | None = None) -> 
     what = f"HTTP {status}: {said}" if said else f"HTTP {status}"
     match status:
         case 400 if "(code 6003)" in said:  # "Invalid request headers"
-            return CallFailed(
+            return RequestFailed(
                 "unauthorized",
                 what,
                 "check the API token, or the e-mail and key: they don't look like any",
             )
         case 401:
-            return CallFailed(
+            return RequestFailed(
                 "unauthorized", what, "check the API token: it is wrong, expired or revoked"
             )
         case 403:
-            return CallFailed(
+            return RequestFailed(
                 "unauthorized",
                 what,
                 f"give the API token one of the permissions {_PERMISSIONS} for this account, "
                 "and check account_id",
             )
         case 404 if "(code 10200)" in said or said.startswith("Workflow '"):
-            return CallFailed(
+            return RequestFailed(
                 "workflow_not_found", what, "check the workflow's name and account_id"
             )
         case 404 if "(code 10400)" in said or "(code 10501)" in said:
-            return CallFailed(
+            return RequestFailed(
                 "not_found", what, "check the instance's id, unless it is still to be created"
             )
         case 404:
-            return CallFailed("http_4xx", what, "check account_id and api.url")
+            return RequestFailed("http_4xx", what, "check account_id and api.url")
         case 429:
-            return CallFailed(
+            return RequestFailed(
                 "rate_limited",
                 what,
                 "Cloudflare allows a user 1200 calls in 5 minutes over all tools; poll less often "
@@ -89,10 +89,10 @@ def from_status(status: int, said: str, *, retry_after: float | None = None) -> 
                 retry_after=retry_after,
             )
         case _ if 300 <= status < 400:
-            return CallFailed(
+            return RequestFailed(
                 "invalid_answer", what, "check api.url: the API itself never redirects"
             )
         case _ if 400 <= status < 500:
-            return CallFailed("http_4xx", what, "check api.url and account_id")
+            return RequestFailed("http_4xx", what, "check api.url and account_id")
         case _:
-            return CallFailed("http_5xx", what)
+            return RequestFailed("http_5xx", what)

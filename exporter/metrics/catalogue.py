@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from exporter.cloudflare.errors import FAILURES
-from exporter.settings import STATUSES
+from exporter.config.settings import STATUSES
 
 Kind = Literal["gauge", "counter", "histogram", "info", "unknown"]
 

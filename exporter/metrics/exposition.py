@@ -8,9 +8,9 @@ from prometheus_client.exposition import generate_latest as text
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.registry import Collector
 
-from exporter.metrics import lines
-from exporter.metrics.blocks import Blocks, Run, Text
+from exporter.metrics import text_format as lines
 from exporter.metrics.catalogue import FAMILIES, Family
+from exporter.metrics.render_cache import RenderCache, Run, Text
 from exporter.metrics.series import Changes, Labels
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
@@ -57,9 +57,9 @@ class Exposition:
     def __init__(self, store: Store, *, created: bool = False) -> None:
         self._store, self.created = store, created
         self.follows = True
-        self._instances = Blocks[tuple[WorkflowKey, str]](len(lines.INSTANCE_FAMILIES))
+        self._instances = RenderCache[tuple[WorkflowKey, str]](len(lines.INSTANCE_FAMILIES))
         self._series = {
-            family: Blocks[Labels](2)
+            family: RenderCache[Labels](2)
             for family in FAMILIES
             if family not in lines.INSTANCE_FAMILIES
         }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from exporter.metrics.catalogue import WORKFLOW_LABELS, Family
-from exporter.metrics.instances import Sample
+from exporter.metrics.samples import Sample
 from exporter.watch.sink import WorkflowKey
 
 Labels = tuple[str, ...]

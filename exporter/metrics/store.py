@@ -7,15 +7,16 @@ from itertools import product
 
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURES
-from exporter.metrics import catalogue, instances
+from exporter.config.settings import STATUSES, Metrics
+from exporter.metrics import catalogue
+from exporter.metrics import samples as instances
 from exporter.metrics.catalogue import Family
-from exporter.metrics.instances import Sample
 from exporter.metrics.labels import Labels as Names
 from exporter.metrics.labels import StepLabels
+from exporter.metrics.samples import Sample
 from exporter.metrics.series import Changes, Histogram, Labels, Series
-from exporter.settings import STATUSES, Metrics
-from exporter.watch.sink import Round, WorkflowKey
-from exporter.watch.tracker import Figures, Observations
+from exporter.watch.sink import RoundOutcome, WorkflowKey
+from exporter.watch.tracker import InstanceValues, Observations
 
 _MOST_WORDS = 50
 _WITHOUT_ATTEMPTS = frozenset({"sleep", "waitForEvent"})
@@ -107,13 +108,13 @@ class Store:
             self.series.set(catalogue.CONCURRENCY_LIMIT, workflow, concurrency)
 
     def shown(
-        self, workflow: WorkflowKey, instance_id: str, figures: Figures, last_change: float
+        self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         if workflow not in self._labels:
             return  # a look that ended after its workflow was given up
         label = self._labels[workflow]
         self._seen[workflow].add(instance_id)
-        for step in figures.open_steps:
+        for step in values.open_steps:
             name = (*workflow, label(step.name))
             self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, self._words(step.type)))
             if step.type not in _WITHOUT_ATTEMPTS:
@@ -121,12 +122,12 @@ class Store:
                 self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
         if self._settings.instance_series == "none" or (
             self._settings.instance_series == "unfinished"
-            and figures.status in _HIDDEN_WHEN_UNFINISHED
+            and values.status in _HIDDEN_WHEN_UNFINISHED
         ):
             self._changed[workflow, instance_id] = None
         else:
             self._changed[workflow, instance_id] = instances.Samples(
-                figures,
+                values,
                 last_change,
                 label,
                 self._error_names[workflow],
@@ -158,7 +159,7 @@ class Store:
     def polled(self, kind: str, result: str) -> None:
         self.series.add(catalogue.POLLS, (kind, result))
 
-    def round_over(self, workflow: WorkflowKey, outcome: Round) -> None:
+    def round_over(self, workflow: WorkflowKey, outcome: RoundOutcome) -> None:
         if workflow not in self._labels:
             return
         for result in FAILURES:

@@ -14,14 +14,14 @@ from typing import Protocol
 import structlog
 
 from exporter.clock import Clock
-from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Version
 from exporter.cloudflare.models import Workflow as Row
-from exporter.coherence import is_glob
-from exporter.settings import Poll, Workflow
-from exporter.troubles import Seldom, Troubles
+from exporter.config.settings import Poll, Workflow
+from exporter.config.validation import is_glob
+from exporter.log_dedup import OpenProblems, Throttle
 from exporter.watch.discovery import Discovery
-from exporter.watch.looks import Looks
+from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink, WorkflowKey
@@ -40,7 +40,7 @@ MakeDiscovery = Callable[[Poller, Selector, Discovery | None], Discovery]
 
 
 class Upstream(Protocol):
-    """The calls on an account and its workflows; each raises `CallFailed`."""
+    """The calls on an account and its workflows; each raises `RequestFailed`."""
 
     async def workflows(self, page: int, per_page: int) -> list[Row]: ...
     async def workflow(self, workflow: str) -> Row: ...
@@ -66,7 +66,7 @@ class Account:
         workflows: Iterable[Workflow],
         *,
         upstream: Upstream,
-        looks: Looks,
+        looks: PollQueue,
         sink: Sink,
         poll: Poll,
         clock: Clock,
@@ -78,7 +78,7 @@ class Account:
         self.label = label
         self.pollers: dict[str, Poller] = {}
         self.discoveries: dict[str, Discovery] = {}
-        self.swept = False
+        self.pass_done = False
         """Whether every discovered workflow's lists were read once, whatever came of it."""
         self._on_found, self._on_lost = on_found, on_lost
         self._sink = sink
@@ -88,11 +88,11 @@ class Account:
         self._roster_at = -inf
         self._limits_at: dict[str, float] = {}
         self._missing: dict[str, float] = {}
-        self._troubles = Troubles(clock)
-        self._faults = Seldom(clock)
+        self._troubles = OpenProblems(clock)
+        self._faults = Throttle(clock)
         self._unmatched: set[str] = set()
         self._started = self._cycled_at = clock.monotonic()
-        self.next_sweep = self._started
+        self.next_pass = self._started
         """When the next list pass is due (monotonic clock)."""
         self.pages = 0
         """Calls that the last sweep over everything took."""
@@ -110,15 +110,15 @@ class Account:
         workflows: Iterable[Workflow],
         *,
         upstream: Upstream,
-        looks: Looks,
+        looks: PollQueue,
         poll: Poll,
         make_poller: MakePoller,
         make_discovery: MakeDiscovery,
     ) -> None:
         """Goes on as a configuration says; the arguments are the class's own."""
         for poller in self.leaving(workflows := list(workflows)):
-            self._give_up(poller)
-        self._upstream, self.looks, self.budget = upstream, looks, looks.budget
+            self._detach(poller)
+        self._upstream, self.queue, self.budget = upstream, looks, looks.budget
         self._poll, self._make_poller, self._make_discovery = poll, make_poller, make_discovery
         if workflows != self._settings:
             self._settings, self._roster_at = workflows, -inf
@@ -127,18 +127,18 @@ class Account:
             match = match_of(name, workflows)
             if match is not None and not is_glob(name):
                 self._watch(name, match)
-        if self.swept:
-            self.next_sweep = self._started + poll.interval
+        if self.pass_done:
+            self.next_pass = self._started + poll.interval
         self._configured.set()
 
     def leaving(self, workflows: Iterable[Workflow]) -> list[Poller]:
         """Those whose workflows such a configuration doesn't name."""
         return [p for name, p in self.pollers.items() if match_of(name, workflows) is None]
 
-    def give_up(self) -> None:
+    def detach(self) -> None:
         """Ends the watching of all workflows."""
         for poller in list(self.pollers.values()):
-            self._give_up(poller)
+            self._detach(poller)
 
     @property
     def readable(self) -> bool:
@@ -150,7 +150,7 @@ class Account:
     @property
     def lag(self) -> float:
         """Seconds by which the next list pass is late."""
-        return max(0.0, self._clock.monotonic() - self.next_sweep)
+        return max(0.0, self._clock.monotonic() - self.next_pass)
 
     @property
     def progress(self) -> float:
@@ -165,7 +165,7 @@ class Account:
             await self.cycle()
             # Those of a new configuration don't wait.
             while workflows is self._settings:
-                rest = max(0.0, self.next_sweep - self._clock.monotonic())
+                rest = max(0.0, self.next_pass - self._clock.monotonic())
                 try:
                     async with asyncio.timeout(rest):
                         await self._configured.wait()
@@ -182,16 +182,16 @@ class Account:
                 if self.discoveries.get(name) is not discovery:
                     continue  # given up meanwhile
                 calls += await self._read_limits(name)
-                calls += await discovery.sweep()
+                calls += await discovery.list_pass()
             for name in self.pollers.keys() - self.discoveries.keys():
                 calls += await self._read_limits(name)
         except Exception as error:  # a fault of ours: it must not end the watching
             if self._faults.may(type(error).__name__):
                 log.exception("sweep failed for an unknown reason", account=self.label)
-        self.swept, self.pages = True, calls
+        self.pass_done, self.pages = True, calls
         self._cycled_at = self._clock.monotonic()
         self._started = started
-        self.next_sweep = started + self._poll.interval
+        self.next_pass = started + self._poll.interval
         return calls
 
     async def _roster(self) -> int:
@@ -212,7 +212,7 @@ class Account:
                 calls += 1
                 row = await self._upstream.workflow(name)
                 self._count(name, row.instances or {})
-        except CallFailed as failure:
+        except RequestFailed as failure:
             self._sink.polled("list", failure.failure)
             self._report(failure)
             return 1
@@ -244,7 +244,7 @@ class Account:
                 self._missing.pop(name, None)
             elif now - self._missing.setdefault(name, now) >= self._poll.forget_after:
                 log.info("workflow is gone, its series too", account=self.label, workflow=name)
-                self._give_up(self.pollers[name])
+                self._detach(self.pollers[name])
 
     def _tell_unmatched(self, names: set[str]) -> None:
         """Says once of each configured name that no workflow has it; it may still appear."""
@@ -267,7 +267,7 @@ class Account:
             self._sink.found(key)
         discovery = self.discoveries.pop(name, None)
         if settings.discover is None and discovery is not None:
-            discovery.given_up = True
+            discovery.detached = True
         poller = self.pollers[name] = self._make_poller(key, settings, known)
         if settings.discover is not None:
             selector = Selector(settings.discover)
@@ -275,9 +275,9 @@ class Account:
         if known is None:
             self._on_found(poller)
 
-    def _give_up(self, poller: Poller) -> None:
+    def _detach(self, poller: Poller) -> None:
         name = poller.key.workflow
-        poller.give_up()
+        poller.detach()
         del self.pollers[name]
         self.discoveries.pop(name, None)
         for by_name in (self._missing, self._limits_at):
@@ -287,7 +287,7 @@ class Account:
 
     def _leads(self, name: str) -> bool:
         """Whether a workflow is watched, and what is to be said of it as a whole said here."""
-        return name in self.pollers and self.pollers[name].watched.share.leads
+        return name in self.pollers and self.pollers[name].state.share.leads
 
     def _count(self, name: str, counts: dict[str, int]) -> None:
         if name in self.discoveries:
@@ -303,7 +303,7 @@ class Account:
         self._limits_at[name] = self._clock.monotonic()
         try:
             versions = await self._upstream.versions(name)
-        except CallFailed as failure:
+        except RequestFailed as failure:
             log.debug("no limits to be had", workflow=name, error=str(failure))
             # Not every upstream has them: that is no failure that passes.
             if failure.failure not in ("http_4xx", "workflow_not_found"):
@@ -320,7 +320,7 @@ class Account:
             )
         return 1
 
-    def _report(self, failure: CallFailed | None) -> None:
+    def _report(self, failure: RequestFailed | None) -> None:
         present = [failure.failure] if failure else []
         # Where only listed instances are watched, the looks at them tell the trouble.
         matters = bool(self.discoveries or any(is_glob(w.name) for w in self._settings))

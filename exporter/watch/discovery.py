@@ -15,19 +15,19 @@ from math import ceil, inf
 import structlog
 
 from exporter.clock import Clock
-from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ENDED, Row, unix
-from exporter.settings import STATUSES, Poll, is_instance_id
+from exporter.config.settings import STATUSES, Poll, is_instance_id
 from exporter.watch.instance import Instance
-from exporter.watch.lists import Lister, Lists
-from exporter.watch.looks import Urgency
-from exporter.watch.places import Places
+from exporter.watch.list_reader import Lister, ListReader
+from exporter.watch.list_rows import has_times, take_row
+from exporter.watch.poll_queue import Urgency
+from exporter.watch.poll_reason import PollReason
 from exporter.watch.poller import Poller
-from exporter.watch.rows import has_times, take_row
 from exporter.watch.selector import Selector
+from exporter.watch.series_cap import SeriesCap
 from exporter.watch.sink import Sink
 from exporter.watch.tracker import same_time
-from exporter.watch.why import Why
 
 log = structlog.get_logger(__name__)
 
@@ -62,18 +62,18 @@ class Discovery:
         clock: Clock,
     ) -> None:
         self.poller = poller
-        self.given_up = False
+        self.detached = False
         """Whether the workflow isn't discovered any more: rows that still come change nothing."""
-        self.swept = False
+        self.pass_done = False
         """Whether a sweep was made, whatever came of it."""
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it told any."""
-        self._watched = poller.watched
-        if self._watched.discovered_since is None:
-            self._watched.discovered_since = clock.steady()
-        self._places = Places(poller.watched, selector, sink=sink, poll=poll, clock=clock)
-        self._lists = Lists(
-            self._watched.key.workflow,
+        self._state = poller.state
+        if self._state.discovered_since is None:
+            self._state.discovered_since = clock.steady()
+        self._places = SeriesCap(poller.state, selector, sink=sink, poll=poll, clock=clock)
+        self._lists = ListReader(
+            self._state.key.workflow,
             lister,
             turn=poller.page_turn,
             take=self._take,
@@ -87,8 +87,8 @@ class Discovery:
         self._clock = clock
         self._newest = -inf
         """Unix time of the newest thing that a row told, by Cloudflare's clock."""
-        self._sweep = 0
-        self._whole_sweep_at = -inf
+        self._pass = 0
+        self._whole_pass_at = -inf
 
     def configure(self, selector: Selector, *, lister: Lister, poll: Poll, backfill: bool) -> None:
         """Goes on as another configuration says: what isn't selected any more leaves, what is
@@ -96,8 +96,8 @@ class Discovery:
         self._poll, self._backfill = poll, backfill
         self._lists.lister = lister
         # All lists, also those of ended instances.
-        self._whole_sweep_at = -inf
-        for instance in list(self._watched.instances.values()):
+        self._whole_pass_at = -inf
+        for instance in list(self._state.instances.values()):
             if not instance.configured and not selector.takes_id(instance.id):
                 self.poller.leave(instance)
         self._places.configure(selector, poll=poll)
@@ -119,31 +119,31 @@ class Discovery:
     @property
     def _since(self) -> float:
         """Unix time; what ended before it is history and not counted."""
-        return -inf if self._backfill else self._watched.discovered_since or -inf
+        return -inf if self._backfill else self._state.discovered_since or -inf
 
     @property
     def _over(self) -> bool:
-        return self.given_up or self.poller.over
+        return self.detached or self.poller.over
 
-    async def sweep(self) -> int:
+    async def list_pass(self) -> int:
         """Reads the lists once; the number of pages that took."""
-        self._sweep += 1
-        if self._sweep == 1:
+        self._pass += 1
+        if self._pass == 1:
             self._resume()
         self._places.pass_begins()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
-        self._watched.discovered_since = min(self._watched.discovered_since or wall, wall)
-        self._watched.lists_as_of = self._lists_as_of(started)
+        self._state.discovered_since = min(self._state.discovered_since or wall, wall)
+        self._state.lists_as_of = self._lists_as_of(started)
         whole = self._whole_is_due()
-        ended_too = whole or started - self._whole_sweep_at >= self._poll.ended_interval
+        ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval
         lists = [{}] if whole else self._by_status(wall)
         if ended_too and not whole:
             lists += [{"status": status} for status in sorted(self._selector.ended_statuses)]
-        failures: list[CallFailed] = []
+        failures: list[RequestFailed] = []
         pages = 0
         for read in await asyncio.gather(*map(self._lists.read, lists), return_exceptions=True):
-            if isinstance(read, CallFailed):
+            if isinstance(read, RequestFailed):
                 failures.append(read)
             elif isinstance(read, BaseException):
                 raise read
@@ -152,26 +152,26 @@ class Discovery:
         if not failures and not whole:
             try:
                 pages += await self._read_missed()
-            except CallFailed as failure:
+            except RequestFailed as failure:
                 failures.append(failure)
-        self.swept = True
-        self.poller.sweep_failure = failures[0] if failures else None
+        self.pass_done = True
+        self.poller.pass_failure = failures[0] if failures else None
         if not failures and not self._over:
             if ended_too:
-                self._whole_sweep_at = started
+                self._whole_pass_at = started
             self._after(wall, ended_too=ended_too)
-        self._watched.lists_as_of = self._lists_as_of(started)
+        self._state.lists_as_of = self._lists_as_of(started)
         return max(1, pages)
 
     def _lists_as_of(self, began: float) -> float | None:
         """When the pass began that tells of all instances: this one, unless one has failed."""
-        failed = not self.swept or self.poller.sweep_failure is not None
-        return self._watched.last_sweep_began() if failed else began
+        failed = not self.pass_done or self.poller.pass_failure is not None
+        return self._state.last_pass_began() if failed else began
 
     def _resume(self) -> None:
         """Goes on with what was put off when the exporter stopped."""
         self._forget_ends()
-        for instance in list(self._watched.instances.values()):
+        for instance in list(self._state.instances.values()):
             if instance.configured:
                 continue
             if not self._selector.takes_id(instance.id):
@@ -181,7 +181,7 @@ class Discovery:
 
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
-        if self.counts is None or (self._watched.last_sweep is None and self._backfill):
+        if self.counts is None or (self._state.last_pass is None and self._backfill):
             return True
         pages = ceil(sum(self.counts.values()) / 100)
         by_status = 1 + sum(
@@ -193,7 +193,7 @@ class Discovery:
         """The lists of the live, and of what was created since the last sweep that succeeded."""
         counts = self.counts or {}
         live = [s for s in dict.fromkeys((*_LIVE, *counts)) if s not in ENDED and counts.get(s)]
-        last = self._watched.last_sweep or self._watched.discovered_since or now
+        last = self._state.last_pass or self._state.discovered_since or now
         recent = min(now, last) - _LATE
         return [
             *({"status": s} for s in live if s not in self._lists.refused_statuses),
@@ -206,10 +206,10 @@ class Discovery:
         Of runs that live for minutes, many end between two sweeps: a page of the newest instances
         tells the ends of up to 100 of them, a call of its own that of one.
         """
-        known = self._watched.instances.values()
+        known = self._state.instances.values()
         created = sorted(i.created for i in known if i.created is not None)
         missed = sorted((i.created for i in self._missed() if i.created is not None), reverse=True)
-        best, since, shards = 0.0, None, self._watched.share.shard.count
+        best, since, shards = 0.0, None, self._state.share.shard.count
         for count, moment in enumerate(missed, start=1):
             # Of what a list holds, this shard knows its share.
             pages = 1 + (len(created) - bisect_left(created, moment)) * shards / 100
@@ -219,8 +219,12 @@ class Discovery:
 
     def _missed(self) -> Iterator[Instance]:
         """Live ones that the lists of this sweep don't hold."""
-        for instance in self._watched.instances.values():
-            if not instance.configured and instance.counts_as_live and instance.sweep < self._sweep:
+        for instance in self._state.instances.values():
+            if (
+                not instance.configured
+                and instance.counts_as_live
+                and instance.seen_in_pass < self._pass
+            ):
                 yield instance
 
     def _take(self, row: Row) -> None:
@@ -231,18 +235,18 @@ class Discovery:
             return
         times = (row.created_on, row.modified_on, row.ended_on)
         self._newest = max(self._newest, *(unix(time) or -inf for time in times))
-        if not self._selector.takes_id(row.id) or not self._watched.share.has(row.id):
+        if not self._selector.takes_id(row.id) or not self._state.share.has(row.id):
             return
-        instance = self._watched.instances.get(row.id)
+        instance = self._state.instances.get(row.id)
         if instance is None:
             self._take_new(row.id, row.status, row)
         elif not instance.configured:
             if instance.not_found and instance.live:
                 # It is there, whatever looks say.
                 again = self._clock.monotonic() + self._poll.ended_interval
-                instance.forget_at, instance.due = None, min(instance.due, again)
-            instance.sweep = self._sweep
-            instance.looked_at = self._clock.monotonic()
+                instance.expires_at, instance.due = None, min(instance.due, again)
+            instance.seen_in_pass = self._pass
+            instance.checked_at = self._clock.monotonic()
             self._take_known(instance, row)
 
     def _take_new(self, instance_id: str, status: str, row: Row) -> None:
@@ -250,10 +254,8 @@ class Discovery:
         ended = status in ENDED
         if ended and not taken and self._is_history(instance_id, row):
             return
-        instance = self._watched.begin(
-            instance_id, configured=False, since=self._since, shown=False
-        )
-        instance.sweep, instance.looked_at = self._sweep, self._clock.monotonic()
+        instance = self._state.begin(instance_id, configured=False, since=self._since, shown=False)
+        instance.seen_in_pass, instance.checked_at = self._pass, self._clock.monotonic()
         if not self._note(instance, row):
             self._places.choose(instance, self._now)
         if instance.shown or ended:
@@ -274,68 +276,68 @@ class Discovery:
 
     def _note(self, instance: Instance, row: Row) -> bool:
         """Takes what a row tells, but steps; False when only a call can tell which run this is."""
-        self._watched.changed.add(instance.id)
+        self._state.changed.add(instance.id)
         instance.created, instance.modified = unix(row.created_on), unix(row.modified_on)
         instance.row_status = row.status
         if not has_times(row):
             return False
         now = self._clock.steady()
-        taken = take_row(instance.run, instance.figures, row, now=now, since=instance.since)
+        taken = take_row(instance.run, instance.values, row, now=now, since=instance.since)
         if taken is None:
             return False
-        instance.take(taken.run, taken.figures, at=self._clock.wall())
+        instance.take(taken.run, taken.values, at=self._clock.wall())
         self._places.choose(instance, self._now)
         if taken.observations:
-            self._sink.counted(self._watched.key, instance.id, taken.observations)
+            self._sink.counted(self._state.key, instance.id, taken.observations)
         if instance.shown:
-            self._watched.show(instance)
+            self._state.show(instance)
         return True
 
     def _want(self, instance: Instance, urgency: Urgency | None = None) -> None:
         instance.wants_detail = True
-        self._watched.changed.add(instance.id)
+        self._state.changed.add(instance.id)
         if instance.failure is not None:
             return  # it is polled again after its pause
         if urgency is None:
             # A live one shows its status from the row; steps can wait, what ended can't for ever.
             status = instance.row_status
-            known = status not in ENDED and instance.figures is not None
+            known = status not in ENDED and instance.values is not None
             urgency = Urgency.LIVE if known else Urgency.CHANGED
             if status == "errored" and instance.is_news:
                 urgency = Urgency.ERRORED
-        why = Why.MISSED if urgency is Urgency.MISSED else Why.ROW
-        self.poller.want(instance, urgency, why if instance.tried else Why.FIRST)
+        why = PollReason.MISSED if urgency is Urgency.MISSED else PollReason.ROW
+        self.poller.want(instance, urgency, why if instance.tried else PollReason.FIRST)
 
     def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a sweep that succeeded: who was in no list, and who is too old?"""
         self._places.recount()
-        for instance in self._watched.instances.values():
+        for instance in self._state.instances.values():
             if instance.configured:
                 continue
             was_shown = instance.shown
             self._places.choose(instance, self._now)
             if instance.shown and not was_shown:
-                self._watched.show(instance)
-            if instance.shown and not instance.looks.seen and not instance.wants_detail:
+                self._state.show(instance)
+            if instance.shown and not instance.fingerprints.seen and not instance.wants_detail:
                 self._want(instance)  # all that is known of it comes from rows
             ended_unseen = ended_too and instance.shown and not instance.live
-            if ended_unseen and instance.sweep < self._sweep and instance.forget_at is None:
+            if ended_unseen and instance.seen_in_pass < self._pass and instance.expires_at is None:
                 self._want(instance, Urgency.MISSED)  # deleted, perhaps, or restarted
         for instance in self._missed():
             # It moved from list to list as they were read, or it ended.
             self._want(instance, Urgency.MISSED)
-        self._watched.last_sweep = started
+        self._state.last_pass = started
         self._places.pass_ends()
         self._forget_ends()
 
     def _forget_ends(self) -> None:
         """Of what ended long before the last sweep, every end was seen."""
-        if self._watched.last_sweep is not None:
+        if self._state.last_pass is not None:
             # Long before the newest, too: a clock that is ahead makes no history of what comes.
-            last = self._watched.last_sweep
+            last = self._state.last_pass
             seen = min(last, max(self._newest, last - _QUIET))
             # A longer poll.forget_after brings back nothing of what is forgotten.
-            self._watched.forget_ends(seen - self._poll.forget_after - _LATE)
+            self._state.forget_ends(seen - self._poll.forget_after - _LATE)
 
     def _is_history(self, instance_id: str, row: Row) -> bool:
         """Whether the end of an unknown instance was counted already, or never is to be."""
@@ -343,16 +345,16 @@ class Discovery:
         if end is None:
             # It tells no times: history on the first sweep, and what is known of it afterwards.
             created = unix(row.created_on) or 0.0
-            counted = self._watched.ends.get(instance_id, -inf)
+            counted = self._state.ends.get(instance_id, -inf)
             return created < self._since_of(instance_id) or created <= counted
-        known = self._watched.ends.get(instance_id)
+        known = self._state.ends.get(instance_id)
         if known is not None and same_time(known, end):
             return True
         return end < self._since_of(instance_id)
 
     def _since_of(self, instance_id: str) -> float:
         """Unix time before which an end of an instance unknown till now isn't to be counted."""
-        return max(self._since, self._watched.since_of(instance_id))
+        return max(self._since, self._state.since_of(instance_id))
 
 
 def _created_since(moment: float) -> dict[str, str]:

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterable
 from math import inf
 
-from exporter.cloudflare.errors import CallFailed
-from exporter.settings import Poll
+from exporter.cloudflare.errors import RequestFailed
+from exporter.config.settings import Poll
 from exporter.watch.instance import Instance
-from exporter.watch.why import Look
+from exporter.watch.poll_reason import PollRequest
 
 _ABSENT = 2
 """Responses in a row that say that an instance doesn't exist: one may be of a replica behind."""
@@ -28,9 +28,9 @@ class Failures:
     def succeeded(self, instance: Instance, *, now: float) -> None:
         """A poll succeeded."""
         self._read = True
-        instance.failure, instance.not_found, instance.looked_at = None, 0, now
+        instance.failure, instance.not_found, instance.checked_at = None, 0, now
         if instance.configured:
-            instance.forget_at = None
+            instance.expires_at = None
 
     def absent(self, instance: Instance, *, now: float) -> bool:
         """The API says that there is no such instance, and nothing is wrong with that; whether its
@@ -42,13 +42,13 @@ class Failures:
             return False
         if not instance.configured:
             instance.due = inf
-        expires = instance.forget_at is None and (instance.seen or not instance.configured)
+        expires = instance.expires_at is None and (instance.seen or not instance.configured)
         if expires:
-            instance.forget_at = now + self.poll.forget_after
+            instance.expires_at = now + self.poll.forget_after
         return expires
 
     def failed(
-        self, instance: Instance, failure: CallFailed, *, before: Look | None, now: float
+        self, instance: Instance, failure: RequestFailed, *, before: PollRequest | None, now: float
     ) -> None:
         """A poll failed; `before` is the last request of the poll before.
 
@@ -77,7 +77,7 @@ class Failures:
             i
             for i in instances
             if not i.busy
-            and (i.look is None or i.look.at < since)
+            and (i.last_request is None or i.last_request.at < since)
             and (i.failure is None or i.detail_after <= now)
         )
         return min(idle, key=lambda i: (i.failure is not None, i.due), default=None)

@@ -3,12 +3,12 @@
 from math import inf
 
 from exporter.clock import Clock
-from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ENDED
-from exporter.watch.changes import Change, LastLook, changes
-from exporter.watch.kept import KeptInstance
-from exporter.watch.tracker import APART, Figures, Run
-from exporter.watch.why import Look, Why
+from exporter.watch.fingerprints import Change, Fingerprints, changes
+from exporter.watch.poll_reason import PollReason, PollRequest
+from exporter.watch.records import InstanceRecord
+from exporter.watch.tracker import APART, InstanceValues, Run
 
 
 class Instance:
@@ -41,29 +41,29 @@ class Instance:
     __slots__ = (
         "busy",
         "changed",
+        "checked_at",
         "configured",
         "created",
         "detail_after",
         "detailed_at",
         "due",
+        "expires_at",
         "failure",
-        "figures",
-        "forget_at",
+        "fingerprints",
         "id",
         "last_change",
+        "last_request",
         "left",
-        "look",
-        "looked_at",
-        "looks",
         "modified",
         "not_found",
         "row_status",
         "run",
+        "seen_in_pass",
         "shown",
         "since",
-        "sweep",
         "timeline",
         "tried",
+        "values",
         "waits",
         "wants_detail",
         "why",
@@ -82,28 +82,28 @@ class Instance:
         self.waits: int | None = None
         self.wants_detail = False
         self.run: Run | None = None
-        self.figures: Figures | None = None
-        self.looks = LastLook()
+        self.values: InstanceValues | None = None
+        self.fingerprints = Fingerprints()
         self.last_change = 0.0
         self.changed: tuple[Change, ...] = ()
-        self.why = Why.FIRST
-        self.look: Look | None = None
+        self.why = PollReason.FIRST
+        self.last_request: PollRequest | None = None
         self.timeline: bytes | None = None
-        self.looked_at = -inf
+        self.checked_at = -inf
         self.detailed_at = -inf
         self.detail_after = -inf
-        self.failure: CallFailed | None = None
+        self.failure: RequestFailed | None = None
         self.not_found = 0
-        self.forget_at: float | None = None
+        self.expires_at: float | None = None
         self.created: float | None = None
         self.modified: float | None = None
         self.row_status: str | None = None
-        self.sweep = 0
+        self.seen_in_pass = 0
         self.left: float | None = None
 
     @property
     def seen(self) -> bool:
-        return self.figures is not None
+        return self.values is not None
 
     @property
     def live(self) -> bool:
@@ -118,14 +118,14 @@ class Instance:
     @property
     def status(self) -> str | None:
         """As a response or, before one, a row told it."""
-        return self.figures.status if self.figures else self.row_status
+        return self.values.status if self.values else self.row_status
 
     @property
     def counts_as_live(self) -> bool:
         """Whether it lives, as far as is known, and its series don't expire."""
         # Of some, no row told more than the status.
         live = self.live if self.run else (self.row_status or "complete") not in ENDED
-        return live and self.forget_at is None
+        return live and self.expires_at is None
 
     @property
     def is_news(self) -> bool:
@@ -133,47 +133,47 @@ class Instance:
         end = self.run.end if self.run else None
         return end is None or end >= self.since
 
-    def take(self, run: Run, figures: Figures, *, at: float) -> bool:
+    def take(self, run: Run, values: InstanceValues, *, at: float) -> bool:
         """Takes what a row or an answer told at Unix time `at`; whether any figure moved."""
-        moved = figures != self.figures
+        moved = values != self.values
         if moved:
             along = self.changed if self.wants_detail else ()
-            self.changed = changes(self.figures, figures, along=along)
+            self.changed = changes(self.values, values, along=along)
             self.last_change = at
-        self.run, self.figures = run, figures
+        self.run, self.values = run, values
         return moved
 
-    def kept(self, clock: Clock) -> KeptInstance:
+    def kept(self, clock: Clock) -> InstanceRecord:
         """What of it outlives a restart."""
         ahead = clock.wall() - clock.monotonic()
-        return KeptInstance(
+        return InstanceRecord(
             since=self.since,
             shown=self.shown,
             run=self.run,
-            figures=self.figures,
-            fingerprints=self.looks.fingerprints,
+            values=self.values,
+            fingerprints=self.fingerprints.fingerprints,
             last_change=self.last_change,
             detailed_at=self.detailed_at + ahead,
             wants_detail=self.wants_detail,
             not_found=self.not_found,
-            forget_at=None if self.forget_at is None else self.forget_at + ahead,
+            expires_at=None if self.expires_at is None else self.expires_at + ahead,
             created=self.created,
             modified=self.modified,
             row_status=self.row_status,
             left=self.left,
         )
 
-    def restore(self, kept: KeptInstance, clock: Clock) -> None:
+    def restore(self, kept: InstanceRecord, clock: Clock) -> None:
         """Takes what was kept."""
         ahead = clock.wall() - clock.monotonic()
         self.since = kept.since
         self.shown = self.configured or kept.shown
-        self.run, self.figures = kept.run, kept.figures
-        self.looks.restore(kept.fingerprints)
+        self.run, self.values = kept.run, kept.values
+        self.fingerprints.restore(kept.fingerprints)
         self.last_change = kept.last_change
         self.detailed_at = min(clock.monotonic(), kept.detailed_at - ahead)
         self.wants_detail = kept.wants_detail
         self.not_found = kept.not_found
-        self.forget_at = None if kept.forget_at is None else kept.forget_at - ahead
+        self.expires_at = None if kept.expires_at is None else kept.expires_at - ahead
         self.created, self.modified = kept.created, kept.modified
         self.row_status = kept.row_status

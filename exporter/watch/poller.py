@@ -13,20 +13,20 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from exporter.clock import Clock
-from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Summary
-from exporter.settings import Poll
-from exporter.watch.changes import LastLook, changes
+from exporter.config.settings import Poll
 from exporter.watch.failures import Failures, by_class
+from exporter.watch.fingerprints import Fingerprints, changes
 from exporter.watch.instance import Instance
-from exporter.watch.looks import Looks, Urgency
+from exporter.watch.poll_log import PollLog
+from exporter.watch.poll_queue import PollQueue, Urgency
+from exporter.watch.poll_reason import PollReason, PollRequest
 from exporter.watch.shard import Share
-from exporter.watch.sink import Round, Sink, WorkflowKey
-from exporter.watch.timeline import pack
-from exporter.watch.told import Told
+from exporter.watch.sink import RoundOutcome, Sink, WorkflowKey
+from exporter.watch.step_timeline import pack
 from exporter.watch.tracker import Freshness, judge, track
-from exporter.watch.watched import Watched
-from exporter.watch.why import Look, Why
+from exporter.watch.workflow_state import WorkflowState
 
 _SPARE = 0.3
 """The share of the budget that goes to looks at discovered instances of which no list says that
@@ -39,7 +39,7 @@ _LONGEST_REST = 3600.0
 
 
 class Upstream(Protocol):
-    """The calls a poller makes; each raises `CallFailed`."""
+    """The calls a poller makes; each raises `RequestFailed`."""
 
     async def instance(self, workflow: str, instance_id: str) -> Summary: ...
     async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]: ...
@@ -68,17 +68,17 @@ class Poller:
         sink: Sink,
         poll: Poll,
         since: float,
-        looks: Looks,
+        looks: PollQueue,
         clock: Clock,
     ) -> None:
         self.key = key
-        self.watched = Watched(key, share, sink=sink, clock=clock)
-        self.instances = self.watched.instances
+        self.state = WorkflowState(key, share, sink=sink, clock=clock)
+        self.instances = self.state.instances
         self.up = False
         """Whether the workflow as a whole can be read: its lists, and some of its instances."""
         self.tried = False
         """Whether every configured instance was looked at, whatever came of it."""
-        self.sweep_failure: CallFailed | None = None
+        self.pass_failure: RequestFailed | None = None
         """Of the last sweep over the workflow's lists; None when it succeeded."""
         self.unmatched = False
         """Whether the account's list has no workflow of this name, as the log says."""
@@ -88,15 +88,15 @@ class Poller:
         self._upstream = upstream
         self._sink = sink
         self._poll = poll
-        self._looks = looks
+        self._queue = looks
         self._clock = clock
         self._busy = 0
         self._as_of = clock.monotonic()
         self._failures = Failures(poll)
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
-        self._told = Told(key, clock)
-        self.watched.configure(ids, discovers=discovers, since=since)
+        self._log = PollLog(key, clock)
+        self.state.configure(ids, discovers=discovers, since=since)
 
     def configure(
         self,
@@ -106,17 +106,17 @@ class Poller:
         upstream: Upstream,
         poll: Poll,
         since: float,
-        looks: Looks,
+        looks: PollQueue,
     ) -> None:
         """Goes on as another configuration says; instances that stay keep all that is known."""
         self._upstream, self._poll, self._failures.poll = upstream, poll, poll
-        if looks is not self._looks:
-            self._looks = looks
+        if looks is not self._queue:
+            self._queue = looks
             for instance in self.instances.values():
                 if instance.waits is not None:
                     self._put(instance, Urgency(instance.waits), instance.why)
-        for instance in self.watched.configure(ids, discovers=discovers, since=since):
-            self._give_up_waiting(instance)
+        for instance in self.state.configure(ids, discovers=discovers, since=since):
+            self._cancel_waiting(instance)
         now = self._clock.monotonic()
         for instance in self.instances.values():
             rest = poll.interval if instance.live else poll.ended_interval
@@ -124,14 +124,14 @@ class Poller:
 
     def leave(self, instance: Instance) -> None:
         """Watches an instance no longer, as configured."""
-        self._give_up_waiting(instance)
-        self.watched.leave(instance)
+        self._cancel_waiting(instance)
+        self.state.leave(instance)
 
-    def give_up(self) -> None:
+    def detach(self) -> None:
         """Ends the watching of the workflow."""
         self.over = True
         for instance in self.instances.values():
-            self._give_up_waiting(instance)
+            self._cancel_waiting(instance)
         self._idle.set()
 
     def lag(self) -> float:
@@ -158,16 +158,16 @@ class Poller:
         for instance in due:
             if instance.configured or instance.failure is not None:
                 self.want(instance, Urgency.CONFIGURED, _why_due(instance))
-        room = int(self._looks.budget.rate * self._poll.interval * _SPARE) - len(self._looks)
+        room = int(self._queue.budget.rate * self._poll.interval * _SPARE) - len(self._queue)
         for instance in heapq.nsmallest(max(0, room), spare, key=lambda i: i.due):
-            self.want(instance, Urgency.LIVE, Why.SPARE)
+            self.want(instance, Urgency.LIVE, PollReason.SPARE)
         try:
             async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
                 await self._polled()
                 others = self.instances.values()
                 control = self._failures.control(others, since=now, now=self._clock.monotonic())
                 if control is not None and not self.over:
-                    self.want(control, Urgency.CONFIGURED, Why.CONTROL)
+                    self.want(control, Urgency.CONFIGURED, PollReason.CONTROL)
                     await self._polled()
         except TimeoutError:
             pass
@@ -179,7 +179,7 @@ class Poller:
         if self._busy and not self.over:
             await self._idle.wait()
 
-    def want(self, instance: Instance, urgency: Urgency, why: Why) -> None:
+    def want(self, instance: Instance, urgency: Urgency, why: PollReason) -> None:
         """Has an instance looked at once; one that waits already is moved up if need be."""
         if instance.busy and (instance.waits is None or instance.waits <= urgency):
             return
@@ -188,11 +188,11 @@ class Poller:
             self._busy += 1
         self._put(instance, urgency, why)
 
-    def _put(self, instance: Instance, urgency: Urgency, why: Why) -> None:
+    def _put(self, instance: Instance, urgency: Urgency, why: PollReason) -> None:
         instance.waits, instance.why = urgency, why
         due = min(instance.due, self._clock.monotonic())
-        self._looks.put(
-            partial(self._look, instance),
+        self._queue.put(
+            partial(self._run_poll, instance),
             urgency,
             due=due,
             # Moved up or forgotten meanwhile, it isn't to be made in this place.
@@ -201,7 +201,7 @@ class Poller:
 
     async def page_turn(self) -> None:
         """Waits until a page of the workflow's lists may be requested."""
-        await self._looks.turn(Urgency.PAGE)
+        await self._queue.turn(Urgency.PAGE)
 
     async def stop(self) -> None:
         """Ends the round under way, whatever it still waits for: looks were stopped before."""
@@ -210,18 +210,18 @@ class Poller:
         async with self._rounds:
             pass
 
-    async def _look(self, instance: Instance) -> None:
-        instance.waits, before = None, instance.look
+    async def _run_poll(self, instance: Instance) -> None:
+        instance.waits, before = None, instance.last_request
         try:
-            await self._look_now(instance)
-        except CallFailed as failure:
+            await self._poll_now(instance)
+        except RequestFailed as failure:
             self._failed(instance, failure, before)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
-            self._told.fault(instance, error)
-            self._failed(instance, CallFailed("invalid_answer", type(error).__name__), before)
+            self._log.fault(instance, error)
+            self._failed(instance, RequestFailed("invalid_answer", type(error).__name__), before)
         else:
             if instance.not_found:
-                self.watched.changed.add(instance.id)
+                self.state.changed.add(instance.id)
             self._failures.succeeded(instance, now=self._clock.monotonic())
         finally:
             instance.busy, instance.tried = False, True
@@ -232,28 +232,28 @@ class Poller:
         if not self._busy:
             self._idle.set()
 
-    async def _look_now(self, instance: Instance) -> None:
+    async def _poll_now(self, instance: Instance) -> None:
         now = self._clock.monotonic()
         instance.due = now + self._poll.interval
         simple, current = None, True
         resting = now < instance.detail_after and instance.live
         refresh = instance.live and now - instance.detailed_at >= self._poll.detail_refresh
         full = (refresh or instance.wants_detail) and not resting
-        if instance.looks.seen and not full:
-            instance.look = Look(now, "simple", instance.why)
+        if instance.fingerprints.seen and not full:
+            instance.last_request = PollRequest(now, "simple", instance.why)
             with self._counted("simple"):
                 simple = await self._upstream.instance(self.key.workflow, instance.id)
             freshness = judge(instance.run, simple)
             if freshness is Freshness.STALE or (resting and freshness is Freshness.OPEN):
                 return
             current = freshness is Freshness.CURRENT
-        if simple and current and instance.looks.knows(simple, but_progress=resting):
+        if simple and current and instance.fingerprints.knows(simple, but_progress=resting):
             if resting and self._watches(instance):
-                self._goes_on(instance, simple)
+                self._progressed(instance, simple)
         else:
             again = refresh and not instance.wants_detail
-            why = Why.CHANGED if simple else Why.REFRESH if again else instance.why
-            instance.look = Look(now, "detail", why)
+            why = PollReason.CHANGED if simple else PollReason.REFRESH if again else instance.why
+            instance.last_request = PollRequest(now, "detail", why)
             detail = await self._detail(instance)
             if not self._take(instance, detail, after=simple if current else None):
                 return
@@ -266,33 +266,33 @@ class Poller:
             # The response is of a replica that is behind.
             instance.due = now + max(age, self._poll.interval)
 
-    def _goes_on(self, instance: Instance, simple: Summary) -> None:
+    def _progressed(self, instance: Instance, simple: Summary) -> None:
         """Takes what a simple answer tells of a run that goes on; its steps have to wait.
 
         It isn't kept in the state: that would write what is known of thousands of steps each time,
         and a restart begins with a look.
         """
-        run, figures = instance.run, instance.figures
+        run, values = instance.run, instance.values
         assert run is not None, "a full answer told of it"
-        assert figures is not None, "a full answer told of it"
+        assert values is not None, "a full answer told of it"
         steps = run.step_count if simple.step_count is None else int(simple.step_count)
         status = simple.status or "unknown"
         if (run.status, run.step_count) == (status, steps):
             return
         instance.run = replace(run, status=status, step_count=steps)
-        instance.figures = replace(figures, status=status, step_count=steps)
+        instance.values = replace(values, status=status, step_count=steps)
         along = instance.changed if instance.wants_detail else ()
-        instance.changed = changes(figures, instance.figures, along=along)
+        instance.changed = changes(values, instance.values, along=along)
         instance.last_change, instance.wants_detail = self._clock.wall(), True
         if instance.shown:
-            self.watched.show(instance)
+            self.state.show(instance)
 
     async def _detail(self, instance: Instance) -> Detail:
         """The full answer; after a large one, none for a while that progress alone asks for."""
         try:
             with self._counted("detail"):
                 detail, size = await self._upstream.instance_detail(self.key.workflow, instance.id)
-        except CallFailed as failure:
+        except RequestFailed as failure:
             self._rest(instance, failure.size)
             raise
         self._rest(instance, size)
@@ -310,53 +310,55 @@ class Poller:
         tracked = track(instance.run, detail, now=now, since=instance.since)
         if tracked is None:
             return False
-        moved = instance.take(tracked.run, tracked.figures, at=self._clock.wall())
+        moved = instance.take(tracked.run, tracked.values, at=self._clock.wall())
         if instance.live:
-            instance.forget_at = None
-        self.watched.changed.add(instance.id)
-        instance.looks.update(detail, after=after, moved=moved)
+            instance.expires_at = None
+        self.state.changed.add(instance.id)
+        instance.fingerprints.update(detail, after=after, moved=moved)
         if instance.shown:
             instance.timeline = pack(detail, now=now)
         if tracked.observations:
             self._sink.counted(self.key, instance.id, tracked.observations)
         if instance.shown and moved:
-            self.watched.show(instance)
+            self.state.show(instance)
         return True
 
     @contextmanager
     def _counted(self, kind: str) -> Iterator[None]:
         try:
             yield
-        except CallFailed as failure:
+        except RequestFailed as failure:
             self._sink.polled(kind, failure.failure)
             raise
         self._sink.polled(kind, "success")
 
-    def _failed(self, instance: Instance, failure: CallFailed, before: Look | None) -> None:
+    def _failed(
+        self, instance: Instance, failure: RequestFailed, before: PollRequest | None
+    ) -> None:
         now = self._clock.monotonic()
         if failure.failure != "not_found":
             self._failures.failed(instance, failure, before=before, now=now)
             return
-        self.watched.changed.add(instance.id)
+        self.state.changed.add(instance.id)
         if self._failures.absent(instance, now=now) and instance.configured:
-            self._told.gone(instance)
+            self._log.gone(instance)
 
     def forget(self, instance: Instance) -> None:
         """Takes an instance's series away. What was counted of its run stays known."""
-        self._give_up_waiting(instance)
+        self._cancel_waiting(instance)
         if instance.seen and instance.shown:
             self._sink.forgotten(self.key, instance.id)
         if instance.configured:
-            instance.figures, instance.looks, instance.failure = None, LastLook(), None
-            instance.forget_at = instance.timeline = None
-            self.watched.changed.add(instance.id)
+            instance.values, instance.fingerprints, instance.failure = None, Fingerprints(), None
+            instance.expires_at = instance.timeline = None
+            self.state.changed.add(instance.id)
         else:
             ended = instance.run is not None and not instance.live
             if instance.wants_detail and ended and instance.is_news:
                 self._sink.skipped(self.key)
-            self.watched.forget(instance)
+            self.state.forget(instance)
 
-    def _give_up_waiting(self, instance: Instance) -> None:
+    def _cancel_waiting(self, instance: Instance) -> None:
         """Takes a look out of the queue. One under way goes on, and its answer is dropped where
         the instance is watched no more."""
         if instance.waits is not None:
@@ -373,30 +375,30 @@ class Poller:
         now = self._clock.monotonic()
         for instance in list(self.instances.values()):
             under_way = instance.busy and instance.waits is None
-            if instance.forget_at is not None and instance.forget_at <= now and not under_way:
+            if instance.expires_at is not None and instance.expires_at <= now and not under_way:
                 self.forget(instance)
-        self.watched.forget_old()
+        self.state.forget_old()
         self.tried = self.tried or all(i.tried for i in self.instances.values() if i.configured)
         failing = self._failures.round_over(self.instances.values(), now=now)
         # A first round that nobody has answered yet is no success.
-        self.up = self.tried and self._failures.readable and self.sweep_failure is None
+        self.up = self.tried and self._failures.readable and self.pass_failure is None
         readable = self.tried and self._failures.readable
-        as_of = self.watched.as_of(readable=readable)
+        as_of = self.state.as_of(readable=readable)
         if as_of is None or not readable:
             as_of = min(self._as_of, inf if as_of is None else as_of)
         self._as_of, wall = as_of, self._clock.wall()
         watched = Counter(i.status for i in self.instances.values() if i.status)
-        over = Round(self.up, wall, wall - now + as_of, by_class(failing), watched)
+        over = RoundOutcome(self.up, wall, wall - now + as_of, by_class(failing), watched)
         self._sink.round_over(self.key, over)
-        self._told.failing(failing, self.sweep_failure, unmatched=self.unmatched)
-        self._told.absent(
+        self._log.failing(failing, self.pass_failure, unmatched=self.unmatched)
+        self._log.absent(
             i
             for i in self.instances.values()
-            if i.configured and (not i.seen or i.forget_at is not None)
+            if i.configured and (not i.seen or i.expires_at is not None)
         )
 
 
-def _why_due(instance: Instance) -> Why:
+def _why_due(instance: Instance) -> PollReason:
     if not instance.tried:
-        return Why.FIRST
-    return Why.DUE if instance.failure is None else Why.AGAIN
+        return PollReason.FIRST
+    return PollReason.DUE if instance.failure is None else PollReason.AGAIN

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from fnmatch import translate
 
 from exporter.cloudflare.models import ENDED
-from exporter.settings import STATUSES, Discover
+from exporter.config.settings import STATUSES, Discover
 
 
 def _globs(patterns: Iterable[str]) -> re.Pattern[str]:

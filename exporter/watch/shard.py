@@ -12,7 +12,7 @@ from hashlib import blake2b
 from math import inf
 from typing import NamedTuple, Self
 
-from exporter.settings import Shard as Settings
+from exporter.config.settings import Shard as Settings
 
 _BITS = (1 << 64) - 1
 

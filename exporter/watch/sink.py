@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from exporter.watch.tracker import Figures, Observations
+from exporter.watch.tracker import InstanceValues, Observations
 
 
 class WorkflowKey(NamedTuple):
@@ -13,7 +13,7 @@ class WorkflowKey(NamedTuple):
     workflow: str
 
 
-class Round(NamedTuple):
+class RoundOutcome(NamedTuple):
     """What a round over a workflow came to. Times are Unix seconds."""
 
     up: bool
@@ -30,7 +30,7 @@ class Sink(Protocol):
     """Takes what a look at an instance brought; every call takes effect as a whole."""
 
     def shown(
-        self, workflow: WorkflowKey, instance_id: str, figures: Figures, last_change: float
+        self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         """An instance has these figures, which last changed at a Unix time."""
 
@@ -46,7 +46,7 @@ class Sink(Protocol):
     def polled(self, kind: str, result: str) -> None:
         """A call was answered, or failed: `success` or the class of failure."""
 
-    def round_over(self, workflow: WorkflowKey, outcome: Round) -> None:
+    def round_over(self, workflow: WorkflowKey, outcome: RoundOutcome) -> None:
         """A round over a workflow ended."""
 
     def ignored_row(self) -> None:

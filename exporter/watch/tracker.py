@@ -79,7 +79,7 @@ class OpenStep(NamedTuple):
     retry_limit: float | None = None
 
 
-class Figures(Struct, frozen=True, array_like=True):
+class InstanceValues(Struct, frozen=True, array_like=True):
     """What an instance's gauges show; kept on disk (see `kept.py`).
 
     Times are Unix seconds; None: not known (yet). What comes from the steps is None until a full
@@ -148,7 +148,7 @@ class Observations(Struct):
 
 class Tracked(NamedTuple):
     run: Run
-    figures: Figures
+    values: InstanceValues
     observations: Observations
 
 
@@ -236,7 +236,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
             sealed=sealed,
             newest=max(newest, known.newest),
         ),
-        _figures(response, status),
+        _values(response, status),
         new,
     )
 
@@ -391,7 +391,7 @@ def _moment(now: float) -> datetime:
     return datetime.fromtimestamp(now, UTC)
 
 
-def _figures(answer: Detail, status: str) -> Figures:
+def _values(answer: Detail, status: str) -> InstanceValues:
     steps = answer.steps or []
     attempts = {"success": 0, "failure": 0, "running": 0}
     for step in steps:
@@ -399,7 +399,7 @@ def _figures(answer: Detail, status: str) -> Figures:
             attempts[attempt.outcome] += 1
     error = answer.error
     failed = failed_step(steps, error) if error else None
-    return Figures(
+    return InstanceValues(
         status=status,
         version_id=answer.version_id or "",
         trigger=(answer.trigger and answer.trigger.source) or "unknown",

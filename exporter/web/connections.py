@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from exporter.clock import Clock
-from exporter.troubles import Seldom
+from exporter.log_dedup import Throttle
 from exporter.web import tls
 from exporter.web.protection import Protection
 
@@ -154,7 +154,7 @@ class Connections:
         self._protection = protection
         self._limits = limits
         self._open: dict[asyncio.Task[None], Connection] = {}
-        self._seldom = Seldom(Clock())
+        self._seldom = Throttle(Clock())
 
     def __len__(self) -> int:
         return len(self._open)

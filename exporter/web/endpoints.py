@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from exporter.config.reload import Reloader
 from exporter.metrics.exposition import Exposition
-from exporter.reload import Reloader
-from exporter.watch.overview import Overview
 from exporter.web.headers import HEADERS
+from exporter.web.metrics_endpoint import Scrapes
 from exporter.web.page.pages import Pages
-from exporter.web.scrapes import Scrapes
+from exporter.web.page.view import View
 
 Check = Callable[[], list[str]]
 """What is wrong, a line each; nothing when all is well."""
@@ -22,7 +22,7 @@ Check = Callable[[], list[str]]
 
 def endpoints(
     exposition: Exposition,
-    overview: Overview,
+    overview: View,
     *,
     unhealthy: Check,
     unready: Check,
@@ -43,8 +43,8 @@ def endpoints(
         if reloader is None or not reloader.enabled:
             text = "Lifecycle API is not enabled: start with --web.enable-lifecycle\n"
             return PlainTextResponse(text, 403, headers=HEADERS)
-        if mistakes := await reloader.reload():
-            text = "\n".join(("failed to reload config:", *mistakes)) + "\n"
+        if problems := await reloader.reload():
+            text = "\n".join(("failed to reload config:", *problems)) + "\n"
             return PlainTextResponse(text, 500, headers=HEADERS)
         return PlainTextResponse("", headers=HEADERS)
 

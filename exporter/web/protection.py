@@ -9,8 +9,9 @@ from pathlib import Path
 
 import structlog
 
-from exporter.mistakes import ConfigError
-from exporter.web import config, tls
+from exporter.config.errors import ConfigError
+from exporter.web import tls
+from exporter.web import web_config as config
 from exporter.web.auth import Users
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from exporter.web.connections import Connection, Connections, Limits
-from exporter.web.gate import LARGEST_HEAD, Gate
+from exporter.web.middleware import LARGEST_HEAD, Gate
 from exporter.web.protection import Protecting
 
 _BACKLOG = 128

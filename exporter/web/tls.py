@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from exporter.mistakes import ConfigError
-from exporter.web.config import CIPHER_SUITES, Tls
+from exporter.config.errors import ConfigError
+from exporter.web.web_config import CIPHER_SUITES, Tls
 
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _VERIFY = {
@@ -45,9 +45,9 @@ def context(tls: Tls, folder: Path) -> ssl.SSLContext:
     if tls.cipher_suites:
         made.set_ciphers(":".join(CIPHER_SUITES[name] for name in tls.cipher_suites))
     made.set_alpn_protocols(["http/1.1"])
-    mistakes = list(_unreadable(where))
-    if mistakes:
-        raise ConfigError(mistakes)
+    problems = list(_unreadable(where))
+    if problems:
+        raise ConfigError(problems)
     try:
         # Without a password OpenSSL would ask for one on the terminal.
         made.load_cert_chain(where["cert_file"], where["key_file"], password=_no_password)

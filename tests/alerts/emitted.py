@@ -4,8 +4,8 @@ from collections import defaultdict
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from simulator import Attempt, Error, Script, Sleep, Step, Wait, retried, steps
 from tests.watching import watching
-from upstreams.simulator import Attempt, Error, Script, Sleep, Step, Wait, retried, steps
 
 CLOSED = ("le", "status", "outcome", "step_type")
 """Labels whose values the exporter chooses."""

@@ -15,12 +15,12 @@ import httpx
 import pytest
 import yaml
 
-from generate import ROOT, alerts
+from demo import LocalEngine
 from tests.e2e.daemon import configuration, daemon, wait_until
 from tests.node import validator
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
-from upstreams.local_engine import LocalEngine
+from tools import ROOT, alerts
 
 OFTEN = "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}"
 WINDOW = 5
@@ -167,7 +167,7 @@ def test_the_operators_form_has_the_same_routes_and_inhibit_rules() -> None:
     plain = yaml.safe_load(from_the_page("alertmanager.yml"))
     config = yaml.safe_load(from_the_page("alertmanagerconfig.yaml"))
     with validator() as operator:
-        assert operator.mistakes(config) == []
+        assert operator.problems(config) == []
 
     def text(matcher: dict[str, str]) -> str:
         return f'{matcher["name"]}{matcher["matchType"]}"{matcher["value"]}"'

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from exporter.metrics.catalogue import FAMILIES
-from generate import ROOT, alerts, dashboards
 from tests.alerts.emitted import CLOSED, TARGET, emitted
 from tests.grafana.queries import annotations, expressions, filled_in
 from tests.promql import catalogued, metrics_of
 from tests.requires import requires_program
+from tools import ROOT, alerts, dashboards
 
 RULES = alerts.rules()
 NAMES = [rule["alert"] for rule in RULES]

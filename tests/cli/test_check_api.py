@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from demo import LocalEngine
+from simulator import Drop, Rewrite, Script, Simulator, error, serve_in_thread, steps
 from tests.e2e.daemon import environment
-from upstreams.local_engine import LocalEngine
-from upstreams.simulator import Drop, Rewrite, Script, Simulator, error, serve_in_thread, steps
 
 ACCOUNT = {
     "name": "production",

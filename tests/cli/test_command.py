@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter import __version__, flags
+from exporter import __version__
 from exporter.cli import PROGRAM
-from exporter.settings import leaves
-from upstreams.simulator import Hang, Script, Simulator, error, serve_in_thread, steps
+from exporter.config import flags
+from exporter.config.settings import leaves
+from simulator import Hang, Script, Simulator, error, serve_in_thread, steps
 
 Finished = subprocess.CompletedProcess[str]
 

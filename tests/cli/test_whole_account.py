@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from exporter.cli import PROGRAM
+from simulator import Rewrite, Script, Simulator, Wait, error, serve_in_thread
 from tests.cli.test_command import Command
 from tests.e2e.daemon import daemon, environment, wait_until
-from upstreams.simulator import Rewrite, Script, Simulator, Wait, error, serve_in_thread
 
 TOKEN = {"CLOUDFLARE_API_TOKEN": "hidden"}
 LINE = "no configuration file; watching every workflow of the account"

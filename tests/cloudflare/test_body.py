@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
-from exporter.cloudflare.errors import CallFailed
-from upstreams.simulator import (
+from exporter.cloudflare.errors import RequestFailed
+from simulator import (
     Drip,
     EndlessHeaders,
     Inflate,
@@ -29,7 +29,7 @@ from upstreams.simulator import (
     serve,
     steps,
 )
-from upstreams.simulator.reply import Reply
+from simulator.reply import Reply
 
 from .conftest import calling, unlimited
 
@@ -63,9 +63,9 @@ async def upstream(action: Any, **options: Any) -> AsyncIterator[tuple[Client, l
         yield client, codes
 
 
-async def failure(action: Any, **options: Any) -> tuple[CallFailed, list[str]]:
+async def failure(action: Any, **options: Any) -> tuple[RequestFailed, list[str]]:
     async with upstream(action, **options) as (client, codes):
-        with pytest.raises(CallFailed) as caught:
+        with pytest.raises(RequestFailed) as caught:
             await client.instance_detail("orders", "order-1")
         return caught.value, codes
 

@@ -15,9 +15,8 @@ from pydantic import SecretStr
 from exporter.cloudflare.client import Client, OnCall
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
-from exporter.cloudflare.errors import FAILURES, CallFailed
-from tests.simulator import poll
-from upstreams.simulator import (
+from exporter.cloudflare.errors import FAILURES, RequestFailed
+from simulator import (
     Drip,
     Drop,
     Hang,
@@ -28,15 +27,16 @@ from upstreams.simulator import (
     serve,
     steps,
 )
+from tests.simulator import poll
 
 from .conftest import BASE, calling, unlimited
 
 CREDENTIALS = ("authorization", "x-auth-email", "x-auth-key")
 
 
-async def failure(answer: object, **options: Any) -> CallFailed:
+async def failure(answer: object, **options: Any) -> RequestFailed:
     async with calling(answer, **options) as client:
-        with pytest.raises(CallFailed) as caught:
+        with pytest.raises(RequestFailed) as caught:
             await client.instance("orders", "order-1")
     return caught.value
 
@@ -158,10 +158,10 @@ def client_over_a_socket(
     )
 
 
-async def failure_over_a_socket(simulator: Simulator, limit: float = 5) -> CallFailed:
+async def failure_over_a_socket(simulator: Simulator, limit: float = 5) -> RequestFailed:
     async with http_client(timeout=limit) as http:
         client = client_over_a_socket(simulator, http, limit=limit)
-        with pytest.raises(CallFailed) as caught:
+        with pytest.raises(RequestFailed) as caught:
             await client.instance("orders", "order-1")
     return caught.value
 
@@ -335,12 +335,12 @@ class TestConnections:
             assert codes == ["200", "connection", "200"]
             assert simulator.calls.total == 3
             simulator.faults.add(Drop(), times=2)
-            with pytest.raises(CallFailed) as caught:
+            with pytest.raises(RequestFailed) as caught:
                 await client.instance("orders", "order-1")
             assert caught.value.failure == "connection"
             await client.instance("orders", "order-1")
             simulator.faults.add(Drop(0.5), times=1)
-            with pytest.raises(CallFailed, match="without sending complete message body"):
+            with pytest.raises(RequestFailed, match="without sending complete message body"):
                 await client.instance("orders", "order-1")
 
     async def test_one_lost_while_all_kept_connections_are_closed(self) -> None:
@@ -424,7 +424,7 @@ results = st.dictionaries(
 
 
 class TestWhateverComes:
-    """Only `CallFailed` ever comes out, of a known class, with a short message of one line."""
+    """Only `RequestFailed` ever comes out, of a known class, with a short message of one line."""
 
     async def call(self, status: int, body: bytes, kind: str = "application/json") -> None:
         response = httpx.Response(status, content=body, headers={"Content-Type": kind})
@@ -433,7 +433,7 @@ class TestWhateverComes:
                 failed = None
                 try:
                     await look("orders", "order-1")
-                except CallFailed as error:
+                except RequestFailed as error:
                     failed = error
                 if failed is not None:
                     assert failed.failure in FAILURES

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.cloudflare.client import Client
-from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.json_filter import Skimmer
 from exporter.cloudflare.lenient import Reader
 from exporter.cloudflare.models import Detail, Envelope, Error, Row
-from exporter.cloudflare.skim import Skimmer
-from exporter.watch.rows import take_row
-from exporter.watch.timeline import pack
+from exporter.watch.list_rows import take_row
+from exporter.watch.step_timeline import pack
 from exporter.watch.tracker import track
 
 from .conftest import calling
@@ -90,7 +90,7 @@ async def read(body: Any, ignored: list[str] | None = None) -> Any:
                     return await client.workflow("w")
                 case _:
                     return await client.instance("w", "i")
-        except CallFailed as failure:
+        except RequestFailed as failure:
             return failure.failure
 
     response = httpx.Response(200, content=written(body))
@@ -263,11 +263,11 @@ def test_there_is_a_limit_to_what_is_taken_apart(value: bytes) -> None:
 async def test_a_list_that_is_null_is_empty_and_one_that_is_missing_a_failure() -> None:
     async with calling(httpx.Response(200, json={"success": True, "result": None})) as client:
         assert (await client.instances("w", {})).rows == []
-        with pytest.raises(CallFailed, match="no result"):
+        with pytest.raises(RequestFailed, match="no result"):
             await client.instance("w", "i")
     for body in ({"success": True}, {"success": True, "result": "no list"}):
         async with calling(httpx.Response(200, json=body)) as client:
-            with pytest.raises(CallFailed):
+            with pytest.raises(RequestFailed):
                 await client.instances("w", {})
 
 
@@ -295,7 +295,7 @@ async def test_an_error_as_text_is_read(text: str, error: Error) -> None:
 
 async def test_errors_as_texts_say_what_went_wrong() -> None:
     async with calling(httpx.Response(500, json={"errors": ["boom"]})) as client:
-        with pytest.raises(CallFailed, match="HTTP 500: boom"):
+        with pytest.raises(RequestFailed, match="HTTP 500: boom"):
             await client.instance("w", "i")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.cloudflare.errors import CallFailed
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Attempt, Detail, Error, Step, seconds, unix
 
 from .conftest import calling
@@ -73,7 +73,7 @@ class TestRealAnswers:
         ("name", "failure"), [("unknown instance", "not_found"), ("bad page", "http_4xx")]
     )
     async def test_refusals(self, name: str, failure: str) -> None:
-        with pytest.raises(CallFailed) as caught:
+        with pytest.raises(RequestFailed) as caught:
             await read(name)
         assert caught.value.failure == failure
         said = CAPTURES[name]["body"]["errors"][0]

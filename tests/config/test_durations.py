@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.durations import Duration
+from exporter.config.durations import Duration
 
 CENTURY_MS = 100 * 365 * 86_400_000
 

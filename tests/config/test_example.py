@@ -8,8 +8,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from exporter import config
-from exporter.settings import Account, Discover, Rewrite, Settings, Workflow, leaves
+from exporter.config import load as config
+from exporter.config.settings import Account, Discover, Rewrite, Settings, Workflow, leaves
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 TEXT = EXAMPLE.read_text()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import config
-from exporter.mistakes import ConfigError
+from exporter.config import load as config
+from exporter.config.errors import ConfigError
 
 HERE = Path(__file__).parent
 
@@ -22,7 +22,7 @@ def test_a_bad_file_gets_exactly_its_messages(path: Path, no_environment: None) 
     with pytest.raises(ConfigError) as caught:
         config.load(path, {}, os.environ)
     expected = [line.removeprefix("# wrong: ").replace("{file}", str(path)) for line in head]
-    assert caught.value.mistakes == expected
+    assert caught.value.problems == expected
     assert "hidden" not in str(caught.value)
 
 
@@ -35,7 +35,7 @@ def test_a_good_file_loads(path: Path, no_environment: None) -> None:
 def refused(path: Path) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         config.load(path, {}, {})
-    return [mistake.removeprefix(f"{path}: ") for mistake in caught.value.mistakes]
+    return [problem.removeprefix(f"{path}: ") for problem in caught.value.problems]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import config
-from exporter.mistakes import ConfigError
+from exporter.config import load as config
+from exporter.config.errors import ConfigError
 
 MARK = "s3cr3tMarker"
 KEYS = ("api_token", "api_key")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.sizes import Size
+from exporter.config.sizes import Size
 
 
 @given(st.integers(1, 1 << 20))

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from exporter import config, flags
-from exporter.mistakes import ConfigError
-from exporter.settings import Settings
+from exporter.config import flags
+from exporter.config import load as config
+from exporter.config.errors import ConfigError
+from exporter.config.settings import Settings
 
 FILE = """
 accounts: [{account_id: acc, api_token: hidden, workflows: [{name: orders, instances: [a]}]}]
@@ -38,10 +39,10 @@ class Command:
         flags.add(parser)
         return config.load(self._path, flags.given(parser.parse_args(argv)), self._environ)
 
-    def mistakes(self, *argv: str) -> list[str]:
+    def problems(self, *argv: str) -> list[str]:
         with pytest.raises(ConfigError) as caught:
             self.load(*argv)
-        return caught.value.mistakes
+        return caught.value.problems
 
 
 @pytest.fixture
@@ -115,14 +116,14 @@ class TestFlags:
     def test_a_list_that_cannot_be_read_is_refused_unseen(
         self, command: Command, text: str
     ) -> None:
-        assert command.mistakes(f"--accounts={text}") == [
+        assert command.problems(f"--accounts={text}") == [
             "accounts (from --accounts): must be a list; in JSON, or with commas if it holds "
             "plain values"
         ]
 
     def test_a_mistake_names_its_flag(self, command: Command) -> None:
         command.environment(CWE_LOG__LEVEL="info")
-        assert command.mistakes("--log.level=loud") == [
+        assert command.problems("--log.level=loud") == [
             "log.level (from --log.level): must be 'debug', 'info', 'warning' or 'error' "
             "(it is 'loud')"
         ]
@@ -152,7 +153,7 @@ class TestEnvironment:
         assert [account.label for account in command.load().accounts] == ["b"]
 
     @pytest.mark.parametrize(
-        ("variable", "value", "mistake"),
+        ("variable", "value", "problem"),
         [
             (
                 "CWE_POLL__INTERVAL",
@@ -201,9 +202,9 @@ class TestEnvironment:
         ],
     )
     def test_a_mistake_names_its_variable(
-        self, command: Command, variable: str, value: str, mistake: str
+        self, command: Command, variable: str, value: str, problem: str
     ) -> None:
-        assert command.environment(**{variable: value}).mistakes() == [mistake]
+        assert command.environment(**{variable: value}).problems() == [problem]
 
     @pytest.mark.parametrize("variable", ["CWE_PORT", "CWE_SERVICE_HOST", "CWE_CONFIG__FILE"])
     def test_variables_that_kubernetes_makes_are_left_alone(
@@ -213,7 +214,7 @@ class TestEnvironment:
 
     def test_mistakes_of_all_sources_come_together(self, command: Command) -> None:
         command.file("poll: {interval: 1}").environment(CWE_LOG__LEVEL="loud", CWE_LOG__X="1")
-        assert [m.partition(":")[0] for m in command.mistakes("--log.format=xml")] == [
+        assert [m.partition(":")[0] for m in command.problems("--log.format=xml")] == [
             "poll.interval",
             "log.level (from CWE_LOG__LEVEL)",
             "log.format (from --log.format)",

@@ -11,11 +11,11 @@ import httpx
 import pytest
 import yaml
 
-from generate import ROOT
 from tests.alerts.test_end_to_end import from_the_page
 from tests.e2e.daemon import configuration, daemon, run
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
+from tools import ROOT
 
 FOLDER = ROOT / "deploy" / "compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from generate import ROOT
 from tests.e2e.daemon import environment, run
 from tests.requires import requires_program
+from tools import ROOT
 
 FOLDER = ROOT / "deploy" / "systemd"
 UNIT = FOLDER / "cloudflare-workflows-exporter.service"

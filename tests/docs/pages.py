@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from generate import ROOT
+from tools import ROOT
 
 PAGES = sorted(
     path

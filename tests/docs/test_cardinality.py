@@ -9,9 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import virtual
 from benchmarks.churn import SETTINGS, series
-from generate import ROOT
+from simulator import Attempt, Error, Script, Step, Wait, steps
 from tests.watching import watching
-from upstreams.simulator import Attempt, Error, Script, Step, Wait, steps
+from tools import ROOT
 
 PAGE = (ROOT / "docs" / "operating.md").read_text()
 STATUSES = ["queued", "running", "waiting", "complete", "errored"]

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from exporter import cli, coherence, config, flags
+from exporter import cli
+from exporter.config import flags
+from exporter.config import load as config
+from exporter.config import validation as coherence
+from exporter.config.settings import leaves
 from exporter.metrics.catalogue import FAMILIES
-from exporter.settings import leaves
-from generate import CHART, ROOT, chart
 from tests.docs.pages import PAGES
+from tools import CHART, ROOT, chart
 
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 README = (ROOT / "README.md").read_text()

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter import config
+from exporter.config import load as config
+from exporter.config.settings import Settings
 from exporter.metrics.catalogue import FAMILIES
-from exporter.settings import Settings
-from generate import ROOT
+from simulator import Error, Script, Simulator, Wait, serve_in_thread, steps
 from tests.docs.pages import Block, everywhere
 from tests.docs.walk import ELSEWHERE, walk
 from tests.e2e.daemon import configuration, daemon, wait_until
 from tests.prometheus import prometheus
 from tests.promql import catalogued, metrics_of
 from tests.requires import requires_program
-from upstreams.simulator import Error, Script, Simulator, Wait, serve_in_thread, steps
+from tools import ROOT
 
 ACCOUNT = "023e105f4ecef8ad9ca31a8372d0c353"
 RECORDED = {

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from exporter import __version__
-from generate import CHART, ROOT
 from tests.docs.pages import Block, blocks
+from tools import CHART, ROOT
 from tools.release import build_python
 
 PAGE = ROOT / "docs" / "getting-started.md"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import httpx
 
-from generate import ROOT
 from tests.docs.pages import Block, blocks
 from tests.e2e.daemon import DEADLINE, environment, wait_until
 from tests.prometheus import free_address
 from tests.requires import requires_program
+from tools import ROOT
 
 ELSEWHERE = {
     "make demo": "tests/engine/test_demo.py",

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from exporter.app import App
-from exporter.settings import Settings
+from exporter.config.settings import Settings
 from exporter.web.server import listen
-from upstreams.simulator import Hang, Script, Simulator, Wait, serve, steps
+from simulator import Hang, Script, Simulator, Wait, serve, steps
 
 INSTANCES = [f"order-{n}" for n in range(5)]
 

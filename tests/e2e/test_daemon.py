@@ -14,9 +14,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
-from tests.e2e.daemon import Daemon, configuration, daemon, environment, run, wait_until
-from tests.e2e.scrape import samples, value
-from upstreams.simulator import (
+from simulator import (
     Attempt,
     Hang,
     ManualClock,
@@ -27,6 +25,8 @@ from upstreams.simulator import (
     error,
     serve_in_thread,
 )
+from tests.e2e.daemon import Daemon, configuration, daemon, environment, run, wait_until
+from tests.e2e.scrape import samples, value
 
 TOKEN = "S3cr3t-t0ken-of-the-tests"
 EMAIL = "owner@example.com"

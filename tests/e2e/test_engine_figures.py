@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from demo import LocalEngine
+from demo.engine import Action, Workflow
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.settings import Settings
+from exporter.config.settings import Settings
+from simulator import ManualClock
 from tests.e2e.oracle import BUCKETS, Expected, Failure, Result, retried
 from tests.e2e.scrape import differences, scrape, value
-from upstreams.local_engine import LocalEngine
-from upstreams.local_engine.engine import Action, Workflow
-from upstreams.simulator import ManualClock
 
 ACCOUNT = "local"
 ALL = "cloudflare_workflow_"
@@ -193,13 +193,13 @@ async def test_the_figures_are_those_of_the_engines_own_answer(
                 if again:
                     # Past detail_refresh: the full answer of a live one, once more.
                     await o.round(after=600)
-                figures = expected(workflow)
-                figures.instance(
+                values = expected(workflow)
+                values.instance(
                     instance_id, result, scenario.failure if last else None, last_change=moved
                 )
-                figures.counts([result])
-                figures.watch(watched=[result], last_success=o.clock())
-                assert o.wrong(figures) == []
+                values.counts([result])
+                values.watch(watched=[result], last_success=o.clock())
+                assert o.wrong(values) == []
 
 
 async def test_a_step_is_looked_at_between_two_attempts_and_after_the_last(
@@ -210,19 +210,19 @@ async def test_a_step_is_looked_at_between_two_attempts_and_after_the_last(
         engine.create("billing", "figures-between", "retry", delay="2 seconds")
         engine.wait_for("billing", "figures-between", attempts(success=1, failure=1))
         (backing_off,) = await o.look("figures-between")
-        figures = expected("billing")
-        figures.instance("figures-between", backing_off, None, last_change=o.clock())
-        figures.counts([backing_off])
-        figures.watch(watched=[backing_off], last_success=o.clock())
-        assert o.wrong(figures) == []
+        values = expected("billing")
+        values.instance("figures-between", backing_off, None, last_change=o.clock())
+        values.counts([backing_off])
+        values.watch(watched=[backing_off], last_success=o.clock())
+        assert o.wrong(values) == []
 
         engine.wait_for("billing", "figures-between", "complete")
         (complete,) = await o.look("figures-between")
-        figures = expected("billing")
-        figures.instance("figures-between", complete, None, last_change=o.clock())
-        figures.counts([complete])
-        figures.watch(watched=[complete], last_success=o.clock())
-        assert o.wrong(figures) == []
+        values = expected("billing")
+        values.instance("figures-between", complete, None, last_change=o.clock())
+        values.counts([complete])
+        values.watch(watched=[complete], last_success=o.clock())
+        assert o.wrong(values) == []
 
 
 async def test_a_restart_is_a_new_run_and_counted_once_more(engine: LocalEngine) -> None:
@@ -239,12 +239,12 @@ async def test_a_restart_is_a_new_run_and_counted_once_more(engine: LocalEngine)
         (second,) = await o.look("figures-again")
         moved = o.clock()
         await o.round(after=600)
-        figures = expected("billing")
+        values = expected("billing")
         failure = Failure("WorkflowFatalError", "fatal")
-        figures.instance("figures-again", second, failure, last_change=moved)
-        figures.counts([first, second])
-        figures.watch(watched=[second], last_success=o.clock())
-        assert o.wrong(figures) == []
+        values.instance("figures-again", second, failure, last_change=moved)
+        values.counts([first, second])
+        values.watch(watched=[second], last_success=o.clock())
+        assert o.wrong(values) == []
 
 
 async def test_a_workflow_adds_up_over_its_instances(acting: LocalEngine) -> None:
@@ -254,12 +254,12 @@ async def test_a_workflow_adds_up_over_its_instances(acting: LocalEngine) -> Non
             (stage,) = scenario.stages
             acting.wait_for("orders", scenario.instance_id, stage.until)
         results = await o.look(*(s.instance_id for s in ended))
-        figures = expected("orders")
+        values = expected("orders")
         for scenario, result in zip(ended, results, strict=True):
-            figures.instance(scenario.instance_id, result, scenario.failure, last_change=o.clock())
-        figures.counts(results)
-        figures.watch(watched=results, last_success=o.clock())
-        assert o.wrong(figures) == []
+            values.instance(scenario.instance_id, result, scenario.failure, last_change=o.clock())
+        values.counts(results)
+        values.watch(watched=results, last_success=o.clock())
+        assert o.wrong(values) == []
 
 
 async def test_an_instance_that_does_not_exist_yet_is_polled_on_and_appears_once_it_does(
@@ -268,18 +268,18 @@ async def test_an_instance_that_does_not_exist_yet_is_polled_on_and_appears_once
     async with observing(engine, "billing", "figures-later") as o:
         for _ in range(3):
             await o.round()
-            figures = expected("billing")
-            figures.counts([])
-            figures.watch(watched=[], last_success=o.clock())
-            assert o.wrong(figures) == []
+            values = expected("billing")
+            values.counts([])
+            values.watch(watched=[], last_success=o.clock())
+            assert o.wrong(values) == []
         engine.create("billing", "figures-later", "ok")
         engine.wait_for("billing", "figures-later", "complete")
         (result,) = await o.look("figures-later")
-        figures = expected("billing")
-        figures.instance("figures-later", result, None, last_change=o.clock())
-        figures.counts([result])
-        figures.watch(watched=[result], last_success=o.clock())
-        assert o.wrong(figures) == []
+        values = expected("billing")
+        values.instance("figures-later", result, None, last_change=o.clock())
+        values.counts([result])
+        values.watch(watched=[result], last_success=o.clock())
+        assert o.wrong(values) == []
 
 
 async def test_a_back_off_of_an_hour_shows_as_one_failed_attempt_of_the_current_step(

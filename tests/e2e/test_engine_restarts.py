@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from demo import LocalEngine
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.settings import Settings
+from exporter.config.settings import Settings
+from simulator import ManualClock
 from tests.e2e.scrape import scrape
-from upstreams.local_engine import LocalEngine
-from upstreams.simulator import ManualClock
 
 ERRORED = {"errored": 1, "step before": 1, "attempt before": 1, "step charge": 1}
 ERRORED |= {"attempt charge": 1}
@@ -37,8 +37,8 @@ class Observer:
             await account.cycle()
         for poller in self.app.pollers:
             await poller.round(whole=True)
-        assert self.app.keeper is not None
-        await self.app.keeper.save()
+        assert self.app.writer is not None
+        await self.app.writer.save()
 
     def counts(self) -> dict[str, float]:
         """Ended runs by status, finished steps and attempts by name."""

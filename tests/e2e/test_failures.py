@@ -11,9 +11,8 @@ from structlog.testing import capture_logs
 
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.settings import Settings
-from tests.e2e.scrape import Samples, scrape, value
-from upstreams.simulator import (
+from exporter.config.settings import Settings
+from simulator import (
     Answer,
     Attempt,
     Drip,
@@ -32,7 +31,8 @@ from upstreams.simulator import (
     redirect,
     serve,
 )
-from upstreams.simulator.faults import Action
+from simulator.faults import Action
+from tests.e2e.scrape import Samples, scrape, value
 
 FIGURES = ("cloudflare_workflow_instance", "cloudflare_workflow_step", "cloudflare_workflow_run")
 POLLS = "cloudflare_workflows_exporter_polls_total"
@@ -145,7 +145,7 @@ class Watch:
         self.shown = scrape(self.app)
         return [dict(line) for line in lines if line["log_level"] != "debug"]
 
-    def figures(self) -> Samples:
+    def values(self) -> Samples:
         """Everything that says something of instances and their runs."""
         return {k: v for k, v in self.shown.items() if k[0].startswith(FIGURES)}
 
@@ -197,7 +197,7 @@ async def assert_visible_and_harmless(
     watch: Watch, kind: str, failure: Failure, *, succeeding: Callable[[], object]
 ) -> None:
     """A round in which the call fails, one more, and one that succeeds again."""
-    figures, succeeded, polls = watch.figures(), watch.value(LAST_SUCCESS), watch.polls()
+    values, succeeded, polls = watch.values(), watch.value(LAST_SUCCESS), watch.polls()
 
     # A 429 stops all calls for 5 minutes, or for as long as it says.
     later = 301.0 if failure.result == "rate_limited" else 15.0
@@ -209,19 +209,19 @@ async def assert_visible_and_harmless(
     assert [word for word in failure.said if word not in line["error"]] == [], line["error"]
     assert [word for word in failure.advice if word not in line["advice"]] == []
     assert TOKEN not in str(line)
-    assert watch.figures() == figures
+    assert watch.values() == values
     assert watch.value(UP) == 0
     assert watch.value(LAST_SUCCESS) == succeeded
     assert moved(polls, watch.polls()) == {(kind, failure.result): 1}
 
     assert await watch.round(after=later) == [], "it is told once"
-    assert watch.figures() == figures
+    assert watch.values() == values
 
     succeeding()
     polls = watch.polls()
     (line,) = await watch.round(after=later)
     assert (line["log_level"], line["event"]) == ("info", "looks at instances succeed again")
-    assert watch.figures() == figures
+    assert watch.values() == values
     assert watch.value(UP) == 1
     assert watch.value(LAST_SUCCESS) == watch.clock()
     assert moved(polls, watch.polls()) == {(kind, "success"): 1}
@@ -252,20 +252,20 @@ async def test_an_api_that_takes_no_connections() -> None:
         watch = await watches.enter_async_context(watching(url, clock))
         await watch.round()
         await serving.aclose()
-        figures, polls = watch.figures(), watch.polls()
+        values, polls = watch.values(), watch.polls()
         # The first call finds its old connection closed, or a new one refused.
         (line,) = await watch.round()
         assert line["result"] == "connection"
         assert moved(polls, watch.polls()) == {("simple", "connection"): 1}
         assert watch.value(UP) == 0
-        assert watch.figures() == figures
+        assert watch.values() == values
 
         port = int(url.split(":")[2].split("/")[0])
         await watches.enter_async_context(serve(simulator, port=port))
         (line,) = await watch.round()
         assert line["event"] == "looks at instances succeed again"
         assert watch.value(UP) == 1
-        assert watch.figures() == figures
+        assert watch.values() == values
     async with watching(url, clock) as watch:
         (line,) = await watch.round()
         assert [word for word in failure.said if word not in line["error"]] == [], line["error"]
@@ -280,7 +280,7 @@ async def test_a_failure_at_first_sight_leaves_nothing_but_the_failure() -> None
         (line,) = await w.round()
         assert line["result"] == "http_5xx"
         assert w.value(UP) == 0
-        assert not [name for name, _ in w.figures() if "_instance_" in name]
+        assert not [name for name, _ in w.values() if "_instance_" in name]
         simulator.faults.clear()
         await w.round()
         assert w.value(UP) == 1

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.settings import STATUSES
-from tests.relay import relay
-from tests.watching import Watching, watching
-from upstreams.simulator import (
+from exporter.config.settings import STATUSES
+from simulator import (
     Answer,
     Drip,
     Drop,
@@ -33,7 +31,9 @@ from upstreams.simulator import (
     retried,
     steps,
 )
-from upstreams.simulator.faults import Action
+from simulator.faults import Action
+from tests.relay import relay
+from tests.watching import Watching, watching
 
 INTERVAL = 15.0
 TIMEOUT = "300ms"
@@ -66,15 +66,15 @@ async def world(**settings: Any) -> AsyncIterator[Watching]:
         yield w
 
 
-def figures(w: Watching) -> dict[str, float]:
+def values(w: Watching) -> dict[str, float]:
     """All of workflows and instances, but when the exporter saw them move, and as of when."""
     own = ("_last_change_", "_data_timestamp_")
-    return {s: v for s, v in w.figures().items() if not any(name in s for name in own)}
+    return {s: v for s, v in w.values().items() if not any(name in s for name in own)}
 
 
 def ups(w: Watching) -> set[float]:
     """What the workflows' `cloudflare_workflow_up` says."""
-    return {v for s, v in w.figures().items() if s.startswith("cloudflare_workflow_up{")}
+    return {v for s, v in w.values().items() if s.startswith("cloudflare_workflow_up{")}
 
 
 async def cycles(w: Watching, count: int) -> None:
@@ -89,7 +89,7 @@ def undisturbed() -> dict[str, float]:
     async def watch() -> dict[str, float]:
         async with world() as w:
             await cycles(w, 5)
-            return figures(w)
+            return values(w)
 
     return asyncio.run(watch())
 
@@ -125,7 +125,7 @@ async def test_of_every_call(fault: str, undisturbed: dict[str, float]) -> None:
         assert ups(w) == {0}
         w.simulator.faults.clear()
         await cycles(w, 2)
-        assert figures(w) == undisturbed
+        assert values(w) == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ async def test_from_the_start(fault: str, undisturbed: dict[str, float]) -> None
         await cycles(w, 3)
         w.simulator.faults.clear()
         await cycles(w, 2)
-        assert figures(w) == undisturbed
+        assert values(w) == undisturbed
 
 
 @pytest.mark.parametrize("kind", ["simple", "detail", "list", "workflows", "versions"])
@@ -152,7 +152,7 @@ async def test_a_404_of_one_call_of_each_instance_or_list(
             refused = error(404, 10400, "instance.not_found")
             w.simulator.faults.add(refused, kind=kind, instance=instance_id, times=1)
         await cycles(w, 3)
-        assert figures(w) == undisturbed
+        assert values(w) == undisturbed
 
 
 @pytest.mark.parametrize("wait", [None, 7, 1000])
@@ -167,11 +167,11 @@ async def test_a_429_stops_all_calls_until_it_says(wait: int | None) -> None:
         assert (refusal.taken, w.app.accounts[0].budget.blocked) == (1, wait or 300)
         await w.round(after=(wait or 300) + 1)
         assert (w.status("retries"), ups(w)) == ("complete", {1})
-        found = figures(w)
+        found = values(w)
     async with watching(["retries"]) as w:
         w.orders.create("retries", script)
         await w.round(after=1 + INTERVAL + (wait or 300) + 1)
-        assert figures(w) == found
+        assert values(w) == found
 
 
 async def test_connections_that_are_half_open(undisturbed: dict[str, float]) -> None:
@@ -188,7 +188,7 @@ async def test_connections_that_are_half_open(undisturbed: dict[str, float]) -> 
             assert ups(w) == {0}
             between.silent = False
             await cycles(w, 2)
-            assert figures(w) == undisturbed
+            assert values(w) == undisturbed
 
 
 class TestClock:
@@ -206,7 +206,7 @@ class TestClock:
             if back:
                 w.ahead = 0
             await cycles(w, 2)
-            assert counts_of(figures(w)) == counts_of(undisturbed)
+            assert counts_of(values(w)) == counts_of(undisturbed)
             assert ups(w) == {1}
 
     async def test_a_run_that_began_and_ended_while_it_was_wrong(self) -> None:
@@ -225,9 +225,9 @@ class TestClock:
                 assert ended == 2, ahead
 
 
-def counts_of(figures: dict[str, float]) -> dict[str, float]:
+def counts_of(values: dict[str, float]) -> dict[str, float]:
     """All but times that the exporter itself tells."""
-    return {s: v for s, v in figures.items() if "_last_success_" not in s}
+    return {s: v for s, v in values.items() if "_last_success_" not in s}
 
 
 async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, float]) -> None:
@@ -250,4 +250,4 @@ async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, fl
         await asyncio.gather(sweep, *rounds)
         watch.cancel()
         await cycles(w, 1)
-        assert figures(w) == undisturbed
+        assert values(w) == undisturbed

@@ -7,8 +7,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from exporter.web.connections import Limits
+from simulator import Simulator, serve_in_thread
 from tests.e2e.daemon import configuration, daemon
-from upstreams.simulator import Simulator, serve_in_thread
 
 HELD = 600
 HALF_A_REQUEST = b"GET / HTTP/1.1\r\nA: " + b"b" * 30_000

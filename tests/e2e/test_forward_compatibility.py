@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.watching import Watching, watching
-from upstreams.simulator import (
+from simulator import (
     Attempt,
     Config,
     Error,
@@ -21,6 +20,7 @@ from upstreams.simulator import (
     Wait,
     steps,
 )
+from tests.watching import Watching, watching
 
 STATUS = "cloudflare_workflow_instance_status"
 STEPS = "cloudflare_workflow_instance_steps"

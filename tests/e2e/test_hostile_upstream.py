@@ -17,12 +17,12 @@ from structlog.testing import capture_logs
 
 from exporter.app import App
 from exporter.clock import Clock
+from exporter.config.settings import Metrics, Settings
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
-from exporter.settings import Metrics, Settings
 from exporter.watch.sink import WorkflowKey
+from simulator import ManualClock
 from tests.e2e.scrape import samples
-from upstreams.simulator import ManualClock
 
 PRIVATE = "private-params-outputs-and-messages"
 INJECTED = "injected_metric"

@@ -19,12 +19,12 @@ import httpx
 import pytest
 
 from exporter.app import App
-from exporter.settings import Settings
+from exporter.config.settings import Settings
+from simulator import Drop, Script, Simulator, retried, serve_in_thread, steps
 from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, environment, wait_until
 from tests.e2e.scrape import Samples, differences, samples, scrape, value
 from tests.relay import relay
 from tests.requires import requires_mounts
-from upstreams.simulator import Drop, Script, Simulator, retried, serve_in_thread, steps
 
 RUN = Script(
     (*steps("fetch", duration=0.2), retried("charge", failures=1, duration=0.2, backoff=0.1))

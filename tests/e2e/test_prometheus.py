@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from demo import LocalEngine
 from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
 from tests.prometheus import Prometheus
 from tests.prometheus import prometheus as running_prometheus
 from tests.requires import requires_program
-from upstreams.local_engine import LocalEngine
 
 SCENARIOS = {
     "prom-complete": ("ok", "complete"),

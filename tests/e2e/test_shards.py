@@ -15,18 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.daemon import (
-    DEADLINE,
-    Daemon,
-    command,
-    configuration,
-    daemon,
-    environment,
-    run,
-    wait_until,
-)
-from tests.e2e.scrape import Samples, differences, samples
-from upstreams.simulator import (
+from simulator import (
     Error,
     Instance,
     ManualClock,
@@ -40,6 +29,17 @@ from upstreams.simulator import (
     serve_in_thread,
     steps,
 )
+from tests.e2e.daemon import (
+    DEADLINE,
+    Daemon,
+    command,
+    configuration,
+    daemon,
+    environment,
+    run,
+    wait_until,
+)
+from tests.e2e.scrape import Samples, differences, samples
 
 SCRIPTS = (
     Script(steps("fetch", "store")),

@@ -12,11 +12,11 @@ import httpx
 import pytest
 import yaml
 
+from simulator import Simulator, serve_in_thread
 from tests.e2e.daemon import Daemon, configuration, daemon, run, wait_until
 from tests.prometheus import Prometheus, prometheus
 from tests.web.certificates import Authority
 from tests.web.conftest import hashed
-from upstreams.simulator import Simulator, serve_in_thread
 
 TLS = {"cert_file": "server.crt", "key_file": "server.key"}
 MUTUAL = {

@@ -16,16 +16,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.requires import requires_program
-from upstreams.local_engine import LocalEngine
-from upstreams.local_engine.demo import show, statuses, welcome
-from upstreams.local_engine.monitoring import (
+from demo import LocalEngine
+from demo.__main__ import show, statuses, welcome
+from demo.monitoring import (
     Monitoring,
     MonitoringError,
     free_address,
     monitoring,
 )
-from upstreams.local_engine.samples import Mover, Sample
+from demo.samples import Mover, Sample
+from tests.requires import requires_program
 
 
 class TestMover:
@@ -166,7 +166,7 @@ class Demo:
         with output.open("w") as file:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "upstreams.local_engine.demo"),
+                    *(sys.executable, "-m", "demo"),
                     f"--web.listen-address=127.0.0.1:{port}",
                     *flags,
                 ],

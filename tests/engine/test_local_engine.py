@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from upstreams.local_engine import EngineError, LocalEngine
+from demo import EngineError, LocalEngine
 
 
 def step_names(result: dict[str, object]) -> list[object]:
@@ -162,7 +162,7 @@ class TestLifetime:
     def test_it_stops_when_its_parent_is_killed(self) -> None:
         code = (
             "import time\n"
-            "from upstreams.local_engine import LocalEngine\n"
+            "from demo import LocalEngine\n"
             "print(LocalEngine.start().api, flush=True)\n"
             "time.sleep(600)\n"
         )

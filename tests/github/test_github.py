@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from generate import ROOT
+from tools import ROOT
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))

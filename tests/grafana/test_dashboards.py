@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from exporter.metrics.catalogue import FAMILIES
-from generate import alerts, dashboards
 from tests.grafana.queries import INTERVALS, annotations, expressions, filled_in
 from tests.node import Typed, type_mistakes
 from tests.promql import catalogued, metrics_of
+from tools import alerts, dashboards
 
 DASHBOARDS = [board() for board in dashboards.ALL]
 PROMETHEUS_OWN = {

@@ -7,12 +7,7 @@ from typing import Any
 
 import pytest
 
-from generate import ROOT
-from tests.e2e.daemon import configuration, daemon, wait_until
-from tests.grafana.queries import expressions, filled_in
-from tests.grafana.test_dashboards import DASHBOARDS
-from tests.prometheus import Prometheus, prometheus
-from upstreams.simulator import (
+from simulator import (
     Attempt,
     Error,
     Script,
@@ -24,6 +19,11 @@ from upstreams.simulator import (
     serve_in_thread,
     steps,
 )
+from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.grafana.queries import expressions, filled_in
+from tests.grafana.test_dashboards import DASHBOARDS
+from tests.prometheus import Prometheus, prometheus
+from tools import ROOT
 
 TOKEN = "the-token"
 CREATED = 240

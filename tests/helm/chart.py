@@ -8,7 +8,7 @@ import helm_python as helm
 import kubernetes_validate
 import yaml
 
-from generate import CHART
+from tools import CHART
 
 Object = dict[str, Any]
 Values = Mapping[str, Any]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from generate import CHART, ROOT
 from tests.helm.chart import render
+from tools import CHART, ROOT
 
 PAGES = [ROOT / "docs" / "kubernetes.md", CHART / "README.md"]
 

@@ -9,10 +9,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from generate import alerts
 from tests.helm.chart import KUBERNETES, SMALLEST, kubernetes_mistakes, over, render
 from tests.helm.pod_security import violations
 from tests.node import Validator, validator
+from tools import alerts
 
 # Names that YAML would take for something else are among them.
 TRICKY = st.sampled_from(["true", "null", "on", "y", "1e3", "0x10", "1.0", "1-2"])
@@ -217,7 +217,7 @@ def test_valid_values_render_valid_objects(
 ) -> None:
     release = render(SMALLEST, values, name=name, namespace=namespace)
     for o in release.custom:
-        assert schemas.mistakes(o) == []
+        assert schemas.problems(o) == []
     for o in release.native:
         assert kubernetes_mistakes(o, version) == ""
     for o in release.objects:

@@ -6,10 +6,10 @@ from typing import Any
 import helm_python as helm
 import pytest
 
-from exporter.settings import leaves
-from generate import CHART, alerts
-from generate.chart import values as documented_values
+from exporter.config.settings import leaves
 from tests.helm.chart import SMALLEST, render
+from tools import CHART, alerts
+from tools.chart import values as documented_values
 
 ACCOUNT = SMALLEST["config"]["accounts"][0]
 

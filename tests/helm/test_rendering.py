@@ -10,11 +10,11 @@ import helm_python as helm
 import pytest
 import yaml
 
-from exporter import __version__, yaml_file
+from exporter import __version__
 from exporter.app import App
-from exporter.settings import Settings
-from generate import CHART, ROOT, alerts
-from generate.config_schema import CHARTS_OWN
+from exporter.config import yaml_file
+from exporter.config.settings import Settings
+from simulator import Script, Simulator, serve_in_thread
 from tests.e2e.daemon import configuration, environment, run
 from tests.helm.chart import (
     CUSTOM,
@@ -29,7 +29,8 @@ from tests.helm.chart import (
 from tests.helm.matrix import MATRIX
 from tests.helm.pod_security import violations
 from tests.node import Typed, Validator, type_mistakes, validator
-from upstreams.simulator import Script, Simulator, serve_in_thread
+from tools import CHART, ROOT, alerts
+from tools.config_schema import CHARTS_OWN
 
 GOOD = sorted((ROOT / "tests" / "config" / "good").glob("*.yaml"))
 
@@ -49,13 +50,13 @@ def schemas() -> Iterator[Validator]:
 class TestEachCase:
     @pytest.mark.parametrize("version", KUBERNETES)
     def test_kubernetes_takes_it(self, values: dict[str, Any], version: str) -> None:
-        mistakes = [kubernetes_mistakes(o, version) for o in render(SMALLEST, values).native]
-        assert list(filter(None, mistakes)) == []
+        problems = [kubernetes_mistakes(o, version) for o in render(SMALLEST, values).native]
+        assert list(filter(None, problems)) == []
 
     def test_the_operator_and_the_gateway_take_it(
         self, values: dict[str, Any], schemas: Validator
     ) -> None:
-        assert [m for o in render(SMALLEST, values).custom for m in schemas.mistakes(o)] == []
+        assert [m for o in render(SMALLEST, values).custom for m in schemas.problems(o)] == []
 
     def test_the_pods_pass_the_restricted_standard(self, values: dict[str, Any]) -> None:
         release = render(SMALLEST, values)

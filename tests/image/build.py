@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from generate import ROOT
 from tests.requires import requires_program
+from tools import ROOT
 
 SUITE, PYTHON = "bookworm", "3.11"
 """The Debian that stands for the base image, and its Python."""
@@ -125,7 +125,7 @@ def _base() -> Path:
 
 def _wheels() -> Path:
     """All that the locks name, as wheels for the base; kept until a lock changes."""
-    locks = [ROOT / "requirements.txt", ROOT / "requirements-build.txt"]
+    locks = [ROOT / "requirements/runtime.txt", ROOT / "requirements/build.txt"]
     key = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()[:16]
     folder = _CACHE / f"wheels-{key}"
     if not folder.exists():

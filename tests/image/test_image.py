@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from generate import ROOT
+from simulator import Script, Simulator, Wait, serve_in_thread
 from tests.e2e.daemon import configuration, wait_until
 from tests.e2e.scrape import samples, value
 from tests.image.build import Image, built
 from tests.image.container import Container, running
-from upstreams.simulator import Script, Simulator, Wait, serve_in_thread
+from tools import ROOT
 
 TOKEN = "the-token"
 USER = 65532
@@ -92,7 +92,7 @@ class TestImage:
         assert not (image.root / "src").exists()
 
     def test_it_holds_just_what_the_lock_names(self, image: Image) -> None:
-        lock = (ROOT / "requirements.txt").read_text()
+        lock = (ROOT / "requirements/runtime.txt").read_text()
         locked = set(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))
         packages = next((image.root / "opt" / "exporter" / "lib").glob("*/site-packages"))
         found = {tuple(p.stem.split("-")[:2]) for p in packages.glob("*.dist-info")}

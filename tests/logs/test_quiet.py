@@ -8,10 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.clock import Clock
-from exporter.troubles import Troubles
+from exporter.log_dedup import OpenProblems
+from simulator import ManualClock, Script, Simulator, Wait, error, serve_in_thread, steps
 from tests.e2e.daemon import configuration, daemon, wait_until
 from tests.watching import watching
-from upstreams.simulator import ManualClock, Script, Simulator, Wait, error, serve_in_thread, steps
 
 WAITING = Script(pieces=(*steps("a"), Wait("approval")))
 DISCOVERED = [{"name": "orders", "discover": {}}]
@@ -139,7 +139,7 @@ class TestInstancesThatAreNotThere:
 
 class TestTroubles:
     def test_each_is_told_when_it_begins_and_their_end_once(self) -> None:
-        troubles = Troubles(Clock(monotonic=ManualClock()))
+        troubles = OpenProblems(Clock(monotonic=ManualClock()))
         assert troubles.news(["a"]) == {"a"}
         assert troubles.news(["a", "b"]) == {"b"}
         assert not troubles.over(["b"])
@@ -148,7 +148,7 @@ class TestTroubles:
 
     def test_one_that_returns_soon_is_not_told_and_neither_is_its_end(self) -> None:
         clock = ManualClock()
-        troubles = Troubles(Clock(monotonic=clock))
+        troubles = OpenProblems(Clock(monotonic=clock))
         assert troubles.news(["a"])
         assert troubles.over([])
         clock.advance(299)

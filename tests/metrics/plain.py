@@ -10,7 +10,7 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.catalogue import FAMILIES, Family
-from exporter.metrics.instances import Sample
+from exporter.metrics.samples import Sample
 from exporter.metrics.series import Changes, Histogram, Labels
 from exporter.watch.sink import WorkflowKey
 

@@ -3,9 +3,9 @@
 from hypothesis import strategies as st
 
 from exporter.metrics.catalogue import FAMILIES, Family
-from exporter.metrics.instances import Sample
-from exporter.metrics.lines import INSTANCE_FAMILIES
+from exporter.metrics.samples import Sample
 from exporter.metrics.series import Changes, Exemplar, Histogram, Key
+from exporter.metrics.text_format import INSTANCE_FAMILIES
 from exporter.watch.sink import WorkflowKey
 
 NAMES = st.text(max_size=6) | st.sampled_from(['"', "\\", "\\n", "\n", 'a"} 1\n', " # {", "é😀"])

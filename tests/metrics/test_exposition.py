@@ -10,11 +10,12 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.metrics import catalogue, packing
+from exporter.config.settings import Metrics
+from exporter.metrics import catalogue
+from exporter.metrics import gzip_parts as packing
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes, Exemplar, Histogram
 from exporter.metrics.store import Store
-from exporter.settings import Metrics
 from exporter.watch.sink import WorkflowKey
 from tests.metrics.plain import Plain
 from tests.metrics.random_changes import changes

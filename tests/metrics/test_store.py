@@ -11,10 +11,10 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.cloudflare.models import Attempt, Detail, Error, Step, Trigger
+from exporter.config.settings import Metrics
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
-from exporter.settings import Metrics
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import track
 
@@ -58,7 +58,7 @@ def put(
     tracked = track(None, detail, now=EPOCH.timestamp() + 3600)
     assert tracked is not None
     store.counted(ORDERS, instance_id, tracked.observations)
-    store.shown(ORDERS, instance_id, tracked.figures, EPOCH.timestamp())
+    store.shown(ORDERS, instance_id, tracked.values, EPOCH.timestamp())
 
 
 def open_step(name: str, attempts: int, second: int) -> Step:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from upstreams.local_engine.node import install, node
+from demo.node import install, node
 
 HERE = Path(__file__).parent
 
@@ -19,7 +19,7 @@ class Validator:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def mistakes(self, value: Mapping[str, Any]) -> list[str]:
+    def problems(self, value: Mapping[str, Any]) -> list[str]:
         """What is wrong with an object; unknown fields don't count (see `type_mistakes`)."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -12,12 +12,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 LOCKS = [
-    "requirements.txt",
-    "requirements-build.txt",
-    "requirements-demo.txt",
-    "requirements-dev.txt",
+    "requirements/runtime.txt",
+    "requirements/build.txt",
+    "requirements/demo.txt",
+    "requirements/dev.txt",
 ]
-NPM = [ROOT / "upstreams" / "local_engine", ROOT / "tests" / "node"]
+NPM = [ROOT / "demo", ROOT / "tests" / "node"]
 
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^ ;]+).*$", re.MULTILINE)
 
@@ -36,10 +36,10 @@ def declared(lock: str) -> list[str]:
     demo: list[str] = pyproject["dependency-groups"]["demo"]
     dev: list[str] = [d for d in pyproject["dependency-groups"]["dev"] if isinstance(d, str)]
     return {
-        "requirements.txt": shipped,
-        "requirements-build.txt": [*build, *pyproject["build-system"]["requires"]],
-        "requirements-demo.txt": demo,
-        "requirements-dev.txt": [*shipped, *build, *demo, *dev],
+        "requirements/runtime.txt": shipped,
+        "requirements/build.txt": [*build, *pyproject["build-system"]["requires"]],
+        "requirements/demo.txt": demo,
+        "requirements/dev.txt": [*shipped, *build, *demo, *dev],
     }[lock]
 
 
@@ -67,7 +67,7 @@ class TestPythonLocks:
 
 @pytest.mark.parametrize("lock", LOCKS[:-1])
 def test_what_is_tested_is_what_is_shipped_built_and_demonstrated_with(lock: str) -> None:
-    assert pinned(lock).items() <= pinned("requirements-dev.txt").items()
+    assert pinned(lock).items() <= pinned("requirements/dev.txt").items()
 
 
 @pytest.mark.parametrize("folder", NPM, ids=lambda folder: folder.name)

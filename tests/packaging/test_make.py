@@ -16,8 +16,10 @@ TOKEN = {"CLOUDFLARE_API_TOKEN": "$(error no value is expanded)"}
 def planned(folder: Path, *arguments: str, **environ: str) -> str:
     """What `make` would do in a clean copy."""
     make = requires_program("make", "make")
-    for name in ("Makefile", "pyproject.toml", *(p.name for p in ROOT.glob("requirements*.txt"))):
-        shutil.copy(ROOT / name, folder)
+    (folder / "requirements").mkdir(exist_ok=True)
+    locks = (f"requirements/{p.name}" for p in ROOT.glob("requirements/*.txt"))
+    for name in ("Makefile", "pyproject.toml", *locks):
+        shutil.copy(ROOT / name, folder / name)
     # `make test` hands its own flags and level to what it runs.
     own = {k: v for k, v in environment(**environ).items() if not k.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
@@ -34,8 +36,8 @@ def planned(folder: Path, *arguments: str, **environ: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "environ", "last"),
     [
-        ([], {}, "-m upstreams.local_engine.demo"),
-        (["DEMO=prometheus"], {}, "-m upstreams.local_engine.demo --with=prometheus"),
+        ([], {}, "-m demo"),
+        (["DEMO=prometheus"], {}, "-m demo --with=prometheus"),
         ([], TOKEN, "-m exporter"),
         ([], {"CLOUDFLARE_API_KEY": "key"}, "-m exporter"),
         ([], {"CWE_CONFIG__FILE": "other.yaml"}, "-m exporter"),
@@ -57,8 +59,8 @@ def test_a_config_yaml_is_found(tmp_path: Path) -> None:
 
 def test_it_installs_what_running_needs_and_node_for_the_demo_alone(tmp_path: Path) -> None:
     run, demo = planned(tmp_path, "run", **TOKEN), planned(tmp_path, "run")
-    assert "-r requirements.txt" in run
-    assert "requirements-demo.txt" not in run
-    assert "-r requirements-demo.txt" in demo
-    assert "requirements-dev.txt" not in run + demo
-    assert "-r requirements-dev.txt" in planned(tmp_path, "lint")
+    assert "-r requirements/runtime.txt" in run
+    assert "requirements/demo.txt" not in run
+    assert "-r requirements/demo.txt" in demo
+    assert "requirements/dev.txt" not in run + demo
+    assert "-r requirements/dev.txt" in planned(tmp_path, "lint")

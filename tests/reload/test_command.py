@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from simulator import ManualClock, Script, Simulator, Wait, serve_in_thread, steps
 from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
 from tests.e2e.scrape import samples, value
-from upstreams.simulator import ManualClock, Script, Simulator, Wait, serve_in_thread, steps
 
 TOKEN = "S3cr3t-t0ken-of-the-tests"
 LOADED = "cloudflare_workflows_exporter_config_last_reload_successful"
@@ -137,15 +137,15 @@ class TestHttp:
             file.path.write_text(bad)
             answer = running.http.post("/-/reload")
             assert answer.status_code == 500
-            first, *mistakes = answer.text.splitlines()
+            first, *problems = answer.text.splitlines()
             assert first == "failed to reload config:"
-            assert [mistake.partition(":")[0] for mistake in mistakes] == [
+            assert [problem.partition(":")[0] for problem in problems] == [
                 "poll.interval",
                 "log.level",
             ]
-            (line,) = [line for line in running.stderr().splitlines() if "mistakes=" in line]
+            (line,) = [line for line in running.stderr().splitlines() if "problems=" in line]
             assert "level=error" in line
-            assert all(mistake.replace('"', r"\"") in line for mistake in mistakes)
+            assert all(problem.replace('"', r"\"") in line for problem in problems)
             assert metric(running, LOADED) == 0
             assert metric(running, LOADED_AT) == at
             assert watched(running) == {"order-1"}
@@ -212,5 +212,5 @@ class TestMountedFile:
             wait_until(lambda: metric(running, LOADED) == 0, running.stderr)
             swap("..5", file.watch("order-3"))
             wait_until(lambda: watched(running) == {"order-3"}, running.stderr)
-            assert running.stderr().count("mistakes=") == 1
+            assert running.stderr().count("problems=") == 1
             assert metric(running, LOADED) == 1

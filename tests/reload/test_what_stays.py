@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.mistakes import ConfigError
+from exporter.config.errors import ConfigError
+from simulator import Hang, Script, Wait, error, retried, steps
 from tests import disk
 from tests.watching import Watching, watching
-from upstreams.simulator import Hang, Script, Wait, error, retried, steps
 
 RUN = Script((*steps("fetch", "store"), retried("charge", failures=2)))
 WAITS = Script((*steps("fetch"), Wait("approval")))
@@ -32,13 +32,13 @@ def orders(*ids: str) -> list[dict[str, Any]]:
 
 def of_instances(w: Watching, *ids: str) -> dict[str, float]:
     """The series of these instances."""
-    return {s: v for s, v in w.figures().items() if any(f'instance_id="{i}"' in s for i in ids)}
+    return {s: v for s, v in w.values().items() if any(f'instance_id="{i}"' in s for i in ids)}
 
 
 def counted(w: Watching) -> dict[str, float]:
     """Counters, buckets and sums of workflows."""
     kinds = ("_total{", "_bucket{", "_sum{", "_count{")
-    found = {s: v for s, v in w.figures().items() if any(kind in s for kind in kinds)}
+    found = {s: v for s, v in w.values().items() if any(kind in s for kind in kinds)}
     return {s: v for s, v in found.items() if "instance_id" not in s}
 
 
@@ -58,9 +58,9 @@ class TestWhatStays:
             w.orders.create("a", RUN)
             w.orders.create("b", WAITS)
             await w.round(after=60)
-            before = w.figures()
+            before = w.values()
             await w.reload()
-            assert w.figures() == before
+            assert w.values() == before
             assert await w.round() == {}
 
     async def test_its_series_are_as_they_were_while_others_come_and_go(
@@ -94,7 +94,7 @@ class TestWhatStays:
             scrapes = 0
             while not reload.done():
                 await asyncio.sleep(0)
-                now = w.figures()
+                now = w.values()
                 assert (stays | known.keys()) <= now.keys()
                 assert all(now[series] >= value for series, value in known.items())
                 scrapes += 1
@@ -241,17 +241,17 @@ class TestWhatGoes:
             w.orders.create("a", RUN)
             with disk.full(state):
                 await w.cycle(after=60)
-                assert w.figures()[RUNS_OF_ORDERS] == 0, "it isn't on the disk"
+                assert w.values()[RUNS_OF_ORDERS] == 0, "it isn't on the disk"
                 await w.reload(workflows=both[1:])
                 await w.reload(workflows=both)
-                assert w.figures()[RUNS_OF_ORDERS] == 0
+                assert w.values()[RUNS_OF_ORDERS] == 0
                 await w.reload(workflows=both[1:])
             await w.saved()
             await w.reload(workflows=both)
-            assert w.figures()[RUNS_OF_ORDERS] == 1
+            assert w.values()[RUNS_OF_ORDERS] == 1
             await w.cycle(after=600)
             assert w.status("a") == "complete"
-            assert w.figures()[RUNS_OF_ORDERS] == 1
+            assert w.values()[RUNS_OF_ORDERS] == 1
 
     async def test_an_account_that_is_renamed_while_the_disk_is_full(self, tmp_path: Path) -> None:
         state = tmp_path / "state.db"
@@ -277,9 +277,9 @@ class TestWhatGoes:
             with disk.full(state):
                 await w.cycle(after=15)
                 await w.reload(workflows=both[1:])
-                assert not [series for series in w.figures() if 'workflow="orders"' in series]
+                assert not [series for series in w.values() if 'workflow="orders"' in series]
                 await w.reload(workflows=both)
-                assert w.figures()[RUNS_OF_ORDERS] == 1
+                assert w.values()[RUNS_OF_ORDERS] == 1
 
     async def test_one_that_is_named_and_unnamed_while_looks_fail(self) -> None:
         async with watching(workflows=DISCOVERED) as w:
@@ -326,7 +326,7 @@ class TestWhatGoes:
             w.clock.advance(60)
             (account,) = w.app.accounts
             await account.cycle()
-            account._give_up(account.pollers["orders"])
+            account._detach(account.pollers["orders"])
             writing = asyncio.create_task(w.saved())
             await asyncio.sleep(0)
             account._find({"orders"})
@@ -359,7 +359,7 @@ class TestWhatGoes:
             w.orders.create("a", RUN)
             await w.round(after=60)
             await w.reload(workflows=both[1:])
-            assert not [series for series in w.figures() if 'workflow="orders"' in series]
+            assert not [series for series in w.values() if 'workflow="orders"' in series]
 
     async def test_a_workflow_that_comes_back_counts_nothing_twice(self, tmp_path: Path) -> None:
         both = [*orders("a"), {"name": "billing", "instances": ["x"]}]
@@ -512,7 +512,7 @@ class TestSettings:
         async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
             await w.cycle()
             w.orders.create("a", RUN)
-            while not w.app.pollers[0].watched.ends:
+            while not w.app.pollers[0].state.ends:
                 await w.cycle(after=15)
             before = counted(w)
             await w.reload(
@@ -603,8 +603,8 @@ class TestRefused:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", WAITS)
             await w.round(after=5)
-            before = w.figures()
+            before = w.values()
             with pytest.raises(ConfigError, match=r"accounts\[1\]"):
                 await w.reload(more_accounts=[missing], workflows=orders("b"))
-            assert w.figures() == before
+            assert w.values() == before
             assert await w.round(after=15) == {"simple": 1}

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from upstreams.simulator import ManualClock, Simulator, Workflow, serve
+from simulator import ManualClock, Simulator, Workflow, serve
 
 ACCOUNT = "023e105f4ecef8ad9ca31a8372d0c353"
 TOKEN = "the-token"

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from upstreams.simulator import ManualClock, Simulator, Workflow
+from simulator import ManualClock, Simulator, Workflow
 
 from .conftest import ACCOUNT, TOKEN
 

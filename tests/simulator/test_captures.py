@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from upstreams.simulator import (
+from simulator import (
     LOCAL_ENGINE,
     Attempt,
     Config,

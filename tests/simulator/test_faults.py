@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from upstreams.simulator import (
+from simulator import (
     Answer,
     Drip,
     Drop,
@@ -25,7 +25,7 @@ from upstreams.simulator import (
     redirect,
     steps,
 )
-from upstreams.simulator.reply import Reply
+from simulator.reply import Reply
 
 from .poll import until
 

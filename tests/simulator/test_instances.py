@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from upstreams.simulator import (
+from simulator import (
     Attempt,
     Config,
     Error,
@@ -24,7 +24,7 @@ from upstreams.simulator import (
     retried,
     steps,
 )
-from upstreams.simulator.render import instance_detail, instance_row
+from simulator.render import instance_detail, instance_row
 
 
 def see(instance: Instance, **how: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from upstreams.simulator import (
+from simulator import (
     Error,
     Instance,
     ManualClock,

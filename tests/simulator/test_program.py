@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from upstreams.simulator import ManualClock, Simulator, World, serve_in_thread
-from upstreams.simulator.scenario import ACCOUNT, TOKEN, crowd
+from simulator import ManualClock, Simulator, World, serve_in_thread
+from simulator.scenario import ACCOUNT, TOKEN, crowd
 
 
 class Program:
@@ -40,7 +40,7 @@ class Program:
 
 
 def run(*arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "upstreams.simulator", *arguments]
+    command = [sys.executable, "-m", "simulator", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

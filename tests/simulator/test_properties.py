@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upstreams.simulator import (
+from simulator import (
     LOCAL_ENGINE,
     Attempt,
     Error,
@@ -20,9 +20,9 @@ from upstreams.simulator import (
     Workflow,
     World,
 )
-from upstreams.simulator.listing import instances_page
-from upstreams.simulator.render import instance_detail, instance_row
-from upstreams.simulator.script import Piece
+from simulator.listing import instances_page
+from simulator.render import instance_detail, instance_row
+from simulator.script import Piece
 
 from .sdk import check_instance
 
@@ -214,15 +214,15 @@ def test_lists_hold_every_instance_once_under_its_status(
         now = workflow.world.settle()
         present = [i for i in instances if i.exists(now)]
         expected = sorted(present, key=lambda i: i.key, reverse=direction == "desc")
-        assert swept(workflow, per_page, direction) == [i.id for i in expected]
+        assert pass_done(workflow, per_page, direction) == [i.id for i in expected]
         for status in {i.status(now) for i in present}:
             ids = [i.id for i in expected if i.status(now) == status]
-            assert swept(workflow, per_page, direction, status=status) == ids
+            assert pass_done(workflow, per_page, direction, status=status) == ids
         counts = {s: n for s, n in workflow.counts(now).items() if n}
         assert sum(counts.values()) == len(present)
 
 
-def swept(workflow: Workflow, per_page: int, direction: str, **query: str) -> list[str]:
+def pass_done(workflow: Workflow, per_page: int, direction: str, **query: str) -> list[str]:
     """The ids of a whole sweep by cursor."""
     query |= {"per_page": str(per_page), "direction": direction}
     ids: list[str] = []

@@ -20,7 +20,7 @@ from cloudflare.types.workflows import (
     WorkflowListResponse,
 )
 
-from upstreams.simulator import (
+from simulator import (
     Attempt,
     Config,
     Error,

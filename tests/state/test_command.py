@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from simulator import Hang, Script, Simulator, serve_in_thread, steps
 from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, run, wait_until
 from tests.e2e.scrape import samples, value
 from tests.requires import requires_mounts
-from upstreams.simulator import Hang, Script, Simulator, serve_in_thread, steps
 
 POWERS = "-dac_override,-dac_read_search,-fowner"
 """What makes permissions mean nothing to root."""

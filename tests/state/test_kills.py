@@ -7,9 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
-from tests.e2e.scrape import Samples, differences, samples
-from upstreams.simulator import (
+from simulator import (
     Drop,
     Error,
     Script,
@@ -25,6 +23,8 @@ from upstreams.simulator import (
     serve_in_thread,
     steps,
 )
+from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
+from tests.e2e.scrape import Samples, differences, samples
 
 KILLS = 10
 RUNS = 40

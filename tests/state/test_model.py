@@ -32,8 +32,8 @@ from hypothesis.stateful import (
 
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.settings import Settings
-from upstreams.simulator import (
+from exporter.config.settings import Settings
+from simulator import (
     Error,
     ManualClock,
     Script,
@@ -47,7 +47,7 @@ from upstreams.simulator import (
     retried,
     steps,
 )
-from upstreams.simulator.render import instance_detail
+from simulator.render import instance_detail
 
 IDS = ("a", "b", "c")
 SELECTIONS: tuple[dict[str, Any], ...] = (
@@ -284,8 +284,8 @@ class Exporter(RuleBasedStateMachine):
 
     @rule()
     def save(self) -> None:
-        assert self.app.keeper is not None
-        self.do(self.app.keeper.save())
+        assert self.app.writer is not None
+        self.do(self.app.writer.save())
         self.saved = self.ear.heard.copy()
         self.check()
 
@@ -296,21 +296,21 @@ class Exporter(RuleBasedStateMachine):
 
     @rule(selected=SELECTED)
     def stop(self, selected: dict[str, Any]) -> None:
-        assert self.app.keeper is not None
-        self.do(self.app.keeper.close())
+        assert self.app.writer is not None
+        self.do(self.app.writer.close())
         self.saved = self.ear.heard.copy()
         self.start(selected)
         self.save()
 
     @rule(selected=SELECTED)
     def kill(self, selected: dict[str, Any]) -> None:
-        assert self.app.keeper is not None
+        assert self.app.writer is not None
         self.restarts += 1
         copy = self.folder / f"{self.restarts}.db"
         for suffix in ("", "-wal"):
             if Path(f"{self.state}{suffix}").exists():
                 shutil.copy(f"{self.state}{suffix}", f"{copy}{suffix}")
-        self.do(self.app.keeper.close())  # what it writes now is lost
+        self.do(self.app.writer.close())  # what it writes now is lost
         self.state = copy
         self.start(selected)
         self.save()
@@ -361,8 +361,8 @@ class Exporter(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.quiet.__exit__(None, None, None)
         if hasattr(self, "app"):
-            assert self.app.keeper is not None
-            self.do(self.app.keeper.close())
+            assert self.app.writer is not None
+            self.do(self.app.writer.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
         shutil.rmtree(self.folder)

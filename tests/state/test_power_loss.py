@@ -13,12 +13,12 @@ import httpx
 import pytest
 
 from exporter.app import App
-from exporter.settings import Settings
+from exporter.config.settings import Settings
+from simulator import Script, Simulator, retried, serve_in_thread, steps
 from tests.e2e.daemon import configuration, daemon, wait_until
 from tests.e2e.scrape import Samples, samples, scrape
 from tests.requires import requires_program
 from tests.state.strace import Answers, Disk, calls, tracer
-from upstreams.simulator import Script, Simulator, retried, serve_in_thread, steps
 
 FIGURES = ("cloudflare_workflow_runs", "cloudflare_workflow_run_", "cloudflare_workflow_step_")
 INSTANCES = [f"order-{n}" for n in range(24)]
@@ -86,9 +86,9 @@ async def restored(state: Path) -> Samples:
         ]
     )
     app = App(settings, state=state, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
-    assert app.keeper is not None
+    assert app.writer is not None
     async with app.opened():
-        await app.keeper.save()
+        await app.writer.save()
         return counts(scrape(app))
 
 

@@ -9,10 +9,8 @@ from structlog.testing import capture_logs
 
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.state.database import InUse
-from tests import disk
-from tests.watching import Watching, watching
-from upstreams.simulator import (
+from exporter.state.sqlite import InUse
+from simulator import (
     Attempt,
     Error,
     Script,
@@ -23,6 +21,8 @@ from upstreams.simulator import (
     retried,
     steps,
 )
+from tests import disk
+from tests.watching import Watching, watching
 
 RUN = Script((*steps("fetch", "store"), retried("charge", failures=2), Sleep("nap", 30)))
 """Steps, retries with pauses that grow, and a sleep: a minute or two in all."""
@@ -39,7 +39,7 @@ def counts(w: Watching) -> dict[str, float]:
     """Counters and histograms, and what of them isn't 0."""
     return {
         series: value
-        for series, value in w.figures().items()
+        for series, value in w.values().items()
         if value and ("_total{" in series or "_bucket{" in series or "_sum{" in series)
     }
 
@@ -51,7 +51,7 @@ def runs(w: Watching, status: str = "complete") -> float | None:
 
 def gauges(w: Watching) -> dict[str, float]:
     """Of instances."""
-    return {s: v for s, v in w.figures().items() if s.startswith("cloudflare_workflow_instance_")}
+    return {s: v for s, v in w.values().items() if s.startswith("cloudflare_workflow_instance_")}
 
 
 def ids(state: Path) -> set[str]:
@@ -72,11 +72,11 @@ class TestNothingHappened:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", RUN)
             await w.round(after=5)
-            before = w.figures()
+            before = w.values()
             assert gauges(w)
             assert counts(w)
             await w.restart()
-            assert w.figures() == before
+            assert w.values() == before
 
     async def test_an_instance_at_rest_costs_no_full_answer(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
@@ -92,9 +92,9 @@ class TestNothingHappened:
             await w.round(after=600)
             await w.running.aclose()
             app = App(w.whole_settings(), clock=Clock(wall=w.clock, monotonic=w.clock), state=state)
-            assert app.keeper is not None
-            assert not app.pollers[0].watched.changed
-            await app.keeper.close()
+            assert app.writer is not None
+            assert not app.pollers[0].state.changed
+            await app.writer.close()
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -322,7 +322,7 @@ class TestWhatIsOldGoes:
         async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("one")))
-            while not w.app.pollers[0].watched.ends:
+            while not w.app.pollers[0].state.ends:
                 await w.cycle(after=15)
             await w.reload(workflows=[{"name": "orders", "instances": ["b"]}])
             assert "a" in ids(state)
@@ -476,8 +476,8 @@ class TestTheDiskFails:
                     for m in range(5):
                         w.orders.create(f"{n}-{m}", Script(steps("one")))
                     await w.cycle(after=30)
-                    assert w.app.keeper is not None
-                    unsaved = w.app.keeper._unsaved
+                    assert w.app.writer is not None
+                    unsaved = w.app.writer._unsaved
                     held.append(len(unsaved.instances) + len(unsaved.shown.instances))
             assert max(held[20:]) <= max(held[:20])
             await w.cycle(after=15)
@@ -527,18 +527,18 @@ class TestTheDiskFails:
             finished = "cloudflare_workflow_runs_finished_total"
             for workflow in ("orders", "billing"):
                 series = f'{finished}{{account="acc",workflow="{workflow}",status="complete"}}'
-                assert w.figures()[series] == 1
+                assert w.values()[series] == 1
 
     async def test_a_deleted_file_is_written_anew(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
-            before = w.figures()
+            before = w.values()
             state.unlink()
             await w.saved()
             await w.saved()
             await w.restart()
-            assert w.figures() == before
+            assert w.values() == before
 
     async def test_a_file_that_breaks_while_it_is_used(self, state: Path) -> None:
         async with watching(["a", "b"], state=state) as w:

@@ -12,10 +12,10 @@ from benchmarks import virtual
 from benchmarks.api_budget import DAY, EPOCH, rounds, scripts
 from exporter.app import App
 from exporter.clock import Clock
+from exporter.config.settings import Settings
 from exporter.metrics import catalogue
-from exporter.settings import Settings
+from simulator import Script, Simulator, Wait, World, error, steps
 from tests.watching import watching
-from upstreams.simulator import Script, Simulator, Wait, World, error, steps
 
 NAME = "cloudflare_workflow_data_timestamp_seconds"
 WAITING = Script(pieces=(Wait("approval"),))
@@ -28,7 +28,7 @@ def ages(app: App, world: World, now: float) -> tuple[float, float]:
     metric tells it."""
     world.settle()
     (poller,) = app.pollers
-    known = {i.id: i.looked_at for i in poller.instances.values()}
+    known = {i.id: i.checked_at for i in poller.instances.values()}
     live = sorted(
         now - known.get(instance.id, instance.created / 1000 - EPOCH)
         for status, instances in world.account("acc").workflow("orders").by_status.items()

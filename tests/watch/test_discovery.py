@@ -15,11 +15,10 @@ from structlog.testing import capture_logs
 from benchmarks import virtual
 from benchmarks.api_budget import Lags, Run, quantile
 from exporter.app import App
+from exporter.config.settings import Settings
 from exporter.metrics import catalogue
-from exporter.settings import Settings
-from exporter.watch.looks import Urgency
-from tests.watching import Watching, watching
-from upstreams.simulator import (
+from exporter.watch.poll_queue import Urgency
+from simulator import (
     LOCAL_ENGINE,
     Error,
     Rewrite,
@@ -29,7 +28,8 @@ from upstreams.simulator import (
     error,
     steps,
 )
-from upstreams.simulator.reply import Reply
+from simulator.reply import Reply
+from tests.watching import Watching, watching
 
 WAITING = Script(pieces=(Wait("approval"),))
 INTERVAL = 15.0
@@ -223,7 +223,7 @@ class TestWholeLists:
         async with self.listing(self.unnamed(always=rows)) as w:
             assert w.value("cloudflare_workflow_up") == 0
             (poller,) = w.app.pollers
-            assert str(poller.sweep_failure) == f"the list ends after {rows} of 250 instances"
+            assert str(poller.pass_failure) == f"the list ends after {rows} of 250 instances"
             w.simulator.faults.clear()
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_up") == 1
@@ -519,7 +519,7 @@ class TestCounting:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             a = w.orders.create("a", Script(steps("pay")))
-            while not w.app.pollers[0].watched.ends:
+            while not w.app.pollers[0].state.ends:
                 await w.cycle(after=INTERVAL)
             await w.cycle(after=3600)
             a.restart(script=Script((*steps("pay"), Wait("approval")), queued=3))
@@ -657,7 +657,7 @@ class TestCounting:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("pay")))
-            looks = w.app.pollers[0]._looks
+            looks = w.app.pollers[0]._queue
             over, full = asyncio.Event(), asyncio.Barrier(11)
 
             async def hang() -> None:
@@ -669,7 +669,7 @@ class TestCounting:
             await full.wait()
             for _ in range(7):
                 w.clock.advance(INTERVAL)
-                await w.app.accounts[0].discoveries["orders"].sweep()
+                await w.app.accounts[0].discoveries["orders"].list_pass()
                 w.app.pollers[0]._settle()
             assert "a" not in w.app.pollers[0].instances
             assert w.value("cloudflare_workflow_details_skipped_total") == 1

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from simulator import Answer, Script, Wait, error, garbage, html, steps
 from tests.watching import Watching, watching
-from upstreams.simulator import Answer, Script, Wait, error, garbage, html, steps
 
 WAITING = Script(pieces=(Wait("approval"),))
 INTERVAL = 15.0

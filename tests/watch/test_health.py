@@ -12,12 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.app import App
-from exporter.settings import Settings
+from exporter.config.settings import Settings
 from exporter.web.endpoints import endpoints
 from exporter.web.server import listen
+from simulator import Hang, Script, Simulator, Wait, serve
 from tests.e2e.scrape import scrape, value
 from tests.watching import Watching, watching
-from upstreams.simulator import Hang, Script, Simulator, Wait, serve
 
 MINUTE = 60.0
 

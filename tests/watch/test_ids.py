@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from simulator import Script, Step, Wait, steps
 from tests.watching import watching
-from upstreams.simulator import Script, Step, Wait, steps
 
 # A cron trigger's, one that means something in URLs, PromQL or HTML, and the longest.
 IDS = [

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.watching import Watching, watching
-from upstreams.simulator import (
+from simulator import (
     Attempt,
     Drop,
     Instance,
@@ -15,6 +14,7 @@ from upstreams.simulator import (
     Wait,
     error,
 )
+from tests.watching import Watching, watching
 
 INTERVAL = 15.0
 # A step every 10 s with 512 KiB of output each.

@@ -2,9 +2,9 @@
 
 from structlog.testing import capture_logs
 
-from exporter.durations import Duration
+from exporter.config.durations import Duration
+from simulator import Error, Hang, Script, Sleep, Wait, error, retried, steps
 from tests.watching import watching
-from upstreams.simulator import Error, Hang, Script, Sleep, Wait, error, retried, steps
 
 INTERVAL = 15.0
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from simulator import Error, Hang, Rewrite, Script, Wait, error, steps
+from simulator.render import instance_detail
+from simulator.reply import Reply
 from tests.watching import Watching, watching
-from upstreams.simulator import Error, Hang, Rewrite, Script, Wait, error, steps
-from upstreams.simulator.render import instance_detail
-from upstreams.simulator.reply import Reply
 
 DISCOVERED = [{"name": "orders", "discover": {}}]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from simulator import Attempt, Error, Instance, Script, Step, error, steps
 from tests.watching import Watching, watching
-from upstreams.simulator import Attempt, Error, Instance, Script, Step, error, steps
 
 DECLINED = Script((*steps("fetch"), Step("charge", (Attempt(1.0, Error("CardError")),))))
 CHARGED = Script(steps("fetch", "charge", "ship"))

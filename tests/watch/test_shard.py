@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import settings
 from exporter.app import App
-from exporter.mistakes import ConfigError
+from exporter.config import settings
+from exporter.config.errors import ConfigError
 from exporter.watch.shard import Shard, Share, shard_of
+from simulator import Script, Sleep, Wait, steps
 from tests.watching import watching
-from upstreams.simulator import Script, Sleep, Wait, steps
 
 KEYS = st.tuples(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
 COUNTS = st.integers(1, 200)
@@ -97,7 +97,7 @@ class TestTheHostsName:
     def test_the_refusal_is_a_mistake_of_the_configuration(self) -> None:
         with pytest.raises(ConfigError) as refusal:
             App(settings.Settings.model_validate(configured(index="auto")), hostname="laptop")
-        assert refusal.value.mistakes == [
+        assert refusal.value.problems == [
             "shard.index: auto takes a number from 0 to 2 from the end of the host name, as in "
             "exporter-0, and this host is called 'laptop'"
         ]

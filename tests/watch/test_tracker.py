@@ -79,7 +79,7 @@ class TestOnce:
             if index >= fresh:
                 fresh = index
                 assert tracked is not None, "an answer that is up to date was refused"
-                assert tracked.figures.status == detail.status
+                assert tracked.values.status == detail.status
                 expected |= finished(detail)
                 if detail.status in ENDINGS:
                     ends.setdefault((detail.queued, life.passes_of[index]), detail.status)
@@ -189,11 +189,11 @@ class TestDurations:
 
     def test_times_are_exact_to_the_microsecond(self) -> None:
         odd = answer(status="complete", start=at(1.000001), end=at(1.000003))
-        assert taken(None, odd).figures.run_duration == 0.000002
+        assert taken(None, odd).values.run_duration == 0.000002
 
     def test_a_time_without_an_offset_is_utc(self) -> None:
         naive = answer(status="complete", start=at(1).replace(tzinfo=None), end=at(2))
-        assert taken(None, naive).figures.run_duration == 1.0
+        assert taken(None, naive).values.run_duration == 1.0
 
     def test_a_plan_past_the_run_s_end_is_cut_there(self) -> None:
         nap = Step("sleep", "nap-1", at(2), at(500), finished=True)
@@ -216,7 +216,7 @@ class TestOutcomes:
     def test_a_step_with_an_end_but_no_success_is_not_finished(self) -> None:
         odd = answer(Step("step", "a-1", at(1), at(2), None))
         assert taken(None, odd).observations.steps == []
-        assert taken(None, odd).figures.steps == {("step", "running"): 1}
+        assert taken(None, odd).values.steps == {("step", "running"): 1}
 
     def test_sleeps_and_waits_have_no_attempts_to_observe(self) -> None:
         nap = Step("sleep", "nap-1", at(1), at(2), finished=True)
@@ -225,7 +225,7 @@ class TestOutcomes:
 
 class TestFigures:
     def test_of_a_running_instance(self) -> None:
-        figures = taken(
+        values = taken(
             None,
             answer(
                 step("before-1", True),
@@ -235,34 +235,34 @@ class TestFigures:
                 trigger=Trigger("api"),
                 version_id="v1",
             ),
-        ).figures
-        assert figures.attempts == {"success": 1, "failure": 2, "running": 1}
-        assert figures.retries == 2
-        assert figures.steps == {
+        ).values
+        assert values.attempts == {"success": 1, "failure": 2, "running": 1}
+        assert values.retries == 2
+        assert values.steps == {
             ("step", "success"): 1,
             ("step", "running"): 1,
             ("sleep", "running"): 1,
             ("termination", "running"): 1,
         }
-        assert figures.open_steps == (
+        assert values.open_steps == (
             OpenStep("pay-1", "step", 3, at(2).timestamp()),
             OpenStep("nap-1", "sleep", 0, at(5).timestamp()),
         )
-        assert (figures.trigger, figures.version_id) == ("api", "v1")
-        assert (figures.queue_duration, figures.run_duration) == (1.0, None)
+        assert (values.trigger, values.version_id) == ("api", "v1")
+        assert (values.queue_duration, values.run_duration) == (1.0, None)
 
     def test_an_ended_run_has_no_current_step(self) -> None:
-        figures = taken(None, answer(step("pay-1", None), status="terminated", end=at(9))).figures
-        assert figures.open_steps == ()
-        assert figures.steps == {("step", "running"): 1}
+        values = taken(None, answer(step("pay-1", None), status="terminated", end=at(9))).values
+        assert values.open_steps == ()
+        assert values.steps == {("step", "running"): 1}
 
     def test_what_is_missing(self) -> None:
-        figures = taken(None, Detail(queued=at(0))).figures
-        assert figures.status == "unknown"
-        assert figures.trigger == "unknown"
-        assert figures.version_id == ""
-        assert figures.step_count == 0
-        assert figures.error_name is None
+        values = taken(None, Detail(queued=at(0))).values
+        assert values.status == "unknown"
+        assert values.trigger == "unknown"
+        assert values.version_id == ""
+        assert values.step_count == 0
+        assert values.error_name is None
 
 
 def failing(name: str, error: Error, start: float = 2) -> Step:
@@ -287,13 +287,13 @@ class TestRetryLimit:
     def test_as_reported(self, config: StepConfig | None, limit: float | None) -> None:
         charge = step("charge-1", False, None)
         charge.config = config
-        (open_step,) = taken(None, answer(charge)).figures.open_steps
+        (open_step,) = taken(None, answer(charge)).values.open_steps
         assert open_step.retry_limit == limit
 
     def test_a_rollback_has_none(self) -> None:
         undo = step("charge-1", None)
         undo.type, undo.config = "rollback", StepConfig(Retries(3))
-        (open_step,) = taken(None, answer(undo)).figures.open_steps
+        (open_step,) = taken(None, answer(undo)).values.open_steps
         assert open_step.retry_limit is None
 
 
@@ -301,8 +301,8 @@ class TestErrors:
     """Which step an instance failed at; the API doesn't say."""
 
     def error_of(self, error: Error, *steps: Step) -> tuple[str | None, str | None]:
-        figures = taken(None, answer(*steps, status="errored", error=error, end=at(20))).figures
-        return figures.error_name, figures.error_step
+        values = taken(None, answer(*steps, status="errored", error=error, end=at(20))).values
+        return values.error_name, values.error_step
 
     def test_the_step_that_failed_last(self) -> None:
         boom = Error("Error", "boom")
@@ -384,19 +384,19 @@ class TestFreshness:
 
     def test_live_again_with_a_later_step_is_a_restart(self) -> None:
         again = answer(step("a-1", True), step("b-1", None, start=10))
-        assert taken(self.known(), again).figures.status == "running"
+        assert taken(self.known(), again).values.status == "running"
 
     def test_rolling_back_after_an_end_is_news(self) -> None:
         rolling = answer(step("a-1", True), status="rollingBack")
         assert judge(self.known(), rolling) is Freshness.CURRENT
         first = taken(self.known(), rolling)
-        assert first.figures.status == "rollingBack"
-        assert taken(first.run, rolling).figures.status == "rollingBack"
+        assert first.values.status == "rollingBack"
+        assert taken(first.run, rolling).values.status == "rollingBack"
 
     def test_a_status_of_tomorrow_after_an_end_is_news(self) -> None:
         archived = answer(step("a-1", True), status="archived")
         assert judge(self.known(), archived) is Freshness.CURRENT
-        assert taken(self.known(), archived).figures.status == "archived"
+        assert taken(self.known(), archived).values.status == "archived"
 
     def test_a_later_run_is_news(self) -> None:
         assert judge(self.known(), answer(queued=at(60))) is Freshness.CURRENT
@@ -426,8 +426,8 @@ class TestRestartFromAStep:
 
     def test_what_ran_again_counts_again_and_the_rest_does_not(self) -> None:
         running = taken(self.known(), answer(step("a-1", True), step("pay-1", None, start=20)))
-        assert running.figures.status == "running"
-        assert running.figures.error_name is None
+        assert running.values.status == "running"
+        assert running.values.error_name is None
         assert not running.observations
         done = answer(
             step("a-1", True), step("pay-1", True, start=20), status="complete", end=at(30)

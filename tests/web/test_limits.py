@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.web.connections import Limits
-from exporter.web.gate import LARGEST_HEAD, LONGEST_TARGET, MOST_HEADERS
+from exporter.web.middleware import LARGEST_HEAD, LONGEST_TARGET, MOST_HEADERS
 from tests.web.certificates import Authority
 from tests.web.conftest import Protect
 from tests.web.serving import LARGE as LARGE_SIZE

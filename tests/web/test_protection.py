@@ -8,7 +8,7 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
-from exporter.mistakes import ConfigError
+from exporter.config.errors import ConfigError
 from exporter.web.protection import Protecting
 from tests.web.certificates import Authority
 from tests.web.conftest import Protect, hashed

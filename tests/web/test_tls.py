@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.mistakes import ConfigError
+from exporter.config.errors import ConfigError
 from tests.web.certificates import Authority
 from tests.web.conftest import Protect
 from tests.web.serving import Served, serving
@@ -179,7 +179,7 @@ class TestFiles:
         path.unlink()
         with pytest.raises(ConfigError) as caught:
             protect(tls=REQUIRED)
-        assert caught.value.mistakes == [
+        assert caught.value.problems == [
             f"tls_server_config.{key}: {path}: can't be read: No such file or directory"
         ]
 
@@ -190,7 +190,7 @@ class TestFiles:
         (authority.file.parent / file).write_text("hidden")
         with pytest.raises(ConfigError) as caught:
             protect(tls={})
-        assert caught.value.mistakes == [
+        assert caught.value.problems == [
             "tls_server_config: cert_file and key_file can't be used together: "
             "they must be in PEM format"
         ]

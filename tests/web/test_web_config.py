@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exporter.mistakes import ConfigError
-from exporter.web import config
+from exporter.config.errors import ConfigError
+from exporter.web import web_config as config
 
 EXAMPLE = Path(__file__).parents[2] / "web.example.yaml"
 HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
@@ -169,14 +169,14 @@ class TestMistakes:
         """And none repeats a key, a password or a hash."""
         with pytest.raises(ConfigError) as caught:
             read(tmp_path, text)
-        assert caught.value.mistakes == [f"{tmp_path}/web.yaml: {message}"]
+        assert caught.value.problems == [f"{tmp_path}/web.yaml: {message}"]
         assert "hidden" not in str(caught.value)
         assert HASH[-20:] not in str(caught.value)
 
     def test_all_are_told_in_one_go(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             read(tmp_path, "tls_server_config: {}\nhttp_server_config: {http2: 1}\nx: 1\n")
-        assert len(caught.value.mistakes) == 4
+        assert len(caught.value.problems) == 4
 
 
 class TestTaken:

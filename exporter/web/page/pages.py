@@ -13,18 +13,18 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from exporter import __version__
-from exporter.watch.overview import Explanation, Overview, Snapshot
-from exporter.watch.timeline import Entry
+from exporter.watch.step_timeline import Entry
 from exporter.web.headers import PAGE_HEADERS
-from exporter.web.page import words
+from exporter.web.page import formatting
 from exporter.web.page.assets import Assets
 from exporter.web.page.query import COLUMNS, LONGEST, Query, select
+from exporter.web.page.view import Explanation, Snapshot, View
 
 
 class Pages:
     """The pages of an exporter."""
 
-    def __init__(self, overview: Overview) -> None:
+    def __init__(self, overview: View) -> None:
         self._overview = overview
         self._assets = Assets()
         self._one_at_a_time = asyncio.Lock()
@@ -36,11 +36,11 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters |= {
-            "span": words.span,
-            "ago": words.ago,
-            "utc": words.utc,
-            "iso": words.iso,
-            "instance_href": words.instance_href,
+            "span": formatting.span,
+            "ago": formatting.ago,
+            "utc": formatting.utc,
+            "iso": formatting.iso,
+            "instance_href": formatting.instance_href,
         }
         self._templates.globals |= {"version": __version__, "assets": self._assets.hrefs}
 
@@ -87,11 +87,11 @@ class Pages:
         """The page of one instance."""
         return self._templates.get_template("instance.html").render(
             bars=list(_bars(known, now)),
-            changes=words.changed(known),
-            dashboard=words.dashboard_href(known),
+            changes=formatting.changed(known),
+            dashboard=formatting.dashboard_href(known),
             known=known,
             now=now,
-            queries=words.queries(known.row),
+            queries=formatting.queries(known.row),
             row=known.row,
         )
 

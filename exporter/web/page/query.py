@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from exporter.settings import LONGEST_ID
-from exporter.watch.overview import ATTENTION, Row
+from exporter.config.settings import LONGEST_ID
+from exporter.web.page.view import ATTENTION, Row
 
 PER_PAGE = 200
 LONGEST = LONGEST_ID
@@ -38,7 +38,7 @@ COLUMNS = {
     "attempts": Column("Attempts", lambda row: row.attempts, falling=True),
     "running": Column("Running for", lambda row: row.running, falling=True),
     "changed": Column("Last change", lambda row: row.changed, falling=True),
-    "looked": Column("Last look", lambda row: row.looked_at, falling=True),
+    "looked": Column("Last look", lambda row: row.checked_at, falling=True),
     "due": Column("Next look", lambda row: row.due),
 }
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 from playwright.async_api import Browser, async_playwright
 
+from demo.node import node
 from tests.requires import requires_program
-from upstreams.local_engine.node import node
 
 
 @contextlib.asynccontextmanager

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 from exporter.web.endpoints import endpoints
 from exporter.web.server import Server, address_of, listen
+from simulator import Attempt, Error, Script, Sleep, Step, Wait, retried, steps
 from tests.watching import Watching, watching
-from upstreams.simulator import Attempt, Error, Script, Sleep, Step, Wait, retried, steps
 
 WORKFLOWS = [
     {"name": "orders", "instances": ["order-2001", "order-2002"], "discover": {}},

@@ -8,13 +8,13 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
+from demo.node import install
+from simulator import Attempt, Error, Script, Step, Wait
 from tests.node import HERE
 from tests.watch.test_ids import IDS
 from tests.watching import Watching, watching
 from tests.web.page.browser import chromium
 from tests.web.page.scene import scene, served
-from upstreams.local_engine.node import install
-from upstreams.simulator import Attempt, Error, Script, Step, Wait
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

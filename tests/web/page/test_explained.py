@@ -5,12 +5,12 @@ from pathlib import Path
 import yaml
 from msgspec.structs import replace
 
-from exporter.watch.overview import STUCK_AFTER, Explanation
-from exporter.watch.why import Why
-from exporter.web.page.words import changed, dashboard_href
+from exporter.watch.poll_reason import PollReason
+from exporter.web.page.formatting import changed, dashboard_href
+from exporter.web.page.view import STUCK_AFTER, Explanation
+from simulator import Hang, Script, Sleep, Wait, error, retried, steps
 from tests.watching import Watching, watching
 from tests.web.serving import until
-from upstreams.simulator import Hang, Script, Sleep, Wait, error, retried, steps
 
 ROOT = Path(__file__).parents[3]
 INTERVAL = 15.0
@@ -26,7 +26,7 @@ def explain(w: Watching, instance_id: str = "a") -> Explanation:
 
 def look(w: Watching, instance_id: str = "a") -> tuple[str, str]:
     """The kind of the last call on an instance, and why."""
-    last = explain(w, instance_id).look
+    last = explain(w, instance_id).last_request
     assert last is not None
     return last[1], last[2]
 
@@ -35,11 +35,11 @@ class TestListed:
     async def test_first_look_then_its_turn(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING)
-            assert explain(w).look is None
+            assert explain(w).last_request is None
             await w.round()
-            assert look(w) == ("detail", Why.FIRST)
+            assert look(w) == ("detail", PollReason.FIRST)
             await w.round(after=INTERVAL)
-            assert look(w) == ("simple", Why.DUE)
+            assert look(w) == ("simple", PollReason.DUE)
             assert explain(w).row.due == w.clock() + INTERVAL
 
     async def test_a_change_brings_the_full_answer(self) -> None:
@@ -47,7 +47,7 @@ class TestListed:
             w.orders.create("a", Script((Sleep("nap", 20), Wait("approval"))))
             await w.round(after=1)
             await w.round(after=60)
-            assert look(w) == ("detail", Why.CHANGED)
+            assert look(w) == ("detail", PollReason.CHANGED)
             assert changed(explain(w)) == ["step count: 1 → 2", "steps by outcome", "open steps"]
 
     async def test_a_refresh_shows_retries(self) -> None:
@@ -57,7 +57,7 @@ class TestListed:
             due = explain(w).next_detail
             assert due == w.clock() + 60
             await w.round(after=60)
-            assert look(w) == ("detail", Why.REFRESH)
+            assert look(w) == ("detail", PollReason.REFRESH)
             assert "retries: 0 → 6" in changed(explain(w))
 
     async def test_a_failure_and_the_look_after_it(self) -> None:
@@ -71,7 +71,7 @@ class TestListed:
             assert "permissions" in known.advice
             w.simulator.faults.remove(fault)
             await w.round(after=INTERVAL)
-            assert look(w) == ("simple", Why.AGAIN)
+            assert look(w) == ("simple", PollReason.AGAIN)
             assert explain(w).failure == ""
 
     async def test_one_that_is_not_there(self) -> None:
@@ -93,10 +93,10 @@ class TestDiscovered:
         async with watching(workflows=DISCOVER) as w:
             w.orders.create("a", Script((*steps("one", duration=20), Wait("approval"))))
             await w.cycle(after=1)
-            assert look(w) == ("detail", Why.FIRST)
+            assert look(w) == ("detail", PollReason.FIRST)
             assert changed(explain(w)) == ["steps fetched for the first time", "open steps"]
             await w.cycle(after=60)
-            assert look(w) == ("detail", Why.ROW)
+            assert look(w) == ("detail", PollReason.ROW)
             assert "status: running → waiting" in changed(explain(w))
 
     async def test_the_lists_hold_it_no_more(self) -> None:
@@ -105,7 +105,7 @@ class TestDiscovered:
             await w.cycle(after=1)
             instance.delete()
             await w.cycle(after=60)
-            assert look(w) == ("detail", Why.MISSED)
+            assert look(w) == ("detail", PollReason.MISSED)
 
     async def test_its_next_look_is_the_next_sweep(self) -> None:
         async with watching(workflows=DISCOVER) as w:
@@ -119,9 +119,9 @@ class TestDiscovered:
         ) as w:
             w.orders.create("a", Script(steps("one", duration=20)))
             await w.cycle(after=1)
-            assert explain(w).forget_at is None
+            assert explain(w).expires_at is None
             await w.cycle(after=60)
-            assert explain(w).forget_at == w.clock() + 3600
+            assert explain(w).expires_at == w.clock() + 3600
 
 
 class TestSteps:

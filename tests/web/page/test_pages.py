@@ -8,19 +8,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.clock import Clock
-from exporter.settings import Poll
-from exporter.watch.overview import AccountView, Explanation, Overview, Snapshot, WorkflowView
-from exporter.watch.timeline import Entry, Timeline
-from exporter.watch.tracker import Figures, OpenStep
+from exporter.config.settings import Poll
+from exporter.watch.step_timeline import Entry, Timeline
+from exporter.watch.tracker import InstanceValues, OpenStep
 from exporter.web.page.pages import Pages
 from exporter.web.page.query import Query
+from exporter.web.page.view import AccountView, Explanation, Snapshot, View, WorkflowView
+from simulator import Attempt as Try
+from simulator import Error, Script, Step, retried
 from tests.watching import watching
 from tests.web.page.scene import WORKFLOWS, fill, served
 from tests.web.page.test_query import row
-from upstreams.simulator import Attempt as Try
-from upstreams.simulator import Error, Script, Step, retried
 
-PAGES = Pages(Overview([], {}, poll=Poll(), clock=Clock()))
+PAGES = Pages(View([], {}, poll=Poll(), clock=Clock()))
 
 hostile = st.text(max_size=20) | st.sampled_from(
     [
@@ -79,7 +79,7 @@ class Shown:
 
 def instance(name: str) -> str:
     """A page of an instance in which all that others name has one name."""
-    figures = Figures(
+    values = InstanceValues(
         status=name,
         version_id=name,
         trigger=name,
@@ -98,16 +98,16 @@ def instance(name: str) -> str:
     )
     known = Explanation(
         row=row(name, account=name, workflow=name, status=name, step=name, error=name),
-        figures=figures,
+        values=values,
         configured=True,
         account_id=name,
-        look=(0.0, "detail", name),
+        last_request=(0.0, "detail", name),
         failure="timeout",
         advice=name,
         changes=(),
         waits="",
         next_detail=None,
-        forget_at=None,
+        expires_at=None,
         timeline=Timeline((Entry(name, name, "failure", 0.0, 1.0, 1, 1, name),), 1),
     )
     return PAGES.instance(known, 10.0)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.watch.overview import ATTENTION, Row
 from exporter.web.page.query import COLUMNS, PER_PAGE, Query, select
+from exporter.web.page.view import ATTENTION, Row
 
 
 def row(id_: str = "a", **fields: object) -> Row:
@@ -23,7 +23,7 @@ def row(id_: str = "a", **fields: object) -> Row:
         "attempts": None,
         "running": None,
         "changed": None,
-        "looked_at": None,
+        "checked_at": None,
         "due": None,
     }
     return Row(**{**plain, **fields, "id": id_})  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ rows = st.lists(
         attempts=st.none() | st.integers(0, 50),
         running=numbers,
         changed=numbers,
-        looked_at=numbers,
+        checked_at=numbers,
         due=numbers,
     ),
     max_size=40,

@@ -1,0 +1,158 @@
+"""Says what is wrong with a configuration: where, what, and what would be right."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import BaseModel
+
+from exporter.config.settings import Settings, model_of
+from exporter.config.validation import Loc
+
+_SECRETS = frozenset({"api_token", "api_key"})
+
+_REPLIES = {
+    "missing": "is missing",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a smaller number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "path_type": "must be the path of a file",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "list_type": "must be a list",
+}
+_WORDS = {
+    "Value error, ": "",
+    "Input should be less than or equal to": "must be at most",
+    "Input should be greater than or equal to": "must be at least",
+    "Input should be": "must be",
+}
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; `mistakes` holds a line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@contextmanager
+def collected(into: list[str]) -> Iterator[None]:
+    """Adds the mistakes of a `ConfigError` to a list, so that others are found, too."""
+    try:
+        yield
+    except ConfigError as error:
+        into += error.problems
+
+
+def line(
+    loc: Loc,
+    kind: str,
+    text: str,
+    given: object,
+    origin: str = "",
+    *,
+    root: type[BaseModel] = Settings,
+) -> str:
+    """One mistake, in one line.
+
+    Args:
+        loc: Where, in the tree of settings.
+        kind, text, given: pydantic's type and message of it, and the value.
+        origin: The flag or variable that the value came from; empty for the file.
+        root: The model of the whole tree.
+    """
+    where = _path(loc) + (f" (from {origin})" if origin else "")
+    match kind:
+        case "extra_forbidden":
+            return f"{where}: {unknown_key(loc, root)}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            kind = "a mapping in JSON" if origin else "a mapping"
+            return f"{where}: must be {kind} with keys{_examples(loc, root)}"
+        case "list_type" if origin:
+            return f"{where}: must be a list; in JSON, or with commas if it holds plain values"
+        case "list_type" if [*keys(loc, root)]:
+            first = next(keys(loc, root))
+            return f"{where}: must be a list; begin each item with a dash, as in '- {first}: …'"
+        case "list_type":
+            return f"{where}: must be a list, as in [a, b]{_shown(loc, given, root)}"
+    reply = _REPLIES.get(kind, text)
+    for pydantics, ours in _WORDS.items():
+        reply = reply.replace(pydantics, ours)
+    if kind == "string_type" and isinstance(given, int | float):
+        reply += "; put it in quotes"
+    return f"{where}: {reply}{_shown(loc, given, root)}"
+
+
+def _examples(loc: Loc, root: type[BaseModel]) -> str:
+    some = [*keys(loc, root)][:3]
+    return f" such as {', '.join(some)}" if some else ""
+
+
+def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
+    """The value, where it can't hold a secret: that of a known key, and not a URL's user."""
+    if not isinstance(given, str | int | float) or _SECRETS & set(loc) or not _is_known(loc, root):
+        return ""
+    if isinstance(given, str) and "@" in given:
+        return ""
+    return f" (it is {str(given)[:60]!r})"
+
+
+def _is_known(loc: Loc, root: type[BaseModel]) -> bool:
+    names = [part for part in loc if isinstance(part, str)]
+    if not names or names[-1] not in keys(loc[: loc.index(names[-1])], root):
+        return False
+    return not [*keys(loc, root)]
+
+
+def _path(loc: Loc) -> str:
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{_word(part)}" if path else _word(part)
+    return path or "configuration"
+
+
+def _word(key: str) -> str:
+    """A key as far as it can be one: `api_token:abc`, without a space, would be a key too."""
+    start = re.match(r"[A-Za-z0-9_.-]{0,40}", key)
+    kept = start[0] if start else ""
+    return kept if kept == key else f"{kept}…"
+
+
+def unknown_key(loc: Loc, root: type[BaseModel] = Settings) -> str:
+    """That a key isn't known, and what is."""
+    known = list(keys(loc[:-1], root))
+    near = difflib.get_close_matches(_word(str(loc[-1])), known, n=1)
+    if near:
+        return f"is no key; did you mean {near[0]}?"
+    elsewhere = [path for path in _paths(root) if path.rpartition(".")[2] == loc[-1]]
+    if elsewhere:
+        return f"is no key here; did you mean {elsewhere[0]}?"
+    return f"is no key; known here are {', '.join(known)}"
+
+
+def keys(loc: Loc, root: type[BaseModel] = Settings) -> Iterator[str]:
+    """The keys that are known at a place in the tree."""
+    model: type[BaseModel] | None = root
+    for part in loc:
+        if model is not None and isinstance(part, str):
+            field = model.model_fields.get(part)
+            model = model_of(field.annotation) if field else None
+    yield from model.model_fields if model is not None else ()
+
+
+def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        below = model_of(field.annotation)
+        if below is not None:
+            many = "[]" if getattr(field.annotation, "__origin__", None) is list else ""
+            yield from _paths(below, f"{prefix}{name}{many}.")

@@ -1,0 +1,126 @@
+"""Loads the configuration anew: when told to, or when its file holds something else."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from exporter.config.errors import ConfigError
+from exporter.config.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_FIXED = (("shard",), ("state", "path"), ("web", "listen_address"), ("web", "config_file"))
+"""What a restart alone can change."""
+_GLANCE = 1.0
+"""Seconds; `config.auto_reload_interval` is kept to within one."""
+
+
+class Reloader:
+    """Has the exporter go on with what the configuration says now, or leaves it as it is.
+
+    Args:
+        load: Reads the configuration, or raises `ConfigError`.
+        path: The file that is watched; None for none.
+        settings: Those that are in use.
+        apply: Puts settings to use, as a whole, or raises `ConfigError`.
+        failed: Told that it couldn't be done.
+        asked: Set when somebody asks for it.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Settings],
+        path: Path | None,
+        *,
+        settings: Settings,
+        apply: Callable[[Settings], Awaitable[None]],
+        failed: Callable[[], Awaitable[None]],
+        asked: asyncio.Event,
+    ) -> None:
+        self.settings = settings
+        self._load, self._path = load, path
+        self._apply, self._failed, self._asked = apply, failed, asked
+        self._seen = self._content()
+        self._turn = asyncio.Lock()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it may be asked for over HTTP."""
+        return self.settings.web.enable_lifecycle
+
+    async def reload(self) -> list[str]:
+        """Loads the configuration anew; every mistake, if that can't be done."""
+        async with self._turn:
+            self._seen = self._content()
+            try:
+                wanted = self._load()
+                settings = _with_fixed(wanted, self.settings)
+                await self._apply(settings)
+            except ConfigError as error:
+                await self._failed()
+                log.error(
+                    "the new configuration can't be used; the exporter goes on with the former one",
+                    file=str(self._path or ""),
+                    problems="; ".join(error.problems),
+                    advice="mend it and reload; a restart would fail",
+                )
+                return error.problems
+            self.settings = settings
+            log.info("the configuration was loaded anew", file=str(self._path or ""))
+            if changed := list(_changed(wanted, settings)):
+                log.warning(
+                    "some settings only change with a restart; they stay as they were",
+                    settings=", ".join(changed),
+                )
+            return []
+
+    async def run(self) -> None:
+        """Reloads when told to, and when the file holds something else; without end.
+
+        What it holds is compared, not when it was written: the files of a ConfigMap are symbolic
+        links, which Kubernetes swaps.
+        """
+        waited = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GLANCE):
+                    await self._asked.wait()
+            waited += _GLANCE
+            interval = self.settings.config.auto_reload_interval
+            look = bool(interval) and waited >= interval
+            if self._asked.is_set() or (look and self._content() != self._seen):
+                self._asked.clear()
+                await self.reload()
+            waited = 0.0 if look else waited
+
+    def _content(self) -> bytes:
+        try:
+            return sha256(self._path.read_bytes()).digest() if self._path else b""
+        except OSError:
+            return b"unreadable"
+
+
+def _with_fixed(wanted: Settings, used: Settings) -> Settings:
+    """`wanted`, but for what a restart alone can change."""
+    return wanted.model_copy(
+        update={
+            "shard": used.shard,
+            "state": used.state,
+            "web": used.web.model_copy(update={"enable_lifecycle": wanted.web.enable_lifecycle}),
+        }
+    )
+
+
+def _changed(wanted: Settings, used: Settings) -> Iterator[str]:
+    for loc in _FIXED:
+        one: Any = wanted
+        other: Any = used
+        for part in loc:
+            one, other = getattr(one, part), getattr(other, part)
+        if one != other:
+            yield ".".join(loc)

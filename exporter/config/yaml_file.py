@@ -1,0 +1,89 @@
+"""Reads a YAML file; says where it is wrong without repeating what it holds."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exporter.config.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, which YAML forbids and PyYAML takes.
+
+    Dates stay text: `2026-11-24` is a fine id of an instance.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
+        first: [(tag, regex) for tag, regex in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode):
+                if key_node.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem="this key is there twice", problem_mark=key_node.start_mark
+                    )
+                seen.add(key_node.value)
+        return node
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds; an empty file holds an empty one.
+
+    Raises:
+        ConfigError: it can't be read, is no YAML, or holds something else.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path}: line {number}: not UTF-8; save it in that encoding"]) from None
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError([f"{path}: {_place(error)}not valid YAML: {_problem(error)}"]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"the character U+{error.character:04X}"
+        raise ConfigError([f"{path}: line {line}: not valid YAML: {what} is not allowed"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: nested too deeply"]) from None
+    except ValueError:
+        # Of a value with a tag such as !!int that it doesn't fit; the cause repeats the value.
+        raise ConfigError([f"{path}: not valid YAML: a value doesn't fit its tag (!!)"]) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError([f"{path}: must be a mapping with keys such as accounts and poll"])
+    return content
+
+
+def _place(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    problem = error.problem or "it can't be read"
+    if "alias" in problem:
+        return "there is no anchor for this alias; put text that begins with * in quotes"
+    if "tag" in problem:
+        return "unknown tag; put text that begins with ! in quotes"
+    if "another document" in problem:
+        return "a second document begins here (---); only one is expected"
+    if "cannot start any token" in problem:
+        hint = "indent with spaces" if r"'\t'" in problem else "put the text in quotes"
+        return f"{problem}; {hint}"
+    return re.sub(r"'([^']*)'", _quoted, problem)
+
+
+def _quoted(match: re.Match[str]) -> str:
+    """Words in quotes are the file's and may be a secret; single characters and marks are not."""
+    return match[0] if len(match[1]) < 2 or match[1][0] in "\\<" else "…"

@@ -1,0 +1,100 @@
+"""An instance's figures as samples."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from exporter.metrics import catalogue
+from exporter.metrics.catalogue import Family
+from exporter.watch.tracker import InstanceValues
+
+OUTCOMES = ("success", "failure", "running")
+
+Sample = tuple[Family, tuple[str, ...], float]
+"""A family, the values of the labels that follow `instance_id`, and the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What an instance shows, worked out when it is gone through: held for all instances that a
+    restart brings back, samples would be millions.
+
+    Attributes:
+        figures, last_change: The figures, and when they last moved.
+        status: The family of the status, with all states or the current one alone.
+        step_label, error_label, word: How names of steps and errors, and statuses and types of
+            steps, are labelled.
+    """
+
+    values: InstanceValues
+    last_change: float
+    step_label: Callable[[str], str]
+    error_label: Callable[[str], str] = str
+    word: Callable[[str], str] = str
+    status: Family = catalogue.STATUS
+
+    def __iter__(self) -> Iterator[Sample]:
+        values = self.values
+        yield self.status, (self.word(values.status),), 1
+        yield catalogue.INFO, (values.version_id, values.trigger), 1
+        if values.error_name is not None:
+            step = self.step_label(values.error_step) if values.error_step else ""
+            yield catalogue.ERROR_INFO, (self.error_label(values.error_name), step), 1
+        if values.step_count is not None:
+            yield catalogue.STEP_COUNT, (), values.step_count
+        if values.steps is not None:
+            for key, count in _by_type(values.steps, self.word).items():
+                yield catalogue.STEPS, key, count
+        if values.attempts is not None:
+            for outcome in OUTCOMES:
+                yield catalogue.ATTEMPTS, (outcome,), values.attempts[outcome]
+        if values.retries is not None:
+            yield catalogue.RETRIES, (), values.retries
+        yield from _open_steps(values, self.step_label, self.word)
+        yield from _times(values)
+        yield catalogue.LAST_CHANGE, (), self.last_change
+
+
+def _by_type(
+    steps: Mapping[tuple[str, str], int], word: Callable[[str], str]
+) -> dict[tuple[str, str], int]:
+    """Steps by type and outcome, with every outcome of each type, and of plain steps always."""
+    types = dict.fromkeys(("step", *(word(step_type) for step_type, _ in steps)))
+    counts = {(step_type, outcome): 0 for step_type in types for outcome in OUTCOMES}
+    for (step_type, outcome), count in steps.items():
+        counts[word(step_type), outcome] += count
+    return counts
+
+
+def _open_steps(
+    values: InstanceValues, step_label: Callable[[str], str], word: Callable[[str], str]
+) -> Iterator[Sample]:
+    # Steps of one label and type, side by side, are one series: attempts and limits added, earliest
+    # start.
+    attempts: dict[tuple[str, str], int] = {}
+    starts: dict[tuple[str, str], float] = {}
+    limits: dict[str, float] = {}
+    for step in values.open_steps:
+        key = (step_label(step.name), word(step.type))
+        attempts[key] = attempts.get(key, 0) + step.attempts
+        if step.start is not None:
+            starts[key] = min(step.start, starts.get(key, step.start))
+        if step.retry_limit is not None:
+            limits[key[0]] = limits.get(key[0], 0) + step.retry_limit
+    for key, count in attempts.items():
+        yield catalogue.CURRENT_STEP_ATTEMPTS, key, count
+    for key, start in starts.items():
+        yield catalogue.CURRENT_STEP_START, key, start
+    for label, limit in limits.items():
+        yield catalogue.CURRENT_STEP_RETRY_LIMIT, (label,), limit
+
+
+def _times(values: InstanceValues) -> Iterator[Sample]:
+    for family, value in (
+        (catalogue.QUEUED, values.queued),
+        (catalogue.START, values.start),
+        (catalogue.END, values.end),
+        (catalogue.QUEUE_DURATION, values.queue_duration),
+        (catalogue.RUN_DURATION, values.run_duration),
+    ):
+        if value is not None:
+            yield family, (), value

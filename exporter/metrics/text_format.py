@@ -1,0 +1,111 @@
+"""Lines of Prometheus' text format and of OpenMetrics, which is the same line for most samples."""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from itertools import accumulate
+from math import inf, isfinite
+
+from prometheus_client.utils import floatToGoString
+
+from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, WORKFLOW_LABELS, Family
+from exporter.metrics.samples import Sample
+from exporter.metrics.series import Exemplar, Histogram, Labels
+from exporter.watch.sink import WorkflowKey
+
+INSTANCE_FAMILIES = tuple(f for f in FAMILIES if f.labels[:3] == INSTANCE_LABELS)
+
+_COLUMNS = {family.name: column for column, family in enumerate(INSTANCE_FAMILIES)}
+
+
+def of_instance(key: tuple[WorkflowKey, str], samples: Iterable[Sample]) -> list[bytes]:
+    """What an instance shows in either format, a text for each of `INSTANCE_FAMILIES`."""
+    workflow, instance_id = key
+    who = f'{_whose(workflow)},instance_id="{_escape(instance_id)}"'
+    texts = [""] * len(INSTANCE_FAMILIES)
+    for family, labels, value in samples:
+        column, pieces = _frame(family, labels)
+        number = value if type(value) is int else _number(value)
+        texts[column] += f"{who.join(pieces)}{number}\n"
+    return [_encode(text) for text in texts]
+
+
+@lru_cache
+def _whose(workflow: WorkflowKey) -> str:
+    return _pairs(WORKFLOW_LABELS, workflow)
+
+
+@lru_cache(maxsize=4096)  # instances have most statuses, outcomes and steps in common
+def _frame(family: Family, labels: Labels) -> tuple[int, list[str]]:
+    """A sample's column, and what stands around the labels that say whose it is, up to the value;
+    of a state, after the lines of the others."""
+    others = [(*labels[:-1], state) for state in family.states if state != labels[-1]]
+    pieces, before = list[str](), ""
+    for values in (*others, labels):
+        more = "," + _pairs(family.labels[len(INSTANCE_LABELS) :], values) if values else ""
+        pieces.append(f"{before}{family.name}{{")
+        before = f"{more}}} " if values is labels else f"{more}}} 0\n"
+    return _COLUMNS[family.name], [*pieces, before]
+
+
+def of_series(
+    family: Family,
+    labels: Labels,
+    value: float | Histogram,
+    exemplars: Mapping[int, Exemplar],
+    created: float | None,
+) -> tuple[bytes, bytes]:
+    """What a series shows: in the text format, which has no exemplars, and in OpenMetrics."""
+    pairs = _pairs(family.labels, labels)
+    braced = f"{{{pairs}}}" if pairs else ""
+    if isinstance(value, Histogram):
+        head = f"{family.name}_bucket{{{pairs}{',' if pairs else ''}"
+        lines = [
+            f'{head}le="{bound}"}} {count}\n'
+            for bound, count in zip(_bounds(value.bounds), accumulate(value.counts), strict=True)
+        ]
+        rest = f"{family.name}_count{braced} {sum(value.counts)}\n"
+        rest += f"{family.name}_sum{braced} {_number(value.sum)}\n"
+    else:
+        lines, rest = [f"{family.name}{braced} {_number(value)}\n"], ""
+    text = _encode("".join(lines) + rest)
+    if not exemplars and created is None:
+        return text, text
+    for bucket, exemplar in exemplars.items():
+        lines[bucket] = f"{lines[bucket][:-1]} # {_exemplar(exemplar)}\n"
+    if created is not None:
+        rest += f"{family.name.removesuffix('_total')}_created{braced} {_number(created)}\n"
+    return text, _encode("".join(lines) + rest)
+
+
+@lru_cache
+def _bounds(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    # As Go writes them: a bound is a label's value, the same series only if it is the same text.
+    return tuple(_go(bound) for bound in (*bounds, inf))
+
+
+def _exemplar(exemplar: Exemplar) -> str:
+    who = f'{{instance_id="{_escape(exemplar.instance_id)}"}}'
+    return f"{who} {_number(exemplar.value)} {_number(exemplar.at)}"
+
+
+def _pairs(names: Iterable[str], values: Iterable[str]) -> str:
+    return ",".join([f'{n}="{_escape(v)}"' for n, v in zip(names, values, strict=True)])
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return str(int(value))  # of a truth value, too
+    return repr(value).removesuffix(".0") if isfinite(value) else _go(value)
+
+
+def _go(value: float) -> str:
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
+
+
+def _encode(text: str) -> bytes:
+    # Half of a surrogate pair is no character, and must not take the whole exposition away.
+    return text.encode("utf-8", "replace")

@@ -1,0 +1,124 @@
+"""List rows: what they show of an instance's run, without its steps. Pure, like the tracker.
+
+A row never names the run: `created_on` differs from `queued` by a millisecond or two, and stays
+through a restart. It belongs to the known run unless its start or end moved, was removed or came
+before that run was queued; then one detail response decides. An ended run that is live again, with
+its start as it was, was restarted from a step.
+"""
+
+from math import inf
+
+from msgspec.structs import replace
+
+from exporter.cloudflare.models import BEFORE_END, ENDED, Row, seconds, unix
+from exporter.watch.tracker import (
+    APART,
+    FinishedRun,
+    InstanceValues,
+    Observations,
+    Run,
+    Tracked,
+    same_time,
+)
+
+
+def has_times(row: Row) -> bool:
+    """Whether a row tells more than the status; the local engine's don't."""
+    return row.modified_on is not None or row.started_on is not None or row.ended_on is not None
+
+
+def take_row(
+    run: Run | None, values: InstanceValues | None, row: Row, *, now: float, since: float = -inf
+) -> Tracked | None:
+    """Takes in one row.
+
+    Args:
+        run: What was known of the instance, None on first sight.
+        figures: What it showed, None on first sight.
+        row: The row, with an id, a status and times.
+        now: Unix time at which it arrived.
+        since: Unix time; what ended before it is history and not observed.
+
+    Returns:
+        What is known now, or None when only a call on the instance can tell which run this is.
+    """
+    status = row.status or "unknown"
+    ended = status in ENDED
+    start, end = unix(row.started_on), unix(row.ended_on)
+    if run is not None:
+        moments = [moment for moment in (start, end) if moment is not None]
+        earlier = any(moment + APART < (run.queued or -inf) for moment in moments)
+        other = run.start is not None and start is None
+        live_again = run.status in ENDED and status in BEFORE_END
+        end_moved = ended and run.status in ENDED and not same_time(run.end, end)
+        if earlier or other or end_moved or not same_time(run.start, start):
+            return None
+        if live_again:
+            run = _restarted(run, unix(row.modified_on))
+            if run is None:
+                return None
+    known = run or Run(queued=None, status="")
+    new = Observations()
+    # A row tells when the first run was queued; whether a later one was since, calls tell.
+    created = unix(row.created_on)
+    first = known.queued is None and created is not None and created >= since
+    waited = seconds(row.created_on, row.started_on) if first else None
+    if start is not None and not known.queue_observed and start >= since:
+        new.queue_duration = waited
+    if ended and not known.end_observed and (now if end is None else end) >= since:
+        new.run = FinishedRun(status, seconds(row.started_on, row.ended_on))
+    now_known = replace(
+        known,
+        # One that was still queued may have been restarted before it began.
+        queued=None if known.start is None and (ended or start is not None) else known.queued,
+        status=status,
+        start=known.start if start is None else start,
+        end=end if ended else None,
+        queue_observed=known.queue_observed or waited is not None,
+        end_observed=known.end_observed or ended,
+        ended_by_row=ended and (known.ended_by_row or known.status not in ENDED),
+    )
+    return Tracked(now_known, _values(values, row, now_known, waited), new)
+
+
+def _restarted(run: Run, modified: float | None) -> Run | None:
+    """An ended run that was restarted from a step at a Unix time; None where the row that shows it
+    live may be older than its end: they come from different stores."""
+    if run.start is None or modified is None or modified - APART <= max(run.newest, run.end or 0.0):
+        return None
+    return replace(run, end=None, end_observed=False, newest=modified - APART)
+
+
+def _values(
+    known: InstanceValues | None, row: Row, run: Run, waited: float | None
+) -> InstanceValues:
+    ended = run.status in ENDED
+    base = known or InstanceValues(
+        status=run.status,
+        version_id=row.version_id or "",
+        trigger=row.trigger_source or "unknown",
+        error_name=None,
+        error_step=None,
+        step_count=None,
+        steps=None,
+        attempts=None,
+        retries=None,
+        open_steps=(),
+        queued=None,
+        start=None,
+        end=None,
+        queue_duration=waited,
+        run_duration=None,
+    )
+    return replace(
+        base,
+        status=run.status,
+        version_id=row.version_id or base.version_id,
+        error_name=None if run.status in BEFORE_END else base.error_name,
+        error_step=None if run.status in BEFORE_END else base.error_step,
+        open_steps=() if ended else base.open_steps,
+        start=base.start if run.start is None else run.start,
+        end=run.end,
+        queue_duration=waited if base.queue_duration is None else base.queue_duration,
+        run_duration=seconds(row.started_on, row.ended_on) if ended else None,
+    )

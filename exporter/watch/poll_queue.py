@@ -1,0 +1,185 @@
+"""The queue for one credential's budget: polls and list pages wait here for their turn.
+
+Each urgency has a weight. While several have something waiting, they share the turns in proportion
+to their weights, and what one doesn't need goes to the others (weighted fair queueing). So the
+urgent ones wait for a few turns only, and none starves: of an urgency with the weight `w`, one of
+`n` that wait is made within `n * sum(weights) / w` turns.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from typing import NamedTuple
+
+from exporter.clock import Clock
+from exporter.cloudflare.budget import Budget
+
+
+class Urgency(IntEnum):
+    """What a turn is for. Within one urgency, first come, first served."""
+
+    ERRORED = 0
+    MISSED = 1
+    """It was live, and the lists hold it no more: its status isn't known until it is polled."""
+    CONFIGURED = 2
+    """Asked for by name, and due."""
+    PAGE = 3
+    """A page of a list: it keeps the statuses of 100 instances fresh."""
+    CHANGED = 4
+    LIVE = 5
+
+
+_NOW = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
+# Without the polls of the first two, what is shown is wrong or unexplained: four of five turns.
+# List pages and configured instances take turns. Polls for details that can wait get a fiftieth of
+# the turns of list pages, so that a list pass takes hardly longer for them.
+_WEIGHTS = {
+    Urgency.ERRORED: 200.0,
+    Urgency.MISSED: 200.0,
+    Urgency.CONFIGURED: 50.0,
+    Urgency.PAGE: 50.0,
+    Urgency.CHANGED: 1.0,
+    Urgency.LIVE: 1.0,
+}
+
+
+class _Waiting(NamedTuple):
+    due: float
+    look: Callable[[], Awaitable[None]]
+    wanted: Callable[[], bool]
+
+
+class PollQueue:
+    """The queue of one credential.
+
+    Args:
+        budget: The requests that there are turns for.
+        at_once: Polls under way at the same time, at most.
+        clock: The time.
+    """
+
+    def __init__(self, budget: Budget, *, at_once: int, clock: Clock) -> None:
+        self.budget = budget
+        self._clock = clock
+        self._at_once = at_once
+        self._waiting: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in Urgency}
+        self._turn = 0.0
+        self._next_turn = dict.fromkeys(Urgency, 0.0)
+        """By urgency, the place of its next turn in the order; `_turn` is that of the last."""
+        self.progress = clock.monotonic()
+        """When a poll last ended, or there was none to make (monotonic clock)."""
+        self._changed = asyncio.Event()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._serving: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def under_way(self) -> int:
+        """Polls that are being made."""
+        return len(self._under_way)
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which the most overdue urgent poll is late; those that can wait have none."""
+        now = self._clock.monotonic()
+        return max((now - self._waiting[u][0].due for u in _NOW if self._waiting[u]), default=0.0)
+
+    def put(
+        self,
+        look: Callable[[], Awaitable[None]],
+        urgency: Urgency,
+        *,
+        due: float,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Adds a poll, which must not raise.
+
+        Args:
+            look: Makes it.
+            urgency: How urgent it is.
+            due: When it was to be made, on the monotonic clock.
+            wanted: Whether it still is to be made; asked when its turn comes.
+        """
+        self._changed.set()
+        if not len(self) and not self._under_way:
+            self.progress = self._clock.monotonic()
+        if not self._waiting[urgency]:
+            self._next_turn[urgency] = self._turn + 1 / _WEIGHTS[urgency]
+        self._waiting[urgency].append(_Waiting(due, look, wanted))
+        self._prune()
+        if self._serving is None or self._serving.done():
+            self._serving = asyncio.create_task(self._serve())
+
+    async def turn(self, urgency: Urgency) -> None:
+        """Waits for the turn of a request that the caller then makes itself."""
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def give() -> None:
+            if not given.done():
+                given.set_result(None)
+
+        self.put(give, urgency, due=self._clock.monotonic(), wanted=lambda: not given.done())
+        await given
+
+    async def stop(self, grace: float) -> None:
+        """Drops the polls that wait; those under way may finish within `grace` seconds."""
+        pages = tuple(self._waiting[Urgency.PAGE])
+        for queue in self._waiting.values():
+            queue.clear()
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
+        # Who waits for a page still does so after a reload that replaced this queue.
+        await asyncio.gather(*(page.look() for page in pages))
+        if self._under_way:
+            _, late = await asyncio.wait(self._under_way, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _serve(self) -> None:
+        while len(self):
+            # Only then is it decided who is next: what is urgent by then, not now.
+            await self.budget.ready()
+            look = self._next()
+            if look is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            task = asyncio.create_task(self._make(look))
+            self._under_way.add(task)
+            task.add_done_callback(self._ended)
+            # Lets it, and who waits for it, take the turn before the next is chosen.
+            for _ in range(2):
+                await asyncio.sleep(0)
+
+    def _next(self) -> Callable[[], Awaitable[None]] | None:
+        """Who is next; None: nobody before a poll under way has ended or another is added."""
+        self._prune()
+        may = Urgency if len(self._under_way) < self._at_once else (Urgency.PAGE,)
+        waiting = [urgency for urgency in may if self._waiting[urgency]]
+        if not waiting:
+            return None
+        urgency = min(waiting, key=lambda u: self._next_turn[u])
+        self._turn = self._next_turn[urgency]
+        self._next_turn[urgency] += 1 / _WEIGHTS[urgency]
+        return self._waiting[urgency].popleft().look
+
+    def _prune(self) -> None:
+        """Drops what is no longer wanted from the heads: what waits longest is given up first."""
+        for queue in self._waiting.values():
+            while queue and not queue[0].wanted():
+                queue.popleft()
+
+    async def _make(self, look: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await look()
+        finally:
+            self.progress = self._clock.monotonic()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._changed.set()

@@ -1,0 +1,52 @@
+"""What of a workflow and its instances outlives a restart of the exporter.
+
+Written as arrays: a field's place is its name in the state file, so new ones go to the end, with a
+default. Times are Unix seconds.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+from exporter.watch.tracker import InstanceValues, Run
+
+
+class InstanceRecord(Struct, frozen=True, array_like=True):
+    """An instance that is watched."""
+
+    since: float
+    shown: bool
+    run: Run | None
+    values: InstanceValues | None
+    fingerprints: tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]
+    last_change: float
+    detailed_at: float
+    wants_detail: bool
+    not_found: int
+    expires_at: float | None
+    created: float | None
+    modified: float | None
+    row_status: str | None
+    left: float | None = None
+    """When it was taken out of the configuration; None: it is watched."""
+
+
+class WorkflowRecord(Struct, frozen=True, array_like=True):
+    """A workflow."""
+
+    since: float
+    """When it was first watched."""
+    last_pass: float | None = None
+    """When the last sweep that succeeded began."""
+    shards: int = 0
+    """How many exporters shared the work."""
+    sharded_since: float = 0.0
+    """Since when they were so many."""
+    horizon: float | None = None
+    """Before it no end of a discovered instance is news any more."""
+    discovered_since: float | None = None
+    """When its instances were first discovered."""
+
+
+Kept = InstanceRecord | float
+"""An instance, or of one that is forgotten its end: all that is left of it."""

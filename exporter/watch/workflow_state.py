@@ -1,0 +1,287 @@
+"""Which instances of one workflow are watched, and what stays known of those that were."""
+
+import heapq
+from collections.abc import Iterable
+from math import inf
+from typing import TypeGuard
+
+from exporter.clock import Clock
+from exporter.watch.instance import Instance
+from exporter.watch.records import InstanceRecord, Kept, WorkflowRecord
+from exporter.watch.shard import Share
+from exporter.watch.sink import Sink, WorkflowKey
+from exporter.watch.tracker import APART
+
+_COME_BACK = 7 * 86400.0
+"""Seconds for which what is known of an instance is kept that the configuration names no longer:
+named again, by a configuration that was rolled back, say, it isn't counted twice."""
+
+
+class WorkflowState:
+    """The instances of one workflow.
+
+    An instance is watched, as it is configured or as it was discovered, until it *leaves*, taken
+    out of the configuration, or is *forgotten*, gone from the platform or old. What left is kept
+    whole for a week, what is forgotten as a moment up to which all of it was counted, for as long
+    as lists may still hold it: when it comes back, nothing of it is counted twice.
+
+    Args:
+        key: The workflow.
+        share: Which of its instances are watched here.
+        sink: Told of what is shown, and of what no longer is.
+    """
+
+    def __init__(self, key: WorkflowKey, share: Share, *, sink: Sink, clock: Clock) -> None:
+        self.key = key
+        self.share = share
+        self.instances: dict[str, Instance] = {}
+        self.ends: dict[str, float] = {}
+        """Up to when, in Unix time, all was counted of forgotten instances that lists may still
+        hold: the end of the run, mostly."""
+        self.last_pass: float | None = None
+        """Unix time at which the last sweep over the lists that succeeded began."""
+        self.lists_as_of: float | None = None
+        """When the list pass began that tells of all instances: the one under way or, where one
+        has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
+        self.horizon = -inf
+        """Unix time before which no end of a discovered instance is news any more."""
+        self.discovered_since: float | None = None
+        """Unix time at which instances were first discovered; None: they never were."""
+        self.changed: set[str] = set()
+        """Instances of which what is to be kept has changed, until somebody takes note."""
+        self._left: dict[str, Instance] = {}
+        self._discovers = False
+        self._sink = sink
+        self._clock = clock
+
+    def configure(self, ids: Iterable[str], *, discovers: bool, since: float) -> list[Instance]:
+        """Goes on as a configuration says; those that leave for it.
+
+        Args:
+            ids: The configured instances.
+            discovers: Whether others are watched too.
+            since: Unix time; what ended before it of an instance unknown till now is history.
+        """
+        self._discovers = discovers
+        now, leaving = self._clock.monotonic(), list[Instance]()
+        named = {i for i in ids if self.share.has(i)}
+        for instance in self.instances.values():
+            if instance.id in named:
+                self._name(instance)
+            elif not discovers or (instance.configured and instance.run is None):
+                leaving.append(instance)
+            elif instance.configured:
+                # The selector has its say.
+                again = instance.live or instance.wants_detail or instance.failure is not None
+                instance.configured, instance.due = False, now if again else inf
+                instance.tried, instance.seen_in_pass = True, 0
+        for instance in leaving:
+            self.leave(instance)
+        for instance_id in sorted(named - self.instances.keys()):
+            self.begin(instance_id, configured=True, since=since, due=now)
+        return leaving
+
+    def _name(self, instance: Instance) -> None:
+        if instance.configured:
+            return
+        instance.configured, instance.due = True, self._clock.monotonic()
+        instance.expires_at = None
+        if not instance.shown:
+            instance.shown = True
+            self.show(instance)
+        self.changed.add(instance.id)
+
+    def _is_over(self, left: float | None) -> TypeGuard[float]:
+        """Whether an instance that left, at that Unix time, won't come back."""
+        return left is not None and self._clock.steady() - left >= _COME_BACK
+
+    def begin(
+        self,
+        instance_id: str,
+        *,
+        configured: bool,
+        since: float,
+        due: float = inf,
+        shown: bool = True,
+    ) -> Instance:
+        """Watches an instance; one that comes back is as it was when it left."""
+        since = max(since, self.since_of(instance_id))
+        instance = Instance(instance_id, configured=configured, since=since, due=due)
+        # Since when it is watched is known from here on, whether it is ever seen or not.
+        self.changed.add(instance_id)
+        if instance_id in self._left:
+            known = self._left.pop(instance_id)
+            instance.restore(known.kept(self._clock), self._clock)
+            instance.expires_at = None
+        instance.shown = shown
+        self.instances[instance_id] = instance
+        if shown:
+            self.show(instance)
+        return instance
+
+    def since_of(self, instance_id: str) -> float:
+        """Unix time before which an end of an instance unknown till now was counted already, if it
+        is one to be counted."""
+        counted = self.ends.get(instance_id, -inf) + APART
+        return max(self.horizon, self.share.since(instance_id), counted)
+
+    def leave(self, instance: Instance) -> None:
+        """Watches an instance no longer, as configured. What was counted stays known for a while,
+        should it come back."""
+        self.changed.add(instance.id)
+        del self.instances[instance.id]
+        instance.left = self._clock.steady()
+        if instance.run is not None:
+            self._left[instance.id] = instance
+        else:
+            self._never_seen(instance.id, instance.since)
+        self._sink.forgotten(self.key, instance.id)
+
+    def _never_seen(self, instance_id: str, since: float) -> None:
+        """Has of an instance that goes unseen the end that was counted before, if any was."""
+        if since > self.horizon:
+            self.ends[instance_id] = since - APART
+
+    def forget(self, instance: Instance) -> None:
+        """Watches an instance no longer that is gone or old. What was counted stays known."""
+        self.changed.add(instance.id)
+        del self.instances[instance.id]
+        run, now = instance.run, self._clock.steady()
+        if run is not None and instance.live:
+            # To the millisecond: both times are of one store.
+            seen = max(run.newest, -inf if run.start is None else run.start)
+            self.ends[instance.id] = seen + 0.001 - APART
+        elif run is not None:
+            self.ends[instance.id] = now if run.end is None else run.end
+
+    def forget_ends(self, before: float) -> None:
+        """Takes ends before a Unix time for no news any more."""
+        self.horizon = max(self.horizon, before)
+        for instance_id in [i for i, end in self.ends.items() if end < self.horizon]:
+            del self.ends[instance_id]
+            self.changed.add(instance_id)
+
+    def forget_old(self) -> None:
+        """Forgets what left, or ended, too long ago to come back."""
+        over = {i: known.left for i, known in self._left.items() if self._is_over(known.left)}
+        for instance_id in over:
+            del self._left[instance_id]
+            self.changed.add(instance_id)
+        old = list(over.values())
+        if not self._discovers:  # where lists are read, sweeps tell which ends are old
+            before = self._clock.steady() - _COME_BACK
+            old += [end + APART for end in self.ends.values() if end < before]
+        if old:
+            # No further than what is forgotten: the clock may be days ahead.
+            self.forget_ends(max(old))
+
+    def as_of(self, *, readable: bool) -> float | None:
+        """The moment (monotonic clock) as of which the status of 99% of the live instances is
+        known; None: of none.
+
+        One in a hundred may be moving from list to list, or have ended: the next polls tell. While
+        others can be read, an instance that can't is left out: it is reported as such.
+        """
+        lists = self.lists_as_of if self._discovers else inf
+        if lists is None:
+            return None
+        known = [
+            i.checked_at
+            for i in self.instances.values()
+            if i.counts_as_live and not (readable and i.failure is not None)
+        ]
+        now = self._clock.monotonic()
+        oldest = heapq.nsmallest(len(known) // 100 + 1, known)[-1] if known else now
+        return min(lists, oldest)
+
+    def last_pass_began(self) -> float | None:
+        """`last_pass` on the monotonic clock."""
+        if self.last_pass is None:
+            return None
+        return self.last_pass - self._clock.steady() + self._clock.monotonic()
+
+    def show(self, instance: Instance) -> None:
+        """Shows what is known of an instance."""
+        if instance.values is not None:
+            self._sink.shown(self.key, instance.id, instance.values, instance.last_change)
+
+    def show_all(self) -> None:
+        """Shows all instances anew: what is shown of each has changed."""
+        for instance in self.instances.values():
+            if instance.shown:
+                self.show(instance)
+
+    def kept(self, instance_id: str) -> Kept | None:
+        """What of an instance is to outlive a restart; None: nothing."""
+        instance = self.instances.get(instance_id) or self._left.get(instance_id)
+        return self.ends.get(instance_id) if instance is None else instance.kept(self._clock)
+
+    def keep_all(self) -> None:
+        """Has everything kept anew, whatever of it is kept already."""
+        self.changed.update(self.instances, self._left, self.ends)
+
+    def recall(self, kept: WorkflowRecord) -> None:
+        """Takes what was kept of sweeps; before instances are restored."""
+        self.last_pass, self.discovered_since = kept.last_pass, kept.discovered_since
+        self.lists_as_of = self.last_pass_began()
+        if kept.horizon is not None:
+            self.horizon = kept.horizon
+        if kept.last_pass is not None and kept.discovered_since is None:
+            self.discovered_since = kept.since  # as a version had it that kept one for both
+        for instance in self.instances.values():
+            instance.since = max(instance.since, self.horizon)
+
+    def restore(self, instance_id: str, kept: Kept) -> None:
+        """Takes what was kept of an instance, if it is still one to be watched, or may be again."""
+        if isinstance(kept, float):
+            self._restore_end(instance_id, kept)
+            return
+        instance = self.instances.get(instance_id)
+        if instance is not None:
+            self.changed.discard(instance_id)  # as it was begun: it is kept as what follows
+        else:
+            instance = self._restore_unnamed(instance_id, kept)
+        if instance is None:
+            self.changed.add(instance_id)  # so that it is kept no longer
+            return
+        instance.restore(kept, self._clock)
+        self._restore_checked_at(instance)
+        if instance.live:
+            instance.due = self._clock.monotonic()  # no list may ever say that it moved
+        # It may have been another shard's for a while.
+        instance.since = max(instance.since, self.share.since(instance_id))
+        if instance.left is None and instance.shown:
+            self.show(instance)
+
+    def _restore_checked_at(self, instance: Instance) -> None:
+        instance.checked_at = instance.detailed_at
+        if not instance.configured:
+            instance.checked_at = max(self.last_pass_began() or -inf, instance.checked_at)
+
+    def _restore_end(self, instance_id: str, end: float) -> None:
+        instance = self.instances.get(instance_id)
+        if self.share.has(instance_id) and end >= self.horizon:
+            self.ends[instance_id] = end
+        elif instance is None:
+            self.changed.add(instance_id)
+        if instance is not None:
+            instance.since = max(instance.since, self.since_of(instance_id))
+
+    def _restore_unnamed(self, instance_id: str, kept: InstanceRecord) -> Instance | None:
+        """Has what isn't configured in its place, discovered or gone; None: it has none."""
+        if not self.share.has(instance_id):
+            return None
+        if kept.run is None:
+            self._never_seen(instance_id, kept.since)
+            return None
+        instance = Instance(instance_id, configured=False, since=kept.since)
+        instance.left = kept.left
+        if not self._discovers and instance.left is None:
+            instance.left = self._clock.steady()
+            self.changed.add(instance_id)
+        if self._is_over(instance.left):
+            self.forget_ends(instance.left)
+            return None
+        place = self.instances if instance.left is None else self._left
+        place[instance_id] = instance
+        return instance

@@ -1,0 +1,86 @@
+"""Answers scrapes: each one moment, sent as fast as its reader reads."""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from exporter.metrics import gzip_parts as packing
+from exporter.metrics.exposition import Exposition
+
+# A pair of Prometheus servers and some people. A slow reader holds what has changed since it came.
+_AT_ONCE = 8
+# Bytes. What the socket doesn't take at once is copied, so not much; each costs 50 µs, so not few.
+_CHUNK = 256 * 1024
+
+
+class Scrapes:
+    """The ASGI application behind `/metrics`.
+
+    Args:
+        exposition: What there is to see.
+        headers: That every answer has.
+    """
+
+    def __init__(self, exposition: Exposition, headers: Mapping[str, str]) -> None:
+        self._exposition, self._headers = exposition, headers
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._under_way >= _AT_ONCE:
+            headers = {**self._headers, "Retry-After": "1"}
+            refusal = PlainTextResponse("too many scrapes at once\n", 503, headers=headers)
+            await refusal(scope, receive, send)
+            return
+        self._under_way += 1
+        try:
+            await self._answer(scope, send)
+        finally:
+            self._under_way -= 1
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        asked = Headers(scope=scope)
+        names = QueryParams(scope["query_string"]).getlist("name[]")
+        runs, content_type = self._exposition.scrape(",".join(asked.getlist("accept")), names)
+        headers = {**self._headers, "Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if _accepts_gzip(asked.get("accept-encoding", "")):
+            headers["Content-Encoding"] = "gzip"
+            for run in runs:
+                for _ in run.pack():
+                    await asyncio.sleep(0)
+            buffers = packing.stream([run.packed for run in runs])
+        else:
+            buffers = [text for run in runs for text in run.plain]
+        ends = list(accumulate(map(len, buffers)))
+        headers["Content-Length"] = str(ends[-1])
+        raw = Headers(headers).raw
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+        for chunk in _chunks(buffers, ends) if scope["method"] == "GET" else ():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _chunks(buffers: Sequence[bytes], ends: Sequence[int]) -> Iterator[bytes]:
+    """The buffers, some joined; `ends` are their ends in the body."""
+    start = sent = 0
+    while start < len(buffers):
+        stop = bisect_left(ends, sent + _CHUNK, start) + 1
+        yield b"".join(buffers[start:stop])
+        start, sent = stop, ends[min(stop, len(ends)) - 1]
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding header takes gzip (RFC 9110, section 12.5.3)."""
+    ranks: dict[str, float] = {}
+    for item in header.lower().replace(" ", "").split(","):
+        coding, *parameters = item.split(";")
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            ranks[coding] = float(quality)
+        except ValueError:
+            ranks[coding] = 0
+    return ranks.get("gzip", ranks.get("*", 0)) > 0

@@ -1,0 +1,137 @@
+"""`--once` shows how far it is on a terminal, and on nothing else."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from exporter.progress_bar import line
+from simulator import Hang, Script, Simulator, serve_in_thread, steps
+from tests.e2e.daemon import DEADLINE, environment
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    simulator.access.token("secret")
+    orders = simulator.world.account("acc").workflow("orders")
+    for number in range(12):
+        orders.create(f"o-{number}", Script(steps("a")))
+    with serve_in_thread(simulator) as served:
+        yield served
+
+
+def configured(folder: Path, simulator: Simulator) -> Path:
+    tree = {
+        "api": {"url": simulator.url + "/accounts/{account_id}"},
+        "accounts": [
+            {
+                "account_id": "acc",
+                "api_token": "secret",
+                "workflows": [{"name": "orders", "instances": [f"o-{n}" for n in range(12)]}],
+            }
+        ],
+    }
+    (folder / "config.yaml").write_text(json.dumps(tree))
+    return folder
+
+
+class Terminal:
+    """A terminal whose screen a test can read."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        os.set_blocking(self._ours, False)
+        self.text = ""
+
+    def read(self) -> str:
+        with contextlib.suppress(OSError):  # there is nothing to read
+            self.text += os.read(self._ours, 65536).decode()
+        return self.text
+
+    def close(self) -> None:
+        os.close(self._ours)
+        os.close(self.theirs)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def once(folder: Path, terminal: Terminal, **environ: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "exporter", "--once"],
+        cwd=folder,
+        env=environment(**{"TERM": "xterm", **environ}),
+        stdout=subprocess.PIPE,
+        stderr=terminal.theirs,
+    )
+
+
+def test_a_bar_grows_and_goes_and_the_metrics_stay_clean(
+    tmp_path: Path, simulator: Simulator, terminal: Terminal
+) -> None:
+    hanging = simulator.faults.add(Hang(), kind="detail", skip=5)
+    with once(configured(tmp_path, simulator), terminal) as child:
+        deadline = time.monotonic() + DEADLINE
+        while "5 of 12 instances" not in terminal.read():
+            assert time.monotonic() < deadline, terminal.text
+            time.sleep(0.02)
+        simulator.faults.remove(hanging)
+        simulator.faults.release()
+        httpx.get(simulator.url)  # wakes the thread that serves
+        out, _ = child.communicate(timeout=DEADLINE)
+    assert child.returncode == 0
+    assert out.startswith(b"# HELP ")
+    assert b"\x1b" not in out
+    assert "[########............] 5 of 12 instances" in terminal.text
+    # Drawn over and over in one line, which is empty in the end.
+    assert "\n" not in terminal.read()
+    assert terminal.text.endswith("\r\x1b[K\r")
+
+
+def test_a_line_of_the_log_takes_the_bars_place(
+    tmp_path: Path, simulator: Simulator, terminal: Terminal
+) -> None:
+    simulator.access.revoke("secret")
+    with once(configured(tmp_path, simulator), terminal) as child:
+        child.communicate(timeout=DEADLINE)
+    assert child.returncode == 1
+    (warning,) = (x for x in re.split(r"\r\n|\r|\x1b\[K", terminal.read()) if "warning" in x)
+    assert warning.startswith("ts=")
+    assert len(warning) > 65
+
+
+def test_a_terminal_that_can_not_draw_gets_none(
+    tmp_path: Path, simulator: Simulator, terminal: Terminal
+) -> None:
+    with once(configured(tmp_path, simulator), terminal, TERM="dumb") as child:
+        child.communicate(timeout=DEADLINE)
+    assert child.returncode == 0
+    assert terminal.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "rate", "shown"),
+    [
+        (0, 0, 2, "reading lists"),
+        (0, 40, 2, "[....................] 0 of 40 instances, 20s left"),
+        (39, 40, 2, "[###################.] 39 of 40 instances"),
+        (40, 40, 2, "[####################] 40 of 40 instances"),
+        (1, 1_000_000, 0.5, "[....................] 1 of 1,000,000 instances, 23d3h33m18s left"),
+    ],
+)
+def test_what_it_says(done: int, total: int, rate: float, shown: str) -> None:
+    assert line(done, total, rate) == shown

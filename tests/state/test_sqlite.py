@@ -1,0 +1,265 @@
+"""The state file itself: what it survives, and what it refuses."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.state.sqlite import Batch, Database, InUse, Unusable, is_damage
+
+OWNER = ("acc", "orders")
+
+
+def batch(value: bytes = b"1") -> Batch:
+    return Batch(
+        workflows={OWNER: value},
+        instances={(OWNER, "order-1"): value},
+        series={(OWNER, "runs_total", '["complete"]'): value},
+    )
+
+
+def content(database: Database) -> tuple[object, ...]:
+    return (
+        next(database.workflow(OWNER), None),
+        list(database.instances(OWNER)),
+        list(database.series(OWNER)),
+    )
+
+
+FULL = (b"1", [("order-1", b"1")], [("runs_total", '["complete"]', b"1")])
+EMPTY: tuple[object, ...] = (None, [], [])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state.db"
+
+
+def written(path: Path) -> Path:
+    database = Database(path)
+    database.write(batch(), now=0)
+    database.close()
+    return path
+
+
+class TestContent:
+    def test_what_was_written_is_there_after_a_restart(self, path: Path) -> None:
+        database = Database(written(path))
+        assert content(database) == FULL
+        database.close()
+
+    def test_the_newest_value_stands(self, path: Path) -> None:
+        database = Database(written(path))
+        database.write(batch(b"2"), now=0)
+        assert next(database.workflow(OWNER)) == b"2"
+        assert list(database.instances(OWNER)) == [("order-1", b"2")]
+        database.close()
+
+    def test_none_deletes(self, path: Path) -> None:
+        database = Database(written(path))
+        gone = Batch({}, {(OWNER, "order-1"): None}, {(OWNER, "runs_total", '["complete"]'): None})
+        database.write(gone, now=0)
+        assert content(database) == (b"1", [], [])
+        database.close()
+
+    def test_owners_have_their_own(self, path: Path) -> None:
+        database = Database(written(path))
+        assert list(database.instances(("acc", "billing"))) == []
+        database.close()
+
+    def test_what_nobody_watches_goes(self, path: Path) -> None:
+        database = Database(written(path))
+        database.forget(before=0, accounts=[])
+        assert content(database) == FULL
+        database.forget(before=1, accounts=[])
+        assert content(database) == EMPTY
+        database.close()
+
+    def test_what_an_account_has_as_such_goes_with_its_last_workflow(self, path: Path) -> None:
+        database = Database(written(path))
+        own = (("acc", ""), "requests_total", "[]")
+        database.write(Batch({}, {}, {own: b"1"}), now=0)
+        for before, accounts, left in ((0, [], 1), (1, ["acc"], 1), (1, [], 0)):
+            database.forget(before=before, accounts=accounts)
+            assert len(list(database.series(own[0]))) == left
+        database.close()
+
+    def test_only_its_owner_may_read_it(self, path: Path) -> None:
+        assert written(path).stat().st_mode & 0o077 == 0
+
+    def test_a_batch_is_written_whole_or_not_at_all(self, path: Path) -> None:
+        database = Database(written(path))
+        broken = batch(b"2")._replace(series={(OWNER, "runs_total", "[]"): object()})  # type: ignore[dict-item]
+        with pytest.raises(sqlite3.Error):
+            database.write(broken, now=0)
+        assert content(database) == FULL
+        database.write(batch(b"3"), now=0)
+        assert next(database.workflow(OWNER)) == b"3"
+        database.close()
+
+
+class TestSharing:
+    def test_a_second_exporter_is_refused(self, path: Path) -> None:
+        database = Database(path)
+        script = (
+            "import sys; from pathlib import Path; from exporter.state.sqlite import *\n"
+            "try: Database(Path(sys.argv[1]))\n"
+            "except InUse as error: print(error)"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", script, path], capture_output=True, text=True, check=True
+        )
+        assert said.stdout == f"{path} is in use by another exporter\n"
+        database.close()
+
+    def test_once_the_first_has_closed_it_the_next_may(self, path: Path) -> None:
+        Database(path).close()
+        Database(path).close()
+
+    def test_in_one_process_too(self, path: Path) -> None:
+        database = Database(path)
+        with pytest.raises(InUse):
+            Database(path)
+        database.close()
+
+    def test_another_process_may_read_it_meanwhile(self, path: Path) -> None:
+        database = Database(path)
+        with sqlite3.connect(path) as reader:
+            database.write(batch(), now=0)
+            assert reader.execute("SELECT count(*) FROM instances").fetchone() == (1,)
+        reader.close()
+        database.close()
+
+    def test_a_lock_that_stays_is_an_error_and_over_when_it_is(self, path: Path) -> None:
+        database = Database(path)
+        other = sqlite3.connect(path)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            database.write(batch(), now=0)
+        other.close()
+        database.write(batch(), now=0)
+        assert content(database) == FULL
+        database.close()
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 3000)
+
+
+def garbage_inside(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+
+
+def not_a_database(path: Path) -> None:
+    path.write_bytes(b"no database at all " * 1000)
+
+
+def broken_header(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"SQLite format 9")
+
+
+class TestDamage:
+    """Each kind is set aside, never deleted, and an empty file begun."""
+
+    @pytest.mark.parametrize("damage", [cut, garbage_inside, not_a_database, broken_header])
+    def test_found_when_it_is_opened(self, path: Path, damage: object) -> None:
+        damage(written(path))  # type: ignore[operator]
+        damaged = path.read_bytes()
+        database = Database(path)
+        assert content(database) == EMPTY
+        assert database.set_aside is not None
+        assert database.set_aside.read_bytes() == damaged
+        assert database.set_aside.name.startswith("state.db.damaged-")
+        database.write(batch(), now=0)
+        database.close()
+        database = Database(path)
+        assert (content(database), database.set_aside) == (FULL, None)
+        database.close()
+
+    def test_an_empty_file_is_begun(self, path: Path) -> None:
+        path.touch()
+        database = Database(path)
+        assert (content(database), database.set_aside) == (EMPTY, None)
+        database.close()
+
+    def test_it_is_told_from_what_may_pass(self) -> None:
+        damaged, locked = sqlite3.DatabaseError(), sqlite3.OperationalError()
+        damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        assert (is_damage(damaged), is_damage(locked)) == (True, False)
+
+    def test_a_torn_log_loses_only_the_transaction_it_tears(self, path: Path) -> None:
+        database = Database(path)
+        database.write(batch(), now=0)
+        database.write(batch(b"2"), now=0)
+        log, copy = Path(f"{path}-wal"), path.with_name("copy.db")
+        copy.write_bytes(path.read_bytes())
+        copy.with_name("copy.db-wal").write_bytes(log.read_bytes()[:-100])
+        database.close()
+        survivor = Database(copy)
+        assert content(survivor) == FULL
+        survivor.close()
+
+
+class TestRefusals:
+    """What is refused is left as it is."""
+
+    def test_a_newer_version(self, path: Path) -> None:
+        with sqlite3.connect(written(path)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        before = path.read_bytes()
+        with pytest.raises(Unusable, match="of version 99, from a newer exporter; this one knows"):
+            Database(path)
+        assert path.read_bytes() == before
+
+    def test_a_database_of_something_else(self, path: Path) -> None:
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE customers (name)")
+        connection.close()
+        with pytest.raises(Unusable, match="an SQLite database of something else"):
+            Database(path)
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(Unusable, match="unable to open"):
+            Database(tmp_path)
+
+    def test_a_folder_that_is_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(Unusable, match="unable to open"):
+            Database(tmp_path / "none" / "state.db")
+
+    def test_it_can_be_opened_again_when_it_was_put_right(self, path: Path) -> None:
+        path.mkdir()
+        with pytest.raises(Unusable):
+            Database(path)
+        path.rmdir()
+        Database(path).close()
+
+
+class TestReplacement:
+    def test_a_deleted_file_is_noticed(self, path: Path) -> None:
+        database = Database(path)
+        found = [database.is_there]
+        path.unlink()
+        found.append(database.is_there)
+        database.renew()
+        database.write(batch(), now=0)
+        found.append(database.is_there)
+        assert found == [True, False, True]
+        assert content(database) == FULL
+        database.close()
+
+    def test_a_file_put_in_its_place_is_set_aside(self, path: Path) -> None:
+        database = Database(path)
+        os.replace(written(path.with_name("other.db")), path)
+        assert not database.is_there
+        database.renew()
+        assert database.set_aside is not None
+        assert content(database) == EMPTY
+        database.close()

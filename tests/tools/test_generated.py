@@ -1,0 +1,26 @@
+"""What is generated is what its source says today."""
+
+from pathlib import Path
+
+import pytest
+
+from tools import ROOT, alerts, chart, configuration, dashboards
+from tools.sections import updated
+
+MODULES = (alerts, dashboards, chart, configuration)
+OUTPUTS = {path: text for module in MODULES for path, text in module.outputs().items()}
+
+
+@pytest.mark.parametrize("path", OUTPUTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_it_is_up_to_date(path: Path) -> None:
+    assert path.read_text() == OUTPUTS[path], "run: make docs"
+
+
+def test_nothing_generated_is_left_of_a_source_that_is_gone() -> None:
+    folders = {path.parent for path in OUTPUTS if path.parent.name in ("alerting", "dashboards")}
+    assert {f for folder in folders for f in folder.iterdir()} <= set(OUTPUTS)
+
+
+def test_a_page_without_the_section_is_refused() -> None:
+    with pytest.raises(ValueError, match="no <!-- values: made by make docs -->"):
+        updated("# A page\n", "values", "text")

@@ -1,0 +1,80 @@
+"""Change detection: which simple answers are worth a full one."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from exporter.cloudflare.models import Detail, Error, Summary
+from exporter.watch.fingerprints import Fingerprints, fingerprint
+
+QUEUED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def simple(**fields: object) -> Summary:
+    return Summary(**{"queued": QUEUED, "status": "running", "step_count": 1, **fields})  # type: ignore[arg-type]
+
+
+def full(**fields: object) -> Detail:
+    return Detail(**{"queued": QUEUED, "status": "running", "step_count": 1, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"status": "complete"},
+        {"step_count": 2},
+        {"queued": datetime(2026, 1, 2, tzinfo=UTC)},
+        {"start": QUEUED},
+        {"end": QUEUED},
+        {"success": True},
+        {"version_id": "v2"},
+        {"error": Error("Error", "boom")},
+    ],
+    ids=lambda moved: next(iter(moved)),
+)
+def test_each_field_that_moves_with_an_instance_is_a_change(moved: dict[str, object]) -> None:
+    assert fingerprint(simple(**moved)) != fingerprint(simple())
+
+
+def test_an_errors_message_is_no_part_of_it() -> None:
+    one, other = Error("Error", "at 12:01"), Error("Error", "at 12:02")
+    assert fingerprint(simple(error=one)) == fingerprint(simple(error=other))
+
+
+class TestLastLook:
+    def test_at_first_everything_is_new(self) -> None:
+        look = Fingerprints()
+        assert not look.seen
+        assert not look.knows(simple())
+
+    def test_a_simple_answer_that_repeats_the_full_one_is_known(self) -> None:
+        look = Fingerprints()
+        look.update(full(), after=None, moved=True)
+        assert look.knows(simple())
+        assert not look.knows(simple(step_count=2))
+
+    def test_an_upstream_whose_simple_answers_differ_for_good_costs_one_more_full_answer(
+        self,
+    ) -> None:
+        look = Fingerprints()
+        bare = simple(version_id=None)
+        look.update(full(version_id="v1"), after=None, moved=True)
+        assert not look.knows(bare)
+        look.update(full(version_id="v1"), after=bare, moved=False)
+        assert look.knows(bare)
+        assert look.knows(simple(version_id="v1"))
+
+    def test_a_change_between_the_simple_and_the_full_answer_hides_nothing(self) -> None:
+        """Running, paused in between, running again: the second `running` is news."""
+        look = Fingerprints()
+        look.update(full(step_count=0), after=None, moved=True)
+        look.update(full(status="paused"), after=simple(), moved=True)
+        assert not look.knows(simple())
+
+    def test_news_ends_what_stood_for_the_full_answer(self) -> None:
+        look = Fingerprints()
+        bare = simple(version_id=None)
+        look.update(full(version_id="v1"), after=None, moved=True)
+        look.update(full(version_id="v1"), after=bare, moved=False)
+        look.update(full(version_id="v1", step_count=2), after=bare, moved=True)
+        assert not look.knows(bare)

@@ -1,0 +1,228 @@
+"""The queue for the budget: the most urgent first, in turns with list pages, and none starves."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import virtual
+from exporter.clock import Clock
+from exporter.cloudflare.budget import Budget
+from exporter.watch.poll_queue import _WEIGHTS, PollQueue, Urgency
+
+
+def queue(limit: int = 10**6, at_once: int = 1) -> tuple[PollQueue, Clock]:
+    loop = asyncio.get_running_loop()
+    clock = Clock(wall=loop.time, monotonic=loop.time)
+    return PollQueue(Budget(limit, clock=clock), at_once=at_once, clock=clock), clock
+
+
+async def served(looks: PollQueue, asked: list[tuple[str, Urgency]]) -> list[str]:
+    """The order in which looks that were asked for at once are made."""
+    order: list[str] = []
+
+    def look(name: str) -> Callable[[], Awaitable[None]]:
+        async def make() -> None:
+            async with looks.budget.call():
+                order.append(name)
+
+        return make
+
+    for number, (name, urgency) in enumerate(asked):
+        looks.put(look(name), urgency, due=float(number))
+    await asyncio.sleep(60)
+    return order
+
+
+def test_the_most_urgent_first_and_within_one_urgency_in_order() -> None:
+    async def main() -> list[str]:
+        looks, _ = queue()
+        return await served(
+            looks,
+            [
+                ("live", Urgency.LIVE),
+                ("changed", Urgency.CHANGED),
+                ("errored", Urgency.ERRORED),
+                ("errored later", Urgency.ERRORED),
+            ],
+        )
+
+    assert virtual.run(main()) == ["errored", "errored later", "changed", "live"]
+
+
+def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
+    """The order in which so many polls and pages of each urgency get their turns."""
+
+    async def main() -> list[Urgency]:
+        looks, _ = queue(budget, at_once=1000)
+        order: list[Urgency] = []
+
+        async def request(urgency: Urgency) -> None:
+            async with looks.budget.call():
+                order.append(urgency)
+                await asyncio.sleep(0.2)
+
+        async def page() -> None:
+            await looks.turn(Urgency.PAGE)
+            await request(Urgency.PAGE)
+
+        async with asyncio.TaskGroup() as pages:
+            for urgency, count in asked.items():
+                for _ in range(count):
+                    if urgency is Urgency.PAGE:
+                        pages.create_task(page())
+                    else:
+                        looks.put(partial(request, urgency), urgency, due=0.0)
+        await asyncio.sleep(86_400)
+        assert len(order) == sum(asked.values())
+        return order
+
+    return virtual.run(main())
+
+
+class TestTurns:
+    """At a budget of 60 requests in 5 minutes."""
+
+    @pytest.mark.parametrize("urgency", [Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED])
+    def test_an_urgent_poll_does_not_wait_for_a_list_pass(self, urgency: Urgency) -> None:
+        order = order_at(60, {Urgency.PAGE: 100, urgency: 1})
+        assert order.index(urgency) <= 2
+
+    def test_a_storm_of_errors_leaves_every_fifth_turn_to_list_pages(self) -> None:
+        order = order_at(60, {Urgency.ERRORED: 100, Urgency.PAGE: 20})
+        assert order[:100].count(Urgency.PAGE) == 20
+
+    def test_configured_instances_and_list_pages_take_turns(self) -> None:
+        order = order_at(60, {Urgency.CONFIGURED: 50, Urgency.PAGE: 50})
+        assert 24 <= order[:50].count(Urgency.PAGE) <= 26
+
+    def test_what_can_wait_gets_a_fiftieth_of_the_turns_of_list_pages(self) -> None:
+        order = order_at(60, {Urgency.LIVE: 50, Urgency.PAGE: 500})
+        assert 8 <= order[:500].count(Urgency.LIVE) <= 12
+
+    def test_without_list_pages_what_can_wait_has_all_turns(self) -> None:
+        assert order_at(60, {Urgency.LIVE: 5}) == [Urgency.LIVE] * 5
+
+    @given(
+        st.fixed_dictionaries({urgency: st.integers(0, 30) for urgency in Urgency}),
+    )
+    @settings(deadline=None, max_examples=30)
+    def test_none_starves(self, asked: dict[Urgency, int]) -> None:
+        """Each of `n` gets its turn within `n` times the weights of all over its own."""
+        order = order_at(600, asked)
+        total = sum(_WEIGHTS.values())
+        for urgency, count in asked.items():
+            if count:
+                last = len(order) - order[::-1].index(urgency)
+                assert last <= count * total / _WEIGHTS[urgency] + len(Urgency)
+
+
+def test_polls_that_hang_do_not_hold_up_list_pages() -> None:
+    async def main() -> bool:
+        looks, _ = queue(at_once=3)
+        for _ in range(10):
+            looks.put(partial(asyncio.sleep, 10**6), Urgency.ERRORED, due=0.0)
+        await asyncio.sleep(1)
+        async with asyncio.timeout(60):
+            await looks.turn(Urgency.PAGE)
+        await asyncio.sleep(1)
+        under_way = looks.under_way
+        await looks.stop(grace=0)
+        return under_way == 3
+
+    assert virtual.run(main())
+
+
+def test_a_page_that_nobody_waits_for_any_more_takes_no_turn() -> None:
+    async def main() -> int:
+        looks, _ = queue(60)
+        looks.budget.refused(60)
+        waiting = asyncio.create_task(looks.turn(Urgency.PAGE))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.sleep(120)
+        return len(looks)
+
+    assert virtual.run(main()) == 0
+
+
+def test_a_page_goes_on_when_its_queue_is_replaced() -> None:
+    async def main() -> float:
+        looks, clock = queue(60)
+        looks.budget.refused(60)
+        waiting = asyncio.create_task(looks.turn(Urgency.PAGE))
+        await asyncio.sleep(1)
+        await looks.stop(grace=3)
+        await waiting
+        return clock.monotonic()
+
+    assert virtual.run(main()) == 1
+
+
+def test_what_is_no_longer_wanted_is_given_up_and_takes_no_turn() -> None:
+    async def main() -> tuple[list[str], int]:
+        looks, _ = queue()
+        made: list[str] = []
+        wanted = {"a": True, "b": True, "c": True}
+
+        def put(name: str) -> None:
+            async def make() -> None:
+                async with looks.budget.call():
+                    made.append(name)
+
+            looks.put(make, Urgency.LIVE, due=0.0, wanted=lambda: wanted[name])
+
+        looks.budget.refused(60)
+        for name in wanted:
+            put(name)
+        wanted["a"] = wanted["c"] = False
+        await asyncio.sleep(120)
+        return made, len(looks)
+
+    assert virtual.run(main()) == (["b"], 0)
+
+
+def test_no_more_than_so_many_at_once() -> None:
+    async def main() -> int:
+        looks, _ = queue(at_once=3)
+        under_way = most = 0
+
+        async def make() -> None:
+            nonlocal under_way, most
+            async with looks.budget.call():
+                under_way += 1
+                most = max(most, under_way)
+                await asyncio.sleep(1)
+                under_way -= 1
+
+        for _ in range(20):
+            looks.put(make, Urgency.LIVE, due=0.0)
+        await asyncio.sleep(60)
+        return most
+
+    assert virtual.run(main()) == 3
+
+
+def test_stopping_forgets_what_waits_and_gives_up_what_does_not_end() -> None:
+    async def main() -> tuple[int, list[str]]:
+        looks, clock = queue()
+        ends: list[str] = []
+
+        async def endless() -> None:
+            try:
+                await asyncio.sleep(10**6)
+            finally:
+                ends.append("given up")
+
+        looks.put(endless, Urgency.LIVE, due=0.0)
+        looks.put(endless, Urgency.LIVE, due=0.0)
+        await asyncio.sleep(1)
+        started = clock.monotonic()
+        await looks.stop(grace=3)
+        assert clock.monotonic() - started == 3
+        return len(looks), ends
+
+    assert virtual.run(main()) == (0, ["given up"])

@@ -1,0 +1,145 @@
+"""Which discovered instances have series: old enough ones, errored and live ones before others."""
+
+import random
+
+import pytest
+
+from simulator import Error, Script, Sleep, Wait, steps
+from tests.watching import Watching, watching
+
+INTERVAL = 15.0
+WAITING = Script(pieces=(Wait("approval"),))
+SHORT = Script(steps("pay", duration=5))
+DROPPED = "cloudflare_workflows_exporter_instances_dropped_total"
+
+
+def discover(**settings: object) -> list[dict[str, object]]:
+    return [{"name": "orders", "discover": settings}]
+
+
+def failing(seconds: float) -> Script:
+    return Script(pieces=(Sleep("nap", seconds),), throws=Error("TypeError"))
+
+
+def status_of(w: Watching, instance_id: str) -> str:
+    return w.orders.instances[instance_id].status(w.simulator.world.settle())
+
+
+class TestMinAge:
+    async def test_a_younger_instance_is_counted_and_has_no_series(self) -> None:
+        async with watching(workflows=discover(min_age="1m")) as w:
+            await w.cycle()
+            w.orders.create("short", SHORT)
+            w.orders.create("long", WAITING)
+            await w.cycle(after=INTERVAL)
+            assert w.shown() == set()
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            steps_ = {"step": "pay", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **steps_) == 1
+            watched = w.samples("cloudflare_workflow_watched_instances")
+            assert watched[("status", "waiting"),] == watched[("status", "complete"),] == 1
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            assert w.shown() == {"long"}
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="long") == 1
+
+    async def test_one_that_errors_has_them_at_once(self) -> None:
+        async with watching(workflows=discover(min_age="1m")) as w:
+            w.orders.create("a", failing(5))
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") == "errored"
+
+    async def test_zero_gives_them_to_every_instance_at_once(self) -> None:
+        async with watching(workflows=discover(min_age="0s")) as w:
+            await w.cycle()
+            w.clock.advance(INTERVAL)
+            w.orders.create("new", WAITING)
+            await w.cycle()
+            assert w.shown() == {"new"}
+
+    async def test_younger_ones_take_no_place(self) -> None:
+        async with watching(workflows=discover(min_age="1m", max_instances=2)) as w:
+            w.orders.create("old", WAITING)
+            w.clock.advance(60)
+            for n in range(5):
+                w.orders.create(f"young-{n}", WAITING)
+            w.orders.create("errored", failing(1))
+            await w.cycle(after=INTERVAL)
+            assert w.shown() == {"old", "errored"}
+            assert w.value(DROPPED) == 0
+
+    async def test_configured_ones_have_them_at_once(self) -> None:
+        workflows = [{"name": "orders", "instances": ["a"], "discover": {"min_age": "1m"}}]
+        async with watching(workflows=workflows) as w:
+            w.orders.create("a", WAITING)
+            await w.cycle(after=1)
+            assert w.shown() == {"a"}
+
+    async def test_a_clock_that_is_behind_hides_nobody(self) -> None:
+        async with watching(workflows=discover(min_age="1m")) as w:
+            w.ahead = -3600
+            w.orders.create("a", WAITING)
+            w.clock.advance(60)
+            w.orders.create("b", WAITING)
+            await w.cycle(after=INTERVAL)
+            assert w.shown() == {"a"}
+
+
+class TestFull:
+    async def test_ended_ones_give_way_to_live_ones(self) -> None:
+        async with watching(workflows=discover(max_instances=3)) as w:
+            for n in range(3):
+                w.orders.create(f"short-{n}", Script(pieces=(Sleep("nap", 20),)))
+            await w.cycle(after=1)
+            for n in range(3):
+                w.orders.create(f"long-{n}", WAITING)
+            await w.cycle(after=30)
+            assert w.shown() == {"long-0", "long-1", "long-2"}
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 3
+
+    async def test_errored_ones_push_out_the_newest_live_ones(self) -> None:
+        async with watching(workflows=discover(max_instances=3)) as w:
+            w.orders.create("to-fail", failing(40))
+            w.clock.advance(1)
+            for n in range(4):
+                w.orders.create(f"live-{n}", WAITING, at=w.clock() + n)
+            await w.cycle(after=10)
+            w.orders.create("fails-too", failing(1))
+            await w.cycle(after=40)
+            assert w.status("to-fail") == w.status("fails-too") == "errored"
+            assert w.shown() == {"to-fail", "fails-too", "live-1"}, "of those that had series"
+
+    async def test_an_errored_one_gives_way_to_nobody(self) -> None:
+        async with watching(workflows=discover(max_instances=2)) as w:
+            for n in range(2):
+                w.orders.create(f"errored-{n}", failing(1))
+            await w.cycle(after=INTERVAL)
+            w.orders.create("live", WAITING)
+            w.orders.create("errored-2", failing(1))
+            await w.cycle(after=INTERVAL)
+            assert w.shown() == {"errored-0", "errored-1"}
+            assert w.value(DROPPED) == 2
+
+    @pytest.mark.parametrize("seed", range(5))
+    async def test_whoever_matters_comes_first_whatever_happens(self, seed: int) -> None:
+        chance = random.Random(seed)
+        async with watching(workflows=discover(max_instances=10)) as w:
+            for n in range(25):
+                for m in range(chance.randrange(6)):
+                    script = chance.choice(
+                        [SHORT, WAITING, failing(chance.uniform(1, 60)), failing(5), SHORT]
+                    )
+                    w.orders.create(f"i-{n}-{m}", script, at=w.clock() - chance.uniform(0, 5))
+                for instance in list(w.orders.instances.values()):
+                    if chance.random() < 0.03:
+                        instance.terminate()
+                await w.cycle(after=chance.uniform(5, 30))
+                shown = {i: status_of(w, i) for i in w.shown()}
+                hidden = {i: status_of(w, i) for i in w.orders.instances if i not in shown}
+                assert len(shown) <= 10
+                live = {i for i, s in hidden.items() if s in ("running", "waiting")}
+                errored = {i for i, s in hidden.items() if s == "errored"}
+                if live or errored:
+                    assert set(shown.values()) <= {"errored", "running", "waiting"}
+                if errored:
+                    assert set(shown.values()) == {"errored"}

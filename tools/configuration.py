@@ -1,0 +1,95 @@
+"""The reference of the configuration: every flag, key and environment variable."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from exporter import cli
+from exporter.config import flags
+from exporter.config import load as config
+from exporter.config.settings import Settings, leaves, model_of
+from tools import ROOT
+from tools.sections import table, updated
+
+PAGE = ROOT / "docs" / "configuration.md"
+
+
+def modes() -> str:
+    """The flags of the command itself."""
+    settings = {".".join(loc) for loc, _ in leaves()}
+    actions = [a for a in cli.parser()._actions if a.dest not in settings]
+    return table(("flag", "meaning"), ((_flag(action), action.help or "") for action in actions))
+
+
+def _flag(action: argparse.Action) -> str:
+    value = f"={action.metavar}" if action.metavar else ""
+    return f"`{action.option_strings[-1]}{value}`"
+
+
+def keys() -> str:
+    """The keys that are flags and variables too, a table a section."""
+    parts = []
+    for name, section in Settings.model_fields.items():
+        rows = [
+            (
+                f"`{'.'.join(loc)}`",
+                f"`{flags.name(loc)}={flags.takes(loc, field)}`",
+                f"`{config.variable(loc)}`",
+                _default(field),
+                _meaning(loc, field),
+            )
+            for loc, field in leaves()
+            if loc[0] == name
+        ]
+        parts.append(f"### {name}\n\n{section.description}.\n")
+        parts.append(table(("key", "flag", "environment", "default", "meaning"), rows) + "\n")
+    return "\n".join(parts).rstrip()
+
+
+def _meaning(loc: tuple[str, ...], field: FieldInfo) -> str:
+    if len(loc) < 3:
+        return field.description or ""
+    # A key of a section within a section: what that one is for comes first.
+    model: type[BaseModel] | None = Settings
+    above = None
+    for part in loc[:-1]:
+        assert model is not None
+        above = model.model_fields[part]
+        model = model_of(above.annotation)
+    return f"{above.description if above else ''} {field.description}"
+
+
+def lists() -> str:
+    """The keys of what stands in lists: accounts, their workflows, rules."""
+    rows = [
+        (f"`{path}`", _default(field), field.description or "")
+        for path, field in _listed(Settings, "")
+    ]
+    return table(("key", "default", "meaning"), rows)
+
+
+def _listed(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        below = model_of(field.annotation)
+        many = "[]" if get_origin(field.annotation) is list and below else ""
+        path = f"{prefix}{name}{many}"
+        if "[]" in prefix:
+            yield path.removesuffix("[]"), field
+        if below is not None:
+            yield from _listed(below, f"{path}.")
+
+
+def _default(field: FieldInfo) -> str:
+    return "required" if field.is_required() else f"`{flags.shown(field.default)}`"
+
+
+def outputs() -> dict[Path, str]:
+    """Each generated file with its content."""
+    page = PAGE.read_text(encoding="utf-8")
+    for section, text in (("modes", modes()), ("keys", keys()), ("lists", lists())):
+        page = updated(page, section, text)
+    return {PAGE: page}

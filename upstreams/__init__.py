@@ -1,1 +1,0 @@
-"""Upstreams that the exporter can be run and tested against without a Cloudflare account."""
