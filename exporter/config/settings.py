@@ -207,7 +207,7 @@ class Api(Section):
 
 
 def _zero_too(value: object) -> object:
-    return Duration(0) if re.fullmatch("0(ms|[smhdwy])?", str(value)) else value
+    return Duration(0) if re.fullmatch("0(ms|[smhdwy])", str(value)) else value
 
 
 DurationOrZero = Annotated[Duration, BeforeValidator(_zero_too)]
