@@ -28,6 +28,28 @@ THRESHOLDS = {
 """Thresholds of single workflows, which people record themselves."""
 KNOWN = catalogued(FAMILIES) | set(RECORDS) | THRESHOLDS | {"up"}
 
+
+def passes(tests: Path) -> None:
+    promtool = requires_program("promtool", "prometheus")
+    done = subprocess.run(
+        [promtool, "test", "rules", tests], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def twins(series: str) -> list[str]:
+    """A series as two targets give it; one of a recorded threshold is there once."""
+    if series.partition("{")[0] in THRESHOLDS:
+        return [series]
+    return [f'{series.removesuffix("}")}, scrape="{name}"}}' for name in ("a", "b")]
+
+
+def firing(name: str, **labels: str) -> str:
+    """An alert that fires, as a series."""
+    pairs = {"alertname": name, "alertstate": "firing", **labels}
+    return "ALERTS{" + ", ".join(f'{key}="{value}"' for key, value in pairs.items()) + "}"
+
+
 each_alert = pytest.mark.parametrize("rule", RULES, ids=NAMES)
 
 
@@ -65,12 +87,33 @@ class TestEachAlert:
         assert [False, True, False] in firing
 
     def test_its_tests_pass(self, rule: dict[str, Any]) -> None:
-        promtool = requires_program("promtool", "prometheus")
-        file = TESTS / f"{rule['alert']}.yaml"
-        done = subprocess.run(
-            [promtool, "test", "rules", file], check=False, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        passes(TESTS / f"{rule['alert']}.yaml")
+
+    def test_two_targets_of_one_exporter_make_the_same_alerts(
+        self, rule: dict[str, Any], tmp_path: Path
+    ) -> None:
+        """An HA pair of Prometheus servers, or two scrapes of one exporter: each series twice."""
+        tests = yaml.safe_load((TESTS / f"{rule['alert']}.yaml").read_text())
+        tests["rule_files"] = [str(ROOT / "alerts" / "prometheus.rules.yaml")]
+        for case in tests["tests"]:
+            case["input_series"] = [
+                {**series, "series": twin}
+                for series in case["input_series"]
+                for twin in twins(series["series"])
+            ]
+            case["promql_expr_test"] = [
+                {
+                    "expr": f'ALERTS{{alertname="{at["alertname"]}", alertstate="firing"}}',
+                    "eval_time": at["eval_time"],
+                    "exp_samples": [
+                        {"labels": firing(at["alertname"], **alert["exp_labels"]), "value": 1}
+                        for alert in at["exp_alerts"]
+                    ],
+                }
+                for at in case.pop("alert_rule_test")
+            ]
+        (tmp_path / "twice.yaml").write_text(yaml.safe_dump(tests))
+        passes(tmp_path / "twice.yaml")
 
 
 @pytest.mark.parametrize("name", RECORDS)
