@@ -43,13 +43,13 @@ from benchmarks.churn import resident
 from exporter.clock import Clock
 from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
 from exporter.config.settings import Metrics, Poll
-from exporter.metrics import samples as instances
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import Run, Tracked, track
 from exporter.web.endpoints import endpoints
-from exporter.web.page.view import View
+from exporter.web.page.view import WatchView
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 WORKFLOWS = [
@@ -115,9 +115,9 @@ def put(
     store.shown(workflow, instance_id, tracked.values, at)
 
 
-def samples(tracked: Tracked, at: float) -> Iterator[instances.Sample]:
+def samples(tracked: Tracked, at: float) -> Iterator[Sample]:
     """What an instance shows, of its status each of the states."""
-    for family, labels, value in instances.Samples(tracked.values, at, str):
+    for family, labels, value in InstanceSamples(tracked.values, at, str):
         for state in family.states:
             if state != labels[-1]:
                 yield family, (state,), 0
@@ -161,7 +161,7 @@ def exporter(size: int, port: Connection) -> None:
     async def cpu(_: Request) -> JSONResponse:
         return JSONResponse(time.process_time())
 
-    nothing = View([], {}, poll=Poll(), clock=Clock())
+    nothing = WatchView([], {}, poll=Poll(), clock=Clock())
     app = endpoints(exposition, nothing, unhealthy=list, unready=list)
     app.router.routes += [Route(f"/{f.__name__}", f) for f in (change, update, memory, cpu)]
     listener = socket.create_server(("127.0.0.1", 0))

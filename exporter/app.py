@@ -23,7 +23,7 @@ from exporter.health import Health
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.series import Labels, Series
+from exporter.metrics.series import LabelValues, Series
 from exporter.metrics.store import Store
 from exporter.state.sqlite import Database, Unusable
 from exporter.state.writer import StateWriter, log_reset
@@ -33,9 +33,9 @@ from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.shard import Shard
 from exporter.web.endpoints import endpoints
-from exporter.web.page.view import View
-from exporter.web.protection import Protecting
+from exporter.web.page.view import WatchView
 from exporter.web.server import Server, address_of
+from exporter.web.web_config_reload import WebConfigReloader
 from exporter.wiring import Wiring, kept_as
 
 log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ class App:
         with collected(problems):
             credentials = access.credentials(settings.accounts)
         with collected(problems):
-            self._protecting = Protecting(settings.web.config_file)
+            self._protecting = WebConfigReloader(settings.web.config_file)
         if problems:
             raise ConfigError(problems)
         self._store = Store(settings.metrics, self._clock.wall)
@@ -103,7 +103,7 @@ class App:
         self._running = False
         self.health = Health(settings, self.accounts, self.writer, self._clock)
         self._store.now = self._gauges
-        self.overview = View(self.accounts, {}, poll=settings.poll, clock=self._clock)
+        self.overview = WatchView(self.accounts, {}, poll=settings.poll, clock=self._clock)
         self._configure(settings, credentials, http, [None] * len(credentials), [])
 
     @property
@@ -269,7 +269,7 @@ class App:
         lags += [account.lag for account in self.accounts if account.discoveries]
         return max(lags, default=0.0)
 
-    def _gauges(self) -> Iterator[tuple[Family, Labels, float | None]]:
+    def _gauges(self) -> Iterator[tuple[Family, LabelValues, float | None]]:
         """The gauges of the moment."""
         yield catalogue.POLL_LAG, (), self._lag()
         for account in self.accounts:

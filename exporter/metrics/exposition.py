@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 
 from exporter.metrics import text_format as lines
 from exporter.metrics.catalogue import FAMILIES, Family
-from exporter.metrics.render_cache import RenderCache, Run, Text
-from exporter.metrics.series import Changes, Labels
+from exporter.metrics.render_cache import RenderCache, Segment, Text
+from exporter.metrics.series import Changes, LabelValues
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
 
@@ -59,12 +59,12 @@ class Exposition:
         self.follows = True
         self._instances = RenderCache[tuple[WorkflowKey, str]](len(lines.INSTANCE_FAMILIES))
         self._series = {
-            family: RenderCache[Labels](2)
+            family: RenderCache[LabelValues](2)
             for family in FAMILIES
             if family not in lines.INSTANCE_FAMILIES
         }
         self._heads = {
-            (format_, family): Run([Text(_encode(format_, [_metric(family)]))])
+            (format_, family): Segment([Text(_encode(format_, [_metric(family)]))])
             for format_ in (_TEXT, _OPENMETRICS)
             for family in FAMILIES
         }
@@ -97,7 +97,7 @@ class Exposition:
         runs, content_type = self.scrape(accept)
         return b"".join(text for run in runs for text in run.plain), content_type
 
-    def scrape(self, accept: str = "", names: Collection[str] = ()) -> tuple[list[Run], str]:
+    def scrape(self, accept: str = "", names: Collection[str] = ()) -> tuple[list[Segment], str]:
         """What is seen now, and its content type.
 
         Args:
@@ -118,13 +118,13 @@ class Exposition:
                 continue
             runs.append(self._heads[format_, family])
             if family in now:
-                runs.append(Run([Text(now[family])]))
+                runs.append(Segment([Text(now[family])]))
             elif family in lines.INSTANCE_FAMILIES:
                 runs.append(self._instances.run(lines.INSTANCE_FAMILIES.index(family)))
             else:
                 runs.append(self._series[family].run(format_.column))
         process = [m for m in self._process.collect() if not names or _names(m) & set(names)]
-        runs.append(Run([Text(_encode(format_, process) + format_.end)]))
+        runs.append(Segment([Text(_encode(format_, process) + format_.end)]))
         return runs, format_.content_type
 
 

@@ -15,7 +15,7 @@ def without_counter(name: str) -> str:
     return _COUNTER.sub("", name)
 
 
-class Labels:
+class LimitedLabel:
     """The values of one label of one workflow: rewritten, and at most `limit` different ones."""
 
     def __init__(self, rules: Iterable[tuple[str, str]] = (), *, limit: int = 200) -> None:
@@ -42,7 +42,7 @@ class Labels:
         return OTHER
 
 
-class StepLabels(Labels):
+class StepLabel(LimitedLabel):
     """The label `step`, from a step's full name."""
 
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:

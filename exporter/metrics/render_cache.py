@@ -39,7 +39,7 @@ class Text:
 _EMPTY = Text(b"")
 
 
-class Run:
+class Segment:
     """Texts one after another, as they were at one moment."""
 
     def __init__(self, texts: Sequence[Text]) -> None:
@@ -67,7 +67,7 @@ class Run:
 
 
 K = TypeVar("K", bound=Hashable)
-Row = tuple[K, Sequence[bytes]]
+CacheEntry = tuple[K, Sequence[bytes]]
 """A key, and a text for each column."""
 
 
@@ -80,7 +80,7 @@ class _Block(Generic[K]):
         self.ends = [array("L") for _ in range(columns)]
         """Where each row's text ends, by column."""
 
-    def add(self, rows: Sequence[Row[K]]) -> list[int]:
+    def add(self, rows: Sequence[CacheEntry[K]]) -> list[int]:
         """Adds rows after those there are; the columns in which they show anything."""
         self.rows += [key for key, _ in rows]
         changed = []
@@ -129,11 +129,11 @@ class RenderCache(Generic[K]):
         self._blocks: dict[_Block[K], None] = {}
         self._with_room: dict[_Block[K], None] = {}
         self._block_of: dict[K, _Block[K]] = {}
-        self._runs: list[Run | None] = [None] * columns
+        self._runs: list[Segment | None] = [None] * columns
 
-    def put(self, rows: Iterable[Row[K]]) -> None:
+    def put(self, rows: Iterable[CacheEntry[K]]) -> None:
         """Adds rows, or puts them in the place of those of the same keys, each key once."""
-        new: list[Row[K]] = []
+        new: list[CacheEntry[K]] = []
         for key, texts in rows:
             block = self._block_of.get(key)
             if block is not None:
@@ -146,7 +146,7 @@ class RenderCache(Generic[K]):
                     new = []
         self._add(new)
 
-    def _add(self, rows: list[Row[K]]) -> None:
+    def _add(self, rows: list[CacheEntry[K]]) -> None:
         while rows:
             block = next(iter(self._with_room), None) or _Block[K](self._columns)
             room = _ROWS - len(block.rows)
@@ -176,10 +176,10 @@ class RenderCache(Generic[K]):
         for column in columns:
             self._runs[column] = None
 
-    def run(self, column: int) -> Run:
+    def run(self, column: int) -> Segment:
         """All rows' texts of a column."""
         run = self._runs[column]
         if run is None:
             texts = [block.texts[column] for block in self._blocks]
-            run = self._runs[column] = Run([text for text in texts if text is not _EMPTY])
+            run = self._runs[column] = Segment([text for text in texts if text is not _EMPTY])
         return run

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from exporter.metrics.catalogue import WORKFLOW_LABELS, Family
-from exporter.metrics.samples import Sample
+from exporter.metrics.instance_samples import Sample
 from exporter.watch.sink import WorkflowKey
 
-Labels = tuple[str, ...]
-Key = tuple[Family, Labels]
+LabelValues = tuple[str, ...]
+SeriesKey = tuple[Family, LabelValues]
 """A series, or a histogram's series."""
 
 
@@ -73,10 +73,10 @@ class Changes:
         created: when a counter or histogram among `values` began, in Unix time.
     """
 
-    values: dict[Key, float | Histogram | None] = field(default_factory=dict)
+    values: dict[SeriesKey, float | Histogram | None] = field(default_factory=dict)
     instances: dict[tuple[WorkflowKey, str], Iterable[Sample] | None] = field(default_factory=dict)
-    exemplars: dict[Key, dict[int, Exemplar]] = field(default_factory=dict)
-    created: dict[Key, float] = field(default_factory=dict)
+    exemplars: dict[SeriesKey, dict[int, Exemplar]] = field(default_factory=dict)
+    created: dict[SeriesKey, float] = field(default_factory=dict)
 
     def update(self, newer: "Changes") -> None:
         """Adds what changed later on."""
@@ -100,20 +100,20 @@ class Series:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bounds, self._clock = bounds, clock
-        self.values: dict[Family, dict[Labels, float]] = {}
-        self.histograms: dict[Family, dict[Labels, Histogram]] = {}
-        self._exemplars: dict[Key, dict[int, Exemplar]] = {}
-        self._created: dict[Key, float] = {}
-        self._changed: set[Key] = set()
+        self.values: dict[Family, dict[LabelValues, float]] = {}
+        self.histograms: dict[Family, dict[LabelValues, Histogram]] = {}
+        self._exemplars: dict[SeriesKey, dict[int, Exemplar]] = {}
+        self._created: dict[SeriesKey, float] = {}
+        self._changed: set[SeriesKey] = set()
 
-    def set(self, family: Family, labels: Labels, value: float) -> None:
+    def set(self, family: Family, labels: LabelValues, value: float) -> None:
         series = self.values.setdefault(family, {})
         if series.get(labels) != value:
             series[labels] = value
             self._changed.add((family, labels))
 
     def add(
-        self, family: Family, labels: Labels, instance_id: str | None = None, *, count: int = 1
+        self, family: Family, labels: LabelValues, instance_id: str | None = None, *, count: int = 1
     ) -> None:
         """`count` more; `instance_id` becomes the exemplar, where it is short enough for one."""
         self.zero(family, [labels])
@@ -121,20 +121,20 @@ class Series:
         self._touch((family, labels), 0, instance_id, 1.0)
 
     def observe(
-        self, family: Family, labels: Labels, value: float, instance_id: str | None = None
+        self, family: Family, labels: LabelValues, value: float, instance_id: str | None = None
     ) -> None:
         """Counts `value`; `instance_id` becomes its bucket's exemplar."""
         self.zero(family, [labels])
         bucket = self.histograms[family][labels].observe(value)
         self._touch((family, labels), bucket, instance_id, value)
 
-    def _touch(self, key: Key, bucket: int, instance_id: str | None, value: float) -> None:
+    def _touch(self, key: SeriesKey, bucket: int, instance_id: str | None, value: float) -> None:
         self._changed.add(key)
         if instance_id is not None and len(instance_id) <= _LONGEST_IN_EXEMPLAR:
             exemplars = self._exemplars.setdefault(key, {})
             exemplars[bucket] = Exemplar(instance_id, value, self._clock())
 
-    def zero(self, family: Family, every: Iterable[Labels]) -> None:
+    def zero(self, family: Family, every: Iterable[LabelValues]) -> None:
         """Shows series at 0 before anything happened, so that alerts never meet "no data"."""
         series = self._of(family)
         for labels in every:
@@ -145,8 +145,8 @@ class Series:
                 if family.kind in ("counter", "histogram"):
                     self._created[family, labels] = self._clock()
 
-    def _of(self, family: Family) -> dict[Labels, Any]:
-        stores: dict[Family, dict[Labels, Any]] = (
+    def _of(self, family: Family) -> dict[LabelValues, Any]:
+        stores: dict[Family, dict[LabelValues, Any]] = (
             self.histograms if family.kind == "histogram" else self.values
         )
         return stores.setdefault(family, {})
@@ -170,14 +170,14 @@ class Series:
                 for labels in [labels for labels in self._of(family) if labels[:n] == owner]:
                     self._remove(family, labels)
 
-    def _remove(self, family: Family, labels: Labels) -> None:
+    def _remove(self, family: Family, labels: LabelValues) -> None:
         del self._of(family)[labels]
         self._created.pop((family, labels), None)
         self._exemplars.pop((family, labels), None)
         self._changed.add((family, labels))
 
     def restore(
-        self, family: Family, labels: Labels, value: float | Histogram, created: float | None
+        self, family: Family, labels: LabelValues, value: float | Histogram, created: float | None
     ) -> bool:
         """Puts a value in its place; whether its kind and buckets are those of today."""
         if isinstance(value, Histogram):
@@ -196,7 +196,7 @@ class Series:
         """Takes everything for changed."""
         self._changed.update(self.every())
 
-    def every(self) -> Iterator[Key]:
+    def every(self) -> Iterator[SeriesKey]:
         """All series."""
         for family in (*self.values, *self.histograms):
             for labels in self._of(family):

@@ -9,12 +9,10 @@ from exporter import __version__
 from exporter.cloudflare.errors import FAILURES
 from exporter.config.settings import STATUSES, Metrics
 from exporter.metrics import catalogue
-from exporter.metrics import samples as instances
 from exporter.metrics.catalogue import Family
-from exporter.metrics.labels import Labels as Names
-from exporter.metrics.labels import StepLabels
-from exporter.metrics.samples import Sample
-from exporter.metrics.series import Changes, Histogram, Labels, Series
+from exporter.metrics.instance_samples import InstanceSamples, Sample
+from exporter.metrics.labels import LimitedLabel, StepLabel
+from exporter.metrics.series import Changes, Histogram, LabelValues, Series
 from exporter.watch.sink import RoundOutcome, WorkflowKey
 from exporter.watch.tracker import InstanceValues, Observations
 
@@ -41,14 +39,14 @@ class Store:
         self._changed: dict[tuple[WorkflowKey, str], Iterable[Sample] | None] = {}
         self._accounts: set[str] = set()
         self._seen: dict[WorkflowKey, set[str]] = {}
-        self._labels: dict[WorkflowKey, StepLabels] = {}
-        self._error_names: dict[WorkflowKey, Names] = {}
+        self._labels: dict[WorkflowKey, StepLabel] = {}
+        self._error_names: dict[WorkflowKey, LimitedLabel] = {}
         # Statuses and types of steps: few, but an upstream may say anything.
-        self._words = Names(limit=_MOST_WORDS)
+        self._words = LimitedLabel(limit=_MOST_WORDS)
         for status in STATUSES:
             self._words.add(status)
         self._statuses = dict.fromkeys(STATUSES)
-        self.now: Callable[[], Iterable[tuple[Family, Labels, float | None]]] = tuple
+        self.now: Callable[[], Iterable[tuple[Family, LabelValues, float | None]]] = tuple
         """Asked at each scrape for gauges of the moment; None: there is none."""
         self._start()
 
@@ -84,8 +82,8 @@ class Store:
 
     def _name(self, workflow: WorkflowKey) -> None:
         steps, errors = self._settings.step_names, self._settings.error_names
-        self._labels[workflow] = StepLabels(steps.rules, limit=steps.limit)
-        self._error_names[workflow] = Names(errors.rules, limit=errors.limit)
+        self._labels[workflow] = StepLabel(steps.rules, limit=steps.limit)
+        self._error_names[workflow] = LimitedLabel(errors.rules, limit=errors.limit)
 
     def found(self, workflow: WorkflowKey) -> None:
         self._seen[workflow] = set()
@@ -126,7 +124,7 @@ class Store:
         ):
             self._changed[workflow, instance_id] = None
         else:
-            self._changed[workflow, instance_id] = instances.Samples(
+            self._changed[workflow, instance_id] = InstanceSamples(
                 values,
                 last_change,
                 label,
@@ -223,12 +221,12 @@ class Store:
             self._observe(catalogue.ATTEMPT_DURATIONS, name, outcome, seconds, instance_id)
 
     def _observe(
-        self, family: Family, labels: Labels, outcome: str, value: float, instance_id: str
+        self, family: Family, labels: LabelValues, outcome: str, value: float, instance_id: str
     ) -> None:
         self._zero_outcomes(family, labels)
         self.series.observe(family, (*labels, outcome), value, instance_id)
 
-    def _zero_outcomes(self, family: Family, labels: Labels) -> None:
+    def _zero_outcomes(self, family: Family, labels: LabelValues) -> None:
         self.series.zero(family, [(*labels, outcome) for outcome in catalogue.OUTCOMES])
 
     def _step(self, workflow: WorkflowKey, name: str) -> str:
@@ -237,13 +235,13 @@ class Store:
         )
 
     def restore(
-        self, family: Family, labels: Labels, value: float | Histogram, created: float | None
+        self, family: Family, labels: LabelValues, value: float | Histogram, created: float | None
     ) -> bool:
         """Puts back what was kept; whether it still means the same (a histogram's buckets)."""
         self._take_name(family, labels)
         return self.series.restore(family, labels, value, created)
 
-    def _take_name(self, family: Family, labels: Labels) -> None:
+    def _take_name(self, family: Family, labels: LabelValues) -> None:
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
             self._labels[WorkflowKey(*labels[:2])].add(step)

@@ -8,8 +8,8 @@ from math import inf, isfinite
 from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, WORKFLOW_LABELS, Family
-from exporter.metrics.samples import Sample
-from exporter.metrics.series import Exemplar, Histogram, Labels
+from exporter.metrics.instance_samples import Sample
+from exporter.metrics.series import Exemplar, Histogram, LabelValues
 from exporter.watch.sink import WorkflowKey
 
 INSTANCE_FAMILIES = tuple(f for f in FAMILIES if f.labels[:3] == INSTANCE_LABELS)
@@ -35,7 +35,7 @@ def _whose(workflow: WorkflowKey) -> str:
 
 
 @lru_cache(maxsize=4096)  # instances have most statuses, outcomes and steps in common
-def _frame(family: Family, labels: Labels) -> tuple[int, list[str]]:
+def _frame(family: Family, labels: LabelValues) -> tuple[int, list[str]]:
     """A sample's column, and what stands around the labels that say whose it is, up to the value;
     of a state, after the lines of the others."""
     others = [(*labels[:-1], state) for state in family.states if state != labels[-1]]
@@ -49,7 +49,7 @@ def _frame(family: Family, labels: Labels) -> tuple[int, list[str]]:
 
 def of_series(
     family: Family,
-    labels: Labels,
+    labels: LabelValues,
     value: float | Histogram,
     exemplars: Mapping[int, Exemplar],
     created: float | None,

@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from exporter.clock import Clock
 from exporter.log_dedup import Throttle
 from exporter.web import tls
-from exporter.web.protection import Protection
+from exporter.web.web_config_reload import Protection
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ _PAUSE, _GOODBYE = 1.0, 2.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """Times are in seconds.
 
     Attributes:
@@ -123,7 +123,7 @@ class Connection(H11Protocol):
         self._unset_keepalive_if_required()
         self.lost.set()
 
-    def late(self, now: float, limits: Limits) -> bool:
+    def late(self, now: float, limits: ConnectionLimits) -> bool:
         """Whether it has taken longer than it may."""
         if self.answering:
             limit = limits.answer
@@ -148,7 +148,7 @@ class Connections:
         self,
         make: Callable[[Protection, Callable[[], None]], Connection],
         protection: Callable[[], Protection],
-        limits: Limits,
+        limits: ConnectionLimits,
     ) -> None:
         self._make = make
         self._protection = protection

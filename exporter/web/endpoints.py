@@ -12,9 +12,9 @@ from starlette.routing import Route
 from exporter.config.reload import Reloader
 from exporter.metrics.exposition import Exposition
 from exporter.web.headers import HEADERS
-from exporter.web.metrics_endpoint import Scrapes
+from exporter.web.metrics_endpoint import MetricsEndpoint
 from exporter.web.page.pages import Pages
-from exporter.web.page.view import View
+from exporter.web.page.view import WatchView
 
 Check = Callable[[], list[str]]
 """What is wrong, a line each; nothing when all is well."""
@@ -22,7 +22,7 @@ Check = Callable[[], list[str]]
 
 def endpoints(
     exposition: Exposition,
-    overview: View,
+    overview: WatchView,
     *,
     unhealthy: Check,
     unready: Check,
@@ -50,7 +50,7 @@ def endpoints(
 
     return Starlette(
         routes=[
-            Route("/metrics", Scrapes(exposition, HEADERS), methods=["GET"]),
+            Route("/metrics", MetricsEndpoint(exposition, HEADERS), methods=["GET"]),
             Route("/-/healthy", check(unhealthy, "healthy")),
             Route("/-/ready", check(unready, "ready")),
             Route("/-/reload", reload, methods=["POST", "PUT"]),

@@ -18,7 +18,7 @@ _AT_ONCE = 8
 _CHUNK = 256 * 1024
 
 
-class Scrapes:
+class MetricsEndpoint:
     """The ASGI application behind `/metrics`.
 
     Args:

@@ -6,7 +6,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.web.auth import BusyError
-from exporter.web.protection import Protection
+from exporter.web.web_config_reload import Protection
 
 MOST_HEADERS = 100
 LONGEST_TARGET = 8 * 1024
@@ -14,7 +14,7 @@ LARGEST_HEAD = 32 * 1024
 """Bytes of a request's target and of its target and headers together."""
 
 
-class Gate:
+class RequestChecks:
     """The application behind it, for those who may ask, and ask in moderation.
 
     Everything is behind the passwords, health included, as in all of Prometheus' exporters.

@@ -10,9 +10,9 @@ from math import ceil
 import uvicorn
 from starlette.types import ASGIApp
 
-from exporter.web.connections import Connection, Connections, Limits
-from exporter.web.middleware import LARGEST_HEAD, Gate
-from exporter.web.protection import Protecting
+from exporter.web.connections import Connection, ConnectionLimits, Connections
+from exporter.web.middleware import LARGEST_HEAD, RequestChecks
+from exporter.web.web_config_reload import WebConfigReloader
 
 _BACKLOG = 128
 
@@ -52,13 +52,13 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         app: ASGIApp,
-        protecting: Protecting | None = None,
-        limits: Limits | None = None,
+        protecting: WebConfigReloader | None = None,
+        limits: ConnectionLimits | None = None,
     ) -> None:
-        protection, limits = (protecting or Protecting()).now, limits or Limits()
+        protection, limits = (protecting or WebConfigReloader()).now, limits or ConnectionLimits()
         super().__init__(
             uvicorn.Config(
-                Gate(app, protection),
+                RequestChecks(app, protection),
                 http=Connection,
                 lifespan="off",
                 log_config=None,

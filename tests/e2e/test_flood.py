@@ -6,7 +6,7 @@ import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from exporter.web.connections import Limits
+from exporter.web.connections import ConnectionLimits
 from simulator import Simulator, serve_in_thread
 from tests.e2e.daemon import configuration, daemon
 
@@ -35,5 +35,5 @@ def test_a_flood_of_connections_is_held_off(tmp_path: Path) -> None:
                 client.sendall(HALF_A_REQUEST)
         assert "cloudflare_workflows_exporter_build_info" in running.metrics()
         files = list(Path(f"/proc/{running.process.pid}/fd").iterdir())
-        assert len(files) < Limits().connections + 50
+        assert len(files) < ConnectionLimits().connections + 50
         assert memory(running.process.pid) - before < 32

@@ -10,8 +10,8 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.catalogue import FAMILIES, Family
-from exporter.metrics.samples import Sample
-from exporter.metrics.series import Changes, Histogram, Labels
+from exporter.metrics.instance_samples import Sample
+from exporter.metrics.series import Changes, Histogram, LabelValues
 from exporter.watch.sink import WorkflowKey
 
 
@@ -63,7 +63,7 @@ class Plain(Collector):
         metric.add_sample(family.name, names, value)
 
     def _add(
-        self, metric: Metric, family: Family, labels: Labels, value: float | Histogram
+        self, metric: Metric, family: Family, labels: LabelValues, value: float | Histogram
     ) -> None:
         names = dict(zip(family.labels, labels, strict=True))
         exemplars = {

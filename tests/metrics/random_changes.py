@@ -3,8 +3,8 @@
 from hypothesis import strategies as st
 
 from exporter.metrics.catalogue import FAMILIES, Family
-from exporter.metrics.samples import Sample
-from exporter.metrics.series import Changes, Exemplar, Histogram, Key
+from exporter.metrics.instance_samples import Sample
+from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesKey
 from exporter.metrics.text_format import INSTANCE_FAMILIES
 from exporter.watch.sink import WorkflowKey
 
@@ -38,7 +38,7 @@ def changes(draw: st.DrawFn) -> Changes:
     made = Changes()
     for family in draw(st.lists(st.sampled_from(FAMILIES), max_size=5)):
         if family not in INSTANCE_FAMILIES:
-            key: Key = family, draw(st.tuples(*[NAMES] * len(family.labels)))
+            key: SeriesKey = family, draw(st.tuples(*[NAMES] * len(family.labels)))
             made.values[key] = draw(st.none() | _values(family))
             if family.kind in ("counter", "histogram"):
                 buckets = len(BOUNDS) + 1 if family.kind == "histogram" else 1

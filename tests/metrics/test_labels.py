@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.metrics.labels import StepLabels, without_counter
+from exporter.metrics.labels import StepLabel, without_counter
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,13 @@ def test_the_engines_counter_is_taken_off_once(reported: str, written: str) -> N
 
 
 def test_rules_rewrite_in_order() -> None:
-    label = StepLabels([(r"user-\d+", "user"), (r"^(\w+) user$", r"\1")])
+    label = StepLabel([(r"user-\d+", "user"), (r"^(\w+) user$", r"\1")])
     assert label("charge user-42-1") == "charge"
 
 
 def test_past_the_limit_names_are_other_and_counted() -> None:
     dropped: list[str] = []
-    label = StepLabels(limit=2)
+    label = StepLabel(limit=2)
     names = ["a-1", "b-1", "c-1", "a-2", "d-1"]
     labels = [label(name, on_other=lambda: dropped.append("dropped")) for name in names]
     assert labels == ["a", "b", "other", "a", "other"]

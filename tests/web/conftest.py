@@ -5,7 +5,7 @@ import bcrypt
 import pytest
 import yaml
 
-from exporter.web.protection import Protecting
+from exporter.web.web_config_reload import WebConfigReloader
 from tests.web.certificates import Authority
 
 
@@ -14,7 +14,7 @@ def hashed(password: str) -> str:
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
 
 
-Protect = Callable[..., Protecting]
+Protect = Callable[..., WebConfigReloader]
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def protect(tmp_path: Path) -> Protect:
         tls: dict[str, object] | None = None,
         users: dict[str, str] | None = None,
         headers: dict[str, str] | None = None,
-    ) -> Protecting:
+    ) -> WebConfigReloader:
         said: dict[str, object] = {}
         if tls is not None:
             pair = {"cert_file": "server.crt", "key_file": "server.key"}
@@ -37,7 +37,7 @@ def protect(tmp_path: Path) -> Protect:
             said["http_server_config"] = {"headers": headers}
         file = tmp_path / "web.yaml"
         file.write_text(yaml.safe_dump(said))
-        return Protecting(file)
+        return WebConfigReloader(file)
 
     return made
 

@@ -12,9 +12,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from exporter.web.connections import Limits
-from exporter.web.protection import Protecting
+from exporter.web.connections import ConnectionLimits
 from exporter.web.server import Server, listen
+from exporter.web.web_config_reload import WebConfigReloader
 
 DEADLINE = 20.0
 """Seconds in which whatever a test waits for must come about."""
@@ -33,11 +33,11 @@ HELLO = Starlette(
 
 @asynccontextmanager
 async def serving(
-    protecting: Protecting | None = None,
+    protecting: WebConfigReloader | None = None,
     *,
     app: ASGIApp = HELLO,
     host: str = "127.0.0.1",
-    limits: Limits | None = None,
+    limits: ConnectionLimits | None = None,
 ) -> AsyncIterator["Served"]:
     """Serves on a free port."""
     with listen(host, 0) as listener:

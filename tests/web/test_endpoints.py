@@ -11,7 +11,7 @@ from exporter.config.settings import Metrics, Poll
 from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition
 from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints
-from exporter.web.page.view import View
+from exporter.web.page.view import WatchView
 
 # What Prometheus 2 and 3 send.
 PROMETHEUS_2 = (
@@ -39,7 +39,7 @@ class Site:
         self.unready: list[str] = []
         app = endpoints(
             Exposition(Store(Metrics())),
-            View([], {}, poll=Poll(), clock=Clock()),
+            WatchView([], {}, poll=Poll(), clock=Clock()),
             unhealthy=lambda: self.unhealthy,
             unready=lambda: self.unready,
         )

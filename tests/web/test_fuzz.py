@@ -12,8 +12,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.web.connections import Limits
-from exporter.web.protection import Protecting
+from exporter.web.connections import ConnectionLimits
+from exporter.web.web_config_reload import WebConfigReloader
 from tests.web.certificates import Authority
 from tests.web.conftest import hashed
 from tests.web.serving import DEADLINE, serving
@@ -76,7 +76,7 @@ chunks = st.lists(
 class Target:
     """A server in a thread of its own."""
 
-    def __init__(self, protecting: Protecting) -> None:
+    def __init__(self, protecting: WebConfigReloader) -> None:
         self._protecting = protecting
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -97,7 +97,7 @@ class Target:
         self._loop.close()
 
     async def _serve(self) -> None:
-        limits = Limits(connections=20, request=0.2, answer=0.5, idle=0.2, handshake=0.2)
+        limits = ConnectionLimits(connections=20, request=0.2, answer=0.5, idle=0.2, handshake=0.2)
         async with serving(self._protecting, limits=limits) as served:
             self.port = served.port
             self._up.set()
@@ -121,15 +121,15 @@ class Target:
         return received
 
 
-def protecting(folder: Path, **said: object) -> Protecting:
+def protecting(folder: Path, **said: object) -> WebConfigReloader:
     file = folder / "web.yaml"
     file.write_text(yaml.safe_dump(said))
-    return Protecting(file)
+    return WebConfigReloader(file)
 
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Target]:
-    with Target(Protecting()).running() as target:
+    with Target(WebConfigReloader()).running() as target:
         yield target
 
 

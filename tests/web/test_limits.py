@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.web.connections import Limits
+from exporter.web.connections import ConnectionLimits
 from exporter.web.middleware import LARGEST_HEAD, LONGEST_TARGET, MOST_HEADERS
 from tests.web.certificates import Authority
 from tests.web.conftest import Protect
@@ -100,12 +100,18 @@ class TestSize:
 
 class TestTime:
     async def test_who_says_nothing_is_hung_up_on(self) -> None:
-        async with serving(limits=Limits(request=SHORT)) as served, served.connected() as client:
+        async with (
+            serving(limits=ConnectionLimits(request=SHORT)) as served,
+            served.connected() as client,
+        ):
             assert await client.rest() == b""
 
     async def test_who_sends_a_request_byte_by_byte_too(self) -> None:
         """However lively: the time counts from the first byte."""
-        async with serving(limits=Limits(request=SHORT)) as served, served.connected() as client:
+        async with (
+            serving(limits=ConnectionLimits(request=SHORT)) as served,
+            served.connected() as client,
+        ):
 
             async def drip() -> None:
                 while not client.writer.is_closing():
@@ -119,7 +125,7 @@ class TestTime:
             await dripping
 
     async def test_and_who_does_so_with_a_second_request(self) -> None:
-        limits = Limits(request=SHORT, idle=3600)
+        limits = ConnectionLimits(request=SHORT, idle=3600)
         async with serving(limits=limits) as served, served.connected() as client:
             client.send(GET)
             assert await client.status() == 200
@@ -128,7 +134,7 @@ class TestTime:
 
     async def test_between_requests_a_client_may_take_longer(self) -> None:
         """So that a scrape finds its connection open."""
-        limits = Limits(request=SHORT, idle=3600)
+        limits = ConnectionLimits(request=SHORT, idle=3600)
         async with serving(limits=limits) as served, served.connected() as client:
             for _ in range(2):
                 client.send(GET)
@@ -138,14 +144,20 @@ class TestTime:
                 await client.reader.readuntil(b"hello")
 
     async def test_but_not_for_ever(self) -> None:
-        async with serving(limits=Limits(idle=SHORT)) as served, served.connected() as client:
+        async with (
+            serving(limits=ConnectionLimits(idle=SHORT)) as served,
+            served.connected() as client,
+        ):
             client.send(GET)
             assert (await client.rest()).endswith(b"hello")
 
     async def test_who_does_not_read_the_answer_is_hung_up_on(self) -> None:
         """The log says so, for the first of them."""
         with capture_logs() as logs:
-            async with serving(limits=Limits(answer=SHORT)) as served, AsyncExitStack() as open_:
+            async with (
+                serving(limits=ConnectionLimits(answer=SHORT)) as served,
+                AsyncExitStack() as open_,
+            ):
                 slow = [await open_.enter_async_context(served.connected()) for _ in range(3)]
                 for client in slow:
                     client.send(LARGE)
@@ -163,7 +175,7 @@ class TestTime:
         ]
 
     def test_the_docs_name_the_limits(self) -> None:
-        limits, text = Limits(), Path("docs/security.md").read_text()
+        limits, text = ConnectionLimits(), Path("docs/security.md").read_text()
         words = " ".join(text.split())
         assert (
             f"{limits.handshake} s for a TLS handshake, {limits.request} s for a request to come, "
@@ -174,7 +186,7 @@ class TestTime:
     async def test_who_does_not_shake_hands_is_hung_up_on(
         self, protect: Protect, authority: Authority
     ) -> None:
-        async with serving(protect(tls={}), limits=Limits(handshake=SHORT)) as served:
+        async with serving(protect(tls={}), limits=ConnectionLimits(handshake=SHORT)) as served:
             async with served.connected() as client:
                 assert await client.rest() == b""
             assert (await served.get(tls=authority.client())).text == "hello"
@@ -183,7 +195,10 @@ class TestTime:
 class TestNumber:
     async def test_the_oldest_idle_connection_gives_way_to_a_new_one(self) -> None:
         """So that whoever holds connections open shuts nobody out."""
-        async with serving(limits=Limits(connections=10)) as served, AsyncExitStack() as open_:
+        async with (
+            serving(limits=ConnectionLimits(connections=10)) as served,
+            AsyncExitStack() as open_,
+        ):
             held = [await open_.enter_async_context(served.connected()) for _ in range(50)]
             assert (await served.get()).text == "hello"
             for client in held[:40]:
@@ -194,7 +209,7 @@ class TestNumber:
     async def test_also_while_they_still_shake_hands(
         self, protect: Protect, authority: Authority
     ) -> None:
-        limits = Limits(connections=10, handshake=3600)
+        limits = ConnectionLimits(connections=10, handshake=3600)
         async with (
             serving(protect(tls={}), limits=limits) as served,
             AsyncExitStack() as open_,
@@ -205,7 +220,10 @@ class TestNumber:
                 assert await client.rest() == b""
 
     async def test_one_that_is_being_answered_stays(self) -> None:
-        async with serving(limits=Limits(connections=10)) as served, AsyncExitStack() as open_:
+        async with (
+            serving(limits=ConnectionLimits(connections=10)) as served,
+            AsyncExitStack() as open_,
+        ):
             slow = await open_.enter_async_context(served.connected())
             slow.send(LARGE)
             assert await slow.status() == 200
@@ -218,7 +236,7 @@ class TestNumber:
 
     async def test_only_so_many_answers_wait_to_be_read(self) -> None:
         """They cost memory; the one that waits longest is dropped."""
-        async with serving(limits=Limits(unread=3)) as served, AsyncExitStack() as open_:
+        async with serving(limits=ConnectionLimits(unread=3)) as served, AsyncExitStack() as open_:
             slow: list[Raw] = []
             for _ in range(6):
                 client = await open_.enter_async_context(served.connected())

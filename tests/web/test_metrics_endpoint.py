@@ -22,9 +22,9 @@ from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
-from exporter.web.connections import Limits
+from exporter.web.connections import ConnectionLimits
 from exporter.web.endpoints import endpoints
-from exporter.web.page.view import View
+from exporter.web.page.view import WatchView
 from exporter.web.server import Server, listen
 from tests.e2e.daemon import wait_until
 from tests.metrics.random_changes import changes
@@ -38,7 +38,7 @@ HUGE = 20
 
 
 @asynccontextmanager
-async def serving(app: Starlette, limits: Limits | None = None) -> AsyncIterator[int]:
+async def serving(app: Starlette, limits: ConnectionLimits | None = None) -> AsyncIterator[int]:
     """Runs the server; its port."""
     with listen("127.0.0.1", 0) as listener:
         server = Server(app, limits=limits)
@@ -86,7 +86,7 @@ def numbers(body: bytes) -> set[float]:
 
 
 def site(exposition: Exposition) -> Starlette:
-    overview = View([], {}, poll=Poll(), clock=Clock())
+    overview = WatchView([], {}, poll=Poll(), clock=Clock())
     return endpoints(exposition, overview, unhealthy=list, unready=list)
 
 
@@ -167,7 +167,7 @@ class TestSlowReaders:
     async def test_those_who_never_get_through_are_cut_off(self) -> None:
         exposition = told()
         show(exposition, 1, instances=HUGE, size=1_000_000)
-        limits = Limits(answer=0.5)
+        limits = ConnectionLimits(answer=0.5)
         async with serving(site(exposition), limits) as port, AsyncExitStack() as slow:
             readers = [await slow.enter_async_context(reading(port)) for _ in range(AT_ONCE)]
             await eventually_answered(port)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
 from exporter.metrics import catalogue
-from exporter.web.page.view import Explanation, Row
+from exporter.web.page.view import Explanation, InstanceRow
 
 NONE = "\N{EN DASH}"
 # Units with their seconds, each with the smaller one that is told along.
@@ -67,7 +67,7 @@ def iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def instance_href(row: Row) -> str:
+def instance_href(row: InstanceRow) -> str:
     """The address of an instance's page, relative to the table's."""
     return "instance?" + urlencode({"account": row.account, "workflow": row.workflow, "id": row.id})
 
@@ -82,7 +82,7 @@ def dashboard_href(known: Explanation) -> str:
     )
 
 
-def queries(row: Row) -> list[tuple[str, str]]:
+def queries(row: InstanceRow) -> list[tuple[str, str]]:
     """PromQL for an instance's series, with what each tells."""
     values = {"account": row.account, "workflow": row.workflow, "instance_id": row.id}
     labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in values.items())

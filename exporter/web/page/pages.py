@@ -17,14 +17,14 @@ from exporter.watch.step_timeline import Entry
 from exporter.web.headers import PAGE_HEADERS
 from exporter.web.page import formatting
 from exporter.web.page.assets import Assets
-from exporter.web.page.query import COLUMNS, LONGEST, Query, select
-from exporter.web.page.view import Explanation, Snapshot, View
+from exporter.web.page.instance_table import COLUMNS, LONGEST, TableQuery, select
+from exporter.web.page.view import Explanation, Snapshot, WatchView
 
 
 class Pages:
     """The pages of an exporter."""
 
-    def __init__(self, overview: View) -> None:
+    def __init__(self, overview: WatchView) -> None:
         self._overview = overview
         self._assets = Assets()
         self._one_at_a_time = asyncio.Lock()
@@ -54,7 +54,7 @@ class Pages:
         ]
 
     async def _table(self, request: Request) -> Response:
-        query = Query.read(request.query_params)
+        query = TableQuery.read(request.query_params)
         async with self._one_at_a_time:
             page = await asyncio.to_thread(self.table, self._overview.snapshot(), query)
         return HTMLResponse(page, headers=PAGE_HEADERS)
@@ -67,7 +67,7 @@ class Pages:
             return HTMLResponse(page, 404, headers=PAGE_HEADERS)
         return HTMLResponse(self.instance(known, now), headers=PAGE_HEADERS)
 
-    def table(self, now: Snapshot, query: Query) -> str:
+    def table(self, now: Snapshot, query: TableQuery) -> str:
         """The page of the table."""
         return self._templates.get_template("instances.html").render(
             accounts=now.accounts,

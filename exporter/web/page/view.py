@@ -55,7 +55,7 @@ class AccountView(NamedTuple):
     workflows: tuple[WorkflowView, ...]
 
 
-class Row(Struct, frozen=True, gc=False):
+class InstanceRow(Struct, frozen=True, gc=False):
     """An instance. Times are Unix seconds, durations seconds; None: not known, or none.
 
     Thousands are made at once, and the garbage collector needn't look at them each time.
@@ -85,7 +85,7 @@ class Row(Struct, frozen=True, gc=False):
 class Explanation(NamedTuple):
     """All that is known of an instance, and how. Times are Unix seconds."""
 
-    row: Row
+    row: InstanceRow
     values: InstanceValues | None
     configured: bool
     account_id: str
@@ -111,7 +111,7 @@ class Snapshot(NamedTuple):
     watched: tuple[tuple[WorkflowKey, float, Sequence[Instance]], ...]
     """Workflows with the next sweep over each and their instances."""
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[InstanceRow]:
         """A row for each instance that is shown."""
         return [
             self._row(key, instance, sweep)
@@ -120,7 +120,7 @@ class Snapshot(NamedTuple):
             if instance.shown
         ]
 
-    def row(self, key: WorkflowKey, instance: Instance) -> Row:
+    def row(self, key: WorkflowKey, instance: Instance) -> InstanceRow:
         """The row of one instance."""
         sweep = next((sweep for k, sweep, _ in self.watched if k == key), inf)
         return self._row(key, instance, sweep)
@@ -129,13 +129,13 @@ class Snapshot(NamedTuple):
         """Unix time of a moment on the monotonic clock."""
         return self.wall - self.monotonic + moment if isfinite(moment) else None
 
-    def _row(self, key: WorkflowKey, instance: Instance, sweep: float) -> Row:
+    def _row(self, key: WorkflowKey, instance: Instance, sweep: float) -> InstanceRow:
         # Read once: the watch goes on, and may put new ones in their place.
         values = instance.values
         due = instance.due if instance.configured else min(instance.due, sweep)
         if values is None:
             status = "not found" if instance.not_found else "not seen"
-            return Row(
+            return InstanceRow(
                 *key,
                 instance.id,
                 status,
@@ -151,7 +151,7 @@ class Snapshot(NamedTuple):
             )
         steps = values.open_steps
         most = max(steps, key=lambda step: step.attempts, default=None)
-        return Row(
+        return InstanceRow(
             *key,
             instance.id,
             values.status,
@@ -183,7 +183,7 @@ class Snapshot(NamedTuple):
         return "retrying" if any(step.attempts > 1 for step in values.open_steps) else ""
 
 
-class View:
+class WatchView:
     """Reads the watch. What it gives holds nothing that changes later on but instances.
 
     Args:

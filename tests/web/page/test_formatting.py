@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exporter.metrics.catalogue import FAMILIES
 from exporter.web.page.formatting import NONE, ago, instance_href, iso, queries, span, utc
 from tests.promql import metrics_of
-from tests.web.page.test_query import row
+from tests.web.page.test_instance_table import row
 
 names = st.text(min_size=1, max_size=30)
 

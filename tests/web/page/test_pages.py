@@ -11,16 +11,16 @@ from exporter.clock import Clock
 from exporter.config.settings import Poll
 from exporter.watch.step_timeline import Entry, Timeline
 from exporter.watch.tracker import InstanceValues, OpenStep
+from exporter.web.page.instance_table import TableQuery
 from exporter.web.page.pages import Pages
-from exporter.web.page.query import Query
-from exporter.web.page.view import AccountView, Explanation, Snapshot, View, WorkflowView
+from exporter.web.page.view import AccountView, Explanation, Snapshot, WatchView, WorkflowView
 from simulator import Attempt as Try
 from simulator import Error, Script, Step, retried
 from tests.watching import watching
 from tests.web.page.scene import WORKFLOWS, fill, served
-from tests.web.page.test_query import row
+from tests.web.page.test_instance_table import row
 
-PAGES = Pages(View([], {}, poll=Poll(), clock=Clock()))
+PAGES = Pages(WatchView([], {}, poll=Poll(), clock=Clock()))
 
 hostile = st.text(max_size=20) | st.sampled_from(
     [
@@ -60,10 +60,10 @@ def table(name: str) -> str:
     workflow = WorkflowView(name, False, True, 1, 1, "unauthorized", name)
     account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, (workflow,))
     snapshot = Snapshot(0.0, 0.0, (account,), ())
-    page = PAGES.table(snapshot._replace(accounts=(account, account)), Query(text=name))
+    page = PAGES.table(snapshot._replace(accounts=(account, account)), TableQuery(text=name))
     shown = row(name, account=name, workflow=name, status=name, step=name, error=name)
     chosen = Shown(snapshot, shown)
-    return page + PAGES.table(chosen, Query())  # type: ignore[arg-type]
+    return page + PAGES.table(chosen, TableQuery())  # type: ignore[arg-type]
 
 
 class Shown:

@@ -9,7 +9,7 @@ import yaml
 from structlog.testing import capture_logs
 
 from exporter.config.errors import ConfigError
-from exporter.web.protection import Protecting
+from exporter.web.web_config_reload import WebConfigReloader
 from tests.web.certificates import Authority
 from tests.web.conftest import Protect, hashed
 from tests.web.serving import Served, serving
@@ -189,12 +189,12 @@ class TestPaths:
         protect(tls={})
         (folder / "elsewhere").mkdir()
         monkeypatch.chdir(folder / "elsewhere")
-        assert Protecting(Path("../web.yaml")).now().context is not None
+        assert WebConfigReloader(Path("../web.yaml")).now().context is not None
 
     def test_a_file_that_is_not_there_is_a_mistake(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="can't be read: No such file or directory"):
-            Protecting(tmp_path / "none.yaml")
+            WebConfigReloader(tmp_path / "none.yaml")
 
     def test_without_a_file_nothing_is_protected(self) -> None:
-        now = Protecting().now()
+        now = WebConfigReloader().now()
         assert (now.context, now.users, now.sans, dict(now.headers)) == (None, None, None, {})

@@ -34,7 +34,7 @@ class Protection:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Protecting:
+class WebConfigReloader:
     """The protection in force.
 
     It looks at the files each time that it is asked, which costs microseconds, so that a new

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from exporter.config.settings import LONGEST_ID
-from exporter.web.page.view import ATTENTION, Row
+from exporter.web.page.view import ATTENTION, InstanceRow
 
 PER_PAGE = 200
 LONGEST = LONGEST_ID
@@ -15,35 +15,35 @@ _RANKS = {word: rank for rank, word in enumerate(ATTENTION)}
 _ENDED = frozenset({"complete", "terminated"})
 
 
-def _attention(row: Row) -> int:
+def _attention(row: InstanceRow) -> int:
     """Errored first, what has ended well last."""
     return _RANKS.get(row.attention, len(ATTENTION) + (row.status in _ENDED))
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column by which rows can be sorted."""
 
     heading: str
-    key: Callable[[Row], str | float | None]
+    key: Callable[[InstanceRow], str | float | None]
     falling: bool = False
     """Whether the largest come first, unless asked otherwise."""
 
 
 COLUMNS = {
-    "account": Column("Account", lambda row: row.account.casefold()),
-    "status": Column("Status", lambda row: row.status.casefold()),
-    "workflow": Column("Workflow", lambda row: row.workflow.casefold()),
-    "instance": Column("Instance", lambda row: row.id.casefold()),
-    "step": Column("Step now", lambda row: row.step.casefold() or None),
-    "attempts": Column("Attempts", lambda row: row.attempts, falling=True),
-    "running": Column("Running for", lambda row: row.running, falling=True),
-    "changed": Column("Last change", lambda row: row.changed, falling=True),
-    "looked": Column("Last look", lambda row: row.checked_at, falling=True),
-    "due": Column("Next look", lambda row: row.due),
+    "account": TableColumn("Account", lambda row: row.account.casefold()),
+    "status": TableColumn("Status", lambda row: row.status.casefold()),
+    "workflow": TableColumn("Workflow", lambda row: row.workflow.casefold()),
+    "instance": TableColumn("Instance", lambda row: row.id.casefold()),
+    "step": TableColumn("Step now", lambda row: row.step.casefold() or None),
+    "attempts": TableColumn("Attempts", lambda row: row.attempts, falling=True),
+    "running": TableColumn("Running for", lambda row: row.running, falling=True),
+    "changed": TableColumn("Last change", lambda row: row.changed, falling=True),
+    "looked": TableColumn("Last look", lambda row: row.checked_at, falling=True),
+    "due": TableColumn("Next look", lambda row: row.due),
 }
 
 
-class Query(NamedTuple):
+class TableQuery(NamedTuple):
     """A view of the table. Empty: everything; `sort` empty: what needs attention first."""
 
     text: str = ""
@@ -56,7 +56,7 @@ class Query(NamedTuple):
     page: int = 1
 
     @classmethod
-    def read(cls, parameters: Mapping[str, str]) -> "Query":
+    def read(cls, parameters: Mapping[str, str]) -> "TableQuery":
         """The query of an address; what makes no sense is left out."""
         sort = parameters.get("sort", "")
         sort = sort if sort in COLUMNS else ""
@@ -94,10 +94,10 @@ class Query(NamedTuple):
         return self.href(sort=column, falling=falling)
 
 
-class Selection(NamedTuple):
+class TablePage(NamedTuple):
     """What a query picks."""
 
-    rows: list[Row]
+    rows: list[InstanceRow]
     """Those of the page."""
     total: int
     """On all pages."""
@@ -112,7 +112,7 @@ class Selection(NamedTuple):
     """How many there are in any status."""
 
 
-def select(rows: Iterable[Row], query: Query) -> Selection:
+def select(rows: Iterable[InstanceRow], query: TableQuery) -> TablePage:
     """Filters, sorts and cuts into pages; a page past the last is the last."""
     matching = [row for row in rows if _matches(row, query)]
     flags = Counter(row.attention for row in matching if row.attention)
@@ -123,7 +123,7 @@ def select(rows: Iterable[Row], query: Query) -> Selection:
     pages = max(1, -(-len(picked) // PER_PAGE))
     page = min(query.page, pages)
     start = (page - 1) * PER_PAGE
-    return Selection(
+    return TablePage(
         _sorted(picked, query)[start : start + PER_PAGE],
         total=len(picked),
         first=start + 1 if picked else 0,
@@ -134,7 +134,7 @@ def select(rows: Iterable[Row], query: Query) -> Selection:
     )
 
 
-def _matches(row: Row, query: Query) -> bool:
+def _matches(row: InstanceRow, query: TableQuery) -> bool:
     if query.account not in ("", row.account) or query.workflow not in ("", row.workflow):
         return False
     if not query.text:
@@ -143,7 +143,7 @@ def _matches(row: Row, query: Query) -> bool:
     return query.text.casefold() in words
 
 
-def _sorted(rows: list[Row], query: Query) -> list[Row]:
+def _sorted(rows: list[InstanceRow], query: TableQuery) -> list[InstanceRow]:
     if not query.sort:
         # Three sorts by one number or text each hold up other threads less than one by tuples.
         rows = sorted(rows, key=lambda row: row.id)

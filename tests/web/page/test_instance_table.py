@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.web.page.query import COLUMNS, PER_PAGE, Query, select
-from exporter.web.page.view import ATTENTION, Row
+from exporter.web.page.instance_table import COLUMNS, PER_PAGE, TableQuery, select
+from exporter.web.page.view import ATTENTION, InstanceRow
 
 
-def row(id_: str = "a", **fields: object) -> Row:
+def row(id_: str = "a", **fields: object) -> InstanceRow:
     plain: dict[str, object] = {
         "account": "acc",
         "workflow": "orders",
@@ -26,14 +26,14 @@ def row(id_: str = "a", **fields: object) -> Row:
         "checked_at": None,
         "due": None,
     }
-    return Row(**{**plain, **fields, "id": id_})  # type: ignore[arg-type]
+    return InstanceRow(**{**plain, **fields, "id": id_})  # type: ignore[arg-type]
 
 
-def read(address: str) -> Query:
-    return Query.read(dict(parse_qsl(address.removeprefix("?"))))
+def read(address: str) -> TableQuery:
+    return TableQuery.read(dict(parse_qsl(address.removeprefix("?"))))
 
 
-def ids(rows: list[Row], query: Query) -> str:
+def ids(rows: list[InstanceRow], query: TableQuery) -> str:
     return " ".join(row.id for row in select(rows, query).rows)
 
 
@@ -54,7 +54,7 @@ rows = st.lists(
     max_size=40,
 )
 queries = st.builds(
-    Query,
+    TableQuery,
     text=st.text(max_size=3).map(str.strip),
     status=st.sampled_from(["", "running", "stuck", "none such"]),
     sort=st.sampled_from(["", *COLUMNS]),
@@ -73,10 +73,10 @@ class TestOrder:
             row("stuck", attention="stuck"),
             row("errored", status="errored", attention="errored"),
         ]
-        assert ids(unordered, Query()) == "errored stuck failing retrying live done"
+        assert ids(unordered, TableQuery()) == "errored stuck failing retrying live done"
 
     def test_the_latest_change_first_among_equals(self) -> None:
-        assert ids([row("old", changed=1.0), row("new", changed=2.0)], Query()) == "new old"
+        assert ids([row("old", changed=1.0), row("new", changed=2.0)], TableQuery()) == "new old"
 
     @pytest.mark.parametrize(
         ("address", "order"),
@@ -93,13 +93,15 @@ class TestOrder:
         assert ids(unordered, read(address)) == order
 
     def test_a_column_asked_for_again_turns_round(self) -> None:
-        once = read(Query().by("due"))
+        once = read(TableQuery().by("due"))
         assert (once.sort, once.falling) == ("due", False)
         assert read(once.by("due")).falling
         assert read(once.by("attempts")).falling  # largest first
 
     @given(rows, queries)
-    def test_every_order_shows_the_same_rows(self, rows: list[Row], query: Query) -> None:
+    def test_every_order_shows_the_same_rows(
+        self, rows: list[InstanceRow], query: TableQuery
+    ) -> None:
         other = query._replace(sort="", falling=False)
         assert Counter(select(rows, query).rows) == Counter(select(rows, other).rows)
 
@@ -133,7 +135,7 @@ class TestFilters:
         assert ids(list(self.ROWS), read(address)) == found
 
     def test_counts_tell_what_other_statuses_would_show(self) -> None:
-        picked = select(self.ROWS, Query(status="stuck"))
+        picked = select(self.ROWS, TableQuery(status="stuck"))
         assert picked.counts == [("stuck", 1), ("running", 2), ("errored", 1)]
         assert (picked.total, picked.everything) == (1, 3)
 
@@ -146,7 +148,7 @@ class TestPages:
         [(1, 1, 1, PER_PAGE), (2, 2, PER_PAGE + 1, PER_PAGE), (3, 3, 401, 1), (99, 3, 401, 1)],
     )
     def test_a_page(self, page: int, shown: int, first: int, count: int) -> None:
-        picked = select(self.MANY, Query(page=page))
+        picked = select(self.MANY, TableQuery(page=page))
         assert (picked.page, picked.pages, picked.first, len(picked.rows)) == (
             shown,
             3,
@@ -155,16 +157,16 @@ class TestPages:
         )
 
     def test_another_filter_begins_at_page_1(self) -> None:
-        assert read(Query(page=3).href(status="stuck")).page == 1
-        assert read(Query(page=3).by("due")).page == 1
+        assert read(TableQuery(page=3).href(status="stuck")).page == 1
+        assert read(TableQuery(page=3).by("due")).page == 1
 
     def test_nothing_is_one_empty_page(self) -> None:
-        assert select([], Query(page=7)) == ([], 0, 0, 1, 1, [], 0)
+        assert select([], TableQuery(page=7)) == ([], 0, 0, 1, 1, [], 0)
 
 
 class TestAddress:
     @given(queries)
-    def test_it_leads_back_to_the_view(self, query: Query) -> None:
+    def test_it_leads_back_to_the_view(self, query: TableQuery) -> None:
         assert read(query.href(page=query.page)) == query
 
     @pytest.mark.parametrize(
@@ -172,8 +174,8 @@ class TestAddress:
         ["?page=0", "?page=-1", "?page=x", "?page=%C2%B2", "?page=9999999999", "?sort=__class__"],
     )
     def test_what_makes_no_sense_is_left_out(self, address: str) -> None:
-        assert read(address) == Query()
+        assert read(address) == TableQuery()
 
     @given(st.dictionaries(st.sampled_from(["q", "status", "sort", "order", "page"]), st.text()))
     def test_any_parameters_can_be_read(self, parameters: dict[str, str]) -> None:
-        select([row()], Query.read(parameters))
+        select([row()], TableQuery.read(parameters))

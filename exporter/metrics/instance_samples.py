@@ -14,7 +14,7 @@ Sample = tuple[Family, tuple[str, ...], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class InstanceSamples:
     """What an instance shows, worked out when it is gone through: held for all instances that a
     restart brings back, samples would be millions.
 
