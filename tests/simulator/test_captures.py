@@ -171,3 +171,9 @@ async def test_lists_and_workflows_have_the_engines_fields(
     }
     created = [row["created_on"] for row in answer["result"]]
     assert created == sorted(created, reverse=True)
+
+
+def test_a_step_that_fails_for_good_took_one_attempt_more_than_its_retry_limit() -> None:
+    """What current_step_retry_limit and the alert on last attempts rest on."""
+    (step,) = CAPTURES["exhausted"]["body"]["result"]["steps"]
+    assert len(step["attempts"]) == step["config"]["retries"]["limit"] + 1
