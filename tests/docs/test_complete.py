@@ -18,6 +18,7 @@ from tools import CHART, ROOT, chart
 
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 README = (ROOT / "README.md").read_text()
+OPERATING = (ROOT / "docs" / "operating.md").read_text()
 TROUBLESHOOTING = (ROOT / "docs" / "troubleshooting.md").read_text()
 SOURCES = sorted((ROOT / "exporter").rglob("*.py"))
 
@@ -75,14 +76,14 @@ class TestMetrics:
 
 
 class TestEndpoints:
-    def test_each_is_in_the_readme(self) -> None:
+    def test_each_is_in_the_reference(self) -> None:
         routes = {
             route
             for path in (ROOT / "exporter" / "web").rglob("*.py")
             for route in re.findall(r'\bRoute\(\s*"([^"]+)"', path.read_text())
         }
         assert {"/metrics", "/-/healthy", "/-/ready", "/"} <= routes
-        rows = re.findall(r"^\| `(?:[A-Z]+ )?(/\S*)`", README, re.MULTILINE)
+        rows = re.findall(r"^\| `(?:[A-Z]+ )?(/\S*)`", OPERATING, re.MULTILINE)
         assert routes - set(rows) == set()
 
 
