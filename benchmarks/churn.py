@@ -4,13 +4,14 @@
 
 The whole exporter in virtual time, against the simulator in the same process, by half of the
 limit: instances that are created and end, a million in 24 hours, their retention an hour; ended
-ones are shown for half an hour and forgotten half an hour later (by default errored ones are shown
-for 24 hours, so the first of those hours would only tell of their number). Printed each hour: the
-process's memory (upstream's included, which keeps an hour of instances too), and what was counted.
-Beside it the state file's size: what is kept is bounded by what is watched, so what holds for a day
-holds for a year. Before that: bytes an instance watched, metrics included, over the base; and the
-series that ten runs of 5 seconds a second make a day (1% of them fail), from what an hour of them
-makes: with the default settings, and with those that change it. For these alone, in five minutes:
+ones have series for half an hour and are dropped half an hour later (by default errored ones have
+them for 24 hours, so memory would grow with their number for a day). Printed each hour: the
+process's memory (with the simulator's, which holds an hour of instances too), and what was
+counted. Beside it the state file's size: what is recorded is bounded by what is watched, so what
+holds for a day holds for a year. Before that: bytes an instance watched, metrics included, over the
+base; and the series that ten runs of 5 seconds a second make a day (1% of them fail), from what an
+hour of them makes: with the default settings, and with those that change it. For these alone, in
+five minutes:
 
     python -m benchmarks.churn --hours 0 --memory
 """
@@ -51,7 +52,7 @@ SETTINGS: list[tuple[str, dict[str, str], dict[str, str]]] = [
 def upstream(clock: Clock) -> tuple[World, Simulator]:
     world = World(clock.wall)
     simulator = Simulator(world)
-    # It would keep the last 20,000 calls, which takes three hours to fill.
+    # By default it holds the last 20,000 requests, which takes three hours to fill.
     simulator.calls.latest = deque(maxlen=100)
     simulator.access.token("secret")
     return world, simulator
@@ -163,7 +164,7 @@ async def memory(instances: int) -> None:
         for poller in app.pollers:
             await poller.round(whole=True)
         for run in app.exposition.scrape()[0]:
-            run.packed  # noqa: B018 - compressed blocks are kept, too
+            run.packed  # noqa: B018 - compressed blocks are in memory, too
         held = resident() - base
         print(
             f"{instances:>7,} instances: {held / instances / 1024:.1f} KiB each, metrics included"
