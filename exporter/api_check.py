@@ -74,8 +74,8 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
         http.event_hooks = {"response": [times.hear]}
         for account, credential in zip(settings.accounts, credentials, strict=True):
             budget = budgets.setdefault(
-                credential.identity,
-                Budget(settings.calls_per_5m, reserve=settings.api.reserve, clock=clock),
+                credential.budget_key,
+                Budget(settings.requests_per_5m, reserve=settings.api.reserve, clock=clock),
             )
             client = access.client(
                 settings,
@@ -83,7 +83,7 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
                 http=http,
                 credential=credential,
                 budget=budget,
-                on_call=lambda *_: None,
+                on_request=lambda *_: None,
             )
             try:
                 async for verdict, text in _account(account, client, budget):
@@ -103,7 +103,7 @@ async def _account(account: Account, client: Client, budget: Budget) -> AsyncIte
     """What the API says to what an account's settings name.
 
     Raises:
-        CallFailed: nothing more can be asked.
+        RequestFailed: nothing more can be asked.
     """
     if budget.blocked:
         text = f"not checked: the credential's calls are refused for {budget.blocked:.0f} s more"
@@ -154,7 +154,7 @@ async def _instances(
             there += 1
         except RequestFailed as failure:
             _end_if_hopeless(failure)
-            if failure.failure == "not_found":
+            if failure.reason == "not_found":
                 yield (
                     "note",
                     f"instance {workflow}/{instance_id} is not there (404): check its id, unless "
@@ -172,7 +172,7 @@ async def _instances(
 
 
 def _end_if_hopeless(failure: RequestFailed) -> None:
-    if failure.failure in _NOT_OVER:
+    if failure.reason in _NOT_OVER:
         raise failure
 
 

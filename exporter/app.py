@@ -209,7 +209,7 @@ class App:
                 account,
                 credential,
                 http=http,
-                looks=self._queue[credential.identity],
+                looks=self._queue[credential.budget_key],
                 known=known,
             )
             for account, credential, known in zip(settings.accounts, credentials, stay, strict=True)

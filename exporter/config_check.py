@@ -24,7 +24,7 @@ def configured_calls(account: Account, shard: Shard, interval: float) -> float:
 
 def _listed(account: Account, shard: Shard) -> int:
     return sum(
-        Share(shard, account.identity, workflow.name).has(instance_id)
+        Share(shard, account.key, workflow.name).has(instance_id)
         for workflow in account.workflows
         for instance_id in workflow.instances
     )
@@ -43,7 +43,7 @@ def text(settings: Settings, shard: Shard, credentials: Sequence[Credential]) ->
 
 def _lines(settings: Settings, shard: Shard, credentials: Sequence[Credential]) -> Iterator[str]:
     limit, interval = _allowed(settings, shard), settings.poll.interval
-    if limit < settings.calls_per_5m:
+    if limit < settings.requests_per_5m:
         yield (
             f"api.reserve leaves {settings.api.reserve:.0%} of Cloudflare's {CLOUDFLARE_LIMIT} "
             f"calls in 5 minutes to other tools: at most {limit * shard.count} of "
@@ -57,7 +57,7 @@ def _lines(settings: Settings, shard: Shard, credentials: Sequence[Credential]) 
         )
     sharing: dict[object, list[Account]] = {}
     for account, credential in zip(settings.accounts, credentials, strict=True):
-        sharing.setdefault(credential.identity, []).append(account)
+        sharing.setdefault(credential.budget_key, []).append(account)
     for accounts in sharing.values():
         names = ", ".join(account.label for account in accounts)
         calls = sum(configured_calls(account, shard, interval) for account in accounts)
@@ -84,13 +84,16 @@ def _lines(settings: Settings, shard: Shard, credentials: Sequence[Credential]) 
 def _allowed(settings: Settings, shard: Shard) -> int:
     """Calls in 5 minutes that the budget gives this process while nobody else makes any."""
     budget = Budget(
-        settings.calls_per_5m, reserve=settings.api.reserve, shards=shard.count, clock=Clock()
+        settings.requests_per_5m,
+        reserve=settings.api.reserve,
+        shards=shard.count,
+        clock=Clock(),
     )
     if is_cloudflare(settings.api.url):
         # As its first response will tell.
         left = f'"default";r={CLOUDFLARE_LIMIT};t={WINDOW:.0f}'
         policy = f'"default";q={CLOUDFLARE_LIMIT};w={WINDOW:.0f}'
-        budget.told({"ratelimit": left, "ratelimit-policy": policy})
+        budget.update({"ratelimit": left, "ratelimit-policy": policy})
     return int(budget.allowed)
 
 

@@ -64,23 +64,23 @@ class Wiring:
             accounts: Those that are there already, each in the place of its credential.
             former: What there is.
         """
-        wanted = {credential.identity for credential in credentials}
+        wanted = {credential.budget_key for credential in credentials}
         used: dict[object, PollQueue] = {}
         for credential, account in zip(credentials, accounts, strict=True):
-            looks = used.get(credential.identity, former.get(credential.identity))
+            looks = used.get(credential.budget_key, former.get(credential.budget_key))
             if looks is None and account is not None and account.queue not in used.values():
                 served = {identity for identity, known in former.items() if known is account.queue}
                 looks = None if served & wanted else account.queue
             if looks is None:
                 budget = Budget(
-                    settings.calls_per_5m,
+                    settings.requests_per_5m,
                     reserve=settings.api.reserve,
                     shards=self.shard.count,
                     clock=self.clock,
                 )
                 looks = PollQueue(budget, at_once=_CALLS_AT_ONCE, clock=self.clock)
-            looks.budget.configure(settings.calls_per_5m, reserve=settings.api.reserve)
-            used[credential.identity] = looks
+            looks.budget.configure(settings.requests_per_5m, reserve=settings.api.reserve)
+            used[credential.budget_key] = looks
         return used
 
     def account(
@@ -100,7 +100,7 @@ class Wiring:
             http=http,
             credential=credential,
             budget=looks.budget,
-            on_call=partial(self.store.called, account.label),
+            on_request=partial(self.store.api_request, account.label),
             on_ignored=partial(_ignored, self.store, account.label, Throttle(self.clock)),
         )
         making = _Making(self, settings, account, client, looks)
@@ -170,7 +170,7 @@ class _Making:
         poller = Poller(
             key,
             workflow.instances,
-            share=Share(wiring.shard, self.account.identity, key.workflow, began),
+            share=Share(wiring.shard, self.account.key, key.workflow, began),
             sink=wiring.store,
             clock=wiring.clock,
             **parts,

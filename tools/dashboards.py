@@ -8,6 +8,7 @@ recording rules, never a series of each instance: Prometheus refuses a query tha
 import json
 from pathlib import Path
 
+from exporter.statuses import MAY_BE_STUCK
 from tools import CHART, ROOT
 from tools.alerts import parameters
 from tools.panels import (
@@ -38,6 +39,7 @@ _STEP = f'{_IN}, step=~"$step"'
 _ONE = f'{_IN}, instance_id=~"$instance_id"'
 _TARGET = 'job=~"$job", instance=~"$instance"'
 _BY = "account, workflow"
+_MAY_BE_STUCK = "|".join(MAY_BE_STUCK)
 _OWN = "cloudflare_workflows_exporter"
 _S = "cloudflare_workflow_instance"
 _RUNS = f"cloudflare_workflow_runs_finished_total{{{_IN}"
@@ -262,7 +264,7 @@ def fleet() -> Json:
             "Live instances that neither sleep nor wait for an event.",
             f"topk(50, time() - max by ({instance}) "
             f"({_S}_last_change_timestamp_seconds{{{_IN}}}) and on ({instance}) "
-            f'{_S}_status{{{_IN}, status=~"running|waitingForPause|rollingBack"}} == 1 '
+            f'{_S}_status{{{_IN}, status=~"{_MAY_BE_STUCK}"}} == 1 '
             f"unless on ({instance}) {waiting})",
             {**_INSTANCE, "Value": "Without progress"},
             _NONE,

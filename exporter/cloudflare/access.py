@@ -4,7 +4,7 @@ import httpx
 
 from exporter import logs
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import Client, OnCall, OnIgnored
+from exporter.cloudflare.client import Client, OnIgnored, OnRequest
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.proxy import proxy_for
@@ -70,7 +70,7 @@ def client(
     http: httpx.AsyncClient,
     credential: Credential,
     budget: Budget,
-    on_call: OnCall,
+    on_request: OnRequest,
     on_ignored: OnIgnored = lambda *_: None,
 ) -> Client:
     """The client of one account."""
@@ -81,6 +81,6 @@ def client(
         timeout=settings.api.timeout,
         max_body=settings.api.max_body,
         budget=budget,
-        on_call=on_call,
+        on_request=on_request,
         on_ignored=on_ignored,
     )

@@ -128,7 +128,7 @@ class Budget:
             await self._something_changes()
 
     @asynccontextmanager
-    async def call(self) -> AsyncIterator[None]:
+    async def request(self) -> AsyncIterator[None]:
         """Waits for a call's turn, and counts it."""
         self._waiting += 1
         try:
@@ -158,7 +158,7 @@ class Budget:
         except TimeoutError:
             pass
 
-    def told(self, headers: Mapping[str, str]) -> None:
+    def update(self, headers: Mapping[str, str]) -> None:
         """Takes in what an answer says of the user's quota (`Ratelimit`, `Ratelimit-Policy`)."""
         remaining = _number(_REMAINING, headers.get("ratelimit", ""))
         policy = headers.get("ratelimit-policy", "")
@@ -180,7 +180,7 @@ class Budget:
             reset = _number(_RESET, headers.get("ratelimit", ""))
             self._block(min(_LOCKOUT, reset or _LOCKOUT))
 
-    def refused(self, retry_after: float | None) -> None:
+    def rate_limited(self, retry_after: float | None) -> None:
         """A 429 came: nothing is called until then, and then one call alone tries."""
         self._block(_LOCKOUT if retry_after is None else retry_after)
 

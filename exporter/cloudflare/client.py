@@ -40,7 +40,7 @@ from exporter.cloudflare.models import (
 
 Result = TypeVar("Result")
 
-OnCall = Callable[[str, str, float], None]
+OnRequest = Callable[[str, str, float], None]
 """Told of each call: endpoint, HTTP status (or what came instead of one), seconds."""
 OnIgnored = Callable[[str, list[str]], None]
 """Gets the endpoint and the places in its response that could not be read, if there are any."""
@@ -94,7 +94,7 @@ class Client:
         timeout: float,
         max_body: int,
         budget: Budget,
-        on_call: OnCall,
+        on_request: OnRequest,
         on_ignored: OnIgnored = lambda *_: None,
     ) -> None:
         self._http = http
@@ -103,7 +103,7 @@ class Client:
         self._credential = credential
         self._timeout = timeout
         self._max_body = max_body
-        self._on_call = on_call
+        self._on_request = on_request
         self._on_ignored = on_ignored
 
     async def instance(self, workflow: str, instance_id: str) -> Summary:
@@ -219,12 +219,12 @@ class Client:
                 continue
 
     async def _call_once(self, endpoint: str, url: str, body: Body) -> httpx.Response:
-        async with self._budget.call():
+        async with self._budget.request():
             response = await self._send(endpoint, url, body)
             if response.status_code == 429:
-                self._budget.refused(_retry_after(response))
+                self._budget.rate_limited(_retry_after(response))
             else:
-                self._budget.told(response.headers)
+                self._budget.update(response.headers)
         return response
 
     async def _send(self, endpoint: str, url: str, body: Body) -> httpx.Response:
@@ -265,10 +265,10 @@ class Client:
                 code = "connection"
                 raise LostOnKeptConnection from None
             failure = failure_of(error, urlsplit(url).netloc)
-            code = "invalid" if failure.failure == "invalid_answer" else failure.failure
+            code = "invalid" if failure.reason == "invalid_answer" else failure.reason
             raise failure from None
         finally:
-            self._on_call(endpoint, code, time.perf_counter() - started)
+            self._on_request(endpoint, code, time.perf_counter() - started)
         return response
 
     def _said(self, response: httpx.Response, body: Body) -> str:

@@ -68,7 +68,7 @@ class Credential(httpx.Auth):
         self._email = email
 
     @property
-    def identity(self) -> object:
+    def budget_key(self) -> object:
         """Equal for credentials that share a budget: the same token or key, from wherever."""
         return tuple(s and s.reveal() for s in (self._token, self._key))
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-Failure = Literal[
+FailureReason = Literal[
     "timeout",
     "connection",
     "http_4xx",
@@ -14,7 +14,7 @@ Failure = Literal[
     "dns",
     "invalid_answer",
 ]
-FAILURES: tuple[Failure, ...] = get_args(Failure)
+FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 _PERMISSIONS = "Workers Scripts Read, Workers Tail Read or Workers Scripts Write"
 
@@ -23,7 +23,7 @@ class RequestFailed(Exception):  # noqa: N818 - reads as what happened
     """A call to Cloudflare brought no answer to use.
 
     Attributes:
-        failure: The class of the failure.
+        reason: Why, as `polls_total{result}` shows it.
         advice: What to do about it; empty when there is nothing to do but wait.
         retry_after: Seconds that the API asks to wait, of a 429.
         size: Bytes of the answer that were read in vain, decompressed.
@@ -31,14 +31,14 @@ class RequestFailed(Exception):  # noqa: N818 - reads as what happened
 
     def __init__(
         self,
-        failure: Failure,
+        reason: FailureReason,
         what: str,
         advice: str = "",
         *,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(what)
-        self.failure = failure
+        self.reason = reason
         self.advice = advice
         self.retry_after = retry_after
         self.size = 0

@@ -19,12 +19,6 @@ from typing import Annotated, Generic, Self, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-ENDED = frozenset({"complete", "errored", "terminated"})
-"""Statuses after which an instance moves only by a restart."""
-BEFORE_END = frozenset({"queued", "running", "paused", "waiting", "waitingForPause"})
-"""Statuses of a run that hasn't ended; rollingBack, and one not known today, may follow an end."""
-
-
 Word = Annotated[str, Meta(max_length=100)]
 """A value of the platform's own, perhaps of tomorrow; a longer one is ignored."""
 Count = Annotated[float, Meta(ge=0, le=1e9)]

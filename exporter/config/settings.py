@@ -32,30 +32,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from exporter.config import validation as coherence
 from exporter.config.durations import Duration
 from exporter.config.sizes import Size
+from exporter.statuses import SELECTED, Status
 
 ENV_PREFIX = "CWE_"
-
-Status = Literal[
-    "queued",
-    "running",
-    "paused",
-    "errored",
-    "terminated",
-    "complete",
-    "waitingForPause",
-    "waiting",
-    "rollingBack",
-]
-STATUSES: tuple[str, ...] = get_args(Status)
-NOT_ENDED_WELL: tuple[Status, ...] = (
-    "queued",
-    "running",
-    "paused",
-    "errored",
-    "waitingForPause",
-    "waiting",
-    "rollingBack",
-)
 
 LONGEST_ID = 271
 """Characters of an instance id. The documented limit is 100 letters, digits, `_` and `-`, but cron
@@ -222,7 +201,7 @@ def _leaves_some(value: list[str]) -> list[str]:
 
 class Discover(Section):
     statuses: list[Status] = Field(
-        list(NOT_ENDED_WELL), min_length=1, description="Statuses of the instances to watch."
+        list(SELECTED), min_length=1, description="Statuses of the instances to watch."
     )
     max_age: Duration = Field(
         Duration.parse("24h"),
@@ -289,7 +268,7 @@ class Account(Section):
         return self.name or self.account_id or ""
 
     @property
-    def identity(self) -> str:
+    def key(self) -> str:
         """What it is known by whatever it is called: its id, where that is given."""
         return self.account_id or self.label
 
@@ -465,8 +444,8 @@ class Settings(BaseSettings):
     log: Log = Field(Log(), description="What is logged, to standard error")
 
     @property
-    def calls_per_5m(self) -> int:
-        """Calls in 5 minutes that this process may make for each credential."""
+    def requests_per_5m(self) -> int:
+        """Requests in 5 minutes that this process may send for each credential."""
         return self.api.requests_per_5m // self.shard.count
 
     @classmethod

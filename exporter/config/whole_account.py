@@ -65,7 +65,7 @@ async def find_id(settings: Settings) -> str:
     Raises:
         ConfigError: it can read none or several, each of which is named, or `api.url` doesn't say
             where accounts are listed.
-        CallFailed: the API could not be asked; another time it may.
+        RequestFailed: the API could not be asked; another time it may.
     """
     if not settings.api.url.endswith("/accounts/{account_id}"):
         raise ConfigError([f"{ENV_ACCOUNT}: is missing"])
@@ -77,13 +77,13 @@ async def find_id(settings: Settings) -> str:
             account,
             http=http,
             credential=credential,
-            budget=Budget(settings.calls_per_5m, reserve=settings.api.reserve, clock=Clock()),
-            on_call=lambda *_: None,
+            budget=Budget(settings.requests_per_5m, reserve=settings.api.reserve, clock=Clock()),
+            on_request=lambda *_: None,
         )
         try:
             listed = await client.accounts(_MOST)
         except RequestFailed as failure:
-            if failure.failure not in ("unauthorized", "http_4xx"):
+            if failure.reason not in ("unauthorized", "http_4xx"):
                 raise
             text = f"{ENV_ACCOUNT}: is missing, and the API lists no accounts: {failure}; {_SET}"
             raise ConfigError([text]) from None

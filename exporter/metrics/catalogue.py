@@ -5,8 +5,8 @@ instances `instances.py`)."""
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from exporter.cloudflare.errors import FAILURES
-from exporter.config.settings import STATUSES
+from exporter.cloudflare.errors import FAILURE_REASONS
+from exporter.statuses import STATUSES
 
 Kind = Literal["gauge", "counter", "histogram", "info", "unknown"]
 
@@ -317,12 +317,12 @@ ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
     QUEUE_DURATIONS: (),
     DETAILS_SKIPPED: (),
     WATCHED: (STATUSES,),
-    FAILING: (FAILURES,),
+    FAILING: (FAILURE_REASONS,),
     UP: (),
     LAST_SUCCESS: (),
     API_REQUESTS: (_ENDPOINTS, _CODES),
     API_DURATION: (_ENDPOINTS,),
-    POLLS: (("simple", "detail", "list"), ("success", *FAILURES)),
+    POLLS: (("simple", "detail", "list"), ("success", *FAILURE_REASONS)),
     INSTANCES_DROPPED: (),
     ROWS_IGNORED: (),
     STEP_NAMES_DROPPED: (),

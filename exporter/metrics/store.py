@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 
 from exporter import __version__
-from exporter.cloudflare.errors import FAILURES
-from exporter.config.settings import STATUSES, Metrics
+from exporter.cloudflare.errors import FAILURE_REASONS
+from exporter.config.settings import Metrics
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.labels import LimitedLabel, StepLabel
 from exporter.metrics.series import Changes, Histogram, LabelValues, Series
+from exporter.statuses import STATUSES
 from exporter.watch.sink import RoundOutcome, WorkflowKey
 from exporter.watch.tracker import InstanceValues, Observations
 
@@ -160,7 +161,7 @@ class Store:
     def round_over(self, workflow: WorkflowKey, outcome: RoundOutcome) -> None:
         if workflow not in self._labels:
             return
-        for result in FAILURES:
+        for result in FAILURE_REASONS:
             failing = outcome.failing.get(result, 0)
             self.series.set(catalogue.FAILING, (*workflow, result), failing)
         self._set_by_status(catalogue.WATCHED, workflow, outcome.watched)
@@ -190,8 +191,8 @@ class Store:
         self._accounts.discard(account)
         self.series.drop(account)
 
-    def called(self, account: str, endpoint: str, code: str, seconds: float) -> None:
-        """A call to the API was made."""
+    def api_request(self, account: str, endpoint: str, code: str, seconds: float) -> None:
+        """A request to the API ended, with this HTTP status or error, after this many seconds."""
         if account in self._accounts:
             self.series.add(catalogue.API_REQUESTS, (account, endpoint, code))
         self.series.observe(catalogue.API_DURATION, (endpoint,), seconds)

@@ -213,7 +213,7 @@ class Account:
                 row = await self._upstream.workflow(name)
                 self._count(name, row.instances or {})
         except RequestFailed as failure:
-            self._sink.polled("list", failure.failure)
+            self._sink.polled("list", failure.reason)
             self._report(failure)
             return 1
         self._report(None)
@@ -306,7 +306,7 @@ class Account:
         except RequestFailed as failure:
             log.debug("no limits to be had", workflow=name, error=str(failure))
             # Not every upstream has them: that is no failure that passes.
-            if failure.failure not in ("http_4xx", "workflow_not_found"):
+            if failure.reason not in ("http_4xx", "workflow_not_found"):
                 self._limits_at[name] += _ROSTER_EVERY - _LIMITS_EVERY
             return 1
         newest = max(
@@ -321,7 +321,7 @@ class Account:
         return 1
 
     def _report(self, failure: RequestFailed | None) -> None:
-        present = [failure.failure] if failure else []
+        present = [failure.reason] if failure else []
         # Where only listed instances are watched, the looks at them tell the trouble.
         matters = bool(self.discoveries or any(is_glob(w.name) for w in self._settings))
         if failure is not None and self._troubles.news(present):
@@ -329,7 +329,7 @@ class Account:
                 logging.WARNING if matters else logging.DEBUG,
                 "the account's workflows can't be listed; those known are watched on",
                 account=self.label,
-                result=failure.failure,
+                result=failure.reason,
                 error=str(failure),
                 advice=failure.advice,
             )

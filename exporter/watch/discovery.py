@@ -16,8 +16,9 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import ENDED, Row, unix
-from exporter.config.settings import STATUSES, Poll, is_instance_id
+from exporter.cloudflare.models import Row, unix
+from exporter.config.settings import Poll, is_instance_id
+from exporter.statuses import ENDED, LIVE
 from exporter.watch.instance import Instance
 from exporter.watch.list_reader import Lister, ListReader
 from exporter.watch.list_rows import has_times, take_row
@@ -37,8 +38,6 @@ _LATE = 60.0
 _QUIET = 7 * 86400.0
 # How much dearer a sweep over everything may be than one by status: it misses nobody.
 _WORTH = 1.3
-
-_LIVE = tuple(status for status in STATUSES if status not in ENDED)
 
 
 class Discovery:
@@ -192,7 +191,7 @@ class Discovery:
     def _by_status(self, now: float) -> list[dict[str, str]]:
         """The lists of the live, and of what was created since the last sweep that succeeded."""
         counts = self.counts or {}
-        live = [s for s in dict.fromkeys((*_LIVE, *counts)) if s not in ENDED and counts.get(s)]
+        live = [s for s in dict.fromkeys((*LIVE, *counts)) if s not in ENDED and counts.get(s)]
         last = self._state.last_pass or self._state.discovered_since or now
         recent = min(now, last) - _LATE
         return [

@@ -95,4 +95,4 @@ class Failures:
 
 def by_class(failing: Iterable[Instance]) -> Counter[str]:
     """How many instances fail, by class of failure."""
-    return Counter(i.failure.failure for i in failing if i.failure is not None)
+    return Counter(i.failure.reason for i in failing if i.failure is not None)

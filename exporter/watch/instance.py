@@ -4,7 +4,7 @@ from math import inf
 
 from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import ENDED
+from exporter.statuses import ENDED
 from exporter.watch.fingerprints import Change, Fingerprints, changes
 from exporter.watch.poll_reason import PollReason, PollRequest
 from exporter.watch.records import InstanceRecord

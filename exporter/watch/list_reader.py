@@ -60,7 +60,7 @@ class ListReader:
         """Reads one list to its end; the number of pages.
 
         Raises:
-            CallFailed: a page can't be had, or the list ends before all that it is said to hold;
+            RequestFailed: a page can't be had, or the list ends before all that it is said to hold;
                 the rows until then were taken.
         """
         more: dict[str, str] | None = parameters
@@ -70,7 +70,7 @@ class ListReader:
             try:
                 page = await self._page(more)
             except RequestFailed as failure:
-                if pages and again and failure.failure == "http_4xx":
+                if pages and again and failure.reason == "http_4xx":
                     # The cursor has expired, perhaps: from the start, once.
                     return pages + await self.read(parameters, again=False)
                 raise
@@ -107,13 +107,13 @@ class ListReader:
                 page = await self.lister.instances(self._workflow, {**parameters, **size})
             except RequestFailed as failure:
                 self.progress = self._clock.monotonic()
-                self._sink.polled("list", failure.failure)
+                self._sink.polled("list", failure.reason)
                 smaller = self._size + 1 < len(_PER_PAGE)
-                if failure.failure == "http_4xx" and "per_page" in str(failure) and smaller:
+                if failure.reason == "http_4xx" and "per_page" in str(failure) and smaller:
                     self._size += 1
                     continue
                 status = parameters.get("status", "")
-                if failure.failure == "http_4xx" and "status:" in str(failure) and status:
+                if failure.reason == "http_4xx" and "status:" in str(failure) and status:
                     self.refused_statuses.add(status)
                     return Page([], None)
                 raise

@@ -10,7 +10,8 @@ from math import inf
 
 from msgspec.structs import replace
 
-from exporter.cloudflare.models import BEFORE_END, ENDED, Row, seconds, unix
+from exporter.cloudflare.models import Row, seconds, unix
+from exporter.statuses import BEFORE_END, ENDED
 from exporter.watch.tracker import (
     APART,
     FinishedRun,

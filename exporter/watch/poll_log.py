@@ -36,14 +36,14 @@ class PollLog:
         reported = _NO_WORKFLOW if unmatched else None
         troubles: dict[str, tuple[RequestFailed, dict[str, object]]] = {}
         for instance in instances:
-            if instance.failure is not None and instance.failure.failure != reported:
-                name = instance.failure.failure
+            if instance.failure is not None and instance.failure.reason != reported:
+                name = instance.failure.reason
                 _, about = troubles.setdefault(
                     name, (instance.failure, {"instance_id": instance.id, "instances": 0})
                 )
                 about["instances"] = int(str(about["instances"])) + 1
-        if sweep is not None and sweep.failure != reported:
-            troubles[f"list {sweep.failure}"] = (sweep, {})
+        if sweep is not None and sweep.reason != reported:
+            troubles[f"list {sweep.reason}"] = (sweep, {})
         news = self._troubles.news(troubles)
         for trouble, (failure, about) in troubles.items():
             if trouble in news:
@@ -51,7 +51,7 @@ class PollLog:
                     "looks at instances fail; their last known figures stay"
                     if about
                     else "lists of instances can't be had; their last known figures stay",
-                    result=failure.failure,
+                    result=failure.reason,
                     **about,
                     error=str(failure),
                     advice=failure.advice,

@@ -328,7 +328,7 @@ class Poller:
         try:
             yield
         except RequestFailed as failure:
-            self._sink.polled(kind, failure.failure)
+            self._sink.polled(kind, failure.reason)
             raise
         self._sink.polled(kind, "success")
 
@@ -336,7 +336,7 @@ class Poller:
         self, instance: Instance, failure: RequestFailed, before: PollRequest | None
     ) -> None:
         now = self._clock.monotonic()
-        if failure.failure != "not_found":
+        if failure.reason != "not_found":
             self._failures.failed(instance, failure, before=before, now=now)
             return
         self.state.changed.add(instance.id)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
-from exporter.cloudflare.models import ENDED
-from exporter.config.settings import STATUSES, Discover
+from exporter.config.settings import Discover
+from exporter.statuses import ENDED, STATUSES
 
 
 def _globs(patterns: Iterable[str]) -> re.Pattern[str]:

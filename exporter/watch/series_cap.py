@@ -8,8 +8,8 @@ come those that the selector took once and no longer does. Who comes later gives
 from enum import IntEnum
 
 from exporter.clock import Clock
-from exporter.cloudflare.models import ENDED
 from exporter.config.settings import Poll
+from exporter.statuses import ENDED
 from exporter.watch.instance import Instance
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink

@@ -17,8 +17,6 @@ from typing import NamedTuple
 from msgspec import Struct, field
 
 from exporter.cloudflare.models import (
-    BEFORE_END,
-    ENDED,
     Attempt,
     Detail,
     Step,
@@ -27,6 +25,7 @@ from exporter.cloudflare.models import (
     seconds,
     unix,
 )
+from exporter.statuses import BEFORE_END, ENDED
 from exporter.watch.failed_step import AFTERMATH, attempts_in_order, error_name, failed_step
 
 APART = 1.0

@@ -53,7 +53,7 @@ async def calling(
             timeout=limit,
             max_body=1 << 28,
             budget=unlimited(),
-            on_call=told,
+            on_request=told,
             on_ignored=lambda _, places: ignored.extend(places) if ignored is not None else None,
         )
 

@@ -58,7 +58,7 @@ async def upstream(action: Any, **options: Any) -> AsyncIterator[tuple[Client, l
             timeout=limit,
             max_body=options.get("max_body", 256 * MIB),
             budget=unlimited(),
-            on_call=lambda _, code, __: codes.append(code),
+            on_request=lambda _, code, __: codes.append(code),
         )
         yield client, codes
 
@@ -167,7 +167,7 @@ class TestBadAnswers:
     )
     async def test_bodies_without_end(self, pieces: Any, said: str) -> None:
         failed, codes = await failure(Stream(pieces), **PAST_THE_LIMIT)
-        assert (failed.failure, str(failed)) == ("invalid_answer", f"unreadable body: {said}")
+        assert (failed.reason, str(failed)) == ("invalid_answer", f"unreadable body: {said}")
         assert codes == ["invalid"]
         assert failed.size > 4 * MIB
 
@@ -175,14 +175,14 @@ class TestBadAnswers:
         steps = b'{"name":"%s"},' % (b"x" * 10_000) * 10
         failed, _ = await failure(Stream(lambda: endless(steps, b'1,"steps":[')))
         said = f"more than {32 * MIB} bytes without outputs and params"
-        assert (failed.failure, str(failed)) == ("invalid_answer", f"unreadable body: {said}")
+        assert (failed.reason, str(failed)) == ("invalid_answer", f"unreadable body: {said}")
 
     @pytest.mark.parametrize("size", [1, 5])
     async def test_more_objects_than_can_be_held(self, size: int) -> None:
         """They take far more memory than bytes of the body."""
         end = [b"1,", b'"steps":[', b"{}," * (size * MIB // 3), b"{}]}}"]
         failed, _ = await failure(Stream(lambda: [OPENING, *end]))
-        assert failed.failure == "invalid_answer"
+        assert failed.reason == "invalid_answer"
         assert str(failed).endswith("too many steps and attempts")
 
     async def test_as_many_objects_in_outputs_are_none_of_them(self) -> None:
@@ -193,7 +193,7 @@ class TestBadAnswers:
     @pytest.mark.parametrize("opening", [b"[", b'{"result":', b'{"result":{"steps":['])
     async def test_what_is_read_is_nested_100_000_deep(self, opening: bytes) -> None:
         failed, _ = await failure(Stream(lambda: [opening * 100_000, b" " * 5 * MIB]))
-        assert failed.failure == "invalid_answer"
+        assert failed.reason == "invalid_answer"
 
     async def test_a_bomb(self) -> None:
         """It counts as what it is decompressed, and that a little at a time."""
@@ -205,7 +205,7 @@ class TestBadAnswers:
         finally:
             tracemalloc.stop()
         assert str(failed) == f"unreadable body: longer than api.max_body, {32 * MIB} bytes"
-        assert failed.failure == "invalid_answer"
+        assert failed.reason == "invalid_answer"
         assert peak < 24 * MIB
 
     async def test_nothing_without_end(self) -> None:
@@ -229,17 +229,17 @@ class TestBadAnswers:
             return reply
 
         failed, _ = await failure(Rewrite(changed))
-        assert failed.failure == "invalid_answer"
+        assert failed.reason == "invalid_answer"
         assert said in str(failed)
 
     async def test_another_coding_than_was_asked_for(self) -> None:
         failed, _ = await failure(Stream(lambda: [b"?"], {"content-encoding": "br"}))
-        assert failed.failure == "invalid_answer"
+        assert failed.reason == "invalid_answer"
         assert str(failed) == "unreadable body: its Content-Encoding is not gzip"
 
     async def test_headers_without_end(self) -> None:
         failed, codes = await failure(EndlessHeaders())
-        assert (failed.failure, str(failed)) == ("invalid_answer", "headers too long")
+        assert (failed.reason, str(failed)) == ("invalid_answer", "headers too long")
         assert codes == ["invalid"]
 
     @pytest.mark.parametrize("end", [b'"xx', b'[{"a":"b"}', b'[{"a', b'["\\'])
@@ -248,13 +248,13 @@ class TestBadAnswers:
             return [OPENING, b'"' + b"x" * 5 * MIB + b'","output":', end]
 
         failed, codes = await failure(Stream(pieces))
-        assert failed.failure == "invalid_answer"
+        assert failed.reason == "invalid_answer"
         assert "can't be read" in str(failed)
         assert codes == ["200"]
 
     async def test_a_byte_at_a_time(self) -> None:
         failed, _ = await failure(Drip(1, 0.05), limit=0.3)
-        assert (failed.failure, str(failed)) == ("timeout", "no whole answer within 0.3 s")
+        assert (failed.reason, str(failed)) == ("timeout", "no whole answer within 0.3 s")
 
     @pytest.mark.parametrize("status", [404, 500])
     async def test_of_a_refusal_only_the_beginning_is_read(self, status: int) -> None:

@@ -37,7 +37,7 @@ async def calls(spender: Budget, count: int, *, takes: float = 0.2) -> list[floa
     begun: list[float] = []
 
     async def one() -> None:
-        async with spender.call():
+        async with spender.request():
             begun.append(asyncio.get_running_loop().time())
             await asyncio.sleep(takes)
 
@@ -99,8 +99,8 @@ class TestOthers:
     def test_what_other_tools_spend_and_the_reserve_are_left_to_them(self) -> None:
         async def main() -> float:
             spender = budget(600)
-            async with spender.call():
-                spender.told(headers(remaining=1200 - 1 - 500))
+            async with spender.request():
+                spender.update(headers(remaining=1200 - 1 - 500))
             return spender.allowed
 
         assert virtual.run(main()) == 1200 * 0.8 - 500
@@ -109,8 +109,8 @@ class TestOthers:
         async def main() -> float:
             spender = budget(600)
             for made in range(1, 40):
-                async with spender.call():
-                    spender.told(headers(remaining=1200 - made))
+                async with spender.request():
+                    spender.update(headers(remaining=1200 - made))
             return spender.allowed
 
         assert virtual.run(main()) == 600
@@ -118,8 +118,8 @@ class TestOthers:
     def test_a_policy_with_another_window_is_put_in_terms_of_ours(self) -> None:
         async def main() -> tuple[float, int | None]:
             spender = budget(600)
-            async with spender.call():
-                spender.told(headers(remaining=40 - 1, quota=40, window=60))
+            async with spender.request():
+                spender.update(headers(remaining=40 - 1, quota=40, window=60))
             return spender.allowed, spender.quota
 
         assert virtual.run(main()) == (200 * 0.8, 200)
@@ -127,12 +127,12 @@ class TestOthers:
     def test_they_are_remembered_for_two_windows(self) -> None:
         async def main() -> tuple[float, float]:
             spender = budget(600)
-            async with spender.call():
-                spender.told(headers(remaining=600))
+            async with spender.request():
+                spender.update(headers(remaining=600))
             await asyncio.sleep(2 * WINDOW + 1)
             before = spender.allowed
-            async with spender.call():
-                spender.told(headers(remaining=1199))
+            async with spender.request():
+                spender.update(headers(remaining=1199))
             return before, spender.allowed
 
         assert virtual.run(main()) == (1200 * 0.8 - 599, 600)
@@ -140,8 +140,8 @@ class TestOthers:
     def test_a_quota_that_others_have_used_up_stops_all_calls_until_it_is_reset(self) -> None:
         async def main() -> float:
             spender = budget(600)
-            async with spender.call():
-                spender.told(headers(remaining=3, reset=70))
+            async with spender.request():
+                spender.update(headers(remaining=3, reset=70))
             return spender.blocked
 
         assert virtual.run(main()) == 70
@@ -150,8 +150,8 @@ class TestOthers:
     def test_nothing_follows_from_headers_that_say_nothing(self, said: dict[str, str]) -> None:
         async def main() -> tuple[float, int | None]:
             spender = budget(600)
-            async with spender.call():
-                spender.told(said)
+            async with spender.request():
+                spender.update(said)
             return spender.allowed, spender.quota
 
         assert virtual.run(main()) == (600, None)
@@ -182,11 +182,11 @@ class TestShards:
         async def shard(pause: float) -> None:
             spender = budget(200, shards=3)
             while True:
-                async with spender.call():
+                async with spender.request():
                     ours.append(asyncio.get_running_loop().time())
                     told = spend(ours[-1])
                     await asyncio.sleep(0.2)
-                    spender.told(told)
+                    spender.update(told)
                 await asyncio.sleep(pause)
 
         async def main() -> None:
@@ -223,15 +223,15 @@ class TestRefused:
     def test_all_calls_stop_then_one_tries(self, retry_after: float | None, wait: float) -> None:
         async def main() -> list[float]:
             spender = budget(600)
-            async with spender.call():
-                spender.refused(retry_after)
+            async with spender.request():
+                spender.rate_limited(retry_after)
             begun: list[float] = []
 
             async def probe() -> None:
-                async with spender.call():
+                async with spender.request():
                     begun.append(asyncio.get_running_loop().time())
                     await asyncio.sleep(5)
-                    spender.told({})
+                    spender.update({})
 
             await asyncio.gather(*(probe() for _ in range(3)))
             return begun
@@ -245,8 +245,8 @@ class TestRefused:
         async def main() -> float:
             spender = budget(600)
             for _ in range(2):
-                async with spender.call():
-                    spender.refused(10.0)
+                async with spender.request():
+                    spender.rate_limited(10.0)
             return spender.blocked
 
         assert virtual.run(main()) == pytest.approx(10.0, abs=0.01)
@@ -260,7 +260,7 @@ def test_looks_give_way_to_calls_that_wait() -> None:
         order: list[str] = []
 
         async def listing() -> None:
-            async with spender.call():
+            async with spender.request():
                 order.append("list")
 
         async def looking() -> None:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from exporter.cloudflare.client import Client, OnCall
+from exporter.cloudflare.client import Client, OnRequest
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
-from exporter.cloudflare.errors import FAILURES, RequestFailed
+from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
 from simulator import (
     Drip,
     Drop,
@@ -129,7 +129,7 @@ class TestCredentials:
         async with serve(there), serve(here):
             here.faults.add(redirect(there.url))
             failed = await failure_over_a_socket(here)
-        assert (failed.failure, failed.advice) == (
+        assert (failed.reason, failed.advice) == (
             "invalid_answer",
             "check api.url: the API itself never redirects",
         )
@@ -145,7 +145,11 @@ def ignore(*_: object) -> None:
 
 
 def client_over_a_socket(
-    simulator: Simulator, http: httpx.AsyncClient, *, limit: float = 5, on_call: OnCall = ignore
+    simulator: Simulator,
+    http: httpx.AsyncClient,
+    *,
+    limit: float = 5,
+    on_request: OnRequest = ignore,
 ) -> Client:
     return Client(
         http,
@@ -154,7 +158,7 @@ def client_over_a_socket(
         timeout=limit,
         max_body=1 << 28,
         budget=unlimited(),
-        on_call=on_call,
+        on_request=on_request,
     )
 
 
@@ -185,7 +189,7 @@ class TestStatuses:
     )
     async def test_each_has_its_class(self, status: int, expected: str) -> None:
         failed = await failure(refusal(status, "no"))
-        assert (failed.failure, str(failed)) == (expected, f"HTTP {status}: no (code 1000)")
+        assert (failed.reason, str(failed)) == (expected, f"HTTP {status}: no (code 1000)")
 
     @pytest.mark.parametrize(
         ("code", "message", "expected"),
@@ -202,7 +206,7 @@ class TestStatuses:
         self, code: int, message: str, expected: str
     ) -> None:
         body = {"success": False, "errors": [{"code": code, "message": message}], "result": None}
-        assert (await failure(httpx.Response(404, json=body))).failure == expected
+        assert (await failure(httpx.Response(404, json=body))).reason == expected
 
     async def test_403_says_which_permission_is_missing(self) -> None:
         assert "Workers Tail Read" in (await failure(refusal(403))).advice
@@ -242,7 +246,7 @@ class TestMessages:
 
     async def test_a_failure_with_status_200(self) -> None:
         failed = await failure(refusal(200, "busy"))
-        assert (failed.failure, str(failed)) == (
+        assert (failed.reason, str(failed)) == (
             "invalid_answer",
             "the API reports a failure: busy (code 1000)",
         )
@@ -312,7 +316,7 @@ class TestConnections:
     async def test_broken_answers(self, action: Any, expected: str) -> None:
         async with serve(self.simulator()) as simulator:
             simulator.faults.add(action)
-            assert (await failure_over_a_socket(simulator)).failure == expected
+            assert (await failure_over_a_socket(simulator)).reason == expected
 
     @pytest.mark.parametrize("action", [Hang(), Drip(1, 0.05)], ids=["silence", "a byte at a time"])
     async def test_a_call_has_one_limit_of_time(self, action: Any) -> None:
@@ -320,14 +324,14 @@ class TestConnections:
         async with serve(self.simulator()) as simulator:
             simulator.faults.add(action)
             failed = await failure_over_a_socket(simulator, limit=0.3)
-        assert (failed.failure, str(failed)) == ("timeout", "no whole answer within 0.3 s")
+        assert (failed.reason, str(failed)) == ("timeout", "no whole answer within 0.3 s")
 
     async def test_one_lost_on_a_kept_connection_is_repeated_once(self) -> None:
         """The server closes it as the request arrives: on a fresh one that is a failure."""
         async with serve(self.simulator()) as simulator, http_client(timeout=5) as http:
             codes: list[str] = []
             client = client_over_a_socket(
-                simulator, http, on_call=lambda _, code, __: codes.append(code)
+                simulator, http, on_request=lambda _, code, __: codes.append(code)
             )
             await client.instance("orders", "order-1")
             simulator.faults.add(Drop(), times=1)
@@ -337,7 +341,7 @@ class TestConnections:
             simulator.faults.add(Drop(), times=2)
             with pytest.raises(RequestFailed) as caught:
                 await client.instance("orders", "order-1")
-            assert caught.value.failure == "connection"
+            assert caught.value.reason == "connection"
             await client.instance("orders", "order-1")
             simulator.faults.add(Drop(0.5), times=1)
             with pytest.raises(RequestFailed, match="without sending complete message body"):
@@ -348,7 +352,7 @@ class TestConnections:
         async with serve(self.simulator()) as simulator, http_client(timeout=5) as http:
             codes: list[str] = []
             client = client_over_a_socket(
-                simulator, http, on_call=lambda _, code, __: codes.append(code)
+                simulator, http, on_request=lambda _, code, __: codes.append(code)
             )
             hang = simulator.faults.add(Hang(), times=3)
             async with asyncio.TaskGroup() as group:
@@ -366,13 +370,13 @@ class TestConnections:
             pass
         failed = await failure_over_a_socket(simulator)
         host = httpx.URL(simulator.url).netloc.decode()
-        assert (failed.failure, str(failed)) == ("connection", f"{host}: Connection refused")
+        assert (failed.reason, str(failed)) == ("connection", f"{host}: Connection refused")
 
     async def test_a_name_that_is_not_known(self) -> None:
         simulator = self.simulator()
         simulator.url = "http://nowhere.invalid/client/v4"
         failed = await failure_over_a_socket(simulator)
-        assert failed.failure == "dns"
+        assert failed.reason == "dns"
         assert str(failed).startswith("nowhere.invalid: ")
 
     async def test_a_call_that_is_given_up_is_told_too(self) -> None:
@@ -398,7 +402,7 @@ class TestConnections:
             return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=stream)
 
         calls: list[tuple[str, str]] = []
-        assert (await failure(answer, calls=calls)).failure == "invalid_answer"
+        assert (await failure(answer, calls=calls)).reason == "invalid_answer"
         assert calls == [("instance", "invalid")]
 
     @staticmethod
@@ -436,7 +440,7 @@ class TestWhateverComes:
                 except RequestFailed as error:
                     failed = error
                 if failed is not None:
-                    assert failed.failure in FAILURES
+                    assert failed.reason in FAILURE_REASONS
                     assert len(str(failed)) < 250
                     assert "\n" not in str(failed)
 
@@ -473,4 +477,4 @@ class TestWhateverComes:
         response = httpx.Response(
             200, content=b"?", headers={b"Content-Type": kind.encode("latin-1")}
         )
-        assert (await failure(response)).failure == "invalid_answer"
+        assert (await failure(response)).reason == "invalid_answer"

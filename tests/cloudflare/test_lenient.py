@@ -91,7 +91,7 @@ async def read(body: Any, ignored: list[str] | None = None) -> Any:
                 case _:
                     return await client.instance("w", "i")
         except RequestFailed as failure:
-            return failure.failure
+            return failure.reason
 
     response = httpx.Response(200, content=written(body))
     async with calling(response, ignored=ignored) as client:

@@ -75,7 +75,7 @@ class TestRealAnswers:
     async def test_refusals(self, name: str, failure: str) -> None:
         with pytest.raises(RequestFailed) as caught:
             await read(name)
-        assert caught.value.failure == failure
+        assert caught.value.reason == failure
         said = CAPTURES[name]["body"]["errors"][0]
         assert str(caught.value).endswith(f": {said['message']} (code {said['code']})")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from exporter.cloudflare.errors import FAILURES
+from exporter.cloudflare.errors import FAILURE_REASONS
 from tests.e2e.scrape import Samples
 
 Result = dict[str, Any]
@@ -218,7 +218,7 @@ class Expected:
         """What the exporter tells of its own watching, while all goes well."""
         self.add("up", 1)
         self.add("data_timestamp_seconds", last_success)
-        for failure in FAILURES:
+        for failure in FAILURE_REASONS:
             self.add("failing_instances", 0, result=failure)
         statuses = Counter(result["status"] for result in watched)
         for status in {*STATUSES, *statuses}:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from exporter.config.settings import STATUSES
+from exporter.statuses import STATUSES
 from simulator import (
     Answer,
     Drip,

@@ -1,9 +1,11 @@
 """What is generated is what its source says today."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from exporter.statuses import MAY_BE_STUCK
 from tools import ROOT, alerts, chart, configuration, dashboards
 from tools.sections import updated
 
@@ -24,3 +26,9 @@ def test_nothing_generated_is_left_of_a_source_that_is_gone() -> None:
 def test_a_page_without_the_section_is_refused() -> None:
     with pytest.raises(ValueError, match="no <!-- values: made by make docs -->"):
         updated("# A page\n", "values", "text")
+
+
+def test_rules_take_the_statuses_of_the_table_for_stuck() -> None:
+    """Rules are written by hand; dashboards and the page read the table itself."""
+    matched = set(re.findall(r'status=~"([\w|]*running[\w|]*)"', alerts.SOURCE.read_text()))
+    assert matched == {"|".join(MAY_BE_STUCK)}

@@ -26,7 +26,7 @@ async def served(looks: PollQueue, asked: list[tuple[str, Urgency]]) -> list[str
 
     def look(name: str) -> Callable[[], Awaitable[None]]:
         async def make() -> None:
-            async with looks.budget.call():
+            async with looks.budget.request():
                 order.append(name)
 
         return make
@@ -61,7 +61,7 @@ def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
         order: list[Urgency] = []
 
         async def request(urgency: Urgency) -> None:
-            async with looks.budget.call():
+            async with looks.budget.request():
                 order.append(urgency)
                 await asyncio.sleep(0.2)
 
@@ -139,7 +139,7 @@ def test_polls_that_hang_do_not_hold_up_list_pages() -> None:
 def test_a_page_that_nobody_waits_for_any_more_takes_no_turn() -> None:
     async def main() -> int:
         looks, _ = queue(60)
-        looks.budget.refused(60)
+        looks.budget.rate_limited(60)
         waiting = asyncio.create_task(looks.turn(Urgency.PAGE))
         await asyncio.sleep(1)
         waiting.cancel()
@@ -152,7 +152,7 @@ def test_a_page_that_nobody_waits_for_any_more_takes_no_turn() -> None:
 def test_a_page_goes_on_when_its_queue_is_replaced() -> None:
     async def main() -> float:
         looks, clock = queue(60)
-        looks.budget.refused(60)
+        looks.budget.rate_limited(60)
         waiting = asyncio.create_task(looks.turn(Urgency.PAGE))
         await asyncio.sleep(1)
         await looks.stop(grace=3)
@@ -170,12 +170,12 @@ def test_what_is_no_longer_wanted_is_given_up_and_takes_no_turn() -> None:
 
         def put(name: str) -> None:
             async def make() -> None:
-                async with looks.budget.call():
+                async with looks.budget.request():
                     made.append(name)
 
             looks.put(make, Urgency.LIVE, due=0.0, wanted=lambda: wanted[name])
 
-        looks.budget.refused(60)
+        looks.budget.rate_limited(60)
         for name in wanted:
             put(name)
         wanted["a"] = wanted["c"] = False
@@ -192,7 +192,7 @@ def test_no_more_than_so_many_at_once() -> None:
 
         async def make() -> None:
             nonlocal under_way, most
-            async with looks.budget.call():
+            async with looks.budget.request():
                 under_way += 1
                 most = max(most, under_way)
                 await asyncio.sleep(1)

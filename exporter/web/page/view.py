@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from exporter.clock import Clock
 from exporter.config.settings import Poll
+from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.account import Account
 from exporter.watch.fingerprints import Change
 from exporter.watch.instance import Instance
@@ -19,7 +20,6 @@ from exporter.watch.tracker import InstanceValues
 
 STUCK_AFTER = 3600.0
 """Seconds without progress after which a run is called stuck, as in alerts/parameters.yaml."""
-_STUCK_STATUSES = frozenset({"running", "waitingForPause", "rollingBack"})
 _RESTING = frozenset({"sleep", "waitForEvent"})
 
 ATTENTION = ("errored", "stuck", "failing", "retrying")
@@ -176,7 +176,7 @@ class Snapshot(NamedTuple):
             return "errored"
         still = self.wall - instance.last_change
         resting = any(step.type in _RESTING for step in values.open_steps)
-        if values.status in _STUCK_STATUSES and not resting and still > STUCK_AFTER:
+        if values.status in MAY_BE_STUCK and not resting and still > STUCK_AFTER:
             return "stuck"
         if instance.failure is not None:
             return "failing"
@@ -250,7 +250,7 @@ class WatchView:
             configured=instance.configured,
             account_id=self._ids.get(account, ""),
             last_request=(when, look.kind, look.why.value) if look and when is not None else None,
-            failure=failure.failure if failure else "",
+            failure=failure.reason if failure else "",
             advice=failure.advice if failure else "",
             changes=instance.changed,
             waits=_waits(instance),
@@ -287,7 +287,7 @@ def _workflow(poller: Poller) -> WorkflowView:
         tried=poller.tried,
         instances=sum(i.shown for i in poller.instances.values()),
         failing=len(failing),
-        failure=failure.failure if failure else "",
+        failure=failure.reason if failure else "",
         advice=failure.advice if failure else "",
     )
 

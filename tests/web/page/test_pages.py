@@ -192,7 +192,7 @@ class TestAddresses:
 class TestAccount:
     async def test_a_budget_that_is_blocked_says_until_when(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
-            w.app.accounts[0].budget.refused(120)
+            w.app.accounts[0].budget.rate_limited(120)
             page = Skeleton((await get(address, "")).text).text
             assert " ".join(page.split()).count("blocked until in 2m") == 1
 

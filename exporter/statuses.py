@@ -1,0 +1,32 @@
+"""The statuses of an instance, and what each means to the exporter: the one table of them.
+
+Not part of `cloudflare/`, because `config/` needs it and imports nothing from there. A status that
+is not in the table counts as live. Source: "Get logs and status from instance" in Cloudflare's API
+reference, and responses of the hosted API (`rollingBack`).
+"""
+
+from typing import Literal, get_args
+
+Status = Literal[
+    "queued",
+    "running",
+    "paused",
+    "errored",
+    "terminated",
+    "complete",
+    "waitingForPause",
+    "waiting",
+    "rollingBack",
+]
+STATUSES: tuple[str, ...] = get_args(Status)
+ENDED = frozenset[str]({"complete", "errored", "terminated"})
+"""After these an instance moves only by a restart."""
+LIVE = tuple(status for status in STATUSES if status not in ENDED)
+BEFORE_END = frozenset[str](LIVE) - {"rollingBack"}
+"""Of a run that has not ended; `rollingBack`, and a status not known today, may follow an end."""
+MAY_BE_STUCK = ("running", "waitingForPause", "rollingBack")
+"""The instance is supposed to move; others wait for an event, a time, a person or a free slot."""
+SELECTED: tuple[Status, ...] = tuple(
+    status for status in get_args(Status) if status not in ("complete", "terminated")
+)
+"""What a selector takes unless it names statuses."""
