@@ -1,0 +1,120 @@
+"""Numbers in prose are those of the code, the rules and the settings."""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter.config.settings import leaves
+from exporter.web.connections import ConnectionLimits
+from exporter.web.metrics_endpoint import _AT_ONCE
+from exporter.web.middleware import LARGEST_HEAD, MOST_HEADERS
+from tools import ROOT
+
+PARAMETERS = yaml.safe_load((ROOT / "alerts" / "parameters.yaml").read_text())
+RULES = {
+    rule["alert"]: rule
+    for group in yaml.safe_load((ROOT / "alerts" / "prometheus.rules.yaml").read_text())["groups"]
+    for rule in group["rules"]
+    if "alert" in rule
+}
+# Of each runbook: what it says of a threshold, the parameter, and its default.
+THRESHOLDS = [
+    ("CloudflareWorkflowDataStale", "more than 10 minutes old", "staleAfterSeconds", 600),
+    ("CloudflareWorkflowErrorBudgetBurn", "its error budget, 1% of", "errorBudget", 0.01),
+    ("CloudflareWorkflowInstanceErrored", "an hour after", "erroredForSeconds", 3600),
+    ("CloudflareWorkflowInstanceStuck", "has not changed for an hour", "stuckAfterSeconds", 3600),
+    ("CloudflareWorkflowInstanceWaitingLong", "two days", "waitingAfterSeconds", 172800),
+    ("CloudflareWorkflowInstancesErrored", "Ten or more", "erroredInstances", 10),
+    ("CloudflareWorkflowInstancesErrored", "within the last hour", "erroredForSeconds", 3600),
+    ("CloudflareWorkflowNearConcurrencyLimit", "runs 90%", "concurrencyRatio", 0.9),
+    ("CloudflareWorkflowNearConcurrencyLimit", "Limit` (10)", "concurrencyMinLimit", 10),
+    ("CloudflareWorkflowNearStepLimit", "used 90%", "stepLimitRatio", 0.9),
+    ("CloudflareWorkflowQueueBacklog", "More than 100", "queuedInstances", 100),
+    ("CloudflareWorkflowQueueSlow", "more than 5 minutes", "queueSeconds", 300),
+    ("CloudflareWorkflowRetryStorm", "More than half", "retryStormRatio", 0.5),
+    ("CloudflareWorkflowRetryStorm", "at least 20", "retryStormAttempts", 20),
+    ("CloudflareWorkflowStepRetrying", "fifth attempt or later", "stepAttempts", 5),
+    ("CloudflareWorkflowsExporterLagging", "more than 2 minutes late", "lagSeconds", 120),
+]
+# What a runbook says of how long a condition holds before the alert fires.
+PERIODS = [
+    ("CloudflareWorkflowPollsFailing", "for 30 minutes", "30m"),
+    ("CloudflareWorkflowUpdatesFailing", "For 10 minutes", "10m"),
+    ("CloudflareWorkflowsExporterDown", "for 5 minutes", "5m"),
+    ("CloudflareWorkflowQueueBacklog", "for 15 minutes", "15m"),
+]
+# What pages say of the defaults of settings.
+DEFAULTS = [
+    ("README.md", "At most 600 of", "api.requests_per_5m", 600),
+    ("docs/getting-started.md", "sends at most 600", "api.requests_per_5m", 600),
+    ("docs/faq.md", "Why 600 requests", "api.requests_per_5m", 600),
+    ("docs/how-it-works.md", "With 600 requests", "api.requests_per_5m", 600),
+    ("docs/how-it-works.md", "`api.reserve`, 20%", "api.reserve", 0.2),
+    ("docs/operating.md", "`api.reserve` leaves 240 of", "api.reserve", 0.2),
+    ("docs/how-it-works.md", "`api.max_body` (256 MiB)", "api.max_body", 256 * 1024**2),
+    (
+        "docs/operating.md",
+        "`metrics.step_names.limit` step names (200)",
+        "metrics.step_names.limit",
+        200,
+    ),
+    ("docs/operating.md", "`state.path` (`state.db`)", "state.path", "state.db"),
+]
+LIMITS = [
+    f"| connections | {ConnectionLimits.connections};",
+    f"| request | {LARGEST_HEAD // 1024} KiB and {MOST_HEADERS} headers;",
+    f"| TLS handshake | {ConnectionLimits.handshake} s |",
+    f"| until the request is complete | {ConnectionLimits.request} s |",
+    f"| until the response is read | {ConnectionLimits.answer} s,",
+    f"| responses that wait for their readers | {ConnectionLimits.unread} |",
+    f"| scrapes at a time | {_AT_ONCE};",
+    f"| between requests | {ConnectionLimits.idle} s |",
+]
+
+
+@cache
+def page(name: str) -> str:
+    """A page's text on one line."""
+    return " ".join((ROOT / name).read_text().split())
+
+
+def by_alert(rows: Iterable[tuple[Any, ...]]) -> list[str]:
+    return [f"{row[0]}: {row[1]}" for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("alert", "text", "parameter", "default"), THRESHOLDS, ids=by_alert(THRESHOLDS)
+)
+def test_a_threshold_is_that_of_the_rules(
+    alert: str, text: str, parameter: str, default: float
+) -> None:
+    assert text in page(f"docs/runbooks/{alert}.md")
+    assert PARAMETERS[parameter]["default"] == default
+
+
+@pytest.mark.parametrize(("alert", "text", "period"), PERIODS, ids=by_alert(PERIODS))
+def test_a_period_is_that_of_the_rule(alert: str, text: str, period: str) -> None:
+    assert text in page(f"docs/runbooks/{alert}.md")
+    assert RULES[alert]["for"] == period
+
+
+@pytest.mark.parametrize(("name", "text", "key", "default"), DEFAULTS, ids=by_alert(DEFAULTS))
+def test_a_default_is_that_of_the_setting(name: str, text: str, key: str, default: object) -> None:
+    assert text in page(name)
+    defaults = {".".join(loc): field.default for loc, field in leaves()}
+    assert str(defaults[key]) == str(default) or defaults[key] == default
+
+
+@pytest.mark.parametrize("row", LIMITS)
+def test_a_limit_of_the_web_server_is_that_of_the_code(row: str) -> None:
+    assert row in page("docs/security.md")
+
+
+def test_the_pages_name_the_alerts_without_counting_them() -> None:
+    counted = re.compile(r"\b\d+ (alerts|rules|metrics|dashboards)\b")
+    for name in ("README.md", "docs/alerting.md", "docs/metrics.md", "docs/kubernetes.md"):
+        assert not counted.search(page(name)), name
