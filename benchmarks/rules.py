@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scrape import WORKFLOWS, World, put
-from exporter.config.settings import Metrics
+from exporter.config.metrics import Metrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
 from tests.prometheus import Prometheus, prometheus

@@ -42,7 +42,8 @@ from starlette.routing import Route
 from benchmarks.churn import resident
 from exporter.clock import Clock
 from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
-from exporter.config.settings import Metrics, Poll
+from exporter.config.metrics import Metrics
+from exporter.config.settings import Poll
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.store import Store

@@ -14,11 +14,13 @@ from typing import Literal, NamedTuple
 import httpx
 
 from exporter.clock import Clock
-from exporter.cloudflare import access
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
+from exporter.cloudflare.connections import http_client
+from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
-from exporter.config.settings import Account, Settings
+from exporter.config.accounts import Account
+from exporter.config.settings import Settings
 from exporter.logs import printable
 
 _PER_PAGE = 100
@@ -69,22 +71,15 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     """
     budgets: dict[object, Budget] = {}
     times = _Times(clock)
-    credentials = access.credentials(settings.accounts)
-    async with access.connections(settings) as http:
+    credentials = read_credentials(settings.accounts)
+    async with http_client(settings.api) as http:
         http.event_hooks = {"response": [times.hear]}
         for account, credential in zip(settings.accounts, credentials, strict=True):
             budget = budgets.setdefault(
                 credential.budget_key,
                 Budget(settings.requests_per_5m, reserve=settings.api.reserve, clock=clock),
             )
-            client = access.client(
-                settings,
-                account,
-                http=http,
-                credential=credential,
-                budget=budget,
-                on_request=lambda *_: None,
-            )
+            client = Client(http, settings.api, account.account_id, credential, budget=budget)
             try:
                 async for verdict, text in _account(account, client, budget):
                     yield Finding(verdict, account.label, text)
@@ -103,7 +98,7 @@ async def _account(account: Account, client: Client, budget: Budget) -> AsyncIte
     """What the API says to what an account's settings name.
 
     Raises:
-        RequestFailed: nothing more can be asked.
+        CallFailed: nothing more can be asked.
     """
     if budget.blocked:
         text = f"not checked: the credential's calls are refused for {budget.blocked:.0f} s more"

@@ -13,9 +13,9 @@ import structlog
 from exporter import __version__
 from exporter import config_check as plan
 from exporter.clock import Clock
-from exporter.cloudflare import access
 from exporter.cloudflare.budget import WINDOW
-from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.connections import http_client
+from exporter.cloudflare.credentials import Credential, read_credentials
 from exporter.config.errors import ConfigError, collected
 from exporter.config.reload import Reloader
 from exporter.config.settings import Settings
@@ -85,7 +85,7 @@ class App:
         with collected(problems):
             http = self._connections(settings)
         with collected(problems):
-            credentials = access.credentials(settings.accounts)
+            credentials = read_credentials(settings.accounts)
         with collected(problems):
             self._protecting = WebConfigReloader(settings.web.config_file)
         if problems:
@@ -151,7 +151,7 @@ class App:
         """
         problems: list[str] = []
         with collected(problems):
-            credentials = access.credentials(settings.accounts)
+            credentials = read_credentials(settings.accounts)
         with collected(problems):
             http = self._connections(settings)
         if problems:
@@ -233,7 +233,7 @@ class App:
         since calls may be under way."""
         key = settings.api.timeout, settings.api.url
         if key not in self._http:
-            self._http[key] = access.connections(settings, self._transport)
+            self._http[key] = http_client(settings.api, self._transport)
         return self._http[key]
 
     def _start_passes(self) -> None:

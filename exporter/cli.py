@@ -23,15 +23,17 @@ from exporter import api_check as check
 from exporter import config_check as plan
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.cloudflare import access
+from exporter.cloudflare.account_id import find_account_id
+from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.resolver import Loop
 from exporter.config import flags, whole_account
 from exporter.config import load as config
+from exporter.config.accounts import ENV_ACCOUNT
+from exporter.config.addresses import parse_address
 from exporter.config.errors import ConfigError
 from exporter.config.reload import Reloader
-from exporter.config.settings import Settings, parse_address
-from exporter.config.validation import ENV_ACCOUNT
+from exporter.config.settings import Settings
 from exporter.progress_bar import progress
 from exporter.state.sqlite import InUse
 from exporter.web.server import listen
@@ -63,11 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
             app = App(settings)
-            text = plan.text(settings, app.shard, access.credentials(settings.accounts))
+            text = plan.text(settings, app.shard, read_credentials(settings.accounts))
             return 0 if _show(f"{text}\n".encode()) else 1
         with asyncio.Runner(loop_factory=Loop) as runner:
             if whole_account.lacks_id(settings):
-                environ[ENV_ACCOUNT] = runner.run(whole_account.find_id(settings))
+                environ[ENV_ACCOUNT] = runner.run(find_account_id(settings))
                 settings = load()
             if path is None and whole_account.is_watched(settings):
                 log.info(

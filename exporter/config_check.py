@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW, Budget
 from exporter.cloudflare.credentials import Credential
-from exporter.config.durations import Duration
-from exporter.config.settings import Account, Settings, Workflow
-from exporter.config.validation import CLOUDFLARE_LIMIT, is_cloudflare, is_glob
+from exporter.config.accounts import Account, Workflow, is_glob
+from exporter.config.addresses import is_cloudflare
+from exporter.config.settings import CLOUDFLARE_LIMIT, Settings
+from exporter.config.units import Duration
 from exporter.watch.shard import Shard, Share
 
 _SIZES = (1000, 10_000, 50_000)

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from typing import TextIO
 
-from exporter.config.durations import Duration
+from exporter.config.units import Duration
 
 _EVERY = 0.2
 """Seconds."""

@@ -11,11 +11,10 @@ import httpx
 import structlog
 
 from exporter.clock import Clock
-from exporter.cloudflare import access
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.credentials import Credential
-from exporter.config import settings as settings_
+from exporter.config import accounts as settings_
 from exporter.config.settings import Settings
 from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
@@ -94,11 +93,11 @@ class Wiring:
         known: Account | None = None,
     ) -> Account:
         """An account as configured; `known` is the one that is there already."""
-        client = access.client(
-            settings,
-            account,
-            http=http,
-            credential=credential,
+        client = Client(
+            http,
+            settings.api,
+            account.account_id,
+            credential,
             budget=looks.budget,
             on_request=partial(self.store.api_request, account.label),
             on_ignored=partial(_ignored, self.store, account.label, Throttle(self.clock)),

@@ -9,8 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from exporter import cli
-from exporter.config import flags
-from exporter.config import load as config
+from exporter.config import environment, flags
 from exporter.config.settings import Settings, leaves, model_of
 from tools import ROOT
 from tools.sections import table, updated
@@ -38,7 +37,7 @@ def keys() -> str:
             (
                 f"`{'.'.join(loc)}`",
                 f"`{flags.name(loc)}={flags.takes(loc, field)}`",
-                f"`{config.variable(loc)}`",
+                f"`{environment.variable(loc)}`",
                 _default(field),
                 _meaning(loc, field),
             )

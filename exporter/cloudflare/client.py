@@ -37,6 +37,7 @@ from exporter.cloudflare.models import (
     Version,
     Workflow,
 )
+from exporter.config.settings import Api
 
 Result = TypeVar("Result")
 
@@ -88,21 +89,20 @@ class Client:
     def __init__(
         self,
         http: httpx.AsyncClient,
-        base_url: str,
+        api: Api,
+        account_id: str | None,
         credential: Credential,
         *,
-        timeout: float,
-        max_body: int,
         budget: Budget,
-        on_request: OnRequest,
+        on_request: OnRequest = lambda *_: None,
         on_ignored: OnIgnored = lambda *_: None,
     ) -> None:
         self._http = http
         self._budget = budget
-        self._base_url = base_url.rstrip("/")
+        self._base_url = api.url.replace("{account_id}", account_id or "").rstrip("/")
         self._credential = credential
-        self._timeout = timeout
-        self._max_body = max_body
+        self._timeout = api.timeout
+        self._max_body = api.max_body
         self._on_request = on_request
         self._on_ignored = on_ignored
 
@@ -229,7 +229,7 @@ class Client:
 
     async def _send(self, endpoint: str, url: str, body: Body) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
-        allowed = self._timeout
+        allowed: float = self._timeout
         events: set[str] = set()
         get = self._http.build_request("GET", url, extensions={"trace": noting(events)})
         try:

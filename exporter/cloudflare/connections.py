@@ -11,40 +11,41 @@ import httpx
 from exporter import __version__
 from exporter.cloudflare import resolver
 from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.proxy import proxy_for
+from exporter.config.addresses import is_loopback
+from exporter.config.errors import ConfigError
+from exporter.config.settings import Api
 
 
-def http_client(
-    *,
-    timeout: float,
-    proxy: str | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
-) -> httpx.AsyncClient:
+def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
     """The connections that all accounts share.
 
-    Redirects are not followed, so a credential goes to the configured host alone.
+    Redirects are not followed, so a credential goes to the configured host alone. A proxy of the
+    environment is not used for a loopback address.
 
     Args:
-        timeout: Seconds for each of connecting, sending, and waiting for bytes.
-        proxy: URL of the proxy that is the way to the API.
+        api: Names the host, and how long each of connecting, sending, and waiting for bytes may
+            take.
         transport: In place of sockets.
 
     Raises:
-        ValueError: the proxy, or the environment's certificates, can't be used.
+        ConfigError: the environment's proxy or certificates can't be used.
     """
     try:
         certificates = httpx.create_ssl_context() if transport is None else True
     except OSError:
         path = os.environ.get("SSL_CERT_FILE", "")
-        raise ValueError(
-            f"the environment's certificates can't be used: SSL_CERT_FILE={path}; it must name a "
-            "file of certificates in PEM, or be unset"
-        ) from None
+        text = (
+            f"SSL_CERT_FILE={path}: can't be used; it must name a file of certificates in PEM, or "
+            "be unset"
+        )
+        raise ConfigError([text]) from None
     limits = httpx.Limits(max_connections=10, max_keepalive_connections=10, keepalive_expiry=60)
     try:
         return httpx.AsyncClient(
-            timeout=timeout,
+            timeout=api.timeout,
             verify=certificates,
-            proxy=proxy,
+            proxy=None if is_loopback(api.url) else proxy_for(api.url),
             # See `proxy.py`: httpx refuses to start at entries of NO_PROXY that it can't parse.
             trust_env=False,
             transport=transport,
@@ -59,10 +60,11 @@ def http_client(
         )
     except (ImportError, ValueError, httpx.InvalidURL):
         # Not repeated: a proxy's URL may hold a password.
-        raise ValueError(
-            "the environment's proxy (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) can't be used; "
-            "it must be a URL with http:// or https://, or be unset"
-        ) from None
+        text = (
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: can't be used; a proxy must be a URL with "
+            "http:// or https://, or be unset"
+        )
+        raise ConfigError([text]) from None
 
 
 class LostOnKeptConnection(Exception):  # noqa: N818 - reads as what happened

@@ -1,11 +1,15 @@
-"""How calls authenticate: an API token, or the older e-mail and global API key."""
+"""How requests authenticate: an API token, or the older e-mail and global API key."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import httpx
 from pydantic import SecretStr
+
+from exporter import logs
+from exporter.config.accounts import Account
+from exporter.config.errors import ConfigError
 
 
 class Secret:
@@ -30,7 +34,7 @@ class Secret:
             try:
                 self._reread(self._path)
             except (OSError, ValueError):
-                # A secret is being replaced: the file may be gone or half written for a moment.
+                # A secret is being replaced: the file may be missing or half written for a moment.
                 return self._value
         return self._value
 
@@ -38,7 +42,7 @@ class Secret:
         status = os.stat(path)
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if stamp != self._stamp:
-            # Bytes that are no UTF-8 are refused with all else that can't be part of a secret.
+            # Bytes that aren't UTF-8 are refused like all else that can't be part of a secret.
             text = path.read_text(encoding="utf-8", errors="replace")
             self._value = _checked(text, str(path))
             self._stamp = stamp
@@ -86,3 +90,30 @@ class Credential(httpx.Auth):
             if secret is not None:
                 text = text.replace(secret.reveal(), "***")
         return text
+
+
+def read_credentials(accounts: Sequence[Account]) -> list[Credential]:
+    """The credential of each account; no line of the log shows its secret from now on.
+
+    Raises:
+        ConfigError: a file that holds a secret can't be used; every such file is named.
+    """
+    made, problems = [], []
+    for index, account in enumerate(accounts):
+        try:
+            made.append(
+                Credential(
+                    token=account.api_token or account.api_token_file,
+                    email=account.api_email,
+                    key=account.api_key or account.api_key_file,
+                )
+            )
+        except OSError as error:
+            problems.append(f"accounts[{index}]: {error.filename}: {error.strerror}")
+        except ValueError as error:
+            problems.append(f"accounts[{index}]: {error}")
+    if problems:
+        raise ConfigError(problems)
+    for credential in made:
+        logs.hide(credential)
+    return made

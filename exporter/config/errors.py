@@ -1,4 +1,4 @@
-"""Says what is wrong with a configuration: where, what, and what would be right."""
+"""Messages about a wrong configuration: where, what is wrong, and what would be right."""
 
 import difflib
 import re
@@ -23,6 +23,8 @@ _REPLIES = {
     "float_parsing": "must be a number",
     "float_type": "must be a number",
     "path_type": "must be the path of a file",
+    "byte_size": "not a size; write it with its unit, as in 64MiB or 1GiB",
+    "byte_size_unit": "not a size; write it with its unit, as in 64MiB or 1GiB",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
@@ -37,7 +39,7 @@ _WORDS = {
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; `mistakes` holds a line for each."""
+    """The configuration can't be used; `problems` holds a line for each thing that is wrong."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -46,7 +48,7 @@ class ConfigError(Exception):
 
 @contextmanager
 def collected(into: list[str]) -> Iterator[None]:
-    """Adds the mistakes of a `ConfigError` to a list, so that others are found, too."""
+    """Adds the problems of a `ConfigError` to a list, so that others are found, too."""
     try:
         yield
     except ConfigError as error:
@@ -62,25 +64,25 @@ def line(
     *,
     root: type[BaseModel] = Settings,
 ) -> str:
-    """One mistake, in one line.
+    """One problem, in one line.
 
     Args:
         loc: Where, in the tree of settings.
-        kind, text, given: pydantic's type and message of it, and the value.
+        kind, text, given: pydantic's type and message, and the value.
         origin: The flag or variable that the value came from; empty for the file.
         root: The model of the whole tree.
     """
     where = _path(loc) + (f" (from {origin})" if origin else "")
     match kind:
         case "extra_forbidden":
-            return f"{where}: {unknown_key(loc, root)}"
+            return f"{where}: {_unknown_key(loc, root)}"
         case "model_type" | "model_attributes_type" | "dict_type":
             kind = "a mapping in JSON" if origin else "a mapping"
             return f"{where}: must be {kind} with keys{_examples(loc, root)}"
         case "list_type" if origin:
             return f"{where}: must be a list; in JSON, or with commas if it holds plain values"
-        case "list_type" if [*keys(loc, root)]:
-            first = next(keys(loc, root))
+        case "list_type" if [*_keys(loc, root)]:
+            first = next(_keys(loc, root))
             return f"{where}: must be a list; begin each item with a dash, as in '- {first}: …'"
         case "list_type":
             return f"{where}: must be a list, as in [a, b]{_shown(loc, given, root)}"
@@ -93,7 +95,7 @@ def line(
 
 
 def _examples(loc: Loc, root: type[BaseModel]) -> str:
-    some = [*keys(loc, root)][:3]
+    some = [*_keys(loc, root)][:3]
     return f" such as {', '.join(some)}" if some else ""
 
 
@@ -108,9 +110,9 @@ def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
 
 def _is_known(loc: Loc, root: type[BaseModel]) -> bool:
     names = [part for part in loc if isinstance(part, str)]
-    if not names or names[-1] not in keys(loc[: loc.index(names[-1])], root):
+    if not names or names[-1] not in _keys(loc[: loc.index(names[-1])], root):
         return False
-    return not [*keys(loc, root)]
+    return not [*_keys(loc, root)]
 
 
 def _path(loc: Loc) -> str:
@@ -127,19 +129,16 @@ def _word(key: str) -> str:
     return kept if kept == key else f"{kept}…"
 
 
-def unknown_key(loc: Loc, root: type[BaseModel] = Settings) -> str:
-    """That a key isn't known, and what is."""
-    known = list(keys(loc[:-1], root))
+def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:
+    known = list(_keys(loc[:-1], root))
     near = difflib.get_close_matches(_word(str(loc[-1])), known, n=1)
-    if near:
-        return f"is no key; did you mean {near[0]}?"
-    elsewhere = [path for path in _paths(root) if path.rpartition(".")[2] == loc[-1]]
-    if elsewhere:
-        return f"is no key here; did you mean {elsewhere[0]}?"
-    return f"is no key; known here are {', '.join(known)}"
+    elsewhere = (path for path in _paths(root) if path.rpartition(".")[2] == loc[-1])
+    if meant := _path((*loc[:-1], near[0])) if near else next(elsewhere, None):
+        return f"unknown key; did you mean {meant}?"
+    return f"unknown key; known here: {', '.join(known)}"
 
 
-def keys(loc: Loc, root: type[BaseModel] = Settings) -> Iterator[str]:
+def _keys(loc: Loc, root: type[BaseModel]) -> Iterator[str]:
     """The keys that are known at a place in the tree."""
     model: type[BaseModel] | None = root
     for part in loc:

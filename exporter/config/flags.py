@@ -3,15 +3,17 @@
 import argparse
 import difflib
 import json
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, Literal, NoReturn, cast, get_args, get_origin
 
+from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from exporter.config.durations import Duration
 from exporter.config.settings import Settings, leaves, model_of
-from exporter.config.sizes import Size
+from exporter.config.units import Duration
 
 Loc = tuple[str, ...]
 
@@ -21,7 +23,7 @@ _METAVARS = {
     float: "N",
     str: "TEXT",
     Duration: "DURATION",
-    Size: "SIZE",
+    ByteSize: "SIZE",
     Path: "FILE",
 }
 _SPECIAL = {"api.url": "URL", "web.listen_address": "HOST:PORT", "shard.index": "N|auto"}
@@ -32,7 +34,7 @@ _NAMES: dict[Loc, tuple[str, ...]] = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and never shows the value of a flag it doesn't know."""
+    """Reports what is wrong in one line, and never shows the value of an unknown flag."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)
@@ -64,7 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default = "required" if field.is_required() else f"default: {shown(field.default)}"
         described = field.description or ""
         if loc == ("accounts",):
-            described = "As in the file, written as JSON."
+            described = "As in the file, in JSON."
         options: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
         for flag in _NAMES.get(loc, (name(loc),)):
             text = f"{described} ({default})".strip().replace("%", "%%")
@@ -80,34 +82,46 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def given(namespace: argparse.Namespace) -> dict[str, Any]:
     """The settings that flags gave, as a tree like that of the file."""
-    tree: dict[str, Any] = {}
-    for loc, field in leaves():
-        text = getattr(namespace, ".".join(loc), None)
-        if text is not None:
-            section = tree
-            for part in loc[:-1]:
-                section = section.setdefault(part, {})
-            section[loc[-1]] = decoded(text, field)
-    return tree
+    texts = vars(namespace)
+    return tree(
+        (loc, decoded(texts[".".join(loc)], field))
+        for loc, field in leaves()
+        if ".".join(loc) in texts
+    )
+
+
+def tree(values: Iterable[tuple[Loc, Any]]) -> dict[str, Any]:
+    """Values in the places that their paths name."""
+    branches = (reduce(lambda below, key: {key: below}, loc[::-1], value) for loc, value in values)
+    return reduce(merge, branches, {})
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Two trees in one; where both have a value, that of `high` stands."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(cast("Any", below), value) if both else value
+    return merged
 
 
 def decoded(text: str, field: FieldInfo) -> Any:
-    """A flag's or variable's text as the file would give it; as it is when it can't be read.
+    """A flag's or variable's text as the file would give it; unchanged when it can't be read.
 
     Lists are written as JSON, or those of plain values with commas; `null` is null.
     """
     if text == "null" and NoneType in get_args(field.annotation):
         return None
-    if get_origin(field.annotation) is not list:
-        return text
-    if text.lstrip().startswith("["):
+    is_list, holds_keys = get_origin(field.annotation) is list, model_of(field.annotation)
+    if is_list and not holds_keys and not text.lstrip().startswith("["):
+        return [item.strip() for item in text.split(",")]
+    if is_list or holds_keys:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            return text
-    if model_of(field.annotation) is not None:
-        return text
-    return [item.strip() for item in text.split(",")]
+            pass  # refused by the model, with its path and all else that is wrong
+    return text
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -117,7 +131,7 @@ def _kind(field: FieldInfo) -> Any:
 
 
 def takes(loc: Loc, field: FieldInfo) -> str:
-    """What a flag takes, for people: `DURATION`, say."""
+    """The kind of a flag's value, as help shows it: `DURATION`, say."""
     kind = _kind(field)
     if ".".join(loc) in _SPECIAL:
         text = _SPECIAL[".".join(loc)]
@@ -131,12 +145,14 @@ def takes(loc: Loc, field: FieldInfo) -> str:
 
 
 def shown(default: object) -> str:
-    """A default as a flag would be given it."""
+    """A default as the flag's value would be written."""
     match default:
         case None:
             return "null"
         case bool():
             return str(default).lower()
+        case ByteSize():
+            return default.human_readable().replace(".0", "")
         case list():
             items = (f"{i:g}" if isinstance(i, int | float) else str(i) for i in default)
             return ",".join(items) or "none"

@@ -7,7 +7,7 @@ from itertools import product
 
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURE_REASONS
-from exporter.config.settings import Metrics
+from exporter.config.metrics import Metrics
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.instance_samples import InstanceSamples, Sample

@@ -17,8 +17,8 @@ from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Version
 from exporter.cloudflare.models import Workflow as Row
-from exporter.config.settings import Poll, Workflow
-from exporter.config.validation import is_glob
+from exporter.config.accounts import Workflow, is_glob
+from exporter.config.settings import Poll
 from exporter.log_dedup import OpenProblems, Throttle
 from exporter.watch.discovery import Discovery
 from exporter.watch.poll_queue import PollQueue

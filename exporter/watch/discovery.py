@@ -17,7 +17,8 @@ import structlog
 from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row, unix
-from exporter.config.settings import Poll, is_instance_id
+from exporter.config.accounts import is_instance_id
+from exporter.config.settings import Poll
 from exporter.statuses import ENDED, LIVE
 from exporter.watch.instance import Instance
 from exporter.watch.list_reader import Lister, ListReader

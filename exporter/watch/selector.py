@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
-from exporter.config.settings import Discover
+from exporter.config.accounts import Discover
 from exporter.statuses import ENDED, STATUSES
 
 

@@ -379,8 +379,8 @@ def test_a_proxy_that_cannot_be_used_is_a_wrong_configuration(command: Command, 
     done = command("--check-config", ALL_PROXY=proxy)
     assert done.returncode == 2
     assert done.stderr.splitlines()[1:] == [
-        "  the environment's proxy (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) can't be used; it must "
-        "be a URL with http:// or https://, or be unset"
+        "  HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: can't be used; a proxy must be a URL with http:// "
+        "or https://, or be unset"
     ]
 
 
@@ -394,8 +394,8 @@ def test_certificates_that_cannot_be_used_are_a_wrong_configuration(
         done = command("--check-config", SSL_CERT_FILE=str(path))
         assert done.returncode == 2
         assert done.stderr.splitlines()[1:] == [
-            f"  the environment's certificates can't be used: SSL_CERT_FILE={path}; it must name "
-            "a file of certificates in PEM, or be unset"
+            f"  SSL_CERT_FILE={path}: can't be used; it must name a file of certificates in PEM, "
+            "or be unset"
         ]
 
 

@@ -159,7 +159,7 @@ class TestWhatIsRefused:
         simulator.access.token("hidden")
         simulator.world.account("acc").name = "Production\x1b[31m\n"
         assert without.refused(**TOKEN) == [
-            "  CLOUDFLARE_ACCOUNT_ID: is missing, and the credential can list several; set it to "
+            "  CLOUDFLARE_ACCOUNT_ID: is missing, and the credential can read several; set it to "
             "the id of one of them:",
             "    acc  Production\\x1b[31m\\n",
             "    other  other's account",
@@ -177,7 +177,7 @@ class TestWhatIsRefused:
         """As with tokens that lack the permission to list accounts."""
         simulator.access.token("hidden", accounts=[])
         assert without.refused(**TOKEN) == [
-            "  CLOUDFLARE_ACCOUNT_ID: is missing, and the credential can list no account; set it "
+            "  CLOUDFLARE_ACCOUNT_ID: is missing, and the credential can read no account; set it "
             "to the id that Cloudflare's dashboard shows"
         ]
 

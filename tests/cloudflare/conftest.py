@@ -6,15 +6,22 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from pydantic import SecretStr
+from pydantic import ByteSize, SecretStr
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
+from exporter.config.settings import Api
+from exporter.config.units import Duration
 
 BASE = "https://api.example.com/client/v4/accounts/acc"
+
+
+def api(url: str = BASE, timeout: float = 5, max_body: int = 1 << 28) -> Api:
+    """The section `api` of a configuration."""
+    return Api(url=url, timeout=Duration(timeout), max_body=ByteSize(max_body))
 
 
 def unlimited() -> Budget:
@@ -45,13 +52,13 @@ async def calling(
             calls.append((endpoint, code))
 
     transport = httpx.MockTransport(answer if callable(answer) else lambda _: answer)  # type: ignore[arg-type]
-    async with http_client(timeout=limit, transport=transport) as http:
+    settings = api(base, limit)
+    async with http_client(settings, transport) as http:
         yield Client(
             http,
-            base,
+            settings,
+            "acc",
             credential or Credential(token=SecretStr("hidden")),
-            timeout=limit,
-            max_body=1 << 28,
             budget=unlimited(),
             on_request=told,
             on_ignored=lambda _, places: ignored.extend(places) if ignored is not None else None,

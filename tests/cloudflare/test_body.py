@@ -31,7 +31,7 @@ from simulator import (
 )
 from simulator.reply import Reply
 
-from .conftest import calling, unlimited
+from .conftest import api, calling, unlimited
 
 MIB = 1 << 20
 OPENING = b'{"success":true,"result":{"queued":"2026-11-24T17:06:11Z","output":'
@@ -49,18 +49,19 @@ async def upstream(action: Any, **options: Any) -> AsyncIterator[tuple[Client, l
     simulator.world.account("acc").workflow("orders").create("order-1", script)
     clock.advance(1000)
     simulator.faults.add(action)
-    limit = options.get("limit", 60)
-    async with serve(simulator), http_client(timeout=limit) as http:
-        client = Client(
-            http,
-            f"{simulator.url}/accounts/acc",
-            Credential(token=SecretStr("secret")),
-            timeout=limit,
-            max_body=options.get("max_body", 256 * MIB),
-            budget=unlimited(),
-            on_request=lambda _, code, __: codes.append(code),
-        )
-        yield client, codes
+    async with serve(simulator):
+        url = f"{simulator.url}/accounts/{{account_id}}"
+        settings = api(url, options.get("limit", 60), options.get("max_body", 256 * MIB))
+        async with http_client(settings) as http:
+            client = Client(
+                http,
+                settings,
+                "acc",
+                Credential(token=SecretStr("secret")),
+                budget=unlimited(),
+                on_request=lambda _, code, __: codes.append(code),
+            )
+            yield client, codes
 
 
 async def failure(action: Any, **options: Any) -> tuple[RequestFailed, list[str]]:

@@ -29,7 +29,7 @@ from simulator import (
 )
 from tests.simulator import poll
 
-from .conftest import BASE, calling, unlimited
+from .conftest import BASE, api, calling, unlimited
 
 CREDENTIALS = ("authorization", "x-auth-email", "x-auth-key")
 
@@ -153,17 +153,16 @@ def client_over_a_socket(
 ) -> Client:
     return Client(
         http,
-        f"{simulator.url}/accounts/acc",
+        api(f"{simulator.url}/accounts/{{account_id}}", limit),
+        "acc",
         Credential(token=SecretStr("secret")),
-        timeout=limit,
-        max_body=1 << 28,
         budget=unlimited(),
         on_request=on_request,
     )
 
 
 async def failure_over_a_socket(simulator: Simulator, limit: float = 5) -> RequestFailed:
-    async with http_client(timeout=limit) as http:
+    async with http_client(api(timeout=limit)) as http:
         client = client_over_a_socket(simulator, http, limit=limit)
         with pytest.raises(RequestFailed) as caught:
             await client.instance("orders", "order-1")
@@ -328,7 +327,7 @@ class TestConnections:
 
     async def test_one_lost_on_a_kept_connection_is_repeated_once(self) -> None:
         """The server closes it as the request arrives: on a fresh one that is a failure."""
-        async with serve(self.simulator()) as simulator, http_client(timeout=5) as http:
+        async with serve(self.simulator()) as simulator, http_client(api(timeout=5)) as http:
             codes: list[str] = []
             client = client_over_a_socket(
                 simulator, http, on_request=lambda _, code, __: codes.append(code)
@@ -349,7 +348,7 @@ class TestConnections:
 
     async def test_one_lost_while_all_kept_connections_are_closed(self) -> None:
         """The server closes each as a request arrives: the repeats end at a fresh one."""
-        async with serve(self.simulator()) as simulator, http_client(timeout=5) as http:
+        async with serve(self.simulator()) as simulator, http_client(api(timeout=5)) as http:
             codes: list[str] = []
             client = client_over_a_socket(
                 simulator, http, on_request=lambda _, code, __: codes.append(code)

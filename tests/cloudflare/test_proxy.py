@@ -4,6 +4,7 @@ import pytest
 
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.proxy import proxy_for
+from exporter.config.settings import Api
 
 API = "https://api.cloudflare.com/client/v4/accounts/acc"
 PROXY = "http://proxy.example:3128"
@@ -72,5 +73,5 @@ async def test_whatever_no_proxy_holds_connections_can_be_made(
     monkeypatch: pytest.MonkeyPatch, entries: str
 ) -> None:
     monkeypatch.setenv("NO_PROXY", entries)
-    async with http_client(timeout=1, proxy=proxy_for(API)):
+    async with http_client(Api(url=API)):
         pass

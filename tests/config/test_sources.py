@@ -182,22 +182,22 @@ class TestEnvironment:
             (
                 "CWE_POLL__INTERVALL",
                 "6s",
-                "CWE_POLL__INTERVALL: is no setting; did you mean CWE_POLL__INTERVAL?",
+                "CWE_POLL__INTERVALL: unknown variable; did you mean CWE_POLL__INTERVAL?",
             ),
             (
                 "CWE_POLL_INTERVAL",
                 "6s",
-                "CWE_POLL_INTERVAL: is no setting; did you mean CWE_POLL__INTERVAL?",
+                "CWE_POLL_INTERVAL: unknown variable; did you mean CWE_POLL__INTERVAL?",
             ),
             (
                 "CWE_ACCOUNTS__0__API_TOKEN",
                 "hidden",
-                "CWE_ACCOUNTS__0__API_TOKEN: is no setting; did you mean CWE_ACCOUNTS?",
+                "CWE_ACCOUNTS__0__API_TOKEN: unknown variable; did you mean CWE_ACCOUNTS?",
             ),
             (
                 "CWE_QQQ__ZZZ",
                 "6s",
-                "CWE_QQQ__ZZZ: is no setting; known are CWE_ and a key's path",
+                "CWE_QQQ__ZZZ: unknown variable; write CWE_SECTION__KEY",
             ),
         ],
     )

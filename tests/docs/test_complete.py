@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
-from exporter.config import flags
-from exporter.config import load as config
-from exporter.config import validation as coherence
+from exporter.config import accounts, environment, flags
 from exporter.config.settings import leaves
 from exporter.metrics.catalogue import FAMILIES
 from tests.docs.pages import PAGES
@@ -29,7 +27,7 @@ class TestSettings:
         (row,) = (x for x in CONFIGURATION.splitlines() if x.startswith(f"| `{'.'.join(loc)}` |"))
         _, _, flag, variable, default, meaning, _ = re.split(r"(?<!\\)\|", row)
         assert flag.strip().startswith(f"`{flags.name(loc)}=")
-        assert variable.strip() == f"`{config.variable(loc)}`"
+        assert variable.strip() == f"`{environment.variable(loc)}`"
         assert len(default.strip()) > 2
         assert len(meaning.strip()) > 8
 
@@ -49,9 +47,9 @@ class TestSettings:
     @pytest.mark.parametrize(
         "name",
         [
-            coherence.ENV_TOKEN,
-            coherence.ENV_EMAIL,
-            coherence.ENV_KEY,
+            accounts.ENV_TOKEN,
+            accounts.ENV_EMAIL,
+            accounts.ENV_KEY,
             *sorted(
                 {
                     name

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.config.settings import Metrics, Settings
+from exporter.config.metrics import Metrics
+from exporter.config.settings import Settings
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey

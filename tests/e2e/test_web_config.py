@@ -158,7 +158,7 @@ class TestDaemon:
             for _ in range(3):
                 assert http.get("/metrics").status_code == 401
         web.write_text(right)
-        assert exporter.stderr().count("basic_auth_user: is no key") == 1
+        assert exporter.stderr().count("basic_auth_user: unknown key") == 1
 
     def test_it_does_not_start_with_a_wrong_one(self, tmp_path: Path) -> None:
         configuration(tmp_path, "http://127.0.0.1:1/{account_id}", api_token="secret")

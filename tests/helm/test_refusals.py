@@ -139,7 +139,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a size without a unit": (
         {"config": {"api": {"max_body": "256"}}},
-        "at '/config/api/max_body': '256' does not match pattern '^([0-9]{1,9})(GiB|MiB)$'",
+        "at '/config/api/max_body': '256' does not match pattern '^[0-9.]+ ?[KMGT]i?B$'",
     ),
     "a status that there is not": (
         account(workflows=[{"name": "orders", "discover": {"statuses": ["failed"]}}]),

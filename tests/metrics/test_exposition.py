@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.config.settings import Metrics
+from exporter.config.metrics import Metrics
 from exporter.metrics import catalogue
 from exporter.metrics import gzip_parts as packing
 from exporter.metrics.exposition import Exposition

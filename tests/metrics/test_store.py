@@ -11,7 +11,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.cloudflare.models import Attempt, Detail, Error, Step, Trigger
-from exporter.config.settings import Metrics
+from exporter.config.metrics import Metrics
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store

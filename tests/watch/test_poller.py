@@ -2,7 +2,7 @@
 
 from structlog.testing import capture_logs
 
-from exporter.config.durations import Duration
+from exporter.config.units import Duration
 from simulator import Error, Hang, Script, Sleep, Wait, error, retried, steps
 from tests.watching import watching
 

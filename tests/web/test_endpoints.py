@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from exporter.clock import Clock
-from exporter.config.settings import Metrics, Poll
+from exporter.config.metrics import Metrics
+from exporter.config.settings import Poll
 from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition
 from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints

@@ -15,7 +15,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from exporter.clock import Clock
-from exporter.config.settings import Metrics, Poll
+from exporter.config.metrics import Metrics
+from exporter.config.settings import Poll
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes

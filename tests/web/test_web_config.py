@@ -27,11 +27,11 @@ REFUSED = {
     "a list": ("[a]", "must be a mapping with keys such as accounts and poll"),
     "an unknown key": (
         "tls_config: {}",
-        "tls_config: is no key; did you mean tls_server_config?",
+        "tls_config: unknown key; did you mean tls_server_config?",
     ),
     "an unknown key below": (
         f"tls_server_config: {{{PAIR}, cert_fil: x}}",
-        "tls_server_config.cert_fil: is no key; did you mean cert_file?",
+        "tls_server_config.cert_fil: unknown key; did you mean tls_server_config.cert_file?",
     ),
     "a section without anything": (
         "tls_server_config:",

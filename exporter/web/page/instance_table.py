@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from exporter.config.settings import LONGEST_ID
+from exporter.config.accounts import LONGEST_ID
 from exporter.web.page.view import ATTENTION, InstanceRow
 
 PER_PAGE = 200

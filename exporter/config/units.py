@@ -1,9 +1,9 @@
-"""Durations as Prometheus writes them: `15s`, `5m`, `1h30m`."""
+"""Durations as Prometheus writes them (`15s`, `1h30m`), and sizes (`256MiB`)."""
 
 import re
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import AfterValidator, ByteSize, GetCoreSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 _MILLISECONDS = {
@@ -30,17 +30,15 @@ class Duration(float):
         """Reads a duration such as `15s`, `5m` or `1h30m`.
 
         Raises:
-            ValueError: `text` is no such duration, zero or over 100 years; the message says
-                what would be right.
+            ValueError: `text` isn't a duration, or is over 100 years; the message says what would
+                be right.
         """
         match = _PATTERN.fullmatch(text) if isinstance(text, str) and 0 < len(text) < 64 else None
         if match is None:
             raise ValueError("not a duration; write it with its unit, as in 15s, 5m or 1h30m")
         milliseconds = sum(int(n) * _MILLISECONDS[u] for u, n in match.groupdict().items() if n)
-        if not milliseconds:
-            raise ValueError("must be longer than 0s")
         if milliseconds > _LONGEST:
-            raise ValueError("must be 100y or shorter")
+            raise ValueError("must be at most 100y")
         return cls(milliseconds / 1000)
 
     def __str__(self) -> str:
@@ -62,3 +60,26 @@ class Duration(float):
             serialization=core_schema.to_string_ser_schema(),
             json_schema_input_schema=_JSON_SCHEMA,
         )
+
+
+def _positive(value: Duration) -> Duration:
+    if not value:
+        raise ValueError("must be longer than 0s")
+    return value
+
+
+PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
+
+
+def _bounded(value: ByteSize) -> ByteSize:
+    if not 1 << 20 <= value <= 1 << 40:
+        raise ValueError("must be from 1MiB to 1TiB; write it with its unit, as in 64MiB")
+    return value
+
+
+Size = Annotated[
+    ByteSize,
+    AfterValidator(_bounded),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9.]+ ?[KMGT]i?B$"}),
+]
+"""Bytes, from 1 MiB to 1 TiB."""

@@ -1,10 +1,11 @@
-"""Durations are read and shown in Prometheus' notation."""
+"""Durations in Prometheus' notation, and sizes with their unit."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from exporter.config.durations import Duration
+from exporter.config.units import Duration, PositiveDuration, Size
 
 CENTURY_MS = 100 * 365 * 86_400_000
 
@@ -43,12 +44,28 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["0s", "0h0m"])
-def test_nothing_at_all_is_refused(text: str) -> None:
+def test_nothing_at_all_is_refused_where_it_makes_no_sense(text: str) -> None:
+    assert not Duration.parse(text)
     with pytest.raises(ValueError, match="must be longer than 0s"):
-        Duration.parse(text)
+        TypeAdapter(PositiveDuration).validate_python(text)
 
 
 def test_more_than_a_century_is_refused() -> None:
     assert Duration.parse("100y") == CENTURY_MS / 1000
-    with pytest.raises(ValueError, match="must be 100y or shorter"):
+    with pytest.raises(ValueError, match="must be at most 100y"):
         Duration.parse("100y1ms")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1MiB", 1 << 20), ("256MiB", 1 << 28), ("1.5GiB", 3 << 29), ("2MB", 2_000_000),
+     ("1TiB", 1 << 40)],
+)  # fmt: skip
+def test_sizes_have_a_unit(text: str, size: int) -> None:
+    assert TypeAdapter(Size).validate_python(text) == size
+
+
+@pytest.mark.parametrize("text", ["256", "0MiB", "1025GiB", 256, "-1MiB", "1MX", "", None])
+def test_what_is_no_size_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match=r"must be from 1MiB to 1TiB|byte"):
+        TypeAdapter(Size).validate_python(text)

@@ -1,0 +1,48 @@
+"""Requests the id of the account to watch, where neither a file nor the environment names it."""
+
+from exporter.clock import Clock
+from exporter.cloudflare.budget import Budget
+from exporter.cloudflare.client import Client
+from exporter.cloudflare.connections import http_client
+from exporter.cloudflare.credentials import read_credentials
+from exporter.cloudflare.errors import RequestFailed
+from exporter.config.accounts import ENV_ACCOUNT
+from exporter.config.errors import ConfigError
+from exporter.config.settings import Settings
+from exporter.logs import printable
+
+_FIX = "set it to the id that Cloudflare's dashboard shows"
+_LARGEST_PAGE = 50
+"""The largest page of accounts that Cloudflare gives."""
+
+
+async def find_account_id(settings: Settings) -> str:
+    """The id of the only account that the credential can read.
+
+    Raises:
+        ConfigError: it can read none or several, each of which is named, or `api.url` doesn't say
+            where accounts are listed.
+        RequestFailed: the request failed; a later one may not.
+    """
+    if not settings.api.url.endswith("/accounts/{account_id}"):
+        raise ConfigError([f"{ENV_ACCOUNT}: is missing"])
+    (credential,) = read_credentials(settings.accounts)
+    budget = Budget(settings.requests_per_5m, reserve=settings.api.reserve, clock=Clock())
+    async with http_client(settings.api) as http:
+        client = Client(http, settings.api, None, credential, budget=budget)
+        try:
+            listed = await client.accounts(_LARGEST_PAGE)
+        except RequestFailed as failure:
+            if failure.reason not in ("unauthorized", "http_4xx"):
+                raise
+            text = f"{ENV_ACCOUNT}: is missing, and the API lists no accounts: {failure}; {_FIX}"
+            raise ConfigError([text]) from None
+    found = {account.id: account.name or "" for account in listed if account.id}
+    if len(found) == 1:
+        return next(iter(found))
+    missing = f"{ENV_ACCOUNT}: is missing, and the credential can read"
+    if not found:
+        raise ConfigError([f"{missing} no account; {_FIX}"])
+    first = f" (the first {_LARGEST_PAGE})" if len(found) == _LARGEST_PAGE else ""
+    lines = [printable(f"  {i}  {name}").replace("\n", "\\n") for i, name in found.items()]
+    raise ConfigError([f"{missing} several; set it to the id of one of them{first}:", *lines])

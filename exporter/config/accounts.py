@@ -1,0 +1,173 @@
+"""The accounts to watch, their credentials, and which of their workflows and instances."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from exporter.config.units import Duration, PositiveDuration
+from exporter.config.validation import Problem, Section, duplicates, mappings
+from exporter.statuses import SELECTED, Status
+
+# The names that Cloudflare's own clients read.
+ENV_TOKEN, ENV_EMAIL, ENV_KEY = "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_EMAIL", "CLOUDFLARE_API_KEY"
+ENV_ACCOUNT = "CLOUDFLARE_ACCOUNT_ID"
+
+LONGEST_ID = 271
+"""Characters of an instance id. The documented limit is 100 letters, digits, `_` and `-`, but cron
+triggers make longer ones of any kind, such as `*/30 * * * *-1786001400000`."""
+
+# Cloudflare's own rule for workflow names (Workflows limits page).
+_WORKFLOW_NAME = re.compile(r"[A-Za-z0-9_*?\[\]!-]{1,64}")
+# 32 hex digits at Cloudflare; simulators and proxies take other names.
+_ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SECRET = re.compile(r"[A-Za-z0-9_-]{37,}")
+
+
+def is_instance_id(value: str) -> bool:
+    """Whether an instance can have this id, in the API's lists or in the configuration."""
+    return 0 < len(value) <= LONGEST_ID and value.isprintable()
+
+
+def is_glob(name: str) -> bool:
+    """Whether a workflow's configured name stands for all workflows that match it."""
+    return not set(name).isdisjoint("*?[")
+
+
+def _instance_id(value: str) -> str:
+    if not is_instance_id(value):
+        raise ValueError(f"not an instance id: 1 to {LONGEST_ID} printable characters")
+    return value
+
+
+def _workflow_name(value: str) -> str:
+    if not _WORKFLOW_NAME.fullmatch(value):
+        raise ValueError("not a workflow name: 1 to 64 letters, digits, _ or -")
+    return value
+
+
+def _account_id(value: str) -> str:
+    if not _ACCOUNT_ID.fullmatch(value):
+        raise ValueError("not an account id: copy it from Cloudflare's dashboard, 32 hex digits")
+    return value
+
+
+def _email(value: str) -> str:
+    # It goes into a header.
+    if not (value.isascii() and value.isprintable()) or " " in value or "@" not in value:
+        raise ValueError("not an e-mail address")
+    return value
+
+
+def _matches_some(value: list[str]) -> list[str]:
+    if "*" in value:
+        raise ValueError('"*" excludes every instance; name those that must not be watched')
+    return value
+
+
+class Discover(Section):
+    statuses: list[Status] = Field(
+        list(SELECTED), min_length=1, description="Statuses of the instances to watch."
+    )
+    max_age: PositiveDuration = Field(
+        Duration.parse("24h"),
+        description="Maximum time since an instance ended; live instances are always watched.",
+    )
+    min_age: Duration = Field(
+        Duration.parse("1m"),
+        description="Minimum age of an instance that has series, unless it has errored; younger "
+        "instances are only counted. 0s: every instance has series.",
+    )
+    max_instances: int = Field(
+        5000,
+        ge=1,
+        description="Maximum discovered instances with series per workflow, on each shard; errored "
+        "ones come first, then live ones.",
+    )
+    include: list[str] = Field(
+        ["*"], min_length=1, description="Globs over the ids of instances to watch."
+    )
+    exclude: Annotated[list[str], AfterValidator(_matches_some)] = Field(
+        [], description="Globs over the ids of instances not to watch."
+    )
+
+
+class Workflow(Section):
+    name: Annotated[str, AfterValidator(_workflow_name)] = Field(
+        description="Name of the workflow, or a glob over names."
+    )
+    instances: list[Annotated[str, AfterValidator(_instance_id)]] = Field(
+        [], description="Ids of instances to watch."
+    )
+    discover: Discover | None = Field(
+        None, description="Watch all instances that match; {} takes the defaults below."
+    )
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
+        name, instances = given.get("name"), given.get("instances")
+        if not instances and "discover" not in given:
+            yield (), "nothing to watch; give instances, or discover: {} to find them"
+        if instances and isinstance(name, str) and is_glob(name):
+            yield ("instances",), "need the workflow's exact name, not a glob"
+        yield from duplicates(("instances",), instances if isinstance(instances, list) else [])
+
+
+class Account(Section):
+    name: str | None = Field(
+        None, min_length=1, description="Value of the label account; default: the account id."
+    )
+    account_id: Annotated[str, AfterValidator(_account_id)] | None = Field(
+        None,
+        description="From Cloudflare's dashboard; required where api.url has {account_id}.",
+    )
+    api_token: SecretStr | None = Field(
+        None, min_length=1, description=f"API token; otherwise from {ENV_TOKEN}."
+    )
+    api_token_file: Path | None = Field(
+        None, description="File that holds the API token; re-read when it changes."
+    )
+    api_email: Annotated[str, AfterValidator(_email)] | None = Field(
+        None,
+        min_length=1,
+        description=f"E-mail for api_key; otherwise both from {ENV_EMAIL} and {ENV_KEY}.",
+    )
+    api_key: SecretStr | None = Field(None, min_length=1, description="Global API key.")
+    api_key_file: Path | None = Field(
+        None, description="File that holds the global API key; re-read when it changes."
+    )
+    workflows: list[Workflow] = Field(min_length=1, description="Workflows to watch.")
+
+    @property
+    def label(self) -> str:
+        """Value of the label `account`."""
+        return self.name or self.account_id or ""
+
+    @property
+    def key(self) -> str:
+        """What it is known by whatever its name: its id, where that is given."""
+        return self.account_id or self.label
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
+        if not given.keys() & {"name", "account_id"}:
+            yield (), "needs a name or an account_id"
+        for secret in ("api_token", "api_key"):
+            if {secret, f"{secret}_file"} <= given.keys():
+                yield (), f"give one of {secret} and {secret}_file"
+            if _SECRET.fullmatch(str(given.get(f"{secret}_file"))):
+                # Refused here, so that it isn't looked for on the disk and reported as missing.
+                yield (
+                    (),
+                    f"{secret}_file must name a file; its value looks like the secret itself",
+                )
+        key = given.keys() & {"api_key", "api_key_file"}
+        email = "api_email" in given
+        if given.keys() & {"api_token", "api_token_file"} and (key or email):
+            yield (), "give an API token or api_email with an API key, not both"
+        elif bool(key) != email:
+            yield (), "api_email and an API key (api_key or api_key_file) go together"
+        names = [workflow.get("name") for _, workflow in mappings(given.get("workflows"))]
+        yield from duplicates(("workflows",), names)
