@@ -85,6 +85,27 @@ class TestEndpoints:
         assert routes - set(rows) == set()
 
 
+class TestBenchmarks:
+    def test_each_is_in_the_guide_for_contributors(self) -> None:
+        scripts = {
+            path.stem
+            for path in (ROOT / "benchmarks").glob("*.py")
+            if '__name__ == "__main__"' in path.read_text()
+        }
+        page = (ROOT / "CONTRIBUTING.md").read_text()
+        rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page, re.MULTILINE)
+        assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == scripts
+
+    def test_each_that_a_page_names_is_there(self) -> None:
+        named = {
+            name
+            for page in PAGES
+            for name in re.findall(r"python -m\s+benchmarks\.(\w+)", page.read_text())
+        }
+        files = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+        assert named - files == set()
+
+
 class TestTheChart:
     def test_each_value_is_in_its_readme(self) -> None:
         page = (CHART / "README.md").read_text()
