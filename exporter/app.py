@@ -87,7 +87,7 @@ class App:
         with collected(problems):
             credentials = read_credentials(settings.accounts)
         with collected(problems):
-            self._protecting = WebConfigReloader(settings.web.config_file)
+            self._web_config = WebConfigReloader(settings.web.config_file)
         if problems:
             raise ConfigError(problems)
         self._store = Store(settings.metrics, self._clock.wall)
@@ -296,7 +296,7 @@ class App:
             unready=self.health.unready,
             reloader=reloader,
         )
-        server = Server(app, self._protecting)
+        server = Server(app, self._web_config)
         async with self.opened():
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             self._scheduler.add_chore(self.warn_if_late, every=_LATE)

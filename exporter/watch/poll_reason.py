@@ -1,25 +1,25 @@
-"""Why an instance is looked at: for people who ask what a figure rests on."""
+"""Why an instance was polled, as its page shows it."""
 
 from enum import StrEnum
 from typing import NamedTuple
 
 
 class PollReason(StrEnum):
-    """What made a call on one instance due, in words."""
+    """What made a request for one instance due."""
 
-    FIRST = "its first look since the exporter started"
-    DUE = "its turn"
-    AGAIN = "the look before had failed"
-    CHANGED = "a simple answer told of a change"
-    REFRESH = "a retry inside an open step shows only in full answers"
-    ROW = "its row in a list had moved"
-    MISSED = "the lists held it no more"
-    CONTROL = "all others failed: do all, or only they?"
-    SPARE = "the budget had a call to spare"
+    FIRST = "first poll since the exporter started"
+    DUE = "poll interval"
+    AGAIN = "retry after a failed poll"
+    CHANGED = "a simple response showed a change"
+    REFRESH = "regular detail request, as only those show retries inside an open step"
+    ROW = "its list row changed"
+    MISSED = "missing from the lists"
+    CONTROL = "all others failed; checks whether every poll does"
+    SPARE = "spare request budget"
 
 
 class PollRequest(NamedTuple):
-    """A call on one instance."""
+    """A request for one instance."""
 
     at: float
     """On the monotonic clock."""

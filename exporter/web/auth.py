@@ -1,4 +1,4 @@
-"""Passwords of HTTP Basic authentication, checked against bcrypt hashes."""
+"""HTTP Basic authentication: users, and their passwords checked against bcrypt hashes."""
 
 import asyncio
 import base64
@@ -13,40 +13,40 @@ import bcrypt
 from pydantic import SecretStr
 
 _HASH = re.compile(r"\$2[aby]\$(?P<cost>[0-9]{2})\$[./A-Za-z0-9]{53}")
-_LEAST_COST, _MOST_COST = 4, 14
-_WAITING = 16
-"""Checks that may wait for the one under way."""
-_USED = 72
-"""Bytes of a password that bcrypt looks at."""
+_MIN_COST, _MAX_COST = 4, 14
+_MAX_WAITING = 16
+"""Checks that may wait for the running one."""
+_BCRYPT_BYTES = 72
+"""Bytes of a password that bcrypt uses."""
 
 
 class BusyError(Exception):
-    """Too many passwords are being checked; try later."""
+    """Too many passwords are being checked; try again later."""
 
 
 def checked_hash(value: SecretStr) -> SecretStr:
-    """`value` if it is a bcrypt hash whose check takes a few seconds at most.
+    """Returns `value` if it is a bcrypt hash whose check takes a few seconds at most.
 
     Raises:
-        ValueError: it isn't; it isn't repeated.
+        ValueError: It isn't. The message doesn't repeat it.
     """
     found = _HASH.fullmatch(value.get_secret_value())
     if found is None:
-        raise ValueError("not a bcrypt hash; make one with: htpasswd -nBC 10 NAME")
-    if not _LEAST_COST <= int(found["cost"]) <= _MOST_COST:
-        raise ValueError(f"its cost must be from {_LEAST_COST} to {_MOST_COST}; 10 is usual")
+        raise ValueError("must be a bcrypt hash; make one with: htpasswd -nBC 10 NAME")
+    if not _MIN_COST <= int(found["cost"]) <= _MAX_COST:
+        raise ValueError(f"cost must be from {_MIN_COST} to {_MAX_COST}; 10 is usual")
     return value
 
 
 class Users:
-    """Who may ask.
+    """Users and their passwords.
 
-    A right password is remembered, so that bcrypt's work (70 ms at cost 10) is done once and not
-    for each scrape: as a hash under a key that only this process knows, one a user. Wrong ones
-    aren't, so that they can neither fill anything nor push anything out.
+    Each user's correct password is cached, as a hash under a key that only this process knows, so
+    that bcrypt's work (70 ms at cost 10) is done once and not for each scrape. Wrong passwords are
+    not cached, so that they can neither fill the cache nor evict from it.
 
     Args:
-        hashes: The bcrypt hash of each user's password.
+        hashes: The bcrypt hash of each user's password, by user name.
     """
 
     def __init__(self, hashes: Mapping[str, SecretStr]) -> None:
@@ -54,43 +54,43 @@ class Users:
             name.encode(): value.get_secret_value().encode() for name, value in hashes.items()
         }
         self._key = secrets.token_bytes(32)
-        self._known: dict[bytes, bytes] = {}
+        self._correct: dict[bytes, bytes] = {}
         self._one_at_a_time = asyncio.Lock()
         self._waiting = 0
 
     async def admits(self, authorization: str) -> bool:
-        """Whether a header `Authorization` names a user and the user's password.
+        """Whether an `Authorization` header holds a user's name and password.
 
         Raises:
-            BusyError: that would have to wait for too many others.
+            BusyError: Too many other checks are waiting.
         """
         name, password = _credentials(authorization)
         if name is None:
             return False
         mark = hashlib.blake2b(password, key=self._key).digest()
-        if hmac.compare_digest(self._known.get(name, b""), mark):
+        if hmac.compare_digest(self._correct.get(name, b""), mark):
             return True
-        if self._waiting > _WAITING:
+        if self._waiting > _MAX_WAITING:
             raise BusyError
         self._waiting += 1
         try:
-            # Each check keeps a core busy.
+            # Each check uses a whole core.
             async with self._one_at_a_time:
                 matches = await asyncio.to_thread(
-                    bcrypt.checkpw, password[:_USED], self.hash_for(name)
+                    bcrypt.checkpw, password[:_BCRYPT_BYTES], self.hash_for(name)
                 )
         finally:
             self._waiting -= 1
         if matches and name in self._hashes:
-            self._known[name] = mark
+            self._correct[name] = mark
             return True
         return False
 
     def hash_for(self, name: bytes) -> bytes:
-        """What a password is checked against.
+        """The hash that a password is checked against.
 
-        For a name that is no user's: the hash of one, always the same one. So it takes the time
-        that it takes for a user, whatever costs there are, and the time doesn't tell who is one.
+        For an unknown name: the hash of some user, always the same one. The check then takes as
+        long as for a user, so that its duration doesn't disclose which names exist.
         """
         if name in self._hashes:
             return self._hashes[name]
@@ -99,7 +99,7 @@ class Users:
 
 
 def _credentials(authorization: str) -> tuple[bytes | None, bytes]:
-    """User and password (RFC 7617); no user where the header is none of that kind."""
+    """User and password (RFC 7617); None for the user where the header is not of that scheme."""
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
         return None, b""

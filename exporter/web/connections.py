@@ -1,7 +1,7 @@
-"""Connections: how many there may be, and how long each may take.
+"""Limits on connections: how many there may be, and how long each may take.
 
-uvicorn limits none of it: it waits for ever for a request that comes byte by byte, and for a client
-that doesn't read its answer.
+uvicorn has none: it waits forever for a request that arrives byte by byte, and for a client that
+doesn't read its response.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from exporter.web.web_config_reload import Protection
 log = structlog.get_logger(__name__)
 
 # Seconds.
-_PAUSE, _GOODBYE = 1.0, 2.0
+_ACCEPT_RETRY, _TLS_SHUTDOWN = 1.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -33,35 +33,35 @@ class ConnectionLimits:
     """Times are in seconds.
 
     Attributes:
-        connections: At once, those that still shake hands included.
-        unread: Answers that wait for their clients to read on.
-        handshake: For TLS.
-        request: From a connection or a request's first byte to the end of its headers.
-        answer: From there until the client has read it; a scrape has no other limit.
-        idle: From an answer to the next request. A scrape a minute finds its connection open.
+        connections: Open at once, including those still in their TLS handshake.
+        unread: Responses whose clients have stopped reading.
+        handshake: The TLS handshake.
+        request: From the connection, or a request's first byte, to the end of the headers.
+        response: From there until the client has read the response; scrapes have no other limit.
+        idle: From a response to the next request. A scrape a minute finds its connection open.
     """
 
     connections: int = 128
     unread: int = 8
     handshake: float = 10
     request: float = 10
-    answer: float = 60
+    response: float = 60
     idle: float = 75
 
 
 class Phase(Enum):
     REQUEST = "request"
-    ANSWER = "answer"
+    RESPONSE = "response"
     IDLE = "idle"
 
 
 class Connection(H11Protocol):
-    """An HTTP connection that knows what it waits for, and since when.
+    """An HTTP connection that records what it waits for, and since when.
 
     Attributes:
-        phase: What is waited for; before that, TLS.
-        since: When that began, on the event loop's clock.
-        lost: Set when it is closed.
+        phase: What it waits for.
+        since: When the phase began, on the event loop's clock.
+        lost: Set when the connection is closed.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Connection(H11Protocol):
 
     @property
     def unread(self) -> bool:
-        """Whether an answer waits for the client to read on."""
+        """Whether a response waits for the client to continue reading."""
         return self.flow is not None and self.flow.write_paused
 
     @property
-    def answering(self) -> bool:
-        """Whether a request has come whose answer the client hasn't read."""
-        return self.phase is Phase.ANSWER or self.unread
+    def responding(self) -> bool:
+        """Whether there is a request whose response the client hasn't read."""
+        return self.phase is Phase.RESPONSE or self.unread
 
     def _enter(self, phase: Phase) -> None:
         self.phase, self.since = phase, self.loop.time()
@@ -108,7 +108,7 @@ class Connection(H11Protocol):
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and not self.cycle.response_complete:
-            self._enter(Phase.ANSWER)
+            self._enter(Phase.RESPONSE)
 
     def on_response_complete(self) -> None:
         self._enter(Phase.IDLE)
@@ -124,24 +124,24 @@ class Connection(H11Protocol):
         self.lost.set()
 
     def late(self, now: float, limits: ConnectionLimits) -> bool:
-        """Whether it has taken longer than it may."""
-        if self.answering:
-            limit = limits.answer
+        """Whether its phase has exceeded its time limit."""
+        if self.responding:
+            limit = limits.response
         else:
             limit = limits.idle if self.phase is Phase.IDLE else limits.request
         return now - self.since > limit
 
 
 class Connections:
-    """Those that are open, the oldest first.
+    """The open connections, oldest first.
 
-    Where there are too many, the oldest that isn't being answered gives way: whoever opens
-    connections only to hold them pushes out their own, and a scrape gets through.
+    At the limit, a new connection replaces the oldest that waits for no response. Clients that only
+    hold connections open so evict their own, and scrapes get through.
 
     Args:
-        make: Makes the protocol of a new one.
-        protection: What is in force now.
-        limits: How many, and for how long.
+        make: Makes the protocol of a new connection.
+        protection: Returns the protection in force.
+        limits: How many connections, and for how long.
     """
 
     def __init__(
@@ -154,13 +154,13 @@ class Connections:
         self._protection = protection
         self._limits = limits
         self._open: dict[asyncio.Task[None], Connection] = {}
-        self._seldom = Throttle(Clock())
+        self._throttle = Throttle(Clock())
 
     def __len__(self) -> int:
         return len(self._open)
 
     async def accept(self, listener: socket.socket) -> None:
-        """Serves whoever connects, until it is cancelled."""
+        """Accepts and serves connections until cancelled."""
         listener.setblocking(False)
         while True:
             try:
@@ -168,53 +168,56 @@ class Connections:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
-                if self._seldom.may("accept"):
-                    log.error("can't accept connections", error=error.strerror or str(error))
-                await asyncio.sleep(_PAUSE)
+                if self._throttle.may("accept"):
+                    log.error("failed to accept connections", error=error.strerror or str(error))
+                await asyncio.sleep(_ACCEPT_RETRY)
                 continue
             if len(self._open) >= self._limits.connections:
-                self._drop_oldest(lambda c: not c.answering)
+                self._drop_oldest(lambda c: not c.responding)
             protection = self._protection()
             connection = self._make(protection, self._limit_unread)
             serving = asyncio.create_task(self._serve(accepted, connection, protection.context))
             self._open[serving] = connection
             serving.add_done_callback(self._open.pop)
-            # When connections come in one after the other, the wait for the next is none.
+            # With a queue of new connections, accepting never yields to other tasks.
             await asyncio.sleep(0)
 
     async def _serve(
         self, accepted: socket.socket, connection: Connection, context: ssl.SSLContext | None
     ) -> None:
         """Returns once the connection is lost; closes it when cancelled."""
-        times = {"ssl_handshake_timeout": self._limits.handshake, "ssl_shutdown_timeout": _GOODBYE}
+        tls_times = {
+            "ssl_handshake_timeout": self._limits.handshake,
+            "ssl_shutdown_timeout": _TLS_SHUTDOWN,
+        }
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, accepted, ssl=context, **(times if context else {})
+                lambda: connection, accepted, ssl=context, **(tls_times if context else {})
             )
             await connection.lost.wait()
         except OSError:
-            pass  # No handshake: the client wants no TLS, or shows no certificate that counts.
+            pass  # No handshake: the client doesn't use TLS, or has no valid certificate.
         finally:
             if connection.transport is not None and not connection.lost.is_set():
                 connection.transport.abort()
             accepted.close()
 
     def drop_late(self) -> None:
-        """Closes those that take longer than they may."""
+        """Closes the connections that have exceeded a time limit."""
         now = asyncio.get_running_loop().time()
         for serving, connection in self._open.items():
             if not connection.late(now, self._limits) or serving.cancelling():
                 continue
             serving.cancel()
-            if connection.answering and self._seldom.may("slow"):
+            if connection.responding and self._throttle.may("slow"):
                 log.warning(
-                    "response not read in time; closing its connection",
+                    "client did not read the response in time; closing the connection",
                     client=connection.client and connection.client[0],
-                    after=self._limits.answer,
+                    after_seconds=self._limits.response,
                 )
 
     async def close(self) -> None:
-        """Closes all that are left."""
+        """Closes all connections."""
         for serving in self._open:
             serving.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)

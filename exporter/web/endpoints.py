@@ -1,4 +1,4 @@
-"""The endpoints: metrics for Prometheus, health for Kubernetes, pages for people."""
+"""The endpoints: metrics for Prometheus, health checks for Kubernetes, reload, pages for people."""
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -11,13 +11,12 @@ from starlette.routing import Route
 
 from exporter.config.reload import Reloader
 from exporter.metrics.exposition import Exposition
-from exporter.web.headers import HEADERS
 from exporter.web.metrics_endpoint import MetricsEndpoint
 from exporter.web.page.pages import Pages
 from exporter.web.page.view import WatchView
 
 Check = Callable[[], list[str]]
-"""What is wrong, a line each; nothing when all is well."""
+"""Returns the problems, a line each; none when all is well."""
 
 
 def endpoints(
@@ -28,41 +27,41 @@ def endpoints(
     unready: Check,
     reloader: Reloader | None = None,
 ) -> Starlette:
-    """The application that is served."""
+    """The web application."""
 
-    def check(wrong: Check, well: str) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(_: Request) -> Response:
-            problems = wrong()
-            text = "\n".join(problems or [well]) + "\n"
-            return PlainTextResponse(text, 503 if problems else 200, headers=HEADERS)
+    def check(find_problems: Check, ok: str) -> Callable[[Request], Awaitable[Response]]:
+        async def respond(_: Request) -> Response:
+            problems = find_problems()
+            return _lines(problems or [ok], 503 if problems else 200)
 
-        return answer
+        return respond
 
     async def reload(_: Request) -> Response:
-        # In Prometheus' words and with its statuses.
+        # Texts and statuses are Prometheus'.
         if reloader is None or not reloader.enabled:
-            text = "Lifecycle API is not enabled: start with --web.enable-lifecycle\n"
-            return PlainTextResponse(text, 403, headers=HEADERS)
+            return _lines(["Lifecycle API is not enabled: start with --web.enable-lifecycle"], 403)
         if problems := await reloader.reload():
-            text = "\n".join(("failed to reload config:", *problems)) + "\n"
-            return PlainTextResponse(text, 500, headers=HEADERS)
-        return PlainTextResponse("", headers=HEADERS)
+            return _lines(["failed to reload config:", *problems], 500)
+        return PlainTextResponse("")
 
     return Starlette(
         routes=[
-            Route("/metrics", MetricsEndpoint(exposition, HEADERS), methods=["GET"]),
+            Route("/metrics", MetricsEndpoint(exposition), methods=["GET"]),
             Route("/-/healthy", check(unhealthy, "healthy")),
             Route("/-/ready", check(unready, "ready")),
             Route("/-/reload", reload, methods=["POST", "PUT"]),
             *Pages(overview).routes,
         ],
-        exception_handlers={HTTPException: _refusal},
+        exception_handlers={HTTPException: _http_error},
     )
 
 
-async def _refusal(_: Request, error: Exception) -> Response:
-    """404 and 405, with the headers that all answers have."""
+def _lines(lines: list[str], status: int) -> Response:
+    return PlainTextResponse("\n".join(lines) + "\n", status)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    """404 and 405, with a line break at the end."""
     assert isinstance(error, HTTPException)
     text = HTTPStatus(error.status_code).phrase + "\n"
-    headers = {**HEADERS, **(error.headers or {})}
-    return PlainTextResponse(text, error.status_code, headers=headers)
+    return PlainTextResponse(text, error.status_code, headers=error.headers)

@@ -1,20 +1,21 @@
-"""Answers scrapes: each one moment, sent as fast as its reader reads."""
+"""`/metrics`: sends the exposition of one moment, as fast as the client reads it."""
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from exporter.metrics import gzip_parts as packing
+from exporter.metrics import gzip_parts
 from exporter.metrics.exposition import Exposition
 
-# A pair of Prometheus servers and some people. A slow reader holds what has changed since it came.
-_AT_ONCE = 8
-# Bytes. What the socket doesn't take at once is copied, so not much; each costs 50 µs, so not few.
+# A pair of Prometheus servers and some people. A slow client keeps what has changed since it asked
+# in memory.
+_MAX_SCRAPES = 8
+# Bytes. Small, because what the socket doesn't take at once is copied; but each chunk costs 50 µs.
 _CHUNK = 256 * 1024
 
 
@@ -22,37 +23,36 @@ class MetricsEndpoint:
     """The ASGI application behind `/metrics`.
 
     Args:
-        exposition: What there is to see.
-        headers: That every answer has.
+        exposition: What it serves.
     """
 
-    def __init__(self, exposition: Exposition, headers: Mapping[str, str]) -> None:
-        self._exposition, self._headers = exposition, headers
-        self._under_way = 0
+    def __init__(self, exposition: Exposition) -> None:
+        self._exposition = exposition
+        self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._under_way >= _AT_ONCE:
-            headers = {**self._headers, "Retry-After": "1"}
+        if self._active >= _MAX_SCRAPES:
+            headers = {"Retry-After": "1"}
             refusal = PlainTextResponse("too many scrapes at once\n", 503, headers=headers)
             await refusal(scope, receive, send)
             return
-        self._under_way += 1
+        self._active += 1
         try:
-            await self._answer(scope, send)
+            await self._respond(scope, send)
         finally:
-            self._under_way -= 1
+            self._active -= 1
 
-    async def _answer(self, scope: Scope, send: Send) -> None:
-        asked = Headers(scope=scope)
+    async def _respond(self, scope: Scope, send: Send) -> None:
+        request = Headers(scope=scope)
         names = QueryParams(scope["query_string"]).getlist("name[]")
-        runs, content_type = self._exposition.scrape(",".join(asked.getlist("accept")), names)
-        headers = {**self._headers, "Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if _accepts_gzip(asked.get("accept-encoding", "")):
+        runs, content_type = self._exposition.scrape(",".join(request.getlist("accept")), names)
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if _accepts_gzip(request.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"
             for run in runs:
                 for _ in run.pack():
                     await asyncio.sleep(0)
-            buffers = packing.stream([run.packed for run in runs])
+            buffers = gzip_parts.stream([run.packed for run in runs])
         else:
             buffers = [text for run in runs for text in run.plain]
         ends = list(accumulate(map(len, buffers)))
@@ -65,7 +65,7 @@ class MetricsEndpoint:
 
 
 def _chunks(buffers: Sequence[bytes], ends: Sequence[int]) -> Iterator[bytes]:
-    """The buffers, some joined; `ends` are their ends in the body."""
+    """The buffers, joined to chunks of about 256 KiB; `ends` are their ends in the body."""
     start = sent = 0
     while start < len(buffers):
         stop = bisect_left(ends, sent + _CHUNK, start) + 1
@@ -74,7 +74,7 @@ def _chunks(buffers: Sequence[bytes], ends: Sequence[int]) -> Iterator[bytes]:
 
 
 def _accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding header takes gzip (RFC 9110, section 12.5.3)."""
+    """Whether an Accept-Encoding header allows gzip (RFC 9110, section 12.5.3)."""
     ranks: dict[str, float] = {}
     for item in header.lower().replace(" ", "").split(","):
         coding, *parameters = item.split(";")

@@ -1,4 +1,4 @@
-"""Serves the endpoints: uvicorn, without its own signal handling and logs."""
+"""The HTTP server: uvicorn with connection limits, without its signal handling and logs."""
 
 import asyncio
 import contextlib
@@ -11,17 +11,17 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from exporter.web.connections import Connection, ConnectionLimits, Connections
-from exporter.web.middleware import LARGEST_HEAD, RequestChecks
+from exporter.web.middleware import MAX_HEAD_SIZE, RequestChecks
 from exporter.web.web_config_reload import WebConfigReloader
 
 _BACKLOG = 128
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; an empty host, or `::`, is every address of IPv6 and IPv4.
+    """A listening socket; an empty host, or `::`, means every address of IPv6 and IPv4.
 
     Raises:
-        OSError: the address can't be had, because the port is in use, say.
+        OSError: The address can't be used, for example because the port is in use.
     """
     dualstack = host in ("", "::") and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dualstack or ":" in host else socket.AF_INET
@@ -29,7 +29,7 @@ def listen(host: str, port: int) -> socket.socket:
         (host, port), family=family, dualstack_ipv6=dualstack, backlog=_BACKLOG
     )
     # Connections inherit it; asyncio sets it only for sockets that it made itself, and without it
-    # the end of an answer waits 40 ms for the client's delayed acknowledgement.
+    # the end of a response waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -45,17 +45,18 @@ class Server(uvicorn.Server):
 
     Args:
         app: What it serves.
-        protecting: Tells the protection in force; None for none.
-        limits: On connections.
+        web_config: The web configuration in force; None for no protection.
+        limits: Of connections.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        protecting: WebConfigReloader | None = None,
+        web_config: WebConfigReloader | None = None,
         limits: ConnectionLimits | None = None,
     ) -> None:
-        protection, limits = (protecting or WebConfigReloader()).now, limits or ConnectionLimits()
+        protection = (web_config or WebConfigReloader()).current
+        limits = limits or ConnectionLimits()
         super().__init__(
             uvicorn.Config(
                 RequestChecks(app, protection),
@@ -66,7 +67,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 ws="none",
-                h11_max_incomplete_event_size=LARGEST_HEAD,
+                h11_max_incomplete_event_size=MAX_HEAD_SIZE,
                 timeout_keep_alive=ceil(limits.idle),
                 timeout_graceful_shutdown=2,
             )
@@ -78,11 +79,11 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # Signals are the app's, which stops more than this server.
+        # The app handles signals: it stops more than this server.
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # In place of uvicorn's, whose asyncio servers limit nothing.
+        # Replaces uvicorn's, whose asyncio servers have no limits.
         self.servers = []
         self._accepting = [
             asyncio.create_task(self._connections.accept(listener)) for listener in sockets or []

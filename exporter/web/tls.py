@@ -1,4 +1,4 @@
-"""TLS as the web configuration asks for it."""
+"""The TLS context that the web configuration describes, and the names in client certificates."""
 
 import ipaddress
 import ssl
@@ -18,7 +18,7 @@ _VERIFY = {
 
 
 def files(tls: Tls, folder: Path) -> dict[str, Path]:
-    """The files that a configuration names, by key; relative ones are in `folder`."""
+    """The files that the configuration names, by key; relative paths start at `folder`."""
     named = {
         "cert_file": tls.cert_file,
         "key_file": tls.key_file,
@@ -28,48 +28,48 @@ def files(tls: Tls, folder: Path) -> dict[str, Path]:
 
 
 def context(tls: Tls, folder: Path) -> ssl.SSLContext:
-    """What connections are encrypted with.
+    """The TLS context for new connections.
 
     Raises:
-        ConfigError: a file can't be used; what it holds isn't repeated.
+        ConfigError: A file can't be used. The message doesn't repeat what it holds.
     """
-    where = files(tls, folder)
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = _VERSIONS[tls.min_version]
-    made.maximum_version = _VERSIONS[tls.max_version]
-    # Python's own choice prefers the server's order and forbids compression; this one is OpenSSL's
-    # since 3.0.
-    made.options |= ssl.OP_NO_RENEGOTIATION
+    paths = files(tls, folder)
+    tls_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls_context.minimum_version = _VERSIONS[tls.min_version]
+    tls_context.maximum_version = _VERSIONS[tls.max_version]
+    # Python's defaults prefer the server's cipher order and forbid compression; OpenSSL's forbid
+    # renegotiation only since 3.0.
+    tls_context.options |= ssl.OP_NO_RENEGOTIATION
     if not tls.prefer_server_cipher_suites:
-        made.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+        tls_context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     if tls.cipher_suites:
-        made.set_ciphers(":".join(CIPHER_SUITES[name] for name in tls.cipher_suites))
-    made.set_alpn_protocols(["http/1.1"])
-    problems = list(_unreadable(where))
+        tls_context.set_ciphers(":".join(CIPHER_SUITES[name] for name in tls.cipher_suites))
+    tls_context.set_alpn_protocols(["http/1.1"])
+    problems = list(_unreadable(paths))
     if problems:
         raise ConfigError(problems)
     try:
         # Without a password OpenSSL would ask for one on the terminal.
-        made.load_cert_chain(where["cert_file"], where["key_file"], password=_no_password)
+        tls_context.load_cert_chain(paths["cert_file"], paths["key_file"], password=_no_password)
     except (OSError, ValueError) as error:
         text = f"cert_file and key_file can't be used together: {_reason(error)}"
         raise ConfigError([f"tls_server_config: {text}"]) from None
-    if "client_ca_file" in where:
+    if "client_ca_file" in paths:
         try:
-            made.load_verify_locations(where["client_ca_file"])
+            tls_context.load_verify_locations(paths["client_ca_file"])
         except OSError as error:
-            text = f"client_ca_file: {where['client_ca_file']}: holds no certificates"
+            text = f"client_ca_file: {paths['client_ca_file']}: holds no certificates"
             raise ConfigError([f"tls_server_config.{text}: {_reason(error)}"]) from None
-        made.verify_mode = _VERIFY[tls.client_auth_type]
-    return made
+        tls_context.verify_mode = _VERIFY[tls.client_auth_type]
+    return tls_context
 
 
 def _no_password() -> str:
     raise ValueError("the key is encrypted; store it without a password")
 
 
-def _unreadable(where: Mapping[str, Path]) -> Iterator[str]:
-    for key, path in where.items():
+def _unreadable(paths: Mapping[str, Path]) -> Iterator[str]:
+    for key, path in paths.items():
         try:
             path.read_bytes()
         except OSError as error:
@@ -91,12 +91,12 @@ def allowed_sans(tls: Tls) -> frozenset[str] | None:
 
 
 def sans(certificate: Mapping[str, Any] | None) -> set[str]:
-    """The names in a peer's certificate, as `ssl` tells of it: DNS, IP, e-mail and URI."""
+    """DNS, IP, e-mail and URI names in a peer's certificate, as `ssl` returns it."""
     return {_comparable(name) for _, name in (certificate or {}).get("subjectAltName", ())}
 
 
 def _comparable(name: str) -> str:
-    """An IP address in its one short form; all else as it is."""
+    """An IP address in its canonical form; any other name unchanged."""
     try:
         return str(ipaddress.ip_address(name.strip()))
     except ValueError:

@@ -1,20 +1,20 @@
-"""The file of `web.config_file`: TLS, passwords and headers, in the format that Prometheus'
-exporters share (exporter-toolkit, web-configuration.md).
+"""The file of `web.config_file`: TLS, users and headers, in the format of Prometheus' exporters
+(exporter-toolkit, web-configuration.md).
 
-What that format knows and this server can't do is refused; nothing is ignored.
+What that format knows and this server doesn't support is refused; nothing is ignored.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from annotated_types import Len
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     SecretStr,
-    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -36,7 +36,7 @@ CIPHER_SUITES = {
         "CHACHA20_POLY1305_SHA256": "CHACHA20-POLY1305",
     }.items()
 }
-"""Go's names of the suites that it counts as secure up to TLS 1.2, and OpenSSL's."""
+"""Cipher suites up to TLS 1.2 that Go considers secure: Go's names and OpenSSL's."""
 
 _HEADERS: dict[str, tuple[str, ...]] = {
     "Content-Security-Policy": (),
@@ -45,7 +45,7 @@ _HEADERS: dict[str, tuple[str, ...]] = {
     "X-XSS-Protection": (),
     "Strict-Transport-Security": (),
 }
-"""Headers that may be set, and their only values where the format names some."""
+"""Headers that may be set, and their allowed values where the format restricts them."""
 
 
 class _Section(BaseModel):
@@ -55,47 +55,37 @@ class _Section(BaseModel):
     @classmethod
     def _not_null(cls, value: object) -> object:
         if value is None:
-            # It may be what is left of protection that somebody asked for.
-            raise ValueError("has nothing after it; leave the key out, or say what it shall be")
+            # It may be the rest of protection that somebody wanted.
+            raise ValueError("has no value; remove the key, or give it one")
         return value
 
 
-def _refused(why: str) -> BeforeValidator:
-    def refuse(_: object) -> object:
-        raise ValueError(why)
+def _refuse(why: str, *values: object) -> Callable[[object], object]:
+    """Refuses some values that the format knows and this server doesn't support, or all."""
 
-    return BeforeValidator(refuse)
+    def refuse(value: object) -> object:
+        if value in values or not values:
+            raise ValueError(why)
+        return value
+
+    return refuse
+
+
+def _unsupported(why: str) -> BeforeValidator:
+    return BeforeValidator(_refuse(why))
 
 
 def _file(value: Path) -> Path:
     if "\n" in str(value) or "-----BEGIN" in str(value):
-        raise ValueError("must be the path of a file; put what it holds into one")
+        raise ValueError("must be the path of a file; write the contents to one")
     return value
 
 
 def _cipher_suite(value: str) -> str:
     if value.startswith("TLS_") and "_WITH_" not in value:
-        raise ValueError("those of TLS 1.3 can't be chosen: all of them are offered; leave it out")
+        raise ValueError("suites of TLS 1.3 can't be chosen: all are offered; remove it")
     if value not in CIPHER_SUITES:
-        raise ValueError(f"not a cipher suite; known are {', '.join(CIPHER_SUITES)}")
-    return value
-
-
-def _version(value: str) -> str:
-    if value in ("TLS10", "TLS11"):
-        raise ValueError("TLS 1.0 and 1.1 aren't served; write TLS12 or TLS13")
-    return value
-
-
-def _client_auth_type(value: str) -> str:
-    if value in ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert"):
-        raise ValueError("accepts certificates that anyone made; write RequireAndVerifyClientCert")
-    return value
-
-
-def _http2(value: bool) -> bool:
-    if value:
-        raise ValueError("HTTP/2 isn't served; write false, or leave it out")
+        raise ValueError(f"must be one of {', '.join(CIPHER_SUITES)}")
     return value
 
 
@@ -112,47 +102,53 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
 
 def _users(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
     if not value:
-        raise ValueError("must not be empty: that would let everyone in; leave it out for that")
+        raise ValueError("must not be empty; to let everyone in, remove it")
     if not all(name and ":" not in name for name in value):
-        raise ValueError("a user's name must not be empty, and can't hold a colon")
+        raise ValueError("a user's name must not be empty or contain a colon")
     return value
 
 
 _File = Annotated[Path, AfterValidator(_file)]
-_Version = Annotated[Literal["TLS12", "TLS13"], BeforeValidator(_version)]
+_Version = Annotated[
+    Literal["TLS12", "TLS13"],
+    BeforeValidator(
+        _refuse("TLS 1.0 and 1.1 are not supported; write TLS12 or TLS13", "TLS10", "TLS11")
+    ),
+]
+_ClientAuthType = Annotated[
+    Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"],
+    BeforeValidator(
+        _refuse(
+            "accepts certificates that anyone made; write RequireAndVerifyClientCert",
+            *("RequestClientCert", "RequireAnyClientCert", "RequireClientCert"),
+        )
+    ),
+]
+_CipherSuites = Annotated[list[Annotated[str, AfterValidator(_cipher_suite)]], Len(1)]
 _Hash = Annotated[SecretStr, AfterValidator(checked_hash)]
 
 
 class Tls(_Section):
     cert_file: _File
     key_file: _File
-    client_auth_type: Annotated[
-        Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"],
-        BeforeValidator(_client_auth_type),
-    ] = "NoClientCert"
+    client_auth_type: _ClientAuthType = "NoClientCert"
     client_ca_file: _File | None = None
-    client_allowed_sans: list[Annotated[str, StringConstraints(min_length=1)]] | None = Field(
-        None, min_length=1
-    )
+    client_allowed_sans: Annotated[list[Annotated[str, Len(1)]], Len(1)] | None = None
     min_version: _Version = "TLS12"
     max_version: _Version = "TLS13"
-    cipher_suites: list[Annotated[str, AfterValidator(_cipher_suite)]] | None = Field(
-        None, min_length=1
-    )
+    cipher_suites: _CipherSuites | None = None
     prefer_server_cipher_suites: bool = True
-    curve_preferences: Annotated[None, _refused("curves can't be chosen; leave it out")] = None
-    cert: Annotated[None, _refused("put it into a file, and name that in cert_file")] = None
-    key: Annotated[None, _refused("put it into a file, and name that in key_file")] = None
-    client_ca: Annotated[None, _refused("put it into a file, and name that in client_ca_file")] = (
-        None
-    )
+    curve_preferences: Annotated[None, _unsupported("curves can't be chosen; remove it")] = None
+    cert: Annotated[None, _unsupported("write it to a file, and set cert_file")] = None
+    key: Annotated[None, _unsupported("write it to a file, and set key_file")] = None
+    client_ca: Annotated[None, _unsupported("write it to a file, and set client_ca_file")] = None
 
     @model_validator(mode="after")
-    def _coherent(self) -> Self:
+    def _check_combinations(self) -> Self:
         if (self.client_auth_type == "NoClientCert") != (self.client_ca_file is None):
             raise ValueError(
-                "client_ca_file and client_auth_type go together; "
-                "write RequireAndVerifyClientCert to demand certificates of that authority"
+                "client_ca_file and client_auth_type need each other; "
+                "write RequireAndVerifyClientCert to require certificates of that authority"
             )
         if self.client_allowed_sans and self.client_auth_type != "RequireAndVerifyClientCert":
             raise ValueError(
@@ -164,31 +160,31 @@ class Tls(_Section):
 
 
 class Http(_Section):
-    http2: Annotated[bool, AfterValidator(_http2)] = False
+    http2: Annotated[bool, AfterValidator(_refuse("HTTP/2 is not supported; remove it", True))] = (
+        False
+    )
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
 
 
 class WebConfig(_Section):
-    """What the file says; paths in it are relative to the file's folder."""
+    """The contents of the file; paths in it are relative to the file's folder."""
 
     tls_server_config: Tls | None = None
     http_server_config: Http = Http()
     basic_auth_users: Annotated[dict[str, _Hash], AfterValidator(_users)] | None = None
-    rate_limit: Annotated[
-        None, _refused("requests can't be limited by rate here; leave it out")
-    ] = None
+    rate_limit: Annotated[None, _unsupported("rate limits are not supported; remove it")] = None
 
 
 def read(path: Path) -> WebConfig:
-    """What a file says.
+    """Reads a file.
 
     Raises:
-        ConfigError: with every mistake; no password hash is repeated.
+        ConfigError: With every error; no message repeats a password hash.
     """
     content = yaml_file.read(path)
     if not content:
-        # An editor empties a file before it writes it: that must not switch passwords off.
-        raise ConfigError([f"{path}: is empty; leave web.config_file out to protect nothing"])
+        # An editor may empty a file before writing it; that must not disable passwords.
+        raise ConfigError([f"{path}: is empty; to run without protection, remove web.config_file"])
     try:
         return WebConfig(**content)
     except ValidationError as error:
@@ -196,6 +192,6 @@ def read(path: Path) -> WebConfig:
 
 
 def _line(problem: ErrorDetails) -> str:
-    # Text isn't repeated: it may be a key or a password, at the wrong place.
+    # Text is not repeated: it may be a key or a password in the wrong place.
     given = None if isinstance(problem["input"], str) else problem["input"]
     return line(problem["loc"], problem["type"], problem["msg"], given, root=WebConfig)

@@ -1,5 +1,5 @@
-"""What protects the endpoints: the web configuration, read again whenever it or a certificate
-changes."""
+"""The web configuration in force (TLS, users, headers): its file and certificates are read again
+whenever they change."""
 
 import os
 import ssl
@@ -10,8 +10,7 @@ from pathlib import Path
 import structlog
 
 from exporter.config.errors import ConfigError
-from exporter.web import tls
-from exporter.web import web_config as config
+from exporter.web import tls, web_config
 from exporter.web.auth import Users
 
 log = structlog.get_logger(__name__)
@@ -19,13 +18,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Protection:
-    """What one reading of the file gave; by default, nothing.
+    """What one version of the file protects the endpoints with; by default, nothing.
 
     Attributes:
         context: TLS for new connections; None for plain HTTP.
         sans: Names of which a client's certificate must have one; None for any.
-        users: Who may ask; None for everyone.
-        headers: Those that each answer gets.
+        users: Who may send requests; None for everyone.
+        headers: Added to each response.
     """
 
     context: ssl.SSLContext | None = None
@@ -35,64 +34,64 @@ class Protection:
 
 
 class WebConfigReloader:
-    """The protection in force.
+    """Reads the web configuration and, whenever one of its files has changed, reads it again.
 
-    It looks at the files each time that it is asked, which costs microseconds, so that a new
-    certificate serves the next connection. A file that can't be used leaves the last in force, and
-    so does one without the TLS or the users that were there: to drop those takes a restart.
+    It checks the files each time it is asked, which costs microseconds, so that a new certificate
+    serves the next connection. After an error the last protection stays in force. A file that drops
+    TLS or users is an error too: that takes a restart.
 
     Args:
         file: The web configuration; None for no protection.
 
     Raises:
-        ConfigError: it can't be used.
+        ConfigError: The file can't be used.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
-        self._seen: dict[Path, object] = {}
-        self._now = Protection()
+        self._stamps: dict[Path, object] = {}
+        self._current = Protection()
         if file is not None:
-            self._now = self._read(file)
+            self._current = self._read(file)
 
-    def now(self) -> Protection:
-        """What is in force at this moment; the same object as long as nothing changes."""
-        if self._file is not None and any(_stamp(p) != was for p, was in self._seen.items()):
+    def current(self) -> Protection:
+        """The protection in force; the same object until a file changes."""
+        if self._file is not None and any(_stamp(p) != was for p, was in self._stamps.items()):
             try:
-                self._now = self._read(self._file)
-                log.info("the web configuration was read again", file=str(self._file))
+                self._current = self._read(self._file)
+                log.info("web configuration reloaded", file=str(self._file))
             except ConfigError as error:
                 log.error(
-                    "the web configuration can't be used; the last one stays in force",
+                    "failed to reload the web configuration; the last one stays in force",
                     error=str(error),
                 )
-        return self._now
+        return self._current
 
     def _read(self, file: Path) -> Protection:
-        # Before they are read: what changes meanwhile is seen the next time. And even if they
-        # can't be used: a certificate that isn't there yet is looked for.
-        self._seen = {file: _stamp(file)}
-        said, folder = config.read(file), file.parent
-        server = said.tls_server_config
+        # Stamps come first, so that a change during the reading is noticed the next time; and
+        # before any error, so that a certificate that doesn't exist yet is noticed when it appears.
+        self._stamps = {file: _stamp(file)}
+        config, folder = web_config.read(file), file.parent
+        server = config.tls_server_config
         if server is not None:
-            self._seen |= {path: _stamp(path) for path in tls.files(server, folder).values()}
-        made = Protection(
+            self._stamps |= {path: _stamp(path) for path in tls.files(server, folder).values()}
+        protection = Protection(
             context=tls.context(server, folder) if server else None,
             sans=tls.allowed_sans(server) if server else None,
-            users=Users(said.basic_auth_users) if said.basic_auth_users else None,
-            headers=said.http_server_config.headers,
+            users=Users(config.basic_auth_users) if config.basic_auth_users else None,
+            headers=config.http_server_config.headers,
         )
-        for key, was, now in (
-            ("tls_server_config", self._now.context, made.context),
-            ("basic_auth_users", self._now.users, made.users),
+        for key, before, after in (
+            ("tls_server_config", self._current.context, protection.context),
+            ("basic_auth_users", self._current.users, protection.users),
         ):
-            if was and not now:
-                raise ConfigError([f"{file}: {key} is gone; to serve without it, restart"])
-        return made
+            if before and not after:
+                raise ConfigError([f"{file}: {key} was removed; to serve without it, restart"])
+        return protection
 
 
 def _stamp(path: Path) -> object:
-    """Changes when the file does, a symbolic link on the way to it included; None: not there."""
+    """Changes when the file or a symbolic link on the way to it does; None for no file."""
     try:
         status = os.stat(path)
     except OSError:

@@ -119,6 +119,9 @@ class TestOverHttp:
                     "www-authenticate",
                     "content-type",
                     "content-length",
+                    "content-security-policy",
+                    "x-content-type-options",
+                    "referrer-policy",
                 }
 
     async def test_users_get_theirs(self, protect: Protect) -> None:

@@ -12,7 +12,9 @@ from exporter.config.settings import Poll
 from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition
 from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints
+from exporter.web.middleware import RequestChecks
 from exporter.web.page.view import WatchView
+from exporter.web.web_config_reload import Protection
 
 # What Prometheus 2 and 3 send.
 PROMETHEUS_2 = (
@@ -44,8 +46,9 @@ class Site:
             unhealthy=lambda: self.unhealthy,
             unready=lambda: self.unready,
         )
+        checked = RequestChecks(app, Protection)
         self.http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://exporter", headers={}
+            transport=httpx.ASGITransport(checked), base_url="http://exporter", headers={}
         )
 
     async def get(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:

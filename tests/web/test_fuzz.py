@@ -97,7 +97,9 @@ class Target:
         self._loop.close()
 
     async def _serve(self) -> None:
-        limits = ConnectionLimits(connections=20, request=0.2, answer=0.5, idle=0.2, handshake=0.2)
+        limits = ConnectionLimits(
+            connections=20, request=0.2, response=0.5, idle=0.2, handshake=0.2
+        )
         async with serving(self._protecting, limits=limits) as served:
             self.port = served.port
             self._up.set()

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.web.connections import ConnectionLimits
-from exporter.web.middleware import LARGEST_HEAD, LONGEST_TARGET, MOST_HEADERS
+from exporter.web.middleware import MAX_HEAD_SIZE, MAX_HEADERS, MAX_TARGET_SIZE
 from tests.web.certificates import Authority
 from tests.web.conftest import Protect
 from tests.web.serving import LARGE as LARGE_SIZE
@@ -42,11 +42,11 @@ class TestSize:
     @pytest.mark.parametrize(
         ("raw", "status"),
         [
-            (request(target=b"/" + b"a" * (LONGEST_TARGET)), 414),
-            (request(target=b"/?" + b"a" * LONGEST_TARGET), 414),
-            (request(*[b"A: b"] * (MOST_HEADERS + 1)), 431),
-            (request(b"A: " + b"b" * LARGEST_HEAD), 431),
-            (request(*[b"A: " + b"b" * (LARGEST_HEAD // 10)] * 10), 431),
+            (request(target=b"/" + b"a" * (MAX_TARGET_SIZE)), 414),
+            (request(target=b"/?" + b"a" * MAX_TARGET_SIZE), 414),
+            (request(*[b"A: b"] * (MAX_HEADERS + 1)), 431),
+            (request(b"A: " + b"b" * MAX_HEAD_SIZE), 431),
+            (request(*[b"A: " + b"b" * (MAX_HEAD_SIZE // 10)] * 10), 431),
             (request(target=b"/" + b"a" * 200_000), 414),
             (request(b"Content-Length: 1") + b"x", 413),
             (request(b"Content-Length: 1000000000000"), 413),
@@ -67,9 +67,9 @@ class TestSize:
     @pytest.mark.parametrize(
         "raw",
         [
-            request(target=b"/?" + b"a" * (LONGEST_TARGET - 2)),
-            request(*[b"A: b"] * (MOST_HEADERS - 1)),
-            request(b"A: " + b"b" * (LARGEST_HEAD - 100)),
+            request(target=b"/?" + b"a" * (MAX_TARGET_SIZE - 2)),
+            request(*[b"A: b"] * (MAX_HEADERS - 1)),
+            request(b"A: " + b"b" * (MAX_HEAD_SIZE - 100)),
             request(b"Content-Length: 0"),
         ],
     )
@@ -82,7 +82,7 @@ class TestSize:
         """Is read no further than the limit."""
         async with served.connected() as client:
             client.send(b"GET / HTTP/1.1\r\n")
-            for _ in range(LARGEST_HEAD // 100 + 1000):
+            for _ in range(MAX_HEAD_SIZE // 100 + 1000):
                 client.send(b"A: " + b"b" * 100 + b"\r\n")
             assert b"400" in await client.rest()
 
@@ -155,7 +155,7 @@ class TestTime:
         """The log says so, for the first of them."""
         with capture_logs() as logs:
             async with (
-                serving(limits=ConnectionLimits(answer=SHORT)) as served,
+                serving(limits=ConnectionLimits(response=SHORT)) as served,
                 AsyncExitStack() as open_,
             ):
                 slow = [await open_.enter_async_context(served.connected()) for _ in range(3)]
@@ -167,21 +167,24 @@ class TestTime:
                     assert len(await client.rest()) < LARGE_SIZE
         assert logs == [
             {
-                "event": "response not read in time; closing its connection",
+                "event": "client did not read the response in time; closing the connection",
                 "log_level": "warning",
                 "client": "127.0.0.1",
-                "after": SHORT,
+                "after_seconds": SHORT,
             }
         ]
 
     def test_the_docs_name_the_limits(self) -> None:
         limits, text = ConnectionLimits(), Path("docs/security.md").read_text()
-        words = " ".join(text.split())
-        assert (
-            f"{limits.handshake} s for a TLS handshake, {limits.request} s for a request to come, "
-            f"{limits.answer} s for its answer to be read, of which {limits.unread} may wait; "
-            f"{limits.idle} s between requests"
-        ) in words
+        for line in (
+            f"| connections | {limits.connections};",
+            f"| TLS handshake | {limits.handshake} s |",
+            f"| until the request is complete | {limits.request} s |",
+            f"| until the response is read | {limits.response} s,",
+            f"| responses that wait for their readers | {limits.unread} |",
+            f"| between requests | {limits.idle} s |",
+        ):
+            assert line in text
 
     async def test_who_does_not_shake_hands_is_hung_up_on(
         self, protect: Protect, authority: Authority

@@ -168,7 +168,7 @@ class TestSlowReaders:
     async def test_those_who_never_get_through_are_cut_off(self) -> None:
         exposition = told()
         show(exposition, 1, instances=HUGE, size=1_000_000)
-        limits = ConnectionLimits(answer=0.5)
+        limits = ConnectionLimits(response=0.5)
         async with serving(site(exposition), limits) as port, AsyncExitStack() as slow:
             readers = [await slow.enter_async_context(reading(port)) for _ in range(AT_ONCE)]
             await eventually_answered(port)

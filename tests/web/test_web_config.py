@@ -22,8 +22,8 @@ def read(folder: Path, text: str) -> config.WebConfig:
 
 
 REFUSED = {
-    "nothing": ("", "is empty; leave web.config_file out to protect nothing"),
-    "only a comment": ("# later\n", "is empty; leave web.config_file out to protect nothing"),
+    "nothing": ("", "is empty; to run without protection, remove web.config_file"),
+    "only a comment": ("# later\n", "is empty; to run without protection, remove web.config_file"),
     "a list": ("[a]", "must be a mapping with keys such as accounts and poll"),
     "an unknown key": (
         "tls_config: {}",
@@ -35,29 +35,28 @@ REFUSED = {
     ),
     "a section without anything": (
         "tls_server_config:",
-        "tls_server_config: has nothing after it; leave the key out, or say what it shall be",
+        "tls_server_config: has no value; remove the key, or give it one",
     ),
     "a list of allowed names that is lost": (
         f"tls_server_config: {{{PAIR}, client_allowed_sans: }}",
-        "tls_server_config.client_allowed_sans: has nothing after it; leave the key out, or say "
-        "what it shall be",
+        "tls_server_config.client_allowed_sans: has no value; remove the key, or give it one",
     ),
     "no key file": ("tls_server_config: {cert_file: a}", "tls_server_config.key_file: is missing"),
     "a certificate as it is": (
         f"tls_server_config: {{{PAIR}, cert: hidden}}",
-        "tls_server_config.cert: put it into a file, and name that in cert_file",
+        "tls_server_config.cert: write it to a file, and set cert_file",
     ),
     "a key as it is": (
         f"tls_server_config: {{{PAIR}, key: hidden}}",
-        "tls_server_config.key: put it into a file, and name that in key_file",
+        "tls_server_config.key: write it to a file, and set key_file",
     ),
     "an authority as it is": (
         f"tls_server_config: {{{PAIR}, client_ca: hidden}}",
-        "tls_server_config.client_ca: put it into a file, and name that in client_ca_file",
+        "tls_server_config.client_ca: write it to a file, and set client_ca_file",
     ),
     "a key in place of its file": (
         'tls_server_config: {cert_file: a, key_file: "-----BEGIN PRIVATE KEY----- hidden"}',
-        "tls_server_config.key_file: must be the path of a file; put what it holds into one",
+        "tls_server_config.key_file: must be the path of a file; write the contents to one",
     ),
     "clients' certificates that nobody signed": (
         f"tls_server_config: {{{PAIR}, client_auth_type: RequireAnyClientCert}}",
@@ -71,13 +70,13 @@ REFUSED = {
     ),
     "clients' certificates without an authority": (
         f"tls_server_config: {{{PAIR}, client_auth_type: RequireAndVerifyClientCert}}",
-        "tls_server_config: client_ca_file and client_auth_type go together; write "
-        "RequireAndVerifyClientCert to demand certificates of that authority",
+        "tls_server_config: client_ca_file and client_auth_type need each other; write "
+        "RequireAndVerifyClientCert to require certificates of that authority",
     ),
     "an authority without a policy": (
         f"tls_server_config: {{{PAIR}, client_ca_file: ca.pem}}",
-        "tls_server_config: client_ca_file and client_auth_type go together; write "
-        "RequireAndVerifyClientCert to demand certificates of that authority",
+        "tls_server_config: client_ca_file and client_auth_type need each other; write "
+        "RequireAndVerifyClientCert to require certificates of that authority",
     ),
     "names that nobody needs to have": (
         f"tls_server_config: {{{PAIR}, client_ca_file: ca.pem, "
@@ -90,7 +89,7 @@ REFUSED = {
     ),
     "an old version": (
         f"tls_server_config: {{{PAIR}, min_version: TLS10}}",
-        "tls_server_config.min_version: TLS 1.0 and 1.1 aren't served; write TLS12 or TLS13",
+        "tls_server_config.min_version: TLS 1.0 and 1.1 are not supported; write TLS12 or TLS13",
     ),
     "a version that is none": (
         f"tls_server_config: {{{PAIR}, max_version: '1.3'}}",
@@ -102,21 +101,20 @@ REFUSED = {
     ),
     "an unknown suite": (
         f"tls_server_config: {{{PAIR}, cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]}}",
-        f"tls_server_config.cipher_suites[0]: not a cipher suite; known are {SUITES}",
+        f"tls_server_config.cipher_suites[0]: must be one of {SUITES}",
     ),
     "a suite of TLS 1.3": (
         f"tls_server_config: {{{PAIR}, cipher_suites: [TLS_AES_128_GCM_SHA256]}}",
-        "tls_server_config.cipher_suites[0]: those of TLS 1.3 can't be chosen: all of them are "
-        "offered; leave it out",
+        "tls_server_config.cipher_suites[0]: suites of TLS 1.3 can't be chosen: all are "
+        "offered; remove it",
     ),
     "curves": (
         f"tls_server_config: {{{PAIR}, curve_preferences: [X25519]}}",
-        "tls_server_config.curve_preferences: curves can't be chosen; leave it out",
+        "tls_server_config.curve_preferences: curves can't be chosen; remove it",
     ),
     "HTTP/2": (
         "http_server_config: {http2: true}",
-        "http_server_config.http2: HTTP/2 isn't served; write false, or leave it out "
-        "(it is 'True')",
+        "http_server_config.http2: HTTP/2 is not supported; remove it (it is 'True')",
     ),
     "a header that can't be set": (
         "http_server_config: {headers: {Set-Cookie: hidden}}",
@@ -138,27 +136,27 @@ REFUSED = {
     ),
     "nobody": (
         "basic_auth_users: {}",
-        "basic_auth_users: must not be empty: that would let everyone in; leave it out for that",
+        "basic_auth_users: must not be empty; to let everyone in, remove it",
     ),
     "users without anything": (
         "basic_auth_users:",
-        "basic_auth_users: has nothing after it; leave the key out, or say what it shall be",
+        "basic_auth_users: has no value; remove the key, or give it one",
     ),
     "a password as it is": (
         "basic_auth_users: {alice: hidden}",
-        "basic_auth_users.alice: not a bcrypt hash; make one with: htpasswd -nBC 10 NAME",
+        "basic_auth_users.alice: must be a bcrypt hash; make one with: htpasswd -nBC 10 NAME",
     ),
     "a cost that takes hours": (
         f"basic_auth_users: {{alice: {HASH.replace('$10$', '$31$')}}}",
-        "basic_auth_users.alice: its cost must be from 4 to 14; 10 is usual",
+        "basic_auth_users.alice: cost must be from 4 to 14; 10 is usual",
     ),
     "a name with a colon": (
         f"basic_auth_users: {{'a:b': {HASH}}}",
-        "basic_auth_users: a user's name must not be empty, and can't hold a colon",
+        "basic_auth_users: a user's name must not be empty or contain a colon",
     ),
     "limits by rate": (
         "rate_limit: {interval: 1s}",
-        "rate_limit: requests can't be limited by rate here; leave it out",
+        "rate_limit: rate limits are not supported; remove it",
     ),
 }
 

@@ -35,7 +35,7 @@ class TestCertificates:
                 assert await serial_number(served, authority) != before
                 assert await gets_in(served, authority.client())
             assert [(e["log_level"], e["event"]) for e in logs] == [
-                ("info", "the web configuration was read again")
+                ("info", "web configuration reloaded")
             ]
 
     async def test_one_that_is_swapped_in_as_kubernetes_does_it(
@@ -139,7 +139,7 @@ class TestFile:
                     assert (await served.get(auth=("alice", "word"))).status_code == 200
             (entry,) = logs
             assert entry["event"] == (
-                "the web configuration can't be used; the last one stays in force"
+                "failed to reload the web configuration; the last one stays in force"
             )
             assert f"{tmp_path}/web.yaml: " in entry["error"]
             assert "hidden" not in str(entry)
@@ -162,7 +162,7 @@ class TestFile:
                 assert await gets_in(served, authority.client())
             (entry,) = logs
             assert entry["error"].endswith(
-                "tls_server_config is gone; to serve without it, restart"
+                "tls_server_config was removed; to serve without it, restart"
             )
 
     async def test_a_certificate_that_comes_after_the_file_that_names_it(
@@ -189,12 +189,12 @@ class TestPaths:
         protect(tls={})
         (folder / "elsewhere").mkdir()
         monkeypatch.chdir(folder / "elsewhere")
-        assert WebConfigReloader(Path("../web.yaml")).now().context is not None
+        assert WebConfigReloader(Path("../web.yaml")).current().context is not None
 
     def test_a_file_that_is_not_there_is_a_mistake(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="can't be read: No such file or directory"):
             WebConfigReloader(tmp_path / "none.yaml")
 
     def test_without_a_file_nothing_is_protected(self) -> None:
-        now = WebConfigReloader().now()
+        now = WebConfigReloader().current()
         assert (now.context, now.users, now.sans, dict(now.headers)) == (None, None, None, {})

@@ -1,4 +1,4 @@
-"""Times, durations, links and queries as people read them."""
+"""Times, durations, counts, links and PromQL queries as the pages show them."""
 
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
@@ -7,9 +7,9 @@ from exporter.metrics import catalogue
 from exporter.web.page.view import Explanation, InstanceRow
 
 NONE = "\N{EN DASH}"
-# Units with their seconds, each with the smaller one that is told along.
+# Units in seconds, each with the smaller one that follows it.
 _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
-_FIGURES = {
+_FIELDS = {
     "status": "status",
     "version_id": "version",
     "trigger": "trigger",
@@ -26,11 +26,9 @@ _FIGURES = {
     "queue_duration": "queue duration",
     "run_duration": "run duration",
 }
-# What the first full answer tells, and no row as well.
-_KNOWN_WITH_STEPS = frozenset(
-    {"step_count", "steps", "attempts", "retries", "queued", "queue_duration"}
-)
-_TOLD_BEFORE = frozenset({"status", "error_name", "error_step", "step_count", "retries"})
+# Known from the first detail response, but from no list row.
+_DETAIL_ONLY = frozenset({"step_count", "steps", "attempts", "retries", "queued", "queue_duration"})
+_WITH_VALUES = frozenset({"status", "error_name", "error_step", "step_count", "retries"})
 
 
 def span(seconds: float | None) -> str:
@@ -48,7 +46,7 @@ def span(seconds: float | None) -> str:
 
 
 def ago(moment: float | None, now: float) -> str:
-    """How long ago, or in how long."""
+    """A moment relative to now: `5s ago`, `in 2m`."""
     if moment is None:
         return NONE
     seconds = round(now - moment)
@@ -57,13 +55,24 @@ def ago(moment: float | None, now: float) -> str:
     return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
 
 
+def overdue(moment: float, now: float) -> str:
+    """How long a poll has been due: `now`, `overdue by 12s`."""
+    seconds = round(now - moment)
+    return f"overdue by {span(seconds)}" if seconds else "now"
+
+
+def count(number: int) -> str:
+    """`12,345`."""
+    return f"{number:,}"
+
+
 def utc(moment: float) -> str:
     """`2026-11-24 22:49:44 UTC`."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def iso(moment: float) -> str:
-    """For the attribute `datetime` of an element `time`."""
+    """The `datetime` attribute of a `time` element."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -73,25 +82,24 @@ def instance_href(row: InstanceRow) -> str:
 
 
 def dashboard_href(known: Explanation) -> str:
-    """The instance in Cloudflare's dashboard; empty where the account has no id."""
+    """The instance in Cloudflare's dashboard; empty where the account's id is unknown."""
     if not known.account_id:
         return ""
-    return (
-        f"https://dash.cloudflare.com/{quote(known.account_id, safe='')}/workers/workflows/"
-        f"{quote(known.row.workflow, safe='')}/instance/{quote(known.row.id, safe='')}"
+    account, workflow, instance = (
+        quote(part, safe="") for part in (known.account_id, known.row.workflow, known.row.id)
     )
+    return f"https://dash.cloudflare.com/{account}/workers/workflows/{workflow}/instance/{instance}"
 
 
 def queries(row: InstanceRow) -> list[tuple[str, str]]:
-    """PromQL for an instance's series, with what each tells."""
-    values = {"account": row.account, "workflow": row.workflow, "instance_id": row.id}
-    labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in values.items())
-    workflow = ",".join(f'{name}="{_escaped(values[name])}"' for name in ("account", "workflow"))
+    """Titles and PromQL queries for an instance's series."""
+    workflow = f'account="{_escape(row.account)}",workflow="{_escape(row.workflow)}"'
+    labels = f'{workflow},instance_id="{_escape(row.id)}"'
     return [
         ("Every series", f'{{__name__=~"cloudflare_workflow_instance_.+",{labels}}}'),
         ("Status", f"{catalogue.STATUS.name}{{{labels}}} == 1"),
         ("Attempts of the open steps", f"{catalogue.CURRENT_STEP_ATTEMPTS.name}{{{labels}}}"),
-        ("Seconds since it moved", f"time() - {catalogue.LAST_CHANGE.name}{{{labels}}}"),
+        ("Seconds since the last change", f"time() - {catalogue.LAST_CHANGE.name}{{{labels}}}"),
         (
             "Step durations of its workflow, 95th percentile",
             f"histogram_quantile(0.95, sum by (le, step) "
@@ -101,23 +109,17 @@ def queries(row: InstanceRow) -> list[tuple[str, str]]:
 
 
 def changed(known: Explanation) -> list[str]:
-    """What moved when the instance last did."""
+    """What the last change of an instance changed."""
     first = any(change.figure == "steps" and change.before is None for change in known.changes)
-    told = ["steps fetched for the first time"] if first else []
-    for figure, before in known.changes:
-        after = getattr(known.values, figure, None)
-        if first and figure in _KNOWN_WITH_STEPS:
+    texts = ["steps fetched for the first time"] if first else []
+    for field, before in known.changes:
+        if first and field in _DETAIL_ONLY:
             continue
-        text = _FIGURES[figure]
-        if figure in _TOLD_BEFORE:
-            text += f": {_told(before)} → {_told(after)}"
-        told.append(text)
-    return told
+        values = (before, getattr(known.values, field, None))
+        shown = " → ".join("none" if value is None else str(value) for value in values)
+        texts.append(_FIELDS[field] + (f": {shown}" if field in _WITH_VALUES else ""))
+    return texts
 
 
-def _told(value: object) -> str:
-    return "none" if value is None else str(value)
-
-
-def _escaped(value: str) -> str:
+def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,4 +1,4 @@
-"""What of the table a person asks for: the query parameters, and the rows they pick."""
+"""The table of instances: how the query parameters filter, sort and page its rows."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -9,14 +9,14 @@ from exporter.config.accounts import LONGEST_ID
 from exporter.web.page.view import ATTENTION, InstanceRow
 
 PER_PAGE = 200
-LONGEST = LONGEST_ID
-"""Characters of a parameter that are read."""
+MAX_LENGTH = LONGEST_ID
+"""Characters of a parameter that are used."""
 _RANKS = {word: rank for rank, word in enumerate(ATTENTION)}
 _ENDED = frozenset({"complete", "terminated"})
 
 
 def _attention(row: InstanceRow) -> int:
-    """Errored first, what has ended well last."""
+    """Errored first, complete and terminated last."""
     return _RANKS.get(row.attention, len(ATTENTION) + (row.status in _ENDED))
 
 
@@ -25,8 +25,8 @@ class TableColumn(NamedTuple):
 
     heading: str
     key: Callable[[InstanceRow], str | float | None]
-    falling: bool = False
-    """Whether the largest come first, unless asked otherwise."""
+    descending: bool = False
+    """Whether the largest come first by default."""
 
 
 COLUMNS = {
@@ -34,17 +34,17 @@ COLUMNS = {
     "status": TableColumn("Status", lambda row: row.status.casefold()),
     "workflow": TableColumn("Workflow", lambda row: row.workflow.casefold()),
     "instance": TableColumn("Instance", lambda row: row.id.casefold()),
-    "step": TableColumn("Step now", lambda row: row.step.casefold() or None),
-    "attempts": TableColumn("Attempts", lambda row: row.attempts, falling=True),
-    "running": TableColumn("Running for", lambda row: row.running, falling=True),
-    "changed": TableColumn("Last change", lambda row: row.changed, falling=True),
-    "looked": TableColumn("Last look", lambda row: row.checked_at, falling=True),
-    "due": TableColumn("Next look", lambda row: row.due),
+    "step": TableColumn("Current step", lambda row: row.step.casefold() or None),
+    "attempts": TableColumn("Attempts", lambda row: row.attempts, descending=True),
+    "running": TableColumn("Running for", lambda row: row.running, descending=True),
+    "changed": TableColumn("Last change", lambda row: row.changed, descending=True),
+    "checked": TableColumn("Last poll", lambda row: row.checked_at, descending=True),
+    "due": TableColumn("Next poll", lambda row: row.due),
 }
 
 
 class TableQuery(NamedTuple):
-    """A view of the table. Empty: everything; `sort` empty: what needs attention first."""
+    """What the table shows. Empty: everything; `sort` empty: what needs attention first."""
 
     text: str = ""
     account: str = ""
@@ -52,30 +52,31 @@ class TableQuery(NamedTuple):
     status: str = ""
     """A status, or one of `ATTENTION`."""
     sort: str = ""
-    falling: bool = False
+    descending: bool = False
     page: int = 1
 
     @classmethod
     def read(cls, parameters: Mapping[str, str]) -> "TableQuery":
-        """The query of an address; what makes no sense is left out."""
-        sort = parameters.get("sort", "")
-        sort = sort if sort in COLUMNS else ""
+        """The query of an address; invalid parameters are ignored."""
+
+        def text(name: str) -> str:
+            return parameters.get(name, "")[:MAX_LENGTH]
+
+        sort, page = text("sort"), text("page")
         orders = {"asc": False, "desc": True}
-        page = parameters.get("page", "")
+        column = COLUMNS.get(sort)
         return cls(
-            text=parameters.get("q", "").strip()[:LONGEST],
-            account=parameters.get("account", "")[:LONGEST],
-            workflow=parameters.get("workflow", "")[:LONGEST],
-            status=parameters.get("status", "")[:LONGEST],
-            sort=sort,
-            falling=orders.get(
-                parameters.get("order", ""), COLUMNS[sort].falling if sort else False
-            ),
+            text=parameters.get("q", "").strip()[:MAX_LENGTH],
+            account=text("account"),
+            workflow=text("workflow"),
+            status=text("status"),
+            sort=sort if column else "",
+            descending=orders.get(text("order"), column.descending if column else False),
             page=max(1, int(page)) if page.isascii() and page.isdigit() and len(page) < 9 else 1,
         )
 
     def href(self, **changes: object) -> str:
-        """The address, relative to the page itself, of this view with changes; of page 1 then."""
+        """The address of this query with changes, relative to the page; starts at page 1."""
         new = self._replace(**{"page": 1, **changes})  # type: ignore[arg-type]
         parameters = {
             "q": new.text,
@@ -83,37 +84,36 @@ class TableQuery(NamedTuple):
             "workflow": new.workflow,
             "status": new.status,
             "sort": new.sort,
-            "order": ("desc" if new.falling else "asc") if new.sort else "",
+            "order": ("desc" if new.descending else "asc") if new.sort else "",
             "page": str(new.page) if new.page > 1 else "",
         }
         return "?" + urlencode({name: value for name, value in parameters.items() if value})
 
     def by(self, column: str) -> str:
-        """The address that sorts by a column; by one that is sorted by, the other way round."""
-        falling = not self.falling if self.sort == column else COLUMNS[column].falling
-        return self.href(sort=column, falling=falling)
+        """The address that sorts by a column; reverses the order of the current one."""
+        same = self.sort == column
+        descending = not self.descending if same else COLUMNS[column].descending
+        return self.href(sort=column, descending=descending)
 
 
 class TablePage(NamedTuple):
-    """What a query picks."""
+    """The rows of one page, and counts over all rows that match."""
 
     rows: list[InstanceRow]
-    """Those of the page."""
     total: int
-    """On all pages."""
+    """Rows on all pages."""
     first: int
-    """The number of the first row of the page, from 1."""
+    """Number of the page's first row, from 1."""
     page: int
     pages: int
     counts: list[tuple[str, int]]
-    """How many there are of what needs attention and of each status, whatever status is asked
-    for."""
+    """Instances by `ATTENTION` and by status, whatever status the query selects."""
     everything: int
-    """How many there are in any status."""
+    """Instances in any status."""
 
 
 def select(rows: Iterable[InstanceRow], query: TableQuery) -> TablePage:
-    """Filters, sorts and cuts into pages; a page past the last is the last."""
+    """Filters and sorts rows, and cuts out a page; past the end, the last page."""
     matching = [row for row in rows if _matches(row, query)]
     flags = Counter(row.attention for row in matching if row.attention)
     statuses = Counter(row.status for row in matching if row.status != row.attention)
@@ -145,14 +145,14 @@ def _matches(row: InstanceRow, query: TableQuery) -> bool:
 
 def _sorted(rows: list[InstanceRow], query: TableQuery) -> list[InstanceRow]:
     if not query.sort:
-        # Three sorts by one number or text each hold up other threads less than one by tuples.
+        # Three sorts by one number or text each block other threads less than one by tuples.
         rows = sorted(rows, key=lambda row: row.id)
         rows.sort(key=lambda row: row.changed or 0.0, reverse=True)
         rows.sort(key=_attention)
         return rows
     key = COLUMNS[query.sort].key
     known = [row for row in rows if key(row) is not None]
-    # What isn't known comes last, whichever way round.
-    return sorted(known, key=key, reverse=query.falling) + [  # type: ignore[arg-type]
+    # Unknown values come last in either order.
+    return sorted(known, key=key, reverse=query.descending) + [  # type: ignore[arg-type]
         row for row in rows if key(row) is None
     ]

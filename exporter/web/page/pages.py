@@ -1,7 +1,7 @@
-"""The pages: `/`, every instance in a table, and `/instance`, all that is known of one.
+"""The pages for people: `/` lists all instances in a table, `/instance` shows one in detail.
 
-They read what the watch has ready, and are made in a thread, one at a time: however many instances
-there are, and however often somebody asks, rounds and scrapes go on.
+They show what the exporter already knows. The table is rendered in a thread, one request at a time,
+so that polls and scrapes continue whatever the number of instances and requests.
 """
 
 import asyncio
@@ -14,15 +14,28 @@ from starlette.routing import Route
 
 from exporter import __version__
 from exporter.watch.step_timeline import Entry
-from exporter.web.headers import PAGE_HEADERS
 from exporter.web.page import formatting
 from exporter.web.page.assets import Assets
-from exporter.web.page.instance_table import COLUMNS, LONGEST, TableQuery, select
+from exporter.web.page.instance_table import COLUMNS, MAX_LENGTH, TableQuery, select
 from exporter.web.page.view import Explanation, Snapshot, WatchView
+
+_HEADERS = {
+    # Only the exporter's own files: no name of an instance can load or run anything.
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
+    # Names of customers' instances must not stay in a cache.
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 
 
 class Pages:
-    """The pages of an exporter."""
+    """The pages of an exporter.
+
+    Args:
+        overview: What they show.
+    """
 
     def __init__(self, overview: WatchView) -> None:
         self._overview = overview
@@ -35,40 +48,35 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {
-            "span": formatting.span,
-            "ago": formatting.ago,
-            "utc": formatting.utc,
-            "iso": formatting.iso,
-            "instance_href": formatting.instance_href,
-        }
+        for name in ("span", "ago", "utc", "iso", "count", "overdue", "instance_href"):
+            self._templates.filters[name] = getattr(formatting, name)
         self._templates.globals |= {"version": __version__, "assets": self._assets.hrefs}
 
     @property
     def routes(self) -> list[Route]:
-        """Where they are."""
+        """The pages and their static files."""
         return [
             Route("/", self._table),
             Route("/instance", self._instance),
-            Route("/assets/{name}", self._assets.answer),
+            Route("/assets/{name}", self._assets.respond),
         ]
 
     async def _table(self, request: Request) -> Response:
         query = TableQuery.read(request.query_params)
         async with self._one_at_a_time:
             page = await asyncio.to_thread(self.table, self._overview.snapshot(), query)
-        return HTMLResponse(page, headers=PAGE_HEADERS)
+        return HTMLResponse(page, headers=_HEADERS)
 
     async def _instance(self, request: Request) -> Response:
         name = [request.query_params.get(key, "") for key in ("account", "workflow", "id")]
         known, now = self._overview.explain(*name), self._overview.snapshot().wall
         if known is None:
             page = self._templates.get_template("unknown.html").render(id=name[2])
-            return HTMLResponse(page, 404, headers=PAGE_HEADERS)
-        return HTMLResponse(self.instance(known, now), headers=PAGE_HEADERS)
+            return HTMLResponse(page, 404, headers=_HEADERS)
+        return HTMLResponse(self.instance(known, now), headers=_HEADERS)
 
     def table(self, now: Snapshot, query: TableQuery) -> str:
-        """The page of the table."""
+        """Renders the table."""
         return self._templates.get_template("instances.html").render(
             accounts=now.accounts,
             workflows=sorted({w.name for account in now.accounts for w in account.workflows}),
@@ -77,14 +85,14 @@ class Pages:
                 for name, column in COLUMNS.items()
                 if name != "account" or len(now.accounts) > 1
             },
-            longest=LONGEST,
+            max_length=MAX_LENGTH,
             now=now.wall,
             query=query,
             picked=select(now.rows(), query),
         )
 
     def instance(self, known: Explanation, now: float) -> str:
-        """The page of one instance."""
+        """Renders the page of one instance."""
         return self._templates.get_template("instance.html").render(
             bars=list(_bars(known, now)),
             changes=formatting.changed(known),
@@ -97,7 +105,7 @@ class Pages:
 
 
 def _bars(known: Explanation, now: float) -> Iterator[tuple[Entry, float, float]]:
-    """Steps, and where in the run's time each begins and how long it takes, in per cent."""
+    """Each step with its bar on the timeline: left edge and width, as percentages of the run."""
     entries = known.timeline.entries if known.timeline else ()
     starts = [entry.start for entry in entries if entry.start is not None]
     ends = [_end(entry, now) for entry in entries]
@@ -110,5 +118,5 @@ def _bars(known: Explanation, now: float) -> Iterator[tuple[Entry, float, float]
 
 
 def _end(entry: Entry, now: float) -> float:
-    """The end of a step's bar: of an open one, now."""
+    """The end of a step's bar; of an open step, now."""
     return now if entry.outcome == "running" or entry.end is None else entry.end

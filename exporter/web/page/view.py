@@ -1,4 +1,4 @@
-"""What the watch knows, as plain data for people: accounts, a row an instance, and why of one."""
+"""What the pages show, as plain data: accounts, a row for each instance, all details of one."""
 
 from collections.abc import Mapping, Sequence
 from math import inf, isfinite
@@ -19,15 +19,21 @@ from exporter.watch.step_timeline import Timeline, unpack
 from exporter.watch.tracker import InstanceValues
 
 STUCK_AFTER = 3600.0
+<<<<<<< HEAD
 """Seconds without progress after which a run is called stuck, as in alerts/parameters.yaml."""
 _RESTING = frozenset({"sleep", "waitForEvent"})
+=======
+"""Seconds without a change after which a run is stuck, as in alerts/parameters.yaml."""
+_STUCK_STATUSES = frozenset({"running", "waitingForPause", "rollingBack"})
+_IDLE_STEPS = frozenset({"sleep", "waitForEvent"})
+>>>>>>> c4ca98f (Write the page and the web server's messages in plain words)
 
 ATTENTION = ("errored", "stuck", "failing", "retrying")
-"""What needs a person first, in that order. failing: looks at the instance fail."""
+"""Instances that need attention, most urgent first; failing: the last poll failed."""
 
 
 class WorkflowView(NamedTuple):
-    """A workflow. `failure` is the class of what is wrong, `advice` what to do about it."""
+    """A workflow. `failure` is the class of the failure, `advice` how to fix it."""
 
     name: str
     up: bool
@@ -39,26 +45,26 @@ class WorkflowView(NamedTuple):
 
 
 class AccountView(NamedTuple):
-    """An account and the budget of its credential; calls are those in 5 minutes."""
+    """An account and the budget of its credential, in requests in 5 minutes."""
 
     name: str
     spent: int
     allowed: int
     limit: int
     remaining: int | None
-    """As Cloudflare last told."""
+    """As in Cloudflare's last response."""
     quota: int | None
     blocked_until: float | None
-    """Unix time; None while calls are made."""
+    """Unix time; None: requests are allowed."""
     lag: float
-    """Seconds that the oldest look or sweep is behind its plan."""
+    """Seconds by which the most overdue poll or list pass is late."""
     workflows: tuple[WorkflowView, ...]
 
 
 class InstanceRow(Struct, frozen=True, gc=False):
-    """An instance. Times are Unix seconds, durations seconds; None: not known, or none.
+    """An instance. Times are Unix seconds, durations seconds; None: unknown, or none.
 
-    Thousands are made at once, and the garbage collector needn't look at them each time.
+    `gc=False`: thousands are made at once, and hold no references to each other.
     """
 
     account: str
@@ -68,102 +74,92 @@ class InstanceRow(Struct, frozen=True, gc=False):
     """As the API has it, or `not seen` and `not found`."""
     attention: str
     """One of `ATTENTION`, or empty."""
-    error: str
-    step: str
-    """The step that is open, the first of several; of an errored run, the one it failed at."""
-    more_steps: int
-    """Further open steps."""
-    attempts: int | None
-    """Of the open step with the most of them."""
-    running: float | None
-    changed: float | None
     checked_at: float | None
+    """The last poll or list row."""
     due: float | None
-    """When it is looked at next."""
+    """The next poll."""
+    error: str = ""
+    step: str = ""
+    """The open step with the most attempts; of an errored run, the step it failed at."""
+    more_steps: int = 0
+    """Further open steps."""
+    attempts: int | None = None
+    """Of `step`."""
+    running: float | None = None
+    changed: float | None = None
 
 
 class Explanation(NamedTuple):
-    """All that is known of an instance, and how. Times are Unix seconds."""
+    """All details of an instance, and how they became known. Times are Unix seconds."""
 
     row: InstanceRow
     values: InstanceValues | None
     configured: bool
     account_id: str
     last_request: tuple[float, str, str] | None
-    """The last call on it: when, its kind, and why."""
+    """Time, kind and reason of the last request for it."""
     failure: str
     advice: str
     changes: tuple[Change, ...]
     waits: str
-    """What the next look waits for; empty when it waits for its time."""
+    """What a poll that is due waits for; empty when none is."""
     next_detail: float | None
-    """When its steps are fetched anew at the latest."""
+    """When its steps are fetched again at the latest."""
     expires_at: float | None
     timeline: Timeline | None
 
 
 class Snapshot(NamedTuple):
-    """The watch at one moment; `rows` can be made of it in another thread."""
+    """Everything watched, at one moment. `rows` may be called in another thread."""
 
     wall: float
     monotonic: float
     accounts: tuple[AccountView, ...]
     watched: tuple[tuple[WorkflowKey, float, Sequence[Instance]], ...]
-    """Workflows with the next sweep over each and their instances."""
+    """Each workflow with the time of its next list pass and its instances."""
 
     def rows(self) -> list[InstanceRow]:
-        """A row for each instance that is shown."""
+        """A row for each instance with series."""
         return [
-            self._row(key, instance, sweep)
-            for key, sweep, instances in self.watched
+            self._row(key, instance, next_pass)
+            for key, next_pass, instances in self.watched
             for instance in instances
             if instance.shown
         ]
 
     def row(self, key: WorkflowKey, instance: Instance) -> InstanceRow:
         """The row of one instance."""
-        sweep = next((sweep for k, sweep, _ in self.watched if k == key), inf)
-        return self._row(key, instance, sweep)
+        next_pass = next((next_pass for k, next_pass, _ in self.watched if k == key), inf)
+        return self._row(key, instance, next_pass)
 
     def unix(self, moment: float) -> float | None:
         """Unix time of a moment on the monotonic clock."""
         return self.wall - self.monotonic + moment if isfinite(moment) else None
 
-    def _row(self, key: WorkflowKey, instance: Instance, sweep: float) -> InstanceRow:
-        # Read once: the watch goes on, and may put new ones in their place.
+    def _row(self, key: WorkflowKey, instance: Instance, next_pass: float) -> InstanceRow:
+        # Read once: polls may replace it meanwhile.
         values = instance.values
-        due = instance.due if instance.configured else min(instance.due, sweep)
+        due = instance.due if instance.configured else min(instance.due, next_pass)
+        checked_at, due_at = self.unix(instance.checked_at), self.unix(due)
         if values is None:
             status = "not found" if instance.not_found else "not seen"
-            return InstanceRow(
-                *key,
-                instance.id,
-                status,
-                attention="failing" if instance.failure else "",
-                error="",
-                step="",
-                more_steps=0,
-                attempts=None,
-                running=None,
-                changed=None,
-                checked_at=self.unix(instance.checked_at),
-                due=self.unix(due),
-            )
+            attention = "failing" if instance.failure else ""
+            return InstanceRow(*key, instance.id, status, attention, checked_at, due_at)
         steps = values.open_steps
         most = max(steps, key=lambda step: step.attempts, default=None)
         return InstanceRow(
             *key,
             instance.id,
             values.status,
-            attention=self._attention(instance, values),
+            self._attention(instance, values),
+            checked_at,
+            due_at,
             error=values.error_name or "",
             step=(most.name if most else values.error_step) or "",
             more_steps=max(0, len(steps) - 1),
             attempts=most.attempts if most else None,
             running=self._running(values),
             changed=instance.last_change,
-            checked_at=self.unix(instance.checked_at),
-            due=self.unix(due),
         )
 
     def _running(self, values: InstanceValues) -> float | None:
@@ -174,9 +170,15 @@ class Snapshot(NamedTuple):
     def _attention(self, instance: Instance, values: InstanceValues) -> str:
         if values.status == "errored":
             return "errored"
+<<<<<<< HEAD
         still = self.wall - instance.last_change
         resting = any(step.type in _RESTING for step in values.open_steps)
         if values.status in MAY_BE_STUCK and not resting and still > STUCK_AFTER:
+=======
+        unchanged = self.wall - instance.last_change
+        idle = any(step.type in _IDLE_STEPS for step in values.open_steps)
+        if values.status in _STUCK_STATUSES and not idle and unchanged > STUCK_AFTER:
+>>>>>>> c4ca98f (Write the page and the web server's messages in plain words)
             return "stuck"
         if instance.failure is not None:
             return "failing"
@@ -184,11 +186,13 @@ class Snapshot(NamedTuple):
 
 
 class WatchView:
-    """Reads the watch. What it gives holds nothing that changes later on but instances.
+    """Makes snapshots of what is watched; of all they hold, only instances change later.
 
     Args:
-        accounts: Those watched; a list that the owner may change.
-        account_ids: Cloudflare's id of an account, by its name on `/metrics`.
+        accounts: The watched accounts; their owner may change the list.
+        account_ids: Cloudflare's account ids by the accounts' names on `/metrics`.
+        poll: The poll settings.
+        clock: Time.
     """
 
     def __init__(
@@ -209,7 +213,7 @@ class WatchView:
         self._ids, self._poll = account_ids, poll
 
     def snapshot(self) -> Snapshot:
-        """The watch now."""
+        """Everything watched, now."""
         return Snapshot(
             self._clock.wall(),
             self._clock.monotonic(),
@@ -226,7 +230,7 @@ class WatchView:
         )
 
     def explain(self, account: str, workflow: str, instance_id: str) -> Explanation | None:
-        """An instance; None when it isn't watched."""
+        """All details of an instance; None if it isn't watched or has no series."""
         key = WorkflowKey(account, workflow)
         instance = next(
             (
@@ -240,8 +244,9 @@ class WatchView:
         if instance is None or not instance.shown:
             return None
         now = self.snapshot()
-        look, failure = instance.last_request, instance.failure
-        when = now.unix(look.at) if look else None
+        request, failure = instance.last_request, instance.failure
+        when = now.unix(request.at) if request else None
+        last_request = (when, request.kind, request.why.value) if request and when else None
         refresh = max(instance.detailed_at + self._poll.detail_refresh, instance.detail_after)
         expires_at = instance.expires_at
         return Explanation(
@@ -249,8 +254,13 @@ class WatchView:
             values=instance.values,
             configured=instance.configured,
             account_id=self._ids.get(account, ""),
+<<<<<<< HEAD
             last_request=(when, look.kind, look.why.value) if look and when is not None else None,
             failure=failure.reason if failure else "",
+=======
+            last_request=last_request,
+            failure=failure.failure if failure else "",
+>>>>>>> c4ca98f (Write the page and the web server's messages in plain words)
             advice=failure.advice if failure else "",
             changes=instance.changed,
             waits=_waits(instance),
@@ -296,5 +306,5 @@ def _waits(instance: Instance) -> str:
     if not instance.busy:
         return ""
     if instance.waits is None:
-        return "under way"
-    return f"waits for its turn at the budget, as {Urgency(instance.waits).name.lower()}"
+        return "in progress"
+    return f"waits for the request budget, as {Urgency(instance.waits).name.lower()}"

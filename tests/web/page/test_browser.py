@@ -183,7 +183,7 @@ class TestInstance:
     async def test_it_explains(self, site: Site) -> None:
         async with site.page(INSTANCE) as page:
             text = await page.locator("main").inner_text()
-            for told in ("PaymentDeclined at charge-1", "discovered", "first look", "3 failed"):
+            for told in ("PaymentDeclined at charge-1", "discovered", "first poll", "3 failed"):
                 assert told in text
             assert "4111" not in await page.content()
 

@@ -148,7 +148,7 @@ class TestSteps:
             await w.app.accounts[0].cycle()
             await until(lambda: w.simulator.calls.open)
             assert explain(w).timeline is None
-            assert explain(w).waits == "under way"
+            assert explain(w).waits == "in progress"
             w.simulator.faults.release()
 
 

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.metrics.catalogue import FAMILIES
-from exporter.web.page.formatting import NONE, ago, instance_href, iso, queries, span, utc
+from exporter.web.page.formatting import (
+    NONE,
+    ago,
+    count,
+    instance_href,
+    iso,
+    overdue,
+    queries,
+    span,
+    utc,
+)
 from tests.promql import metrics_of
 from tests.web.page.test_instance_table import row
 
@@ -40,6 +50,8 @@ def test_moments() -> None:
     assert ago(160, 100) == "in 1m"
     assert ago(100.2, 100) == "now"
     assert ago(None, 100) == NONE
+    assert (overdue(100, 172.4), overdue(100, 100.4)) == ("overdue by 1m 12s", "now")
+    assert count(12345) == "12,345"
     assert (utc(0), iso(0)) == ("1970-01-01 00:00:00 UTC", "1970-01-01T00:00:00Z")
 
 

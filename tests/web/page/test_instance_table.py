@@ -58,9 +58,9 @@ queries = st.builds(
     text=st.text(max_size=3).map(str.strip),
     status=st.sampled_from(["", "running", "stuck", "none such"]),
     sort=st.sampled_from(["", *COLUMNS]),
-    falling=st.booleans(),
+    descending=st.booleans(),
     page=st.integers(1, 10**6),
-).map(lambda query: query if query.sort else query._replace(falling=False))
+).map(lambda query: query if query.sort else query._replace(descending=False))
 
 
 class TestOrder:
@@ -94,15 +94,15 @@ class TestOrder:
 
     def test_a_column_asked_for_again_turns_round(self) -> None:
         once = read(TableQuery().by("due"))
-        assert (once.sort, once.falling) == ("due", False)
-        assert read(once.by("due")).falling
-        assert read(once.by("attempts")).falling  # largest first
+        assert (once.sort, once.descending) == ("due", False)
+        assert read(once.by("due")).descending
+        assert read(once.by("attempts")).descending  # largest first
 
     @given(rows, queries)
     def test_every_order_shows_the_same_rows(
         self, rows: list[InstanceRow], query: TableQuery
     ) -> None:
-        other = query._replace(sort="", falling=False)
+        other = query._replace(sort="", descending=False)
         assert Counter(select(rows, query).rows) == Counter(select(rows, other).rows)
 
 

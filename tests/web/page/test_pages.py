@@ -11,6 +11,7 @@ from exporter.clock import Clock
 from exporter.config.settings import Poll
 from exporter.watch.step_timeline import Entry, Timeline
 from exporter.watch.tracker import InstanceValues, OpenStep
+from exporter.web.page.formatting import NONE
 from exporter.web.page.instance_table import TableQuery
 from exporter.web.page.pages import Pages
 from exporter.web.page.view import AccountView, Explanation, Snapshot, WatchView, WorkflowView
@@ -189,19 +190,26 @@ class TestAddresses:
             assert (await get(address, f"assets/{path}")).status_code == 404
 
 
+@pytest.mark.parametrize(("step", "text"), [("", "Error"), ("pay", "pay · Error")])
+def test_an_error_without_a_step_has_no_separator(step: str, text: str) -> None:
+    shown = Shown(Snapshot(0.0, 0.0, (), ()), row("a", status="errored", step=step, error="Error"))
+    page = Skeleton(PAGES.table(shown, TableQuery()))  # type: ignore[arg-type]
+    assert " ".join(page.text.split()).count(f"errored orders a {text} {NONE}") == 1
+
+
 class TestAccount:
     async def test_a_budget_that_is_blocked_says_until_when(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
             w.app.accounts[0].budget.rate_limited(120)
             page = Skeleton((await get(address, "")).text).text
-            assert " ".join(page.split()).count("blocked until in 2m") == 1
+            assert " ".join(page.split()).count("blocked by a 429, ends in 2m") == 1
 
     async def test_a_workflow_that_is_not_up_says_why_and_what_to_do(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
             w.simulator.access.revoke("secret")
             await w.round()
             page = " ".join(Skeleton((await get(address, "")).text).text.split())
-            assert "1 not up down orders 1, unauthorized on 1 check the API token" in page
+            assert "1 not up down orders 1 instance, unauthorized on 1 check the API token" in page
 
 
 async def test_the_table_is_the_scene() -> None:

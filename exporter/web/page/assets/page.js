@@ -1,18 +1,18 @@
-// What pages do beyond links and forms; all of it can be done without.
+// Filters while typing, refreshes live, copies queries. The pages work without scripts too.
 "use strict";
 
 const EVERY = 10_000; // milliseconds
 let loading = null;
 
-// Puts the parts of a page that move in the place of those shown, and the focus back.
+// Replaces the live parts of the page with those of a fresh one; keeps focus and scroll position.
 async function load(address) {
   loading?.abort();
   const mine = (loading = new AbortController());
   let page;
   try {
-    const answer = await fetch(address, { signal: mine.signal });
-    if (!answer.ok) return false;
-    page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const response = await fetch(address, { signal: mine.signal });
+    if (!response.ok) return false;
+    page = new DOMParser().parseFromString(await response.text(), "text/html");
   } catch {
     return false;
   }
@@ -56,8 +56,8 @@ if (form) {
     filter();
   });
   document.addEventListener("keydown", (event) => {
-    const writing = event.target.closest("input, select, textarea");
-    if (event.key === "/" && !writing && !event.ctrlKey && !event.metaKey) {
+    const typing = event.target.closest("input, select, textarea");
+    if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
       event.preventDefault();
       form.elements.q.focus();
     }
@@ -65,7 +65,7 @@ if (form) {
 }
 
 for (const button of document.querySelectorAll("[data-copy]")) {
-  // Browsers let pages copy only over TLS or from this machine.
+  // Browsers allow copying only over TLS or on localhost.
   button.hidden = !navigator.clipboard;
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
