@@ -14,7 +14,7 @@ from exporter.metrics.exposition import Exposition
 
 # A pair of Prometheus servers and some people. A slow client keeps what has changed since it asked
 # in memory.
-_MAX_SCRAPES = 8
+MAX_SCRAPES = 8
 # Bytes. Small, because what the socket doesn't take at once is copied; but each chunk costs 50 µs.
 _CHUNK = 256 * 1024
 
@@ -31,7 +31,7 @@ class MetricsEndpoint:
         self._active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._active >= _MAX_SCRAPES:
+        if self._active >= MAX_SCRAPES:
             headers = {"Retry-After": "1"}
             refusal = PlainTextResponse("too many scrapes at once\n", 503, headers=headers)
             await refusal(scope, receive, send)

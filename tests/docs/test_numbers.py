@@ -10,8 +10,8 @@ import yaml
 
 from exporter.config.settings import leaves
 from exporter.web.connections import ConnectionLimits
-from exporter.web.metrics_endpoint import _AT_ONCE
-from exporter.web.middleware import LARGEST_HEAD, MOST_HEADERS
+from exporter.web.metrics_endpoint import MAX_SCRAPES
+from exporter.web.middleware import MAX_HEAD_SIZE, MAX_HEADERS
 from tools import ROOT
 
 PARAMETERS = yaml.safe_load((ROOT / "alerts" / "parameters.yaml").read_text())
@@ -66,12 +66,12 @@ DEFAULTS = [
 ]
 LIMITS = [
     f"| connections | {ConnectionLimits.connections};",
-    f"| request | {LARGEST_HEAD // 1024} KiB and {MOST_HEADERS} headers;",
+    f"| request | {MAX_HEAD_SIZE // 1024} KiB and {MAX_HEADERS} headers;",
     f"| TLS handshake | {ConnectionLimits.handshake} s |",
     f"| until the request is complete | {ConnectionLimits.request} s |",
-    f"| until the response is read | {ConnectionLimits.answer} s,",
+    f"| until the response is read | {ConnectionLimits.response} s,",
     f"| responses that wait for their readers | {ConnectionLimits.unread} |",
-    f"| scrapes at a time | {_AT_ONCE};",
+    f"| scrapes at a time | {MAX_SCRAPES};",
     f"| between requests | {ConnectionLimits.idle} s |",
 ]
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -173,18 +172,6 @@ class TestTime:
                 "after_seconds": SHORT,
             }
         ]
-
-    def test_the_docs_name_the_limits(self) -> None:
-        limits, text = ConnectionLimits(), Path("docs/security.md").read_text()
-        for line in (
-            f"| connections | {limits.connections};",
-            f"| TLS handshake | {limits.handshake} s |",
-            f"| until the request is complete | {limits.request} s |",
-            f"| until the response is read | {limits.response} s,",
-            f"| responses that wait for their readers | {limits.unread} |",
-            f"| between requests | {limits.idle} s |",
-        ):
-            assert line in text
 
     async def test_who_does_not_shake_hands_is_hung_up_on(
         self, protect: Protect, authority: Authority

@@ -19,14 +19,8 @@ from exporter.watch.step_timeline import Timeline, unpack
 from exporter.watch.tracker import InstanceValues
 
 STUCK_AFTER = 3600.0
-<<<<<<< HEAD
-"""Seconds without progress after which a run is called stuck, as in alerts/parameters.yaml."""
-_RESTING = frozenset({"sleep", "waitForEvent"})
-=======
 """Seconds without a change after which a run is stuck, as in alerts/parameters.yaml."""
-_STUCK_STATUSES = frozenset({"running", "waitingForPause", "rollingBack"})
 _IDLE_STEPS = frozenset({"sleep", "waitForEvent"})
->>>>>>> c4ca98f (Write the page and the web server's messages in plain words)
 
 ATTENTION = ("errored", "stuck", "failing", "retrying")
 """Instances that need attention, most urgent first; failing: the last poll failed."""
@@ -170,15 +164,9 @@ class Snapshot(NamedTuple):
     def _attention(self, instance: Instance, values: InstanceValues) -> str:
         if values.status == "errored":
             return "errored"
-<<<<<<< HEAD
-        still = self.wall - instance.last_change
-        resting = any(step.type in _RESTING for step in values.open_steps)
-        if values.status in MAY_BE_STUCK and not resting and still > STUCK_AFTER:
-=======
         unchanged = self.wall - instance.last_change
         idle = any(step.type in _IDLE_STEPS for step in values.open_steps)
-        if values.status in _STUCK_STATUSES and not idle and unchanged > STUCK_AFTER:
->>>>>>> c4ca98f (Write the page and the web server's messages in plain words)
+        if values.status in MAY_BE_STUCK and not idle and unchanged > STUCK_AFTER:
             return "stuck"
         if instance.failure is not None:
             return "failing"
@@ -254,13 +242,8 @@ class WatchView:
             values=instance.values,
             configured=instance.configured,
             account_id=self._ids.get(account, ""),
-<<<<<<< HEAD
-            last_request=(when, look.kind, look.why.value) if look and when is not None else None,
-            failure=failure.reason if failure else "",
-=======
             last_request=last_request,
-            failure=failure.failure if failure else "",
->>>>>>> c4ca98f (Write the page and the web server's messages in plain words)
+            failure=failure.reason if failure else "",
             advice=failure.advice if failure else "",
             changes=instance.changed,
             waits=_waits(instance),
