@@ -85,6 +85,18 @@ class TestEndpoints:
         assert routes - set(rows) == set()
 
 
+class TestMake:
+    def test_each_target_that_a_page_names_is_there(self) -> None:
+        pages = [*PAGES, ROOT / ".github" / "PULL_REQUEST_TEMPLATE.md"]
+        named = {
+            target for page in pages for target in re.findall(r"`make ([a-z-]+)", page.read_text())
+        }
+        makefile = (ROOT / "Makefile").read_text()
+        targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+        assert len(named) > 4
+        assert named - targets == set()
+
+
 class TestBenchmarks:
     def test_each_is_in_the_guide_for_contributors(self) -> None:
         scripts = {
