@@ -1,12 +1,12 @@
-"""`--check-api`: asks the API a few things, and says what is wrong and how to mend it.
+"""`--check-api`: sends a few requests, and reports what is wrong and how to fix it.
 
-A few calls an account, those that watching makes too: they need the same credential, permission,
-account id and names. Whatever is wrong is told by their answers, so it works the same with
-Cloudflare, a proxy and a local engine.
+They are requests that watching sends too, with the same credential, permission, account id and
+names. Only responses are judged, so the check works the same with Cloudflare, a proxy and a local
+engine.
 """
 
 import difflib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
@@ -26,17 +26,21 @@ from exporter.logs import printable
 _PER_PAGE = 100
 _MOST_PAGES = 100
 _MOST_IDS = 20
-"""Listed instances of an account that are asked for: the check is to cost little."""
+"""Configured instances of an account that are requested: the check must cost little."""
 _SKEW = 5.0
-"""Seconds that clocks may differ: the header has whole ones, and answers take their time."""
-_NOT_OVER = frozenset({"rate_limited", "unauthorized", "timeout", "connection"})
-"""Failures after which further calls would only fail the same way."""
+"""Seconds that clocks may differ: the header has whole seconds, and responses take their time."""
+_FATAL = frozenset({"rate_limited", "unauthorized", "timeout", "connection"})
+"""Failures after which further requests would only fail the same way."""
+
+Verdict = Literal["ok", "note", "wrong"]
+"""A note needs no fix, but should be known."""
+_Result = tuple[Verdict, str]
 
 
 class Finding(NamedTuple):
-    """One thing that was checked. A note needs no mending, but should be known."""
+    """One thing that was checked."""
 
-    verdict: Literal["ok", "note", "wrong"]
+    verdict: Verdict
     about: str
     text: str
 
@@ -44,36 +48,36 @@ class Finding(NamedTuple):
         return printable(f"{self.verdict:<5}  {self.about}: {self.text}").replace("\n", "\\n")
 
 
-class _Times:
-    """How far this machine's clock is ahead of the API's, by the answers' `Date`."""
+class _ClockSkew:
+    """How far this machine's clock is ahead of the API's, by the header `Date`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.ahead: float | None = None
-        """Seconds, of the answer that says the least; None without an answer."""
+        self.seconds: float | None = None
+        """Of the response with the least; None before the first."""
 
-    async def hear(self, response: httpx.Response) -> None:
+    async def measure(self, response: httpx.Response) -> None:
         try:
             date = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
         except ValueError:
             return
-        # It is cut to whole seconds.
+        # The header is cut to whole seconds.
         ahead = self._clock.wall() - date - 0.5
-        if self.ahead is None or abs(ahead) < abs(self.ahead):
-            self.ahead = ahead
+        if self.seconds is None or abs(ahead) < abs(self.seconds):
+            self.seconds = ahead
 
 
 async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
-    """Checks the accounts one after the other, then the clock.
+    """Checks one account after the other, then the clock.
 
     Raises:
         ConfigError: a file that holds a secret, a proxy or certificates can't be used.
     """
     budgets: dict[object, Budget] = {}
-    times = _Times(clock)
+    skew = _ClockSkew(clock)
     credentials = read_credentials(settings.accounts)
     async with http_client(settings.api) as http:
-        http.event_hooks = {"response": [times.hear]}
+        http.event_hooks = {"response": [skew.measure]}
         for account, credential in zip(settings.accounts, credentials, strict=True):
             budget = budgets.setdefault(
                 credential.budget_key,
@@ -83,28 +87,23 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
             try:
                 async for verdict, text in _account(account, client, budget):
                     yield Finding(verdict, account.label, text)
-                verdict, text = _calls_left(budget)
-                yield Finding(verdict, account.label, text)
             except RequestFailed as failure:
-                yield Finding("wrong", account.label, _said(failure))
-    if times.ahead is not None:
-        yield _clock_finding(times.ahead)
+                yield Finding("wrong", account.label, _described(failure))
+    if skew.seconds is not None:
+        yield Finding(*_clock(skew.seconds))
 
 
-_Said = tuple[Literal["ok", "note", "wrong"], str]
-
-
-async def _account(account: Account, client: Client, budget: Budget) -> AsyncIterator[_Said]:
-    """What the API says to what an account's settings name.
+async def _account(account: Account, client: Client, budget: Budget) -> AsyncIterator[_Result]:
+    """Checks what an account's settings name.
 
     Raises:
-        CallFailed: nothing more can be asked.
+        RequestFailed: nothing more can be checked.
     """
     if budget.blocked:
-        text = f"not checked: the credential's calls are refused for {budget.blocked:.0f} s more"
+        text = f"not checked: the API refuses the credential's requests for {budget.blocked:.0f} s"
         raise RequestFailed("rate_limited", text)
     names = await _workflows(client)
-    yield "ok", f"the credential may read the account's workflows; it has {len(names)}"
+    yield "ok", f"credential can read the account's workflows: {len(names)} found"
     ids: list[tuple[str, str]] = []
     for workflow in account.workflows:
         matching = [name for name in names if fnmatchcase(name, workflow.name)]
@@ -116,13 +115,14 @@ async def _account(account: Account, client: Client, budget: Budget) -> AsyncIte
             try:
                 await client.instances(matching[0], {"per_page": "1"})
             except RequestFailed as failure:
-                _end_if_hopeless(failure)
-                yield "wrong", f"instances of {matching[0]} can't be listed: {_said(failure)}"
+                _raise_if_fatal(failure)
+                yield "wrong", f"instances of {matching[0]} can't be listed: {_described(failure)}"
                 continue
-        found = "" if matching == [workflow.name] else f", it matches {_some(matching)}"
-        yield "ok", f"workflow {workflow.name} is there{found}"
-    async for said in _instances(ids, client, budget):
-        yield said
+        found = "exists" if matching == [workflow.name] else f"matches {_some(matching)}"
+        yield "ok", f"workflow {workflow.name} {found}"
+    async for result in _instances(ids, client, budget):
+        yield result
+    yield _requests_left(budget)
 
 
 async def _workflows(client: Client) -> list[str]:
@@ -138,79 +138,72 @@ async def _workflows(client: Client) -> list[str]:
 
 async def _instances(
     ids: list[tuple[str, str]], client: Client, budget: Budget
-) -> AsyncIterator[_Said]:
-    there = asked = 0
+) -> AsyncIterator[_Result]:
+    found = requested = 0
     for workflow, instance_id in ids[:_MOST_IDS]:
         if budget.blocked:
             break
-        asked += 1
+        requested += 1
         try:
             await client.instance(workflow, instance_id)
-            there += 1
+            found += 1
         except RequestFailed as failure:
-            _end_if_hopeless(failure)
+            _raise_if_fatal(failure)
             if failure.reason == "not_found":
-                yield (
-                    "note",
-                    f"instance {workflow}/{instance_id} is not there (404): check its id, unless "
-                    "it is still to be created",
-                )
+                text = "does not exist (404): check its id, unless it will be created later"
+                yield "note", f"instance {workflow}/{instance_id} {text}"
             else:
-                yield "wrong", f"instance {workflow}/{instance_id}: {_said(failure)}"
-    if there:
-        yield "ok", f"{there} of the listed instances are there"
-    if asked < len(ids):
-        yield (
-            "note",
-            f"{len(ids) - asked} more listed instances were not asked for, to spare the budget",
-        )
+                yield "wrong", f"instance {workflow}/{instance_id}: {_described(failure)}"
+    if found:
+        yield "ok", f"{found} configured instance(s) found"
+    if requested < len(ids):
+        text = f"{len(ids) - requested} more configured instance(s) not requested"
+        yield "note", f"{text}, to spare the budget"
 
 
-def _end_if_hopeless(failure: RequestFailed) -> None:
-    if failure.reason in _NOT_OVER:
+def _raise_if_fatal(failure: RequestFailed) -> None:
+    if failure.reason in _FATAL:
         raise failure
 
 
-def _unknown(name: str, names: Iterable[str]) -> str:
-    """That no workflow has a name, and which ones have one like it."""
-    names = list(names)
+def _unknown(name: str, names: Sequence[str]) -> str:
+    """That no workflow has a name, and which ones have a similar one."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {_some(near)}?" if near else f"there are: {_some(names) or 'none'}."
-    return f"no workflow is called {name}; {hint} Check the name and account_id"
+    hint = f"did you mean {_some(near)}?" if near else f"the account has: {_some(names) or 'none'}."
+    return f"no workflow is named {name}; {hint} Check the name and account_id"
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
 
 
-def _calls_left(budget: Budget) -> _Said:
+def _requests_left(budget: Budget) -> _Result:
     if budget.quota is None:
-        return "note", "the API tells no limit on calls, as Cloudflare itself does"
-    left = f"{budget.remaining} of {budget.quota} calls in 5 minutes are left"
+        return "note", "no rate-limit headers received; Cloudflare's API sends them"
+    left = f"{budget.remaining} of {budget.quota} requests in 5 minutes are left"
     if budget.blocked:
-        text = f"{left}, so none is made for {budget.blocked:.0f} s: other tools use them up; "
+        text = f"other tools of the same user leave the exporter none for {budget.blocked:.0f} s"
     elif budget.allowed < budget.limit:
         text = (
-            f"{left}; other tools of the same user leave the exporter {budget.allowed:.0f} of the "
-            f"{budget.limit} it may make; "
+            f"other tools of the same user leave the exporter {budget.allowed:.0f} of the "
+            f"{budget.limit} that it may send"
         )
     else:
-        return "ok", f"{left}; the exporter makes {budget.limit} at most"
-    return "note", text + "give it a token of a user of its own"
+        return "ok", f"{left}; the exporter sends at most {budget.limit}"
+    return "note", f"{left}; {text}; give it a token of a user of its own"
 
 
-def _clock_finding(ahead: float) -> Finding:
+def _clock(ahead: float) -> tuple[Verdict, str, str]:
     if abs(ahead) <= _SKEW:
-        return Finding("ok", "clock", f"it is right to within {_SKEW:.0f} s")
+        return "ok", "clock", f"correct to within {_SKEW:.0f} s"
     side = "ahead of" if ahead > 0 else "behind"
-    return Finding(
-        "wrong",
-        "clock",
-        f"this machine's clock is {abs(ahead):.0f} s {side} the API's; set it, by NTP say: ages, "
-        "and what counts as history, are wrong by as much",
+    text = (
+        f"this machine's clock is {abs(ahead):.0f} s {side} the API's; synchronize it, for example "
+        "with NTP: ages, and what counts as history, are wrong by as much"
     )
+    return "wrong", "clock", text
 
 
-def _said(failure: RequestFailed) -> str:
+def _described(failure: RequestFailed) -> str:
     return f"{failure}; {failure.advice}" if failure.advice else str(failure)

@@ -10,8 +10,7 @@ from pathlib import Path
 import httpx
 import structlog
 
-from exporter import __version__
-from exporter import config_check as plan
+from exporter import __version__, config_check
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW
 from exporter.cloudflare.connections import http_client
@@ -249,7 +248,7 @@ class App:
             return
         self._warned_at = now
         needed = sum(
-            plan.configured_calls(settings, self.shard, interval)
+            config_check.configured_requests(settings, self.shard, interval)
             + account.pages * WINDOW / interval
             for settings, account in zip(self._settings.accounts, self.accounts, strict=True)
         )

@@ -1,8 +1,8 @@
-"""The command line: reads settings, then runs, checks, or looks once.
+"""The command line: loads the settings, then watches, checks, or polls once.
 
-Exit status: 0 when all went well, 1 when it could not go on (a port in use, say) or, with
-`--once` and `--check-api`, when a look failed or something is wrong; 2 when the command line or the
-configuration is wrong.
+Exit status: 0 on success; 1 when the exporter could not start (a port in use, say), a poll failed
+(`--once`) or something is wrong (`--check-api`); 2 when the command line or the configuration is
+wrong.
 """
 
 import argparse
@@ -18,9 +18,7 @@ from typing import Any
 
 import structlog
 
-from exporter import __version__, logs
-from exporter import api_check as check
-from exporter import config_check as plan
+from exporter import __version__, api_check, config_check, logs
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.cloudflare.account_id import find_account_id
@@ -42,11 +40,12 @@ PROGRAM = "cloudflare-workflows-exporter"
 DEFAULT_FILE = Path("config.yaml")
 _EPILOG = """\
 Every setting can be given in the file, in the environment (CWE_POLL__INTERVAL=5s) or as a flag
-(--poll.interval=5s); the later named wins. Credentials may also come from CLOUDFLARE_API_TOKEN, or
-from CLOUDFLARE_EMAIL and CLOUDFLARE_API_KEY. With one of these and no file, every workflow of the
-account CLOUDFLARE_ACCOUNT_ID is watched. docs/configuration.md explains every setting.
+(--poll.interval=5s). A flag overrides the environment, and the environment overrides the file.
+Credentials may also come from CLOUDFLARE_API_TOKEN, or from CLOUDFLARE_EMAIL and
+CLOUDFLARE_API_KEY. With one of these and no file, every workflow of the account
+CLOUDFLARE_ACCOUNT_ID is watched. docs/configuration.md explains every setting.
 
-Exit status: 0 when all went well; 1 when it could not go on, a look failed (--once) or something
+Exit status: 0 on success; 1 when the exporter could not start, a poll failed (--once) or something
 is wrong (--check-api); 2 when the command line or the configuration is wrong."""
 
 log = structlog.get_logger(__name__)
@@ -65,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
             app = App(settings)
-            text = plan.text(settings, app.shard, read_credentials(settings.accounts))
-            return 0 if _show(f"{text}\n".encode()) else 1
+            credentials = read_credentials(settings.accounts)
+            report = config_check.report(settings, app.shard, credentials)
+            return 0 if _print("".join(f"{line}\n" for line in report).encode()) else 1
         with asyncio.Runner(loop_factory=Loop) as runner:
             if whole_account.lacks_id(settings):
                 environ[ENV_ACCOUNT] = runner.run(find_account_id(settings))
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 log.info(
                     "no configuration file; watching every workflow of the account",
                     account=settings.accounts[0].label,
-                    advice="to narrow it, name workflows in config.yaml, or in the file that "
+                    advice="to watch fewer, name workflows in config.yaml, or in the file that "
                     "--config.file names, and restart",
                 )
             if options.check_api:
@@ -89,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except RequestFailed as failure:
         log.error(
-            "can't find out which account to watch",
+            "failed to list the accounts of the credential",
             error=str(failure),
-            advice=f"set {ENV_ACCOUNT} to the account's id, and nothing is looked up",
+            advice=f"set {ENV_ACCOUNT} to the account's id; then no list is needed",
         )
         return 1
     except KeyboardInterrupt:
@@ -105,7 +105,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
 
 
 def parser() -> flags.Parser:
-    """Reads the command line; knows every flag, with its help."""
+    """The parser of the command line, with every flag and its help."""
     made = flags.Parser(
         prog=PROGRAM,
         usage="%(prog)s [--config.file=FILE] [--FLAG=VALUE ...]",
@@ -126,26 +126,26 @@ def parser() -> flags.Parser:
         type=Path,
         metavar="FILE",
         default=os.environ.get("CWE_CONFIG__FILE") or None,
-        help=f"the configuration, in YAML (default: {DEFAULT_FILE}, if it is there)",
+        help=f"configuration file, in YAML (default: {DEFAULT_FILE}, if it exists)",
     )
-    modes = made.add_argument_group("modes", "Instead of watching, one of")
+    modes = made.add_argument_group("modes", "Instead of watching, do one of these")
     mode = modes.add_mutually_exclusive_group()
     mode.add_argument(
         "--check-config",
         action="store_true",
-        help="check the configuration, say what it costs in calls and exit",
+        help="check the configuration, print the requests that it needs, and exit",
     )
     mode.add_argument(
         "--check-api",
         action="store_true",
-        help="ask the API a few things, say what is wrong with credentials, permissions, names, "
-        "clock and budget, and exit",
+        help="check credentials, permissions, names, clock and budget with a few requests to the "
+        "API, print what is wrong and how to fix it, and exit",
     )
     mode.add_argument(
         "--once",
         action="store_true",
-        help="look at everything once, print the metrics and exit; on a terminal, a bar "
-        "on standard error shows how far it is",
+        help="poll everything once, print the metrics, and exit; on a terminal, standard error "
+        "shows a progress bar",
     )
     flags.add(made)
     return made
@@ -201,22 +201,22 @@ async def _run(settings: Settings, load: Callable[[], Settings], path: Path | No
 
 
 async def _check_api(settings: Settings) -> int:
-    well = True
-    async for finding in check.findings(settings, Clock()):
-        well = _show(f"{finding}\n".encode()) and well and finding.verdict != "wrong"
-    return 0 if well else 1
+    passed = True
+    async for finding in api_check.findings(settings, Clock()):
+        passed = _print(f"{finding}\n".encode()) and passed and finding.verdict != "wrong"
+    return 0 if passed else 1
 
 
 async def _once(settings: Settings) -> int:
     app = App(settings)
     async with progress(app.progress, sys.stderr):
-        well = await app.once()
+        succeeded = await app.once()
     body, _ = app.exposition.render()
-    return 0 if _show(body) and well else 1
+    return 0 if _print(body) and succeeded else 1
 
 
-def _show(text: bytes) -> bool:
-    """Writes what was asked for to standard output; whether that could be done."""
+def _print(text: bytes) -> bool:
+    """Writes to standard output; whether that succeeded."""
     if sys.stdout is None:
         problem = "it is closed"
     else:
@@ -225,10 +225,10 @@ def _show(text: bytes) -> bool:
             sys.stdout.flush()
             return True
         except OSError as error:
-            # Python would try once more at exit, and complain.
+            # Otherwise Python tries again at exit, and prints an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):
-                return False  # whoever reads has had enough, as in `--once | head`
+                return False  # the reader has stopped, as in `--once | head`
             problem = error.strerror or str(error)
     print(f"{PROGRAM}: can't write to standard output: {problem}", file=sys.stderr)  # noqa: T201
     return False

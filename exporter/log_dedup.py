@@ -1,49 +1,49 @@
-"""When to tell what is wrong: once when it begins, and what comes and goes only now and then."""
+"""When to log a problem: once when it begins, and one that comes and goes only now and then."""
 
 from collections.abc import Collection
 
 from exporter.clock import Clock
 
 _QUIET = 300.0
-"""Seconds for which a thing that was told isn't told again."""
+"""Seconds for which something that was logged isn't logged again."""
 
 
 class Throttle:
-    """Says whether something may be told: each thing once in a while at most."""
+    """Lets each thing be logged once in 5 minutes at most."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._told_at: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     def may(self, thing: str) -> bool:
-        """Whether it may be told now; it counts as told then."""
+        """Whether it may be logged now; if so, it counts as logged."""
         now = self._clock.monotonic()
-        self._told_at = {t: at for t, at in self._told_at.items() if now - at < _QUIET}
-        return self._told_at.setdefault(thing, now) == now
+        self._logged_at = {t: at for t, at in self._logged_at.items() if now - at < _QUIET}
+        return self._logged_at.setdefault(thing, now) == now
 
 
 class OpenProblems:
-    """What is wrong with one thing, as far as it was told."""
+    """The problems of one thing that were logged and last."""
 
     def __init__(self, clock: Clock) -> None:
-        self._seldom = Throttle(clock)
-        self._told: set[str] = set()
+        self._throttle = Throttle(clock)
+        self._logged: set[str] = set()
         self._open = False
 
     def news(self, present: Collection[str]) -> set[str]:
-        """Those of the present troubles that are to be told now.
+        """The present problems to log now.
 
-        One that lasts is told once; one that comes back is told when it was not told for a while.
+        One that lasts is logged once; one that returns is logged if the throttle allows it.
         """
-        self._told &= set(present)
-        new = {t for t in present if t not in self._told and self._seldom.may(t)}
-        self._told |= new
+        self._logged &= set(present)
+        new = {p for p in present if p not in self._logged and self._throttle.may(p)}
+        self._logged |= new
         self._open = self._open or bool(new)
         return new
 
     def over(self, present: Collection[str]) -> bool:
-        """Whether it is to be told now that all is well again."""
-        self._told &= set(present)
+        """Whether to log now that all problems are over."""
+        self._logged &= set(present)
         over = self._open and not present
         self._open = self._open and not over
         return over

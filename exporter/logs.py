@@ -1,4 +1,4 @@
-"""Structured logs on standard error, logfmt or JSON, those of libraries included."""
+"""Structured logs on standard error, logfmt or JSON, including those of libraries."""
 
 import logging
 import sys
@@ -9,12 +9,12 @@ from weakref import WeakSet
 import structlog
 
 QUIET = {
-    # A line for each request, at info.
+    # A line for each request, at level info.
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
-    # A warning for each round that begins late; poll_lag_seconds tells that better.
+    # A warning for each round that starts late; poll_lag_seconds shows that better.
     "apscheduler": logging.ERROR,
-    # A warning for each malformed request, which anyone may send as many of as they like.
+    # A warning for each malformed request, and anyone can send any number of them.
     "uvicorn": logging.ERROR,
     "asyncio": logging.WARNING,
 }
@@ -29,8 +29,8 @@ _scrubbers: WeakSet[Scrubber] = WeakSet()
 
 
 def hide(scrubber: Scrubber) -> None:
-    """From now on each line goes through it, as long as it is in use: whoever logs what, the
-    message of an exception among it, shows no secret."""
+    """Passes each line through a scrubber from now on, until the scrubber is garbage: no line
+    shows a secret, not even one with the message of an exception."""
     _scrubbers.add(scrubber)
 
 
@@ -42,6 +42,7 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
+        _without_empty_fields,
         _scrubbed,
         _printable,
     ]
@@ -70,6 +71,13 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
         logging.getLogger(name).setLevel(max(least, root.level))
 
 
+def _without_empty_fields(
+    _: Any, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Drops a field such as `advice` where there is none."""
+    return {key: value for key, value in event.items() if value != ""}
+
+
 def _scrubbed(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         text = str(value) if isinstance(value, BaseException) else value
@@ -81,7 +89,7 @@ def _scrubbed(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
 
 
 def printable(text: str) -> str:
-    """Escapes control characters: what an upstream says must not steer a terminal."""
+    """Escapes control characters: text from an upstream must not control a terminal."""
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )

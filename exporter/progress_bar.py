@@ -1,4 +1,4 @@
-"""How far `--once` is, as a bar on a terminal."""
+"""The progress of `--once`, as a bar on a terminal."""
 
 import asyncio
 import contextlib
@@ -13,15 +13,15 @@ _EVERY = 0.2
 _WIDTH = 20
 
 Count = Callable[[], tuple[int, int, float]]
-"""Looks that were made, those that are known to be needed, and how many a second there may be."""
+"""Instances that were polled, instances that are known, and polls a second that are possible."""
 
 
 @contextlib.asynccontextmanager
 async def progress(count: Count, stream: TextIO) -> AsyncIterator[None]:
-    """Shows a bar for as long as the context lasts, if `stream` is a terminal; then it is gone.
+    """Shows a bar until the context ends, if `stream` is a terminal, and then erases it.
 
-    The cursor stays at the line's start, so that a line of the log, which is always longer than
-    the bar, takes its place.
+    The cursor stays at the start of the line, so that a line of the log, which is always longer
+    than the bar, overwrites it.
     """
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         yield
@@ -46,10 +46,10 @@ async def progress(count: Count, stream: TextIO) -> AsyncIterator[None]:
 
 
 def line(done: int, total: int, rate: float) -> str:
-    """A bar, its figures and the time that is left; at most 65 columns."""
+    """A bar, its numbers and the time that remains; at most 65 columns."""
     if not total:
         return "reading lists"
     bar = "#" * (_WIDTH * done // total)
-    left = (total - done) / rate
-    rest = f", {Duration(max(1, round(left)))} left" if left >= 1 else ""
+    seconds = (total - done) / rate
+    rest = f", {Duration(max(1, round(seconds)))} left" if seconds >= 1 else ""
     return f"[{bar:.<{_WIDTH}}] {done:,} of {total:,} instances{rest}"

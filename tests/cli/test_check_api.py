@@ -1,4 +1,4 @@
-"""`--check-api`: one line a finding, each with what to do; status 1 when something is wrong."""
+"""`--check-api`: one line a finding, each with its fix; status 1 when something is wrong."""
 
 import json
 import re
@@ -80,13 +80,13 @@ class TestWhenAllIsWell:
         check.simulator.limit.quota = 1200
         status, lines = check()
         assert lines == [
-            "ok     production: the credential may read the account's workflows; it has 3",
-            "ok     production: workflow orders is there",
-            "ok     production: workflow report-* is there, it matches report-daily, report-weekly",
-            "ok     production: 1 of the listed instances are there",
-            "ok     production: 1197 of 1200 calls in 5 minutes are left; the exporter makes 600 "
-            "at most",
-            "ok     clock: it is right to within 5 s",
+            "ok     production: credential can read the account's workflows: 3 found",
+            "ok     production: workflow orders exists",
+            "ok     production: workflow report-* matches report-daily, report-weekly",
+            "ok     production: 1 configured instance(s) found",
+            "ok     production: 1197 of 1200 requests in 5 minutes are left; the exporter sends at "
+            "most 600",
+            "ok     clock: correct to within 5 s",
         ]
         assert status == 0
 
@@ -96,7 +96,7 @@ class TestWhenAllIsWell:
         status, lines = check()
         assert status == 0
         assert (
-            "note   production: 280 more listed instances were not asked for, to spare the budget"
+            "note   production: 280 more configured instance(s) not requested, to spare the budget"
             in lines
         )
         assert check.simulator.calls.total == 21
@@ -106,9 +106,8 @@ class TestWhenAllIsWell:
         check.accounts = [{**ACCOUNT, "name": name} for name in names]
         status, lines = check()
         assert status == 0
-        assert [line for line in lines if "may read" in line] == [
-            f"ok     {name}: the credential may read the account's workflows; it has 3"
-            for name in names
+        assert [line for line in lines if "can read" in line] == [
+            f"ok     {name}: credential can read the account's workflows: 3 found" for name in names
         ]
 
 
@@ -151,7 +150,7 @@ class TestCredentials:
         check.accounts.append({**ACCOUNT, "name": "staging", "api_token": "hidden-too"})
         status, lines = check()
         assert status == 1
-        assert "ok     production: workflow orders is there" in lines
+        assert "ok     production: workflow orders exists" in lines
         assert [line[:19] for line in lines if line.startswith("wrong")] == ["wrong  staging: HTT"]
 
 
@@ -161,8 +160,8 @@ class TestNames:
         [
             ("ordres", "did you mean orders?"),
             ("report_daily", "did you mean report-daily, report-weekly?"),
-            ("zz", "there are: orders, report-daily, report-weekly."),
-            ("zz-*", "there are: orders, report-daily, report-weekly."),
+            ("zz", "the account has: orders, report-daily, report-weekly."),
+            ("zz-*", "the account has: orders, report-daily, report-weekly."),
         ],
     )
     def test_an_unknown_workflow_gets_those_near_it(
@@ -170,7 +169,7 @@ class TestNames:
     ) -> None:
         check.account["workflows"] = [{"name": name, "discover": {}}]
         assert check.wrong() == [
-            f"production: no workflow is called {name}; {hint} Check the name and account_id"
+            f"production: no workflow is named {name}; {hint} Check the name and account_id"
         ]
 
     def test_names_are_found_on_further_pages(self, check: Check) -> None:
@@ -180,13 +179,13 @@ class TestNames:
         assert check()[0] == 0
 
     def test_an_instance_that_is_not_there_is_noted(self, check: Check) -> None:
-        """It may be created yet, so the exporter looks for it on: nothing is wrong."""
+        """It may be created later, and the exporter keeps polling it: nothing is wrong."""
         check.account["workflows"] = [{"name": "orders", "instances": ["o-1", "o-2"]}]
         status, lines = check()
         assert status == 0
         assert (
-            "note   production: instance orders/o-2 is not there (404): check its id, unless it is "
-            "still to be created" in lines
+            "note   production: instance orders/o-2 does not exist (404): check its id, unless it "
+            "will be created later" in lines
         )
 
     def test_instances_that_cannot_be_listed(self, check: Check) -> None:
@@ -209,14 +208,14 @@ class TestNames:
 
 class TestTheBudget:
     def test_a_lockout_ends_the_check_and_says_why(self, check: Check) -> None:
-        """Not one call more is made: each would be refused as well."""
+        """No further request is sent: each would be refused as well."""
         check.accounts.append({**ACCOUNT, "name": "staging"})
         check.simulator.limit.quota = 1
         check.simulator.limit.spend(1, "user@example.com")
         first, second = check.wrong()
         assert first.startswith("production: HTTP 429: Rate limited.")
         assert re.fullmatch(
-            r"staging: not checked: the credential's calls are refused for \d+ s more", second
+            r"staging: not checked: the API refuses the credential's requests for \d+ s", second
         )
         assert check.simulator.calls.total == 1
 
@@ -226,9 +225,9 @@ class TestTheBudget:
         status, lines = check()
         assert status == 0
         assert (
-            "note   production: 397 of 1200 calls in 5 minutes are left; other tools of the same "
-            "user leave the exporter 160 of the 600 it may make; give it a token of a user of its "
-            "own" in lines
+            "note   production: 397 of 1200 requests in 5 minutes are left; other tools of the "
+            "same user leave the exporter 160 of the 600 that it may send; give it a token of a "
+            "user of its own" in lines
         )
 
 
@@ -238,8 +237,8 @@ class TestTheClock:
         check.simulator.world.clock = lambda: time.time() + seconds
         (line,) = check.wrong()
         assert re.fullmatch(
-            rf"clock: this machine's clock is (99|100|101) s {side} the API's; set it, by NTP say: "
-            "ages, and what counts as history, are wrong by as much",
+            rf"clock: this machine's clock is (99|100|101) s {side} the API's; synchronize it, for "
+            "example with NTP: ages, and what counts as history, are wrong by as much",
             line,
         )
 
@@ -309,10 +308,10 @@ def test_cloudflares_own_engine(tmp_path: Path, engine: LocalEngine) -> None:
         check=False,
     )
     lines = done.stdout.splitlines()
-    assert "ok     local: workflow orders is there" in lines
-    assert "ok     local: 1 of the listed instances are there" in lines
-    assert any(line.startswith("note   local: instance orders/never is not") for line in lines)
-    assert "note   local: the API tells no limit on calls, as Cloudflare itself does" in lines
+    assert "ok     local: workflow orders exists" in lines
+    assert "ok     local: 1 configured instance(s) found" in lines
+    assert any(line.startswith("note   local: instance orders/never does not") for line in lines)
+    assert "note   local: no rate-limit headers received; Cloudflare's API sends them" in lines
     (wrong,) = (line for line in lines if line.startswith("wrong"))
-    assert "no workflow is called odrers; did you mean orders?" in wrong
+    assert "no workflow is named odrers; did you mean orders?" in wrong
     assert (done.returncode, done.stderr) == (1, "")

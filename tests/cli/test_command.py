@@ -182,22 +182,22 @@ class TestWhereTheFileComesFrom:
 
 
 class TestCheckConfig:
-    def test_a_right_one_says_what_it_will_cost(self, command: Command) -> None:
+    def test_a_valid_one_prints_the_requests_it_needs(self, command: Command) -> None:
         command.file(GOOD)
         done = command("--check-config")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines() == [
-            "configuration is right",
-            "acc: 1 listed instance(s) cost up to 20 calls in 5 minutes, of 600",
+            "configuration is valid",
+            "acc: 1 configured instance(s) need up to 20 of 600 requests in 5 minutes",
         ]
 
     def test_what_freshness_to_expect_of_discovery(self, command: Command) -> None:
         command.file(GOOD.replace("instances: [o-1]", "discover: {}"))
         assert command("--check-config").stdout.splitlines()[2:] == [
-            "acc: 1 entry(ies) to discover; statuses are as old as",
-            "  15s at most, with 1,000 live instances",
-            "  55s at most, with 10,000 live instances, of which 5,000 have series",
-            "  4m30s at most, with 50,000 live instances, of which 5,000 have series",
+            "acc: 1 workflow(s) to discover; maximum age of a status:",
+            "  15s with 1,000 live instances",
+            "  55s with 10,000 live instances, with series for 5,000 of them",
+            "  4m30s with 50,000 live instances, with series for 5,000 of them",
         ]
 
     def test_only_what_max_instances_leaves_has_series(self, command: Command) -> None:
@@ -206,29 +206,29 @@ class TestCheckConfig:
         lines = command("--check-config").stdout.splitlines()[3:]
         assert [line.partition("instances")[2] for line in lines] == [
             "",
-            ", of which 5,700 have series",
-            ", of which 5,700 have series",
+            ", with series for 5,700 of them",
+            ", with series for 5,700 of them",
         ]
         command.file(GOOD.replace("name: orders, instances: [o-1]", "name: '*', discover: {}"))
         assert command("--check-config").stdout.endswith(
-            "with 50,000 live instances, of which 5,000 a workflow have series at most\n"
+            "with 50,000 live instances, with series for at most 5,000 of each workflow\n"
         )
 
     def test_the_budget_is_what_the_reserve_leaves(self, command: Command) -> None:
         command.file(GOOD)
         done = command("--check-config", "--api.requests-per-5m=1200")
         assert done.stdout.splitlines()[1:] == [
-            "api.reserve leaves 20% of Cloudflare's 1200 calls in 5 minutes to other tools: at "
-            "most 960 of api.requests_per_5m, 1200, are made",
-            "acc: 1 listed instance(s) cost up to 20 calls in 5 minutes, of 960",
+            "api.reserve leaves 20% of Cloudflare's 1200 requests in 5 minutes to other tools: the "
+            "exporter sends at most 960, not 1200 (api.requests_per_5m)",
+            "acc: 1 configured instance(s) need up to 20 of 960 requests in 5 minutes",
         ]
         done = command("--check-config", "--api.requests-per-5m=1200", "--api.reserve=0")
         assert done.stdout.splitlines()[1:] == [
-            "acc: 1 listed instance(s) cost up to 20 calls in 5 minutes, of 1200"
+            "acc: 1 configured instance(s) need up to 20 of 1200 requests in 5 minutes"
         ]
         local = "--api.url=http://127.0.0.1:8787/api"
         done = command("--check-config", "--api.requests-per-5m=5000", local)
-        assert done.stdout.endswith(", of 5000\n")
+        assert done.stdout.endswith(" of 5000 requests in 5 minutes\n")
 
     def test_accounts_with_one_credential_share_its_budget(self, command: Command) -> None:
         workflows = "workflows: [{name: orders, instances: [o-1]}]"
@@ -238,15 +238,15 @@ class TestCheckConfig:
             f" {{account_id: c, api_token: secret, {workflows}}}]"
         )
         assert command("--check-config").stdout.splitlines()[1:] == [
-            "a, c: 2 listed instance(s) cost up to 40 calls in 5 minutes, of 600",
-            "b: 1 listed instance(s) cost up to 20 calls in 5 minutes, of 600",
+            "a, c: 2 configured instance(s) need up to 40 of 600 requests in 5 minutes",
+            "b: 1 configured instance(s) need up to 20 of 600 requests in 5 minutes",
         ]
 
     def test_more_calls_than_the_budget_are_pointed_out(self, command: Command) -> None:
         command.file(GOOD)
         done = command("--check-config", "--poll.interval=100ms")
         assert done.returncode == 0
-        assert "of 600; that is too many: each is looked at every" in done.stdout
+        assert "of 600 requests in 5 minutes; over the limit: each is polled every" in done.stdout
 
     def test_what_a_shard_has_of_the_instances_and_calls(self, command: Command) -> None:
         ids = ", ".join(f"o-{n}" for n in range(30))
@@ -259,8 +259,8 @@ class TestCheckConfig:
             "shard 1 of 3 may make 200 of the 600 calls in 5 minutes; of the listed instances it "
             "has its own, of the lists it reads all"
         )
-        assert sum(int(re.findall(r"acc: (\d+) listed", line)[0]) for _, _, line in lines) == 30
-        assert all(" calls in 5 minutes, of 200" in line for _, _, line in lines)
+        assert sum(int(re.findall(r"acc: (\d+) configured", line)[0]) for _, _, line in lines) == 30
+        assert all(" of 200 requests in 5 minutes" in line for _, _, line in lines)
 
     def test_files_of_secrets_are_checked_too(self, command: Command) -> None:
         text = GOOD.replace("api_token: secret", "api_token_file: token")
@@ -295,7 +295,7 @@ class TestOnce:
         assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 1\n' in done.stdout
         assert "secret" not in done.stdout + done.stderr
 
-    def test_a_failed_look_is_status_1_and_still_shows_what_there_is(
+    def test_a_failed_poll_is_status_1_and_still_shows_what_there_is(
         self, command: Command, simulator: Simulator
     ) -> None:
         command.file(GOOD)

@@ -73,7 +73,7 @@ def test_the_exporter_finds_its_configuration_in_the_unit_s_folder(
     (tmp_path / "config.yaml").write_text(config.replace(credential, "token"))
     done = run(tmp_path, "--check-config", environ=environment_of(service))
     assert done.returncode == 0, done.stderr
-    assert "production: 1 entry(ies) to discover" in done.stdout
+    assert "production: 1 workflow(s) to discover" in done.stdout
 
 
 def test_without_a_configuration_it_watches_the_account_of_its_environment_file(
@@ -86,7 +86,7 @@ def test_without_a_configuration_it_watches_the_account_of_its_environment_file(
     }
     done = run(tmp_path, "--check-config", environ=environ)
     assert done.returncode == 0, done.stderr
-    assert "acc: 1 entry(ies) to discover" in done.stdout
+    assert "acc: 1 workflow(s) to discover" in done.stdout
 
 
 def test_a_configuration_without_its_token_is_refused(

@@ -123,7 +123,7 @@ class TestPod:
         environ = environment(CLOUDFLARE_API_TOKEN="a-token", CLOUDFLARE_ACCOUNT_ID="acc")
         done = run(tmp_path, "--check-config", *container["args"], environ=environ)
         assert done.returncode == 0, done.stderr
-        assert "acc: 1 entry(ies) to discover" in done.stdout
+        assert "acc: 1 workflow(s) to discover" in done.stdout
         (check,) = release.the("Pod")["spec"]["containers"]
         assert check["args"] == ["--check-api"]
 
@@ -307,7 +307,7 @@ class TestCheckApi:
             flags = [f"--config.file={file}" if arg == path else arg for arg in own["args"]]
             done = run(tmp_path, *flags)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "workflow orders is there" in done.stdout
+        assert "workflow orders exists" in done.stdout
 
     def test_no_service_leads_to_it_and_it_may_reach_the_api(self) -> None:
         release = render(SMALLEST, self.VALUES)

@@ -44,6 +44,13 @@ class TestFormats:
             'level=warning logger=exporter.x msg="it broke" workflow=orders error="no way"'
         )
 
+    def test_an_empty_field_is_left_out(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Such as the advice about a failure that has none."""
+        logs.configure("info", "logfmt")
+        structlog.get_logger("exporter.x").warning("it broke", advice="", count=0)
+        (line,) = error_lines(capsys)
+        assert line.endswith(' msg="it broke" count=0')
+
     def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         logs.configure("info", "json")
         structlog.get_logger("exporter.x").info("hello", count=3, text='a "b"\n')
