@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter.config.accounts import Discover
 from exporter.config.settings import leaves
 from exporter.web.connections import ConnectionLimits
 from exporter.web.metrics_endpoint import MAX_SCRAPES
@@ -64,6 +65,13 @@ DEFAULTS = [
     ),
     ("docs/operating.md", "`state.path` (`state.db`)", "state.path", "state.db"),
 ]
+DISCOVERED = [
+    ("README.md", "up to 5,000 per workflow", "max_instances", "5000"),
+    ("README.md", "from a minute after their creation", "min_age", "1m"),
+    ("README.md", "and then for a day", "max_age", "1d"),
+    ("docs/operating.md", "`discover.max_instances` (5,000 per workflow)", "max_instances", "5000"),
+    ("docs/faq.md", "`discover.min_age` (1m)", "min_age", "1m"),
+]
 LIMITS = [
     f"| connections | {ConnectionLimits.connections};",
     f"| request | {MAX_HEAD_SIZE // 1024} KiB and {MAX_HEADERS} headers;",
@@ -107,6 +115,12 @@ def test_a_default_is_that_of_the_setting(name: str, text: str, key: str, defaul
     assert text in page(name)
     defaults = {".".join(loc): field.default for loc, field in leaves()}
     assert str(defaults[key]) == str(default) or defaults[key] == default
+
+
+@pytest.mark.parametrize(("name", "text", "key", "default"), DISCOVERED, ids=by_alert(DISCOVERED))
+def test_a_default_is_that_of_the_selector(name: str, text: str, key: str, default: str) -> None:
+    assert text in page(name)
+    assert str(getattr(Discover(), key)) == default
 
 
 @pytest.mark.parametrize("row", LIMITS)
