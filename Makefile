@@ -61,7 +61,7 @@ format: $(DEV) ## mend layout, and what mistakes can be mended
 types: $(DEV) ## check the types
 	$(BIN)/mypy
 
-docs: $(DEV) ## make the generated parts of docs, alerts, dashboards and chart anew
+docs: $(DEV) ## generate parts of docs, alerts, dashboards and chart
 	$(BIN)/python -m tools.metrics_reference
 	$(BIN)/python -m tools.generate
 

@@ -37,7 +37,8 @@ def tables() -> str:
 def _row(family: Family, prefix: str, common: int) -> str:
     name, labels = family.name.removeprefix(prefix), _code(family.labels[common:])
     text = family.help.replace("|", "\\|")
-    return f"| `{name}` | {family.kind} | {labels} | {text} |"
+    kind = f"{family.kind}, exemplars" if family.exemplars else family.kind
+    return f"| `{name}` | {kind} | {labels} | {text} |"
 
 
 def _code(names: tuple[str, ...]) -> str:
@@ -45,7 +46,7 @@ def _code(names: tuple[str, ...]) -> str:
 
 
 def updated(text: str) -> str:
-    """`text` with what stands between the two comments made anew."""
+    """`text` with what stands between the two comments generated again."""
     pattern = re.compile(f"(?<={re.escape(_BEGIN)}\n).*?(?={re.escape(_END)})", re.DOTALL)
     return pattern.sub(lambda _: f"\n{tables()}\n", text)
 

@@ -1,6 +1,6 @@
-"""Every metric, once: name, type, help, labels. The exposition and the reference page in the docs
-both come from here. To add one: an entry here, and a line where it is filled (`store.py`, of
-instances `instances.py`)."""
+"""The catalogue of all metrics: name, type, help, labels, exemplars, and the series that exist from
+the start. The exposition and docs/metrics.md are generated from it. To add a metric, add an entry
+here and set its value in `store.py`, or for an instance in `instance_samples.py`."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,13 +19,14 @@ class Family:
     """A metric family.
 
     Attributes:
-        name: As samples are named, with a counter's `_total` and an info's `_info`.
-        kind: Its type. `unknown` is a gauge whose name's ending Prometheus' lint keeps for
-            histograms.
-        help: What it says, and which field of Cloudflare's API it comes from.
+        name: The name of its samples, including `_total` of a counter and `_info` of an info.
+        kind: Its type. `unknown` is a gauge whose name ends in `_count`, which Prometheus' lint
+            reserves for histograms.
+        help: What the value means, and the field of Cloudflare's API that it comes from.
         labels: All label names, in order.
-        states: Of a set of states, one of which is there at a time: all of its last label's known
-            values. Those that a sample doesn't name are shown at 0.
+        states: For a set of states, all known values of the last label. A sample of one state
+            also shows the others at 0.
+        exemplars: Whether OpenMetrics shows the id of the last instance counted, as an exemplar.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Family:
     help: str
     labels: tuple[str, ...]
     states: tuple[str, ...] = ()
+    exemplars: bool = False
 
 
 def _instance(
@@ -41,24 +43,25 @@ def _instance(
     return Family(
         f"cloudflare_workflow_instance_{name}",
         kind,
-        f"{help_} As of the last look at the instance.",
+        f"{help_} As of the last poll of the instance.",
         (*INSTANCE_LABELS, *labels),
         states,
     )
 
 
-def _workflow(name: str, kind: Kind, help_: str, *labels: str) -> Family:
-    return Family(f"cloudflare_workflow_{name}", kind, help_, (*WORKFLOW_LABELS, *labels))
+def _workflow(name: str, kind: Kind, help_: str, *labels: str, exemplars: bool = False) -> Family:
+    labels = (*WORKFLOW_LABELS, *labels)
+    return Family(f"cloudflare_workflow_{name}", kind, help_, labels, exemplars=exemplars)
 
 
 def _own(name: str, kind: Kind, help_: str, *labels: str) -> Family:
     return Family(f"cloudflare_workflows_exporter_{name}", kind, help_, labels)
 
 
-# Instances: from the last full answer of each.
+# Instances.
 STATUS = _instance(
     "status",
-    "1 for the instance's status (API: status), 0 for each other status known today.",
+    "1 for the current status (API: status), 0 for each other known status.",
     "status",
     states=STATUSES,
 )
@@ -71,136 +74,141 @@ INFO = _instance(
 )
 ERROR_INFO = _instance(
     "error_info",
-    "1 while the instance has an error (API: error.name, or the failing step's where the engine "
-    "flattened it to Error); step is the step it failed at, or empty.",
+    "1 while the instance has an error (API: error.name, or the failing step's error where that "
+    "is only Error); step is the step that failed, or empty.",
     "error_name",
     "step",
     kind="info",
 )
 STEP_COUNT = _instance(
-    "step_count", "Steps, sleeps and waits begun so far (API: step_count).", kind="unknown"
+    "step_count", "Steps, sleeps and waits started so far (API: step_count).", kind="unknown"
 )
 STEPS = _instance(
     "steps",
-    "Steps (API: steps) by type and outcome; running: not finished.",
+    "Steps by type and outcome (API: steps); running: not finished.",
     "step_type",
     "outcome",
 )
 ATTEMPTS = _instance(
     "attempts",
-    "Attempts over all steps (API: steps[].attempts); running: without an end.",
+    "Attempts of all steps by outcome (API: steps[].attempts); running: without an end.",
     "outcome",
 )
-RETRIES = _instance("retries", "Attempts beyond each step's first (API: steps[].attempts).")
+RETRIES = _instance("retries", "Attempts after each step's first (API: steps[].attempts).")
 CURRENT_STEP_ATTEMPTS = _instance(
     "current_step_attempts",
-    "Attempts so far of each step that is open now (API: steps[].attempts); 0 for a sleep or wait.",
+    "Attempts so far of each open step (API: steps[].attempts); 0 for a sleep or wait.",
     "step",
     "step_type",
 )
 CURRENT_STEP_START = _instance(
     "current_step_start_timestamp_seconds",
-    "When each step that is open now started, in Unix time (API: steps[].start).",
+    "Unix time at which each open step started (API: steps[].start).",
     "step",
     "step_type",
 )
 CURRENT_STEP_RETRY_LIMIT = _instance(
     "current_step_retry_limit",
-    "Attempts that each plain step that is open now may take after its first (API: "
-    "steps[].config.retries.limit), +Inf without a limit. A step is at its last attempt when "
-    "current_step_attempts exceeds it.",
+    "Retry limit of each open step but sleeps and waits (API: steps[].config.retries.limit); +Inf "
+    "without a limit. A step is at its last attempt when current_step_attempts exceeds it.",
     "step",
 )
 QUEUED = _instance(
-    "queued_timestamp_seconds", "When the run was queued, in Unix time (API: queued)."
+    "queued_timestamp_seconds", "Unix time at which the run was queued (API: queued)."
 )
-START = _instance("start_timestamp_seconds", "When the run started, in Unix time (API: start).")
-END = _instance("end_timestamp_seconds", "When the run ended, in Unix time (API: end).")
+START = _instance("start_timestamp_seconds", "Unix time at which the run started (API: start).")
+END = _instance("end_timestamp_seconds", "Unix time at which the run ended (API: end).")
 QUEUE_DURATION = _instance(
-    "queue_duration_seconds", "From queued to start of the run (API: start - queued)."
+    "queue_duration_seconds", "Seconds from queued to start of the run (API: start - queued)."
 )
 RUN_DURATION = _instance(
     "run_duration_seconds",
-    "From start to end of the run (API: end - start), once it has ended; of a live one, "
-    "time() - cloudflare_workflow_instance_start_timestamp_seconds tells the age.",
+    "Seconds from start to end of an ended run (API: end - start). For the age of a live run, use "
+    "time() - cloudflare_workflow_instance_start_timestamp_seconds.",
 )
 LAST_CHANGE = _instance(
     "last_change_timestamp_seconds",
-    "When the exporter last saw the instance move, in Unix time; its first sight counts.",
+    "Unix time at which the exporter last saw a change of the instance, or first saw it.",
 )
 
 # Workflows.
 INSTANCES = _workflow(
     "instances",
     "gauge",
-    "Instances by status as the platform counts them, up to half a minute late (API: workflow's "
-    "instances).",
+    "Instances by status as Cloudflare counts them, up to 30 seconds old (API: instances of the "
+    "workflow).",
     "status",
 )
 STEP_LIMIT = _workflow(
-    "step_limit", "gauge", "Steps an instance may have (API: newest version's limits.steps)."
+    "step_limit", "gauge", "Maximum steps of an instance (API: limits.steps of the newest version)."
 )
 CONCURRENCY_LIMIT = _workflow(
     "concurrency_limit",
     "gauge",
-    "Instances that may run at once (API: newest version's concurrency.limit).",
+    "Maximum instances running at once (API: concurrency.limit of the newest version).",
 )
 WATCHED = _workflow(
     "watched_instances",
     "gauge",
-    "Instances that the exporter found and watches, with series or without, by status.",
+    "Instances that the exporter watches, with or without series of their own, by status.",
     "status",
 )
 RUNS_FINISHED = _workflow(
     "runs_finished_total",
     "counter",
-    "Runs that ended, each counted once, by the status they ended with (API: status).",
+    "Finished runs by final status (API: status); each is counted once.",
     "status",
+    exemplars=True,
 )
 RUN_DURATIONS = _workflow(
     "run_duration_seconds",
     "histogram",
-    "From start to end of finished runs (API: end - start).",
+    "Seconds from start to end of finished runs (API: end - start).",
     "status",
+    exemplars=True,
 )
 QUEUE_DURATIONS = _workflow(
     "queue_duration_seconds",
     "histogram",
-    "From queued to start of started runs (API: start - queued).",
+    "Seconds from queued to start of started runs (API: start - queued).",
+    exemplars=True,
 )
 STEP_DURATIONS = _workflow(
     "step_duration_seconds",
     "histogram",
-    "How long finished steps, sleeps and waits took, retries and waits between them included "
-    "(API: steps[].end - start).",
+    "Seconds from start to end of finished steps, sleeps and waits, including retries and the "
+    "delays between them (API: steps[].end - start).",
     "step",
     "step_type",
     "outcome",
+    exemplars=True,
 )
 ATTEMPT_DURATIONS = _workflow(
     "step_attempt_duration_seconds",
     "histogram",
-    "How long finished attempts took (API: steps[].attempts[].end - start).",
+    "Seconds from start to end of finished attempts (API: steps[].attempts[].end - start).",
     "step",
     "outcome",
+    exemplars=True,
 )
 STEP_ATTEMPTS = _workflow(
     "step_attempts",
     "histogram",
-    "Attempts that finished steps took (API: steps[].attempts).",
+    "Attempts of finished steps (API: steps[].attempts).",
     "step",
     "outcome",
+    exemplars=True,
 )
 DETAILS_SKIPPED = _workflow(
     "details_skipped_total",
     "counter",
-    "Runs that ended and whose steps were never fetched, for lack of budget.",
+    "Finished runs whose steps were never fetched, for lack of request budget.",
 )
 FAILING = _workflow(
     "failing_instances",
     "gauge",
     "Instances whose last poll failed, by class of failure. Each is polled again with growing "
-    "pauses, up to `poll.ended_interval`; meanwhile its series have the last known values.",
+    "pauses, up to `poll.ended_interval`; until then its series keep the last known values.",
     "result",
 )
 UP = _workflow(
@@ -212,20 +220,20 @@ UP = _workflow(
 DATA_TIME = _workflow(
     "data_timestamp_seconds",
     "gauge",
-    "Unix time as of which the status of the live instances is known (of 99% of them, and but for "
-    "those that fail): their oldest last poll or row, or the start of the last list pass that "
-    "succeeded, when one has failed since. Before the first, the exporter's start. `time()` minus "
-    "this is the age of what is shown.",
+    "Unix time as of which the status of live instances is known: the oldest last poll or list row "
+    "of 99% of them, without those that fail, or the start of the last successful list pass if "
+    "one has failed since. At first, the exporter's start. `time()` minus this is the age of the "
+    "data.",
 )
 LAST_SUCCESS = _workflow(
     "last_success_timestamp_seconds",
     "gauge",
-    "When a round over the workflow last succeeded, in Unix time; 0: never yet.",
+    "Unix time at which a poll round over the workflow last succeeded; 0: never.",
 )
 
 # The exporter itself.
 BUILD_INFO = _own(
-    "build_info", "info", "Version of the exporter and of Python.", "version", "python_version"
+    "build_info", "info", "Versions of the exporter and of Python.", "version", "python_version"
 )
 CONFIG_SUCCESSFUL = _own(
     "config_last_reload_successful", "gauge", "1 when the last load of the configuration succeeded."
@@ -233,13 +241,13 @@ CONFIG_SUCCESSFUL = _own(
 CONFIG_SUCCESS_TIME = _own(
     "config_last_reload_success_timestamp_seconds",
     "gauge",
-    "When the configuration was last loaded successfully, in Unix time.",
+    "Unix time at which the configuration was last loaded successfully.",
 )
 API_REQUESTS = _own(
     "api_requests_total",
     "counter",
-    "Calls to Cloudflare's API by endpoint and HTTP status; timeout, connection, invalid or "
-    "cancelled where there was none.",
+    "Requests to Cloudflare's API by endpoint and HTTP status; the code is timeout, connection, "
+    "invalid or cancelled where there was no usable response.",
     "account",
     "endpoint",
     "code",
@@ -247,66 +255,64 @@ API_REQUESTS = _own(
 API_DURATION = _own(
     "api_request_duration_seconds",
     "histogram",
-    "How long calls to Cloudflare's API took.",
+    "Seconds that requests to Cloudflare's API took.",
     "endpoint",
 )
 API_LIMIT = _own(
     "api_ratelimit_limit",
     "gauge",
-    "Calls that Cloudflare allows the credential's user in 5 minutes (API: Ratelimit-Policy).",
+    "Requests that Cloudflare allows the credential's user in 5 minutes (API: Ratelimit-Policy).",
     "account",
 )
 API_REMAINING = _own(
     "api_ratelimit_remaining",
     "gauge",
-    "Calls that the credential's user has left, as the last answer told (API: Ratelimit).",
+    "Requests that the credential's user has left, as of the last response (API: Ratelimit).",
     "account",
 )
 API_BLOCKED_UNTIL = _own(
     "api_blocked_until_timestamp_seconds",
     "gauge",
-    "Until when no call is made, after Cloudflare refused one for the limit, in Unix time; 0: "
-    "calls are made.",
+    "Unix time until which no requests are sent, after a response of 429 (API: Retry-After); 0: "
+    "not blocked.",
     "account",
 )
 POLLS = _own(
     "polls_total",
     "counter",
-    "Calls for looks and lists by kind and result: success, or the class of failure.",
+    "Requests for polls and lists by kind and result: success or the class of failure.",
     "kind",
     "result",
 )
 POLL_LAG = _own(
-    "poll_lag_seconds",
-    "gauge",
-    "How far behind its plan the oldest look or sweep that is due is.",
+    "poll_lag_seconds", "gauge", "Seconds by which the most overdue poll or list pass is late."
 )
 INSTANCES_DROPPED = _own(
     "instances_dropped_total",
     "counter",
-    "Discovered instances that were left out, their workflow being at discover.max_instances.",
+    "Discovered instances without series, because their workflow is at discover.max_instances.",
 )
 ROWS_IGNORED = _own(
     "rows_ignored_total",
     "counter",
-    "List rows without a status or a valid id, and parts of responses that could not be read, "
-    "each time a response held one; the rest was taken.",
+    "List rows without a status or a valid id, and unreadable parts of responses, counted in each "
+    "response. The rest of the response is used.",
 )
 STEP_NAMES_DROPPED = _own(
     "step_names_dropped_total",
     "counter",
-    "Finished steps and attempts shown as step=other, their workflow being at "
+    "Finished steps and attempts counted as step=other, because their workflow is at "
     "metrics.step_names.limit.",
 )
 
 STATE_WRITE_ERRORS = _own(
     "state_write_errors_total",
     "counter",
-    "Times that the state could not be written, or its file not be used, since the start.",
+    "Failed attempts to write or use the state since the start.",
 )
 
 OUTCOMES = ("success", "failure")
-"""Of a finished step or attempt. Once a step's name is known, its series are there for both."""
+"""Of a finished step or attempt. Once a step's name is known, series exist for both."""
 _ENDINGS = ("complete", "errored", "terminated")
 _ENDPOINTS = ("instance", "instances", "workflow", "workflows", "versions")
 _CODES = ("200", "401", "403", "404", "429", "500", "timeout")
@@ -328,13 +334,13 @@ ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
     STEP_NAMES_DROPPED: (),
     STATE_WRITE_ERRORS: (),
 }
-"""What is there at 0 before anything happens, since `increase()` doesn't see a series that begins
-at 1: the known values of each label but `account` and `workflow`, in all combinations."""
+"""The series that exist at 0 before anything happens, since `increase()` ignores the first value of
+a series: the known values of each label but `account` and `workflow`, in all combinations."""
 
 FAMILIES: tuple[Family, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Family)
 )
-"""All of them, in the order of their definition."""
+"""All families, in the order of their definition."""
 
 CURRENT_STATUS = replace(STATUS, states=())
-"""The same, without the states that it isn't in."""
+"""`STATUS` with the current status alone."""

@@ -1,4 +1,4 @@
-"""What a scrape sees, in Prometheus' text format or OpenMetrics 1.0, whichever it asks for."""
+"""The exposition: the body of a scrape, in Prometheus' text format or OpenMetrics 1.0."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from prometheus_client.exposition import generate_latest as text
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.registry import Collector
 
-from exporter.metrics import text_format as lines
+from exporter.metrics import text_format
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.render_cache import RenderCache, Segment, Text
 from exporter.metrics.series import Changes, LabelValues
@@ -26,10 +26,10 @@ class _Format(NamedTuple):
     """A format.
 
     Attributes:
-        content_type: what it is called in HTTP.
-        column: where series of this format are, among the two of `lines.of_series`.
-        encode: prometheus_client's encoder, for what is not worth keeping rendered.
-        end: what an exposition ends with.
+        content_type: Its HTTP content type.
+        column: Its index in the result of `text_format.of_series`.
+        encode: prometheus_client's encoder, for what isn't cached.
+        end: The end of an exposition.
     """
 
     content_type: str
@@ -43,25 +43,25 @@ _OPENMETRICS = _Format(OPENMETRICS, 1, openmetrics, _EOF)
 
 
 class Exposition:
-    """What scrapes see: the store, and the figures of this process (CPU, memory, open files).
+    """What scrapes see: the store, and metrics of this process (CPU, memory, open files).
 
     Args:
-        store: What is shown.
-        created: Whether OpenMetrics tells when counters and histograms began.
+        store: The values to show.
+        created: Whether OpenMetrics shows when counters and histograms began.
 
     Attributes:
-        created: The same; what isn't shown anew stays as it is.
-        follows: Whether a scrape sees the store as it is then; otherwise it sees what was shown.
+        created: The same; takes effect on a series with its next change.
+        follows: Whether scrapes see the store's current values; otherwise, those passed to `show`.
     """
 
     def __init__(self, store: Store, *, created: bool = False) -> None:
         self._store, self.created = store, created
         self.follows = True
-        self._instances = RenderCache[tuple[WorkflowKey, str]](len(lines.INSTANCE_FAMILIES))
+        self._instances = RenderCache[tuple[WorkflowKey, str]](len(text_format.INSTANCE_FAMILIES))
         self._series = {
             family: RenderCache[LabelValues](2)
             for family in FAMILIES
-            if family not in lines.INSTANCE_FAMILIES
+            if family not in text_format.INSTANCE_FAMILIES
         }
         self._heads = {
             (format_, family): Segment([Text(_encode(format_, [_metric(family)]))])
@@ -73,7 +73,7 @@ class Exposition:
         PlatformCollector(registry=self._process)
 
     def show(self, changes: Changes) -> None:
-        """Makes what changed what scrapes see, as a whole."""
+        """Makes scrapes see the changes, all at once."""
         for key, value in changes.values.items():
             family, labels = key
             if value is None:
@@ -81,28 +81,28 @@ class Exposition:
             else:
                 exemplars = changes.exemplars.get(key, {})
                 created = changes.created.get(key) if self.created else None
-                texts = lines.of_series(family, labels, value, exemplars, created)
+                texts = text_format.of_series(family, labels, value, exemplars, created)
                 self._series[family].put([(labels, texts)])
         for instance, samples in changes.instances.items():
             if samples is None:
                 self._instances.remove(instance)
         self._instances.put(
-            (instance, lines.of_instance(instance, samples))
+            (instance, text_format.of_instance(instance, samples))
             for instance, samples in changes.instances.items()
             if samples is not None
         )
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The whole body, and its content type, for a request's Accept header."""
-        runs, content_type = self.scrape(accept)
-        return b"".join(text for run in runs for text in run.plain), content_type
+        segments, content_type = self.scrape(accept)
+        return b"".join(text for segment in segments for text in segment.plain), content_type
 
     def scrape(self, accept: str = "", names: Collection[str] = ()) -> tuple[list[Segment], str]:
-        """What is seen now, and its content type.
+        """The exposition as of now, and its content type.
 
         Args:
             accept: A request's Accept header.
-            names: Of the families to show, or of samples in them; all if there are none.
+            names: Names of families or samples to show; empty: all.
         """
         if self.follows:
             self.show(self._store.take())
@@ -110,26 +110,28 @@ class Exposition:
         now: dict[Family, bytes] = {}
         for family, labels, value in self._store.now():
             if value is not None:
-                line, _ = lines.of_series(family, labels, value, {}, None)
+                line, _ = text_format.of_series(family, labels, value, {}, None)
                 now[family] = now.get(family, b"") + line
-        runs = []
+        segments = []
         for family in FAMILIES:
             if names and _names(_metric(family)).isdisjoint(names):
                 continue
-            runs.append(self._heads[format_, family])
+            segments.append(self._heads[format_, family])
             if family in now:
-                runs.append(Segment([Text(now[family])]))
-            elif family in lines.INSTANCE_FAMILIES:
-                runs.append(self._instances.run(lines.INSTANCE_FAMILIES.index(family)))
+                segments.append(Segment([Text(now[family])]))
+            elif family in text_format.INSTANCE_FAMILIES:
+                segments.append(
+                    self._instances.segment(text_format.INSTANCE_FAMILIES.index(family))
+                )
             else:
-                runs.append(self._series[family].run(format_.column))
+                segments.append(self._series[family].segment(format_.column))
         process = [m for m in self._process.collect() if not names or _names(m) & set(names)]
-        runs.append(Segment([Text(_encode(format_, process) + format_.end)]))
-        return runs, format_.content_type
+        segments.append(Segment([Text(_encode(format_, process) + format_.end)]))
+        return segments, format_.content_type
 
 
 def _metric(family: Family) -> Metric:
-    """A family as prometheus_client has it, without samples."""
+    """A family as prometheus_client's object, without samples."""
     name = family.name.removesuffix(_SUFFIX.get(family.kind, ""))
     return Metric(name, family.help, family.kind)
 
@@ -147,7 +149,7 @@ def _encode(format_: _Format, metrics: Iterable[Metric]) -> bytes:
 
 
 def _names(metric: Metric) -> set[str]:
-    """The names by which a family can be asked for: its own and its samples', in any format."""
+    """The names that select a family: its own and those of its samples, in any format."""
     suffixes = {
         "counter": ("_total", "_created"),
         "info": ("_info",),
@@ -159,17 +161,17 @@ def _names(metric: Metric) -> set[str]:
 def prefers_openmetrics(accept: str) -> bool:
     """Whether an Accept header ranks OpenMetrics at least as high as the text format.
 
-    Only ranges that one of the two satisfies are compared, the closest for each (RFC 9110, section
-    12.5.1). Text is sent where nothing but `*/*` speaks for OpenMetrics, as in browsers' requests.
+    Compares the most specific range that matches each of the two (RFC 9110, section 12.5.1). It is
+    not preferred if only `*/*` matches OpenMetrics, as in browsers' requests.
     """
     ranges = list(_ranges(accept))
     _, text = _rank(ranges, "text/plain", ("", "0.0.4", "1.0.0"))
-    closeness, openmetrics = _rank(ranges, "application/openmetrics-text", ("", "0.0.1", "1.0.0"))
-    return closeness > 0 and openmetrics > 0 and openmetrics >= text
+    specificity, openmetrics = _rank(ranges, "application/openmetrics-text", ("", "0.0.1", "1.0.0"))
+    return specificity > 0 and openmetrics > 0 and openmetrics >= text
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, str, float]]:
-    """Media range, version and quality of each item of an Accept header."""
+    """Media range, version and quality of each item in an Accept header."""
     for item in accept.lower().replace(" ", "").split(","):
         media, *parameters = item.split(";")
         named = dict(parameter.partition("=")[::2] for parameter in parameters)
@@ -184,7 +186,7 @@ def _ranges(accept: str) -> Iterator[tuple[str, str, float]]:
 def _rank(
     ranges: Iterable[tuple[str, str, float]], media: str, versions: Collection[str]
 ) -> tuple[int, float]:
-    """How closely the ranges name a media type (0: as `*/*` or not at all), and its quality."""
+    """How specifically ranges match a media type (0: by `*/*` or not at all), and its quality."""
     forms = ["*/*", f"{media.partition('/')[0]}/*", media]
     return max(
         (

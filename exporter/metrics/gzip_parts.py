@@ -1,9 +1,9 @@
-"""gzip, put together from parts that were compressed one by one.
+"""A gzip stream assembled from parts that were compressed separately.
 
-A part is deflated without knowledge of what stands before it, up to a byte boundary, and not marked
-as the last: parts in any order are one stream, whose checksum follows from theirs. Concatenated
-gzip members would be simpler, but only Go, Node and Python's gzip read on after the first; curl,
-httpx and Chromium show that one alone.
+Each part is deflated without reference to earlier data, ends at a byte boundary, and isn't marked
+as the last one. Parts in any order are one valid stream; its checksum is computed from theirs.
+Concatenated gzip members would be simpler, but curl, httpx and Chromium stop after the first (Go,
+Node and Python's gzip read all).
 """
 
 import zlib
@@ -12,25 +12,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, repeat
 
-# The fastest: of a tenth of the size, the best saves a tenth, in four times the time.
+# The fastest level compresses to a tenth; the best saves a tenth of that, in four times the time.
 _LEVEL, _RAW = 1, -15
-# RFC 1952: deflated, no name, no time, made on an unknown system.
+# RFC 1952: deflate, no name, no time, unknown system.
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 # An empty block that is marked as the last.
 _LAST = b"\x03\0"
-# Bytes; to go over fewer once more is cheaper than to reckon.
+# Bytes below which computing a checksum again is cheaper than combining it.
 _SHORT = 10_000
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Texts one after another, compressed.
+    """A sequence of compressed texts.
 
     Attributes:
-        parts: one for each text.
-        texts: what they hold.
-        size: of all texts, in bytes.
-        crc: of all texts.
+        parts: The compressed texts.
+        texts: The texts.
+        size: Bytes of all texts.
+        crc: CRC of all texts.
     """
 
     parts: list[bytes]
@@ -40,34 +40,34 @@ class Packed:
 
 
 def pack(text: bytes) -> bytes:
-    """A text as a part of a stream."""
+    """Compresses a text to a part of a stream."""
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW)
     return packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH)
 
 
 def checksum(texts: Iterable[bytes], crc: int = 0) -> int:
-    """The CRC of texts after something that has the CRC `crc`."""
+    """The CRC of texts that follow data with the CRC `crc`."""
     for text in texts:
         crc = zlib.crc32(text, crc)
     return crc
 
 
-def stream(runs: Iterable[Packed]) -> list[bytes]:
-    """The buffers of a gzip stream of everything in `runs`."""
+def stream(segments: Iterable[Packed]) -> list[bytes]:
+    """The buffers of a gzip stream of all segments."""
     buffers, crc, size = [_HEADER], 0, 0
-    for run in runs:
-        buffers += run.parts
-        size += run.size
-        if run.size < _SHORT:
-            crc = checksum(run.texts, crc)
+    for segment in segments:
+        buffers += segment.parts
+        size += segment.size
+        if segment.size < _SHORT:
+            crc = checksum(segment.texts, crc)
         else:
-            crc = _times(crc, _power(run.size)) ^ run.crc
+            crc = _times(crc, _power(segment.size)) ^ segment.crc
     tail = crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
     return [*buffers, _LAST, tail]
 
 
-# A CRC is a remainder of polynomials over GF(2), the highest bit the constant term: what n bytes
-# put after a text do to its CRC is a multiplication by x to the power of 8n.
+# A CRC is a remainder of polynomials over GF(2) whose highest bit is the constant term. Appending n
+# bytes to a text multiplies its CRC by x to the power of 8n.
 _ONE, _X, _POLYNOMIAL = 1 << 31, 1 << 30, 0xEDB88320
 
 

@@ -1,4 +1,4 @@
-"""An instance's figures as samples."""
+"""The samples of one instance: which of its values go into which family, with which labels."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,14 +15,15 @@ Sample = tuple[Family, tuple[str, ...], float]
 
 @dataclass(frozen=True, slots=True)
 class InstanceSamples:
-    """What an instance shows, worked out when it is gone through: held for all instances that a
-    restart brings back, samples would be millions.
+    """The samples of an instance, made during iteration: stored for all instances of a restart,
+    they would be millions.
 
     Attributes:
-        figures, last_change: The figures, and when they last moved.
-        status: The family of the status, with all states or the current one alone.
-        step_label, error_label, word: How names of steps and errors, and statuses and types of
-            steps, are labelled.
+        values: The instance's values.
+        last_change: Unix time at which they last changed.
+        step_label, error_label: Return the label for the name of a step or an error.
+        word: Returns the label for a status or a step's type.
+        status: The family of the status: with all states, or with the current one alone.
     """
 
     values: InstanceValues
@@ -57,7 +58,7 @@ class InstanceSamples:
 def _by_type(
     steps: Mapping[tuple[str, str], int], word: Callable[[str], str]
 ) -> dict[tuple[str, str], int]:
-    """Steps by type and outcome, with every outcome of each type, and of plain steps always."""
+    """Steps by type and outcome: all outcomes of each type seen and of plain steps."""
     types = dict.fromkeys(("step", *(word(step_type) for step_type, _ in steps)))
     counts = {(step_type, outcome): 0 for step_type in types for outcome in OUTCOMES}
     for (step_type, outcome), count in steps.items():
@@ -68,8 +69,8 @@ def _by_type(
 def _open_steps(
     values: InstanceValues, step_label: Callable[[str], str], word: Callable[[str], str]
 ) -> Iterator[Sample]:
-    # Steps of one label and type, side by side, are one series: attempts and limits added, earliest
-    # start.
+    # Parallel steps with the same label and type are one series: the sum of attempts and of limits,
+    # and the earliest start.
     attempts: dict[tuple[str, str], int] = {}
     starts: dict[tuple[str, str], float] = {}
     limits: dict[str, float] = {}

@@ -1,11 +1,12 @@
-"""Names of customers' own as labels: bounded in number, steps without the engine's counter."""
+"""The labels `step` and `error_name`: rewrite rules, at most N distinct values per workflow, and
+step names without the engine's counter."""
 
 import re
 from collections.abc import Callable, Iterable
 
 OTHER = "other"
-LONGEST = 256
-"""Characters of a name that are shown: as many as Cloudflare allows a step's name."""
+MAX_LENGTH = 256
+"""Characters of a name that are shown; Cloudflare's limit for a step's name."""
 
 _COUNTER = re.compile(r"-[0-9]+\Z")
 
@@ -16,7 +17,12 @@ def without_counter(name: str) -> str:
 
 
 class LimitedLabel:
-    """The values of one label of one workflow: rewritten, and at most `limit` different ones."""
+    """The values of one label of one workflow.
+
+    Args:
+        rules: Regular expressions and their replacements, applied in order.
+        limit: Maximum distinct values; all further names become `other`.
+    """
 
     def __init__(self, rules: Iterable[tuple[str, str]] = (), *, limit: int = 200) -> None:
         self._rules = [(re.compile(regex), replacement) for regex, replacement in rules]
@@ -24,15 +30,15 @@ class LimitedLabel:
         self._labels: set[str] = set()
 
     def add(self, label: str) -> None:
-        """Takes a label for one of those there are: a series has it already."""
+        """Adds a value that a series already has."""
         if label != OTHER:
             self._labels.add(label)
 
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
-        """The label for a name; tells `on_other` when it is past the limit."""
-        label = name[:LONGEST]
+        """The label for a name; calls `on_other` where the limit makes it `other`."""
+        label = name[:MAX_LENGTH]
         for regex, replacement in self._rules:
-            label = regex.sub(replacement, label)[:LONGEST]
+            label = regex.sub(replacement, label)[:MAX_LENGTH]
         if label in self._labels:
             return label
         if len(self._labels) < self._limit:

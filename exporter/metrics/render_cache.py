@@ -1,8 +1,8 @@
-"""Rendered rows in blocks: a change renders what changed, a scrape joins what is rendered.
+"""A cache of rendered lines: a change renders only what changed, a scrape joins what is cached.
 
-A row is what one instance, or one series, shows: a text for each column, where a column is a family
-(or a family in one format). A few rows stand together in a block, and stay in it. A block's text is
-never changed but replaced, so whoever reads goes on reading what was there when the scrape began.
+An entry is one instance or series: a text for each column, where a column is a family, or a family
+in one format. A few entries share a block and stay in it. A block's text is never modified but
+replaced, so that a scrape in progress continues with the texts of the moment it started.
 """
 
 from array import array
@@ -10,18 +10,18 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from typing import Generic, TypeVar
 
-from exporter.metrics import gzip_parts as packing
+from exporter.metrics import gzip_parts
 
-# One changed row has its whole block compressed anew, so few; but each text is also an object, and
-# alone it compresses badly. With 16, compressed bodies are 10% larger than with 64, and those after
-# a change are made in half the time.
-_ROWS = 16
-# Texts to compress at a stretch: 3 ms at most.
-_AT_A_STRETCH = 64
+# Small, because one changed entry makes its whole block be compressed again; but each text costs
+# an object, and short texts compress badly. With 16, compressed bodies are 10% larger than with 64,
+# and take half the time after a change.
+_BLOCK_SIZE = 16
+# Texts compressed before other tasks get their turn: 3 ms at most.
+_PACK_BATCH = 64
 
 
 class Text:
-    """A piece of an exposition, and its compressed bytes once somebody asked for them."""
+    """A piece of an exposition; its compressed bytes are made on first use."""
 
     __slots__ = ("_packed", "plain")
 
@@ -32,7 +32,7 @@ class Text:
     @property
     def packed(self) -> bytes:
         if self._packed is None:
-            self._packed = packing.pack(self.plain)
+            self._packed = gzip_parts.pack(self.plain)
         return self._packed
 
 
@@ -40,26 +40,26 @@ _EMPTY = Text(b"")
 
 
 class Segment:
-    """Texts one after another, as they were at one moment."""
+    """The texts of a column, as of one moment."""
 
     def __init__(self, texts: Sequence[Text]) -> None:
         self.plain = [text.plain for text in texts]
         self.size = sum(map(len, self.plain))
         self._texts = texts
-        self._packed: packing.Packed | None = None
+        self._packed: gzip_parts.Packed | None = None
 
     def pack(self) -> Iterator[None]:
-        """Compresses what isn't yet; yields every few milliseconds, to let others work."""
+        """Compresses the texts; yields every few milliseconds to let other tasks run."""
         if self._packed is None:
             texts, buffers = iter(self._texts), list[bytes]()
-            while stretch := list(islice(texts, _AT_A_STRETCH)):
-                buffers += [text.packed for text in stretch]
+            while batch := list(islice(texts, _PACK_BATCH)):
+                buffers += [text.packed for text in batch]
                 yield
-            crc = packing.checksum(self.plain)
-            self._packed = packing.Packed(buffers, self.plain, self.size, crc)
+            crc = gzip_parts.checksum(self.plain)
+            self._packed = gzip_parts.Packed(buffers, self.plain, self.size, crc)
 
     @property
-    def packed(self) -> packing.Packed:
+    def packed(self) -> gzip_parts.Packed:
         for _ in self.pack():
             pass
         assert self._packed is not None
@@ -72,19 +72,19 @@ CacheEntry = tuple[K, Sequence[bytes]]
 
 
 class _Block(Generic[K]):
-    __slots__ = ("ends", "rows", "texts")
+    __slots__ = ("ends", "keys", "texts")
 
     def __init__(self, columns: int) -> None:
-        self.rows: list[K] = []
+        self.keys: list[K] = []
         self.texts = [_EMPTY] * columns
         self.ends = [array("L") for _ in range(columns)]
-        """Where each row's text ends, by column."""
+        """Where each entry's text ends, by column."""
 
-    def add(self, rows: Sequence[CacheEntry[K]]) -> list[int]:
-        """Adds rows after those there are; the columns in which they show anything."""
-        self.rows += [key for key, _ in rows]
+    def add(self, entries: Sequence[CacheEntry[K]]) -> list[int]:
+        """Appends entries; returns the columns that changed."""
+        self.keys += [key for key, _ in entries]
         changed = []
-        for column, texts in enumerate(zip(*(texts for _, texts in rows), strict=True)):
+        for column, texts in enumerate(zip(*(texts for _, texts in entries), strict=True)):
             before = self.texts[column].plain
             ends = accumulate(map(len, texts), initial=len(before))
             self.ends[column].extend(islice(ends, 1, None))
@@ -94,92 +94,94 @@ class _Block(Generic[K]):
         return changed
 
     def put(self, key: K, texts: Sequence[bytes]) -> list[int]:
-        """Replaces a row's texts; the columns in which they differ from before."""
-        row, changed = self.rows.index(key), []
+        """Replaces an entry's texts; returns the columns that changed."""
+        index, changed = self.keys.index(key), []
         for column, text in enumerate(texts):
             ends, block = self.ends[column], self.texts[column].plain
-            start, end = ends[row - 1] if row else 0, ends[row]
+            start, end = ends[index - 1] if index else 0, ends[index]
             longer = len(text) - (end - start)
             if longer or not block.startswith(text, start):
                 self.texts[column] = Text(block[:start] + text + block[end:])
                 changed.append(column)
             if longer:
-                for other in range(row, len(ends)):
+                for other in range(index, len(ends)):
                     ends[other] += longer
         return changed
 
     def remove(self, key: K) -> list[int]:
-        changed, row = self.put(key, [b""] * len(self.texts)), self.rows.index(key)
-        del self.rows[row]
+        changed, index = self.put(key, [b""] * len(self.texts)), self.keys.index(key)
+        del self.keys[index]
         for ends in self.ends:
-            del ends[row]
+            del ends[index]
         return changed
 
 
 class RenderCache(Generic[K]):
-    """Rows by key.
+    """Entries by key.
 
     Args:
-        columns: How many texts a row has.
+        columns: Number of texts of an entry.
     """
 
     def __init__(self, columns: int) -> None:
         self._columns = columns
-        # Dictionaries in place of sets, for their order.
+        # Dictionaries serve as ordered sets.
         self._blocks: dict[_Block[K], None] = {}
         self._with_room: dict[_Block[K], None] = {}
         self._block_of: dict[K, _Block[K]] = {}
-        self._runs: list[Segment | None] = [None] * columns
+        self._segments: list[Segment | None] = [None] * columns
 
-    def put(self, rows: Iterable[CacheEntry[K]]) -> None:
-        """Adds rows, or puts them in the place of those of the same keys, each key once."""
+    def put(self, entries: Iterable[CacheEntry[K]]) -> None:
+        """Adds or replaces entries, each key at most once."""
         new: list[CacheEntry[K]] = []
-        for key, texts in rows:
+        for key, texts in entries:
             block = self._block_of.get(key)
             if block is not None:
-                self._outdate(block.put(key, texts))
+                self._invalidate(block.put(key, texts))
             else:
                 new.append((key, texts))
-                if len(new) == _ROWS:
-                    # A block at a time: after a restart there are tens of thousands of rows.
+                if len(new) == _BLOCK_SIZE:
+                    # A block at a time: after a restart there are tens of thousands of entries.
                     self._add(new)
                     new = []
         self._add(new)
 
-    def _add(self, rows: list[CacheEntry[K]]) -> None:
-        while rows:
+    def _add(self, entries: list[CacheEntry[K]]) -> None:
+        while entries:
             block = next(iter(self._with_room), None) or _Block[K](self._columns)
-            room = _ROWS - len(block.rows)
-            some, rows = rows[:room], rows[room:]
-            self._outdate(block.add(some))
+            room = _BLOCK_SIZE - len(block.keys)
+            some, entries = entries[:room], entries[room:]
+            self._invalidate(block.add(some))
             self._block_of.update((key, block) for key, _ in some)
-            self._note(block)
+            self._file(block)
 
     def remove(self, key: K) -> None:
-        """Takes a row away, if it is there."""
+        """Removes an entry, if there is one."""
         block = self._block_of.pop(key, None)
         if block is not None:
-            self._outdate(block.remove(key))
-            self._note(block)
+            self._invalidate(block.remove(key))
+            self._file(block)
 
-    def _note(self, block: _Block[K]) -> None:
+    def _file(self, block: _Block[K]) -> None:
         for blocks, member in (
-            (self._blocks, len(block.rows) > 0),
-            (self._with_room, 0 < len(block.rows) < _ROWS),
+            (self._blocks, len(block.keys) > 0),
+            (self._with_room, 0 < len(block.keys) < _BLOCK_SIZE),
         ):
             if member:
                 blocks[block] = None
             else:
                 blocks.pop(block, None)
 
-    def _outdate(self, columns: Iterable[int]) -> None:
+    def _invalidate(self, columns: Iterable[int]) -> None:
         for column in columns:
-            self._runs[column] = None
+            self._segments[column] = None
 
-    def run(self, column: int) -> Segment:
-        """All rows' texts of a column."""
-        run = self._runs[column]
-        if run is None:
+    def segment(self, column: int) -> Segment:
+        """All texts of a column."""
+        segment = self._segments[column]
+        if segment is None:
             texts = [block.texts[column] for block in self._blocks]
-            run = self._runs[column] = Segment([text for text in texts if text is not _EMPTY])
-        return run
+            segment = self._segments[column] = Segment(
+                [text for text in texts if text is not _EMPTY]
+            )
+        return segment

@@ -1,4 +1,5 @@
-"""Counters, gauges and histograms by family and label values; plain data that state can keep."""
+"""Counters, gauges and histograms by family and label values, with their exemplars, and which of
+them changed. The state persists them."""
 
 import time
 from bisect import bisect_left
@@ -14,17 +15,17 @@ from exporter.watch.sink import WorkflowKey
 
 LabelValues = tuple[str, ...]
 SeriesKey = tuple[Family, LabelValues]
-"""A series, or a histogram's series."""
+"""Identifies a series, or all series of a histogram."""
 
 
-# OpenMetrics allows an exemplar 128 characters in names and values of labels together.
-_LONGEST_IN_EXEMPLAR = 128 - len("instance_id")
+# OpenMetrics allows 128 characters for all label names and values of an exemplar.
+_MAX_EXEMPLAR_ID = 128 - len("instance_id")
 
 
 class Histogram(Struct):
-    """Counts by upper bound (inclusive, as Prometheus has it), the last one for +Inf.
+    """Counts by inclusive upper bound; the last one is for +Inf.
 
-    prometheus_client's own can be observed, but neither kept nor restored.
+    prometheus_client's histogram can't be persisted and restored.
     """
 
     bounds: tuple[float, ...]
@@ -36,7 +37,7 @@ class Histogram(Struct):
         return cls(tuple(float(bound) for bound in bounds), [0] * (len(bounds) + 1))
 
     def observe(self, value: float) -> int:
-        """Counts a value; the index of its bucket."""
+        """Counts a value; returns the index of its bucket."""
         bucket = bisect_left(self.bounds, value)
         self.counts[bucket] += 1
         self.sum += value
@@ -47,12 +48,12 @@ class Histogram(Struct):
 
 
 class Exemplar(NamedTuple):
-    """The instance behind the newest observation of a bucket, or the newest count.
+    """The instance behind the latest observation of a bucket, or the latest count.
 
     Attributes:
-        instance_id: of the instance.
-        value: what was observed; 1 for a count.
-        at: when it was counted, in Unix time.
+        instance_id: The id of the instance.
+        value: The observed value; 1 for a count.
+        at: Unix time of the observation.
     """
 
     instance_id: str
@@ -62,15 +63,15 @@ class Exemplar(NamedTuple):
 
 @dataclass
 class Changes:
-    """What changed, each thing as it is now, and nothing of the rest.
+    """Everything that changed, with its new value.
 
-    The seam between what is counted, what is kept and what scrapes see.
+    The store produces it, the state persists it, and the exposition shows it.
 
     Attributes:
-        values: of counters, gauges and histograms; None: the series is gone.
-        instances: samples of each instance, by workflow and id; None: it is gone.
-        exemplars: all that a series among `values` has, by bucket; a counter's is bucket 0.
-        created: when a counter or histogram among `values` began, in Unix time.
+        values: Values of counters, gauges and histograms; None: the series was removed.
+        instances: Samples of each instance, by workflow and id; None: the instance was removed.
+        exemplars: All exemplars of each series in `values`, by bucket; a counter's is bucket 0.
+        created: Unix time at which each counter and histogram in `values` began.
     """
 
     values: dict[SeriesKey, float | Histogram | None] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class Changes:
     created: dict[SeriesKey, float] = field(default_factory=dict)
 
     def update(self, newer: "Changes") -> None:
-        """Adds what changed later on."""
+        """Adds later changes."""
         self.values.update(newer.values)
         self.instances.update(newer.instances)
         self.exemplars.update(newer.exemplars)
@@ -115,7 +116,7 @@ class Series:
     def add(
         self, family: Family, labels: LabelValues, instance_id: str | None = None, *, count: int = 1
     ) -> None:
-        """`count` more; `instance_id` becomes the exemplar, where it is short enough for one."""
+        """Adds `count`; `instance_id` becomes the exemplar if the family has some."""
         self.zero(family, [labels])
         self.values[family][labels] += count
         self._touch((family, labels), 0, instance_id, 1.0)
@@ -123,19 +124,19 @@ class Series:
     def observe(
         self, family: Family, labels: LabelValues, value: float, instance_id: str | None = None
     ) -> None:
-        """Counts `value`; `instance_id` becomes its bucket's exemplar."""
+        """Counts `value`; `instance_id` becomes its bucket's exemplar if the family has some."""
         self.zero(family, [labels])
         bucket = self.histograms[family][labels].observe(value)
         self._touch((family, labels), bucket, instance_id, value)
 
     def _touch(self, key: SeriesKey, bucket: int, instance_id: str | None, value: float) -> None:
         self._changed.add(key)
-        if instance_id is not None and len(instance_id) <= _LONGEST_IN_EXEMPLAR:
+        if key[0].exemplars and instance_id and len(instance_id) <= _MAX_EXEMPLAR_ID:
             exemplars = self._exemplars.setdefault(key, {})
             exemplars[bucket] = Exemplar(instance_id, value, self._clock())
 
     def zero(self, family: Family, every: Iterable[LabelValues]) -> None:
-        """Shows series at 0 before anything happened, so that alerts never meet "no data"."""
+        """Creates those of the series that don't exist, at 0."""
         series = self._of(family)
         for labels in every:
             if labels not in series:
@@ -163,7 +164,7 @@ class Series:
         return anew
 
     def drop(self, *owner: str) -> None:
-        """Takes away all series of an account, or of a workflow: account and name."""
+        """Removes all series of an account, or of a workflow (account and name)."""
         n = len(owner)
         for family in (*self.values, *self.histograms):
             if family.labels[:n] == WORKFLOW_LABELS[:n]:
@@ -179,7 +180,7 @@ class Series:
     def restore(
         self, family: Family, labels: LabelValues, value: float | Histogram, created: float | None
     ) -> bool:
-        """Puts a value in its place; whether its kind and buckets are those of today."""
+        """Sets a restored value; returns False if its kind or buckets have changed since."""
         if isinstance(value, Histogram):
             bounds = Histogram.empty(self._bounds.get(family, ())).bounds
             if value.bounds != bounds:
@@ -203,7 +204,7 @@ class Series:
                 yield family, labels
 
     def take(self) -> Changes:
-        """What changed since this was last asked; histograms are copies."""
+        """Returns the changes since the last call; histograms are copies."""
         changes = Changes()
         for key in self._changed:
             family, labels = key

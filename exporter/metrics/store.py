@@ -1,4 +1,4 @@
-"""What `/metrics` shows: takes what the watch learns, holds it until it is scraped."""
+"""The sink of all that polls learn: turns it into values of metrics for state and scrapes."""
 
 import platform
 import time
@@ -17,21 +17,21 @@ from exporter.statuses import STATUSES
 from exporter.watch.sink import RoundOutcome, WorkflowKey
 from exporter.watch.tracker import InstanceValues, Observations
 
-_MOST_WORDS = 50
+_MAX_WORDS = 50
 _WITHOUT_ATTEMPTS = frozenset({"sleep", "waitForEvent"})
-_HIDDEN_WHEN_UNFINISHED = frozenset({"complete", "terminated"})
-# Seconds; a call to the API takes 50 to 500 ms, and api.timeout bounds it.
+_HIDDEN_WITH_UNFINISHED = frozenset({"complete", "terminated"})
+# Seconds. A request to the API takes 50 to 500 ms; api.timeout bounds it.
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Store:
-    """The sink that the watch fills (`exporter.watch.sink.Sink`).
+    """Implements `exporter.watch.sink.Sink`.
 
-    Each method takes effect as a whole between two scrapes, since nothing in it waits.
+    Each method takes effect as a whole between two scrapes, since none of them awaits anything.
 
     Args:
-        settings: What to show and how.
-        clock: Unix time.
+        settings: Which series to show, with which labels and buckets.
+        clock: Returns Unix time.
     """
 
     def __init__(self, settings: Metrics, clock: Callable[[], float] = time.time) -> None:
@@ -42,13 +42,13 @@ class Store:
         self._seen: dict[WorkflowKey, set[str]] = {}
         self._labels: dict[WorkflowKey, StepLabel] = {}
         self._error_names: dict[WorkflowKey, LimitedLabel] = {}
-        # Statuses and types of steps: few, but an upstream may say anything.
-        self._words = LimitedLabel(limit=_MOST_WORDS)
+        # Statuses and types of steps are few, but the API may send any text.
+        self._words = LimitedLabel(limit=_MAX_WORDS)
         for status in STATUSES:
             self._words.add(status)
         self._statuses = dict.fromkeys(STATUSES)
         self.now: Callable[[], Iterable[tuple[Family, LabelValues, float | None]]] = tuple
-        """Asked at each scrape for gauges of the moment; None: there is none."""
+        """Called at each scrape for gauges with current values; None: no series."""
         self._start()
 
     def _start(self) -> None:
@@ -56,7 +56,7 @@ class Store:
         self._zero()
 
     def _zero(self, *owner: str) -> None:
-        """Shows at 0 what is known ahead of the process, of an account, or of a workflow."""
+        """Creates the `ZEROS` of the process, of an account, or of a workflow."""
         for family, values in catalogue.ZEROS.items():
             if len(family.labels) == len(owner) + len(values):
                 self.series.zero(family, [(*owner, *labels) for labels in product(*values)])
@@ -110,7 +110,7 @@ class Store:
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         if workflow not in self._labels:
-            return  # a look that ended after its workflow was given up
+            return  # A poll may end after its workflow was removed.
         label = self._labels[workflow]
         self._seen[workflow].add(instance_id)
         for step in values.open_steps:
@@ -121,7 +121,7 @@ class Store:
                 self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
         if self._settings.instance_series == "none" or (
             self._settings.instance_series == "unfinished"
-            and values.status in _HIDDEN_WHEN_UNFINISHED
+            and values.status in _HIDDEN_WITH_UNFINISHED
         ):
             self._changed[workflow, instance_id] = None
         else:
@@ -173,7 +173,7 @@ class Store:
     def _set_by_status(
         self, family: Family, workflow: WorkflowKey, counts: Mapping[str, int]
     ) -> None:
-        """Counts by status; of every status that is known or was seen, also where it is 0."""
+        """Sets gauges for all statuses that are known or were seen, including those at 0."""
         shown = dict.fromkeys(self._statuses, 0)
         for status, count in counts.items():
             shown[self._words(status)] = shown.get(self._words(status), 0) + count
@@ -182,12 +182,12 @@ class Store:
             self.series.set(family, (*workflow, status), count)
 
     def account_found(self, account: str) -> None:
-        """An account is watched from now on."""
+        """An account was added."""
         self._accounts.add(account)
         self._zero(account)
 
     def account_lost(self, account: str) -> None:
-        """An account is watched no longer: its series go."""
+        """An account was removed, and its series with it."""
         self._accounts.discard(account)
         self.series.drop(account)
 
@@ -238,7 +238,7 @@ class Store:
     def restore(
         self, family: Family, labels: LabelValues, value: float | Histogram, created: float | None
     ) -> bool:
-        """Puts back what was kept; whether it still means the same (a histogram's buckets)."""
+        """Restores a persisted value; returns False if a histogram's buckets have changed since."""
         self._take_name(family, labels)
         return self.series.restore(family, labels, value, created)
 
@@ -248,11 +248,11 @@ class Store:
             self._labels[WorkflowKey(*labels[:2])].add(step)
 
     def state_write_failed(self) -> None:
-        """The state could not be written, or its file not be used."""
+        """The state could not be written or used."""
         self.series.add(catalogue.STATE_WRITE_ERRORS, ())
 
     def take(self) -> Changes:
-        """What changed since this was last asked, which is then forgotten."""
+        """Returns the changes since the last call."""
         changes = self.series.take()
         changes.instances, self._changed = self._changed, {}
         return changes

@@ -1,4 +1,4 @@
-"""Lines of Prometheus' text format and of OpenMetrics, which is the same line for most samples."""
+"""Samples as lines of Prometheus' text format and of OpenMetrics, which are mostly the same."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -18,26 +18,26 @@ _COLUMNS = {family.name: column for column, family in enumerate(INSTANCE_FAMILIE
 
 
 def of_instance(key: tuple[WorkflowKey, str], samples: Iterable[Sample]) -> list[bytes]:
-    """What an instance shows in either format, a text for each of `INSTANCE_FAMILIES`."""
+    """The lines of an instance, for both formats: a text for each of `INSTANCE_FAMILIES`."""
     workflow, instance_id = key
-    who = f'{_whose(workflow)},instance_id="{_escape(instance_id)}"'
+    owner = f'{_workflow_labels(workflow)},instance_id="{_escape(instance_id)}"'
     texts = [""] * len(INSTANCE_FAMILIES)
     for family, labels, value in samples:
         column, pieces = _frame(family, labels)
         number = value if type(value) is int else _number(value)
-        texts[column] += f"{who.join(pieces)}{number}\n"
+        texts[column] += f"{owner.join(pieces)}{number}\n"
     return [_encode(text) for text in texts]
 
 
 @lru_cache
-def _whose(workflow: WorkflowKey) -> str:
+def _workflow_labels(workflow: WorkflowKey) -> str:
     return _pairs(WORKFLOW_LABELS, workflow)
 
 
 @lru_cache(maxsize=4096)  # instances have most statuses, outcomes and steps in common
 def _frame(family: Family, labels: LabelValues) -> tuple[int, list[str]]:
-    """A sample's column, and what stands around the labels that say whose it is, up to the value;
-    of a state, after the lines of the others."""
+    """A sample's column, and the pieces of its line before and after the labels of the instance,
+    up to the value. For a state, the lines of the other states come first."""
     others = [(*labels[:-1], state) for state in family.states if state != labels[-1]]
     pieces, before = list[str](), ""
     for values in (*others, labels):
@@ -54,7 +54,7 @@ def of_series(
     exemplars: Mapping[int, Exemplar],
     created: float | None,
 ) -> tuple[bytes, bytes]:
-    """What a series shows: in the text format, which has no exemplars, and in OpenMetrics."""
+    """The lines of a series: in the text format, which has no exemplars, and in OpenMetrics."""
     pairs = _pairs(family.labels, labels)
     braced = f"{{{pairs}}}" if pairs else ""
     if isinstance(value, Histogram):
@@ -79,13 +79,13 @@ def of_series(
 
 @lru_cache
 def _bounds(bounds: tuple[float, ...]) -> tuple[str, ...]:
-    # As Go writes them: a bound is a label's value, the same series only if it is the same text.
+    # As Go formats them: a bound is a label value, so another text would be another series.
     return tuple(_go(bound) for bound in (*bounds, inf))
 
 
 def _exemplar(exemplar: Exemplar) -> str:
-    who = f'{{instance_id="{_escape(exemplar.instance_id)}"}}'
-    return f"{who} {_number(exemplar.value)} {_number(exemplar.at)}"
+    owner = f'{{instance_id="{_escape(exemplar.instance_id)}"}}'
+    return f"{owner} {_number(exemplar.value)} {_number(exemplar.at)}"
 
 
 def _pairs(names: Iterable[str], values: Iterable[str]) -> str:
@@ -98,7 +98,7 @@ def _escape(value: str) -> str:
 
 def _number(value: float) -> str:
     if isinstance(value, int):
-        return str(int(value))  # of a truth value, too
+        return str(int(value))  # also of a bool
     return repr(value).removesuffix(".0") if isfinite(value) else _go(value)
 
 
@@ -107,5 +107,5 @@ def _go(value: float) -> str:
 
 
 def _encode(text: str) -> bytes:
-    # Half of a surrogate pair is no character, and must not take the whole exposition away.
+    # Half a surrogate pair can't be encoded, and must not make the exposition fail.
     return text.encode("utf-8", "replace")

@@ -45,16 +45,16 @@ class MetricsEndpoint:
     async def _respond(self, scope: Scope, send: Send) -> None:
         request = Headers(scope=scope)
         names = QueryParams(scope["query_string"]).getlist("name[]")
-        runs, content_type = self._exposition.scrape(",".join(request.getlist("accept")), names)
+        segments, content_type = self._exposition.scrape(",".join(request.getlist("accept")), names)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if _accepts_gzip(request.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"
-            for run in runs:
-                for _ in run.pack():
+            for segment in segments:
+                for _ in segment.pack():
                     await asyncio.sleep(0)
-            buffers = gzip_parts.stream([run.packed for run in runs])
+            buffers = gzip_parts.stream([segment.packed for segment in segments])
         else:
-            buffers = [text for run in runs for text in run.plain]
+            buffers = [text for segment in segments for text in segment.plain]
         ends = list(accumulate(map(len, buffers)))
         headers["Content-Length"] = str(ends[-1])
         raw = Headers(headers).raw

@@ -57,8 +57,8 @@ def parsed(body: str, accept: str) -> dict[str, tuple[str, str, dict[object, obj
 def test_a_family_that_nothing_is_known_of_has_help_and_type() -> None:
     body, _ = exposition().render()
     assert (
-        b"# HELP cloudflare_workflow_last_success_timestamp_seconds When a round over the workflow "
-        b"last succeeded, in Unix time; 0: never yet.\n"
+        b"# HELP cloudflare_workflow_last_success_timestamp_seconds Unix time at which a poll "
+        b"round over the workflow last succeeded; 0: never.\n"
         b"# TYPE cloudflare_workflow_last_success_timestamp_seconds gauge\n# HELP" in body
     )
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import Histogram as Reference
 
 from exporter.metrics import catalogue
+from exporter.metrics.catalogue import Family
 from exporter.metrics.series import Exemplar, Histogram, Series
 
 
@@ -48,6 +49,12 @@ class TestSeries:
             ("detail", "success"): 0.0,
         }
         assert series.histograms[catalogue.QUEUE_DURATIONS]["acc", "orders"].counts == [1, 0]
+
+    @pytest.mark.parametrize("family", [catalogue.RUNS_FINISHED, catalogue.DETAILS_SKIPPED])
+    def test_the_catalogue_says_which_families_have_exemplars(self, family: Family) -> None:
+        series = Series({})
+        series.add(family, ("acc", "orders"), "order-1")
+        assert bool(series.take().exemplars) == family.exemplars
 
     def test_what_changed_is_handed_out_once(self) -> None:
         """As a copy, so that it stays what it was."""
