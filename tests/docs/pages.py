@@ -10,7 +10,7 @@ from tools import ROOT
 
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md", "helm/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md", "helm/**/*.md", "simulator/*.md")
     for path in ROOT.glob(pattern)
 )
 
