@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -53,8 +52,8 @@ log = structlog.get_logger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options, given = _parse(sys.argv[1:] if argv is None else argv)
-    path = options.config_file
+    options = parser().parse_args(argv)
+    given, path = flags.given(options), options.config_file
     try:
         if path is None and DEFAULT_FILE.exists():
             path = DEFAULT_FILE
@@ -96,12 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """Options of the command itself, and the settings given as flags."""
-    options = parser().parse_args(argv)
-    return options, flags.given(options)
 
 
 def parser() -> flags.Parser:

@@ -19,10 +19,6 @@ LONGEST_ID = 271
 """Characters of an instance id. The documented limit is 100 letters, digits, `_` and `-`, but cron
 triggers make longer ones of any kind, such as `*/30 * * * *-1786001400000`."""
 
-# Cloudflare's own rule for workflow names (Workflows limits page).
-_WORKFLOW_NAME = re.compile(r"[A-Za-z0-9_*?\[\]!-]{1,64}")
-# 32 hex digits at Cloudflare; simulators and proxies take other names.
-_ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SECRET = re.compile(r"[A-Za-z0-9_-]{37,}")
 
 
@@ -42,23 +38,34 @@ def _instance_id(value: str) -> str:
     return value
 
 
-def _workflow_name(value: str) -> str:
-    if not _WORKFLOW_NAME.fullmatch(value):
-        raise ValueError("not a workflow name: 1 to 64 letters, digits, _ or -")
-    return value
+def _matching(pattern: str, problem: str) -> AfterValidator:
+    """Takes text that matches a pattern as a whole."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(check)
 
 
-def _account_id(value: str) -> str:
-    if not _ACCOUNT_ID.fullmatch(value):
-        raise ValueError("not an account id: copy it from Cloudflare's dashboard, 32 hex digits")
-    return value
-
-
-def _email(value: str) -> str:
-    # It goes into a header.
-    if not (value.isascii() and value.isprintable()) or " " in value or "@" not in value:
-        raise ValueError("not an e-mail address")
-    return value
+# Cloudflare's own rule for workflow names (Workflows limits page), and the signs of a glob.
+_WorkflowName = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9_*?\[\]!-]{1,64}", "not a workflow name: 1 to 64 letters, digits, _ or -"
+    ),
+]
+# 32 hex digits at Cloudflare; simulators and proxies take other names.
+_AccountId = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9_-]{1,64}",
+        "not an account id: copy it from Cloudflare's dashboard, 32 hex digits",
+    ),
+]
+# It goes into a header, so it is printable ASCII.
+_Email = Annotated[str, _matching("[!-~]*@[!-~]*", "not an e-mail address")]
 
 
 def _matches_some(value: list[str]) -> list[str]:
@@ -95,9 +102,7 @@ class Discover(Section):
 
 
 class Workflow(Section):
-    name: Annotated[str, AfterValidator(_workflow_name)] = Field(
-        description="Name of the workflow, or a glob over names."
-    )
+    name: _WorkflowName = Field(description="Name of the workflow, or a glob over names.")
     instances: list[Annotated[str, AfterValidator(_instance_id)]] = Field(
         [], description="Ids of instances to watch."
     )
@@ -119,7 +124,7 @@ class Account(Section):
     name: str | None = Field(
         None, min_length=1, description="Value of the label account; default: the account id."
     )
-    account_id: Annotated[str, AfterValidator(_account_id)] | None = Field(
+    account_id: _AccountId | None = Field(
         None,
         description="From Cloudflare's dashboard; required where api.url has {account_id}.",
     )
@@ -129,7 +134,7 @@ class Account(Section):
     api_token_file: Path | None = Field(
         None, description="File that holds the API token; re-read when it changes."
     )
-    api_email: Annotated[str, AfterValidator(_email)] | None = Field(
+    api_email: _Email | None = Field(
         None,
         min_length=1,
         description=f"E-mail for api_key; otherwise both from {ENV_EMAIL} and {ENV_KEY}.",

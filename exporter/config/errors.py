@@ -14,6 +14,7 @@ _SECRETS = frozenset({"api_token", "api_key"})
 
 _REPLIES = {
     "missing": "is missing",
+    "invalid_key": "a key must be text",
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -22,6 +23,7 @@ _REPLIES = {
     "bool_type": "must be true or false",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
+    "finite_number": "must be a finite number",
     "path_type": "must be the path of a file",
     "byte_size": "not a size; write it with its unit, as in 64MiB or 1GiB",
     "byte_size_unit": "not a size; write it with its unit, as in 64MiB or 1GiB",

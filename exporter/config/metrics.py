@@ -1,11 +1,10 @@
 """What the metrics show: which series, names as values of labels, buckets of histograms."""
 
 import itertools
-import math
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
 from exporter.config.validation import Section
 
@@ -19,10 +18,8 @@ def _regex(value: str) -> str:
 
 
 def _ascending(value: list[float]) -> list[float]:
-    if not value or any(a >= b for a, b in itertools.pairwise(value)):
-        raise ValueError("must hold at least one upper bound, in ascending order, without repeats")
-    if not all(map(math.isfinite, value)):
-        raise ValueError("must hold finite numbers; the bucket +Inf is always added")
+    if any(a >= b for a, b in itertools.pairwise(value)):
+        raise ValueError("must be in ascending order, without repeats")
     return value
 
 
@@ -56,7 +53,7 @@ class Names(Section):
         return [(rule.regex, rule.replacement) for rule in self.rewrite]
 
 
-Bounds = Annotated[list[float], AfterValidator(_ascending)]
+Bounds = Annotated[list[FiniteFloat], Field(min_length=1), AfterValidator(_ascending)]
 """Upper bounds of a histogram's buckets, in ascending order, without +Inf."""
 
 

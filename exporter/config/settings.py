@@ -215,8 +215,7 @@ class Settings(Section):
 def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The keys of a section that have a value."""
     section = given.get(name)
-    keys = vars(section) if isinstance(section, BaseModel) else section
-    return {k: v for k, v in keys.items() if v is not None} if isinstance(keys, dict) else {}
+    return {k: v for k, v in section.items() if v is not None} if isinstance(section, dict) else {}
 
 
 def keys(

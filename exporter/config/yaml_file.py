@@ -1,4 +1,4 @@
-"""Reads a YAML file; says where it is wrong without repeating what it holds."""
+"""Reads a YAML file; reports where it is wrong, without showing what it holds."""
 
 import re
 from pathlib import Path
@@ -10,9 +10,9 @@ from exporter.config.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, which YAML forbids and PyYAML takes.
+    """Refuses duplicate keys, which YAML forbids and PyYAML accepts.
 
-    Dates stay text: `2026-11-24` is a fine id of an instance.
+    Dates stay text: `2026-11-24` can be the id of an instance.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
@@ -27,17 +27,17 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode):
                 if key_node.value in seen:
                     raise yaml.MarkedYAMLError(
-                        problem="this key is there twice", problem_mark=key_node.start_mark
+                        problem="duplicate key", problem_mark=key_node.start_mark
                     )
                 seen.add(key_node.value)
         return node
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping that a file holds; an empty file holds an empty one.
+    """The mapping that a file holds; empty for an empty file.
 
     Raises:
-        ConfigError: it can't be read, is no YAML, or holds something else.
+        ConfigError: the file can't be read, isn't YAML, or holds something else.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -56,7 +56,7 @@ def read(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError([f"{path}: nested too deeply"]) from None
     except ValueError:
-        # Of a value with a tag such as !!int that it doesn't fit; the cause repeats the value.
+        # A value doesn't fit its tag, such as !!int; the cause would show the value.
         raise ConfigError([f"{path}: not valid YAML: a value doesn't fit its tag (!!)"]) from None
     if content is None:
         return {}
@@ -71,7 +71,7 @@ def _place(error: yaml.MarkedYAMLError) -> str:
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    problem = error.problem or "it can't be read"
+    problem = error.problem or "can't be read"
     if "alias" in problem:
         return "there is no anchor for this alias; put text that begins with * in quotes"
     if "tag" in problem:
@@ -85,5 +85,5 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
 
 
 def _quoted(match: re.Match[str]) -> str:
-    """Words in quotes are the file's and may be a secret; single characters and marks are not."""
+    """Words in quotes come from the file and may be a secret; single characters and marks don't."""
     return match[0] if len(match[1]) < 2 or match[1][0] in "\\<" else "…"

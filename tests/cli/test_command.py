@@ -411,8 +411,7 @@ def test_a_wrong_configuration_is_reported_before_the_port_is_tried(command: Com
     assert done.stderr.splitlines() == [
         f"{PROGRAM}: wrong configuration: config.yaml",
         "  accounts[0]: token: No such file or directory",
-        "  web.yaml: basic_auth_users: must not be empty: that would let everyone in; leave it out "
-        "for that",
+        "  web.yaml: basic_auth_users: must not be empty; to let everyone in, remove it",
     ]
     assert not (command.folder / "state.db").exists()
 

@@ -1,4 +1,4 @@
-"""A corpus of configuration files: bad ones say in their head what they must be told."""
+"""A corpus of configuration files: bad ones begin with the messages that they must get."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ def files(folder: str) -> list[Path]:
 
 @pytest.mark.parametrize("path", files("bad"), ids=lambda path: path.stem)
 def test_a_bad_file_gets_exactly_its_messages(path: Path, no_environment: None) -> None:
-    """Each mistake with its path, all in one go, and never a secret (`hidden` in these files)."""
+    """Each problem with its path, all at once, and never a secret (`hidden` in these files)."""
     head = [line for line in path.read_text().splitlines() if line.startswith("# wrong: ")]
     with pytest.raises(ConfigError) as caught:
         config.load(path, {}, os.environ)
@@ -77,7 +77,7 @@ def test_aliases_that_multiply_cost_nothing(tmp_path: Path) -> None:
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)
     ]
     path.write_text("\n".join([*lines, "accounts: *a9"]))
-    assert len(refused(path)) == 20  # ten keys that are none, ten accounts that are lists
+    assert len(refused(path)) == 20  # ten unknown keys, ten accounts that are lists
 
 
 def test_merges_that_multiply_cost_nothing(tmp_path: Path) -> None:
@@ -86,4 +86,4 @@ def test_merges_that_multiply_cost_nothing(tmp_path: Path) -> None:
         f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 10)
     ]
     path.write_text("\n".join(lines))
-    assert len(refused(path)) == 11  # ten keys that are none, and no accounts
+    assert len(refused(path)) == 11  # ten unknown keys, and no accounts

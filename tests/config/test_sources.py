@@ -121,7 +121,7 @@ class TestFlags:
             "plain values"
         ]
 
-    def test_a_mistake_names_its_flag(self, command: Command) -> None:
+    def test_a_problem_names_its_flag(self, command: Command) -> None:
         command.environment(CWE_LOG__LEVEL="info")
         assert command.problems("--log.level=loud") == [
             "log.level (from --log.level): must be 'debug', 'info', 'warning' or 'error' "
@@ -201,7 +201,7 @@ class TestEnvironment:
             ),
         ],
     )
-    def test_a_mistake_names_its_variable(
+    def test_a_problem_names_its_variable(
         self, command: Command, variable: str, value: str, problem: str
     ) -> None:
         assert command.environment(**{variable: value}).problems() == [problem]
@@ -212,7 +212,7 @@ class TestEnvironment:
     ) -> None:
         assert command.environment(**{variable: "x"}).load()
 
-    def test_mistakes_of_all_sources_come_together(self, command: Command) -> None:
+    def test_problems_of_all_sources_come_together(self, command: Command) -> None:
         command.file("poll: {interval: 1}").environment(CWE_LOG__LEVEL="loud", CWE_LOG__X="1")
         assert [m.partition(":")[0] for m in command.problems("--log.format=xml")] == [
             "poll.interval",
