@@ -135,8 +135,8 @@ LAST_CHANGE = _instance(
 INSTANCES = _workflow(
     "instances",
     "gauge",
-    "Instances by status as Cloudflare counts them, up to 30 seconds old (API: instances of the "
-    "workflow).",
+    "Instances by status as Cloudflare counts them (API: instances of the workflow), as of the "
+    "account's last list of workflows.",
     "status",
 )
 STEP_LIMIT = _workflow(
