@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import virtual
 from benchmarks.churn import SETTINGS, series
+from exporter.config.metrics import Names
 from simulator import Attempt, Error, Script, Step, Wait, steps
 from tests.watching import watching
 from tools import ROOT
@@ -102,6 +103,15 @@ async def test_fewer_buckets_leave_the_series_that_the_page_says() -> None:
     histograms = ("step_duration_seconds", "step_attempt_duration_seconds", "step_attempts")
     found = await scraped(metrics={"buckets": {name: [1, 10, 100] for name in histograms}})
     assert f"a step name has {found['fetch']} series" in PAGE.replace("\n", " ")
+
+
+def test_the_series_of_a_size_are_those_of_its_instances() -> None:
+    waiting = table("instance")["waiting: two steps finished, one wait open"][0]
+    for instances, series_ in table("live instances").values():
+        assert series_ == instances * waiting
+    step_names = table("part")["step name of a workflow"][0]
+    limit = Names().limit
+    assert f"names ({limit}), so at most {limit * step_names:,} series" in PAGE.replace("\n", " ")
 
 
 def test_the_series_of_a_day_are_shown_for_each_setting() -> None:
