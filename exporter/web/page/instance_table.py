@@ -36,7 +36,7 @@ COLUMNS = {
     "instance": TableColumn("Instance", lambda row: row.id.casefold()),
     "step": TableColumn("Current step", lambda row: row.step.casefold() or None),
     "attempts": TableColumn("Attempts", lambda row: row.attempts, descending=True),
-    "running": TableColumn("Running for", lambda row: row.running, descending=True),
+    "running": TableColumn("Run time", lambda row: row.running, descending=True),
     "changed": TableColumn("Last change", lambda row: row.changed, descending=True),
     "checked": TableColumn("Last poll", lambda row: row.checked_at, descending=True),
     "due": TableColumn("Next poll", lambda row: row.due),
