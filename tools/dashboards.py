@@ -130,7 +130,7 @@ def fleet() -> Json:
     panels = [
         stat(
             "Errored",
-            "Watched instances that are errored now. They stay so for their whole retention.",
+            "Watched instances that are errored, until Cloudflare deletes them.",
             f"sum({_once(f'{watched}{errored}}}')})",
             "0",
             colours=_BAD,
@@ -155,7 +155,7 @@ def fleet() -> Json:
         ),
         stat(
             "Age of the data",
-            "Age of what is shown of the workflow whose is oldest.",
+            "Age of the data of the workflow whose data is oldest.",
             f"max({_age(_IN)})",
             "Never polled",
             unit="s",
@@ -182,14 +182,14 @@ def fleet() -> Json:
         ),
         series(
             "Watched instances by status",
-            "Those that the exporter watches, with series or without.",
+            "Instances that the exporter watches, with or without series of their own.",
             [query(f"sum by (status) ({_once(watched + '}', 'status')})", "{{status}}")],
             _NONE,
             stacked=True,
         ),
         series(
             "Finished runs by status",
-            "Runs that ended, a second.",
+            "Finished runs per second.",
             [
                 query(
                     "sum by (status) ("
@@ -216,7 +216,7 @@ def fleet() -> Json:
         ),
         series(
             "Error ratio by workflow",
-            "Share of the runs that ended errored within an hour, and what the SLO allows.",
+            "Share of runs that errored within an hour, and the share that the SLO allows.",
             [query(f"cloudflare_workflow:run_error_ratio:1h{{{_IN}}}", "{{workflow}}")],
             _NO_RULES,
             unit="percentunit",
@@ -237,14 +237,14 @@ def fleet() -> Json:
         ),
         series(
             "Run duration",
-            "From start to end of the runs that ended; points are single runs.",
+            "From start to end of finished runs; points are single runs.",
             _quantiles("cloudflare_workflow_run_duration_seconds"),
             _NO_RUNS,
             unit="s",
         ),
         series(
             "Time in the queue",
-            "From queued to start of the runs that started.",
+            "From queued to start of started runs.",
             _quantiles("cloudflare_workflow_queue_duration_seconds"),
             "No run started",
             unit="s",
@@ -253,7 +253,7 @@ def fleet() -> Json:
         row("Instances"),
         bars(
             "Errors by step and name",
-            "Instances with an error now, by the step they failed at and the error's name.",
+            "Instances with an error, by failing step and error name.",
             "topk(15, count by (workflow, step, error_name) ("
             f"max by ({instance}, step, error_name) ({_S}_error_info{{{_IN}}})))",
             "{{workflow}}: {{step}} {{error_name}}",
@@ -274,7 +274,7 @@ def fleet() -> Json:
         ),
         table(
             "Errored",
-            "The instances that ended last among those that are errored.",
+            "The errored instances that ended most recently.",
             f"topk(50, max by ({instance}) ({_S}_end_timestamp_seconds{{{_IN}}}) * 1000 "
             f"* on ({instance}) group_left (error_name, step) "
             f"max by ({instance}, error_name, step) ({_S}_error_info{{{_IN}}}))",
@@ -295,7 +295,7 @@ def fleet() -> Json:
         ),
         table(
             "Most attempts of an open step",
-            "A retry inside a step shows within poll.detail_refresh.",
+            "Retries inside an open step show within poll.detail_refresh.",
             f"topk(50, max by ({instance}, step) ({_S}_current_step_attempts{{{_IN}}}) > 0)",
             {**_INSTANCE, "step": "Step", "Value": "Attempts"},
             _NONE,
@@ -331,19 +331,19 @@ def steps() -> Json:
     panels = [
         heatmap(
             "Step duration",
-            "How long steps took, retries and the waits between them included.",
+            "Duration of finished steps, including retries and the delays between them.",
             f'sum by (le) (increase({durations}"step"}}[$__rate_interval]))',
             _NO_STEPS,
         ),
         heatmap(
             "Attempt duration",
-            "How long single attempts took.",
+            "Duration of finished attempts.",
             f"sum by (le) (increase({attempts}_bucket{{{_STEP}}}[$__rate_interval]))",
             _NO_STEPS,
         ),
         bars(
             "Slowest steps",
-            "90% of them take no longer, in the time shown.",
+            "90th percentile over the selected time range.",
             "topk(10, histogram_quantile(0.9, sum by (workflow, step, le) "
             f'(increase({durations}"step"}}[$__range]))))',
             "{{workflow}}: {{step}}",
@@ -352,7 +352,7 @@ def steps() -> Json:
         ),
         bars(
             "Steps that fail most",
-            "Failed attempts in the time shown.",
+            "Failed attempts in the selected time range.",
             "topk(10, sum by (workflow, step) "
             f'(increase({attempts}_count{{{_STEP}, outcome="failure"}}[$__range])))',
             "{{workflow}}: {{step}}",
@@ -360,7 +360,7 @@ def steps() -> Json:
         ),
         series(
             "Attempts by outcome",
-            "Attempts that ended, a second.",
+            "Finished attempts per second.",
             [
                 query(
                     f"sum by (outcome) (rate({attempts}_count{{{_STEP}}}[$__rate_interval]))",
@@ -372,8 +372,8 @@ def steps() -> Json:
         ),
         series(
             "Failed attempts by workflow",
-            "Share of the attempts that failed within 15 minutes; beyond the line, where they are "
-            "many, is a retry storm.",
+            "Share of attempts that failed within 15 minutes; many failed attempts above the line "
+            "are a retry storm.",
             [
                 query(
                     "sum by (workflow) "
@@ -387,8 +387,8 @@ def steps() -> Json:
             limits=thresholds((GREEN, None), (RED, _P["retryStormRatio"])),
         ),
         series(
-            "Attempts that a step takes",
-            "Mean of the steps that ended.",
+            "Attempts per step",
+            "Mean of finished steps.",
             [
                 query(
                     f"sum by (workflow) (rate({taken}_sum{{{_STEP}}}[$__rate_interval])) "
@@ -456,13 +456,13 @@ def instance() -> Json:
         ),
         timeline(
             "Status over time",
-            "A row for each status that it had.",
+            "A row for each status of the instance.",
             query(f"max by (status) ({_S}_status{{{_ONE}}} == 1)", "{{status}}"),
-            "No status in the time shown",
+            "No status in the selected time range",
         ),
         timeline(
             "Open steps over time",
-            "A row for each step, as long as it was open, with the attempt that it was at.",
+            "A row for each step while it was open, with its current attempt.",
             query(
                 f"max by (step, step_type) ({_S}_current_step_attempts{{{_ONE}}})",
                 "{{step_type}} {{step}}",
@@ -491,7 +491,7 @@ def instance() -> Json:
         ),
         table(
             "Open steps",
-            "What it is doing now, and for how long.",
+            "Steps that are open now, and for how long.",
             "time() - min by (step, step_type) "
             f"({_S}_current_step_start_timestamp_seconds{{{_ONE}}})",
             {"step": "Step", "step_type": "Kind", "Value": "Open for"},
@@ -501,7 +501,7 @@ def instance() -> Json:
         ),
         table(
             "Error",
-            "What it ended with, and at which step; Cloudflare's dashboard has the message.",
+            "Error name and failing step. Cloudflare's dashboard shows the message.",
             f"max by (error_name, step) ({_S}_error_info{{{_ONE}}})",
             {"error_name": "Error", "step": "Step"},
             "No error",
@@ -509,7 +509,7 @@ def instance() -> Json:
         ),
         table(
             "Version and exporter",
-            "The exporter's page says how it knows, and when it polls next.",
+            "The exporter's page shows the last request and the next poll.",
             f"max by (instance, version_id, trigger, {_BY}, instance_id) ({_S}_info{{{_ONE}}})",
             {
                 "account": "Account",
@@ -587,7 +587,7 @@ def exporter() -> Json:
         ),
         stat(
             "Lag",
-            "By how much the most overdue poll is late.",
+            "Time by which the most overdue poll or list pass is late.",
             f"max({_OWN}_poll_lag_seconds{at})",
             _NONE,
             unit="s",
@@ -595,7 +595,7 @@ def exporter() -> Json:
         ),
         stat(
             "Limit left",
-            "Share of Cloudflare's 5-minute limit that is left, over everything the user runs.",
+            "Remaining share of the user's requests in 5 minutes, over all clients.",
             f"min({remaining} / {limit})",
             "No rate-limit headers yet",
             unit="percentunit",
@@ -603,7 +603,7 @@ def exporter() -> Json:
         ),
         stat(
             "Blocked for",
-            "How long no request is sent, after a 429.",
+            "Time until requests are sent again after a 429.",
             f"max(clamp_min({_OWN}_api_blocked_until_timestamp_seconds{at} - time(), 0))",
             "Not blocked",
             unit="s",
@@ -612,7 +612,7 @@ def exporter() -> Json:
         row("Cloudflare's API"),
         series(
             "Requests in 5 minutes",
-            "By account, beside the limit of the user.",
+            "By account, with the user's limit.",
             [
                 query(
                     f"sum by (account) (increase({_OWN}_api_requests_total{at}[5m]))", "{{account}}"
@@ -622,14 +622,14 @@ def exporter() -> Json:
             "No request",
         ),
         series(
-            "Left of the limit",
-            "Requests that the user has left, as Cloudflare's last response said.",
+            "Remaining requests",
+            "Requests that the user has left, as of Cloudflare's last response.",
             [query(f"min by (account) ({remaining})", "{{account}}")],
             "No rate-limit headers yet",
         ),
         series(
             "Requests by result",
-            "Requests a second by HTTP status, or by what failed instead.",
+            "Requests per second by HTTP status, or by error where there was no response.",
             [query(rate("api_requests_total", "code") + " > 0", "{{code}}")],
             "No request",
             unit="reqps",
@@ -652,14 +652,14 @@ def exporter() -> Json:
         row("Polls"),
         series(
             "Polls by kind and result",
-            "Polls and list pages, a second.",
+            "Polls and list pages per second.",
             [query(rate("polls_total", "kind, result") + " > 0", "{{kind}}: {{result}}")],
             "No poll",
             unit="ops",
         ),
         series(
             "Lag",
-            "By how much the most overdue poll is late.",
+            "Time by which the most overdue poll or list pass is late.",
             [query(f"{_OWN}_poll_lag_seconds{at}", "{{instance}}")],
             _NONE,
             unit="s",
@@ -667,7 +667,7 @@ def exporter() -> Json:
         ),
         series(
             "Age of the data by workflow",
-            "How old what is shown is.",
+            "Age of the data shown.",
             [query(_age(_TARGET), "{{workflow}}")],
             "Never polled",
             unit="s",
@@ -675,7 +675,7 @@ def exporter() -> Json:
         ),
         series(
             "Watched instances",
-            "Those that the exporter watches, with series or without.",
+            "Instances that the exporter watches, with or without series of their own.",
             [
                 query(
                     f"sum by (account, workflow) (cloudflare_workflow_watched_instances{at})",
@@ -699,8 +699,8 @@ def exporter() -> Json:
         ),
         series(
             "Left out",
-            "What a limit of the configuration or the budget left out, in an hour, and what could "
-            "not be read: a row that can't be read counts in each list pass.",
+            "Instances, step names and details dropped per hour by a limit or the budget, and "
+            "unreadable parts of responses; an unreadable row counts in each list pass.",
             [
                 query(f"sum(increase({_OWN}_instances_dropped_total{at}[1h]))", "instances"),
                 query(f"sum(increase({_OWN}_step_names_dropped_total{at}[1h]))", "step names"),
@@ -719,7 +719,7 @@ def exporter() -> Json:
         process("CPU", "Cores in use.", f"rate(process_cpu_seconds_total{at}[$__rate_interval])"),
         series(
             "State write errors",
-            "In an hour. Counters are frozen at the last committed values meanwhile.",
+            "Per hour. Until a write succeeds, counters show the last committed values.",
             [query(f"increase({_OWN}_state_write_errors_total{at}[1h])", "{{instance}}")],
             _NONE,
             limits=_BAD,
@@ -754,7 +754,7 @@ def exporter() -> Json:
     return dashboard(
         "cloudflare-workflows-exporter",
         "Cloudflare Workflows exporter",
-        "How well the exporter sees: its rate budget, lag, failures, and how old the data are.",
+        "Health of the exporter: request budget, lag, failures, and the age of the data.",
         [
             label_variable("job", "Job", f"{_OWN}_build_info"),
             label_variable("instance", "Exporter", f'{_OWN}_build_info{{job=~"$job"}}'),
