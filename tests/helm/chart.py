@@ -75,6 +75,10 @@ def group(value: Object) -> str:
     return found
 
 
+# It reads its schemas, a megabyte each, for each object.
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
+
+
 @cache
 def _chart() -> helm.Chart:
     return helm.Chart.load(CHART)
@@ -95,7 +99,8 @@ def render(*values: Values, name: str = "exporter", namespace: str = "monitoring
         if path.endswith("NOTES.txt"):
             notes = text
         else:
-            objects += [o for o in yaml.safe_load_all(text) if o]
+            # libyaml's loader: most of the time of these tests would be spent in Python's.
+            objects += [o for o in yaml.load_all(text, Loader=yaml.CSafeLoader) if o]
     return Release(objects, notes)
 
 
