@@ -36,7 +36,8 @@ from tests.relay import relay
 from tests.watching import Watching, watching
 
 INTERVAL = 15.0
-TIMEOUT = "300ms"
+PATIENT, IMPATIENT = "30s", "300ms"
+"""`api.timeout` while responses come, however busy the machine is, and while none does."""
 WORKFLOWS = [
     {"name": "orders", "instances": ["retries", "fails", "waits", "late"]},
     {"name": "billing", "discover": {"statuses": STATUSES}},
@@ -55,7 +56,6 @@ and most end while things go wrong."""
 async def world(**settings: Any) -> AsyncIterator[Watching]:
     """An exporter that watches the same histories as configured and as discovered instances."""
     settings = {"workflows": WORKFLOWS, **settings}
-    settings["api"] = {"timeout": TIMEOUT, **settings.get("api", {})}
     async with watching(**settings) as w:
         begun = w.clock()
         for workflow in ("orders", "billing"):
@@ -94,6 +94,19 @@ def undisturbed() -> dict[str, float]:
     return asyncio.run(watch())
 
 
+@asynccontextmanager
+async def faulty(w: Watching, action: Action, path: str | None = None) -> AsyncIterator[None]:
+    """This happens to all requests, or to those whose path matches."""
+    endless = isinstance(action, Hang | Drip)
+    if endless:
+        await w.reload(api={"timeout": IMPATIENT})
+    w.simulator.faults.add(action, path=path)
+    yield
+    w.simulator.faults.clear()
+    if endless:
+        await w.reload(api={"timeout": PATIENT})
+
+
 FAULTS: Mapping[str, Action] = {
     **{
         str(status): error(status, 10001, "no")
@@ -120,10 +133,9 @@ FAULTS: Mapping[str, Action] = {
 async def test_of_every_call(fault: str, undisturbed: dict[str, float]) -> None:
     async with world() as w:
         await cycles(w, 1)
-        w.simulator.faults.add(FAULTS[fault])
-        await cycles(w, 2)
-        assert ups(w) == {0}
-        w.simulator.faults.clear()
+        async with faulty(w, FAULTS[fault]):
+            await cycles(w, 2)
+            assert ups(w) == {0}
         await cycles(w, 2)
         assert values(w) == undisturbed
 
@@ -135,9 +147,8 @@ async def test_from_the_start(fault: str, undisturbed: dict[str, float]) -> None
     async with world() as w:
         action = {**FAULTS, "404": error(404, 10400, "instance.not_found")}[fault]
         # An API that has no versions is asked for them once an hour.
-        w.simulator.faults.add(action, path="^(?!.*/versions)" if fault == "404" else None)
-        await cycles(w, 3)
-        w.simulator.faults.clear()
+        async with faulty(w, action, path="^(?!.*/versions)" if fault == "404" else None):
+            await cycles(w, 3)
         await cycles(w, 2)
         assert values(w) == undisturbed
 
@@ -178,7 +189,9 @@ async def test_connections_that_are_half_open(undisturbed: dict[str, float]) -> 
     """Those that are there, and new ones, which are taken and never answered."""
     async with relay() as between:
         url = f"http://{between.address}/client/v4/accounts/{{account_id}}"
-        async with world(api={"url": url}) as w:
+        # A reload would make new connections, so it's one timeout for both: longer than a response
+        # takes on a busy machine.
+        async with world(api={"url": url, "timeout": "2s"}) as w:
             between.port = int(w.simulator.url.split(":")[2].split("/")[0])
             await cycles(w, 1)
             between.silent = True
@@ -235,6 +248,7 @@ async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, fl
     async with world() as w:
         await cycles(w, 1)
         watch = asyncio.create_task(w.app.health.watch())
+        await w.reload(api={"timeout": IMPATIENT})
         w.simulator.faults.add(Hang())
         w.clock.advance(INTERVAL)
         sweep = asyncio.create_task(w.app.accounts[0].cycle())
@@ -249,5 +263,6 @@ async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, fl
                     await asyncio.sleep(0.01)
         await asyncio.gather(sweep, *rounds)
         watch.cancel()
+        await w.reload(api={"timeout": PATIENT})
         await cycles(w, 1)
         assert values(w) == undisturbed
