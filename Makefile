@@ -14,13 +14,12 @@ PACKAGE := $(VENV)/.package
 NODE := $(VENV)/.node
 DEV := $(VENV)/.dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# In parallel. A file's tests share what they set up, so they stay together.
-PYTEST := pytest --numprocesses=auto --dist=loadfile
+PYTEST := pytest --numprocesses=auto
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 LOCKING := .cache/lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run watch demo test coverage tools lint format types docs lock release-dry-run clean
+.PHONY: help run watch demo test check coverage tools lint format types docs lock release-dry-run clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +37,9 @@ demo: $(NODE) ## watch sample workflows on Cloudflare's engine, run on this mach
 
 test: tools ## run the tests; PYTEST_ARGS="-k name" picks some
 	$(BIN)/python -m $(PYTEST) $(PYTEST_ARGS)
+
+check: lint types ## lint, types and the fast tests, which start no process: within a minute
+	$(BIN)/python -m $(PYTEST) -m "not (process or slow)" $(PYTEST_ARGS)
 
 coverage: tools ## run the tests, and show the lines that none of them reaches
 	$(BIN)/coverage erase

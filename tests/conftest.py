@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from demo import LocalEngine
+from tests.needs import PROCESSES, Guard
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -17,6 +20,46 @@ hypothesis.settings.load_profile("patient")
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors: half of the time tests wait for others."""
     return len(os.sched_getaffinity(0)) + 1
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+    """A worker takes a file at a time, as its tests share what they set up; parts of one test,
+    which share nothing, go to any worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope: str = nodeid if "[part " in nodeid else super()._split_scope(nodeid)
+        return scope
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if any(item.get_closest_marker(mark) for mark in PROCESSES):
+        item.add_marker("process")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first, so that no worker is left alone with one at the end."""
+    long = {item.path for item in items if {"slow", "container"} & {*item.keywords}}
+    items.sort(key=lambda item: item.path not in long)
+
+
+_guard = Guard()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with _guard.over(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with _guard.over(item):
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -60,6 +60,8 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             thread.join()
 
 
+@pytest.mark.prometheus
+@pytest.mark.engine
 def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
     engine: LocalEngine, tmp_path: Path
 ) -> None:
@@ -130,6 +132,7 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
 STORM = 500
 
 
+@pytest.mark.prometheus
 def test_a_storm_of_errors_is_one_notification(tmp_path: Path) -> None:
     """As Prometheus sends what the rules find: all at once."""
     workflow = {"account": "production", "workflow": "orders", "severity": "warning"}
@@ -163,6 +166,7 @@ def test_a_storm_of_errors_is_one_notification(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.process
 def test_the_operators_form_has_the_same_routes_and_inhibit_rules() -> None:
     plain = yaml.safe_load(from_the_page("alertmanager.yml"))
     config = yaml.safe_load(from_the_page("alertmanagerconfig.yaml"))
@@ -193,6 +197,7 @@ def test_each_inhibit_rule_matches_alerts_that_exist(source_or_target: str) -> N
         assert any(map(pattern.fullmatch, names)), matcher
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["prometheus.yml", "alertmanager.yml"])
 def test_each_configuration_on_the_page_is_a_valid_one(name: str, tmp_path: Path) -> None:
     file = tmp_path / name

@@ -112,9 +112,11 @@ class TestEachAlert:
         ]
         assert [False, True, False] in firing
 
+    @pytest.mark.process
     def test_its_tests_pass(self, rule: dict[str, Any], tmp_path: Path) -> None:
         passes(cases_of(rule, tmp_path), tmp_path)
 
+    @pytest.mark.process
     def test_two_targets_of_one_exporter_make_the_same_alerts(
         self, rule: dict[str, Any], tmp_path: Path
     ) -> None:
@@ -183,6 +185,7 @@ def test_no_label_of_a_target_or_of_what_arrives_later_is_a_label_of_an_alert() 
     assert labels <= own | {"job", "namespace", "cluster"}
 
 
+@pytest.mark.process
 def test_the_labels_to_keep_are_one_parameter(tmp_path: Path) -> None:
     """Two clusters watch workflows of the same names: with `cluster`, each has its alert."""
     defaults = {name: parameter["default"] for name, parameter in alerts.parameters().items()}
@@ -230,6 +233,7 @@ def test_the_labels_to_keep_are_one_parameter(tmp_path: Path) -> None:
         passes(test, tmp_path)
 
 
+@pytest.mark.process
 def test_promtool_has_nothing_to_say_about_the_rules() -> None:
     promtool = requires_program("promtool", "prometheus")
     file = ROOT / "alerts" / "prometheus.rules.yaml"

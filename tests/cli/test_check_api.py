@@ -75,6 +75,7 @@ def check(tmp_path: Path) -> Iterator[Check]:
         yield Check(tmp_path, served)
 
 
+@pytest.mark.process
 class TestWhenAllIsWell:
     def test_it_says_what_it_found(self, check: Check) -> None:
         check.simulator.limit.quota = 1200
@@ -111,6 +112,7 @@ class TestWhenAllIsWell:
         ]
 
 
+@pytest.mark.process
 class TestCredentials:
     def test_a_wrong_token(self, check: Check) -> None:
         check.account["api_token"] = "hidden-too"
@@ -154,6 +156,7 @@ class TestCredentials:
         assert [line[:19] for line in lines if line.startswith("wrong")] == ["wrong  staging: HTT"]
 
 
+@pytest.mark.process
 class TestNames:
     @pytest.mark.parametrize(
         ("name", "hint"),
@@ -206,6 +209,7 @@ class TestNames:
         assert "\\x1b[31mred\\nok" in line
 
 
+@pytest.mark.process
 class TestTheBudget:
     def test_a_lockout_ends_the_check_and_says_why(self, check: Check) -> None:
         """No further request is sent: each would be refused as well."""
@@ -231,6 +235,7 @@ class TestTheBudget:
         )
 
 
+@pytest.mark.process
 class TestTheClock:
     @pytest.mark.parametrize(("seconds", "side"), [(100, "behind"), (-100, "ahead of")])
     def test_a_skewed_one(self, check: Check, seconds: int, side: str) -> None:
@@ -243,6 +248,7 @@ class TestTheClock:
         )
 
 
+@pytest.mark.process
 class TestTheWay:
     def test_a_host_that_refuses(self, check: Check) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -269,6 +275,7 @@ class TestTheWay:
         assert line.startswith("production: 127.0.0.1:")
 
 
+@pytest.mark.process
 def test_it_checks_one_thing_at_a_time(check: Check) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "exporter", "--check-api", "--once"],
@@ -283,6 +290,7 @@ def test_it_checks_one_thing_at_a_time(check: Check) -> None:
     assert "argument --once: not allowed with argument --check-api" in done.stderr
 
 
+@pytest.mark.engine
 def test_cloudflares_own_engine(tmp_path: Path, engine: LocalEngine) -> None:
     engine.create("orders", "checked", "ok")
     tree = {

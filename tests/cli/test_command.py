@@ -19,6 +19,8 @@ from exporter.config import flags
 from exporter.config.settings import leaves
 from simulator import Hang, Script, Simulator, error, serve_in_thread, steps
 
+pytestmark = pytest.mark.process
+
 Finished = subprocess.CompletedProcess[str]
 
 

@@ -80,6 +80,7 @@ def once(folder: Path, terminal: Terminal, **environ: str) -> "subprocess.Popen[
     )
 
 
+@pytest.mark.process
 def test_a_bar_grows_and_goes_and_the_metrics_stay_clean(
     tmp_path: Path, simulator: Simulator, terminal: Terminal
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_bar_grows_and_goes_and_the_metrics_stay_clean(
     assert terminal.text.endswith("\r\x1b[K\r")
 
 
+@pytest.mark.process
 def test_a_line_of_the_log_takes_the_bars_place(
     tmp_path: Path, simulator: Simulator, terminal: Terminal
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_line_of_the_log_takes_the_bars_place(
     assert len(warning) > 65
 
 
+@pytest.mark.process
 def test_a_terminal_that_can_not_draw_gets_none(
     tmp_path: Path, simulator: Simulator, terminal: Terminal
 ) -> None:

@@ -15,6 +15,8 @@ from simulator import Rewrite, Script, Simulator, Wait, error, serve_in_thread
 from tests.cli.test_command import Command
 from tests.e2e.daemon import daemon, environment, wait_until
 
+pytestmark = pytest.mark.process
+
 TOKEN = {"CLOUDFLARE_API_TOKEN": "hidden"}
 LINE = "no configuration file; watching every workflow of the account"
 

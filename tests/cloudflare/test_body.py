@@ -100,6 +100,7 @@ def compressed(reply: Reply) -> Reply:
 
 
 class TestLargeAnswers:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "value",
         [b'"' + b"x" * 1021 + b'"', b'{"id":12345,"tags":["a\\"","b"],"price":{"amount":"1.50"}}'],
@@ -196,6 +197,7 @@ class TestBadAnswers:
         failed, _ = await failure(Stream(lambda: [opening * 100_000, b" " * 5 * MIB]))
         assert failed.reason == "invalid_answer"
 
+    @pytest.mark.slow
     async def test_a_bomb(self) -> None:
         """It counts as what it is decompressed, and that a little at a time."""
         action = Stream(bomb, {"content-encoding": "gzip"})

@@ -60,6 +60,7 @@ def most_in_a_window(moments: list[float]) -> int:
 
 
 class TestTheWindow:
+    @pytest.mark.slow
     @given(st.integers(1, 400), st.floats(0.01, 30))
     @settings(deadline=None)
     def test_never_holds_more_calls_than_allowed(self, limit: int, takes: float) -> None:
@@ -68,6 +69,7 @@ class TestTheWindow:
 
         assert most_in_a_window(virtual.run(main())) <= limit
 
+    @pytest.mark.slow
     def test_is_used_almost_whole_after_the_start(self) -> None:
         async def main() -> list[float]:
             return await calls(budget(600), 3000)

@@ -451,6 +451,7 @@ class TestWhateverComes:
     async def test_json(self, status: int, body: object) -> None:
         await self.call(status, json.dumps(body).encode())
 
+    @pytest.mark.slow
     @settings(max_examples=200)
     @given(
         status=st.sampled_from([200, 404]),

@@ -114,6 +114,7 @@ def _without_message(value: dict[str, object]) -> dict[str, object]:
 
 
 class TestWhatIsLeft:
+    @pytest.mark.slow
     @settings(max_examples=200, deadline=None)
     @given(
         body=bodies(),
@@ -171,6 +172,7 @@ class TestMessages:
         assert isinstance(message, str)
         return message
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("written", "left"),
         [

@@ -114,6 +114,7 @@ def without(value: Any, path: Path_) -> Any:
             return None
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 async def test_an_odd_value_at_any_place_costs_that_place_alone(data: st.DataObject) -> None:
@@ -137,6 +138,7 @@ async def test_an_odd_value_at_any_place_costs_that_place_alone(data: st.DataObj
 INSTANCES = [body for body in BODIES if "steps" in str(body["result"])]
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_what_is_left_of_a_huge_response_is_read_the_same(data: st.DataObject) -> None:
@@ -250,6 +252,7 @@ async def test_what_is_nested_too_deep_costs_its_place_alone() -> None:
     assert ignored == ["$.result.step_count"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value",
     [b"[1" + b",1" * 2_000_000 + b"]", b"[" * 300_000 + b"]" * 300_000 + b",[]" * 200_000, b"["],

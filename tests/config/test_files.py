@@ -64,6 +64,7 @@ def test_a_byte_order_mark_is_taken(tmp_path: Path) -> None:
     assert refused(path) == ["accounts: is missing"]
 
 
+@pytest.mark.slow
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deep.yaml"
     path.write_text("accounts: " + "[" * 5000 + "]" * 5000)

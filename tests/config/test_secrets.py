@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +68,7 @@ def mangled(draw: st.DrawFn) -> str:
     return text
 
 
+@pytest.mark.slow
 @given(mangled(), st.sampled_from(["", "*", "!", "&", "@", "!!int ", "%", "|", "'", '"']))
 def test_a_secret_never_shows(text: str, sign: str) -> None:
     """Whether the file is taken or refused; `sign` stands where quotes were forgotten."""

@@ -57,6 +57,7 @@ class TestEachService:
         assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
 
 
+@pytest.mark.process
 def test_compose_takes_it() -> None:
     schema = "--builtin-schema=vendor.compose-spec"
     command = [sys.executable, "-m", "check_jsonschema", schema, str(FOLDER / "compose.yaml")]
@@ -64,6 +65,7 @@ def test_compose_takes_it() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.process
 def test_the_health_check_of_the_exporter_passes_while_it_listens(tmp_path: Path) -> None:
     kind, program, flag, code = SERVICES["exporter"]["healthcheck"]["test"]
     assert (kind, program) == ("CMD", "python")
@@ -86,6 +88,7 @@ def test_the_exporter_builds_from_this_repository_with_a_read_only_root() -> Non
     assert exporter["read_only"] is True
 
 
+@pytest.mark.process
 def test_the_exporter_takes_its_configuration(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-token")
@@ -97,6 +100,7 @@ def test_the_exporter_takes_its_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.process
 def test_prometheus_takes_its_configuration_and_scrapes_the_exporter(tmp_path: Path) -> None:
     promtool = requires_program("promtool", "prometheus")
     config = (FOLDER / "prometheus.yml").read_text()
@@ -108,6 +112,7 @@ def test_prometheus_takes_its_configuration_and_scrapes_the_exporter(tmp_path: P
     assert job["static_configs"] == [{"targets": ["exporter:9734"]}]
 
 
+@pytest.mark.prometheus
 def test_prometheus_and_alertmanager_run_with_their_flags_and_answer_their_health_checks(
     tmp_path: Path,
 ) -> None:
@@ -138,6 +143,7 @@ def test_alertmanager_inhibits_what_the_docs_do() -> None:
     assert own["route"]["group_by"] == documented["route"]["group_by"]
 
 
+@pytest.mark.process
 def test_alertmanager_takes_its_configuration() -> None:
     amtool = requires_program("amtool", "prometheus-alertmanager")
     done = subprocess.run(

@@ -27,12 +27,14 @@ def installed(folder: Path) -> Path:
     return unit
 
 
+@pytest.mark.process
 def test_systemd_has_nothing_to_say_about_it(tmp_path: Path) -> None:
     done = analyze("verify", "--man=no", installed(tmp_path))
     ours = [line for line in done.stderr.splitlines() if UNIT.name in line]
     assert (done.returncode, ours) == (0, [])
 
 
+@pytest.mark.process
 def test_it_is_well_confined(tmp_path: Path) -> None:
     """systemd's own measure: 0 is nothing that can be harmed, 10 everything; below 2 is "OK"."""
     done = analyze("security", "--offline=yes", "--threshold=20", installed(tmp_path))
@@ -62,6 +64,7 @@ def test_it_checks_the_configuration_before_it_starts_or_reloads(
     assert service["ExecReload"] == [f"{PROGRAM} --check-config", "/bin/kill -HUP $MAINPID"]
 
 
+@pytest.mark.process
 def test_the_exporter_finds_its_configuration_in_the_unit_s_folder(
     service: dict[str, list[str]], tmp_path: Path
 ) -> None:
@@ -76,6 +79,7 @@ def test_the_exporter_finds_its_configuration_in_the_unit_s_folder(
     assert "production: 1 workflow(s) to discover" in done.stdout
 
 
+@pytest.mark.process
 def test_without_a_configuration_it_watches_the_account_of_its_environment_file(
     service: dict[str, list[str]], tmp_path: Path
 ) -> None:
@@ -89,6 +93,7 @@ def test_without_a_configuration_it_watches_the_account_of_its_environment_file(
     assert "acc: 1 workflow(s) to discover" in done.stdout
 
 
+@pytest.mark.process
 def test_a_configuration_without_its_token_is_refused(
     service: dict[str, list[str]], tmp_path: Path
 ) -> None:

@@ -118,6 +118,7 @@ def test_the_series_of_a_day_are_shown_for_each_setting() -> None:
     assert list(table("settings")) == [name for name, _, _ in SETTINGS]
 
 
+@pytest.mark.slow
 def test_ten_short_runs_a_second_make_few_series_a_day_by_default() -> None:
     _, discover, metrics = SETTINGS[0]
     made = virtual.run(series(10, discover, metrics))

@@ -148,6 +148,7 @@ class TestTroubleshooting:
         assert len(quoted) > 10
         assert set(quoted) - set(_logged("info", "warning", "error", "exception", "log")) == set()
 
+    @pytest.mark.slow
     def test_every_warning_and_error_is_in_it(self) -> None:
         logged = set(_logged("warning", "error", "exception"))
         assert len(logged) > 10

@@ -47,6 +47,7 @@ def account() -> Iterator[Simulator]:
         yield served
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
 def test_what_a_page_says_can_be_done_from_beginning_to_end(
     page: str, account: Simulator, tmp_path: Path
@@ -65,6 +66,7 @@ def test_what_is_run_elsewhere_is(begin: str) -> None:
     assert "def test_" in (ROOT / ELSEWHERE[begin]).read_text()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("block", everywhere("sh"), ids=str)
 def test_commands_are_right_for_the_shell(block: Block) -> None:
     done = subprocess.run(
@@ -115,6 +117,7 @@ def test_some_pages_have_configurations() -> None:
     assert {"README.md", "getting-started.md", "configuration.md"} <= pages
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "block", [b for b in everywhere("yaml") if "scrape_configs" in _tree(b)], ids=str
 )
@@ -131,6 +134,7 @@ def test_scrape_configurations_are_taken_by_prometheus(block: Block, tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.prometheus
 def test_recipes_are_answered_by_a_real_prometheus(account: Simulator, tmp_path: Path) -> None:
     """With series there, a match that is not one to one would be an error."""
     token = {"api_token": "...", "account_id": ACCOUNT}

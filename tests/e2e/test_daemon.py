@@ -28,6 +28,8 @@ from simulator import (
 from tests.e2e.daemon import Daemon, configuration, daemon, environment, run, wait_until
 from tests.e2e.scrape import samples, value
 
+pytestmark = pytest.mark.process
+
 TOKEN = "S3cr3t-t0ken-of-the-tests"
 EMAIL = "owner@example.com"
 KEY = "S3cr3t-global-key-of-the-tests"

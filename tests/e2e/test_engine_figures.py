@@ -17,6 +17,8 @@ from simulator import ManualClock
 from tests.e2e.oracle import BUCKETS, Expected, Failure, Result, retried
 from tests.e2e.scrape import differences, scrape, value
 
+pytestmark = pytest.mark.engine
+
 ACCOUNT = "local"
 ALL = "cloudflare_workflow_"
 Condition = str | Callable[[Result], bool]

@@ -18,6 +18,8 @@ from exporter.config.settings import Settings
 from simulator import ManualClock
 from tests.e2e.scrape import scrape
 
+pytestmark = pytest.mark.engine
+
 ERRORED = {"errored": 1, "step before": 1, "attempt before": 1, "step charge": 1}
 ERRORED |= {"attempt charge": 1}
 RECOVERED = ERRORED | {"complete": 1, "step charge": 2, "attempt charge": 2}

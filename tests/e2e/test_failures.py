@@ -227,6 +227,7 @@ async def assert_visible_and_harmless(
     assert moved(polls, watch.polls()) == {(kind, "success"): 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAILURES)
 @pytest.mark.parametrize("kind", ["simple", "detail"])
 async def test_a_call_that_fails_shows_and_harms_nothing(kind: str, name: str) -> None:

@@ -185,6 +185,7 @@ async def test_a_429_stops_all_calls_until_it_says(wait: int | None) -> None:
         assert values(w) == found
 
 
+@pytest.mark.slow
 async def test_connections_that_are_half_open(undisturbed: dict[str, float]) -> None:
     """Those that are there, and new ones, which are taken and never answered."""
     async with relay() as between:
@@ -207,6 +208,7 @@ async def test_connections_that_are_half_open(undisturbed: dict[str, float]) -> 
 class TestClock:
     """The wall clock is set, the time of Cloudflare's answers goes on."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("by", [3600.0, -3600.0, 86400.0, -86400.0, 400 * 86400.0])
     @pytest.mark.parametrize("back", [False, True], ids=["for good", "and set right again"])
     async def test_it_is_set_in_between(

@@ -6,9 +6,13 @@ import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import pytest
+
 from exporter.web.connections import ConnectionLimits
 from simulator import Simulator, serve_in_thread
 from tests.e2e.daemon import configuration, daemon
+
+pytestmark = pytest.mark.process
 
 HELD = 600
 HALF_A_REQUEST = b"GET / HTTP/1.1\r\nA: " + b"b" * 30_000

@@ -185,6 +185,7 @@ class Upstream:
         return httpx.Response(200, content=bodies[self.calls % len(bodies)])
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(
     deadline=None,

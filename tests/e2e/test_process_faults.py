@@ -26,6 +26,8 @@ from tests.e2e.scrape import Samples, differences, samples, scrape, value
 from tests.relay import relay
 from tests.requires import requires_mounts
 
+pytestmark = pytest.mark.process
+
 RUN = Script(
     (*steps("fetch", duration=0.2), retried("charge", failures=1, duration=0.2, backoff=0.1))
 )

@@ -12,6 +12,8 @@ from tests.prometheus import Prometheus
 from tests.prometheus import prometheus as running_prometheus
 from tests.requires import requires_program
 
+pytestmark = pytest.mark.engine
+
 SCENARIOS = {
     "prom-complete": ("ok", "complete"),
     "prom-failed": ("error", "errored"),
@@ -50,6 +52,7 @@ def prometheus(exporter: Daemon, tmp_path_factory: pytest.TempPathFactory) -> It
         yield server
 
 
+@pytest.mark.prometheus
 class TestPrometheus:
     def test_it_takes_what_the_exporter_shows(
         self, prometheus: Prometheus, exporter: Daemon

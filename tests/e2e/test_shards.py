@@ -41,6 +41,8 @@ from tests.e2e.daemon import (
 )
 from tests.e2e.scrape import Samples, differences, samples
 
+pytestmark = pytest.mark.process
+
 SCRIPTS = (
     Script(steps("fetch", "store")),
     Script((retried("charge", failures=2), Wait("approval"))),

@@ -106,6 +106,7 @@ def scraping(setup: Setup) -> Iterator[Prometheus]:
         yield server
 
 
+@pytest.mark.prometheus
 class TestPrometheus:
     def test_it_gets_what_it_may_and_nothing_else(self, scraping: Prometheus) -> None:
         def up() -> set[str]:
@@ -141,6 +142,7 @@ class TestPrometheus:
         wait_until(lambda: scraping.query(query), exporter.stderr)
 
 
+@pytest.mark.process
 class TestDaemon:
     def test_without_a_password_nothing_is_told(self, setup: Setup) -> None:
         with setup.http("passwords", verify=setup.authority.client()) as http:

@@ -28,6 +28,7 @@ from demo.samples import Mover, Sample
 from tests.requires import requires_program
 
 
+@pytest.mark.engine
 class TestMover:
     def test_a_sample_is_created_at_its_first_turn_and_restarted_once_it_has_ended(
         self, engine: LocalEngine
@@ -109,6 +110,7 @@ class TestMonitoring:
         assert int(port) not in (0, number)
         assert free_address(number) == f"127.0.0.1:{number}"
 
+    @pytest.mark.process
     def test_nothing_is_started_where_nothing_is_installed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -116,6 +118,7 @@ class TestMonitoring:
         with monitoring(tmp_path, "127.0.0.1:1") as beside:
             assert beside == Monitoring()
 
+    @pytest.mark.process
     def test_what_does_not_start_says_why(self, tmp_path: Path) -> None:
         requires_program("prometheus-alertmanager", "prometheus-alertmanager")
         (tmp_path / "alertmanager").write_text("a file where its folder would be")
@@ -186,6 +189,7 @@ def demo(port: int, tmp_path: Path) -> Iterator[Demo]:
     demo.process.wait(60)
 
 
+@pytest.mark.process
 class TestDemo:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_it_shows_life_and_leaves_no_process_behind(

@@ -18,6 +18,7 @@ def step_names(result: dict[str, object]) -> list[object]:
     return [step["name"] for step in steps]
 
 
+@pytest.mark.engine
 class TestScenarios:
     def test_ok_completes_in_three_steps_named_with_their_counter(
         self, engine: LocalEngine
@@ -104,6 +105,7 @@ class TestScenarios:
         assert result["steps"][0]["end"] is None
 
 
+@pytest.mark.engine
 class TestRefusals:
     def test_an_id_can_be_taken_once(self, engine: LocalEngine) -> None:
         engine.create("orders", "engine-twice", "ok")
@@ -117,6 +119,7 @@ class TestRefusals:
             engine.get("orders", "engine-nobody")
 
 
+@pytest.mark.engine
 class TestAccountsLayout:
     """The hosted API's paths and its bearer token, before the same answers."""
 
@@ -146,6 +149,7 @@ class TestAccountsLayout:
 
 
 class TestLifetime:
+    @pytest.mark.engine
     def test_instances_outlive_an_engine_that_was_given_a_place_for_them(
         self, tmp_path: Path
     ) -> None:
@@ -155,10 +159,12 @@ class TestLifetime:
         with LocalEngine.start(tmp_path) as second:
             assert second.get("orders", "kept") == before
 
+    @pytest.mark.engine
     def test_an_engine_that_does_not_start_in_time_is_an_error(self) -> None:
         with pytest.raises(EngineError, match=r"did not start within 0\.01 s"):
             LocalEngine.start(timeout=0.01)
 
+    @pytest.mark.process
     def test_it_stops_when_its_parent_is_killed(self) -> None:
         code = (
             "import time\n"

@@ -25,6 +25,7 @@ def run(*command: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("schema", "paths"),
     [
@@ -41,6 +42,7 @@ def test_files_follow_their_schema(schema: str, paths: list[Path]) -> None:
     run("check-jsonschema", "--builtin-schema", schema, *paths)
 
 
+@pytest.mark.process
 def test_zizmor_finds_nothing() -> None:
     """Actions that aren't pinned by commit, injections, credentials left on disk, permissions …"""
     hooks = ROOT / ".pre-commit-config.yaml"

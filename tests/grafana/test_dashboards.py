@@ -46,6 +46,7 @@ def options_type(panel: dict[str, Any]) -> str:
     return f'import("{path}").Options'
 
 
+@pytest.mark.process
 def test_they_have_the_types_that_grafana_publishes() -> None:
     typed = [
         Typed('import("@grafana/schema").Dashboard', {**board, "annotations": {"list": []}})
@@ -161,6 +162,7 @@ def test_the_dashboard_of_an_instance_links_cloudflare_and_the_exporters_page() 
     assert "/instance?account=" in str(board["panels"])
 
 
+@pytest.mark.process
 class TestTypes:
     """The check itself."""
 

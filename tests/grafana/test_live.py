@@ -24,6 +24,8 @@ from tests.grafana.test_dashboards import DASHBOARDS
 from tests.prometheus import Prometheus, prometheus
 from tools import ROOT
 
+pytestmark = pytest.mark.prometheus
+
 TOKEN = "the-token"
 CREATED = 240
 """Instances that come while Prometheus scrapes, four a second: some fail, all retry."""

@@ -14,6 +14,8 @@ from tests.helm.pod_security import violations
 from tests.node import Validator, validator
 from tools import alerts
 
+pytestmark = pytest.mark.process
+
 # Names that YAML would take for something else are among them.
 TRICKY = st.sampled_from(["true", "null", "on", "y", "1e3", "0x10", "1.0", "1-2"])
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?", fullmatch=True) | TRICKY.filter(

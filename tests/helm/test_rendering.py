@@ -48,11 +48,13 @@ def schemas() -> Iterator[Validator]:
 
 @each_case
 class TestEachCase:
+    @pytest.mark.slow
     @pytest.mark.parametrize("version", KUBERNETES)
     def test_kubernetes_takes_it(self, values: dict[str, Any], version: str) -> None:
         problems = [kubernetes_mistakes(o, version) for o in render(SMALLEST, values).native]
         assert list(filter(None, problems)) == []
 
+    @pytest.mark.process
     def test_the_operator_and_the_gateway_take_it(
         self, values: dict[str, Any], schemas: Validator
     ) -> None:
@@ -87,6 +89,7 @@ def test_values_of_the_ci_need_no_others(values: dict[str, Any]) -> None:
     assert helm.lint(CHART, values, strict=True)["messages"] == []
 
 
+@pytest.mark.process
 def test_no_custom_resource_has_a_field_that_it_does_not_know() -> None:
     objects = [
         Typed(f'import("{CUSTOM[group(o)]}/{o["apiVersion"]}").I{o["kind"]}', o)
@@ -98,6 +101,7 @@ def test_no_custom_resource_has_a_field_that_it_does_not_know() -> None:
 
 
 class TestPod:
+    @pytest.mark.process
     def test_the_exporter_takes_its_arguments_and_configuration(self, tmp_path: Path) -> None:
         release = render(SMALLEST)
         (container,) = release.pod["spec"]["containers"]
@@ -111,6 +115,7 @@ class TestPod:
         done = run(tmp_path, "--check-config", *flags)
         assert done.returncode == 0, done.stderr
 
+    @pytest.mark.process
     def test_without_a_configuration_it_watches_the_account_of_its_environment(
         self, tmp_path: Path
     ) -> None:
@@ -295,6 +300,7 @@ class TestCheckApi:
         assert own["volumeMounts"] == mounts
         assert pod["spec"]["volumes"] == release.pod["spec"]["volumes"]
 
+    @pytest.mark.process
     def test_the_exporter_takes_its_arguments(self, tmp_path: Path) -> None:
         (own,) = render(SMALLEST).the("Pod")["spec"]["containers"]
         path = "--config.file=/etc/cloudflare-workflows-exporter/config.yaml"

@@ -25,6 +25,7 @@ USER = 65532
 Record = Callable[[str, object], None]
 
 
+@pytest.mark.process
 def test_hadolint_has_nothing_to_say_about_the_dockerfile() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run(
@@ -63,6 +64,7 @@ def watching(image: Image, folder: Path) -> Iterator[Container]:
             yield started
 
 
+@pytest.mark.container
 class TestImage:
     def test_it_says_what_it_is(self, image: Image) -> None:
         labels = image.config["Labels"]
@@ -107,6 +109,7 @@ class TestImage:
         assert size > 0
 
 
+@pytest.mark.container
 class TestContainer:
     """As uid 65532, with a read-only root, without capabilities and without a shell."""
 

@@ -17,6 +17,7 @@ WAITING = Script(pieces=(*steps("a"), Wait("approval")))
 DISCOVERED = [{"name": "orders", "discover": {}}]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("watch", ["listed", "discovered"])
 def test_a_daemon_at_rest_says_nothing(tmp_path: Path, watch: str) -> None:
     """Not in round after round, sweep after sweep and scrape after scrape."""

@@ -63,6 +63,7 @@ def test_a_family_that_nothing_is_known_of_has_help_and_type() -> None:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(st.lists(changes(), max_size=5))
 def test_both_formats_hold_what_prometheus_client_makes_of_the_same_data(
@@ -79,6 +80,7 @@ def test_both_formats_hold_what_prometheus_client_makes_of_the_same_data(
         assert parsed(body.decode(), accept) == parsed(expected, accept)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(st.lists(changes(), max_size=4))
 def test_compressed_it_is_the_same(history: list[Changes]) -> None:

@@ -214,6 +214,7 @@ ANY_TEXT = st.text(max_size=12)
 
 
 class TestExposition:
+    @pytest.mark.slow
     @given(ANY_TEXT, ANY_TEXT, ANY_TEXT, ANY_TEXT)
     def test_any_text_survives_in_both_formats(
         self, step: str, version: str, trigger: str, error: str

@@ -9,6 +9,8 @@ import pytest
 from tests.e2e.daemon import environment
 from tests.requires import requires_program
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 TOKEN = {"CLOUDFLARE_API_TOKEN": "$(error no value is expanded)"}
 

@@ -14,6 +14,8 @@ from simulator import ManualClock, Script, Simulator, Wait, serve_in_thread, ste
 from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
 from tests.e2e.scrape import samples, value
 
+pytestmark = pytest.mark.process
+
 TOKEN = "S3cr3t-t0ken-of-the-tests"
 LOADED = "cloudflare_workflows_exporter_config_last_reload_successful"
 LOADED_AT = "cloudflare_workflows_exporter_config_last_reload_success_timestamp_seconds"

@@ -180,6 +180,7 @@ class TestWhatGoes:
             await w.round()
             assert counted(w) == before
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("way", ["restart", "reload"])
     @pytest.mark.parametrize("between", [DISCOVERED, orders("z")], ids=["discovered", "left"])
     @pytest.mark.parametrize("pause", [120, 100_000], ids=["a while", "a day"])
@@ -487,6 +488,7 @@ class TestSettings:
             await w.reload(workflows=[{"name": "orders", "discover": {"max_instances": 1}}])
             assert len([name for name in "abc" if w.status(name)]) == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("how", ["reload", "restart"])
     async def test_a_longer_memory_counts_nothing_again(self, tmp_path: Path, how: str) -> None:
         short, long = {"forget_after": "10m"}, {"forget_after": "30d"}

@@ -61,6 +61,7 @@ def afresh(request: pytest.FixtureRequest) -> None:
         program.do("DELETE", "/calls")
 
 
+@pytest.mark.process
 class TestControl:
     def test_creates_instances_and_moves_the_clock(self, program: Program) -> None:
         script = {
@@ -139,6 +140,7 @@ class TestControl:
         assert why in response.json()["error"]
 
 
+@pytest.mark.process
 class TestTheProgram:
     def test_plays_a_scenario_from_a_file_and_stops_on_sigterm(self, tmp_path: Path) -> None:
         scenario = tmp_path / "scenario.yaml"
@@ -193,6 +195,7 @@ class TestTheProgram:
         assert len({row["status"] for row in rows}) > 1
 
 
+@pytest.mark.slow
 def test_a_crowd_has_about_as_many_live_instances_as_asked_for() -> None:
     clock = ManualClock()
     simulator = Simulator(World(clock))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +126,7 @@ def goes_on_from(now: dict[str, Any], before: dict[str, Any]) -> None:
         assert now == before
 
 
+@pytest.mark.slow
 @given(scripts, styles, st.lists(st.tuples(times, st.none() | interventions), max_size=12))
 @settings(deadline=None)
 def test_answers_are_consistent_and_only_ever_go_on(
@@ -146,6 +148,7 @@ def test_answers_are_consistent_and_only_ever_go_on(
             assert before == shown
 
 
+@pytest.mark.slow
 @given(scripts, st.lists(st.tuples(times, st.none() | interventions), max_size=8))
 @settings(deadline=None)
 def test_simple_full_turned_and_listed_answers_tell_the_same(
@@ -186,6 +189,7 @@ def test_an_intervention_leaves_the_past_as_it_was(
     assert after == seen
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(times, scripts), min_size=1, max_size=12),
     st.lists(st.tuples(times, st.integers(0, 20), interventions | st.just("delete")), max_size=8),

@@ -18,6 +18,8 @@ from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, run, wait_
 from tests.e2e.scrape import samples, value
 from tests.requires import requires_mounts
 
+pytestmark = pytest.mark.process
+
 POWERS = "-dac_override,-dac_read_search,-fowner"
 """What makes permissions mean nothing to root."""
 BEGAN = time.time() - 60

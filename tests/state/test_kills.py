@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from simulator import (
     Drop,
     Error,
@@ -25,6 +27,8 @@ from simulator import (
 )
 from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
 from tests.e2e.scrape import Samples, differences, samples
+
+pytestmark = pytest.mark.process
 
 KILLS = 10
 RUNS = 40

@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 import structlog
 import structlog.testing
 from hypothesis import HealthCheck, settings
@@ -28,6 +29,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     rule,
+    run_state_machine_as_test,
 )
 
 from exporter.app import App
@@ -368,10 +370,20 @@ class Exporter(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-TestExporter = Exporter.TestCase
-TestExporter.settings = settings(
-    max_examples=1000 if os.environ.get("CI") else 100,
-    stateful_step_count=50,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+EXAMPLES = 1000 if os.environ.get("CI") else 100
+PARTS = 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(1, PARTS + 1), ids="part {}".format)
+def test_it_counts_what_it_has_seen_finished_and_recorded(part: int) -> None:
+    """In parts, each with its share of the examples, which workers run side by side."""
+    run_state_machine_as_test(
+        Exporter,
+        settings=settings(
+            max_examples=EXAMPLES // PARTS,
+            stateful_step_count=50,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -20,6 +20,8 @@ from tests.e2e.scrape import Samples, samples, scrape
 from tests.requires import requires_program
 from tests.state.strace import Answers, Disk, calls, tracer
 
+pytestmark = pytest.mark.process
+
 FIGURES = ("cloudflare_workflow_runs", "cloudflare_workflow_run_", "cloudflare_workflow_step_")
 INSTANCES = [f"order-{n}" for n in range(24)]
 

@@ -99,6 +99,7 @@ class TestNothingHappened:
 
 @pytest.mark.parametrize("killed", [False, True])
 class TestCountedOnce:
+    @pytest.mark.slow
     async def test_restarted_every_other_second(self, state: Path, killed: bool) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", RUN)
@@ -163,6 +164,7 @@ class TestCountedOnce:
             await w.cycle(after=15)
             assert runs(w) == 1
 
+    @pytest.mark.slow
     async def test_a_discovered_run_that_was_counted_and_forgotten(
         self, state: Path, killed: bool
     ) -> None:
@@ -306,6 +308,7 @@ class TestWhatIsOldGoes:
                 await w.cycle(after=86400)
             assert ids(state) == {"b"}
 
+    @pytest.mark.slow
     async def test_an_instance_that_left_while_nothing_ran(self, state: Path) -> None:
         async with watching(["a", "b"], state=state) as w:
             w.orders.create("a", RUN)
@@ -434,6 +437,7 @@ def damage(state: Path) -> None:
 
 
 class TestTheDiskFails:
+    @pytest.mark.slow
     async def test_gauges_go_on_and_counts_wait(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", RUN)
@@ -466,6 +470,7 @@ class TestTheDiskFails:
             await w.saved()
             assert runs(w) == 1
 
+    @pytest.mark.slow
     async def test_what_came_and_went_meanwhile_is_held_no_longer(self, state: Path) -> None:
         async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
             w.orders.release(success_retention=120_000)

@@ -102,6 +102,7 @@ class TestContent:
 
 
 class TestSharing:
+    @pytest.mark.process
     def test_a_second_exporter_is_refused(self, path: Path) -> None:
         database = Database(path)
         script = (

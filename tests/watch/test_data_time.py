@@ -39,6 +39,7 @@ def ages(app: App, world: World, now: float) -> tuple[float, float]:
     return live[int(len(live) * 0.99)], told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("live", "ended", "configured", "requests", "discovers"),
     [

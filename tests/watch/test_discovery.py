@@ -71,6 +71,7 @@ class TestFinding:
             assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 1
             assert w.watched() == 1
 
+    @pytest.mark.slow
     async def test_at_rest_they_cost_a_page_and_their_share_of_looks(self) -> None:
         async with discovering(more={"poll": {"interval": "15s"}}) as w:
             for n in range(250):
@@ -106,6 +107,7 @@ class TestFinding:
             assert w.watched() == 2
             assert w.status("a") == w.status("b") == "waiting"
 
+    @pytest.mark.slow
     async def test_no_row_is_lost_or_doubled_over_many_pages_while_rows_come_and_go(self) -> None:
         async with discovering() as w:
             for n in range(450):
@@ -163,6 +165,7 @@ class TestFinding:
             assert w.status("a") == "hibernating"
             assert by_status(w) == {"hibernating": 1}
 
+    @pytest.mark.slow
     async def test_an_upstream_that_only_pages_and_tells_no_times(self) -> None:
         """Cloudflare's local engine: a change of status costs one full answer."""
         entry = {"name": "orders", "discover": {}}
@@ -211,6 +214,7 @@ class TestWholeLists:
             await w.cycle(after=1)
             yield w
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("cursors", [0, 1])
     async def test_they_are_read_on_by_page_number(self, cursors: int) -> None:
         async with self.listing(self.unnamed(cursors)) as w:
@@ -218,6 +222,7 @@ class TestWholeLists:
             assert w.value("cloudflare_workflow_up") == 1
             assert w.calls["list"] == 3
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("rows", [0, 1, 100])
     async def test_those_that_end_too_early_are_failed_passes(self, rows: int) -> None:
         async with self.listing(self.unnamed(always=rows)) as w:
@@ -229,6 +234,7 @@ class TestWholeLists:
             assert w.value("cloudflare_workflow_up") == 1
             assert w.watched() == 250
 
+    @pytest.mark.slow
     async def test_without_a_total_a_full_page_is_followed_by_the_next(self) -> None:
         def rewrite(reply: Reply) -> Reply:
             body = json.loads(reply.body)
@@ -239,6 +245,7 @@ class TestWholeLists:
             assert w.watched() == 250
             assert w.calls["list"] == 3
 
+    @pytest.mark.slow
     async def test_instances_that_come_and_go_meanwhile_are_no_failure(self) -> None:
         async with discovering() as w:
             for n in range(250):
@@ -484,6 +491,7 @@ class TestCounting:
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
 
+    @pytest.mark.slow
     async def test_one_that_is_listed_and_never_found_costs_a_look_now_and_then(self) -> None:
         async with discovering() as w:
             await w.cycle()
@@ -734,6 +742,7 @@ class TestManyEnded:
             assert w.status("b") == "waiting"
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    @pytest.mark.slow
     async def test_many_short_runs_that_ended_between_two_sweeps_are_listed_not_called_one_by_one(
         self,
     ) -> None:
@@ -781,6 +790,7 @@ class TestBudget:
             one, other = app("one", "other").accounts
             assert one.budget is not other.budget
 
+    @pytest.mark.slow
     def test_nobody_is_locked_out_beside_a_client_that_spends_most_of_the_quota(self) -> None:
         """Half an hour of virtual time at 500 instances; Cloudflare's limit is enforced."""
 
@@ -795,6 +805,7 @@ class TestBudget:
         assert calls > 500
         assert counted > 100
 
+    @pytest.mark.slow
     def test_errors_and_ends_do_not_wait_for_list_passes(self) -> None:
         """80 minutes of virtual time at 2,000 instances and 120 requests in 5 minutes, where a list
         pass takes over a minute."""
@@ -880,6 +891,7 @@ class TestFailures:
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_up") == 1
 
+    @pytest.mark.slow
     async def test_a_cursor_that_expires_starts_the_list_again(self) -> None:
         async with discovering() as w:
             for n in range(250):

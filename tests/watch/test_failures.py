@@ -32,6 +32,7 @@ def both(ids: list[str]) -> pytest.MarkDecorator:
 
 
 class TestOneInstance:
+    @pytest.mark.slow
     @both([*GOOD, "bad"])
     @pytest.mark.parametrize(
         ("fault", "result"), [(error(500), "http_5xx"), (garbage(), "invalid_answer")]
@@ -90,6 +91,7 @@ class TestOneInstance:
                 await w.round(after=INTERVAL)
                 assert w.value(UP) == 1
 
+    @pytest.mark.slow
     @both([*GOOD, *(f"bad-{n}" for n in range(30))])
     async def test_thirty_cost_less_than_a_twentieth_of_the_budget(
         self, workflow: dict[str, Any]
@@ -110,6 +112,7 @@ class TestOneInstance:
 
 
 class TestWorkflow:
+    @pytest.mark.slow
     @both(["a", "b", "ended"])
     async def test_it_is_down_when_every_poll_fails(self, workflow: dict[str, Any]) -> None:
         """At once, though an ended instance isn't due, and up again with the first response."""
@@ -132,6 +135,7 @@ class TestWorkflow:
             assert w.status("a") == "terminated"
             assert failing(w) == {}
 
+    @pytest.mark.slow
     async def test_while_it_is_down_one_instance_is_polled_an_interval(self) -> None:
         names = [f"order-{n}" for n in range(20)]
         async with watching(names) as w:

@@ -111,6 +111,7 @@ class TestPoller:
 
 
 class TestSweeps:
+    @pytest.mark.slow
     async def test_they_are_named_when_no_list_is_read(self) -> None:
         discovered = [{"name": "orders", "discover": {}}]
         async with watching(workflows=discovered, api={"timeout": "10m"}) as w:

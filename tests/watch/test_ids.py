@@ -25,6 +25,7 @@ WATCHES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watch", WATCHES)
 async def test_they_are_watched_through_a_restart(tmp_path: Path, watch: str) -> None:
     """With steps, which only a request for the one instance brings; nothing is counted twice."""

@@ -120,6 +120,7 @@ class TestFull:
             assert w.shown() == {"errored-0", "errored-1"}
             assert w.value(DROPPED) == 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("seed", range(5))
     async def test_whoever_matters_comes_first_whatever_happens(self, seed: int) -> None:
         chance = random.Random(seed)

@@ -143,6 +143,7 @@ DISCOVERED: list[dict[str, Any]] = [{"name": "orders", "discover": {"statuses": 
 
 
 class TestWatching:
+    @pytest.mark.slow
     @pytest.mark.parametrize("workflows", [LISTED, [{"name": "orders", "discover": {}}]])
     async def test_only_what_falls_to_the_shard_is_looked_at_and_shown(
         self, workflows: list[dict[str, Any]]
@@ -205,6 +206,7 @@ class TestWatching:
             assert len(w.shown()) == limit
             assert w.value("cloudflare_workflows_exporter_instances_dropped_total") == 2
 
+    @pytest.mark.slow
     async def test_lists_are_known_to_hold_what_is_the_others_too(self) -> None:
         """Three that ended take three calls; the list that holds them would take as many pages."""
         discover: list[dict[str, Any]] = [{"name": "orders", "discover": {}}]

@@ -63,6 +63,7 @@ def step(name: str = "pay-1", *outcomes: bool | None, start: float = 2) -> Step:
 
 
 class TestOnce:
+    @pytest.mark.slow
     @given(lives(), st.data())
     @settings(max_examples=400)
     def test_every_finished_thing_is_observed_once(self, life: Life, data: st.DataObject) -> None:
@@ -273,6 +274,7 @@ def failing(name: str, error: Error, start: float = 2) -> Step:
 class TestRetryLimit:
     """`config.retries.limit` of a plain step that is open."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("config", "limit"),
         [

@@ -139,6 +139,7 @@ class TestOverHttp:
                 answer = await http.get(f"http://127.0.0.1:{served.port}/", headers=[right, other])
                 assert answer.status_code == 401
 
+    @pytest.mark.slow
     async def test_too_many_at_once_are_asked_to_come_back(self, protect: Protect) -> None:
         async with serving(protect(users={"alice": "word"})) as served:
             answers = await asyncio.gather(*(served.get(auth=("alice", str(n))) for n in range(60)))

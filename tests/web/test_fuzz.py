@@ -158,6 +158,7 @@ fuzz = settings(
 )
 
 
+@pytest.mark.slow
 @given(sent=chunks, half_closed=st.booleans())
 @fuzz
 def test_garbage_is_answered_in_http_or_hung_up_on(
@@ -169,6 +170,7 @@ def test_garbage_is_answered_in_http_or_hung_up_on(
     assert plain.errors == []
 
 
+@pytest.mark.slow
 @given(sent=chunks)
 @fuzz
 def test_no_garbage_gets_past_a_password(behind_passwords: Target, sent: list[bytes]) -> None:

@@ -132,6 +132,7 @@ async def eventually_answered(port: int) -> None:
 
 
 class TestSlowReaders:
+    @pytest.mark.slow
     async def test_they_hold_up_nobody_and_see_the_moment_they_came(self) -> None:
         exposition = told()
         show(exposition, 1, instances=HUGE, size=1_000_000)
@@ -141,6 +142,7 @@ class TestSlowReaders:
             assert numbers((await ask(port)).content) == {2}
             assert numbers(await slow.rest()) == {1}
 
+    @pytest.mark.slow
     async def test_one_too_many_is_refused_until_another_is_gone(self) -> None:
         exposition = told()
         show(exposition, 1, instances=HUGE, size=1_000_000)
@@ -156,6 +158,7 @@ class TestSlowReaders:
                 assert (await ask(port, "/-/healthy")).status_code == 200
             await eventually_answered(port)
 
+    @pytest.mark.slow
     async def test_all_who_go_away_leave_room(self) -> None:
         exposition = told()
         show(exposition, 1, instances=HUGE, size=1_000_000)
@@ -165,6 +168,7 @@ class TestSlowReaders:
                     pass
                 await eventually_answered(port)
 
+    @pytest.mark.slow
     async def test_those_who_never_get_through_are_cut_off(self) -> None:
         exposition = told()
         show(exposition, 1, instances=HUGE, size=1_000_000)
@@ -176,6 +180,7 @@ class TestSlowReaders:
                 await readers[0].rest()
 
 
+@pytest.mark.slow
 async def test_each_scrape_is_one_moment_while_everything_changes() -> None:
     """Plain and compressed, several at once: no instance half updated, no counter gone back."""
     exposition = told()
@@ -222,6 +227,7 @@ class TestGzipIsReadBy:
         async with reading(port, **{"Accept-Encoding": "gzip"}) as client:
             assert gzip.decompress(await client.rest()).count(b'instance_id="order-') == 300
 
+    @pytest.mark.process
     async def test_curl(self, port: int) -> None:
         curl = requires_program("curl", "curl")
         process = await asyncio.create_subprocess_exec(
@@ -276,6 +282,7 @@ async def scraped(
         yield server
 
 
+@pytest.mark.prometheus
 class TestPrometheus:
     async def test_it_takes_random_contents(self, tmp_path: Path) -> None:
         """In OpenMetrics and compressed, as it asks for them: every sample."""

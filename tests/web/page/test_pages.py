@@ -117,6 +117,7 @@ def instance(name: str) -> str:
 class TestNamesStayText:
     """Whatever an id, step, error, status, workflow or search says."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("page", [table, instance])
     @given(hostile.filter(bool))
     @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -212,6 +213,7 @@ class TestAccount:
             assert "1 not up down orders 1 instance, unauthorized on 1 check the API token" in page
 
 
+@pytest.mark.slow
 async def test_the_table_is_the_scene() -> None:
     """Errored first, then stuck, then retrying; one row each of what is watched."""
     async with watching(workflows=WORKFLOWS) as w:

@@ -1,0 +1,58 @@
+"""What a test needs beside this process, as its marks say (pyproject.toml): one that starts a
+program of which they don't say it fails, so that `-m "not process"` starts none."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROCESSES = ("browser", "container", "engine", "prometheus")
+"""Marks that say more than `process` does."""
+
+_PROGRAMS = {
+    "buildah": "container",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus",
+}
+_SCRIPTS = {"playwright": "browser", "serve.mjs": "engine"}
+"""What Node runs, by a part of its path."""
+
+
+def needed_by(command: list[str]) -> str:
+    """The mark of a test that runs a command."""
+    program = Path(command[0]).name
+    if program == "node":
+        script = " ".join(command[1:2])
+        return next((mark for part, mark in _SCRIPTS.items() if part in script), "process")
+    return _PROGRAMS.get(program, "process")
+
+
+class Guard:
+    """Lets no test start what its marks don't name."""
+
+    def __init__(self) -> None:
+        self._test: pytest.Item | None = None
+        sys.addaudithook(self._audit)
+
+    @contextmanager
+    def over(self, test: pytest.Item) -> Iterator[None]:
+        """Watches over a test, or over what is set up for it."""
+        self._test = test
+        try:
+            yield
+        finally:
+            self._test = None
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "subprocess.Popen" or self._test is None:
+            return
+        command = [os.fsdecode(part) for part in arguments[1]]
+        mark = needed_by(command)
+        if self._test.get_closest_marker(mark) is None:
+            raise PermissionError(
+                f"{self._test.nodeid} runs {command}: mark it with pytest.mark.{mark}"
+            )
