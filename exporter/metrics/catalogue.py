@@ -3,12 +3,14 @@ the start. The exposition and docs/metrics.md are generated from it. To add a me
 here and set its value in `store.py`, or for an instance in `instance_samples.py`."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from exporter.cloudflare.errors import FAILURE_REASONS
 from exporter.statuses import STATUSES
 
 Kind = Literal["gauge", "counter", "histogram", "info", "unknown"]
+_KINDS: dict[str, Kind] = {"total": "counter", "info": "info"}
 
 WORKFLOW_LABELS = ("account", "workflow")
 INSTANCE_LABELS = (*WORKFLOW_LABELS, "instance_id")
@@ -37,26 +39,29 @@ class Family:
     exemplars: bool = False
 
 
-def _instance(
-    name: str, help_: str, *labels: str, kind: Kind = "gauge", states: tuple[str, ...] = ()
+def _family(
+    prefix: str,
+    common_labels: tuple[str, ...],
+    name: str,
+    help_: str,
+    labels: str = "",
+    *,
+    kind: Kind | None = None,
+    states: tuple[str, ...] = (),
+    exemplars: bool = False,
+    note: str = "",
 ) -> Family:
-    return Family(
-        f"cloudflare_workflow_instance_{name}",
-        kind,
-        f"{help_} As of the last poll of the instance.",
-        (*INSTANCE_LABELS, *labels),
-        states,
-    )
+    """A family; unless `kind` says otherwise, its type follows from its name."""
+    if kind is None:
+        kind = _KINDS.get(name.rpartition("_")[2], "gauge")
+    all_labels = (*common_labels, *labels.split())
+    return Family(prefix + name, kind, help_ + note, all_labels, states, exemplars)
 
 
-def _workflow(name: str, kind: Kind, help_: str, *labels: str, exemplars: bool = False) -> Family:
-    labels = (*WORKFLOW_LABELS, *labels)
-    return Family(f"cloudflare_workflow_{name}", kind, help_, labels, exemplars=exemplars)
-
-
-def _own(name: str, kind: Kind, help_: str, *labels: str) -> Family:
-    return Family(f"cloudflare_workflows_exporter_{name}", kind, help_, labels)
-
+_AS_OF = " As of the last poll of the instance."
+_instance = partial(_family, "cloudflare_workflow_instance_", INSTANCE_LABELS, note=_AS_OF)
+_workflow = partial(_family, "cloudflare_workflow_", WORKFLOW_LABELS)
+_own = partial(_family, "cloudflare_workflows_exporter_", ())
 
 # Instances.
 STATUS = _instance(
@@ -68,26 +73,19 @@ STATUS = _instance(
 INFO = _instance(
     "info",
     "Version (API: versionId) and what triggered the instance (API: trigger.source).",
-    "version_id",
-    "trigger",
-    kind="info",
+    "version_id trigger",
 )
 ERROR_INFO = _instance(
     "error_info",
     "1 while the instance has an error (API: error.name, or the failing step's error where that "
     "is only Error); step is the step that failed, or empty.",
-    "error_name",
-    "step",
-    kind="info",
+    "error_name step",
 )
 STEP_COUNT = _instance(
     "step_count", "Steps, sleeps and waits started so far (API: step_count).", kind="unknown"
 )
 STEPS = _instance(
-    "steps",
-    "Steps by type and outcome (API: steps); running: not finished.",
-    "step_type",
-    "outcome",
+    "steps", "Steps by type and outcome (API: steps); running: not finished.", "step_type outcome"
 )
 ATTEMPTS = _instance(
     "attempts",
@@ -98,14 +96,12 @@ RETRIES = _instance("retries", "Attempts after each step's first (API: steps[].a
 CURRENT_STEP_ATTEMPTS = _instance(
     "current_step_attempts",
     "Attempts so far of each open step (API: steps[].attempts); 0 for a sleep or wait.",
-    "step",
-    "step_type",
+    "step step_type",
 )
 CURRENT_STEP_START = _instance(
     "current_step_start_timestamp_seconds",
     "Unix time at which each open step started (API: steps[].start).",
-    "step",
-    "step_type",
+    "step step_type",
 )
 CURRENT_STEP_RETRY_LIMIT = _instance(
     "current_step_retry_limit",
@@ -134,92 +130,80 @@ LAST_CHANGE = _instance(
 # Workflows.
 INSTANCES = _workflow(
     "instances",
-    "gauge",
     "Instances by status as Cloudflare counts them (API: instances of the workflow), as of the "
     "account's last list of workflows.",
     "status",
 )
 STEP_LIMIT = _workflow(
-    "step_limit", "gauge", "Maximum steps of an instance (API: limits.steps of the newest version)."
+    "step_limit", "Maximum steps of an instance (API: limits.steps of the newest version)."
 )
 CONCURRENCY_LIMIT = _workflow(
     "concurrency_limit",
-    "gauge",
     "Maximum instances running at once (API: concurrency.limit of the newest version).",
 )
 WATCHED = _workflow(
     "watched_instances",
-    "gauge",
     "Instances that the exporter watches, with or without series of their own, by status.",
     "status",
 )
 RUNS_FINISHED = _workflow(
     "runs_finished_total",
-    "counter",
     "Finished runs by final status (API: status); each is counted once.",
     "status",
     exemplars=True,
 )
 RUN_DURATIONS = _workflow(
     "run_duration_seconds",
-    "histogram",
     "Seconds from start to end of finished runs (API: end - start).",
     "status",
+    kind="histogram",
     exemplars=True,
 )
 QUEUE_DURATIONS = _workflow(
     "queue_duration_seconds",
-    "histogram",
     "Seconds from queued to start of started runs (API: start - queued).",
+    kind="histogram",
     exemplars=True,
 )
 STEP_DURATIONS = _workflow(
     "step_duration_seconds",
-    "histogram",
     "Seconds from start to end of finished steps, sleeps and waits, including retries and the "
     "delays between them (API: steps[].end - start).",
-    "step",
-    "step_type",
-    "outcome",
+    "step step_type outcome",
+    kind="histogram",
     exemplars=True,
 )
 ATTEMPT_DURATIONS = _workflow(
     "step_attempt_duration_seconds",
-    "histogram",
     "Seconds from start to end of finished attempts (API: steps[].attempts[].end - start).",
-    "step",
-    "outcome",
+    "step outcome",
+    kind="histogram",
     exemplars=True,
 )
 STEP_ATTEMPTS = _workflow(
     "step_attempts",
-    "histogram",
     "Attempts of finished steps (API: steps[].attempts).",
-    "step",
-    "outcome",
+    "step outcome",
+    kind="histogram",
     exemplars=True,
 )
 DETAILS_SKIPPED = _workflow(
     "details_skipped_total",
-    "counter",
     "Finished runs whose steps were never fetched, for lack of request budget.",
 )
 FAILING = _workflow(
     "failing_instances",
-    "gauge",
     "Instances whose last poll failed, by class of failure. Each is polled again with growing "
     "pauses, up to `poll.ended_interval`; until then its series keep the last known values.",
     "result",
 )
 UP = _workflow(
     "up",
-    "gauge",
     "0 when the workflow as a whole can't be read: its last list pass failed, or every poll of its "
     "last round did. 1 otherwise, also when some of its instances fail.",
 )
 DATA_TIME = _workflow(
     "data_timestamp_seconds",
-    "gauge",
     "Unix time as of which the status of live instances is known: the oldest last poll or list row "
     "of 99% of them, without those that fail, or the start of the last successful list pass if "
     "one has failed since. At first, the exporter's start. `time()` minus this is the age of the "
@@ -227,88 +211,69 @@ DATA_TIME = _workflow(
 )
 LAST_SUCCESS = _workflow(
     "last_success_timestamp_seconds",
-    "gauge",
     "Unix time at which a poll round over the workflow last succeeded; 0: never.",
 )
 
 # The exporter itself.
-BUILD_INFO = _own(
-    "build_info", "info", "Versions of the exporter and of Python.", "version", "python_version"
-)
+BUILD_INFO = _own("build_info", "Versions of the exporter and of Python.", "version python_version")
 CONFIG_SUCCESSFUL = _own(
-    "config_last_reload_successful", "gauge", "1 when the last load of the configuration succeeded."
+    "config_last_reload_successful", "1 when the last load of the configuration succeeded."
 )
 CONFIG_SUCCESS_TIME = _own(
     "config_last_reload_success_timestamp_seconds",
-    "gauge",
     "Unix time at which the configuration was last loaded successfully.",
 )
 API_REQUESTS = _own(
     "api_requests_total",
-    "counter",
     "Requests to Cloudflare's API by endpoint and HTTP status; the code is timeout, connection, "
     "invalid or cancelled where there was no usable response.",
-    "account",
-    "endpoint",
-    "code",
+    "account endpoint code",
 )
 API_DURATION = _own(
     "api_request_duration_seconds",
-    "histogram",
     "Seconds that requests to Cloudflare's API took.",
     "endpoint",
+    kind="histogram",
 )
 API_LIMIT = _own(
     "api_ratelimit_limit",
-    "gauge",
     "Requests that Cloudflare allows the credential's user in 5 minutes (API: Ratelimit-Policy).",
     "account",
 )
 API_REMAINING = _own(
     "api_ratelimit_remaining",
-    "gauge",
     "Requests that the credential's user has left, as of the last response (API: Ratelimit).",
     "account",
 )
 API_BLOCKED_UNTIL = _own(
     "api_blocked_until_timestamp_seconds",
-    "gauge",
     "Unix time until which no requests are sent, after a response of 429 (API: Retry-After); 0: "
     "not blocked.",
     "account",
 )
 POLLS = _own(
     "polls_total",
-    "counter",
     "Requests for polls and lists by kind and result: success or the class of failure.",
-    "kind",
-    "result",
+    "kind result",
 )
-POLL_LAG = _own(
-    "poll_lag_seconds", "gauge", "Seconds by which the most overdue poll or list pass is late."
-)
+POLL_LAG = _own("poll_lag_seconds", "Seconds by which the most overdue poll or list pass is late.")
 INSTANCES_DROPPED = _own(
     "instances_dropped_total",
-    "counter",
     "Discovered instances without series, because their workflow is at discover.max_instances.",
 )
 ROWS_IGNORED = _own(
     "rows_ignored_total",
-    "counter",
     "List rows without a status or a valid id, and unreadable parts of responses, counted in each "
     "response. The rest of the response is used.",
 )
 STEP_NAMES_DROPPED = _own(
     "step_names_dropped_total",
-    "counter",
     "Finished steps and attempts counted as step=other, because their workflow is at "
     "metrics.step_names.limit.",
 )
 
 STATE_WRITE_ERRORS = _own(
-    "state_write_errors_total",
-    "counter",
-    "Failed attempts to write or use the state since the start.",
+    "state_write_errors_total", "Failed attempts to write or use the state since the start."
 )
 
 OUTCOMES = ("success", "failure")

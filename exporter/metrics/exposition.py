@@ -1,6 +1,6 @@
 """The exposition: the body of a scrape, in Prometheus' text format or OpenMetrics 1.0."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector
@@ -9,6 +9,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 from prometheus_client.registry import Collector
 
 from exporter.metrics import text_format
+from exporter.metrics.accept_headers import prefers_openmetrics
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.render_cache import RenderCache, Segment, Text
 from exporter.metrics.series import Changes, LabelValues
@@ -156,43 +157,3 @@ def _names(metric: Metric) -> set[str]:
         "histogram": ("_bucket", "_count", "_sum", "_created"),
     }
     return {metric.name, *(metric.name + suffix for suffix in suffixes.get(metric.type, ()))}
-
-
-def prefers_openmetrics(accept: str) -> bool:
-    """Whether an Accept header ranks OpenMetrics at least as high as the text format.
-
-    Compares the most specific range that matches each of the two (RFC 9110, section 12.5.1). It is
-    not preferred if only `*/*` matches OpenMetrics, as in browsers' requests.
-    """
-    ranges = list(_ranges(accept))
-    _, text = _rank(ranges, "text/plain", ("", "0.0.4", "1.0.0"))
-    specificity, openmetrics = _rank(ranges, "application/openmetrics-text", ("", "0.0.1", "1.0.0"))
-    return specificity > 0 and openmetrics > 0 and openmetrics >= text
-
-
-def _ranges(accept: str) -> Iterator[tuple[str, str, float]]:
-    """Media range, version and quality of each item in an Accept header."""
-    for item in accept.lower().replace(" ", "").split(","):
-        media, *parameters = item.split(";")
-        named = dict(parameter.partition("=")[::2] for parameter in parameters)
-        try:
-            quality = float(named.get("q", "1"))
-        except ValueError:
-            continue
-        if 0 <= quality <= 1:
-            yield media, named.get("version", "").strip('"'), quality
-
-
-def _rank(
-    ranges: Iterable[tuple[str, str, float]], media: str, versions: Collection[str]
-) -> tuple[int, float]:
-    """How specifically ranges match a media type (0: by `*/*` or not at all), and its quality."""
-    forms = ["*/*", f"{media.partition('/')[0]}/*", media]
-    return max(
-        (
-            (forms.index(range_), quality)
-            for range_, version, quality in ranges
-            if range_ in forms and (range_ != media or version in versions)
-        ),
-        default=(0, 0.0),
-    )

@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from exporter.metrics import gzip_parts
+from exporter.metrics.accept_headers import accepts_gzip
 from exporter.metrics.exposition import Exposition
 
 # A pair of Prometheus servers and some people. A slow client keeps what has changed since it asked
@@ -47,7 +48,7 @@ class MetricsEndpoint:
         names = QueryParams(scope["query_string"]).getlist("name[]")
         segments, content_type = self._exposition.scrape(",".join(request.getlist("accept")), names)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if _accepts_gzip(request.get("accept-encoding", "")):
+        if accepts_gzip(request.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"
             for segment in segments:
                 for _ in segment.pack():
@@ -71,16 +72,3 @@ def _chunks(buffers: Sequence[bytes], ends: Sequence[int]) -> Iterator[bytes]:
         stop = bisect_left(ends, sent + _CHUNK, start) + 1
         yield b"".join(buffers[start:stop])
         start, sent = stop, ends[min(stop, len(ends)) - 1]
-
-
-def _accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding header allows gzip (RFC 9110, section 12.5.3)."""
-    ranks: dict[str, float] = {}
-    for item in header.lower().replace(" ", "").split(","):
-        coding, *parameters = item.split(";")
-        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        try:
-            ranks[coding] = float(quality)
-        except ValueError:
-            ranks[coding] = 0
-    return ranks.get("gzip", ranks.get("*", 0)) > 0

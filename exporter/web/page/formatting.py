@@ -9,22 +9,14 @@ from exporter.web.page.view import Explanation, InstanceRow
 NONE = "\N{EN DASH}"
 # Units in seconds, each with the smaller one that follows it.
 _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
+# Fields of `InstanceValues` whose names don't say what changed.
 _FIELDS = {
-    "status": "status",
     "version_id": "version",
-    "trigger": "trigger",
     "error_name": "error",
     "error_step": "failing step",
-    "step_count": "step count",
     "steps": "steps by outcome",
     "attempts": "attempts by outcome",
-    "retries": "retries",
-    "open_steps": "open steps",
     "queued": "a new run",
-    "start": "start",
-    "end": "end",
-    "queue_duration": "queue duration",
-    "run_duration": "run duration",
 }
 # Known from the first detail response, but from no list row.
 _DETAIL_ONLY = frozenset({"step_count", "steps", "attempts", "retries", "queued", "queue_duration"})
@@ -117,7 +109,10 @@ def changed(known: Explanation) -> list[str]:
             continue
         values = (before, getattr(known.values, field, None))
         shown = " → ".join("none" if value is None else str(value) for value in values)
-        texts.append(_FIELDS[field] + (f": {shown}" if field in _WITH_VALUES else ""))
+        texts.append(
+            _FIELDS.get(field, field.replace("_", " "))
+            + (f": {shown}" if field in _WITH_VALUES else "")
+        )
     return texts
 
 
