@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exporter.config import flags
+from exporter.config import tree
 from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN
 from exporter.config.settings import keys
 from exporter.config.validation import Loc
@@ -25,8 +25,8 @@ def given(environ: Mapping[str, str]) -> dict[str, Any]:
     Names may be in lower case. A whole section is given as JSON.
     """
     values = {name.upper(): value for name, value in environ.items()}
-    return flags.tree(
-        (loc, flags.decoded(values[variable(loc)], field))
+    return tree.of(
+        (loc, tree.decoded(values[variable(loc)], field))
         for loc, field in keys()
         if variable(loc) in values
     )

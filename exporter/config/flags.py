@@ -2,20 +2,16 @@
 
 import argparse
 import difflib
-import json
-from collections.abc import Iterable, Mapping
-from functools import reduce
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, cast, get_args, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from exporter.config.settings import Settings, leaves, model_of
+from exporter.config import tree
+from exporter.config.settings import Key, Settings, leaves, model_of
 from exporter.config.units import Duration
-
-Loc = tuple[str, ...]
 
 _METAVARS = {
     bool: "true|false",
@@ -27,10 +23,8 @@ _METAVARS = {
     Path: "FILE",
 }
 _SPECIAL = {"api.url": "URL", "web.listen_address": "HOST:PORT", "shard.index": "N|auto"}
-# The name that Prometheus' exporters share, and the one that follows from the key.
-_NAMES: dict[Loc, tuple[str, ...]] = {
-    ("web", "config_file"): ("--web.config.file", "--web.config-file")
-}
+_SHARED_NAMES = {("web", "config_file"): "--web.config.file"}
+"""Names that Prometheus' exporters share; those that follow from the key work too."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,9 +44,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
 
 
-def name(loc: Loc) -> str:
+def name(loc: Key) -> str:
     """The flag of a key."""
-    return _NAMES.get(loc, ("--" + ".".join(loc).replace("_", "-"),))[0]
+    return _names(loc)[0]
+
+
+def _names(loc: Key) -> list[str]:
+    own = "--" + ".".join(loc).replace("_", "-")
+    return [_SHARED_NAMES[loc], own] if loc in _SHARED_NAMES else [own]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -68,60 +67,24 @@ def add(parser: argparse.ArgumentParser) -> None:
         if loc == ("accounts",):
             described = "As in the file, in JSON."
         options: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
-        for flag in _NAMES.get(loc, (name(loc),)):
-            text = f"{described} ({default})".strip().replace("%", "%%")
-            groups[loc[0]].add_argument(
-                flag,
-                dest=".".join(loc),
-                metavar=takes(loc, field),
-                default=argparse.SUPPRESS,
-                help=text if flag == name(loc) else argparse.SUPPRESS,
-                **options,
-            )
+        groups[loc[0]].add_argument(
+            *_names(loc),
+            dest=".".join(loc),
+            metavar=takes(loc, field),
+            default=argparse.SUPPRESS,
+            help=f"{described} ({default})".strip().replace("%", "%%"),
+            **options,
+        )
 
 
 def given(namespace: argparse.Namespace) -> dict[str, Any]:
     """The settings that flags gave, as a tree like that of the file."""
     texts = vars(namespace)
-    return tree(
-        (loc, decoded(texts[".".join(loc)], field))
+    return tree.of(
+        (loc, tree.decoded(texts[".".join(loc)], field))
         for loc, field in leaves()
         if ".".join(loc) in texts
     )
-
-
-def tree(values: Iterable[tuple[Loc, Any]]) -> dict[str, Any]:
-    """Values in the places that their paths name."""
-    branches = (reduce(lambda below, key: {key: below}, loc[::-1], value) for loc, value in values)
-    return reduce(merge, branches, {})
-
-
-def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """Two trees in one; where both have a value, that of `high` stands."""
-    merged = dict(low)
-    for key, value in high.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(cast("Any", below), value) if both else value
-    return merged
-
-
-def decoded(text: str, field: FieldInfo) -> Any:
-    """A flag's or variable's text as the file would give it; unchanged when it can't be read.
-
-    Lists are written as JSON, or those of plain values with commas; `null` is null.
-    """
-    if text == "null" and NoneType in get_args(field.annotation):
-        return None
-    is_list, holds_keys = get_origin(field.annotation) is list, model_of(field.annotation)
-    if is_list and not holds_keys and not text.lstrip().startswith("["):
-        return [item.strip() for item in text.split(",")]
-    if is_list or holds_keys:
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            pass  # refused by the model, with its path and all else that is wrong
-    return text
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -130,7 +93,7 @@ def _kind(field: FieldInfo) -> Any:
     return kinds[0] if optional else field.annotation
 
 
-def takes(loc: Loc, field: FieldInfo) -> str:
+def takes(loc: Key, field: FieldInfo) -> str:
     """The kind of a flag's value, as help shows it: `DURATION`, say."""
     kind = _kind(field)
     if ".".join(loc) in _SPECIAL:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from exporter.config import environment, flags, whole_account, yaml_file
+from exporter.config import environment, flags, tree, whole_account, yaml_file
 from exporter.config.errors import ConfigError, line
 from exporter.config.settings import Settings
 from exporter.config.validation import Loc
@@ -27,14 +27,14 @@ def load(path: Path | None, given: Mapping[str, Any], environ: Mapping[str, str]
         ConfigError: with everything that is wrong.
     """
     content = yaml_file.read(path) if path else {}
-    tree = flags.merge(flags.merge(content, environment.given(environ)), given)
-    whole = path is None and tree.get("accounts") is None
+    values = tree.merge(tree.merge(content, environment.given(environ)), given)
+    whole = path is None and values.get("accounts") is None
     if whole:
-        tree["accounts"] = whole_account.accounts(environ)
-    tree["accounts"] = environment.with_credential(tree.get("accounts"), environ)
+        values["accounts"] = whole_account.accounts(environ)
+    values["accounts"] = environment.with_credential(values.get("accounts"), environ)
     problems = []
     try:
-        settings = Settings.model_validate(tree)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         for e in error.errors():
             loc = e["loc"]
@@ -53,10 +53,10 @@ def _origin(loc: Loc, given: Mapping[str, Any], environ: Mapping[str, str]) -> s
     names = {name.upper(): name for name in environ}
     for length in range(len(loc), 0, -1):
         part = loc[:length]
-        tree: Any = given
+        value: Any = given
         for key in part:
-            tree = tree.get(key) if isinstance(tree, Mapping) else None
-        if tree is not None and not isinstance(tree, Mapping):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None and not isinstance(value, Mapping):
             return flags.name(tuple(map(str, part)))
         if environment.variable(part) in names:
             return names[environment.variable(part)]

@@ -21,7 +21,8 @@ from exporter.config.units import Duration, PositiveDuration, Size
 from exporter.config.validation import Problem, Section, duplicates, mappings
 
 CLOUDFLARE_LIMIT = 1200
-"""Requests in 5 minutes that Cloudflare allows a user (API rate limits, Cloudflare's docs)."""
+"""Requests in 5 minutes that Cloudflare allows a user or account token (API rate limits,
+Cloudflare's docs)."""
 
 
 class Api(Section):
@@ -42,15 +43,15 @@ class Api(Section):
     requests_per_5m: int = Field(
         600,
         ge=1,
-        description="Maximum requests in 5 minutes for each credential. Cloudflare refuses all "
-        "requests of a user for 5 minutes after 1200 in 5 minutes.",
+        description="Maximum requests in 5 minutes for each credential. Cloudflare allows 1200 to "
+        "a user or account token, and then refuses all of its requests for 5 minutes.",
     )
     reserve: float = Field(
         0.2,
         ge=0,
         lt=1,
-        description="Share of Cloudflare's limit that is left to other tools of the same user, on "
-        "top of what they use.",
+        description="Share of Cloudflare's limit that is left to other tools of the same user, in "
+        "addition to what they use.",
     )
     allow_plain_http: bool = Field(
         False,
@@ -86,8 +87,8 @@ class Poll(Section):
     )
     forget_after: PositiveDuration = Field(
         Duration.parse("1h"),
-        description="Time until the series of an instance expire that was deleted or is no longer "
-        "selected.",
+        description="Time after which the series of an instance expire, once it is deleted or no "
+        "longer selected.",
     )
 
 
@@ -218,17 +219,19 @@ def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {k: v for k, v in section.items() if v is not None} if isinstance(section, dict) else {}
 
 
-def keys(
-    model: type[BaseModel] = Settings, loc: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Every key that isn't in a list, with its path; a section before what it holds."""
+Key = tuple[str, ...]
+"""The path of a key that isn't in a list."""
+
+
+def keys(model: type[BaseModel] = Settings, loc: Key = ()) -> Iterator[tuple[Key, FieldInfo]]:
+    """Every key that isn't in a list; a section before what it holds."""
     for name, field in model.model_fields.items():
         yield (*loc, name), field
         if isinstance(field.default, Section):
             yield from keys(type(field.default), (*loc, name))
 
 
-def leaves() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+def leaves() -> Iterator[tuple[Key, FieldInfo]]:
     """Those of `keys` that hold a value and no further keys."""
     return ((loc, field) for loc, field in keys() if not isinstance(field.default, Section))
 

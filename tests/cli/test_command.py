@@ -15,7 +15,6 @@ import pytest
 
 from exporter import __version__
 from exporter.cli import PROGRAM
-from exporter.config import flags
 from exporter.config.settings import leaves
 from simulator import Hang, Script, Simulator, error, serve_in_thread, steps
 
@@ -73,7 +72,8 @@ class TestHelp:
     def test_every_setting_is_a_flag_with_its_default(self, text: str) -> None:
         words = " ".join(text.split())
         for loc, _ in leaves():
-            after = words.partition(f"{flags.name(loc)} ")[2].partition(" --")[0]
+            flag = "--" + ".".join(loc).replace("_", "-")
+            after = words.partition(f"{flag} ")[2].partition(" --")[0]
             assert re.search(r"\((default: \S+|required)\)", after), loc
 
     def test_flags_are_grouped_by_section(self, text: str) -> None:

@@ -1,0 +1,38 @@
+"""The code is laid out as CONTRIBUTING shows it: what is named later may import what is earlier."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tools import ROOT
+
+EXPORTER = ROOT / "exporter"
+SHARED = {"clock", "log_dedup", "logs", "statuses", "__version__"}
+ORDER = ("config", "cloudflare", "watch", "metrics", "state", "web")
+
+
+def imported(path: Path) -> set[str]:
+    """The packages and modules of the exporter that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "exporter":
+            _, *below = (node.module or "").split(".")
+            found |= {below[0]} if below else {alias.name for alias in node.names}
+    return found
+
+
+def test_every_package_has_its_place_in_the_order() -> None:
+    assert {path.parent.name for path in EXPORTER.glob("*/__init__.py")} == set(ORDER)
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_no_import_points_back_up(package: str) -> None:
+    may = SHARED | set(ORDER[: ORDER.index(package) + 1])
+    for path in sorted((EXPORTER / package).rglob("*.py")):
+        assert imported(path) <= may, path
+
+
+@pytest.mark.parametrize("name", sorted(SHARED - {"__version__"}))
+def test_what_all_share_imports_no_package(name: str) -> None:
+    assert imported(EXPORTER / f"{name}.py") <= SHARED
