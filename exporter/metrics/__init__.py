@@ -1,1 +1,1 @@
-"""From figures and observations to what `/metrics` shows."""
+"""Metrics: the catalogue, the values, and the exposition that scrapes see."""
