@@ -76,8 +76,8 @@ async def watch(url: str, instance: str) -> App:
     }
     api = {"url": url + "/accounts/{account_id}", "max_body": "4GiB"}
     app = App(Settings.model_validate({"accounts": [account], "api": api}))
-    (poller,) = app.pollers
     async with app.opened():
+        (poller,) = app.pollers
         await poller.round(whole=True)
     assert poller.up, poller.instances[instance].failure
     return app

@@ -66,10 +66,10 @@ async def watch(number: int, each: float) -> float:
     api = {"url": "https://simulator/client/v4/accounts/{account_id}"}
     settings = Settings.model_validate({"accounts": [account], "api": api})
     app = App(settings, clock=clock, transport=transport)
-    (poller,) = app.pollers
     interval = settings.poll.interval
     looks = 0
     async with app.opened():
+        (poller,) = app.pollers
         while not looks or poller.instances["long"].live:
             await poller.round(whole=True)
             looks += 1

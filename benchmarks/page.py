@@ -23,14 +23,16 @@ _REQUESTS = 20
 _ADDRESSES = ("", "?sort=changed", "?q=order-00", "?sort=instance&page=50")
 
 
-def _filled(count: int) -> App:
+async def _filled(count: int) -> App:
     account = {
         "name": "production",
         "account_id": "acc",
         "api_token": "secret",
         "workflows": [{"name": f"orders-{n}", "discover": {}} for n in range(5)],
     }
-    app = App(Settings.model_validate({"accounts": [account]}))
+    settings = Settings.model_validate({"accounts": [account]})
+    app = App(settings)
+    await app.apply(settings)
     now = datetime.now(UTC)
     for number in range(count):
         steps = [
@@ -78,7 +80,7 @@ async def _fetch(url: str) -> tuple[float, int]:
 
 
 async def _measure(count: int) -> None:
-    app = _filled(count)
+    app = await _filled(count)
     asgi = endpoints(app.exposition, app.overview, unhealthy=list, unready=list)
     with listen("127.0.0.1", 0) as listener:
         server = Server(asgi)

@@ -133,8 +133,6 @@ async def compare(url: str, what: str, steps: int, instances: int, rounds: int) 
         api={"url": url, "requests_per_5m": 1200},
         poll={"detail_refresh": refresh},
     )
-    app = App(settings)
-    (poller,) = app.pollers
     query = "simple=true" if what == "simple" else "simple=false&order=asc"
     limits = httpx.Limits(max_connections=10)
 
@@ -150,17 +148,21 @@ async def compare(url: str, what: str, steps: int, instances: int, rounds: int) 
         await asyncio.gather(*map(get, ids))
 
     async def ours() -> None:
+        (poller,) = app.pollers
         for instance in poller.instances.values():
             instance.due = instance.detail_after = 0.0
         await poller.round(whole=True)
 
-    async with app.opened(), httpx.AsyncClient(limits=limits, trust_env=False) as client:
+    async with (
+        App(settings).opened() as app,
+        httpx.AsyncClient(limits=limits, trust_env=False) as client,
+    ):
         await ours()
         exporter, alone = [], []
         for _ in range(rounds):
             alone += await cpu(1, instances, plain)
             exporter += await cpu(1, instances, ours)
-    assert poller.up
+        assert app.pollers[0].up
     ratio = statistics.median(a / b for a, b in zip(exporter, alone, strict=True))
     label = f"{what} look" + (f", {steps:,} steps" if what == "full" else ", no change")
     print(

@@ -43,7 +43,6 @@ from benchmarks.churn import resident
 from exporter.clock import Clock
 from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
 from exporter.config.metrics import Metrics
-from exporter.config.settings import Poll
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.store import Store
@@ -162,7 +161,7 @@ def exporter(size: int, port: Connection) -> None:
     async def cpu(_: Request) -> JSONResponse:
         return JSONResponse(time.process_time())
 
-    nothing = WatchView([], {}, poll=Poll(), clock=Clock())
+    nothing = WatchView([], clock=Clock())
     app = endpoints(exposition, nothing, unhealthy=list, unready=list)
     app.router.routes += [Route(f"/{f.__name__}", f) for f in (change, update, memory, cpu)]
     listener = socket.create_server(("127.0.0.1", 0))

@@ -7,7 +7,6 @@ wrong.
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -147,7 +146,7 @@ def parser() -> flags.Parser:
 async def _run(settings: Settings, load: Callable[[], Settings], path: Path | None) -> int:
     # What is wrong with files that the configuration names shows before the port is tried, and the
     # port is had before the state is opened.
-    App(settings)
+    app = App(settings, state=settings.state.path)
     host, port = parse_address(settings.web.listen_address)
     try:
         listener = listen(host, port)
@@ -163,33 +162,23 @@ async def _run(settings: Settings, load: Callable[[], Settings], path: Path | No
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    # There is little garbage in cycles, and to look for it among a million objects, which is how
-    # many tens of thousands of instances are, takes up to a second. Of what is restored from the
-    # state none is, so that is put among what is old without a look at it: once, since whatever
-    # else is garbage at that moment stays for long.
-    gc.set_threshold(50_000, 20, 20)
-    gc.disable()
+
+    async def apply(settings: Settings) -> None:
+        await app.apply(settings)
+        logs.configure(settings.log.level, settings.log.format)
+
+    reloader = Reloader(
+        load, path, settings=settings, apply=apply, failed=app.refused, asked=reload
+    )
     with listener:
         try:
-            app = App(settings, state=settings.state.path)
+            await app.run(listener, stop, reloader)
         except InUse as error:
             log.error(
                 "can't use the state file; stop the other, or give this one its own state.path",
                 error=str(error),
             )
             return 1
-        gc.freeze()
-        gc.unfreeze()
-        gc.enable()
-
-        async def apply(settings: Settings) -> None:
-            await app.configure(settings)
-            logs.configure(settings.log.level, settings.log.format)
-
-        reloader = Reloader(
-            load, path, settings=settings, apply=apply, failed=app.refused, asked=reload
-        )
-        await app.run(listener, stop, reloader)
     return 0
 
 

@@ -2,23 +2,26 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from math import inf
 
 import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW
-from exporter.config.settings import Settings
 from exporter.log_dedup import Throttle
 from exporter.state.writer import StateWriter
-from exporter.watch.account import Account
+from exporter.watch.list_schedule import ListSchedule
 
 log = structlog.get_logger(__name__)
 
 _EVERY = 1.0
 _STALL = 5.0
-"""Seconds that the event loop may be busy with one thing, or the process be stopped, unremarked."""
-_CALLS = 2 * WINDOW
-"""Seconds without any call being made, with calls to make and nothing that forbids them."""
+"""Seconds that the event loop may be busy with one thing, or the process be stopped, unreported."""
+_REQUESTS = 2 * WINDOW
+"""Seconds without any request, with requests to make and nothing that forbids them."""
+_LATE = 60.0
+"""Seconds that polls may be overdue."""
+_WARN_EVERY = 600.0
 _WRITE = 60.0
 """Seconds that a write to the disk may take."""
 
@@ -27,39 +30,27 @@ class Health:
     """What has made no progress for longer than it should.
 
     Args:
-        settings: Of the exporter.
-        accounts: What is watched.
-        keeper: Of the state, if one is kept.
+        accounts: What is watched; a list that the owner may change.
+        writer: Of the state.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        accounts: Sequence[Account],
-        writer: StateWriter | None,
-        clock: Clock,
-    ) -> None:
-        self.configure(settings)
+    def __init__(self, accounts: Sequence[ListSchedule], writer: StateWriter, clock: Clock) -> None:
         self._accounts = accounts
         self._writer = writer
         self._clock = clock
-        self._told: set[str] = set()
-        self._seldom = Throttle(clock)
+        self._reported: set[str] = set()
+        self._throttle = Throttle(clock)
         self._was_ready = False
-        if writer is not None:
-            writer.first_looks_over = lambda: not self._untried()
-
-    def configure(self, settings: Settings) -> None:
-        self._round = 3 * settings.poll.interval + settings.api.timeout
-        self._interval = settings.poll.interval
+        self._warned_at = self._lag_checked_at = -inf
+        writer.first_polls_over = lambda: not self._untried()
 
     def unhealthy(self) -> list[str]:
         """What has stalled, a line each that begins with its name."""
         return [f"{name}: {what}" for name, what in self._stalled()]
 
     def unready(self) -> list[str]:
-        """What wasn't tried yet, that nothing could be read, or that what came of it isn't to be
-        seen on `/metrics` yet.
+        """What wasn't polled yet, that nothing could be read, or that the results aren't on
+        `/metrics` yet.
 
         Once ready, it stays so: what is watched from later on takes nothing from the rest.
         """
@@ -67,22 +58,25 @@ class Health:
             return []
         if untried := self._untried():
             return untried
-        if not any(account.readable for account in self._accounts):
-            return [f"{account.label}: nothing could be read yet" for account in self._accounts]
-        if self._writer is not None and not self._writer.first_looks_shown:
-            return ["state: what the first looks brought isn't on the disk yet"]
+        if not any(account.roster.readable for account in self._accounts):
+            return [f"{a.roster.label}: nothing could be read yet" for a in self._accounts]
+        if not self._writer.first_polls_shown:
+            return ["state: the results of the first polls aren't committed yet"]
         self._was_ready = True
         return []
 
     def _untried(self) -> list[str]:
-        """Configured instances, and the first sweep over each account."""
+        """Configured instances, and the first list pass of each account: it begins when all that
+        the state holds of the account is restored."""
+        if not self._accounts:
+            return ["state: not open yet"]
         return [
-            f"{poller.key.account}/{poller.key.workflow}: the first round isn't over"
+            f"{attached.key.account}/{attached.key.workflow}: the first round isn't over"
             for account in self._accounts
-            for poller in account.pollers.values()
-            if not poller.tried
+            for attached in account.roster.attached.values()
+            if not attached.poller.tried
         ] + [
-            f"{account.label}: the first sweep over its workflows isn't over"
+            f"{account.roster.label}: the first list pass isn't over"
             for account in self._accounts
             if not account.pass_done
         ]
@@ -90,44 +84,72 @@ class Health:
     def _stalled(self) -> Iterator[tuple[str, str]]:
         now = self._clock.monotonic()
         for account in self._accounts:
-            for poller in account.pollers.values():
-                since = now - poller.round_started
-                if since > self._round:
-                    about = f"{account.label}/{poller.key.workflow}"
-                    due = f"one is due every {self._interval}"
+            roster = account.roster
+            settings, queue = roster.attacher.settings, roster.queue
+            interval = settings.poll.interval
+            for name, attached in roster.attached.items():
+                since = now - attached.poller.round_started
+                if since > 3 * interval + settings.api.timeout:
+                    about = f"{roster.label}/{name}"
+                    due = f"one is due every {interval}"
                     yield "scheduler", f"no round over {about} for {since:.0f} s; {due}"
-            # While Cloudflare allows no calls, and right after that, nothing can have been done.
-            looks, blocked_until = account.queue, account.budget.blocked_until
-            since = now - max(looks.progress, blocked_until)
-            if (len(looks) or looks.under_way) and since > _CALLS:
-                left = f"{looks.under_way} are under way, {len(looks)} wait"
-                yield "poller", f"no look at {account.label} ended for {since:.0f} s; {left}"
+            # While Cloudflare allows no requests, and right after that, nothing can have been done.
+            blocked_until = queue.budget.blocked_until
+            since = now - max(queue.progress, blocked_until)
+            if (len(queue) or queue.under_way) and since > _REQUESTS:
+                left = f"{queue.under_way} are under way, {len(queue)} wait"
+                yield "poller", f"no poll of {roster.label} ended for {since:.0f} s; {left}"
             since = now - max(account.progress, blocked_until)
-            if account.lag and since > _CALLS:
-                yield "sweeps", f"no list of {account.label} was read for {since:.0f} s"
-        writer = self._writer
-        if writer is not None and now - writer.progress > _WRITE:
-            yield "state", f"no write to the disk ended for {now - writer.progress:.0f} s"
+            if account.next_pass < now and since > _REQUESTS:
+                yield "lists", f"no list of {roster.label} was read for {since:.0f} s"
+        began = self._writer.writes_since
+        if began is not None and now - began > _WRITE:
+            yield "state", f"a write to the disk has taken {now - began:.0f} s"
 
     async def watch(self) -> None:
-        """Logs once what has stalled, and when the whole process stood still; without end."""
+        """Logs once what has stalled, and a stall of the event loop; without end."""
         while True:
             before = self._clock.monotonic()
             await asyncio.sleep(_EVERY)
-            self.check(stood_still=self._clock.monotonic() - before - _EVERY)
+            self.check(stalled_for=self._clock.monotonic() - before - _EVERY)
+            if self._clock.monotonic() - self._lag_checked_at >= _LATE:
+                self._lag_checked_at = self._clock.monotonic()
+                self.warn_if_late()
 
-    def check(self, *, stood_still: float = 0.0) -> None:
-        """Logs what is news; the process did nothing at all for `stood_still` seconds."""
-        if stood_still > _STALL and self._seldom.may("stood still"):
+    def check(self, *, stalled_for: float = 0.0) -> None:
+        """Logs what is news; the event loop did nothing at all for `stalled_for` seconds."""
+        if stalled_for > _STALL and self._throttle.may("stalled"):
             log.warning(
-                "the exporter stood still; it goes on now",
-                seconds=round(stood_still),
-                advice="it was stopped, or lacks CPU: see its limits and the load of the machine",
+                "event loop stalled; resuming",
+                seconds=round(stalled_for),
+                advice="it was stopped, or lacks CPU: check its limits and the load of the machine",
             )
         stalled = dict(self._stalled())
         for name, what in stalled.items():
-            if name not in self._told:
+            if name not in self._reported:
                 log.error("no progress", part=name, what=what)
-        for name in self._told - stalled.keys():
+        for name in self._reported - stalled.keys():
             log.info("progress again", part=name)
-        self._told = set(stalled)
+        self._reported = set(stalled)
+
+    def warn_if_late(self) -> None:
+        """Logs, at most every 10 minutes, that a budget is too small, and what would help."""
+        now = self._clock.monotonic()
+        late = [
+            account
+            for account in self._accounts
+            if account.lag >= max(_LATE, 4 * account.roster.attacher.settings.poll.interval)
+        ]
+        if not late or now - self._warned_at < _WARN_EVERY:
+            return
+        self._warned_at = now
+        queues = {account.roster.queue for account in late}
+        needed = sum(a.needed for a in self._accounts if a.roster.queue in queues)
+        log.warning(
+            "the budget is too small; polls are overdue",
+            lag=f"{max(account.lag for account in late):.0f}s",
+            requests_needed_in_5m=round(needed),
+            requests_allowed_in_5m=round(sum(queue.budget.allowed for queue in queues)),
+            advice="raise poll.interval, list or discover fewer instances, or raise "
+            "api.requests_per_5m as far as nothing else uses the token's user",
+        )

@@ -59,9 +59,8 @@ class Watching:
         return self.calls
 
     async def saved(self) -> None:
-        """The state is on the disk, and shown, if one is kept."""
-        if self.app.writer is not None:
-            await self.app.writer.save()
+        """The state is committed, and shown."""
+        await self.app.writer.save()
 
     def values(self) -> dict[str, float]:
         """All samples of workflows and instances, by their text without the value."""
@@ -116,7 +115,7 @@ class Watching:
     async def reload(self, **settings: Any) -> None:
         """Goes on with these settings in place of those that there were."""
         self.settings = {**self.settings, **settings}
-        await self.app.configure(self.whole_settings())
+        await self.app.apply(self.whole_settings())
 
     def whole_settings(self) -> Settings:
         """The settings, for one account unless they name others."""

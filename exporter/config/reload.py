@@ -1,4 +1,4 @@
-"""Loads the configuration anew: when told to, or when its file holds something else."""
+"""Reloads the configuration: on demand, or when its file holds something else."""
 
 import asyncio
 import contextlib
@@ -16,20 +16,20 @@ log = structlog.get_logger(__name__)
 
 _FIXED = (("shard",), ("state", "path"), ("web", "listen_address"), ("web", "config_file"))
 """What a restart alone can change."""
-_GLANCE = 1.0
-"""Seconds; `config.auto_reload_interval` is kept to within one."""
+_CHECK_EVERY = 1.0
+"""Seconds; a reload follows `config.auto_reload_interval` to within one."""
 
 
 class Reloader:
-    """Has the exporter go on with what the configuration says now, or leaves it as it is.
+    """Has the exporter use what the configuration says now, or leaves it as it is.
 
     Args:
         load: Reads the configuration, or raises `ConfigError`.
         path: The file that is watched; None for none.
         settings: Those that are in use.
         apply: Puts settings to use, as a whole, or raises `ConfigError`.
-        failed: Told that it couldn't be done.
-        asked: Set when somebody asks for it.
+        failed: Called when that can't be done.
+        asked: Set to reload on demand.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Reloader:
         return self.settings.web.enable_lifecycle
 
     async def reload(self) -> list[str]:
-        """Loads the configuration anew; every mistake, if that can't be done."""
+        """Reloads the configuration; every error, if that can't be done."""
         async with self._turn:
             self._seen = self._content()
             try:
@@ -64,23 +64,23 @@ class Reloader:
             except ConfigError as error:
                 await self._failed()
                 log.error(
-                    "the new configuration can't be used; the exporter goes on with the former one",
+                    "failed to reload the configuration; continuing with the former one",
                     file=str(self._path or ""),
                     problems="; ".join(error.problems),
-                    advice="mend it and reload; a restart would fail",
+                    advice="fix the configuration and reload; the exporter could not start with it",
                 )
                 return error.problems
             self.settings = settings
-            log.info("the configuration was loaded anew", file=str(self._path or ""))
+            log.info("configuration reloaded", file=str(self._path or ""))
             if changed := list(_changed(wanted, settings)):
                 log.warning(
-                    "some settings only change with a restart; they stay as they were",
+                    "some settings change only with a restart; they stay as they were",
                     settings=", ".join(changed),
                 )
             return []
 
     async def run(self) -> None:
-        """Reloads when told to, and when the file holds something else; without end.
+        """Reloads on demand, and when the file holds something else; without end.
 
         What it holds is compared, not when it was written: the files of a ConfigMap are symbolic
         links, which Kubernetes swaps.
@@ -88,15 +88,15 @@ class Reloader:
         waited = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GLANCE):
+                async with asyncio.timeout(_CHECK_EVERY):
                     await self._asked.wait()
-            waited += _GLANCE
+            waited += _CHECK_EVERY
             interval = self.settings.config.auto_reload_interval
-            look = bool(interval) and waited >= interval
-            if self._asked.is_set() or (look and self._content() != self._seen):
+            due = bool(interval) and waited >= interval
+            if self._asked.is_set() or (due and self._content() != self._seen):
                 self._asked.clear()
                 await self.reload()
-            waited = 0.0 if look else waited
+            waited = 0.0 if due else waited
 
     def _content(self) -> bytes:
         try:

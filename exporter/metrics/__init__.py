@@ -1,1 +1,1 @@
-"""Metrics: the catalogue, the values, and the exposition that scrapes see."""
+"""From figures and observations to what `/metrics` shows."""

@@ -48,15 +48,13 @@ class Exposition:
 
     Args:
         store: The values to show.
-        created: Whether OpenMetrics shows when counters and histograms began.
 
     Attributes:
-        created: The same; takes effect on a series with its next change.
         follows: Whether scrapes see the store's current values; otherwise, those passed to `show`.
     """
 
-    def __init__(self, store: Store, *, created: bool = False) -> None:
-        self._store, self.created = store, created
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self.follows = True
         self._instances = RenderCache[tuple[WorkflowKey, str]](len(text_format.INSTANCE_FAMILIES))
         self._series = {
@@ -81,7 +79,7 @@ class Exposition:
                 self._series[family].remove(labels)
             else:
                 exemplars = changes.exemplars.get(key, {})
-                created = changes.created.get(key) if self.created else None
+                created = changes.created.get(key) if self._store.settings.created else None
                 texts = text_format.of_series(family, labels, value, exemplars, created)
                 self._series[family].put([(labels, texts)])
         for instance, samples in changes.instances.items():

@@ -5,6 +5,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -86,12 +87,24 @@ class Changes:
         self.exemplars.update(newer.exemplars)
         self.created.update(newer.created)
 
+    def slices(self, size: int) -> Iterator["Changes"]:
+        """All of it, in parts of at most so many series and instances."""
+        values, shown = iter(self.values.items()), iter(self.instances.items())
+        while True:
+            part = Changes(dict(islice(values, size)), dict(islice(shown, size)))
+            if not (part.values or part.instances):
+                return
+            part.exemplars = {k: self.exemplars[k] for k in part.values if k in self.exemplars}
+            part.created = {k: self.created[k] for k in part.values if k in self.created}
+            yield part
+
 
 class Series:
     """Values by family and label values, and which of them changed.
 
     Args:
-        bounds: Upper bounds for each histogram family.
+        bounds: Upper bounds for each histogram family; those of a family may be replaced while it
+            has no series.
         clock: Unix time.
     """
 
@@ -100,7 +113,7 @@ class Series:
         bounds: Mapping[Family, Sequence[float]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._bounds, self._clock = bounds, clock
+        self.bounds, self._clock = bounds, clock
         self.values: dict[Family, dict[LabelValues, float]] = {}
         self.histograms: dict[Family, dict[LabelValues, Histogram]] = {}
         self._exemplars: dict[SeriesKey, dict[int, Exemplar]] = {}
@@ -141,7 +154,7 @@ class Series:
         for labels in every:
             if labels not in series:
                 empty = family.kind == "histogram"
-                series[labels] = Histogram.empty(self._bounds[family]) if empty else 0.0
+                series[labels] = Histogram.empty(self.bounds[family]) if empty else 0.0
                 self._changed.add((family, labels))
                 if family.kind in ("counter", "histogram"):
                     self._created[family, labels] = self._clock()
@@ -151,17 +164,6 @@ class Series:
             self.histograms if family.kind == "histogram" else self.values
         )
         return stores.setdefault(family, {})
-
-    def configure(self, bounds: Mapping[Family, Sequence[float]]) -> list[Family]:
-        """Takes other buckets; histograms whose buckets change start anew, and are returned."""
-        anew = [f for f in self.histograms if list(bounds[f]) != list(self._bounds[f])]
-        self._bounds = bounds
-        for family in anew:
-            every = list(self.histograms[family])
-            for labels in every:
-                self._remove(family, labels)
-            self.zero(family, every)
-        return anew
 
     def drop(self, *owner: str) -> None:
         """Removes all series of an account, or of a workflow (account and name)."""
@@ -182,7 +184,7 @@ class Series:
     ) -> bool:
         """Sets a restored value; returns False if its kind or buckets have changed since."""
         if isinstance(value, Histogram):
-            bounds = Histogram.empty(self._bounds.get(family, ())).bounds
+            bounds = Histogram.empty(self.bounds.get(family, ())).bounds
             if value.bounds != bounds:
                 return False
         elif family.kind == "histogram":

@@ -38,7 +38,8 @@ class Store:
         self._settings = settings
         self.series = Series(_bounds(settings), clock)
         self._changed: dict[tuple[WorkflowKey, str], Iterable[Sample] | None] = {}
-        self._accounts: set[str] = set()
+        self.accounts: set[str] = set()
+        """Those that are watched."""
         self._seen: dict[WorkflowKey, set[str]] = {}
         self._labels: dict[WorkflowKey, StepLabel] = {}
         self._error_names: dict[WorkflowKey, LimitedLabel] = {}
@@ -50,6 +51,16 @@ class Store:
         self.now: Callable[[], Iterable[tuple[Family, LabelValues, float | None]]] = tuple
         """Called at each scrape for gauges with current values; None: no series."""
         self._start()
+
+    @property
+    def settings(self) -> Metrics:
+        """What to show and how; may be replaced while no workflow is attached."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Metrics) -> None:
+        self._settings, self.series.bounds = settings, _bounds(settings)
+        self.series.touch()
 
     def _start(self) -> None:
         self.series.set(catalogue.BUILD_INFO, (__version__, platform.python_version()), 1)
@@ -66,20 +77,6 @@ class Store:
         self.series.set(catalogue.CONFIG_SUCCESSFUL, (), successful)
         if at is not None:
             self.series.set(catalogue.CONFIG_SUCCESS_TIME, (), at)
-
-    def configure(self, settings: Metrics) -> list[Family]:
-        """Shows things as another configuration says; the histograms that start anew for it.
-
-        Instances follow as they are shown again.
-        """
-        self._settings = settings
-        anew = self.series.configure(_bounds(settings))
-        for workflow in self._seen:
-            self._name(workflow)
-        for family, labels in self.series.every():
-            self._take_name(family, labels)
-        self.series.touch()
-        return anew
 
     def _name(self, workflow: WorkflowKey) -> None:
         steps, errors = self._settings.step_names, self._settings.error_names
@@ -183,17 +180,17 @@ class Store:
 
     def account_found(self, account: str) -> None:
         """An account was added."""
-        self._accounts.add(account)
+        self.accounts.add(account)
         self._zero(account)
 
     def account_lost(self, account: str) -> None:
         """An account was removed, and its series with it."""
-        self._accounts.discard(account)
+        self.accounts.discard(account)
         self.series.drop(account)
 
     def api_request(self, account: str, endpoint: str, code: str, seconds: float) -> None:
         """A request to the API ended, with this HTTP status or error, after this many seconds."""
-        if account in self._accounts:
+        if account in self.accounts:
             self.series.add(catalogue.API_REQUESTS, (account, endpoint, code))
         self.series.observe(catalogue.API_DURATION, (endpoint,), seconds)
 
@@ -238,14 +235,15 @@ class Store:
     def restore(
         self, family: Family, labels: LabelValues, value: float | Histogram, created: float | None
     ) -> bool:
-        """Restores a persisted value; returns False if a histogram's buckets have changed since."""
-        self._take_name(family, labels)
-        return self.series.restore(family, labels, value, created)
-
-    def _take_name(self, family: Family, labels: LabelValues) -> None:
+        """Restores a persisted value, or begins at zero where a histogram's buckets have changed;
+        whether it was restored."""
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
             self._labels[WorkflowKey(*labels[:2])].add(step)
+        restored = self.series.restore(family, labels, value, created)
+        if not restored:
+            self.series.zero(family, [labels])
+        return restored
 
     def state_write_failed(self) -> None:
         """The state could not be written or used."""

@@ -1,4 +1,5 @@
-"""The state file: SQLite, written in transactions that are on the disk when they return.
+"""The state in SQLite: a file, written in transactions that are on the disk when they return, or
+memory.
 
 It holds bytes by owner, and knows nothing of what they mean. An owner is an account and a workflow;
 either is empty for what belongs to none.
@@ -11,7 +12,7 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Owner = tuple[str, str]
 
@@ -36,8 +37,9 @@ _MIGRATIONS = (
 )
 """The n-th makes version n out of version n - 1."""
 
-# Seconds that another process' lock is waited for: less than a round, so that nothing piles up.
-_PATIENCE = 2.0
+# timeout: seconds that another process' lock is waited for: less than a round, so that nothing
+# piles up.
+_OPTIONS: dict[str, Any] = {"timeout": 2.0, "isolation_level": None, "check_same_thread": False}
 _SUFFIXES = ("", "-wal", "-shm")
 """Of the file's name, and of those that SQLite keeps beside it."""
 # What a healthy file never says.
@@ -68,20 +70,20 @@ class Database:
     """An open state file. Its methods may be called from any thread, one at a time.
 
     Args:
-        path: The file; made if it isn't there. Beside it SQLite keeps its log (`-wal`, `-shm`),
-            and a lock file (`.lock`) keeps other exporters away.
+        path: The file; made if it isn't there. Beside it are SQLite's log (`-wal`, `-shm`) and a
+            lock file (`.lock`) that keeps other exporters away. None: the state is in memory.
 
     Raises:
         InUse: another exporter has it.
         Unusable: it is from a newer version, is no state file, or can't be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path
         self._inode = 0
         self.set_aside: Path | None = None
         """Where a damaged file went, if there was one."""
-        self._lock = _lock(path)
+        self._lock = _lock(path) if path else None
         try:
             self._connection = self._opened()
         except sqlite3.DatabaseError as error:
@@ -94,13 +96,13 @@ class Database:
             raise
 
     def _opened(self) -> sqlite3.Connection:
-        connection = _connect(self._path)
+        connection = _connect(self._path) if self._path else sqlite3.connect(":memory:", **_OPTIONS)
         try:
             _prepare(connection)
         except BaseException:
             connection.close()
             raise
-        self._inode = os.stat(self._path).st_ino
+        self._inode = os.stat(self._path).st_ino if self._path else 0
         return connection
 
     def renew(self) -> None:
@@ -109,6 +111,7 @@ class Database:
         Raises:
             Unusable: that can't be done.
         """
+        assert self._path is not None, "memory has neither damage nor a name"
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self._connection.close()
         self._inode = 0
@@ -133,6 +136,8 @@ class Database:
     @property
     def is_there(self) -> bool:
         """Whether the file is still the one that was opened: nobody deleted or replaced it."""
+        if self._path is None:
+            return True
         try:
             return os.stat(self._path).st_ino == self._inode
         except OSError:
@@ -178,28 +183,32 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
 
-    def workflow(self, owner: Owner) -> Iterator[bytes]:
-        """What is kept of a workflow as such, if anything is."""
+    def workflow(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
+        """The record of a workflow, if there is one."""
         query = "SELECT data FROM workflows WHERE account = ? AND workflow = ?"
         for (data,) in self._connection.execute(query, owner):
-            yield data
+            yield owner, data
 
     def holds(self, owner: Owner, instance_id: str) -> bool:
-        """Whether anything is kept of an instance."""
+        """Whether there is a record of an instance."""
         query = "SELECT 1 FROM instances WHERE account = ? AND workflow = ? AND id = ?"
         return self._connection.execute(query, (*owner, instance_id)).fetchone() is not None
 
-    def instances(self, owner: Owner) -> Iterator[tuple[str, bytes]]:
-        """What is kept of each instance of a workflow, by its id."""
-        query = "SELECT id, data FROM instances WHERE account = ? AND workflow = ?"
-        yield from self._connection.execute(query, owner)
+    def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
+        """The records of a workflow's instances by id: at most so many of those after an id."""
+        query = (
+            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? AND id > ? "
+            "ORDER BY id LIMIT ?"
+        )
+        yield from self._connection.execute(query, (*owner, after, limit))
 
-    def series(self, owner: Owner) -> Iterator[tuple[str, str, bytes]]:
-        """What is kept of each series: family, other labels, data."""
+    def series(self, owner: Owner) -> Iterator[tuple[tuple[str, str], bytes]]:
+        """The series of an owner, each by its family and other labels."""
         query = "SELECT family, labels, data FROM series WHERE account = ? AND workflow = ?"
-        yield from self._connection.execute(query, owner)
+        for family, labels, data in self._connection.execute(query, owner):
+            yield (family, labels), data
 
-    def forget(self, *, before: float, accounts: Collection[str]) -> None:
+    def expire(self, *, before: float, accounts: Collection[str]) -> None:
         """Deletes workflows last watched before a Unix time, and all that is theirs; and what
         accounts have as such of which no workflow is left, but those that are named.
 
@@ -256,8 +265,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     if not path.exists():
         with contextlib.suppress(OSError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    options = {"timeout": _PATIENCE, "isolation_level": None, "check_same_thread": False}
-    connection = sqlite3.connect(path, **options)  # type: ignore[call-overload]
+    connection: sqlite3.Connection = sqlite3.connect(path, **_OPTIONS)
     try:
         connection.execute("SELECT * FROM sqlite_master").fetchall()
     except sqlite3.OperationalError:
@@ -266,8 +274,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         if os.access(path.parent, os.W_OK) or not path.exists():
             raise
         uri = f"{path.absolute().as_uri()}?immutable=1"
-        connection = sqlite3.connect(uri, uri=True, **options)  # type: ignore[call-overload]
-    return connection  # type: ignore[no-any-return]
+        connection = sqlite3.connect(uri, uri=True, **_OPTIONS)
+    return connection
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -1,24 +1,26 @@
-"""Keeps what was counted and observed through restarts.
+"""Persists what was counted and observed through restarts.
 
 Every second what changed is written in one transaction, and only then shown: what a scrape saw is
 on the disk, so no restart takes it back. What is counted and what of each run was observed are
-written together, so nothing is counted twice or lost.
+written together, so nothing is counted twice or lost. Without a usable file the state is in memory:
+it then outlives a reload, and a restart counts from zero.
 """
 
 import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from math import inf
+from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import structlog
-from msgspec.structs import replace
 
 from exporter.clock import Clock
+from exporter.config.accounts import Account
 from exporter.log_dedup import OpenProblems
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES, WORKFLOW_LABELS, Family
@@ -26,18 +28,21 @@ from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes, Histogram
 from exporter.metrics.store import Store
 from exporter.state.sqlite import Batch, Database, Owner, Unusable, is_damage
-from exporter.watch.records import Kept, WorkflowRecord
+from exporter.watch.records import Record, WorkflowRecord
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.workflow_state import WorkflowState
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 _EVERY = 1.0
-_FORGET_AFTER = 7 * 86400.0
-"""Seconds that a workflow's counts are kept while nobody watches it."""
+_EXPIRES_AFTER = 7 * 86400.0
+"""Seconds until a workflow's counts are deleted that nobody watches."""
 _TIDY_EVERY = 3600.0
+_SLICE = 100
+"""Records, or series, that are restored or shown at a stretch: they take a few milliseconds."""
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 _OF_NOW = frozenset(
@@ -53,27 +58,27 @@ _OF_NOW = frozenset(
 _Value = float | tuple[tuple[float, ...], list[int], float]
 """Of a histogram: upper bounds, counts, and the sum."""
 
-_Kept = tuple[_Value, float | None]
-"""Of a series: its value, and when a counter or histogram began."""
+_Series = tuple[_Value, float | None]
+"""A series' value, and when a counter or histogram began."""
 _Place = tuple[Owner, str, str]
 """Of a series in the file: whose it is, its family, and its other labels."""
 
-_INSTANCE = msgspec.msgpack.Decoder(Kept)
+_INSTANCE = msgspec.msgpack.Decoder(Record)
 _WORKFLOW = msgspec.msgpack.Decoder(WorkflowRecord)
-_SERIES = msgspec.msgpack.Decoder(_Kept)
+_SERIES = msgspec.msgpack.Decoder(_Series)
 _ENCODE = msgspec.msgpack.Encoder().encode
 
 
-class _Unsaved:
-    """What isn't on the disk yet: the newest of each."""
+class _Pending:
+    """What isn't committed yet: the newest of each."""
 
     def __init__(self) -> None:
         self.shown = Changes()
-        self.series: dict[_Place, _Kept] = {}
-        self.instances: dict[tuple[Owner, str], Kept | None] = {}
+        self.series: dict[_Place, _Series] = {}
+        self.instances: dict[tuple[Owner, str], Record | None] = {}
         self.workflows: dict[Owner, WorkflowRecord] = {}
 
-    def update(self, newer: "_Unsaved") -> None:
+    def update(self, newer: "_Pending") -> None:
         self.shown.update(newer.shown)
         self.series.update(newer.series)
         self.instances.update(newer.instances)
@@ -81,105 +86,119 @@ class _Unsaved:
 
 
 class StateWriter:
-    """Writes to the state file, and restores from it.
+    """Writes the state, and restores from it (`exporter.watch.attachment.State`).
 
     Args:
-        database: Open.
-        store: Whose changes are kept.
+        store: Whose changes are persisted.
         exposition: Shows them once they are.
-        accounts: By label, what the file knows each account as: renamed, it keeps its counts.
+
+    Attributes:
+        accounts: By label, the name of each account in the state. May be replaced while nothing of
+            the accounts whose names change is attached.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        store: Store,
-        exposition: Exposition,
-        accounts: Mapping[str, str],
-        clock: Clock,
-    ) -> None:
-        self._database = database
+    def __init__(self, *, store: Store, exposition: Exposition, clock: Clock) -> None:
+        self.accounts: Mapping[str, str] = {}
+        self._database = Database(None)
         self._store = store
         self._exposition = exposition
         self._clock = clock
-        self._watched: dict[Owner, WorkflowState] = {}
+        self._attached: dict[Owner, WorkflowState] = {}
         self._workflows: dict[Owner, WorkflowRecord] = {}
         """As they are on the disk, or will be with the next write."""
-        self._unsaved, self._writing = _Unsaved(), _Unsaved()
-        # Its own: a name server that doesn't answer may hold all of the event loop's threads.
+        self._pending, self._writing = _Pending(), _Pending()
+        # Its own: a name server that doesn't respond may hold all of the event loop's threads.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._saving = asyncio.Lock()
         self._closing = asyncio.Event()
-        self._tidied = -inf
-        self._troubles = OpenProblems(clock)
+        # Not at once: what isn't attached yet would be taken for what nobody watches.
+        self._tidied = clock.monotonic()
+        self._problems = OpenProblems(clock)
+        self._resets: set[tuple[Family, Sequence[float]]] = set()
+        """Histograms whose buckets have changed, with those of today, as the log has reported."""
         self._broken = False
-        self.configure(accounts)
-        self.progress = clock.monotonic()
-        """When a write last ended, whatever came of it (monotonic clock)."""
-        self.first_looks_over: Callable[[], bool] = lambda: True
-        self.first_looks_shown = False
-        """Whether scrapes see what the first looks at everything brought."""
-        if database.set_aside is not None:
-            store.state_write_failed()
+        self.writes_since: float | None = None
+        """When the write under way began (monotonic clock); None: there is none."""
+        self.first_polls_over: Callable[[], bool] = lambda: True
+        self.first_polls_shown = False
+        """Whether scrapes see what the first polls of everything brought."""
+        exposition.follows = False
+
+    async def open(self, path: Path | None) -> None:
+        """Opens the state file, and restores what belongs to no account.
+
+        Args:
+            path: The file; None: the state is in memory.
+
+        Raises:
+            InUse: another exporter uses it.
+        """
+        if path is not None:
+            try:
+                self._database = await self._in_thread(Database, path)
+            except Unusable as error:
+                self._store.state_write_failed()
+                log.error(
+                    "the state file can't be used; counting from zero, and nothing is persisted",
+                    path=str(path),
+                    error=str(error),
+                    advice="fix it, or name another file with state.path, and restart",
+                )
+        if self._database.set_aside is not None:
+            self._store.state_write_failed()
             log.error(
-                "the state file is damaged; counting anew",
-                set_aside=str(database.set_aside),
+                "the state file is damaged; counting from zero",
+                set_aside=str(self._database.set_aside),
                 advice="keep it if its counts matter to you, delete it otherwise",
             )
-        exposition.follows = False
-        self._restore_series("", "")
+        await self._restore_series("", "")
 
-    def configure(self, accounts: Mapping[str, str]) -> None:
-        """Knows accounts as another configuration does. Those whose names or ids change are to
-        be released before."""
-        self._accounts = accounts
-        self._anew: set[Family] = set()
+    async def restore_account(self, account: str) -> None:
+        """Restores the series of an account as such."""
+        await self._restore_series(account, "")
 
-    def adopt_account(self, account: str) -> None:
-        """Restores what is kept of an account as such."""
-        self._restore_series(account, "")
-
-    def first_watched(self, workflow: WorkflowKey) -> float:
-        """When a workflow was first watched, in Unix time: now, if it never was."""
-        return self._workflow(self._owner(*workflow)).since
-
-    def sharded_since(self, workflow: WorkflowKey, shards: int) -> float:
-        """Since when so many exporters share a workflow, in Unix time: now, if they were others."""
+    async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
+        """Restores the series of a workflow; its record, a new one on first sight."""
         owner = self._owner(*workflow)
-        kept = self._workflow(owner)
-        if kept.shards != shards:
-            kept = replace(kept, shards=shards, sharded_since=self._clock.steady())
-            self._unsaved.workflows[owner] = self._workflows[owner] = kept
-        return kept.sharded_since
+        await self._restore_series(*workflow)
+        rows = await self._read(lambda: self._database.workflow(owner), _WORKFLOW)
+        record = self._uncommitted().workflows.get(owner) or next((r for _, r in rows if r), None)
+        if record is None:
+            return WorkflowRecord(self._clock.steady())
+        self._workflows[owner] = record
+        return record
 
-    def adopt(self, watched: WorkflowState) -> None:
-        """Restores what is kept of a workflow, and keeps it from now on."""
-        owner = self._owner(*watched.key)
-        watched.recall(self._workflow(owner))
-        self._restore_series(*watched.key)
-        unsaved = {p: k for p, k in self._not_on_disk().instances.items() if p[0] == owner}
-        for (_, instance_id), newest in unsaved.items():
-            if newest is not None:
-                watched.restore(instance_id, newest)
-        for instance_id, data in self._read(self._database.instances(owner)):
-            if (owner, instance_id) in unsaved:
-                continue
-            kept = self._decoded(_INSTANCE, data)
-            if kept is not None:
-                watched.restore(instance_id, kept)
-            elif instance_id in watched.instances:
-                # What was counted of it can't be told: nothing of the past is counted again.
-                watched.instances[instance_id].since = self._clock.steady()
-        self._watched[owner] = watched
+    async def instances(
+        self, workflow: WorkflowKey
+    ) -> AsyncIterator[Sequence[tuple[str, Record | None]]]:
+        """The records of a workflow's instances by id, in slices; None: it can't be read."""
+        owner, after = self._owner(*workflow), ""
+        pending = {i: r for (o, i), r in self._uncommitted().instances.items() if o == owner}
+        for part in _slices((i, record) for i, record in pending.items() if record is not None):
+            yield part
+            await asyncio.sleep(0)
+        while True:
+            rows = await self._read(
+                lambda after=after: self._database.instances(owner, after=after, limit=_SLICE),  # type: ignore[misc]
+                _INSTANCE,
+            )
+            yield [(i, record) for i, record in rows if i not in pending]
+            if len(rows) < _SLICE:
+                return
+            after = rows[-1][0]
 
-    def release(self, watched: WorkflowState) -> None:
-        """Keeps a workflow no longer; what is on the disk of it stays there for a while."""
+    def attach(self, watched: WorkflowState) -> None:
+        """Persists a workflow from now on."""
+        self._attached[self._owner(*watched.key)] = watched
+
+    def detach(self, watched: WorkflowState) -> None:
+        """Takes what is pending of a workflow, and persists nothing more; what the state holds of
+        it stays there for a while."""
         owner = self._owner(*watched.key)
         self._collect_series()
         self._collect_from(owner, watched)
         # No longer among those whose time on the disk is renewed.
-        del self._watched[owner], self._workflows[owner]
+        del self._attached[owner], self._workflows[owner]
 
     async def run(self) -> None:
         """Saves every second, until it is closed."""
@@ -190,118 +209,136 @@ class StateWriter:
                     await self._closing.wait()
 
     async def save(self) -> None:
-        """Writes what changed, then shows it.
+        """Commits what changed, then shows it.
 
-        While it can't be written, gauges and the exporter's own figures are shown all the same;
-        what is counted of workflows waits, since a restart would take it back.
+        While that fails, gauges and the exporter's own metrics are shown all the same; what is
+        counted of workflows waits, since a restart would take it back.
         """
         async with self._saving:
             if not self._database.is_there:
-                self._failed("it was deleted or replaced; it is written anew")
+                self._failed("it was deleted or replaced; writing all of it again")
                 await self._renew()
-            over = self.first_looks_over()
+            over = self.first_polls_over()
             self._collect()
-            self._writing, self._unsaved = self._unsaved, _Unsaved()
+            self._writing, self._pending = self._pending, _Pending()
+            self.writes_since = self._clock.monotonic()
             try:
                 await self._in_thread(self._write, self._writing)
             except sqlite3.Error as error:
                 self._failed(str(error))
-                self._unsaved = self._not_on_disk()
+                self._pending = self._uncommitted()
                 self._collect_series()
-                at_once, self._unsaved.shown = _parted(self._unsaved.shown)
-                self._exposition.show(at_once)
+                at_once, self._pending.shown = _parted(self._pending.shown)
+                await self._show(at_once)
                 if is_damage(error):
                     await self._renew()
             else:
-                self._exposition.show(self._writing.shown)
-                if self._troubles.over([]):
-                    log.info("the state is written again")
-            self._writing = _Unsaved()
-            self.first_looks_shown = self.first_looks_shown or over
-            self.progress = self._clock.monotonic()
+                await self._show(self._writing.shown)
+                if self._problems.over([]):
+                    log.info("state write succeeded again")
+            self._writing = _Pending()
+            self.first_polls_shown = self.first_polls_shown or over
+            self.writes_since = None
 
-    def _not_on_disk(self) -> _Unsaved:
+    async def _show(self, changes: Changes) -> None:
+        """Shows what changed: a slice as a whole, so that no scrape waits for long."""
+        for part in changes.slices(_SLICE):
+            self._exposition.show(part)
+            await asyncio.sleep(0)
+
+    def _uncommitted(self) -> _Pending:
         """What isn't on the disk, or may not be: it is being written."""
-        both = _Unsaved()
+        both = _Pending()
         both.update(self._writing)
-        both.update(self._unsaved)
+        both.update(self._pending)
         return both
 
     @contextlib.asynccontextmanager
-    async def still(self) -> AsyncIterator[None]:
-        """While nothing is being written."""
+    async def paused(self) -> AsyncIterator[None]:
+        """While nothing is committed, and scrapes see what they saw before."""
         async with self._saving:
             yield
 
     async def close(self) -> None:
-        """Saves what is left."""
+        """Saves what is pending."""
         self._closing.set()
         await self.save()
         self._thread.shutdown(wait=False)
         self._database.close()
 
-    async def _in_thread(self, act: Callable[..., None], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
+    async def _in_thread(self, act: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
 
     def _owner(self, account: str, workflow: str) -> Owner:
-        return self._accounts.get(account, account), workflow
+        return self.accounts.get(account, account), workflow
 
-    def _workflow(self, owner: Owner) -> WorkflowRecord:
-        if owner not in self._workflows:
-            kept = self._not_on_disk().workflows.get(owner)
-            if kept is None:
-                for data in self._read(self._database.workflow(owner)):
-                    kept = self._decoded(_WORKFLOW, data)
-            self._workflows[owner] = kept or WorkflowRecord(self._clock.steady())
-            self._unsaved.workflows[owner] = self._workflows[owner]
-        return self._workflows[owner]
-
-    def _restore_series(self, account: str, workflow: str) -> None:
-        owner, shown = self._owner(account, workflow), Changes()
+    async def _restore_series(self, account: str, workflow: str) -> None:
+        owner = self._owner(account, workflow)
         prefix = tuple(filter(None, (account, workflow)))
         on_disk = {
-            (owner, name, labels): self._decoded(_SERIES, data)
-            for name, labels, data in self._read(self._database.series(owner))
+            (owner, *place): series
+            for place, series in await self._read(lambda: self._database.series(owner), _SERIES)
         }
-        unsaved = {p: k for p, k in self._not_on_disk().series.items() if p[0] == owner}
-        for place, kept in {**on_disk, **unsaved}.items():
+        # Together, lest a zero that they begin at is written over what was counted.
+        if workflow:
+            self._store.found(WorkflowKey(account, workflow))
+        elif account:
+            self._store.account_found(account)
+        pending = {p: s for p, s in self._uncommitted().series.items() if p[0] == owner}
+        shown = Changes()
+        for place, series in {**on_disk, **pending}.items():
             family, rest = _BY_NAME.get(place[1]), tuple(json.loads(place[2]))
-            if family is None or kept is None or len(prefix) + len(rest) != len(family.labels):
+            if family is None or series is None or len(prefix) + len(rest) != len(family.labels):
                 continue  # of another version of the exporter, or broken
             key = family, (*prefix, *rest)
-            if not self._store.restore(*key, _value(kept), kept[1]):
-                if family not in self._anew:
-                    log_reset(family)
-                self._anew.add(family)
+            if not self._store.restore(*key, _value(series), series[1]):
+                self._report_reset(family)
             elif (before := on_disk.get(place)) and place not in self._writing.series:
                 # What is on the disk is shown at once, even if nothing new can be written there.
                 shown.values[key] = _value(before)
                 if before[1] is not None:
                     shown.created[key] = before[1]
-        self._exposition.show(shown)
+        await self._show(shown)
 
-    def _decoded(self, decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T | None:
-        """What is kept, or None where it can't be read: SQLite doesn't see a bit that flipped."""
-        try:
-            return decoder.decode(data)
-        except msgspec.DecodeError:
-            self._unreadable()
-            return None
+    def _report_reset(self, family: Family) -> None:
+        reset = family, tuple(self._store.series.bounds.get(family, ()))
+        if reset not in self._resets:
+            self._resets.add(reset)
+            log.warning(
+                "the histogram's buckets have changed; counting from zero", metric=family.name
+            )
 
-    def _read(self, rows: Iterator[T]) -> Iterator[T]:
-        """What is in the file, as far as that can be read: it may have been damaged since."""
-        try:
-            yield from rows
-        except sqlite3.Error as error:
-            if not is_damage(error):
-                raise
+    async def _read(
+        self, rows: Callable[[], Iterable[tuple[T, bytes]]], decoder: msgspec.msgpack.Decoder[V]
+    ) -> list[tuple[T, V | None]]:
+        """What is in the file, as far as that can be read: it may have been damaged since. None:
+        SQLite doesn't see a bit that flipped."""
+        found: list[tuple[T, V | None]] = []
+
+        def read() -> bool:
+            whole = True
+            try:
+                for key, data in rows():
+                    try:
+                        found.append((key, decoder.decode(data)))
+                    except msgspec.DecodeError:
+                        found.append((key, None))
+                        whole = False
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
+                whole = False
+            return whole
+
+        if not await self._in_thread(read):
             self._unreadable()
+        return found
 
     def _unreadable(self) -> None:
         if not self._broken:
             log.error(
-                "parts of the state can't be read; they are counted anew from now on",
-                advice="look at the disk",
+                "parts of the state can't be read; counting these from zero",
+                advice="check the disk",
             )
         self._broken = True
         self._store.state_write_failed()
@@ -318,19 +355,19 @@ class StateWriter:
     def _collect(self) -> None:
         # All at one moment, so that what is counted and what was observed of runs fit together.
         self._collect_series()
-        for owner, watched in self._watched.items():
+        for owner, watched in self._attached.items():
             self._collect_from(owner, watched)
 
     def _collect_series(self) -> None:
         changes = self._store.take()
-        self._unsaved.shown.update(changes)
-        # What is gone is out of sight, not forgotten: the workflow may be watched again.
-        self._unsaved.series.update(self._series(changes))
+        self._pending.shown.update(changes)
+        # What is no longer shown stays in the state: the workflow may be attached again.
+        self._pending.series.update(self._series(changes))
 
     def _collect_from(self, owner: Owner, watched: WorkflowState) -> None:
-        pending, writing = self._unsaved.instances, self._writing.instances
+        pending, writing = self._pending.instances, self._writing.instances
         for instance_id in watched.changed:
-            key, newest = (owner, instance_id), watched.kept(instance_id)
+            key, newest = (owner, instance_id), watched.record_of(instance_id)
             came = newest is None and key in pending and key not in writing
             if came and not self._is_on_disk(key):
                 # It came and went unwritten: while nothing can be, these would become ever more.
@@ -338,45 +375,39 @@ class StateWriter:
             else:
                 pending[key] = newest
         watched.changed.clear()
-        kept = replace(
-            self._workflow(owner),
-            last_pass=watched.last_pass,
-            horizon=watched.horizon,
-            discovered_since=watched.discovered_since,
-        )
-        if kept != self._workflows[owner]:
-            self._unsaved.workflows[owner] = self._workflows[owner] = kept
+        if (record := watched.record) != self._workflows.get(owner):
+            self._pending.workflows[owner] = self._workflows[owner] = record
 
-    def _write(self, unsaved: _Unsaved) -> None:
+    def _write(self, pending: _Pending) -> None:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
-        workflows = dict(self._workflows) if tidy else unsaved.workflows
+        workflows = dict(self._workflows) if tidy else pending.workflows
         batch = Batch(
-            {owner: _ENCODE(kept) for owner, kept in workflows.items()},
+            {owner: _ENCODE(record) for owner, record in workflows.items()},
             {
-                key: None if kept is None else _ENCODE(kept)
-                for key, kept in unsaved.instances.items()
+                key: None if record is None else _ENCODE(record)
+                for key, record in pending.instances.items()
             },
-            {place: _ENCODE(kept) for place, kept in unsaved.series.items()},
+            {place: _ENCODE(series) for place, series in pending.series.items()},
         )
         if batch:
             self._database.write(batch, now=now)
         if tidy:
-            self._database.forget(before=now - _FORGET_AFTER, accounts=self._accounts.values())
+            self._database.expire(before=now - _EXPIRES_AFTER, accounts=self.accounts.values())
             self._tidied = self._clock.monotonic()
 
-    def _series(self, changes: Changes) -> Iterator[tuple[_Place, _Kept]]:
+    def _series(self, changes: Changes) -> Iterator[tuple[_Place, _Series]]:
         for (family, labels), value in changes.values.items():
             if family in _OF_NOW or value is None:
                 continue
             named = 2 if _is_of_workflow(family) else 1 if family.labels[:1] == ("account",) else 0
             account, workflow = (*labels[:named], "", "")[:2]
-            kept: _Value = (
+            stored: _Value = (
                 (value.bounds, value.counts, value.sum)
                 if isinstance(value, Histogram)
                 else float(value)
             )
             place = self._owner(account, workflow), family.name, json.dumps(labels[named:])
-            yield place, (kept, changes.created.get((family, labels)))
+            yield place, (stored, changes.created.get((family, labels)))
 
     async def _renew(self) -> None:
         """Begins an empty file, and has everything written to it."""
@@ -385,30 +416,42 @@ class StateWriter:
         except Unusable as error:
             self._failed(str(error))
             return
-        self._unsaved.workflows.update(self._workflows)
+        self._pending.workflows.update(self._workflows)
         self._store.series.touch()
-        for watched in self._watched.values():
-            watched.keep_all()
+        for watched in self._attached.values():
+            watched.record_all()
 
-    def _failed(self, trouble: str) -> None:
+    def _failed(self, problem: str) -> None:
         self._store.state_write_failed()
-        if self._troubles.news([trouble]):
+        if self._problems.news([problem]):
             log.error(
-                "the state can't be written; counts are shown as of the last write",
-                error=trouble,
-                advice="see to the room, the permissions and the health of state.path's disk",
+                "state write failed; counters frozen at last committed values",
+                error=problem,
+                advice="check the space, the permissions and the health of state.path's disk",
             )
 
 
-def _value(kept: _Kept) -> float | Histogram:
-    """A copy: what is counted goes on."""
-    value, _ = kept
+def stored_names(accounts: Iterable[Account]) -> dict[str, str]:
+    """By label, the name of each account in the state: its id, so that it may be renamed. Of
+    several with the same id the first; the others, by id and label."""
+    names: dict[str, str] = {}
+    for account in accounts:
+        name = account.account_id or account.label
+        taken = name in names.values()
+        names[account.label] = f"{name}/{account.label}" if taken else name
+    return names
+
+
+def _slices(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while part := list(islice(rest, _SLICE)):
+        yield part
+
+
+def _value(series: _Series) -> float | Histogram:
+    """A copy: counting continues."""
+    value, _ = series
     return value if isinstance(value, float) else Histogram(value[0], value[1].copy(), value[2])
-
-
-def log_reset(family: Family) -> None:
-    """Says that what was counted in former buckets is gone."""
-    log.warning("the histogram's buckets have changed; it starts anew", metric=family.name)
 
 
 def _is_of_workflow(family: Family) -> bool:

@@ -62,8 +62,6 @@ class Discovery:
         clock: Clock,
     ) -> None:
         self.poller = poller
-        self.detached = False
-        """Whether the workflow isn't discovered any more: rows that still come change nothing."""
         self.pass_done = False
         """Whether a sweep was made, whatever came of it."""
         self.counts: dict[str, int] | None = None
@@ -77,7 +75,7 @@ class Discovery:
             lister,
             turn=poller.page_turn,
             take=self._take,
-            over=lambda: self._over,
+            over=lambda: poller.over,
             sink=sink,
             clock=clock,
         )
@@ -89,18 +87,13 @@ class Discovery:
         """Unix time of the newest thing that a row told, by Cloudflare's clock."""
         self._pass = 0
         self._whole_pass_at = -inf
-
-    def configure(self, selector: Selector, *, lister: Lister, poll: Poll, backfill: bool) -> None:
-        """Goes on as another configuration says: what isn't selected any more leaves, what is
-        selected from now on comes with the next sweep."""
-        self._poll, self._backfill = poll, backfill
-        self._lists.lister = lister
-        # All lists, also those of ended instances.
-        self._whole_pass_at = -inf
         for instance in list(self._state.instances.values()):
             if not instance.configured and not selector.takes_id(instance.id):
-                self.poller.leave(instance)
-        self._places.configure(selector, poll=poll)
+                poller.leave(instance)  # it was selected, once
+
+    def reselect(self) -> None:
+        """Applies a selector that is new to the restored instances."""
+        self._places.reselect()
 
     @property
     def _selector(self) -> Selector:
@@ -120,10 +113,6 @@ class Discovery:
     def _since(self) -> float:
         """Unix time; what ended before it is history and not counted."""
         return -inf if self._backfill else self._state.discovered_since or -inf
-
-    @property
-    def _over(self) -> bool:
-        return self.detached or self.poller.over
 
     async def list_pass(self) -> int:
         """Reads the lists once; the number of pages that took."""
@@ -156,7 +145,7 @@ class Discovery:
                 failures.append(failure)
         self.pass_done = True
         self.poller.pass_failure = failures[0] if failures else None
-        if not failures and not self._over:
+        if not failures and not self.poller.over:
             if ended_too:
                 self._whole_pass_at = started
             self._after(wall, ended_too=ended_too)
@@ -172,11 +161,7 @@ class Discovery:
         """Goes on with what was put off when the exporter stopped."""
         self._forget_ends()
         for instance in list(self._state.instances.values()):
-            if instance.configured:
-                continue
-            if not self._selector.takes_id(instance.id):
-                self.poller.leave(instance)  # it was selected, once
-            elif instance.wants_detail:
+            if not instance.configured and instance.wants_detail:
                 self._want(instance)
 
     def _whole_is_due(self) -> bool:
@@ -228,7 +213,7 @@ class Discovery:
                 yield instance
 
     def _take(self, row: Row) -> None:
-        if self._over:
+        if self.poller.over:
             return
         if not row.status or not row.id or not is_instance_id(row.id):
             self._sink.ignored_row()

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from exporter.cloudflare.models import Summary
+from exporter.cloudflare.models import Summary, unix
 from exporter.watch.tracker import InstanceValues
 
 Fingerprint = tuple[object, ...]
@@ -13,9 +13,10 @@ def fingerprint(answer: Summary) -> Fingerprint:
     return (
         answer.status,
         answer.step_count,
-        answer.queued,
-        answer.start,
-        answer.end,
+        # As they are stored: not every time that has a time zone can be written in UTC.
+        unix(answer.queued),
+        unix(answer.start),
+        unix(answer.end),
         answer.success,
         answer.version_id,
         answer.error.name if answer.error else None,

@@ -4,7 +4,7 @@ sight, on change, and once in a while. Of discovered instances, lists tell what 
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import inf
@@ -22,8 +22,7 @@ from exporter.watch.instance import Instance
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue, Urgency
 from exporter.watch.poll_reason import PollReason, PollRequest
-from exporter.watch.shard import Share
-from exporter.watch.sink import RoundOutcome, Sink, WorkflowKey
+from exporter.watch.sink import RoundOutcome, Sink
 from exporter.watch.step_timeline import pack
 from exporter.watch.tracker import Freshness, judge, track
 from exporter.watch.workflow_state import WorkflowState
@@ -46,81 +45,50 @@ class Upstream(Protocol):
 
 
 class Poller:
-    """Looks at the instances of one workflow, round by round.
+    """Polls the instances of one workflow, round by round.
 
     Args:
-        key: The workflow.
-        ids: Its configured instances.
-        discovers: Whether others are watched too.
-        share: Which of them, and of those that are discovered, are watched here.
-        since: Unix time; what ended before it is history and not counted.
-        looks: Where looks wait for their turn.
+        state: The instances, restored.
+        queue: Where polls wait for their turn.
+        log: Reports what fails; it outlives this attachment of the workflow.
     """
 
     def __init__(
         self,
-        key: WorkflowKey,
-        ids: Iterable[str],
+        state: WorkflowState,
         *,
-        discovers: bool,
-        share: Share,
         upstream: Upstream,
         sink: Sink,
         poll: Poll,
-        since: float,
-        looks: PollQueue,
+        queue: PollQueue,
+        log: PollLog,
         clock: Clock,
     ) -> None:
-        self.key = key
-        self.state = WorkflowState(key, share, sink=sink, clock=clock)
-        self.instances = self.state.instances
+        self.key = state.key
+        self.state = state
+        self.instances = state.instances
         self.up = False
         """Whether the workflow as a whole can be read: its lists, and some of its instances."""
         self.tried = False
-        """Whether every configured instance was looked at, whatever came of it."""
+        """Whether every configured instance was polled, whatever came of it."""
         self.pass_failure: RequestFailed | None = None
-        """Of the last sweep over the workflow's lists; None when it succeeded."""
+        """Of the last list pass; None when it succeeded."""
         self.unmatched = False
         """Whether the account's list has no workflow of this name, as the log says."""
         self.over = False
-        """Whether the watching has ended: responses that still come change nothing."""
+        """Whether the workflow was detached: responses that still come change nothing."""
         self.round_started = clock.monotonic()
         self._upstream = upstream
         self._sink = sink
         self._poll = poll
-        self._queue = looks
+        self._queue = queue
         self._clock = clock
         self._busy = 0
         self._as_of = clock.monotonic()
         self._failures = Failures(poll)
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
-        self._log = PollLog(key, clock)
-        self.state.configure(ids, discovers=discovers, since=since)
-
-    def configure(
-        self,
-        ids: Iterable[str],
-        *,
-        discovers: bool,
-        upstream: Upstream,
-        poll: Poll,
-        since: float,
-        looks: PollQueue,
-    ) -> None:
-        """Goes on as another configuration says; instances that stay keep all that is known."""
-        self._upstream, self._poll, self._failures.poll = upstream, poll, poll
-        if looks is not self._queue:
-            self._queue = looks
-            for instance in self.instances.values():
-                if instance.waits is not None:
-                    self._put(instance, Urgency(instance.waits), instance.why)
-        for instance in self.state.configure(ids, discovers=discovers, since=since):
-            self._cancel_waiting(instance)
-        now = self._clock.monotonic()
-        for instance in self.instances.values():
-            rest = poll.interval if instance.live else poll.ended_interval
-            instance.due = min(instance.due, now + rest) if instance.configured else instance.due
+        self._log = log
 
     def leave(self, instance: Instance) -> None:
         """Watches an instance no longer, as configured."""

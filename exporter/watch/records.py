@@ -37,7 +37,7 @@ class WorkflowRecord(Struct, frozen=True, array_like=True):
     since: float
     """When it was first watched."""
     last_pass: float | None = None
-    """When the last sweep that succeeded began."""
+    """When the last list pass that succeeded began."""
     shards: int = 0
     """How many exporters shared the work."""
     sharded_since: float = 0.0
@@ -48,5 +48,5 @@ class WorkflowRecord(Struct, frozen=True, array_like=True):
     """When its instances were first discovered."""
 
 
-Kept = InstanceRecord | float
-"""An instance, or of one that is forgotten its end: all that is left of it."""
+Record = InstanceRecord | float
+"""An instance or, of one that is forgotten, the end of its run: all that is known of it."""

@@ -1,7 +1,6 @@
-"""One APScheduler job a watched workflow: its rounds, evenly apart; and chores."""
+"""One APScheduler job a watched workflow: its rounds, evenly apart."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import structlog
@@ -21,8 +20,8 @@ _SLEW = 1.0
 class Interval(IntervalTrigger):  # type: ignore[misc]
     """An interval without a backlog.
 
-    APScheduler goes through missed times one by one, and there are millions of them when a clock
-    that began in 1970 is set right.
+    APScheduler steps through missed times one by one, and there are millions of them when a clock
+    that began in 1970 is set.
     """
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
@@ -33,17 +32,15 @@ class Interval(IntervalTrigger):  # type: ignore[misc]
 
 
 class Scheduler:
-    """Begins a round over each workflow at once and then every `interval` seconds, with a little
-    jitter so that workflows don't call in step.
+    """Begins a round over each workflow at once and then once an interval, with a little jitter so
+    that the rounds of several workflows spread.
 
     Rounds of one workflow never overlap, and rounds missed (a suspended machine) are made once.
-    APScheduler plans by the wall clock; when that is set to another time, all is planned anew.
+    APScheduler computes times from the wall clock; when that is set, every job begins at once.
     """
 
-    def __init__(self, interval: float, clock: Clock) -> None:
-        self._interval = interval
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._rounds: set[str] = set()
         self._offset = clock.wall() - clock.monotonic()
         self._checking: asyncio.Task[None] | None = None
         self._jobs = AsyncIOScheduler(
@@ -51,31 +48,16 @@ class Scheduler:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
-    def add(self, poller: Poller) -> None:
-        self._rounds.add(_id(poller))
+    def add(self, poller: Poller, *, every: float) -> None:
+        """Begins a round now, and then one every so many seconds."""
         self._jobs.add_job(
             poller.round,
-            self._trigger(),
+            Interval(seconds=every, jitter=every / 20, timezone="UTC"),
             id=_id(poller),
             next_run_time=datetime.now().astimezone(),
         )
 
-    def configure(self, interval: float) -> None:
-        """Begins rounds every `interval` seconds from now on."""
-        if interval != self._interval:
-            self._interval = interval
-            for job in self._rounds:
-                self._jobs.reschedule_job(job, trigger=self._trigger())
-
-    def _trigger(self) -> Interval:
-        return Interval(seconds=self._interval, jitter=self._interval / 20, timezone="UTC")
-
-    def add_chore(self, chore: Callable[[], None], *, every: float) -> None:
-        """Something that is done every so many seconds."""
-        self._jobs.add_job(_in_the_loop(chore), Interval(seconds=every, timezone="UTC"))
-
     def remove(self, poller: Poller) -> None:
-        self._rounds.discard(_id(poller))
         self._jobs.remove_job(_id(poller))
 
     def start(self) -> None:
@@ -85,10 +67,10 @@ class Scheduler:
     async def _check_clock(self) -> None:
         while True:
             await asyncio.sleep(_CHECK_EVERY)
-            self.plan_anew_if_clock_was_set()
+            self.restart_jobs_if_clock_was_set()
 
-    def plan_anew_if_clock_was_set(self) -> None:
-        """Begins every job now if the wall clock was set to another time since the last check."""
+    def restart_jobs_if_clock_was_set(self) -> None:
+        """Begins every job now if the wall clock was set since the last check."""
         offset = self._clock.wall() - self._clock.monotonic()
         step, self._offset = offset - self._offset, offset
         if abs(step) > _SLEW:
@@ -97,21 +79,13 @@ class Scheduler:
                 job.modify(next_run_time=datetime.now().astimezone())
 
     def pause(self) -> None:
-        """Begins no more rounds; those under way go on."""
+        """Begins no more rounds; those under way continue."""
         self._jobs.pause()
 
     def stop(self) -> None:
         if self._checking is not None:
             self._checking.cancel()
         self._jobs.shutdown(wait=False)
-
-
-def _in_the_loop(chore: Callable[[], None]) -> Callable[[], Awaitable[None]]:
-    # APScheduler runs plain functions in threads.
-    async def run() -> None:
-        chore()
-
-    return run
 
 
 def _id(poller: Poller) -> str:

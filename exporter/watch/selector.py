@@ -1,4 +1,4 @@
-"""Which instances of a workflow are watched, by what a row of a list tells of them."""
+"""Which instances of a workflow are watched, by what a list row shows."""
 
 import re
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Selector:
         self._exclude = _globs(settings.exclude)
 
     def takes_id(self, instance_id: str) -> bool:
-        """Whether an instance of this id is any of the selector's business."""
+        """Whether an instance of this id may be selected."""
         return bool(self._include.match(instance_id)) and not self._exclude.match(instance_id)
 
     def takes(self, status: str, end: float | None, now: float) -> bool:

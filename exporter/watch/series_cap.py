@@ -51,18 +51,17 @@ class SeriesCap:
         self._dropped: set[str] = set()
         self._dropping: set[str] = set()
 
-    def configure(self, selector: Selector, *, poll: Poll) -> None:
-        """Follows another configuration: who isn't selected any more loses its series."""
-        self.selector, self._poll = selector, poll
+    def reselect(self) -> None:
+        """Takes the series of restored instances that are not selected, or are too many: the
+        selector is not the one by which they had them."""
         self.recount()
         for instance in list(self._state.instances.values()):
-            if instance.configured or not instance.shown:
+            if instance.configured or not instance.shown or instance.expires_at is not None:
                 continue
-            run, now = instance.run, self._clock.steady()
-            taken = run is None or selector.takes(run.status, run.end, now)
-            if not (taken or instance.expires_at is not None):
+            run = instance.run
+            if run and not self.selector.takes(run.status, run.end, self._clock.steady()):
                 self._hide(instance)
-        while self._taken > selector.limit and self._make_room(None):
+        while self._taken > self.selector.limit and self._make_room(None):
             pass
 
     def pass_begins(self) -> None:

@@ -1,13 +1,15 @@
-"""Which instances of one workflow are watched, and what stays known of those that were."""
+"""Which instances of one workflow are watched, and what is known of those that were."""
 
 import heapq
 from collections.abc import Iterable
 from math import inf
 from typing import TypeGuard
 
+from msgspec.structs import replace
+
 from exporter.clock import Clock
 from exporter.watch.instance import Instance
-from exporter.watch.records import InstanceRecord, Kept, WorkflowRecord
+from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
 from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.tracker import APART
@@ -21,75 +23,69 @@ class WorkflowState:
     """The instances of one workflow.
 
     An instance is watched, as it is configured or as it was discovered, until it *leaves*, taken
-    out of the configuration, or is *forgotten*, gone from the platform or old. What left is kept
-    whole for a week, what is forgotten as a moment up to which all of it was counted, for as long
-    as lists may still hold it: when it comes back, nothing of it is counted twice.
+    out of the configuration, or is *forgotten*, deleted on the platform or old. The record of one
+    that left stays whole for a week. Of one that is forgotten stays the moment up to which all of
+    it was counted, until no list can hold it. When it comes back, nothing is counted twice.
 
     Args:
         key: The workflow.
+        record: What the state holds of the workflow.
         share: Which of its instances are watched here.
-        sink: Told of what is shown, and of what no longer is.
+        ids: The configured instances.
+        discovers: Whether others are watched too.
+        since: Unix time; what ended before it of an instance unknown until now is history.
+        sink: Gets what is shown, and what no longer is.
     """
 
-    def __init__(self, key: WorkflowKey, share: Share, *, sink: Sink, clock: Clock) -> None:
+    def __init__(
+        self,
+        key: WorkflowKey,
+        *,
+        record: WorkflowRecord,
+        share: Share,
+        ids: Iterable[str],
+        discovers: bool,
+        since: float,
+        sink: Sink,
+        clock: Clock,
+    ) -> None:
         self.key = key
         self.share = share
         self.instances: dict[str, Instance] = {}
         self.ends: dict[str, float] = {}
         """Up to when, in Unix time, all was counted of forgotten instances that lists may still
         hold: the end of the run, mostly."""
-        self.last_pass: float | None = None
-        """Unix time at which the last sweep over the lists that succeeded began."""
-        self.lists_as_of: float | None = None
-        """When the list pass began that tells of all instances: the one under way or, where one
-        has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
-        self.horizon = -inf
+        self.last_pass = record.last_pass
+        """Unix time at which the last list pass that succeeded began."""
+        self.horizon = -inf if record.horizon is None else record.horizon
         """Unix time before which no end of a discovered instance is news any more."""
-        self.discovered_since: float | None = None
+        self.discovered_since = record.discovered_since
         """Unix time at which instances were first discovered; None: they never were."""
+        if record.last_pass is not None and record.discovered_since is None:
+            self.discovered_since = record.since  # as written by a version with one field for both
         self.changed: set[str] = set()
-        """Instances of which what is to be kept has changed, until somebody takes note."""
+        """Instances whose record has changed since the state last took note."""
+        self._record = record
         self._left: dict[str, Instance] = {}
-        self._discovers = False
+        self._discovers = discovers
         self._sink = sink
         self._clock = clock
-
-    def configure(self, ids: Iterable[str], *, discovers: bool, since: float) -> list[Instance]:
-        """Goes on as a configuration says; those that leave for it.
-
-        Args:
-            ids: The configured instances.
-            discovers: Whether others are watched too.
-            since: Unix time; what ended before it of an instance unknown till now is history.
-        """
-        self._discovers = discovers
-        now, leaving = self._clock.monotonic(), list[Instance]()
-        named = {i for i in ids if self.share.has(i)}
-        for instance in self.instances.values():
-            if instance.id in named:
-                self._name(instance)
-            elif not discovers or (instance.configured and instance.run is None):
-                leaving.append(instance)
-            elif instance.configured:
-                # The selector has its say.
-                again = instance.live or instance.wants_detail or instance.failure is not None
-                instance.configured, instance.due = False, now if again else inf
-                instance.tried, instance.seen_in_pass = True, 0
-        for instance in leaving:
-            self.leave(instance)
-        for instance_id in sorted(named - self.instances.keys()):
+        self.lists_as_of = self.last_pass_began()
+        """When the list pass began that covers all instances: the one under way or, where one
+        has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
+        now = clock.monotonic()
+        for instance_id in sorted(i for i in set(ids) if share.has(i)):
             self.begin(instance_id, configured=True, since=since, due=now)
-        return leaving
 
-    def _name(self, instance: Instance) -> None:
-        if instance.configured:
-            return
-        instance.configured, instance.due = True, self._clock.monotonic()
-        instance.expires_at = None
-        if not instance.shown:
-            instance.shown = True
-            self.show(instance)
-        self.changed.add(instance.id)
+    @property
+    def record(self) -> WorkflowRecord:
+        """What the state is to hold of the workflow."""
+        return replace(
+            self._record,
+            last_pass=self.last_pass,
+            horizon=self.horizon,
+            discovered_since=self.discovered_since,
+        )
 
     def _is_over(self, left: float | None) -> TypeGuard[float]:
         """Whether an instance that left, at that Unix time, won't come back."""
@@ -205,40 +201,31 @@ class WorkflowState:
         if instance.values is not None:
             self._sink.shown(self.key, instance.id, instance.values, instance.last_change)
 
-    def show_all(self) -> None:
-        """Shows all instances anew: what is shown of each has changed."""
-        for instance in self.instances.values():
-            if instance.shown:
-                self.show(instance)
-
-    def kept(self, instance_id: str) -> Kept | None:
+    def record_of(self, instance_id: str) -> Record | None:
         """What of an instance is to outlive a restart; None: nothing."""
         instance = self.instances.get(instance_id) or self._left.get(instance_id)
         return self.ends.get(instance_id) if instance is None else instance.kept(self._clock)
 
-    def keep_all(self) -> None:
-        """Has everything kept anew, whatever of it is kept already."""
+    def record_all(self) -> None:
+        """Has all records written again, whatever the state holds."""
         self.changed.update(self.instances, self._left, self.ends)
 
-    def recall(self, kept: WorkflowRecord) -> None:
-        """Takes what was kept of sweeps; before instances are restored."""
-        self.last_pass, self.discovered_since = kept.last_pass, kept.discovered_since
-        self.lists_as_of = self.last_pass_began()
-        if kept.horizon is not None:
-            self.horizon = kept.horizon
-        if kept.last_pass is not None and kept.discovered_since is None:
-            self.discovered_since = kept.since  # as a version had it that kept one for both
-        for instance in self.instances.values():
-            instance.since = max(instance.since, self.horizon)
+    def restore(self, instance_id: str, kept: Record | None) -> None:
+        """Takes the record of an instance, if it is still one to be watched, or may be again.
 
-    def restore(self, instance_id: str, kept: Kept) -> None:
-        """Takes what was kept of an instance, if it is still one to be watched, or may be again."""
+        None: it can't be read. What was counted of it is unknown, so none of the past is counted.
+        """
+        instance = self.instances.get(instance_id)
+        if kept is None:
+            if instance is not None:
+                instance.since = self._clock.steady()
+            return
         if isinstance(kept, float):
             self._restore_end(instance_id, kept)
             return
-        instance = self.instances.get(instance_id)
         if instance is not None:
-            self.changed.discard(instance_id)  # as it was begun: it is kept as what follows
+            if kept.left is None and kept.shown:
+                self.changed.discard(instance_id)  # the state holds what follows
         else:
             instance = self._restore_unnamed(instance_id, kept)
         if instance is None:

@@ -149,7 +149,7 @@ class TestTheDaemon:
             running.wait_until_ready()
             assert watched(running.metrics()) == ALL
             running.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: "loaded anew" in running.stderr(), running.stderr)
+            wait_until(lambda: "configuration reloaded" in running.stderr(), running.stderr)
             assert watched(running.metrics()) == ALL
             assert running.stderr().count(LINE) == 1
             assert running.stop() == 0

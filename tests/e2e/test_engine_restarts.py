@@ -39,7 +39,6 @@ class Observer:
             await account.cycle()
         for poller in self.app.pollers:
             await poller.round(whole=True)
-        assert self.app.writer is not None
         await self.app.writer.save()
 
     def counts(self) -> dict[str, float]:

@@ -98,7 +98,7 @@ class TestWhatComesAndGoes:
                     w.simulator.faults.remove(fault)
                     await w.cycle(after=30)
         assert [e["event"] for e in logs] == [
-            "the account's workflows can't be listed; those known are watched on",
+            "failed to list the account's workflows; still watching those known",
             "the account's workflows can be listed again",
         ]
 
@@ -107,9 +107,9 @@ class TestWhatComesAndGoes:
             with capture_logs() as logs:
                 for _ in range(10):
                     w.clock.advance(10)
-                    w.app.health.check(stood_still=9)
-        assert [e["event"] for e in logs if "stood" in e["event"]] == [
-            "the exporter stood still; it goes on now"
+                    w.app.health.check(stalled_for=9)
+        assert [e["event"] for e in logs if "stalled" in e["event"]] == [
+            "event loop stalled; resuming"
         ]
 
 

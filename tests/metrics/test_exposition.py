@@ -27,7 +27,7 @@ OWN = ("process_", "python_")
 
 def exposition() -> Exposition:
     """One that shows only what it is told to."""
-    made = Exposition(Store(Metrics()), created=True)
+    made = Exposition(Store(Metrics(created=True)))
     made.follows = False
     return made
 
@@ -276,8 +276,7 @@ class TestStoreInOpenMetrics:
     def test_created_is_shown_where_it_is_wanted(self) -> None:
         """In OpenMetrics: in the text format it would be a family of its own."""
         for wanted in (True, False):
-            store = Store(Metrics(), clock=lambda: 1767225600.5)
-            ours = Exposition(store, created=wanted)
+            ours = Exposition(Store(Metrics(created=wanted), clock=lambda: 1767225600.5))
             line = b'cloudflare_workflows_exporter_polls_created{kind="list",result="success"} '
             assert (line + b"1767225600.5\n" in ours.render(OPENMETRICS)[0]) == wanted
             assert b"_created" not in ours.render()[0]

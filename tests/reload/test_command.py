@@ -65,7 +65,7 @@ def metric(running: Daemon, name: str) -> float:
 
 
 def reloads(running: Daemon) -> int:
-    return running.stderr().count("the configuration was loaded anew")
+    return running.stderr().count("configuration reloaded")
 
 
 class TestSignal:

@@ -150,7 +150,7 @@ def test_a_folder_in_which_no_file_can_be_made(folder: Path) -> None:
         assert running.stop() == 0
         (line,) = [line for line in running.stderr().splitlines() if "level=error" in line]
         assert f"path={folder}/state/state.db" in line
-        assert "counting from zero, and nothing is kept" in line
+        assert "counting from zero, and nothing is persisted" in line
     (folder / "state").chmod(0o700)
 
 
@@ -171,7 +171,7 @@ def test_a_full_disk(folder: Path, simulator: Simulator) -> None:
         (inside / "filler").unlink()
         wait_until(lambda: runs(running) == 2, running.metrics)
         assert "database or disk is full" in running.stderr()
-        assert "the state is written again" in running.stderr()
+        assert "state write succeeded again" in running.stderr()
         (rows,) = sqlite3.connect(f"file:{copied(inside, folder)}", uri=True).execute(
             "SELECT count(*) FROM instances WHERE id IN ('order-1', 'order-2')"
         )
@@ -203,7 +203,7 @@ def test_a_lock_of_another_process_at_the_start_and_when_it_stops(
         other.execute("ROLLBACK")
         wait_until(lambda: runs(running) == 2, running.metrics)
         assert "database is locked" in running.stderr()
-        assert "the state is written again" in running.stderr()
+        assert "state write succeeded again" in running.stderr()
 
         simulator.faults.add(Hang())
         wait_until(lambda: simulator.calls.open, running.stderr)

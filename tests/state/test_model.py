@@ -201,12 +201,16 @@ class Exporter(RuleBasedStateMachine):
 
     def start(self, selected: dict[str, Any]) -> None:
         async def started() -> App:
-            return App(
-                self.settings(selected),
+            settings = self.settings(selected)
+            app = App(
+                settings,
                 clock=Clock(wall=self.clock, monotonic=self.clock),
                 transport=self.ear,
-                state=self.state,
             )
+            # Without the loop that saves: when that happens, the rules decide.
+            await app.writer.open(self.state)
+            await app.apply(settings)
+            return app
 
         self.ear = Ear(self.simulator)
         self.ear.heard = self.saved.copy()
@@ -275,7 +279,7 @@ class Exporter(RuleBasedStateMachine):
 
     async def looked(self) -> None:
         (account,), (poller,) = self.app.accounts, self.app.pollers
-        if account.discoveries:
+        if account.roster.discoveries:
             await account.cycle()
         await poller.round(whole=True)
 
@@ -286,19 +290,17 @@ class Exporter(RuleBasedStateMachine):
 
     @rule()
     def save(self) -> None:
-        assert self.app.writer is not None
         self.do(self.app.writer.save())
         self.saved = self.ear.heard.copy()
         self.check()
 
     @rule(selected=SELECTED)
     def load_anew(self, selected: dict[str, Any]) -> None:
-        self.do(self.app.configure(self.settings(selected)))
+        self.do(self.app.apply(self.settings(selected)))
         self.save()
 
     @rule(selected=SELECTED)
     def stop(self, selected: dict[str, Any]) -> None:
-        assert self.app.writer is not None
         self.do(self.app.writer.close())
         self.saved = self.ear.heard.copy()
         self.start(selected)
@@ -306,7 +308,6 @@ class Exporter(RuleBasedStateMachine):
 
     @rule(selected=SELECTED)
     def kill(self, selected: dict[str, Any]) -> None:
-        assert self.app.writer is not None
         self.restarts += 1
         copy = self.folder / f"{self.restarts}.db"
         for suffix in ("", "-wal"):
@@ -363,7 +364,6 @@ class Exporter(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.quiet.__exit__(None, None, None)
         if hasattr(self, "app"):
-            assert self.app.writer is not None
             self.do(self.app.writer.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()

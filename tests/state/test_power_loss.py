@@ -88,7 +88,6 @@ async def restored(state: Path) -> Samples:
         ]
     )
     app = App(settings, state=state, transport=httpx.MockTransport(lambda _: httpx.Response(500)))
-    assert app.writer is not None
     async with app.opened():
         await app.writer.save()
         return counts(scrape(app))

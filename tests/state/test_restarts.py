@@ -91,8 +91,10 @@ class TestNothingHappened:
             w.orders.create("b", RUN)
             await w.round(after=600)
             await w.running.aclose()
-            app = App(w.whole_settings(), clock=Clock(wall=w.clock, monotonic=w.clock), state=state)
-            assert app.writer is not None
+            settings = w.whole_settings()
+            app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock))
+            await app.writer.open(state)
+            await app.apply(settings)
             assert not app.pollers[0].state.changed
             await app.writer.close()
 
@@ -276,7 +278,7 @@ class TestSettingsChange:
                 await w.restart(metrics={"buckets": {"run_duration_seconds": [1, 2]}})
             assert [(e["event"], e["metric"]) for e in logs if "metric" in e] == [
                 (
-                    "the histogram's buckets have changed; it starts anew",
+                    "the histogram's buckets have changed; counting from zero",
                     "cloudflare_workflow_run_duration_seconds",
                 )
             ]
@@ -481,8 +483,7 @@ class TestTheDiskFails:
                     for m in range(5):
                         w.orders.create(f"{n}-{m}", Script(steps("one")))
                     await w.cycle(after=30)
-                    assert w.app.writer is not None
-                    unsaved = w.app.writer._unsaved
+                    unsaved = w.app.writer._pending
                     held.append(len(unsaved.instances) + len(unsaved.shown.instances))
             assert max(held[20:]) <= max(held[:20])
             await w.cycle(after=15)
@@ -585,7 +586,7 @@ class TestTheDiskFails:
             async with watching(["a"], state=state) as w:
                 assert w.value("cloudflare_workflows_exporter_state_write_errors_total") == 1
         (line,) = [e for e in logs if e["log_level"] == "error"]
-        assert line["event"] == "the state file is damaged; counting anew"
+        assert line["event"] == "the state file is damaged; counting from zero"
         assert Path(line["set_aside"]).read_bytes() == b"no database at all"
 
     async def test_a_file_from_a_newer_version_is_left_alone(self, state: Path) -> None:

@@ -23,14 +23,19 @@ def batch(value: bytes = b"1") -> Batch:
 
 def content(database: Database) -> tuple[object, ...]:
     return (
-        next(database.workflow(OWNER), None),
-        list(database.instances(OWNER)),
+        list(database.workflow(OWNER)),
+        list(database.instances(OWNER, after="", limit=10)),
         list(database.series(OWNER)),
     )
 
 
-FULL = (b"1", [("order-1", b"1")], [("runs_total", '["complete"]', b"1")])
-EMPTY: tuple[object, ...] = (None, [], [])
+def whole(value: bytes = b"1") -> tuple[object, ...]:
+    """The content after such a batch."""
+    return [(OWNER, value)], [("order-1", value)], [(("runs_total", '["complete"]'), value)]
+
+
+FULL = whole()
+EMPTY: tuple[object, ...] = ([], [], [])
 
 
 @pytest.fixture
@@ -54,27 +59,44 @@ class TestContent:
     def test_the_newest_value_stands(self, path: Path) -> None:
         database = Database(written(path))
         database.write(batch(b"2"), now=0)
-        assert next(database.workflow(OWNER)) == b"2"
-        assert list(database.instances(OWNER)) == [("order-1", b"2")]
+        assert content(database) == whole(b"2")
         database.close()
 
     def test_none_deletes(self, path: Path) -> None:
         database = Database(written(path))
         gone = Batch({}, {(OWNER, "order-1"): None}, {(OWNER, "runs_total", '["complete"]'): None})
         database.write(gone, now=0)
-        assert content(database) == (b"1", [], [])
+        assert content(database) == ([(OWNER, b"1")], [], [])
         database.close()
 
     def test_owners_have_their_own(self, path: Path) -> None:
         database = Database(written(path))
-        assert list(database.instances(("acc", "billing"))) == []
+        assert list(database.instances(("acc", "billing"), after="", limit=10)) == []
+        database.close()
+
+    def test_instances_come_in_slices(self, path: Path) -> None:
+        database = Database(path)
+        ids = [f"order-{n}" for n in range(5)]
+        database.write(Batch({}, {(OWNER, i): b"1" for i in reversed(ids)}, {}), now=0)
+        found, after = list[str](), ""
+        while page := list(database.instances(OWNER, after=after, limit=2)):
+            found += [i for i, _ in page]
+            after = found[-1]
+        assert found == ids
+        database.close()
+
+    def test_memory_holds_what_a_file_would(self) -> None:
+        database = Database(None)
+        database.write(batch(), now=0)
+        assert content(database) == FULL
+        assert database.is_there
         database.close()
 
     def test_what_nobody_watches_goes(self, path: Path) -> None:
         database = Database(written(path))
-        database.forget(before=0, accounts=[])
+        database.expire(before=0, accounts=[])
         assert content(database) == FULL
-        database.forget(before=1, accounts=[])
+        database.expire(before=1, accounts=[])
         assert content(database) == EMPTY
         database.close()
 
@@ -83,7 +105,7 @@ class TestContent:
         own = (("acc", ""), "requests_total", "[]")
         database.write(Batch({}, {}, {own: b"1"}), now=0)
         for before, accounts, left in ((0, [], 1), (1, ["acc"], 1), (1, [], 0)):
-            database.forget(before=before, accounts=accounts)
+            database.expire(before=before, accounts=accounts)
             assert len(list(database.series(own[0]))) == left
         database.close()
 
@@ -97,7 +119,7 @@ class TestContent:
             database.write(broken, now=0)
         assert content(database) == FULL
         database.write(batch(b"3"), now=0)
-        assert next(database.workflow(OWNER)) == b"3"
+        assert content(database) == whole(b"3")
         database.close()
 
 

@@ -17,7 +17,7 @@ from benchmarks.api_budget import Lags, Run, quantile
 from exporter.app import App
 from exporter.config.settings import Settings
 from exporter.metrics import catalogue
-from exporter.watch.poll_queue import Urgency
+from exporter.watch.poll_queue import PollQueue, Urgency
 from simulator import (
     LOCAL_ENGINE,
     Error,
@@ -379,6 +379,7 @@ class TestCounting:
             instance.wants_detail = True
             instance.due = 0
             await poller.round(whole=True)
+            await w.saved()
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
             await w.cycle(after=1)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
@@ -677,8 +678,9 @@ class TestCounting:
             await full.wait()
             for _ in range(7):
                 w.clock.advance(INTERVAL)
-                await w.app.accounts[0].discoveries["orders"].list_pass()
+                await w.app.accounts[0].roster.discoveries["orders"].list_pass()
                 w.app.pollers[0]._settle()
+            await w.saved()
             assert "a" not in w.app.pollers[0].instances
             assert w.value("cloudflare_workflow_details_skipped_total") == 1
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
@@ -757,6 +759,7 @@ class TestManyEnded:
             w.clock.advance(30)
             w.simulator.calls.clear()
             await w.app.accounts[0].cycle()
+            await w.saved()
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 90
             assert w.calls["list"] <= 4
 
@@ -778,17 +781,18 @@ class TestBudget:
         async with watching(["a"]) as w:
             settings = w.app._settings
 
-            def app(*tokens: str) -> App:
+            async def queues(*tokens: str) -> list[PollQueue]:
                 accounts = [
                     {**settings.accounts[0].model_dump(), "name": f"n{n}", "api_token": token}
                     for n, token in enumerate(tokens)
                 ]
-                return App(Settings.model_validate({"accounts": accounts}))
+                async with App(Settings.model_validate({"accounts": accounts})).opened() as app:
+                    return [account.roster.queue for account in app.accounts]
 
-            one, other = app("same", "same").accounts
-            assert one.budget is other.budget
-            one, other = app("one", "other").accounts
-            assert one.budget is not other.budget
+            one, other = await queues("same", "same")
+            assert one is other
+            one, other = await queues("one", "other")
+            assert one is not other
 
     @pytest.mark.slow
     def test_nobody_is_locked_out_beside_a_client_that_spends_most_of_the_quota(self) -> None:

@@ -1,8 +1,9 @@
 """Change detection: which simple answers are worth a full one."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from msgspec import msgpack
 
 from exporter.cloudflare.models import Detail, Error, Summary
 from exporter.watch.fingerprints import Fingerprints, fingerprint
@@ -78,3 +79,10 @@ class TestLastLook:
         look.update(full(version_id="v1"), after=bare, moved=False)
         look.update(full(version_id="v1", step_count=2), after=bare, moved=True)
         assert not look.knows(bare)
+
+
+def test_a_time_that_utc_has_no_date_for_can_be_persisted() -> None:
+    """Some upstream's "never": a record that can't be written would end all writing."""
+    never = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
+    stored = msgpack.decode(msgpack.encode(fingerprint(simple(end=never))))
+    assert tuple(stored) == fingerprint(simple(end=never))

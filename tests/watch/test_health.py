@@ -99,11 +99,11 @@ class TestPoller:
             status, lines = await asked(w.app)
             assert status == 503
             assert "poller" in parts(lines)
-            assert [line for line in lines if line.startswith("poller: no look at acc ended")]
+            assert [line for line in lines if line.startswith("poller: no poll of acc ended")]
 
     async def test_a_wait_that_cloudflare_ordered_is_none(self) -> None:
         async with self.hanging(12) as w:
-            w.app.accounts[0].budget.rate_limited(20 * MINUTE)
+            w.app.accounts[0].roster.queue.budget.rate_limited(20 * MINUTE)
             w.clock.advance(25 * MINUTE)
             assert "poller" not in parts((await asked(w.app))[1])
             w.clock.advance(6 * MINUTE)
@@ -122,7 +122,7 @@ class TestSweeps:
             w.clock.advance(11 * MINUTE)
             await w.app.pollers[0].round()
             status, lines = await asked(w.app)
-            assert (status, parts(lines)) == (503, {"sweeps"})
+            assert (status, parts(lines)) == (503, {"lists"})
             assert "no list of acc" in lines[0]
             w.simulator.faults.clear()
             await sweep
@@ -140,6 +140,7 @@ class TestState:
             w.orders.create("a", Script((Wait("approval"),)))
             await w.app.pollers[0].round(whole=True)
             saving = asyncio.create_task(w.saved())
+            await until(lambda: w.app.writer.writes_since is not None)
             w.clock.advance(2 * MINUTE)
             status, lines = await asked(w.app)
             assert status == 503

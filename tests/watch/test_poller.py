@@ -244,15 +244,15 @@ async def test_a_budget_that_is_too_small_is_told_every_ten_minutes_with_what_wo
         w.orders.create("a", Script(pieces=(Wait("approval"),)))
         await w.round()
         with capture_logs() as logs:
-            w.app.warn_if_late()
+            w.app.health.warn_if_late()
             w.clock.advance(INTERVAL + 90)
-            w.app.warn_if_late()
+            w.app.health.warn_if_late()
             w.clock.advance(60)
-            w.app.warn_if_late()
+            w.app.health.warn_if_late()
             w.clock.advance(600)
-            w.app.warn_if_late()
+            w.app.health.warn_if_late()
         assert [line["lag"] for line in logs] == ["90s", "750s"]
-        assert logs[0]["calls_needed_in_5m"] == 20
+        assert logs[0]["requests_needed_in_5m"] == 20
         assert "api.requests_per_5m" in logs[0]["advice"]
 
 

@@ -31,9 +31,9 @@ def test_missed_times_make_no_backlog(ago: timedelta, jitter: float | None) -> N
 @pytest.mark.parametrize("by", [86_400.0, -86_400.0])
 async def test_a_clock_that_is_set_has_rounds_begin_at_once(by: float) -> None:
     async with watching(["a"]) as w:
-        scheduler = Scheduler(3600.0, Clock(wall=lambda: w.clock() + w.ahead, monotonic=w.clock))
+        scheduler = Scheduler(Clock(wall=lambda: w.clock() + w.ahead, monotonic=w.clock))
         (poller,) = w.app.pollers
-        scheduler.add(poller)
+        scheduler.add(poller, every=3600.0)
         scheduler.start()
         try:
             for rounds in (1, 2):
@@ -44,7 +44,7 @@ async def test_a_clock_that_is_set_has_rounds_begin_at_once(by: float) -> None:
                 w.clock.advance(15)
                 w.ahead = by
                 with capture_logs() as logs:
-                    scheduler.plan_anew_if_clock_was_set()
+                    scheduler.restart_jobs_if_clock_was_set()
                 told = [
                     line["by"] for line in logs if line["event"] == "the system's clock was set"
                 ]

@@ -227,4 +227,4 @@ class TestWatching:
     async def test_each_has_its_part_of_the_budget(self) -> None:
         async with watching(["a"], shard={"index": 0, "count": 3}) as w:
             (account,) = w.app.accounts
-            assert account.budget.limit == 33_333
+            assert account.roster.queue.budget.limit == 33_333

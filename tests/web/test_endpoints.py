@@ -8,7 +8,6 @@ import pytest
 
 from exporter.clock import Clock
 from exporter.config.metrics import Metrics
-from exporter.config.settings import Poll
 from exporter.metrics.exposition import OPENMETRICS, TEXT, Exposition
 from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints
@@ -42,7 +41,7 @@ class Site:
         self.unready: list[str] = []
         app = endpoints(
             Exposition(Store(Metrics())),
-            WatchView([], {}, poll=Poll(), clock=Clock()),
+            WatchView([], clock=Clock()),
             unhealthy=lambda: self.unhealthy,
             unready=lambda: self.unready,
         )

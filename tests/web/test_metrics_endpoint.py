@@ -16,7 +16,6 @@ from starlette.routing import Mount
 
 from exporter.clock import Clock
 from exporter.config.metrics import Metrics
-from exporter.config.settings import Poll
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes
@@ -87,7 +86,7 @@ def numbers(body: bytes) -> set[float]:
 
 
 def site(exposition: Exposition) -> Starlette:
-    overview = WatchView([], {}, poll=Poll(), clock=Clock())
+    overview = WatchView([], clock=Clock())
     return endpoints(exposition, overview, unhealthy=list, unready=list)
 
 

@@ -1,17 +1,16 @@
 """What the pages show, as plain data: accounts, a row for each instance, all details of one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf, isfinite
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from exporter.clock import Clock
-from exporter.config.settings import Poll
 from exporter.statuses import MAY_BE_STUCK
-from exporter.watch.account import Account
 from exporter.watch.fingerprints import Change
 from exporter.watch.instance import Instance
+from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poll_queue import Urgency
 from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey
@@ -178,27 +177,12 @@ class WatchView:
 
     Args:
         accounts: The watched accounts; their owner may change the list.
-        account_ids: Cloudflare's account ids by the accounts' names on `/metrics`.
-        poll: The poll settings.
         clock: Time.
     """
 
-    def __init__(
-        self,
-        accounts: Sequence[Account],
-        account_ids: Mapping[str, str],
-        *,
-        poll: Poll,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, accounts: Sequence[ListSchedule], *, clock: Clock) -> None:
         self._accounts = accounts
-        self._ids = account_ids
-        self._poll = poll
         self._clock = clock
-
-    def configure(self, account_ids: Mapping[str, str], *, poll: Poll) -> None:
-        """Goes on as another configuration says."""
-        self._ids, self._poll = account_ids, poll
 
     def snapshot(self) -> Snapshot:
         """Everything watched, now."""
@@ -208,66 +192,58 @@ class WatchView:
             tuple(map(self._account, self._accounts)),
             tuple(
                 (
-                    poller.key,
-                    account.next_pass if name in account.discoveries else inf,
-                    list(poller.instances.values()),
+                    attached.key,
+                    account.next_pass if attached.discovery is not None else inf,
+                    list(attached.state.instances.values()),
                 )
                 for account in self._accounts
-                for name, poller in account.pollers.items()
+                for attached in account.roster.attached.values()
             ),
         )
 
     def explain(self, account: str, workflow: str, instance_id: str) -> Explanation | None:
         """All details of an instance; None if it isn't watched or has no series."""
         key = WorkflowKey(account, workflow)
-        instance = next(
-            (
-                poller.instances[instance_id]
-                for watched in self._accounts
-                for poller in watched.pollers.values()
-                if poller.key == key and instance_id in poller.instances
-            ),
-            None,
-        )
-        if instance is None or not instance.shown:
+        roster = next((a.roster for a in self._accounts if a.roster.label == account), None)
+        attached = roster.attached.get(workflow) if roster else None
+        instance = attached.state.instances.get(instance_id) if attached else None
+        if roster is None or instance is None or not instance.shown:
             return None
+        settings = roster.attacher.settings
         now = self.snapshot()
         request, failure = instance.last_request, instance.failure
         when = now.unix(request.at) if request else None
         last_request = (when, request.kind, request.why.value) if request and when else None
-        refresh = max(instance.detailed_at + self._poll.detail_refresh, instance.detail_after)
+        refresh = instance.detailed_at + settings.poll.detail_refresh
         expires_at = instance.expires_at
         return Explanation(
             row=now.row(key, instance),
             values=instance.values,
             configured=instance.configured,
-            account_id=self._ids.get(account, ""),
+            account_id=settings.account.account_id or "",
             last_request=last_request,
             failure=failure.reason if failure else "",
             advice=failure.advice if failure else "",
             changes=instance.changed,
             waits=_waits(instance),
-            next_detail=now.unix(refresh) if instance.live else None,
+            next_detail=now.unix(max(refresh, instance.detail_after)) if instance.live else None,
             expires_at=None if expires_at is None else now.unix(expires_at),
             timeline=None if instance.timeline is None else unpack(instance.timeline),
         )
 
-    def _account(self, account: Account) -> AccountView:
-        budget, now = account.budget, self._clock.wall()
-        pollers = account.pollers.values()
-        lags = [account.queue.lag, *(poller.lag() for poller in pollers)]
-        if account.discoveries:
-            lags.append(account.lag)
+    def _account(self, account: ListSchedule) -> AccountView:
+        roster, now = account.roster, self._clock.wall()
+        budget = roster.queue.budget
         return AccountView(
-            account.label,
+            roster.label,
             spent=budget.spent,
             allowed=int(budget.allowed),
             limit=budget.limit,
             remaining=budget.remaining,
             quota=budget.quota,
             blocked_until=now + budget.blocked if budget.blocked else None,
-            lag=max(lags),
-            workflows=tuple(map(_workflow, pollers)),
+            lag=account.lag,
+            workflows=tuple(_workflow(attached.poller) for attached in roster.attached.values()),
         )
 
 

@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.clock import Clock
-from exporter.config.settings import Poll
 from exporter.watch.step_timeline import Entry, Timeline
 from exporter.watch.tracker import InstanceValues, OpenStep
 from exporter.web.page.formatting import NONE
@@ -21,7 +20,7 @@ from tests.watching import watching
 from tests.web.page.scene import WORKFLOWS, fill, served
 from tests.web.page.test_instance_table import row
 
-PAGES = Pages(WatchView([], {}, poll=Poll(), clock=Clock()))
+PAGES = Pages(WatchView([], clock=Clock()))
 
 hostile = st.text(max_size=20) | st.sampled_from(
     [
@@ -201,7 +200,7 @@ def test_an_error_without_a_step_has_no_separator(step: str, text: str) -> None:
 class TestAccount:
     async def test_a_budget_that_is_blocked_says_until_when(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
-            w.app.accounts[0].budget.rate_limited(120)
+            w.app.accounts[0].roster.queue.budget.rate_limited(120)
             page = Skeleton((await get(address, "")).text).text
             assert " ".join(page.split()).count("blocked by a 429, ends in 2m") == 1
 

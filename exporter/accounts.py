@@ -1,0 +1,332 @@
+"""The accounts that are watched, and how other settings replace them: by attach and detach."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import httpx
+import structlog
+
+from exporter.clock import Clock
+from exporter.cloudflare.budget import Budget
+from exporter.cloudflare.client import Client
+from exporter.cloudflare.connections import http_client
+from exporter.cloudflare.credentials import Credential, read_credentials
+from exporter.config.accounts import Workflow
+from exporter.config.errors import ConfigError, collected
+from exporter.config.settings import Settings
+from exporter.log_dedup import Throttle
+from exporter.metrics.store import Store
+from exporter.state.writer import StateWriter, stored_names
+from exporter.watch.attachment import AccountSettings, Attacher
+from exporter.watch.list_schedule import ListSchedule
+from exporter.watch.poll_queue import PollQueue
+from exporter.watch.scheduler import Scheduler
+from exporter.watch.shard import Shard
+from exporter.watch.workflow_roster import AccountLog, WorkflowRoster
+
+log = structlog.get_logger(__name__)
+
+_REQUESTS_AT_ONCE = 10
+_GRACE = 3.0
+"""Seconds that requests under way get to finish when nobody uses their queue any more."""
+_LACKING = re.compile(r"\$\.result\[\d+\]\.(id|status)")
+"""Without these discovery ignores the whole row, and counts it."""
+
+_Place = tuple[str, str, str]
+"""What an account is recognized by after a reload: label, id, and name in the state."""
+
+
+class _Replaced(NamedTuple):
+    """A workflow that is detached and attached again."""
+
+    roster: WorkflowRoster
+    name: str
+    settings: Workflow
+    former: Workflow
+
+
+class Accounts:
+    """What is watched, and what outlives an attachment: the budgets, the connections, and what the
+    log has reported.
+
+    Args:
+        settings: What is checked at once, and watched once `apply` is called with it.
+        transport: In place of sockets to Cloudflare.
+
+    Attributes:
+        watched: The list passes of each account; always the same list.
+        queues: One for each credential, by its identity.
+
+    Raises:
+        ConfigError: a file that holds a secret, a proxy or certificates can't be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store,
+        writer: StateWriter,
+        scheduler: Scheduler,
+        shard: Shard,
+        transport: httpx.AsyncBaseTransport | None,
+        clock: Clock,
+    ) -> None:
+        self.watched: list[ListSchedule] = []
+        self.queues: dict[object, PollQueue] = {}
+        self._store = store
+        self._writer = writer
+        self._scheduler = scheduler
+        self._shard = shard
+        self._transport = transport
+        self._clock = clock
+        self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
+        self._changing = asyncio.Lock()
+        self._reported: dict[str, AccountLog] = {}
+        self._passes: dict[ListSchedule, asyncio.Task[None]] = {}
+        self._running = False
+        self._checked(settings)
+
+    async def apply(self, settings: Settings) -> None:
+        """Watches what settings name, as a whole.
+
+        Workflows whose settings are as before are left alone. Others are detached, attached, or
+        both within one commit, so that no scrape sees a gap.
+
+        Args:
+            settings: With the same `shard`, `state` and `web` as before.
+
+        Raises:
+            ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
+                stays as it was.
+        """
+        credentials, http = self._checked(settings)
+        async with self._changing:
+            former = {_place(account): account for account in self.watched}
+            queues, self.queues = self.queues, self._queues_for(settings, credentials, former)
+            accounts = self._accounts_for(settings, credentials, http, former)
+            async with self._writer.paused():
+                await self._replace(settings, accounts, former)
+            self._store.configured(successful=True, at=self._clock.wall())
+            if former:
+                await self._writer.save()
+            for account in accounts:
+                await account.roster.attach_missing()
+            if former:
+                await self._writer.save()
+        self._start_passes()
+        unused = [queue for queue in queues.values() if queue not in self.queues.values()]
+        await asyncio.gather(*(queue.stop(_GRACE) for queue in unused))
+
+    async def _replace(
+        self,
+        settings: Settings,
+        accounts: Sequence[ListSchedule],
+        former: dict[_Place, ListSchedule],
+    ) -> None:
+        """Detaches what settings name no longer, or with other settings; attaches these again."""
+        replaced = self._detach(accounts, former)
+        self._writer.accounts = stored_names(settings.accounts)
+        if settings.metrics != self._store.settings:
+            self._store.settings = settings.metrics
+        for account in settings.accounts:
+            if account.label not in self._store.accounts:
+                await self._writer.restore_account(account.label)
+        self.watched[:] = accounts
+        for roster, name, workflow, former_workflow in replaced:
+            await roster.attach(name, workflow, former=former_workflow)
+
+    def _detach(
+        self, accounts: Sequence[ListSchedule], former: dict[_Place, ListSchedule]
+    ) -> list[_Replaced]:
+        """Detaches what is to be watched no longer, or in another way; those to be attached again.
+
+        Args:
+            accounts: What is to be watched.
+            former: What is watched, by the account's place.
+        """
+        replaced = []
+        successors = {_place(account): account for account in accounts}
+        for place, account in former.items():
+            attached, successor = account.roster.attached, successors.get(place)
+            wanted = successor.roster.wanted(attached) if successor else {}
+            for name, attachment in list(attached.items()):
+                if successor is account and wanted.get(name) == attachment.settings:
+                    continue
+                account.roster.detach(name)
+                if successor and name in wanted:
+                    replaced.append(
+                        _Replaced(successor.roster, name, wanted[name], attachment.settings)
+                    )
+                else:
+                    account.roster.reported.workflows.pop(name, None)
+            if successor is None:
+                self._store.account_lost(account.roster.label)
+                del self._reported[account.roster.label]
+            if successor is not account and (task := self._passes.pop(account, None)):
+                task.cancel()
+        return replaced
+
+    def _queues_for(
+        self,
+        settings: Settings,
+        credentials: Sequence[Credential],
+        former: dict[_Place, ListSchedule],
+    ) -> dict[object, PollQueue]:
+        """One queue and one budget a credential, by its identity, however many accounts it serves.
+
+        An account's new token is taken for one of the same user, as it is when tokens are rotated:
+        the requests that were made with the old one count on.
+        """
+        wanted = {credential.budget_key for credential in credentials}
+        used: dict[object, PollQueue] = {}
+        for place, credential in zip(_places(settings), credentials, strict=True):
+            queue = used.get(credential.budget_key, self.queues.get(credential.budget_key))
+            account = former.get(place)
+            if queue is None and account and account.roster.queue not in used.values():
+                known = account.roster.queue
+                served = {identity for identity, q in self.queues.items() if q is known}
+                queue = None if served & wanted else known
+            if queue is None:
+                budget = Budget(
+                    settings.requests_per_5m,
+                    reserve=settings.api.reserve,
+                    shards=self._shard.count,
+                    clock=self._clock,
+                )
+                queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self._clock)
+            queue.budget.configure(settings.requests_per_5m, reserve=settings.api.reserve)
+            used[credential.budget_key] = queue
+        return used
+
+    def _accounts_for(
+        self,
+        settings: Settings,
+        credentials: Sequence[Credential],
+        http: httpx.AsyncClient,
+        former: dict[_Place, ListSchedule],
+    ) -> list[ListSchedule]:
+        """The accounts of settings: those there are where nothing that all workflows share differs,
+        new ones otherwise."""
+        accounts = []
+        limits = {"requests_per_5m": 1, "reserve": 0.0}  # these the queue's budget has
+        for account, place, credential in zip(
+            settings.accounts, _places(settings), credentials, strict=True
+        ):
+            shared = AccountSettings(
+                account.model_copy(update={"workflows": []}),
+                settings.api.model_copy(update=limits),
+                settings.poll,
+                settings.metrics,
+                place[-1],
+            )
+            queue, known = self.queues[credential.budget_key], former.get(place)
+            if known and (known.roster.attacher.settings, known.roster.queue) == (shared, queue):
+                if account.workflows != known.roster.configured:
+                    known.roster.configured = account.workflows
+                    known.wake()
+                accounts.append(known)
+                continue
+            reported = self._reported.setdefault(
+                account.label, AccountLog(account.label, self._clock)
+            )
+            client = Client(
+                http,
+                settings.api,
+                account.account_id,
+                credential,
+                budget=queue.budget,
+                on_request=partial(self._store.api_request, account.label),
+                on_ignored=partial(_ignored, self._store, account.label, reported.ignored),
+            )
+            roster = WorkflowRoster(
+                account.workflows,
+                attacher=Attacher(
+                    settings=shared,
+                    client=client,
+                    queue=queue,
+                    sink=self._store,
+                    state=self._writer,
+                    scheduler=self._scheduler,
+                    shard=self._shard,
+                    logs=reported.workflows,
+                    clock=self._clock,
+                ),
+                changing=self._changing,
+                reported=reported,
+                clock=self._clock,
+            )
+            accounts.append(
+                ListSchedule(roster, poll_interval=settings.poll.interval, clock=self._clock)
+            )
+        return accounts
+
+    def _checked(self, settings: Settings) -> tuple[list[Credential], httpx.AsyncClient]:
+        """The credential of each account, and the connections that all accounts share; those of
+        former settings are closed at the end, since requests may be under way."""
+        problems: list[str] = []
+        with collected(problems):
+            credentials = read_credentials(settings.accounts)
+        key = settings.api.timeout, settings.api.url
+        with collected(problems):
+            if key not in self._http:
+                self._http[key] = http_client(settings.api, self._transport)
+        if problems:
+            raise ConfigError(problems)
+        return credentials, self._http[key]
+
+    def start(self) -> None:
+        """Begins the list passes of all accounts, and of those to come."""
+        self._running = True
+        self._start_passes()
+
+    def _start_passes(self) -> None:
+        for account in self.watched if self._running else ():
+            if account not in self._passes:
+                self._passes[account] = asyncio.create_task(account.run())
+
+    def pause(self) -> None:
+        """Begins no more list passes."""
+        self._running = False
+        for task in self._passes.values():
+            task.cancel()
+
+    async def stop(self, grace: float) -> None:
+        """Drops the polls that wait; those under way may finish within `grace` seconds."""
+        await asyncio.gather(*(queue.stop(grace) for queue in self.queues.values()))
+        for account in self.watched:
+            for attached in account.roster.attached.values():
+                await attached.poller.stop()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await asyncio.gather(*(http.aclose() for http in self._http.values()))
+
+
+def _place(account: ListSchedule) -> _Place:
+    settings = account.roster.attacher.settings
+    return settings.account.label, settings.account.account_id or "", settings.stored_as
+
+
+def _places(settings: Settings) -> list[_Place]:
+    """Of each account what it is recognized by after a reload."""
+    stored = stored_names(settings.accounts)
+    return [(a.label, a.account_id or "", stored[a.label]) for a in settings.accounts]
+
+
+def _ignored(
+    store: Store, account: str, throttle: Throttle, endpoint: str, places: list[str]
+) -> None:
+    store.ignored(sum(_LACKING.fullmatch(place) is None for place in places))
+    if throttle.may(endpoint):
+        log.warning(
+            "ignored parts of a response that could not be read; the rest is taken",
+            account=account,
+            endpoint=endpoint,
+            parts=len(places),
+            first=places[0],
+            advice="Cloudflare's API may have changed: check for a newer version of the exporter",
+        )

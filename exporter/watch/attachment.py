@@ -1,0 +1,174 @@
+"""Attach and detach: the two operations by which what is watched changes.
+
+A workflow is attached with settings that stay as they are until it is detached. The start, a
+reload, and a workflow that a glob finds or that no longer exists are made of these two.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from exporter.clock import Clock
+from exporter.cloudflare.client import Client
+from exporter.config.accounts import Account, Workflow
+from exporter.config.metrics import Metrics
+from exporter.config.settings import Api, Poll
+from exporter.watch.discovery import Discovery
+from exporter.watch.poll_log import PollLog
+from exporter.watch.poll_queue import PollQueue
+from exporter.watch.poller import Poller
+from exporter.watch.records import Record, WorkflowRecord
+from exporter.watch.scheduler import Scheduler
+from exporter.watch.selector import Selector
+from exporter.watch.shard import Shard, Share
+from exporter.watch.sink import Sink, WorkflowKey
+from exporter.watch.workflow_state import WorkflowState
+
+
+class State(Protocol):
+    """The state, as far as attachments need it (`exporter.state.writer.StateWriter`)."""
+
+    async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
+        """Has the sink show the workflow's series; its record, a new one on first sight."""
+
+    def instances(
+        self, workflow: WorkflowKey
+    ) -> AsyncIterator[Sequence[tuple[str, Record | None]]]:
+        """The records of its instances by id, in slices; None: one that can't be read."""
+
+    def attach(self, watched: WorkflowState) -> None:
+        """Persists what changes from now on."""
+
+    def detach(self, watched: WorkflowState) -> None:
+        """Takes what is pending, to be committed, and persists nothing more."""
+
+
+@dataclass(frozen=True)
+class AccountSettings:
+    """The settings that all attachments of an account share.
+
+    Attributes:
+        account: Without its workflows.
+        api: Without the limits of the budget, which may change while workflows are attached.
+        stored_as: The account's name in the state.
+    """
+
+    account: Account
+    api: Api
+    poll: Poll
+    metrics: Metrics
+    stored_as: str
+
+
+class Attachment:
+    """A workflow that is attached.
+
+    Attributes:
+        settings: The configuration's entry that it matched.
+        state: Its instances.
+        poller: Polls them.
+        discovery: Reads its lists; None: only configured instances are watched.
+    """
+
+    def __init__(self, settings: Workflow, poller: Poller, discovery: Discovery | None) -> None:
+        self.key = poller.key
+        self.settings = settings
+        self.state = poller.state
+        self.poller = poller
+        self.discovery = discovery
+
+
+@dataclass(frozen=True)
+class Attacher:
+    """Attaches and detaches the workflows of one account.
+
+    Attributes:
+        client: Makes the requests.
+        queue: Where polls and pages wait for the credential's budget.
+        logs: What was reported of each workflow by name; outlives its attachment.
+    """
+
+    settings: AccountSettings
+    client: Client
+    queue: PollQueue
+    sink: Sink
+    state: State
+    scheduler: Scheduler
+    shard: Shard
+    logs: dict[str, PollLog]
+    clock: Clock
+
+    async def attach(
+        self, name: str, workflow: Workflow, *, former: Workflow | None = None
+    ) -> Attachment:
+        """Restores what the state holds of a workflow, in slices, and begins to poll.
+
+        Args:
+            name: The workflow.
+            workflow: The configuration's entry that it matches.
+            former: The one by which it was attached until now, if it was.
+        """
+        key, discover = WorkflowKey(self.settings.account.label, name), workflow.discover
+        record = await self.state.restore(key)
+        try:
+            state = self._workflow_state(key, workflow, record)
+            async for records in self.state.instances(key):
+                for instance_id, instance in records:
+                    state.restore(instance_id, instance)
+        except BaseException:
+            self.sink.lost(key)
+            raise
+        self.state.attach(state)
+        poller = Poller(
+            state,
+            upstream=self.client,
+            sink=self.sink,
+            poll=self.settings.poll,
+            queue=self.queue,
+            log=self.logs.setdefault(name, PollLog(key, self.clock)),
+            clock=self.clock,
+        )
+        discovery = None
+        if discover is not None:
+            discovery = Discovery(
+                poller,
+                Selector(discover),
+                lister=self.client,
+                sink=self.sink,
+                poll=self.settings.poll,
+                backfill=bool(self.settings.metrics.backfill),
+                clock=self.clock,
+            )
+            if former is not None and former.discover != discover:
+                discovery.reselect()
+        self.scheduler.add(poller, every=self.settings.poll.interval)
+        return Attachment(workflow, poller, discovery)
+
+    def _workflow_state(
+        self, key: WorkflowKey, workflow: Workflow, record: WorkflowRecord
+    ) -> WorkflowState:
+        if record.shards != self.shard.count:
+            now = self.clock.steady()
+            record = replace(record, shards=self.shard.count, sharded_since=now)
+        account = self.settings.account.key
+        return WorkflowState(
+            key,
+            record=record,
+            share=Share(self.shard, account, key.workflow, record.sharded_since),
+            ids=workflow.instances,
+            discovers=workflow.discover is not None,
+            since=record.since if self.settings.metrics.backfill is False else -inf,
+            sink=self.sink,
+            clock=self.clock,
+        )
+
+    def detach(self, attachment: Attachment) -> None:
+        """Stops polling, discards the responses under way, has what is pending committed, and takes
+        the workflow's series away."""
+        self.scheduler.remove(attachment.poller)
+        attachment.poller.detach()
+        self.state.detach(attachment.state)
+        self.sink.lost(attachment.key)

@@ -1,0 +1,89 @@
+"""List passes of one account, one after another: first the account's workflows and the platform's
+counts, then each workflow's lists, whose pages take turns with polls at the budget."""
+
+import asyncio
+from itertools import chain
+
+import structlog
+
+from exporter.clock import Clock
+from exporter.cloudflare.budget import WINDOW
+from exporter.log_dedup import Throttle
+from exporter.watch.workflow_roster import WorkflowRoster
+
+log = structlog.get_logger(__name__)
+
+
+class ListSchedule:
+    """The list passes of an account.
+
+    Args:
+        roster: The account's workflows.
+        poll_interval: Seconds from the start of one pass over all workflows to the next.
+    """
+
+    def __init__(self, roster: WorkflowRoster, *, poll_interval: float, clock: Clock) -> None:
+        self.roster = roster
+        self.pass_done = False
+        """Whether every discovered workflow's lists were read once, whatever came of it."""
+        self.pages = 0
+        """Requests that the last pass over all workflows took."""
+        self.next_pass = self._passed_at = clock.monotonic()
+        """When the next pass is due (monotonic clock)."""
+        self._interval = poll_interval
+        self._clock = clock
+        self._faults = Throttle(clock)
+        self._wake = asyncio.Event()
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which the account's most overdue poll or list pass is late."""
+        polls = (attachment.poller.lag() for attachment in self.roster.attached.values())
+        lists = self._clock.monotonic() - self.next_pass if self.roster.discoveries else 0.0
+        return max(0.0, lists, self.roster.queue.lag, *polls)
+
+    @property
+    def needed(self) -> float:
+        """Requests in 5 minutes that polls and list passes take if none is late."""
+        instances = (a.state.instances.values() for a in self.roster.attached.values())
+        configured = sum(i.configured for i in chain.from_iterable(instances))
+        return (configured + self.pages) * WINDOW / self._interval
+
+    @property
+    def progress(self) -> float:
+        """When anything of a pass was last done (monotonic clock)."""
+        return max([self._passed_at, *(d.progress for d in self.roster.discoveries.values())])
+
+    def wake(self) -> None:
+        """Begins the next pass at once: there are new workflows."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Makes pass after pass, without end."""
+        while True:
+            self._wake.clear()
+            await self.cycle()
+            try:
+                async with asyncio.timeout(max(0.0, self.next_pass - self._clock.monotonic())):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def cycle(self) -> int:
+        """One pass over all workflows; the number of requests it took."""
+        started, requests = self._clock.monotonic(), 0
+        try:
+            requests += await self.roster.read()
+            for attachment in list(self.roster.attached.values()):
+                if attachment.poller.over:
+                    continue  # detached meanwhile
+                requests += await self.roster.read_limits(attachment.key.workflow)
+                if attachment.discovery is not None:
+                    requests += await attachment.discovery.list_pass()
+        except Exception as error:  # a fault of ours: it must not end the watching
+            if self._faults.may(type(error).__name__):
+                log.exception("list pass failed for an unknown reason", account=self.roster.label)
+        self.pass_done, self.pages = True, requests
+        self._passed_at = self._clock.monotonic()
+        self.next_pass = started + self._interval
+        return requests

@@ -1,0 +1,262 @@
+"""Which workflows of an account are attached: those that the configuration names, and those of the
+account's list that match its globs, until they were missing for `poll.forget_after`."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+from math import inf
+
+import structlog
+
+from exporter.clock import Clock
+from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.models import Workflow as Listed
+from exporter.config.accounts import Workflow, is_glob
+from exporter.log_dedup import OpenProblems, Throttle
+from exporter.watch.attachment import Attacher, Attachment
+from exporter.watch.discovery import Discovery
+from exporter.watch.poll_log import PollLog
+from exporter.watch.sink import WorkflowKey
+
+log = structlog.get_logger(__name__)
+
+_READ_EVERY = 30.0
+"""Seconds; the platform's counts are up to half a minute old anyway."""
+_LIMITS_EVERY = 3600.0
+_PER_PAGE = 100
+_MOST_PAGES = 100
+
+
+class AccountLog:
+    """What the log has reported of an account; it outlives a reload."""
+
+    def __init__(self, label: str, clock: Clock) -> None:
+        self.workflows: dict[str, PollLog] = {}
+        self.ignored = Throttle(clock)
+        """For reports of parts of responses that could not be read."""
+        self._problems = OpenProblems(clock)
+        self._unmatched: set[str] = set()
+        self._log = log.bind(account=label)
+
+    def unmatched(self, names: set[str]) -> None:
+        """No workflow matches these configured names."""
+        for name in sorted(names - self._unmatched):
+            self._log.warning(
+                "no workflow matches this name; will keep checking",
+                workflow=name,
+                advice="check the name and account_id",
+            )
+        self._unmatched = names
+
+    def read(self, failure: RequestFailed | None, *, matters: bool) -> None:
+        """The account's workflows were listed, or could not be; whether that `matters`."""
+        problems = [failure.reason] if failure else []
+        if failure is not None and self._problems.news(problems):
+            self._log.log(
+                logging.WARNING if matters else logging.DEBUG,
+                "failed to list the account's workflows; still watching those known",
+                result=failure.reason,
+                error=str(failure),
+                advice=failure.advice,
+            )
+        elif self._problems.over(problems):
+            self._log.log(
+                logging.INFO if matters else logging.DEBUG,
+                "the account's workflows can be listed again",
+            )
+
+
+class WorkflowRoster:
+    """The attached workflows of one account.
+
+    Args:
+        configured: The configuration's entries, which a reload may replace.
+        attacher: Attaches and detaches them.
+        changing: Held while what is watched changes.
+    """
+
+    def __init__(
+        self,
+        configured: Sequence[Workflow],
+        *,
+        attacher: Attacher,
+        changing: asyncio.Lock,
+        reported: AccountLog,
+        clock: Clock,
+    ) -> None:
+        self.attacher = attacher
+        self.label = attacher.settings.account.label
+        self.queue = attacher.queue
+        self.reported = reported
+        self.attached: dict[str, Attachment] = {}
+        self._configured = list(configured)
+        self._changing = changing
+        self._upstream, self._sink = attacher.client, attacher.sink
+        self._clock = clock
+        self._read_at = -inf
+        self._limits_at: dict[str, float] = {}
+        self._missing: dict[str, float] = {}
+
+    @property
+    def discoveries(self) -> dict[str, Discovery]:
+        """Those of the workflows that are discovered."""
+        return {n: a.discovery for n, a in self.attached.items() if a.discovery is not None}
+
+    @property
+    def readable(self) -> bool:
+        """Whether anything of it can be read: a workflow or, while none is attached, their list."""
+        if not self.attached:
+            return self._read_at > -inf
+        return any(attachment.poller.up for attachment in self.attached.values())
+
+    @property
+    def configured(self) -> list[Workflow]:
+        """The configuration's entries."""
+        return self._configured
+
+    @configured.setter
+    def configured(self, workflows: list[Workflow]) -> None:
+        if workflows != self._configured:
+            self._configured, self._read_at = workflows, -inf
+
+    def wanted(self, attached: Iterable[str]) -> dict[str, Workflow]:
+        """The entries for the workflows that were attached and for those that are named."""
+        named = (w.name for w in self._configured if not is_glob(w.name))
+        found = {n: match_of(n, self._configured) for n in dict.fromkeys((*attached, *named))}
+        return {name: match for name, match in found.items() if match is not None}
+
+    async def attach(
+        self, name: str, workflow: Workflow, *, former: Workflow | None = None
+    ) -> None:
+        """Attaches a workflow by the configuration's entry that it matches (`Attacher.attach`)."""
+        self.attached[name] = await self.attacher.attach(name, workflow, former=former)
+
+    async def attach_missing(self) -> None:
+        """Attaches the workflows that the configuration names."""
+        for name, workflow in self.wanted(()).items():
+            if name not in self.attached:
+                await self.attach(name, workflow)
+
+    def detach(self, name: str) -> None:
+        """Detaches a workflow."""
+        self.attacher.detach(self.attached.pop(name))
+        self._missing.pop(name, None)
+        self._limits_at.pop(name, None)
+
+    async def read(self) -> int:
+        """Reads which workflows there are, and how many instances in which status; the number of
+        requests."""
+        if self._clock.monotonic() - self._read_at < _READ_EVERY:
+            return 0
+        # Where only configured instances are watched, their polls report the problem.
+        matters = bool(self.discoveries) or any(is_glob(w.name) for w in self._configured)
+        try:
+            rows, requests = await self._workflows()
+            self._read_at = self._clock.monotonic()
+            await self.find({row.name for row in rows if row.name})
+            for row in rows:
+                if row.name in self.attached and row.instances is not None:
+                    self._count(row.name, row.instances)
+            for name in {row.name for row in rows if row.name and row.instances is None}:
+                if not (self._leads(name) or name in self.discoveries):
+                    continue
+                # The local engine's list holds no counts.
+                requests += 1
+                row = await self._upstream.workflow(name)
+                self._count(name, row.instances or {})
+        except RequestFailed as failure:
+            self._sink.polled("list", failure.reason)
+            self.reported.read(failure, matters=matters)
+            return 1
+        self.reported.read(None, matters=matters)
+        return requests
+
+    async def _workflows(self) -> tuple[list[Listed], int]:
+        rows: list[Listed] = []
+        for page in range(1, _MOST_PAGES):
+            new = await self._upstream.workflows(page, _PER_PAGE)
+            self._sink.polled("list", "success")
+            known = {row.name for row in rows}
+            rows += [row for row in new if row.name not in known]
+            if len(new) < _PER_PAGE or len(rows) == len(known):
+                break
+        return rows, page
+
+    async def find(self, names: Collection[str]) -> None:
+        """Attaches what globs match of these names, all that the account has; detaches what was
+        missing for `poll.forget_after`."""
+        async with self._changing:
+            for name in sorted(set(names) - self.attached.keys()):
+                match = match_of(name, self._configured)
+                if match is not None:
+                    log.info("workflow found", account=self.label, workflow=name, glob=match.name)
+                    await self.attach(name, match)
+            self._report_unmatched(names)
+            named = {w.name for w in self._configured if not is_glob(w.name)}
+            now = self._clock.monotonic()
+            for name in list(self.attached):
+                if name in names or name in named:
+                    self._missing.pop(name, None)
+                elif (
+                    now - self._missing.setdefault(name, now)
+                    >= self.attacher.settings.poll.forget_after
+                ):
+                    log.info(
+                        "workflow no longer exists; its series expired",
+                        account=self.label,
+                        workflow=name,
+                    )
+                    self.detach(name)
+                    self.reported.workflows.pop(name, None)
+
+    def _report_unmatched(self, names: Collection[str]) -> None:
+        """Reports configured names that no workflow has; one may still appear."""
+        configured = (w.name for w in self._configured)
+        unmatched = {c for c in configured if not any(fnmatchcase(name, c) for name in names)}
+        self.reported.unmatched(unmatched)
+        for name, attachment in self.attached.items():
+            attachment.poller.unmatched = name in unmatched
+
+    def _leads(self, name: str) -> bool:
+        """Whether a workflow is attached, and its own metrics are shown by this shard."""
+        return name in self.attached and self.attached[name].state.share.leads
+
+    def _count(self, name: str, counts: dict[str, int]) -> None:
+        discovery = self.attached[name].discovery if name in self.attached else None
+        if discovery is not None:
+            discovery.counts = counts
+        if self._leads(name):
+            self._sink.counts(WorkflowKey(self.label, name), counts)
+
+    async def read_limits(self, name: str) -> int:
+        """Reads the limits of a workflow's newest version, where the API has them; the number of
+        requests."""
+        recent = self._clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY
+        if recent or not self._leads(name):
+            return 0
+        self._limits_at[name] = self._clock.monotonic()
+        try:
+            versions = await self._upstream.versions(name)
+        except RequestFailed as failure:
+            log.debug("failed to read the workflow's limits", workflow=name, error=str(failure))
+            # Not every upstream has them: that is no failure that passes.
+            if failure.reason not in ("http_4xx", "workflow_not_found"):
+                self._limits_at[name] += _READ_EVERY - _LIMITS_EVERY
+            return 1
+        newest = max(
+            versions, key=lambda v: v.created_on.timestamp() if v.created_on else 0.0, default=None
+        )
+        if newest is not None and name in self.attached:
+            self._sink.limits(
+                WorkflowKey(self.label, name),
+                steps=newest.limits.steps if newest.limits else None,
+                concurrency=newest.concurrency.limit if newest.concurrency else None,
+            )
+        return 1
+
+
+def match_of(name: str, workflows: Iterable[Workflow]) -> Workflow | None:
+    """The configuration's entry for a workflow: under its name, else the first glob's."""
+    globs = (w for w in workflows if is_glob(w.name) and fnmatchcase(name, w.name))
+    return next((w for w in workflows if w.name == name), None) or next(globs, None)
