@@ -310,7 +310,7 @@ class TestOnce:
         assert [line["result"] for line in lines if line["level"] == "warning"] == ["unauthorized"]
 
 
-class TestBeingLeft:
+class TestOutputThatIsCutShort:
     @pytest.fixture(autouse=True)
     def interruptible(self) -> Iterator[None]:
         """A shell has what runs in the background ignore SIGINT, and children inherit that."""
@@ -330,7 +330,7 @@ class TestBeingLeft:
             text=True,
         )
 
-    def test_a_reader_that_has_gone_is_no_traceback(
+    def test_a_closed_pipe_prints_no_traceback(
         self, command: Command, simulator: Simulator
     ) -> None:
         """As in `--once | head`."""

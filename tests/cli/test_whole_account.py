@@ -240,10 +240,10 @@ class TestWhatIsRefused:
         assert "  accounts: is missing" in done.stderr.splitlines()
 
 
-class TestWhatATryLaterMayFix:
+class TestWhatMayPass:
     """Status 1, after which a supervisor starts it again."""
 
-    def test_an_api_in_trouble(self, without: Without, simulator: Simulator) -> None:
+    def test_an_api_that_fails(self, without: Without, simulator: Simulator) -> None:
         simulator.faults.add(error(500, 1, "broken"), kind="accounts")
         status, out, err = without.once(**TOKEN)
         assert (status, out) == (1, "")
