@@ -19,12 +19,8 @@ _VERIFY = {
 
 def files(tls: Tls, folder: Path) -> dict[str, Path]:
     """The files that the configuration names, by key; relative paths start at `folder`."""
-    named = {
-        "cert_file": tls.cert_file,
-        "key_file": tls.key_file,
-        "client_ca_file": tls.client_ca_file,
-    }
-    return {key: folder / path for key, path in named.items() if path is not None}
+    named = tls.model_dump(include={"cert_file", "key_file", "client_ca_file"}, exclude_none=True)
+    return {key: folder / path for key, path in named.items()}
 
 
 def context(tls: Tls, folder: Path) -> ssl.SSLContext:
