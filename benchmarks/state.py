@@ -29,7 +29,8 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.logs import configure
-from exporter.state.sqlite import Batch, Database
+from exporter.state.backend import Batch
+from exporter.state.sqlite import Database
 from simulator import ManualClock, Script, Simulator, Wait, World, steps
 
 ACCOUNT = {"name": "acc", "account_id": "acc", "api_token": "secret"}

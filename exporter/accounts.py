@@ -19,7 +19,8 @@ from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Settings
 from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
-from exporter.state.writer import StateWriter, stored_names
+from exporter.state.records import stored_names
+from exporter.state.writer import StateWriter
 from exporter.watch.attachment import AccountSettings, Attacher
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poll_queue import PollQueue
@@ -134,7 +135,7 @@ class Accounts:
             self._store.settings = settings.metrics
         for account in settings.accounts:
             if account.label not in self._store.accounts:
-                await self._writer.restore_account(account.label)
+                await self._writer.restore_series(account.label)
         self.watched[:] = accounts
         for roster, name, workflow, former_workflow in replaced:
             await roster.attach(name, workflow, former=former_workflow)

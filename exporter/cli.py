@@ -31,7 +31,7 @@ from exporter.config.errors import ConfigError
 from exporter.config.reload import Reloader
 from exporter.config.settings import Settings
 from exporter.progress_bar import progress
-from exporter.state.sqlite import InUse
+from exporter.state.backend import InUse
 from exporter.web.server import listen
 
 PROGRAM = "cloudflare-workflows-exporter"

@@ -1,8 +1,5 @@
 """The state in SQLite: a file, written in transactions that are on the disk when they return, or
 memory.
-
-It holds bytes by owner, and knows nothing of what they mean. An owner is an account and a workflow;
-either is empty for what belongs to none.
 """
 
 import contextlib
@@ -12,9 +9,9 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-Owner = tuple[str, str]
+from exporter.state.backend import Batch, InUse, Owner, Unusable
 
 _MAGIC = 0x43574558
 """`application_id` of the file: CWEX."""
@@ -41,33 +38,13 @@ _MIGRATIONS = (
 # piles up.
 _OPTIONS: dict[str, Any] = {"timeout": 2.0, "isolation_level": None, "check_same_thread": False}
 _SUFFIXES = ("", "-wal", "-shm")
-"""Of the file's name, and of those that SQLite keeps beside it."""
+"""Of the file's name, and of those that SQLite writes beside it."""
 # What a healthy file never says.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-class InUse(Exception):  # noqa: N818 - reads as what is wrong
-    """Another exporter has the file."""
-
-
-class Unusable(Exception):  # noqa: N818 - reads as what is wrong
-    """The file can't be used, and is left as it is; the message says why."""
-
-
-class Batch(NamedTuple):
-    """What one transaction writes; None deletes."""
-
-    workflows: dict[Owner, bytes]
-    instances: dict[tuple[Owner, str], bytes | None]
-    series: dict[tuple[Owner, str, str], bytes | None]
-    """By owner, family, and the other labels in JSON."""
-
-    def __bool__(self) -> bool:
-        return bool(self.workflows or self.instances or self.series)
-
-
 class Database:
-    """An open state file. Its methods may be called from any thread, one at a time.
+    """An open state file, or memory (`exporter.state.backend.Backend`).
 
     Args:
         path: The file; made if it isn't there. Beside it are SQLite's log (`-wal`, `-shm`) and a
@@ -87,7 +64,7 @@ class Database:
         try:
             self._connection = self._opened()
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            if not self.is_damage(error):
                 self._unlock()
                 raise Unusable(str(error)) from None
             self.renew()
@@ -192,7 +169,11 @@ class Database:
     def holds(self, owner: Owner, instance_id: str) -> bool:
         """Whether there is a record of an instance."""
         query = "SELECT 1 FROM instances WHERE account = ? AND workflow = ? AND id = ?"
-        return self._connection.execute(query, (*owner, instance_id)).fetchone() is not None
+        try:
+            found = self._connection.execute(query, (*owner, instance_id)).fetchone()
+        except sqlite3.ProgrammingError:
+            return False  # it is closed: there is no file, and an empty one is to come
+        return found is not None
 
     def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
         """The records of a workflow's instances by id: at most so many of those after an id."""
@@ -236,14 +217,14 @@ class Database:
             self._connection.close()
         self._unlock()
 
+    @staticmethod
+    def is_damage(error: Exception) -> bool:
+        """Whether an error means that the content is broken, not that it can't be had now."""
+        return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE
+
     def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether an error means that the file's content is broken, not that it can't be had now."""
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE
 
 
 def _lock(path: Path) -> int | None:

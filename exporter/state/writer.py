@@ -8,8 +8,6 @@ it then outlives a reload, and a restart counts from zero.
 
 import asyncio
 import contextlib
-import json
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -20,14 +18,25 @@ import msgspec
 import structlog
 
 from exporter.clock import Clock
-from exporter.config.accounts import Account
 from exporter.log_dedup import OpenProblems
-from exporter.metrics import catalogue
-from exporter.metrics.catalogue import FAMILIES, WORKFLOW_LABELS, Family
+from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.series import Changes, Histogram
+from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
-from exporter.state.sqlite import Batch, Database, Owner, Unusable, is_damage
+from exporter.state.backend import Backend, Batch, Owner, Unusable
+from exporter.state.records import (
+    INSTANCE,
+    SERIES,
+    WORKFLOW,
+    Place,
+    SeriesRecord,
+    encode,
+    series_key,
+    series_records,
+    value_of,
+    without_counts,
+)
+from exporter.state.sqlite import Database
 from exporter.watch.records import Record, WorkflowRecord
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.workflow_state import WorkflowState
@@ -44,37 +53,13 @@ _TIDY_EVERY = 3600.0
 _SLICE = 100
 """Records, or series, that are restored or shown at a stretch: they take a few milliseconds."""
 
-_BY_NAME = {family.name: family for family in FAMILIES}
-_OF_NOW = frozenset(
-    {
-        catalogue.BUILD_INFO,
-        catalogue.CONFIG_SUCCESSFUL,
-        catalogue.CONFIG_SUCCESS_TIME,
-        catalogue.STATE_WRITE_ERRORS,
-    }
-)
-"""Families that mean nothing after a restart."""
-
-_Value = float | tuple[tuple[float, ...], list[int], float]
-"""Of a histogram: upper bounds, counts, and the sum."""
-
-_Series = tuple[_Value, float | None]
-"""A series' value, and when a counter or histogram began."""
-_Place = tuple[Owner, str, str]
-"""Of a series in the file: whose it is, its family, and its other labels."""
-
-_INSTANCE = msgspec.msgpack.Decoder(Record)
-_WORKFLOW = msgspec.msgpack.Decoder(WorkflowRecord)
-_SERIES = msgspec.msgpack.Decoder(_Series)
-_ENCODE = msgspec.msgpack.Encoder().encode
-
 
 class _Pending:
     """What isn't committed yet: the newest of each."""
 
     def __init__(self) -> None:
         self.shown = Changes()
-        self.series: dict[_Place, _Series] = {}
+        self.series: dict[Place, SeriesRecord] = {}
         self.instances: dict[tuple[Owner, str], Record | None] = {}
         self.workflows: dict[Owner, WorkflowRecord] = {}
 
@@ -99,7 +84,7 @@ class StateWriter:
 
     def __init__(self, *, store: Store, exposition: Exposition, clock: Clock) -> None:
         self.accounts: Mapping[str, str] = {}
-        self._database = Database(None)
+        self._backend: Backend = Database(None)
         self._store = store
         self._exposition = exposition
         self._clock = clock
@@ -135,7 +120,7 @@ class StateWriter:
         """
         if path is not None:
             try:
-                self._database = await self._in_thread(Database, path)
+                self._backend = await self._in_thread(Database, path)
             except Unusable as error:
                 self._store.state_write_failed()
                 log.error(
@@ -144,24 +129,20 @@ class StateWriter:
                     error=str(error),
                     advice="fix it, or name another file with state.path, and restart",
                 )
-        if self._database.set_aside is not None:
+        if self._backend.set_aside is not None:
             self._store.state_write_failed()
             log.error(
                 "the state file is damaged; counting from zero",
-                set_aside=str(self._database.set_aside),
+                set_aside=str(self._backend.set_aside),
                 advice="keep it if its counts matter to you, delete it otherwise",
             )
-        await self._restore_series("", "")
-
-    async def restore_account(self, account: str) -> None:
-        """Restores the series of an account as such."""
-        await self._restore_series(account, "")
+        await self.restore_series()
 
     async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
         """Restores the series of a workflow; its record, a new one on first sight."""
         owner = self._owner(*workflow)
-        await self._restore_series(*workflow)
-        rows = await self._read(lambda: self._database.workflow(owner), _WORKFLOW)
+        await self.restore_series(*workflow)
+        rows = await self._read(lambda: self._backend.workflow(owner), WORKFLOW)
         record = self._uncommitted().workflows.get(owner) or next((r for _, r in rows if r), None)
         if record is None:
             return WorkflowRecord(self._clock.steady())
@@ -179,8 +160,8 @@ class StateWriter:
             await asyncio.sleep(0)
         while True:
             rows = await self._read(
-                lambda after=after: self._database.instances(owner, after=after, limit=_SLICE),  # type: ignore[misc]
-                _INSTANCE,
+                lambda after=after: self._backend.instances(owner, after=after, limit=_SLICE),  # type: ignore[misc]
+                INSTANCE,
             )
             yield [(i, record) for i, record in rows if i not in pending]
             if len(rows) < _SLICE:
@@ -215,7 +196,7 @@ class StateWriter:
         counted of workflows waits, since a restart would take it back.
         """
         async with self._saving:
-            if not self._database.is_there:
+            if not self._backend.is_there:
                 self._failed("it was deleted or replaced; writing all of it again")
                 await self._renew()
             over = self.first_polls_over()
@@ -224,13 +205,13 @@ class StateWriter:
             self.writes_since = self._clock.monotonic()
             try:
                 await self._in_thread(self._write, self._writing)
-            except sqlite3.Error as error:
+            except Exception as error:  # also of a record that can't be encoded
                 self._failed(str(error))
                 self._pending = self._uncommitted()
                 self._collect_series()
-                at_once, self._pending.shown = _parted(self._pending.shown)
+                at_once, self._pending.shown = without_counts(self._pending.shown)
                 await self._show(at_once)
-                if is_damage(error):
+                if self._backend.is_damage(error):
                     await self._renew()
             else:
                 await self._show(self._writing.shown)
@@ -264,7 +245,7 @@ class StateWriter:
         self._closing.set()
         await self.save()
         self._thread.shutdown(wait=False)
-        self._database.close()
+        self._backend.close()
 
     async def _in_thread(self, act: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
@@ -272,12 +253,12 @@ class StateWriter:
     def _owner(self, account: str, workflow: str) -> Owner:
         return self.accounts.get(account, account), workflow
 
-    async def _restore_series(self, account: str, workflow: str) -> None:
+    async def restore_series(self, account: str = "", workflow: str = "") -> None:
+        """Restores the series of a workflow, of an account as such, or those of neither."""
         owner = self._owner(account, workflow)
-        prefix = tuple(filter(None, (account, workflow)))
         on_disk = {
             (owner, *place): series
-            for place, series in await self._read(lambda: self._database.series(owner), _SERIES)
+            for place, series in await self._read(lambda: self._backend.series(owner), SERIES)
         }
         # Together, lest a zero that they begin at is written over what was counted.
         if workflow:
@@ -287,15 +268,14 @@ class StateWriter:
         pending = {p: s for p, s in self._uncommitted().series.items() if p[0] == owner}
         shown = Changes()
         for place, series in {**on_disk, **pending}.items():
-            family, rest = _BY_NAME.get(place[1]), tuple(json.loads(place[2]))
-            if family is None or series is None or len(prefix) + len(rest) != len(family.labels):
-                continue  # of another version of the exporter, or broken
-            key = family, (*prefix, *rest)
-            if not self._store.restore(*key, _value(series), series[1]):
-                self._report_reset(family)
+            key = series_key(place, account, workflow)
+            if series is None or key is None:
+                continue  # broken, or of another version of the exporter
+            if not self._store.restore(*key, value_of(series), series[1]):
+                self._report_reset(key[0])
             elif (before := on_disk.get(place)) and place not in self._writing.series:
                 # What is on the disk is shown at once, even if nothing new can be written there.
-                shown.values[key] = _value(before)
+                shown.values[key] = value_of(before)
                 if before[1] is not None:
                     shown.created[key] = before[1]
         await self._show(shown)
@@ -324,8 +304,8 @@ class StateWriter:
                     except msgspec.DecodeError:
                         found.append((key, None))
                         whole = False
-            except sqlite3.Error as error:
-                if not is_damage(error):
+            except Exception as error:
+                if not self._backend.is_damage(error):
                     raise
                 whole = False
             return whole
@@ -346,15 +326,12 @@ class StateWriter:
     def _is_on_disk(self, instance: tuple[Owner, str]) -> bool:
         """Whether the file holds anything of an instance, or may."""
         try:
-            return self._database.holds(*instance)
-        except sqlite3.ProgrammingError:
-            return False  # it is closed: there is no file, and an empty one is to come
-        except sqlite3.Error:
+            return self._backend.holds(*instance)
+        except Exception:
             return True
 
     def _collect(self) -> None:
-        # All at one moment, so that what is counted and what was observed of runs fit together.
-        self._collect_series()
+        self._collect_series()  # with the instances, so that counts and observed runs fit together
         for owner, watched in self._attached.items():
             self._collect_from(owner, watched)
 
@@ -362,7 +339,7 @@ class StateWriter:
         changes = self._store.take()
         self._pending.shown.update(changes)
         # What is no longer shown stays in the state: the workflow may be attached again.
-        self._pending.series.update(self._series(changes))
+        self._pending.series.update(series_records(changes, self.accounts))
 
     def _collect_from(self, owner: Owner, watched: WorkflowState) -> None:
         pending, writing = self._pending.instances, self._writing.instances
@@ -382,37 +359,23 @@ class StateWriter:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
         workflows = dict(self._workflows) if tidy else pending.workflows
         batch = Batch(
-            {owner: _ENCODE(record) for owner, record in workflows.items()},
+            {owner: encode(record) for owner, record in workflows.items()},
             {
-                key: None if record is None else _ENCODE(record)
+                key: None if record is None else encode(record)
                 for key, record in pending.instances.items()
             },
-            {place: _ENCODE(series) for place, series in pending.series.items()},
+            {place: encode(series) for place, series in pending.series.items()},
         )
         if batch:
-            self._database.write(batch, now=now)
+            self._backend.write(batch, now=now)
         if tidy:
-            self._database.expire(before=now - _EXPIRES_AFTER, accounts=self.accounts.values())
+            self._backend.expire(before=now - _EXPIRES_AFTER, accounts=self.accounts.values())
             self._tidied = self._clock.monotonic()
-
-    def _series(self, changes: Changes) -> Iterator[tuple[_Place, _Series]]:
-        for (family, labels), value in changes.values.items():
-            if family in _OF_NOW or value is None:
-                continue
-            named = 2 if _is_of_workflow(family) else 1 if family.labels[:1] == ("account",) else 0
-            account, workflow = (*labels[:named], "", "")[:2]
-            stored: _Value = (
-                (value.bounds, value.counts, value.sum)
-                if isinstance(value, Histogram)
-                else float(value)
-            )
-            place = self._owner(account, workflow), family.name, json.dumps(labels[named:])
-            yield place, (stored, changes.created.get((family, labels)))
 
     async def _renew(self) -> None:
         """Begins an empty file, and has everything written to it."""
         try:
-            await self._in_thread(self._database.renew)
+            await self._in_thread(self._backend.renew)
         except Unusable as error:
             self._failed(str(error))
             return
@@ -431,43 +394,7 @@ class StateWriter:
             )
 
 
-def stored_names(accounts: Iterable[Account]) -> dict[str, str]:
-    """By label, the name of each account in the state: its id, so that it may be renamed. Of
-    several with the same id the first; the others, by id and label."""
-    names: dict[str, str] = {}
-    for account in accounts:
-        name = account.account_id or account.label
-        taken = name in names.values()
-        names[account.label] = f"{name}/{account.label}" if taken else name
-    return names
-
-
 def _slices(items: Iterable[T]) -> Iterator[list[T]]:
     rest = iter(items)
     while part := list(islice(rest, _SLICE)):
         yield part
-
-
-def _value(series: _Series) -> float | Histogram:
-    """A copy: counting continues."""
-    value, _ = series
-    return value if isinstance(value, float) else Histogram(value[0], value[1].copy(), value[2])
-
-
-def _is_of_workflow(family: Family) -> bool:
-    return family.labels[: len(WORKFLOW_LABELS)] == WORKFLOW_LABELS
-
-
-def _parted(changes: Changes) -> tuple[Changes, Changes]:
-    """What may be shown before it is written, and what is counted of workflows."""
-    at_once, counts = Changes(instances=changes.instances), Changes()
-    for key, value in changes.values.items():
-        family, _ = key
-        counted = _is_of_workflow(family) and family.kind in ("counter", "histogram")
-        part = counts if counted and value is not None else at_once
-        part.values[key] = value
-        if key in changes.created:
-            part.created[key] = changes.created[key]
-        if key in changes.exemplars:
-            part.exemplars[key] = changes.exemplars[key]
-    return at_once, counts

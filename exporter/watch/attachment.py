@@ -112,9 +112,10 @@ class Attacher:
             former: The one by which it was attached until now, if it was.
         """
         key, discover = WorkflowKey(self.settings.account.label, name), workflow.discover
+        selector = None if discover is None else Selector(discover)
         record = await self.state.restore(key)
         try:
-            state = self._workflow_state(key, workflow, record)
+            state = self._workflow_state(key, workflow, selector, record)
             async for records in self.state.instances(key):
                 for instance_id, instance in records:
                     state.restore(instance_id, instance)
@@ -132,10 +133,10 @@ class Attacher:
             clock=self.clock,
         )
         discovery = None
-        if discover is not None:
+        if selector is not None:
             discovery = Discovery(
                 poller,
-                Selector(discover),
+                selector,
                 lister=self.client,
                 sink=self.sink,
                 poll=self.settings.poll,
@@ -148,7 +149,11 @@ class Attacher:
         return Attachment(workflow, poller, discovery)
 
     def _workflow_state(
-        self, key: WorkflowKey, workflow: Workflow, record: WorkflowRecord
+        self,
+        key: WorkflowKey,
+        workflow: Workflow,
+        selector: Selector | None,
+        record: WorkflowRecord,
     ) -> WorkflowState:
         if record.shards != self.shard.count:
             now = self.clock.steady()
@@ -159,7 +164,7 @@ class Attacher:
             record=record,
             share=Share(self.shard, account, key.workflow, record.sharded_since),
             ids=workflow.instances,
-            discovers=workflow.discover is not None,
+            selector=selector,
             since=record.since if self.settings.metrics.backfill is False else -inf,
             sink=self.sink,
             clock=self.clock,

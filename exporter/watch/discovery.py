@@ -87,9 +87,6 @@ class Discovery:
         """Unix time of the newest thing that a row told, by Cloudflare's clock."""
         self._pass = 0
         self._whole_pass_at = -inf
-        for instance in list(self._state.instances.values()):
-            if not instance.configured and not selector.takes_id(instance.id):
-                poller.leave(instance)  # it was selected, once
 
     def reselect(self) -> None:
         """Applies a selector that is new to the restored instances."""

@@ -90,11 +90,6 @@ class Poller:
         self._rounds = asyncio.Lock()
         self._log = log
 
-    def leave(self, instance: Instance) -> None:
-        """Watches an instance no longer, as configured."""
-        self._cancel_waiting(instance)
-        self.state.leave(instance)
-
     def detach(self) -> None:
         """Ends the watching of the workflow."""
         self.over = True

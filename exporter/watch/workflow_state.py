@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from exporter.clock import Clock
 from exporter.watch.instance import Instance
 from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
+from exporter.watch.selector import Selector
 from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.tracker import APART
@@ -32,7 +33,7 @@ class WorkflowState:
         record: What the state holds of the workflow.
         share: Which of its instances are watched here.
         ids: The configured instances.
-        discovers: Whether others are watched too.
+        selector: Which others are watched too; None: none.
         since: Unix time; what ended before it of an instance unknown until now is history.
         sink: Gets what is shown, and what no longer is.
     """
@@ -44,7 +45,7 @@ class WorkflowState:
         record: WorkflowRecord,
         share: Share,
         ids: Iterable[str],
-        discovers: bool,
+        selector: Selector | None,
         since: float,
         sink: Sink,
         clock: Clock,
@@ -67,7 +68,7 @@ class WorkflowState:
         """Instances whose record has changed since the state last took note."""
         self._record = record
         self._left: dict[str, Instance] = {}
-        self._discovers = discovers
+        self._selector = selector
         self._sink = sink
         self._clock = clock
         self.lists_as_of = self.last_pass_began()
@@ -121,18 +122,6 @@ class WorkflowState:
         counted = self.ends.get(instance_id, -inf) + APART
         return max(self.horizon, self.share.since(instance_id), counted)
 
-    def leave(self, instance: Instance) -> None:
-        """Watches an instance no longer, as configured. What was counted stays known for a while,
-        should it come back."""
-        self.changed.add(instance.id)
-        del self.instances[instance.id]
-        instance.left = self._clock.steady()
-        if instance.run is not None:
-            self._left[instance.id] = instance
-        else:
-            self._never_seen(instance.id, instance.since)
-        self._sink.forgotten(self.key, instance.id)
-
     def _never_seen(self, instance_id: str, since: float) -> None:
         """Has of an instance that goes unseen the end that was counted before, if any was."""
         if since > self.horizon:
@@ -164,7 +153,7 @@ class WorkflowState:
             del self._left[instance_id]
             self.changed.add(instance_id)
         old = list(over.values())
-        if not self._discovers:  # where lists are read, sweeps tell which ends are old
+        if self._selector is None:  # otherwise list passes tell which ends are old
             before = self._clock.steady() - _COME_BACK
             old += [end + APART for end in self.ends.values() if end < before]
         if old:
@@ -178,7 +167,7 @@ class WorkflowState:
         One in a hundred may be moving from list to list, or have ended: the next polls tell. While
         others can be read, an instance that can't is left out: it is reported as such.
         """
-        lists = self.lists_as_of if self._discovers else inf
+        lists = inf if self._selector is None else self.lists_as_of
         if lists is None:
             return None
         known = [
@@ -263,7 +252,8 @@ class WorkflowState:
             return None
         instance = Instance(instance_id, configured=False, since=kept.since)
         instance.left = kept.left
-        if not self._discovers and instance.left is None:
+        selected = self._selector is not None and self._selector.takes_id(instance_id)
+        if not selected and instance.left is None:
             instance.left = self._clock.steady()
             self.changed.add(instance_id)
         if self._is_over(instance.left):

@@ -1,5 +1,6 @@
 """What a restart keeps: every count, and what of each run was counted already."""
 
+import asyncio
 import contextlib
 import sqlite3
 from pathlib import Path
@@ -9,7 +10,7 @@ from structlog.testing import capture_logs
 
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.state.sqlite import InUse
+from exporter.state.backend import InUse
 from simulator import (
     Attempt,
     Error,
@@ -97,6 +98,28 @@ class TestNothingHappened:
             await app.apply(settings)
             assert not app.pollers[0].state.changed
             await app.writer.close()
+
+
+async def test_scrapes_see_what_is_restored_so_far(state: Path) -> None:
+    ids = [f"order-{n}" for n in range(1000)]
+    async with watching(ids, state=state) as w:
+        for name in ids:
+            w.orders.create(name, Script((Wait("approval"),)))
+        await w.round(after=5)
+        await w.running.aclose()
+        settings, shown = w.whole_settings(), list[int]()
+        w.app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock))
+        await w.app.writer.open(state)
+        restoring = asyncio.create_task(w.app.apply(settings))
+        while not restoring.done():
+            await w.saved()
+            shown.append(len(w.shown()))
+            assert w.app.health.unready()
+        await w.saved()
+        assert shown == sorted(shown)
+        assert any(0 < count < len(ids) for count in shown)
+        assert w.shown() == set(ids)
+        await w.app.writer.close()
 
 
 @pytest.mark.parametrize("killed", [False, True])

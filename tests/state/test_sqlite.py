@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.state.sqlite import Batch, Database, InUse, Unusable, is_damage
+from exporter.state.backend import Batch, InUse, Unusable
+from exporter.state.sqlite import Database
 
 OWNER = ("acc", "orders")
 
@@ -215,7 +216,7 @@ class TestDamage:
         damaged, locked = sqlite3.DatabaseError(), sqlite3.OperationalError()
         damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
-        assert (is_damage(damaged), is_damage(locked)) == (True, False)
+        assert (Database.is_damage(damaged), Database.is_damage(locked)) == (True, False)
 
     def test_a_torn_log_loses_only_the_transaction_it_tears(self, path: Path) -> None:
         database = Database(path)

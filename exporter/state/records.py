@@ -1,0 +1,98 @@
+"""What is persisted, as the state holds it: records of series, and the name of each account."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from exporter.config.accounts import Account
+from exporter.metrics import catalogue
+from exporter.metrics.catalogue import FAMILIES, WORKFLOW_LABELS, Family
+from exporter.metrics.series import Changes, Histogram, SeriesKey
+from exporter.state.backend import Owner
+from exporter.watch.records import Record, WorkflowRecord
+
+_BY_NAME = {family.name: family for family in FAMILIES}
+_OF_NOW = frozenset(
+    {
+        catalogue.BUILD_INFO,
+        catalogue.CONFIG_SUCCESSFUL,
+        catalogue.CONFIG_SUCCESS_TIME,
+        catalogue.STATE_WRITE_ERRORS,
+    }
+)
+"""Families that mean nothing after a restart."""
+
+_Value = float | tuple[tuple[float, ...], list[int], float]
+"""Of a histogram: upper bounds, counts, and the sum."""
+SeriesRecord = tuple[_Value, float | None]
+"""A series' value, and when a counter or histogram began, in Unix time."""
+Place = tuple[Owner, str, str]
+"""Of a series in the state: whose it is, its family, and its other labels."""
+
+INSTANCE = msgspec.msgpack.Decoder(Record)
+WORKFLOW = msgspec.msgpack.Decoder(WorkflowRecord)
+SERIES = msgspec.msgpack.Decoder(SeriesRecord)
+encode = msgspec.msgpack.Encoder().encode
+
+
+def series_records(
+    changes: Changes, names: Mapping[str, str]
+) -> Iterator[tuple[Place, SeriesRecord]]:
+    """The records of the series that changed; `names`: of accounts in the state, by label."""
+    for (family, labels), value in changes.values.items():
+        if family in _OF_NOW or value is None:
+            continue
+        named = 2 if _is_of_workflow(family) else 1 if family.labels[:1] == ("account",) else 0
+        account, workflow = (*labels[:named], "", "")[:2]
+        stored: _Value = (
+            (value.bounds, value.counts, value.sum)
+            if isinstance(value, Histogram)
+            else float(value)
+        )
+        owner = names.get(account, account), workflow
+        place = owner, family.name, json.dumps(labels[named:])
+        yield place, (stored, changes.created.get((family, labels)))
+
+
+def series_key(place: Place, account: str, workflow: str) -> SeriesKey | None:
+    """The series that a record is of, shown under an account's label and a workflow; None: this
+    version of the exporter has none."""
+    prefix = tuple(filter(None, (account, workflow)))
+    family, labels = _BY_NAME.get(place[1]), (*prefix, *json.loads(place[2]))
+    return (family, labels) if family and len(labels) == len(family.labels) else None
+
+
+def value_of(record: SeriesRecord) -> float | Histogram:
+    """A copy: counting continues."""
+    value, _ = record
+    return value if isinstance(value, float) else Histogram(value[0], value[1].copy(), value[2])
+
+
+def without_counts(changes: Changes) -> tuple[Changes, Changes]:
+    """What may be shown before it is committed, and what is counted of workflows."""
+    at_once, counts = Changes(instances=changes.instances), Changes()
+    for key, value in changes.values.items():
+        family, _ = key
+        counted = _is_of_workflow(family) and family.kind in ("counter", "histogram")
+        part = counts if counted and value is not None else at_once
+        part.values[key] = value
+        if key in changes.created:
+            part.created[key] = changes.created[key]
+        if key in changes.exemplars:
+            part.exemplars[key] = changes.exemplars[key]
+    return at_once, counts
+
+
+def stored_names(accounts: Iterable[Account]) -> dict[str, str]:
+    """By label, the name of each account in the state: its id, so that it may be renamed. Of
+    several with the same id the first; the others, by id and label."""
+    names: dict[str, str] = {}
+    for account in accounts:
+        taken = account.key in names.values()
+        names[account.label] = f"{account.key}/{account.label}" if taken else account.key
+    return names
+
+
+def _is_of_workflow(family: Family) -> bool:
+    return family.labels[: len(WORKFLOW_LABELS)] == WORKFLOW_LABELS
