@@ -327,7 +327,7 @@ class TestConnections:
 
     async def test_one_lost_on_a_kept_connection_is_repeated_once(self) -> None:
         """The server closes it as the request arrives: on a fresh one that is a failure."""
-        async with serve(self.simulator()) as simulator, http_client(api(timeout=5)) as http:
+        async with serve(self.simulator()) as simulator, http_client(api(timeout=60)) as http:
             codes: list[str] = []
             client = client_over_a_socket(
                 simulator, http, on_request=lambda _, code, __: codes.append(code)
@@ -348,7 +348,7 @@ class TestConnections:
 
     async def test_one_lost_while_all_kept_connections_are_closed(self) -> None:
         """The server closes each as a request arrives: the repeats end at a fresh one."""
-        async with serve(self.simulator()) as simulator, http_client(api(timeout=5)) as http:
+        async with serve(self.simulator()) as simulator, http_client(api(timeout=60)) as http:
             codes: list[str] = []
             client = client_over_a_socket(
                 simulator, http, on_request=lambda _, code, __: codes.append(code)

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-DEADLINE = 30.0
+DEADLINE = 120.0
 """Seconds in which whatever a test waits for must come about."""
 
 

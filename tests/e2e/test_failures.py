@@ -107,9 +107,9 @@ FAILURES: Mapping[str, Failure] = {
     "dropped without an answer": Failure(Drop(), "connection", ("disconnected",), ("firewalls",)),
     "dropped in mid-body": Failure(Drop(0.5), "connection", ("closed connection",), ("firewalls",)),
     "reset": Failure(Drop(0.5, reset=True), "connection", ("reset",), ("firewalls",)),
-    "no answer in time": Failure(Hang(), "timeout", ("within 0.5 s",), ("api.timeout",)),
+    "no answer in time": Failure(Hang(), "timeout", ("within 2 s",), ("api.timeout",)),
     "too slow an answer": Failure(
-        Drip(size=1, every=0.05), "timeout", ("within 0.5 s",), ("api.timeout",)
+        Drip(size=1, every=0.05), "timeout", ("within 2 s",), ("api.timeout",)
     ),
     "a redirect": Failure(
         redirect("https://example.com/login"), "invalid_answer", ("HTTP 302",), ("api.url",)
@@ -235,7 +235,7 @@ async def test_a_call_that_fails_shows_and_harms_nothing(kind: str, name: str) -
     simulator, _ = order_1(clock)
     settings = {
         "detail_refresh": {"simple": "1h", "detail": "10s"}[kind],
-        "api_timeout": "500ms" if failure.result == "timeout" else "10s",
+        "api_timeout": "2s" if failure.result == "timeout" else "60s",
     }
     async with serve(simulator) as served, watching(served.url, clock, **settings) as w:
         assert await w.round() == []

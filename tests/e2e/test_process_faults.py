@@ -80,16 +80,17 @@ def undisturbed(simulator: Simulator) -> Samples:
     return {key: v for key, v in scrape(app).items() if key[0].startswith(COUNTS)}
 
 
-def wait_until_all_is_counted(running: Daemon, simulator: Simulator) -> None:
-    def ended() -> bool:
-        found = simulator.world.account("acc").workflows.values()
-        return all(
-            i.status(int(time.time() * 1000)) == "complete"
-            for w in found
-            for i in [*w.instances.values()]
-        )
+def all_ended(simulator: Simulator) -> bool:
+    found = simulator.world.account("acc").workflows.values()
+    return all(
+        i.status(int(time.time() * 1000)) == "complete"
+        for w in found
+        for i in [*w.instances.values()]
+    )
 
-    wait_until(ended, lambda: "the runs didn't end")
+
+def wait_until_all_is_counted(running: Daemon, simulator: Simulator) -> None:
+    wait_until(lambda: all_ended(simulator), lambda: "the runs didn't end")
     expected = undisturbed(simulator)
     wait_until(
         lambda: not differences(counts(running), expected),
@@ -134,7 +135,8 @@ def test_it_is_stopped_for_a_while(simulator: Simulator, folder: Path) -> None:
         wait_until(lambda: simulator.calls.open, running.stderr)
         running.process.send_signal(signal.SIGSTOP)
         create(simulator, "two")
-        time.sleep(1.5)  # runs begin and end, and calls under way are answered
+        wait_until(lambda: all_ended(simulator), lambda: "the runs didn't end")
+        wait_until(lambda: not simulator.calls.open, lambda: "requests are still open")
         running.process.send_signal(signal.SIGCONT)
         wait_until_all_is_counted(running, simulator)
         create(simulator, "three")

@@ -16,7 +16,7 @@ from exporter.web.connections import ConnectionLimits
 from exporter.web.server import Server, listen
 from exporter.web.web_config_reload import WebConfigReloader
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds in which whatever a test waits for must come about."""
 LARGE = 8 * 1024 * 1024
 """Bytes: more than the buffers between a server and a client that doesn't read hold."""

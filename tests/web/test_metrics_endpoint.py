@@ -43,7 +43,7 @@ async def serving(app: Starlette, limits: ConnectionLimits | None = None) -> Asy
     with listen("127.0.0.1", 0) as listener:
         server = Server(app, limits=limits)
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0.01)
         yield listener.getsockname()[1]
