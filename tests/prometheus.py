@@ -1,8 +1,8 @@
 """A real Prometheus server and a real Alertmanager, as Debian packages them."""
 
-import socket
+import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,15 +48,13 @@ def prometheus(folder: Path, config: str, *flags: str) -> Iterator[Prometheus]:
     """Runs a server with a configuration file of that content, and more flags."""
     program = requires_program("prometheus", "prometheus")
     (folder / "prometheus.yml").write_text(config)
-    address = free_address()
     command = [
         program,
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address={address}",
         *flags,
     ]
-    with _server(command, folder / "prometheus.log", address) as http:
+    with _server(command, folder / "prometheus.log") as http:
         yield Prometheus(http)
 
 
@@ -65,46 +63,36 @@ def alertmanager(folder: Path, config: str) -> Iterator[str]:
     """Runs an Alertmanager with a configuration file of that content; gives its host:port."""
     program = requires_program("prometheus-alertmanager", "prometheus-alertmanager")
     (folder / "alertmanager.yml").write_text(config)
-    address = free_address()
     command = [
         program,
         f"--config.file={folder}/alertmanager.yml",
         f"--storage.path={folder}/alertmanager",
-        f"--web.listen-address={address}",
         "--cluster.listen-address=",
     ]
-    with _server(command, folder / "alertmanager.log", address):
-        yield address
-
-
-def free_address() -> str:
-    """host:port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
+    with _server(command, folder / "alertmanager.log") as http:
+        yield http.base_url.netloc.decode()
 
 
 @contextmanager
-def _server(command: list[str], log: Path, address: str) -> Iterator[httpx.Client]:
+def _server(command: list[str], log: Path) -> Iterator[httpx.Client]:
+    """Runs a server on a port that the system chooses, until it is ready."""
+
+    def listening() -> re.Match[str] | None:
+        return re.search(r'msg="Listening on" address=(\S+)', log.read_text())
+
     with (
         log.open("wb") as file,
-        httpx.Client(base_url=f"http://{address}", trust_env=False) as http,
-        subprocess.Popen(command, stdout=file, stderr=file) as process,
+        subprocess.Popen(
+            [*command, "--web.listen-address=127.0.0.1:0"], stdout=file, stderr=file
+        ) as process,
     ):
         try:
-            ready = _ready(http)
-            wait_until(lambda: ready() or process.poll() is not None, log.read_text)
-            assert process.poll() is None, log.read_text()
-            yield http
+            wait_until(lambda: listening() or process.poll() is not None, log.read_text)
+            found = listening()
+            assert found, log.read_text()
+            with httpx.Client(base_url=f"http://{found[1]}", trust_env=False) as http:
+                wait_until(lambda: http.get("/-/ready").is_success, log.read_text)
+                yield http
         finally:
             process.terminate()
             process.wait(DEADLINE)
-
-
-def _ready(http: httpx.Client) -> Callable[[], bool]:
-    def ready() -> bool:
-        try:
-            return http.get("/-/ready").is_success
-        except httpx.TransportError:
-            return False
-
-    return ready

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ import httpx
 
 from tests.docs.pages import Block, blocks
 from tests.e2e.daemon import DEADLINE, environment, wait_until
-from tests.prometheus import free_address
 from tests.requires import requires_program
 from tools import ROOT
 
@@ -30,6 +30,12 @@ ELSEWHERE = {
 
 DOCUMENTED = "127.0.0.1:9734"
 _LEFT_OUT = (".git", ".venv", "node_modules", ".*_cache", ".hypothesis", ".cache", "__pycache__")
+
+
+def free_address() -> str:
+    """host:port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 class Walk:
