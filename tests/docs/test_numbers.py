@@ -1,5 +1,6 @@
 """Numbers in prose are those of the code, the rules and the settings."""
 
+import importlib
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -84,6 +85,28 @@ LIMITS = [
 ]
 
 
+# What docs/how-it-works.md and docs/operating.md say of constants, and the module that has them.
+CONSTANTS = [
+    ("how-it-works", "list pages of 100 rows", "watch.workflow_roster", 100),
+    ("how-it-works", "every 30 s at most", "watch.workflow_roster", 30),
+    ("how-it-works", "every hour at most", "watch.workflow_roster", 3600),
+    ("how-it-works", "in any 5 minutes", "cloudflare.budget", 300),
+    ("how-it-works", "its highest of the last 10 minutes", "cloudflare.budget", 600),
+    ("how-it-works", "fewer than 10 requests are left", "cloudflare.budget", 10),
+    ("how-it-works", "`Retry-After` (an hour at most", "cloudflare.client", 3600),
+    ("how-it-works", "is deleted after 7 days", "state.writer", 7 * 86400),
+    ("how-it-works", "Once a second, one transaction", "state.writer", 1),
+    ("how-it-works", "blocks of 16 instances", "metrics.render_cache", 16),
+    ("how-it-works", "At most 8 scrapes", "web.metrics_endpoint", 8),
+    ("how-it-works", "200 instances a page", "web.page.instance_table", 200),
+    ("how-it-works", "the latest 50 that finished", "watch.step_timeline", 50),
+    ("glossary", "nothing changed for an hour", "web.page.view", 3600),
+    ("operating", "come back within 7 days", "watch.workflow_state", 7 * 86400),
+    ("operating", "at most once in 5 minutes", "log_dedup", 300),
+    ("operating", "with status 0 within 5 s", "app", 3),
+]
+
+
 @cache
 def page(name: str) -> str:
     """A page's text on one line."""
@@ -121,6 +144,15 @@ def test_a_default_is_that_of_the_setting(name: str, text: str, key: str, defaul
 def test_a_default_is_that_of_the_selector(name: str, text: str, key: str, default: str) -> None:
     assert text in page(name)
     assert str(getattr(Discover(), key)) == default
+
+
+@pytest.mark.parametrize(("name", "text", "module", "value"), CONSTANTS, ids=by_alert(CONSTANTS))
+def test_a_number_is_a_constant_of_the_module(
+    name: str, text: str, module: str, value: float
+) -> None:
+    assert text in page(f"docs/{name}.md")
+    constants = vars(importlib.import_module(f"exporter.{module}")).items()
+    assert value in [of for constant, of in constants if constant.isupper()]
 
 
 @pytest.mark.parametrize("row", LIMITS)
