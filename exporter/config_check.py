@@ -72,7 +72,7 @@ def report(settings: Settings, shard: Shard, credentials: Sequence[Credential]) 
         yield line
         entries = [w for account in accounts for w in account.workflows if w.discover is not None]
         if entries:
-            yield f"{names}: {len(entries)} workflow(s) to discover; expected age of statuses (99%):"
+            yield f"{names}: {len(entries)} workflow(s) to discover; expected status age (99%):"
             for size in _SIZES:
                 age = _age(size, len(entries), limit - needed, interval)
                 yield f"  {age} with {size:,} live instances{_with_series(size, entries)}"

@@ -196,7 +196,7 @@ class TestCheckConfig:
     def test_what_freshness_to_expect_of_discovery(self, command: Command) -> None:
         command.file(GOOD.replace("instances: [o-1]", "discover: {}"))
         assert command("--check-config").stdout.splitlines()[2:] == [
-            "acc: 1 workflow(s) to discover; expected age of statuses (99%):",
+            "acc: 1 workflow(s) to discover; expected status age (99%):",
             "  15s with 1,000 live instances",
             "  55s with 10,000 live instances, with series for 5,000 of them",
             "  4m30s with 50,000 live instances, with series for 5,000 of them",
