@@ -170,5 +170,5 @@ class TestDaemon:
             done = run(tmp_path, "--web.config.file=web.yaml", *more)
             assert done.returncode == 2
             assert "web.yaml: basic_auth_users.prometheus: must be a bcrypt hash" in done.stderr
-            assert "web.yaml: rate_limit: requests can't be limited by rate" in done.stderr
+            assert "web.yaml: rate_limit: rate limits are not supported" in done.stderr
             assert "hidden" not in done.stderr
