@@ -21,7 +21,6 @@ _ESCAPES = re.compile(
     rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
-_LONGEST_KEY = 50
 _REPLACEMENT = rb"\ufffd"
 # All up to the next bracket that stands outside of a string.
 _TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?>"[^"\\]*+(?>\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)
@@ -124,11 +123,13 @@ def _read_parts(data: Any, kind: Any, place: str, ignored: list[str]) -> Any:
             raise Unreadable
         (item,) = get_args(kind)
         elements = enumerate(_raw(data, list[msgspec.Raw]))
-        return [value for _, value in _readable(elements, lambda _: item, place, ignored)]
+        found = _readable(elements, lambda _: item, lambda n: f"{place}[{n}]", ignored)
+        return [value for _, value in found]
     if container is dict:
         _, item = get_args(kind)
         elements = _raw(data, dict[str, msgspec.Raw]).items()
-        return dict(_readable(elements, lambda _: item, place, ignored))
+        # Its keys are data, which must not show in a log.
+        return dict(_readable(elements, lambda _: item, lambda _: f"{place}[*]", ignored))
     if isinstance(container, type) and issubclass(container, msgspec.Struct):
         return _read_struct(data, kind, container, place, ignored)
     raise Unreadable
@@ -140,15 +141,17 @@ def _read_struct(data: Any, kind: Any, struct: Any, place: str, ignored: list[st
         return from_text(_raw(data, str))
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     values = [(k, v) for k, v in _raw(data, dict[str, msgspec.Raw]).items() if k in fields]
-    found = _readable(values, lambda name: fields[name].type, place, ignored)
+    found = _readable(
+        values, lambda name: fields[name].type, lambda name: f"{place}.{name}", ignored
+    )
     return struct(**{fields[name].name: value for name, value in found})
 
 
 def _readable(
-    parts: Any, kind: Callable[[Any], Any], place: str, ignored: list[str]
+    parts: Any, kind: Callable[[Any], Any], place: Callable[[Any], str], ignored: list[str]
 ) -> Iterator[tuple[Any, Any]]:
     for key, data in parts:
-        where = f"{place}[{key}]" if isinstance(key, int) else f"{place}.{key[:_LONGEST_KEY]}"
+        where = place(key)
         try:
             yield key, _read(data, kind(key), where, ignored)
         except Unreadable:

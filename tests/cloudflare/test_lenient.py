@@ -212,6 +212,15 @@ async def test_counts_that_are_null_are_left_out() -> None:
     assert workflow.instances == {"running": 3}
 
 
+async def test_no_key_of_a_mapping_is_reported() -> None:
+    """It is data, and may be anything, as the request's own token."""
+    body = {"success": True, "result": {"name": "w", "instances": {"t0ken": {}, "queued": 1}}}
+    ignored: list[str] = []
+    async with calling(httpx.Response(200, json=body), ignored=ignored) as client:
+        assert (await client.workflow("w")).instances == {"queued": 1}
+    assert ignored == ["$.result.instances[*]"]
+
+
 @pytest.mark.parametrize("count", [-1, 10**400, 1e300, 2.5, "many", True, []])
 async def test_counts_that_are_none_are_left_out(count: Any) -> None:
     body = {

@@ -101,6 +101,7 @@ class TestShow:
         assert stream.getvalue() == "one\ntwo\n"
 
 
+@pytest.mark.prometheus
 class TestMonitoring:
     def test_a_port_in_use_is_replaced(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -48,6 +48,7 @@ def run(*arguments: str) -> "subprocess.Popen[str]":
 def program() -> Iterator[Program]:
     with run("--port", "0", "--clock", "manual", "--scenario", "empty") as process:
         program = Program(process)
+        program.do("POST", "/instances", {"workflow": "w"})  # with it, there is the account
         yield program
         program.close()
         process.terminate()
