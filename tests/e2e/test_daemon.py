@@ -248,6 +248,8 @@ class TestWhatItCantWorkWith:
         configuration(tmp_path, f"http://127.0.0.1:{closed_port}", api_token=TOKEN)
         with daemon(tmp_path) as running:
             wait_until(lambda: "looks at instances fail" in running.stderr(), running.stderr)
+            up = "cloudflare_workflow_up{"
+            wait_until(lambda: up in running.metrics(), running.metrics)
             assert value(samples(running.metrics()), "cloudflare_workflow_up") == 0
             ready = running.http.get("/-/ready")
             assert (ready.status_code, ready.text) == (

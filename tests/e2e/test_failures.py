@@ -142,6 +142,7 @@ class Watch:
         with capture_logs() as lines:
             for poller in self.app.pollers:
                 await poller.round(whole=True)
+            await self.app.writer.save()  # nothing is shown before
         self.shown = scrape(self.app)
         return [dict(line) for line in lines if line["log_level"] != "debug"]
 
