@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from exporter.app import App
 from exporter.cloudflare.models import Attempt, Detail, Step
 from exporter.config.settings import Settings
-from exporter.watch.instance import Instance
+from exporter.watch.instance import Instance, Scope
 from exporter.watch.step_timeline import pack
 from exporter.watch.tracker import track
 from exporter.web.endpoints import endpoints
@@ -50,7 +50,7 @@ async def _filled(count: int) -> App:
         answer = Detail(queued=now, start=now, status=status, step_count=10, steps=steps)
         tracked = track(None, answer, now=now.timestamp())
         assert tracked is not None
-        instance = Instance(f"order-{number:05}", configured=False, since=0.0)
+        instance = Instance(f"order-{number:05}", Scope.DISCOVERED, since=0.0)
         instance.run, instance.values = tracked.run, tracked.values
         instance.timeline = pack(answer, now=now.timestamp())
         instance.last_change = now.timestamp() - number % 7000

@@ -186,7 +186,7 @@ class App:
     def progress(self) -> tuple[int, int, float]:
         """Of `once`: instances that were polled, those that are known, and polls a second."""
         instances = [i for poller in self.pollers for i in poller.instances.values()]
-        waiting = sum(i.busy or (i.configured and not i.tried) for i in instances)
+        waiting = sum(i.activity is not None or i.awaits_first_poll for i in instances)
         rate = sum(queue.budget.rate for queue in self._watch.queues.values())
         return len(instances) - waiting, len(instances), rate
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 # Where it exists: Linux' other monotonic clock stands still while the machine sleeps.
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -9,6 +10,16 @@ _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 def _monotonic() -> float:
     return time.clock_gettime(_BOOT)
+
+
+class Moment(NamedTuple):
+    """One moment, by each of the clocks."""
+
+    monotonic: float
+    steady: float
+    """Unix time, as `Clock.steady` has it."""
+    wall: float
+    """Unix time."""
 
 
 class Clock:
@@ -29,3 +40,7 @@ class Clock:
         A clock that is set ahead, by mistake and for a while, doesn't make everything history.
         """
         return min(self.wall(), self._start + self.monotonic())
+
+    def now(self) -> Moment:
+        """This moment."""
+        return Moment(self.monotonic(), self.steady(), self.wall())

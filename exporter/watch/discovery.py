@@ -20,11 +20,9 @@ from exporter.cloudflare.models import Row, unix
 from exporter.config.accounts import is_instance_id
 from exporter.config.settings import Poll
 from exporter.statuses import ENDED, LIVE
-from exporter.watch.instance import Instance
+from exporter.watch import lifecycle
+from exporter.watch.instance import Instance, Pending, Scope
 from exporter.watch.list_reader import Lister, ListReader
-from exporter.watch.list_rows import has_times, take_row
-from exporter.watch.poll_queue import Urgency
-from exporter.watch.poll_reason import PollReason
 from exporter.watch.poller import Poller
 from exporter.watch.selector import Selector
 from exporter.watch.series_cap import SeriesCap
@@ -159,7 +157,7 @@ class Discovery:
         self._forget_ends()
         for instance in list(self._state.instances.values()):
             if not instance.configured and instance.wants_detail:
-                self._want(instance)
+                self._put(instance, lifecycle.want_detail(instance))
 
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
@@ -189,10 +187,10 @@ class Discovery:
         tells the ends of up to 100 of them, a call of its own that of one.
         """
         known = self._state.instances.values()
-        created = sorted(i.created for i in known if i.created is not None)
-        missed = sorted((i.created for i in self._missed() if i.created is not None), reverse=True)
+        created = sorted(i.row.created for i in known if i.row.created is not None)
+        missed = [i.row.created for i in self._missed() if i.row.created is not None]
         best, since, shards = 0.0, None, self._state.share.shard.count
-        for count, moment in enumerate(missed, start=1):
+        for count, moment in enumerate(sorted(missed, reverse=True), start=1):
             # Of what a list holds, this shard knows its share.
             pages = 1 + (len(created) - bisect_left(created, moment)) * shards / 100
             if count - pages > best:
@@ -200,7 +198,7 @@ class Discovery:
         return 0 if since is None else await self._lists.read(_created_since(since))
 
     def _missed(self) -> Iterator[Instance]:
-        """Live ones that the lists of this sweep don't hold."""
+        """Live ones that no list of this pass held."""
         for instance in self._state.instances.values():
             if (
                 not instance.configured
@@ -221,93 +219,42 @@ class Discovery:
             return
         instance = self._state.instances.get(row.id)
         if instance is None:
-            self._take_new(row.id, row.status, row)
-        elif not instance.configured:
-            if instance.not_found and instance.live:
-                # It is there, whatever looks say.
-                again = self._clock.monotonic() + self._poll.ended_interval
-                instance.expires_at, instance.due = None, min(instance.due, again)
-            instance.seen_in_pass = self._pass
-            instance.checked_at = self._clock.monotonic()
-            self._take_known(instance, row)
-
-    def _take_new(self, instance_id: str, status: str, row: Row) -> None:
-        taken = self._selector.takes(status, unix(row.ended_on), self._now)
-        ended = status in ENDED
-        if ended and not taken and self._is_history(instance_id, row):
-            return
-        instance = self._state.begin(instance_id, configured=False, since=self._since, shown=False)
-        instance.seen_in_pass, instance.checked_at = self._pass, self._clock.monotonic()
-        if not self._note(instance, row):
-            self._places.choose(instance, self._now)
-        if instance.shown or ended:
-            self._want(instance)
-
-    def _take_known(self, instance: Instance, row: Row) -> None:
-        modified = unix(row.modified_on)
-        if instance.modified is not None and modified is not None:
-            if modified < instance.modified:
-                return  # from a replica that is behind
-            if modified == instance.modified and row.status == instance.row_status:
+            taken = self._selector.takes(row.status, unix(row.ended_on), self._now)
+            if row.status in ENDED and not taken and self._is_history(row.id, row):
                 return
-        elif row.status == instance.row_status:
+            instance = self._state.begin(row.id, Scope.COUNTED, since=self._since)
+        if instance.configured:
             return
-        told = self._note(instance, row)
-        if instance.shown or not instance.live or not told:
-            self._want(instance)
-
-    def _note(self, instance: Instance, row: Row) -> bool:
-        """Takes what a row tells, but steps; False when only a call can tell which run this is."""
-        self._state.changed.add(instance.id)
-        instance.created, instance.modified = unix(row.created_on), unix(row.modified_on)
-        instance.row_status = row.status
-        if not has_times(row):
-            return False
-        now = self._clock.steady()
-        taken = take_row(instance.run, instance.values, row, now=now, since=instance.since)
-        if taken is None:
-            return False
-        instance.take(taken.run, taken.values, at=self._clock.wall())
+        effects = lifecycle.on_row(
+            instance, row, list_pass=self._pass, poll=self._poll, now=self._clock.now()
+        )
+        if effects is None:
+            return
         self._places.choose(instance, self._now)
-        if taken.observations:
-            self._sink.counted(self._state.key, instance.id, taken.observations)
-        if instance.shown:
-            self._state.show(instance)
-        return True
+        self._state.apply(instance, effects)
+        if effects.want_detail or instance.has_series or row.status in ENDED:
+            self._put(instance, lifecycle.want_detail(instance))
 
-    def _want(self, instance: Instance, urgency: Urgency | None = None) -> None:
-        instance.wants_detail = True
+    def _put(self, instance: Instance, pending: Pending | None) -> None:
         self._state.changed.add(instance.id)
-        if instance.failure is not None:
-            return  # it is polled again after its pause
-        if urgency is None:
-            # A live one shows its status from the row; steps can wait, what ended can't for ever.
-            status = instance.row_status
-            known = status not in ENDED and instance.values is not None
-            urgency = Urgency.LIVE if known else Urgency.CHANGED
-            if status == "errored" and instance.is_news:
-                urgency = Urgency.ERRORED
-        why = PollReason.MISSED if urgency is Urgency.MISSED else PollReason.ROW
-        self.poller.want(instance, urgency, why if instance.tried else PollReason.FIRST)
+        self.poller.put(instance, pending)
 
     def _after(self, started: float, *, ended_too: bool) -> None:
-        """Ends a sweep that succeeded: who was in no list, and who is too old?"""
+        """Ends a list pass that succeeded: what was in no list, and what is too old?"""
         self._places.recount()
         for instance in self._state.instances.values():
             if instance.configured:
                 continue
-            was_shown = instance.shown
             self._places.choose(instance, self._now)
-            if instance.shown and not was_shown:
-                self._state.show(instance)
-            if instance.shown and not instance.fingerprints.seen and not instance.wants_detail:
-                self._want(instance)  # all that is known of it comes from rows
-            ended_unseen = ended_too and instance.shown and not instance.live
+            if instance.has_series and not (instance.fingerprints.seen or instance.wants_detail):
+                self._put(instance, lifecycle.want_detail(instance))  # rows don't have its steps
+            ended_unseen = ended_too and instance.has_series and not instance.live
             if ended_unseen and instance.seen_in_pass < self._pass and instance.expires_at is None:
-                self._want(instance, Urgency.MISSED)  # deleted, perhaps, or restarted
+                # Deleted, perhaps, or restarted.
+                self._put(instance, lifecycle.on_missing_from_lists(instance))
         for instance in self._missed():
             # It moved from list to list as they were read, or it ended.
-            self._want(instance, Urgency.MISSED)
+            self._put(instance, lifecycle.on_missing_from_lists(instance))
         self._state.last_pass = started
         self._places.pass_ends()
         self._forget_ends()

@@ -1,25 +1,30 @@
-"""Change detection: whether an answer says anything that wasn't known."""
+"""Change detection: whether a simple response shows anything that wasn't known.
 
-from typing import NamedTuple
+The fingerprint of a response holds its fields that change when the instance does; equal
+fingerprints mean that there is nothing to fetch. `changes` says which values two responses differ
+in, for people.
+"""
+
+from typing import Any, NamedTuple
 
 from exporter.cloudflare.models import Summary, unix
 from exporter.watch.tracker import InstanceValues
 
-Fingerprint = tuple[object, ...]
+Fingerprint = tuple[Any, ...]
 
 
-def fingerprint(answer: Summary) -> Fingerprint:
-    """What of an answer moves when the instance does; equal fingerprints: nothing to fetch."""
+def fingerprint(response: Summary) -> Fingerprint:
+    """What of a response changes when the instance does."""
     return (
-        answer.status,
-        answer.step_count,
+        response.status,
+        response.step_count,
         # As they are stored: not every time that has a time zone can be written in UTC.
-        unix(answer.queued),
-        unix(answer.start),
-        unix(answer.end),
-        answer.success,
-        answer.version_id,
-        answer.error.name if answer.error else None,
+        unix(response.queued),
+        unix(response.start),
+        unix(response.end),
+        response.success,
+        response.version_id,
+        response.error.name if response.error else None,
     )
 
 
@@ -28,15 +33,15 @@ _UNDER_WAY = ("running", "waiting")
 
 
 def _but_progress(known: Fingerprint) -> Fingerprint:
-    """A fingerprint that stays as long as a run goes on from step to step."""
+    """A fingerprint that stays the same while a run continues from step to step."""
     status, _, *rest = known
     return (_UNDER_WAY if status in _UNDER_WAY else status, *rest)
 
 
 class Change(NamedTuple):
-    """A figure that moved."""
+    """A value that changed."""
 
-    figure: str
+    field: str
     """Its field of `InstanceValues`."""
     before: str | float | None
     """None: it wasn't known, or there was none. Of what holds several only whether: ``...``."""
@@ -45,11 +50,11 @@ class Change(NamedTuple):
 def changes(
     before: InstanceValues | None, after: InstanceValues, *, along: tuple[Change, ...] = ()
 ) -> tuple[Change, ...]:
-    """Which figures moved; none on first sight, when everything is new.
+    """Which values changed; none on first sight, when everything is new.
 
     Args:
-        along: What moved before and belongs to the same change: a row told of it, and the full
-            answer tells the rest.
+        along: What changed before and belongs to the same change: a row showed it, and the detail
+            response shows the rest.
     """
     if before is None:
         return ()
@@ -57,7 +62,7 @@ def changes(
         (name, getattr(before, name), getattr(after, name))
         for name in InstanceValues.__struct_fields__
     )
-    known = {change.figure for change in along}
+    known = {change.field for change in along}
     return along + tuple(
         Change(name, old if old is None or isinstance(old, str | int | float) else "...")
         for name, old, new in pairs
@@ -65,49 +70,38 @@ def changes(
     )
 
 
-class Fingerprints:
+class Fingerprints(NamedTuple):
     """The fingerprints that stand for an instance as it is known.
 
-    Normally one: a simple answer repeats the fields of the full one. Where an upstream's simple
-    answers differ from its full ones for good, the full answer that follows brings nothing new;
-    that simple answer's fingerprint then stands for the full one too, so that an instance at rest
-    costs no full answers. Any news drops it again, so it never hides a change.
+    Normally one: a simple response repeats the fields of the detail response. Where an upstream's
+    simple responses differ from its detail responses for good, the detail response that follows
+    brings nothing new; that simple response then stands for the instance, too, so that an instance
+    at rest costs no detail requests. Any news drops it, so it never hides a change.
     """
 
-    __slots__ = ("_alias", "_full")
-
-    def __init__(self) -> None:
-        self._full: Fingerprint | None = None
-        self._alias: Fingerprint | None = None
+    detail: Fingerprint | None = None
+    """Of the last detail response."""
+    simple: Fingerprint | None = None
+    """Of a simple response that brought nothing new and differs."""
 
     @property
     def seen(self) -> bool:
-        return self._full is not None
-
-    @property
-    def fingerprints(self) -> tuple[Fingerprint | None, Fingerprint | None]:
-        """What there is to keep."""
-        return self._full, self._alias
-
-    def restore(self, fingerprints: tuple[Fingerprint | None, Fingerprint | None]) -> None:
-        """Takes what was kept."""
-        self._full, self._alias = fingerprints
+        return self.detail is not None
 
     def knows(self, simple: Summary, *, but_progress: bool = False) -> bool:
-        """Whether a simple answer says nothing new; `but_progress`: at most that the run goes on,
-        from step to step and from running to waiting and back."""
-        known = [known for known in (self._full, self._alias) if known is not None]
+        """Whether a simple response shows nothing new; with `but_progress`: at most that the run
+        continues, from step to step and from running to waiting and back."""
+        known = [known for known in self if known is not None]
         if but_progress:
             return _but_progress(fingerprint(simple)) in map(_but_progress, known)
         return fingerprint(simple) in known
 
-    def update(self, full: Summary, *, after: Summary | None, moved: bool) -> None:
-        """Takes note of a full answer, fetched after a simple answer that wasn't known.
+    def updated(self, detail: Summary, *, after: Summary | None, changed: bool) -> "Fingerprints":
+        """With a detail response, which followed a simple one that wasn't known, if any.
 
-        `moved` tells whether the full answer changed any figure.
+        `changed` says whether the detail response changed any value.
         """
-        known, self._full = self._full, fingerprint(full)
-        if moved or known != self._full:
-            self._alias = None
-        elif after is not None:
-            self._alias = fingerprint(after)
+        new = fingerprint(detail)
+        if changed or new != self.detail:
+            return Fingerprints(new)
+        return Fingerprints(new, self.simple if after is None else fingerprint(after))

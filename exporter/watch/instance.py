@@ -1,131 +1,183 @@
-"""What is known of one watched instance, and when to look at it."""
+"""The record of one watched instance: what is known of it, and which state its life is in.
 
+Data only. `lifecycle` alone writes it: what happens to an instance, when it is polled, when its
+series expire. `tracker` says what its responses mean for its run and steps, and knows nothing of
+polls.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum, StrEnum, auto
 from math import inf
+from typing import NamedTuple
 
-from exporter.clock import Clock
+from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.statuses import ENDED
-from exporter.watch.fingerprints import Change, Fingerprints, changes
-from exporter.watch.poll_reason import PollReason, PollRequest
+from exporter.watch.fingerprints import Change, Fingerprints
 from exporter.watch.records import InstanceRecord
 from exporter.watch.tracker import APART, InstanceValues, Run
 
 
+class Scope(Enum):
+    """Why an instance is watched, and whether it has series."""
+
+    CONFIGURED = auto()
+    """The configuration names it; it has series."""
+    DISCOVERED = auto()
+    """A list held it, and it has series."""
+    COUNTED = auto()
+    """A list held it. Its runs and steps are counted, and it has no series."""
+
+
+class Urgency(IntEnum):
+    """What a turn at the budget is for. Within one urgency, first come, first served."""
+
+    ERRORED = 0
+    MISSED = 1
+    """It was live and is in no list any more: its status isn't known until it is polled."""
+    CONFIGURED = 2
+    """Named in the configuration, and due."""
+    PAGE = 3
+    """A page of a list: it keeps the statuses of 100 instances fresh."""
+    CHANGED = 4
+    LIVE = 5
+
+
+class PollReason(StrEnum):
+    """What made a request for one instance due, as its page shows it."""
+
+    FIRST = "first poll since the exporter started"
+    DUE = "poll interval"
+    AGAIN = "retry after a failed poll"
+    CHANGED = "a simple response showed a change"
+    REFRESH = "regular detail request, as only those show retries inside an open step"
+    ROW = "its list row changed"
+    MISSED = "missing from the lists"
+    CONTROL = "all others failed; checks whether every poll does"
+    SPARE = "spare request budget"
+
+
+class PollRequest(NamedTuple):
+    """A request for one instance."""
+
+    at: float
+    """On the monotonic clock."""
+    kind: str
+    """`simple` or `detail`, as `polls_total` has it."""
+    reason: PollReason
+
+
+class Pending(NamedTuple):
+    """A poll that waits for its turn at the budget."""
+
+    urgency: Urgency
+    reason: PollReason
+
+
+class InFlight(NamedTuple):
+    """A poll that is being made."""
+
+    reason: PollReason
+
+
+class LastPoll(NamedTuple):
+    """What the last poll came to."""
+
+    request: PollRequest | None = None
+    """Its last request; None before the first poll since the exporter started."""
+    failure: RequestFailed | None = None
+    not_found: int = 0
+    """Polls in a row, this one included, that found that the instance doesn't exist."""
+
+
+class LastRow(NamedTuple):
+    """What the last list row said. Times are Unix seconds."""
+
+    status: str | None = None
+    created: float | None = None
+    modified: float | None = None
+
+
+_NO_POLL, _NO_ROW, _UNSEEN = LastPoll(), LastRow(), Fingerprints()
+
+
+@dataclass(slots=True, eq=False)
 class Instance:
-    """One instance. Times are of the monotonic clock where nothing else is said.
+    """One instance. Times are of the monotonic clock where nothing else is said."""
 
-    Attributes:
-        configured: Listed in the configuration; others were discovered.
-        shown: Has series; what no selector takes is only counted.
-        since: Unix time; what ended before it is history and not counted.
-        due: When to look at it; inf: when a list says that it moved.
-        busy: A look waits for its turn or is under way.
-        waits: How urgently, while a look waits for its turn.
-        detail_after: Until then, progress alone is no reason for a full answer: the last was large.
-        wants_detail: The next look is a full one, whatever a simple one would say.
-        last_change: Unix time.
-        changed: What moved then.
-        why: What the look that waits or is under way is for.
-        look: The last call on it, whatever came of it.
-        timeline: Its steps, packed; None before a full answer.
-        looked_at: When a row or an answer last told of it.
-        failure: Of the last look; None when it succeeded.
-        not_found: Responses in a row that say that it doesn't exist.
-        forget_at: When its series and all that is known of it go, but what was counted.
-        created: `created_on` of the last row, Unix time.
-        modified: `modified_on` of the last row, Unix time.
-        sweep: Number of the last sweep that held it.
-        left: Unix time at which it was taken out of the configuration; None: it is watched.
-    """
-
-    __slots__ = (
-        "busy",
-        "changed",
-        "checked_at",
-        "configured",
-        "created",
-        "detail_after",
-        "detailed_at",
-        "due",
-        "expires_at",
-        "failure",
-        "fingerprints",
-        "id",
-        "last_change",
-        "last_request",
-        "left",
-        "modified",
-        "not_found",
-        "row_status",
-        "run",
-        "seen_in_pass",
-        "shown",
-        "since",
-        "timeline",
-        "tried",
-        "values",
-        "waits",
-        "wants_detail",
-        "why",
-    )
-
-    def __init__(
-        self, instance_id: str, *, configured: bool, since: float, due: float = inf
-    ) -> None:
-        self.id = instance_id
-        self.configured = configured
-        self.shown = True
-        self.since = since
-        self.due = due
-        self.busy = False
-        self.tried = False
-        self.waits: int | None = None
-        self.wants_detail = False
-        self.run: Run | None = None
-        self.values: InstanceValues | None = None
-        self.fingerprints = Fingerprints()
-        self.last_change = 0.0
-        self.changed: tuple[Change, ...] = ()
-        self.why = PollReason.FIRST
-        self.last_request: PollRequest | None = None
-        self.timeline: bytes | None = None
-        self.checked_at = -inf
-        self.detailed_at = -inf
-        self.detail_after = -inf
-        self.failure: RequestFailed | None = None
-        self.not_found = 0
-        self.expires_at: float | None = None
-        self.created: float | None = None
-        self.modified: float | None = None
-        self.row_status: str | None = None
-        self.seen_in_pass = 0
-        self.left: float | None = None
+    id: str
+    scope: Scope
+    since: float
+    """Unix time. What ended before is history and not counted."""
+    due: float = inf
+    """When it is polled next; inf: once a list shows that it moved."""
+    activity: Pending | InFlight | None = None
+    """Its poll; None: idle."""
+    wants_detail: bool = False
+    """Whether its next request is a detail request, whatever a simple one would show."""
+    detail_after: float = -inf
+    """Until then progress alone is no reason for a detail request: the last response was large."""
+    detailed_at: float = -inf
+    """When the last poll began that brought a detail response."""
+    checked_at: float = -inf
+    """When a row or a response last showed its status."""
+    last_poll: LastPoll = _NO_POLL
+    row: LastRow = _NO_ROW
+    seen_in_pass: int = 0
+    """Number of the last list pass that held it."""
+    run: Run | None = None
+    """None until a row with times or a detail response showed one."""
+    values: InstanceValues | None = None
+    """What its series show. None: nothing was seen of it yet, or its series expired."""
+    fingerprints: Fingerprints = _UNSEEN
+    timeline: bytes | None = None
+    """Its latest steps, packed; None before a detail response."""
+    last_change: float = 0.0
+    """Unix time at which its values last changed."""
+    changes: tuple[Change, ...] = ()
+    """What changed then."""
+    expires_at: float | None = None
+    """When its series expire, and all that is known of it but what was counted."""
 
     @property
-    def seen(self) -> bool:
-        return self.values is not None
+    def configured(self) -> bool:
+        return self.scope is Scope.CONFIGURED
+
+    @property
+    def has_series(self) -> bool:
+        return self.scope is not Scope.COUNTED
+
+    @property
+    def failure(self) -> RequestFailed | None:
+        """Of the last poll; None when it succeeded, or found that the instance doesn't exist."""
+        return self.last_poll.failure
+
+    @property
+    def awaits_first_poll(self) -> bool:
+        """Whether it is configured and was never polled since the exporter started."""
+        return self.configured and self.last_poll.request is None
 
     @property
     def live(self) -> bool:
         return self.run is not None and self.run.status not in ENDED
 
     @property
-    def row_is_newer(self) -> bool:
-        """Whether its row moved after anything that the last detail response shows."""
-        run, modified = self.run, self.modified
-        return run is not None and modified is not None and run.newest + APART < modified
-
-    @property
     def status(self) -> str | None:
-        """As a response or, before one, a row told it."""
-        return self.values.status if self.values else self.row_status
+        """As the last response or, before one, the last row has it."""
+        return self.values.status if self.values else self.row.status
 
     @property
     def counts_as_live(self) -> bool:
-        """Whether it lives, as far as is known, and its series don't expire."""
-        # Of some, no row told more than the status.
-        live = self.live if self.run else (self.row_status or "complete") not in ENDED
+        """Whether it is live, as far as is known, and its series don't expire."""
+        # Of some, no row had more than the status.
+        live = self.live if self.run else (self.row.status or "complete") not in ENDED
         return live and self.expires_at is None
+
+    @property
+    def row_is_newer(self) -> bool:
+        """Whether its row changed after anything that the last detail response shows."""
+        run, modified = self.run, self.row.modified
+        return run is not None and modified is not None and run.newest + APART < modified
 
     @property
     def is_news(self) -> bool:
@@ -133,47 +185,21 @@ class Instance:
         end = self.run.end if self.run else None
         return end is None or end >= self.since
 
-    def take(self, run: Run, values: InstanceValues, *, at: float) -> bool:
-        """Takes what a row or an answer told at Unix time `at`; whether any figure moved."""
-        moved = values != self.values
-        if moved:
-            along = self.changed if self.wants_detail else ()
-            self.changed = changes(self.values, values, along=along)
-            self.last_change = at
-        self.run, self.values = run, values
-        return moved
-
-    def kept(self, clock: Clock) -> InstanceRecord:
+    def record(self, now: Moment) -> InstanceRecord:
         """What of it outlives a restart."""
-        ahead = clock.wall() - clock.monotonic()
+        ahead = now.wall - now.monotonic
         return InstanceRecord(
             since=self.since,
-            shown=self.shown,
+            shown=self.has_series,
             run=self.run,
             values=self.values,
-            fingerprints=self.fingerprints.fingerprints,
+            fingerprints=self.fingerprints,
             last_change=self.last_change,
             detailed_at=self.detailed_at + ahead,
             wants_detail=self.wants_detail,
-            not_found=self.not_found,
+            not_found=self.last_poll.not_found,
             expires_at=None if self.expires_at is None else self.expires_at + ahead,
-            created=self.created,
-            modified=self.modified,
-            row_status=self.row_status,
-            left=self.left,
+            created=self.row.created,
+            modified=self.row.modified,
+            row_status=self.row.status,
         )
-
-    def restore(self, kept: InstanceRecord, clock: Clock) -> None:
-        """Takes what was kept."""
-        ahead = clock.wall() - clock.monotonic()
-        self.since = kept.since
-        self.shown = self.configured or kept.shown
-        self.run, self.values = kept.run, kept.values
-        self.fingerprints.restore(kept.fingerprints)
-        self.last_change = kept.last_change
-        self.detailed_at = min(clock.monotonic(), kept.detailed_at - ahead)
-        self.wants_detail = kept.wants_detail
-        self.not_found = kept.not_found
-        self.expires_at = None if kept.expires_at is None else kept.expires_at - ahead
-        self.created, self.modified = kept.created, kept.modified
-        self.row_status = kept.row_status

@@ -9,26 +9,11 @@ urgent ones wait for a few turns only, and none starves: of an urgency with the 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from enum import IntEnum
 from typing import NamedTuple
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-
-
-class Urgency(IntEnum):
-    """What a turn is for. Within one urgency, first come, first served."""
-
-    ERRORED = 0
-    MISSED = 1
-    """It was live, and the lists hold it no more: its status isn't known until it is polled."""
-    CONFIGURED = 2
-    """Asked for by name, and due."""
-    PAGE = 3
-    """A page of a list: it keeps the statuses of 100 instances fresh."""
-    CHANGED = 4
-    LIVE = 5
-
+from exporter.watch.instance import Urgency
 
 _NOW = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
 # Without the polls of the first two, what is shown is wrong or unexplained: four of five turns.

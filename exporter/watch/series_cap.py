@@ -2,7 +2,8 @@
 have errored or are `min_age` old, and at most `max_instances`.
 
 Where there are more, errored instances come before live ones, live ones before ended ones, and last
-come those that the selector took once and no longer does. Who comes later gives way.
+come those that the selector took once and no longer does. Who comes later gives way. What that
+does to an instance, `lifecycle` says.
 """
 
 from enum import IntEnum
@@ -10,7 +11,8 @@ from enum import IntEnum
 from exporter.clock import Clock
 from exporter.config.settings import Poll
 from exporter.statuses import ENDED
-from exporter.watch.instance import Instance
+from exporter.watch import lifecycle
+from exporter.watch.instance import Instance, Scope
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink
 from exporter.watch.workflow_state import WorkflowState
@@ -25,7 +27,7 @@ class _Rank(IntEnum):
     LEAVING = 3
 
 
-_Giver = tuple[_Rank, float, str]
+_Place = tuple[_Rank, float, str]
 
 
 class SeriesCap:
@@ -45,9 +47,9 @@ class SeriesCap:
         self._poll = poll
         self._clock = clock
         self._taken = 0
-        self._givers: list[_Giver] | None = None
+        self._order: list[_Place] | None = None
         """Instances with series by rank and age, those that give way first at the end; None: to be
-        listed when somebody asks for a place."""
+        listed when one asks for a place."""
         self._dropped: set[str] = set()
         self._dropping: set[str] = set()
 
@@ -56,11 +58,11 @@ class SeriesCap:
         selector is not the one by which they had them."""
         self.recount()
         for instance in list(self._state.instances.values()):
-            if instance.configured or not instance.shown or instance.expires_at is not None:
+            if instance.scope is not Scope.DISCOVERED or instance.expires_at is not None:
                 continue
             run = instance.run
             if run and not self.selector.takes(run.status, run.end, self._clock.steady()):
-                self._hide(instance)
+                self._give_up(instance)
         while self._taken > self.selector.limit and self._make_room(None):
             pass
 
@@ -74,38 +76,33 @@ class SeriesCap:
         self._dropped = self._dropping
 
     def recount(self) -> None:
-        """Looks again at who has series: what is known of them has changed."""
+        """Counts again who has series: what is known of instances has changed."""
         instances = self._state.instances.values()
-        self._taken = sum(i.shown and not i.configured for i in instances)
-        self._givers = None
+        self._taken = sum(i.scope is Scope.DISCOVERED for i in instances)
+        self._order = None
 
     def choose(self, instance: Instance, now: float) -> None:
-        """Decides by its status and age at a Unix time whether an instance has series from now
-        on."""
-        run = instance.run
-        if instance.not_found:
+        """Decides by its status and age at a Unix time whether an instance has series."""
+        if instance.last_poll.not_found:
             return
-        status, end = (run.status, run.end) if run else (instance.row_status or "", None)
-        before = instance.shown, instance.expires_at
-        taken, live = self.selector.takes(status, end, now), status not in ENDED
-        if taken and not instance.shown and self._is_old_enough(instance, status, now):
-            instance.shown = self._admit(instance)
-        if live or (taken and instance.shown):
-            instance.expires_at = None
-        elif instance.expires_at is None:
-            instance.expires_at = self._clock.monotonic() + self._poll.forget_after
-            if instance.shown and self._givers is not None:
-                self._givers.append(_giver(instance))
-        if (instance.shown, instance.expires_at) != before:
+        run, expired = instance.run, instance.expires_at is not None
+        status, end = (run.status, run.end) if run else (instance.row.status or "", None)
+        selected = self.selector.takes(status, end, now)
+        created = instance.row.created
+        is_old = status == "errored" or created is None or now - created >= self.selector.min_age
+        placed = selected and is_old and not instance.has_series and self._admit(instance)
+        if lifecycle.on_selected(
+            instance, selected=selected, placed=placed, poll=self._poll, now=self._clock.now()
+        ):
             self._state.changed.add(instance.id)
-
-    def _is_old_enough(self, instance: Instance, status: str, now: float) -> bool:
-        created = instance.created
-        return status == "errored" or created is None or now - created >= self.selector.min_age
+        if placed:
+            self._state.show(instance)
+        elif instance.expires_at is not None and not expired and self._order is not None:
+            self._order.append(_place(instance))
 
     def _admit(self, instance: Instance) -> bool:
-        """Whether there is a place; that there is none is counted once as long as it is so."""
-        if self._taken < self.selector.limit or self._make_room(_giver(instance)[0]):
+        """Whether there is a place; that there is none is counted once while that is so."""
+        if self._taken < self.selector.limit or self._make_room(_place(instance)[0]):
             self._taken += 1
             return True
         self._drop(instance)
@@ -113,22 +110,21 @@ class SeriesCap:
 
     def _make_room(self, rank: _Rank | None) -> bool:
         """Has one give way that comes after those of a rank; None: the last of all."""
-        if self._givers is None:
-            self._givers = sorted(
-                _giver(i) for i in self._state.instances.values() if i.shown and not i.configured
-            )
-        while self._givers:
-            giver = self._givers[-1]
-            instance = self._state.instances.get(giver[2])
-            if instance is None or not instance.shown or _giver(instance) != giver:
-                self._givers.pop()  # it has moved since
+        if self._order is None:
+            with_series = (i for i in self._state.instances.values() if i.scope is Scope.DISCOVERED)
+            self._order = sorted(map(_place, with_series))
+        while self._order:
+            place = self._order[-1]
+            instance = self._state.instances.get(place[2])
+            if instance is None or not instance.has_series or _place(instance) != place:
+                self._order.pop()  # it has changed since
                 continue
-            if rank is not None and giver[0] <= rank:
+            if rank is not None and place[0] <= rank:
                 return False
-            self._givers.pop()
-            if giver[0] is not _Rank.LEAVING:
+            self._order.pop()
+            if place[0] is not _Rank.LEAVING:
                 self._drop(instance)
-            self._hide(instance)
+            self._give_up(instance)
             return True
         return False
 
@@ -137,23 +133,21 @@ class SeriesCap:
             self._sink.dropped()
         self._dropping.add(instance.id)
 
-    def _hide(self, instance: Instance) -> None:
+    def _give_up(self, instance: Instance) -> None:
         """From now on it is only counted."""
-        instance.shown = False
+        lifecycle.on_series_given_up(instance, poll=self._poll, now=self._clock.now())
         self._taken -= 1
-        if not instance.live and instance.run is not None and instance.expires_at is None:
-            instance.expires_at = self._clock.monotonic() + self._poll.forget_after
         self._sink.forgotten(self._state.key, instance.id)
         self._state.changed.add(instance.id)
 
 
-def _giver(instance: Instance) -> _Giver:
+def _place(instance: Instance) -> _Place:
     """An instance's place in the order; of one rank, the newest gives way first."""
-    status = instance.run.status if instance.run else instance.row_status
+    status = instance.run.status if instance.run else instance.row.status
     if status == "errored" and instance.expires_at is None:
         rank = _Rank.ERRORED
     elif status not in ENDED:
         rank = _Rank.LIVE
     else:
         rank = _Rank.ENDED if instance.expires_at is None else _Rank.LEAVING
-    return rank, instance.created or 0.0, instance.id
+    return rank, instance.row.created or 0.0, instance.id

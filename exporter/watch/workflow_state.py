@@ -8,7 +8,9 @@ from typing import TypeGuard
 from msgspec.structs import replace
 
 from exporter.clock import Clock
-from exporter.watch.instance import Instance
+from exporter.watch import lifecycle
+from exporter.watch.instance import Instance, Scope
+from exporter.watch.lifecycle import Effects, Expiry
 from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
 from exporter.watch.selector import Selector
 from exporter.watch.shard import Share
@@ -67,7 +69,7 @@ class WorkflowState:
         self.changed: set[str] = set()
         """Instances whose record has changed since the state last took note."""
         self._record = record
-        self._left: dict[str, Instance] = {}
+        self._left: dict[str, InstanceRecord] = {}
         self._selector = selector
         self._sink = sink
         self._clock = clock
@@ -76,7 +78,7 @@ class WorkflowState:
         has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
         now = clock.monotonic()
         for instance_id in sorted(i for i in set(ids) if share.has(i)):
-            self.begin(instance_id, configured=True, since=since, due=now)
+            self.begin(instance_id, Scope.CONFIGURED, since=since, due=now)
 
     @property
     def record(self) -> WorkflowRecord:
@@ -92,27 +94,18 @@ class WorkflowState:
         """Whether an instance that left, at that Unix time, won't come back."""
         return left is not None and self._clock.steady() - left >= _COME_BACK
 
-    def begin(
-        self,
-        instance_id: str,
-        *,
-        configured: bool,
-        since: float,
-        due: float = inf,
-        shown: bool = True,
-    ) -> Instance:
+    def begin(self, instance_id: str, scope: Scope, *, since: float, due: float = inf) -> Instance:
         """Watches an instance; one that comes back is as it was when it left."""
         since = max(since, self.since_of(instance_id))
-        instance = Instance(instance_id, configured=configured, since=since, due=due)
+        instance = Instance(instance_id, scope, since, due)
         # Since when it is watched is known from here on, whether it is ever seen or not.
         self.changed.add(instance_id)
-        if instance_id in self._left:
-            known = self._left.pop(instance_id)
-            instance.restore(known.kept(self._clock), self._clock)
-            instance.expires_at = None
-        instance.shown = shown
+        known = self._left.pop(instance_id, None)
+        if known is not None:
+            self._take_record(instance, known)
+            lifecycle.on_return(instance, scope)
         self.instances[instance_id] = instance
-        if shown:
+        if instance.has_series:
             self.show(instance)
         return instance
 
@@ -185,6 +178,26 @@ class WorkflowState:
             return None
         return self.last_pass - self._clock.steady() + self._clock.monotonic()
 
+    def apply(self, instance: Instance, effects: Effects) -> None:
+        """Does what a transition asks for: counts, shows, records."""
+        if effects.record:
+            self.changed.add(instance.id)
+        if effects.observations:
+            self._sink.counted(self.key, instance.id, effects.observations)
+        if effects.show and instance.has_series:
+            self.show(instance)
+
+    def expire(self, instance: Instance, expiry: Expiry) -> None:
+        """Takes an instance's series away. What was counted of its run stays known."""
+        if expiry.hide:
+            self._sink.forgotten(self.key, instance.id)
+        if expiry.skipped:
+            self._sink.skipped(self.key)
+        if expiry.remove:
+            self.forget(instance)
+        else:
+            self.changed.add(instance.id)
+
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
         if instance.values is not None:
@@ -192,47 +205,42 @@ class WorkflowState:
 
     def record_of(self, instance_id: str) -> Record | None:
         """What of an instance is to outlive a restart; None: nothing."""
-        instance = self.instances.get(instance_id) or self._left.get(instance_id)
-        return self.ends.get(instance_id) if instance is None else instance.kept(self._clock)
+        instance = self.instances.get(instance_id)
+        if instance is not None:
+            return instance.record(self._clock.now())
+        return self._left.get(instance_id) or self.ends.get(instance_id)
 
     def record_all(self) -> None:
         """Has all records written again, whatever the state holds."""
         self.changed.update(self.instances, self._left, self.ends)
 
-    def restore(self, instance_id: str, kept: Record | None) -> None:
+    def restore(self, instance_id: str, record: Record | None) -> None:
         """Takes the record of an instance, if it is still one to be watched, or may be again.
 
         None: it can't be read. What was counted of it is unknown, so none of the past is counted.
         """
         instance = self.instances.get(instance_id)
-        if kept is None:
+        if record is None:
             if instance is not None:
-                instance.since = self._clock.steady()
+                lifecycle.count_from(instance, self._clock.steady())
             return
-        if isinstance(kept, float):
-            self._restore_end(instance_id, kept)
+        if isinstance(record, float):
+            self._restore_end(instance_id, record)
             return
-        if instance is not None:
-            if kept.left is None and kept.shown:
-                self.changed.discard(instance_id)  # the state holds what follows
-        else:
-            instance = self._restore_unnamed(instance_id, kept)
         if instance is None:
-            self.changed.add(instance_id)  # so that it is kept no longer
-            return
-        instance.restore(kept, self._clock)
-        self._restore_checked_at(instance)
-        if instance.live:
-            instance.due = self._clock.monotonic()  # no list may ever say that it moved
-        # It may have been another shard's for a while.
-        instance.since = max(instance.since, self.share.since(instance_id))
-        if instance.left is None and instance.shown:
-            self.show(instance)
+            instance = self._restore_unnamed(instance_id, record)
+        elif record.left is None and record.shown:
+            self.changed.discard(instance_id)  # the state holds what follows
+        if instance is not None:
+            self._take_record(instance, record)
+            if instance.has_series:
+                self.show(instance)
 
-    def _restore_checked_at(self, instance: Instance) -> None:
-        instance.checked_at = instance.detailed_at
-        if not instance.configured:
-            instance.checked_at = max(self.last_pass_began() or -inf, instance.checked_at)
+    def _take_record(self, instance: Instance, record: InstanceRecord) -> None:
+        lists_at = self.last_pass_began()
+        lifecycle.restore(instance, record, now=self._clock.now(), list_pass_at=lists_at)
+        # It may have been another shard's for a while.
+        lifecycle.count_from(instance, self.share.since(instance.id))
 
     def _restore_end(self, instance_id: str, end: float) -> None:
         instance = self.instances.get(instance_id)
@@ -241,24 +249,24 @@ class WorkflowState:
         elif instance is None:
             self.changed.add(instance_id)
         if instance is not None:
-            instance.since = max(instance.since, self.since_of(instance_id))
+            lifecycle.count_from(instance, self.since_of(instance_id))
 
-    def _restore_unnamed(self, instance_id: str, kept: InstanceRecord) -> Instance | None:
-        """Has what isn't configured in its place, discovered or gone; None: it has none."""
-        if not self.share.has(instance_id):
-            return None
-        if kept.run is None:
-            self._never_seen(instance_id, kept.since)
-            return None
-        instance = Instance(instance_id, configured=False, since=kept.since)
-        instance.left = kept.left
-        selected = self._selector is not None and self._selector.takes_id(instance_id)
-        if not selected and instance.left is None:
-            instance.left = self._clock.steady()
+    def _restore_unnamed(self, instance_id: str, record: InstanceRecord) -> Instance | None:
+        """Has what isn't configured in its place; the instance, if it is watched."""
+        left = record.left
+        if left is None and not (self._selector and self._selector.takes_id(instance_id)):
+            left = self._clock.steady()
             self.changed.add(instance_id)
-        if self._is_over(instance.left):
-            self.forget_ends(instance.left)
-            return None
-        place = self.instances if instance.left is None else self._left
-        place[instance_id] = instance
-        return instance
+        if not self.share.has(instance_id):
+            self.changed.add(instance_id)  # so that it isn't recorded any longer
+        elif record.run is None:
+            self.changed.add(instance_id)
+            self._never_seen(instance_id, record.since)
+        elif self._is_over(left):
+            self.changed.add(instance_id)
+            self.forget_ends(left)
+        elif left is not None:
+            self._left[instance_id] = replace(record, left=left)
+        else:
+            self.instances[instance_id] = Instance(instance_id, Scope.COUNTED, record.since)
+        return self.instances.get(instance_id)

@@ -247,7 +247,7 @@ class TestWhatItCantWorkWith:
     ) -> None:
         configuration(tmp_path, f"http://127.0.0.1:{closed_port}", api_token=TOKEN)
         with daemon(tmp_path) as running:
-            wait_until(lambda: "looks at instances fail" in running.stderr(), running.stderr)
+            wait_until(lambda: "failed to poll instances" in running.stderr(), running.stderr)
             up = "cloudflare_workflow_up{"
             wait_until(lambda: up in running.metrics(), running.metrics)
             assert value(samples(running.metrics()), "cloudflare_workflow_up") == 0
@@ -258,7 +258,7 @@ class TestWhatItCantWorkWith:
             )
             assert running.http.get("/-/healthy").status_code == 200
             assert running.stop() == 0
-            assert running.stderr().count("looks at instances fail") == 1
+            assert running.stderr().count("failed to poll instances") == 1
 
 
 def inline(folder: Path, api: str) -> tuple[list[str], dict[str, str]]:

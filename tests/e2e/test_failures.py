@@ -221,7 +221,7 @@ async def assert_visible_and_harmless(
     succeeding()
     polls = watch.polls()
     (line,) = await watch.round(after=later)
-    assert (line["log_level"], line["event"]) == ("info", "looks at instances succeed again")
+    assert (line["log_level"], line["event"]) == ("info", "polls of instances succeed again")
     assert watch.values() == values
     assert watch.value(UP) == 1
     assert watch.value(LAST_SUCCESS) == watch.clock()
@@ -265,7 +265,7 @@ async def test_an_api_that_takes_no_connections() -> None:
         port = int(url.split(":")[2].split("/")[0])
         await watches.enter_async_context(serve(simulator, port=port))
         (line,) = await watch.round()
-        assert line["event"] == "looks at instances succeed again"
+        assert line["event"] == "polls of instances succeed again"
         assert watch.value(UP) == 1
         assert watch.values() == values
     async with watching(url, clock) as watch:

@@ -69,8 +69,8 @@ class TestWhatComesAndGoes:
                     w.simulator.faults.remove(fault)
                     await w.round(after=15)
         assert [e["event"] for e in logs] == [
-            "looks at instances fail; their last known figures stay",
-            "looks at instances succeed again",
+            "failed to poll instances; keeping last known values",
+            "polls of instances succeed again",
         ] * 2
 
     async def test_what_came_back_and_stays_is_told_in_the_end(self) -> None:
@@ -86,7 +86,7 @@ class TestWhatComesAndGoes:
                 for _ in range(30):
                     await w.round(after=15)
         (line,) = logs
-        assert line["event"] == "looks at instances fail; their last known figures stay"
+        assert line["event"] == "failed to poll instances; keeping last known values"
 
     async def test_a_flapping_list_of_workflows(self) -> None:
         async with watching(workflows=DISCOVERED) as w:
@@ -122,7 +122,7 @@ class TestInstancesThatAreNotThere:
                 await w.round(after=15)
                 w.simulator.faults.remove(fault)
                 await w.round(after=15)
-        (line,) = (e for e in logs if "not there yet" in e["event"])
+        (line,) = (e for e in logs if "instances not found" in e["event"])
         assert (line["log_level"], line["instances"], line["instance_id"]) == ("info", 50, "o-0")
 
     async def test_one_that_is_gone_is_not_told_to_be_awaited_too(self) -> None:
@@ -135,7 +135,7 @@ class TestInstancesThatAreNotThere:
                     await w.round(after=15)
         told = [e["event"] for e in logs]
         assert "instance was deleted; its series will expire" in told
-        assert [event for event in told if "not there yet" in event] == []
+        assert [event for event in told if "instances not found" in event] == []
 
 
 class TestTroubles:

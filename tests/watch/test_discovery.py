@@ -17,7 +17,9 @@ from benchmarks.api_budget import Lags, Run, quantile
 from exporter.app import App
 from exporter.config.settings import Settings
 from exporter.metrics import catalogue
-from exporter.watch.poll_queue import PollQueue, Urgency
+from exporter.watch import lifecycle
+from exporter.watch.instance import Urgency
+from exporter.watch.poll_queue import PollQueue
 from simulator import (
     LOCAL_ENGINE,
     Error,
@@ -375,9 +377,7 @@ class TestCounting:
             await w.cycle(after=1)
             w.clock.advance(30)
             poller = w.app.pollers[0]
-            instance = poller.instances["a"]
-            instance.wants_detail = True
-            instance.due = 0
+            poller.put(poller.instances["a"], lifecycle.want_detail(poller.instances["a"]))
             await poller.round(whole=True)
             await w.saved()
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
@@ -679,7 +679,7 @@ class TestCounting:
             for _ in range(7):
                 w.clock.advance(INTERVAL)
                 await w.app.accounts[0].roster.discoveries["orders"].list_pass()
-                w.app.pollers[0]._settle()
+                w.app.pollers[0]._end_round()
             await w.saved()
             assert "a" not in w.app.pollers[0].instances
             assert w.value("cloudflare_workflow_details_skipped_total") == 1

@@ -1,4 +1,4 @@
-"""Change detection: which simple answers are worth a full one."""
+"""Change detection: which simple responses are worth a detail request."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -42,43 +42,43 @@ def test_an_errors_message_is_no_part_of_it() -> None:
     assert fingerprint(simple(error=one)) == fingerprint(simple(error=other))
 
 
-class TestLastLook:
+class TestFingerprints:
     def test_at_first_everything_is_new(self) -> None:
-        look = Fingerprints()
-        assert not look.seen
-        assert not look.knows(simple())
+        known = Fingerprints()
+        assert not known.seen
+        assert not known.knows(simple())
 
-    def test_a_simple_answer_that_repeats_the_full_one_is_known(self) -> None:
-        look = Fingerprints()
-        look.update(full(), after=None, moved=True)
-        assert look.knows(simple())
-        assert not look.knows(simple(step_count=2))
+    def test_a_simple_response_that_repeats_the_detail_one_is_known(self) -> None:
+        known = Fingerprints()
+        known = known.updated(full(), after=None, changed=True)
+        assert known.knows(simple())
+        assert not known.knows(simple(step_count=2))
 
-    def test_an_upstream_whose_simple_answers_differ_for_good_costs_one_more_full_answer(
+    def test_an_upstream_whose_simple_responses_differ_for_good_costs_one_more_detail_response(
         self,
     ) -> None:
-        look = Fingerprints()
+        known = Fingerprints()
         bare = simple(version_id=None)
-        look.update(full(version_id="v1"), after=None, moved=True)
-        assert not look.knows(bare)
-        look.update(full(version_id="v1"), after=bare, moved=False)
-        assert look.knows(bare)
-        assert look.knows(simple(version_id="v1"))
+        known = known.updated(full(version_id="v1"), after=None, changed=True)
+        assert not known.knows(bare)
+        known = known.updated(full(version_id="v1"), after=bare, changed=False)
+        assert known.knows(bare)
+        assert known.knows(simple(version_id="v1"))
 
-    def test_a_change_between_the_simple_and_the_full_answer_hides_nothing(self) -> None:
+    def test_a_change_between_the_simple_and_the_detail_response_hides_nothing(self) -> None:
         """Running, paused in between, running again: the second `running` is news."""
-        look = Fingerprints()
-        look.update(full(step_count=0), after=None, moved=True)
-        look.update(full(status="paused"), after=simple(), moved=True)
-        assert not look.knows(simple())
+        known = Fingerprints()
+        known = known.updated(full(step_count=0), after=None, changed=True)
+        known = known.updated(full(status="paused"), after=simple(), changed=True)
+        assert not known.knows(simple())
 
-    def test_news_ends_what_stood_for_the_full_answer(self) -> None:
-        look = Fingerprints()
+    def test_news_ends_what_stood_for_the_detail_response(self) -> None:
+        known = Fingerprints()
         bare = simple(version_id=None)
-        look.update(full(version_id="v1"), after=None, moved=True)
-        look.update(full(version_id="v1"), after=bare, moved=False)
-        look.update(full(version_id="v1", step_count=2), after=bare, moved=True)
-        assert not look.knows(bare)
+        known = known.updated(full(version_id="v1"), after=None, changed=True)
+        known = known.updated(full(version_id="v1"), after=bare, changed=False)
+        known = known.updated(full(version_id="v1", step_count=2), after=bare, changed=True)
+        assert not known.knows(bare)
 
 
 def test_a_time_that_utc_has_no_date_for_can_be_persisted() -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from benchmarks import virtual
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.watch.poll_queue import _WEIGHTS, PollQueue, Urgency
+from exporter.watch.instance import Urgency
+from exporter.watch.poll_queue import _WEIGHTS, PollQueue
 
 
 def queue(limit: int = 10**6, at_once: int = 1) -> tuple[PollQueue, Clock]:

@@ -144,8 +144,8 @@ class TestFailures:
                 await w.round(after=INTERVAL)
             told = [(e["log_level"], e["event"], e.get("instances")) for e in logs]
             assert told == [
-                ("warning", "looks at instances fail; their last known figures stay", 2),
-                ("info", "looks at instances succeed again", None),
+                ("warning", "failed to poll instances; keeping last known values", 2),
+                ("info", "polls of instances succeed again", None),
             ]
 
 

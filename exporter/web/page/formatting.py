@@ -102,7 +102,7 @@ def queries(row: InstanceRow) -> list[tuple[str, str]]:
 
 def changed(known: Explanation) -> list[str]:
     """What the last change of an instance changed."""
-    first = any(change.figure == "steps" and change.before is None for change in known.changes)
+    first = any(change.field == "steps" and change.before is None for change in known.changes)
     texts = ["steps fetched for the first time"] if first else []
     for field, before in known.changes:
         if first and field in _DETAIL_ONLY:

@@ -9,9 +9,8 @@ from msgspec import Struct
 from exporter.clock import Clock
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.fingerprints import Change
-from exporter.watch.instance import Instance
+from exporter.watch.instance import Instance, Pending
 from exporter.watch.list_schedule import ListSchedule
-from exporter.watch.poll_queue import Urgency
 from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.step_timeline import Timeline, unpack
@@ -117,7 +116,7 @@ class Snapshot(NamedTuple):
             self._row(key, instance, next_pass)
             for key, next_pass, instances in self.watched
             for instance in instances
-            if instance.shown
+            if instance.has_series
         ]
 
     def row(self, key: WorkflowKey, instance: Instance) -> InstanceRow:
@@ -135,7 +134,7 @@ class Snapshot(NamedTuple):
         due = instance.due if instance.configured else min(instance.due, next_pass)
         checked_at, due_at = self.unix(instance.checked_at), self.unix(due)
         if values is None:
-            status = "not found" if instance.not_found else "not seen"
+            status = "not found" if instance.last_poll.not_found else "not seen"
             attention = "failing" if instance.failure else ""
             return InstanceRow(*key, instance.id, status, attention, checked_at, due_at)
         steps = values.open_steps
@@ -207,13 +206,13 @@ class WatchView:
         roster = next((a.roster for a in self._accounts if a.roster.label == account), None)
         attached = roster.attached.get(workflow) if roster else None
         instance = attached.state.instances.get(instance_id) if attached else None
-        if roster is None or instance is None or not instance.shown:
+        if roster is None or instance is None or not instance.has_series:
             return None
         settings = roster.attacher.settings
         now = self.snapshot()
-        request, failure = instance.last_request, instance.failure
+        request, failure = instance.last_poll.request, instance.failure
         when = now.unix(request.at) if request else None
-        last_request = (when, request.kind, request.why.value) if request and when else None
+        last_request = (when, request.kind, request.reason.value) if request and when else None
         refresh = instance.detailed_at + settings.poll.detail_refresh
         expires_at = instance.expires_at
         return Explanation(
@@ -224,7 +223,7 @@ class WatchView:
             last_request=last_request,
             failure=failure.reason if failure else "",
             advice=failure.advice if failure else "",
-            changes=instance.changed,
+            changes=instance.changes,
             waits=_waits(instance),
             next_detail=now.unix(max(refresh, instance.detail_after)) if instance.live else None,
             expires_at=None if expires_at is None else now.unix(expires_at),
@@ -254,7 +253,7 @@ def _workflow(poller: Poller) -> WorkflowView:
         poller.key.workflow,
         up=poller.up,
         tried=poller.tried,
-        instances=sum(i.shown for i in poller.instances.values()),
+        instances=sum(i.has_series for i in poller.instances.values()),
         failing=len(failing),
         failure=failure.reason if failure else "",
         advice=failure.advice if failure else "",
@@ -262,8 +261,10 @@ def _workflow(poller: Poller) -> WorkflowView:
 
 
 def _waits(instance: Instance) -> str:
-    if not instance.busy:
-        return ""
-    if instance.waits is None:
-        return "in progress"
-    return f"waits for the request budget, as {Urgency(instance.waits).name.lower()}"
+    match instance.activity:
+        case None:
+            return ""
+        case Pending(urgency=urgency):
+            return f"waits for the request budget, as {urgency.name.lower()}"
+        case _:
+            return "in progress"

@@ -1,0 +1,414 @@
+"""The life of an instance: its one home, and pure.
+
+Each function is a transition: something happened (a row, a response, a failure, time passed), the
+`Instance` is brought up to date, and what comes back is what the caller has to do about it. No
+I/O, and no clock but the moment handed in. Poller, Discovery and SeriesCap call it; nothing else
+writes an `Instance`. What a response means for a run and its steps, `tracker` and `list_rows` say.
+
+An instance is in one state of each kind:
+
+    scope      CONFIGURED, DISCOVERED (with series) or COUNTED (without)
+    activity   None (idle), Pending (waits for its turn) or InFlight
+    expiry     none, or the moment at which its series expire
+
+Only two polls in a row that find that it doesn't exist, or falling out of the selector, start its
+expiry. A failed request never does.
+"""
+
+from math import inf
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from exporter.clock import Moment
+from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.models import Detail, Row, Summary, unix
+from exporter.config.settings import Poll
+from exporter.statuses import ENDED
+from exporter.watch.fingerprints import Fingerprints, changes
+from exporter.watch.instance import (
+    InFlight,
+    Instance,
+    LastPoll,
+    LastRow,
+    Pending,
+    PollReason,
+    PollRequest,
+    Scope,
+    Urgency,
+)
+from exporter.watch.list_rows import has_times, take_row
+from exporter.watch.records import InstanceRecord
+from exporter.watch.step_timeline import pack
+from exporter.watch.tracker import Freshness, InstanceValues, Observations, Run, judge, track
+
+_NOT_FOUND = 2
+"""Polls in a row that must find that an instance doesn't exist: one response may come from a
+database replica that is behind."""
+_FREE = 256 * 1024
+"""Bytes of detail responses, a `poll.interval`, that an instance's progress may cost. After a
+larger one the next has to wait as many intervals as it is larger: so what a long run costs grows
+with its steps, not with their square."""
+_LONGEST_REST = 3600.0
+
+
+class Effects(NamedTuple):
+    """What the caller of a transition has to do."""
+
+    record: bool = False
+    """Write to the state what is known of the instance."""
+    show: bool = False
+    """Show its values, if it has series."""
+    observations: Observations | None = None
+    """Count these."""
+    request: PollRequest | None = None
+    """Make this request: the poll isn't over."""
+    want_detail: bool = False
+    """Ask for a detail request: only that shows which run a row is of."""
+    deleted: bool = False
+    """Log that a configured instance was deleted."""
+
+
+NOTHING = Effects()
+
+
+# Polls: idle -> pending -> in flight -> idle.
+
+
+def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
+    """Has an instance polled at once, or more urgently; None where its poll waits or runs already.
+
+    Returns:
+        What is to be put into the queue, wanted until the activity is another.
+    """
+    match instance.activity:
+        case InFlight():
+            return None
+        case Pending(urgency=waits) if waits <= urgency:
+            return None
+    if instance.last_poll.request is None:
+        reason = PollReason.FIRST
+    instance.activity = pending = Pending(urgency, reason)
+    return pending
+
+
+def on_due(instance: Instance) -> Pending | None:
+    """It is due at a round."""
+    reason = PollReason.DUE if instance.failure is None else PollReason.AGAIN
+    return pend(instance, Urgency.CONFIGURED, reason)
+
+
+def want_detail(instance: Instance) -> Pending | None:
+    """A row changed, or all that is known comes from rows: its next request is a detail request.
+
+    After a failed poll, that comes after its pause.
+    """
+    # A live one shows its status from the row; its steps can wait, what ended can't for ever.
+    status = instance.row.status
+    known = status not in ENDED and instance.values is not None
+    urgency = Urgency.LIVE if known else Urgency.CHANGED
+    if status == "errored" and instance.is_news:
+        urgency = Urgency.ERRORED
+    return _want_detail(instance, urgency, PollReason.ROW)
+
+
+def on_missing_from_lists(instance: Instance) -> Pending | None:
+    """No list of a pass holds it: it moved from list to list meanwhile, ended, or was deleted."""
+    return _want_detail(instance, Urgency.MISSED, PollReason.MISSED)
+
+
+def _want_detail(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
+    instance.wants_detail = True
+    return pend(instance, urgency, reason) if instance.failure is None else None
+
+
+def cancel(instance: Instance) -> bool:
+    """Its poll is no longer wanted, or was cut off; whether it had one."""
+    had, instance.activity = instance.activity is not None, None
+    return had
+
+
+def on_turn(instance: Instance, *, poll: Poll, now: Moment) -> PollRequest:
+    """Its turn at the budget has come; the first request of the poll."""
+    assert isinstance(instance.activity, Pending), "only what waits has a turn"
+    reason, at = instance.activity.reason, now.monotonic
+    instance.activity = InFlight(reason)
+    instance.due = at + poll.interval
+    rests = _rests(instance, at)
+    refresh = instance.live and at - instance.detailed_at >= poll.detail_refresh
+    if instance.fingerprints.seen and (rests or not (refresh or instance.wants_detail)):
+        return PollRequest(at, "simple", reason)
+    refreshed = refresh and not instance.wants_detail
+    return PollRequest(at, "detail", PollReason.REFRESH if refreshed else reason)
+
+
+def on_simple(
+    instance: Instance, response: Summary, request: PollRequest, *, poll: Poll, now: Moment
+) -> Effects:
+    """A simple response: it repeats what is known, or a detail request follows."""
+    rests = _rests(instance, request.at)
+    freshness = judge(instance.run, response)
+    if freshness is Freshness.STALE or (rests and freshness is Freshness.OPEN):
+        return _succeeded(instance, request, now=now)
+    if freshness is Freshness.OPEN or not instance.fingerprints.knows(response, but_progress=rests):
+        return Effects(request=PollRequest(request.at, "detail", PollReason.CHANGED))
+    progressed = rests and _progress(instance, response, now)
+    _rest_once_ended(instance, request, poll=poll, now=now)
+    return _succeeded(instance, request, now=now)._replace(show=progressed)
+
+
+def on_detail(
+    instance: Instance,
+    response: Detail,
+    size: int,
+    request: PollRequest,
+    *,
+    after: Summary | None,
+    poll: Poll,
+    now: Moment,
+) -> Effects:
+    """A detail response of `size` bytes, which followed a simple one, if any."""
+    _rest(instance, size, poll=poll, now=now)
+    tracked = track(instance.run, response, now=now.steady, since=instance.since)
+    if tracked is None:
+        return _succeeded(instance, request, now=now)
+    current = after is not None and judge(instance.run, after) is Freshness.CURRENT
+    changed = _take(instance, tracked.run, tracked.values, now)
+    instance.fingerprints = instance.fingerprints.updated(
+        response, after=after if current else None, changed=changed
+    )
+    if instance.has_series:
+        instance.timeline = pack(response, now=now.steady)
+    if instance.live:
+        instance.expires_at = None
+    instance.detailed_at, instance.wants_detail = request.at, False
+    _rest_once_ended(instance, request, poll=poll, now=now)
+    _succeeded(instance, request, now=now)
+    return Effects(record=True, show=changed, observations=tracked.observations)
+
+
+def _succeeded(instance: Instance, request: PollRequest, *, now: Moment) -> Effects:
+    found = instance.last_poll.not_found > 0
+    instance.activity, instance.last_poll = None, LastPoll(request)
+    instance.checked_at = now.monotonic
+    if instance.configured:
+        instance.expires_at = None
+    return Effects(record=found)
+
+
+def on_not_found(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> Effects:
+    """The API says that it doesn't exist. Said twice in a row, its series expire."""
+    count = instance.last_poll.not_found + 1
+    instance.activity, instance.last_poll = None, LastPoll(request, not_found=count)
+    if count < _NOT_FOUND:
+        return Effects(record=True)
+    if not instance.configured:
+        instance.due = inf
+    expires = instance.expires_at is None and not (instance.configured and instance.values is None)
+    if expires:
+        instance.expires_at = now.monotonic + poll.forget_after
+    return Effects(record=True, deleted=expires and instance.configured)
+
+
+def on_failure(
+    instance: Instance, failure: RequestFailed, request: PollRequest, *, poll: Poll, now: Moment
+) -> None:
+    """A request failed. Nothing that is known changes.
+
+    The pause is twice as long as the one before, so that what fails for ever costs next to nothing.
+    """
+    if request.kind == "detail":
+        _rest(instance, failure.size, poll=poll, now=now)
+    before, pause = instance.last_poll, 0.0
+    if before.failure is not None and before.request is not None:
+        pause = 2 * (now.monotonic - before.request.at)
+    pause = max(min(pause, poll.ended_interval), poll.interval)
+    # A round polls what falls due before the middle of its interval.
+    instance.due = max(now.monotonic + pause, instance.detail_after + poll.interval / 2)
+    instance.activity, instance.last_poll = None, LastPoll(request, failure)
+
+
+def on_workflow_readable(instance: Instance, *, now: Moment) -> None:
+    """Its workflow can be read again: one that failed with all others may do so for the same
+    reason, and its pause ends."""
+    if instance.failure is not None:
+        instance.due = min(instance.due, max(now.monotonic, instance.detail_after))
+
+
+def _rests(instance: Instance, at: float) -> bool:
+    """Whether progress alone is no reason for a detail request."""
+    return at < instance.detail_after and instance.live
+
+
+def _rest(instance: Instance, size: int, *, poll: Poll, now: Moment) -> None:
+    rest = min(poll.interval * size / _FREE, _LONGEST_REST) if size > _FREE else 0.0
+    instance.detail_after = now.monotonic + rest
+
+
+def _rest_once_ended(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> None:
+    """What has ended moves only by a restart: lists show that, or a poll once in a while."""
+    if instance.live:
+        return
+    instance.due = request.at + (poll.ended_interval if instance.configured else inf)
+    age = now.steady - (instance.row.modified or -inf)
+    if instance.row_is_newer and age < poll.detail_refresh:
+        # The response is of a replica that is behind.
+        instance.due = request.at + max(age, poll.interval)
+
+
+def _progress(instance: Instance, response: Summary, now: Moment) -> bool:
+    """Takes what a simple response shows of a run that continues; whether that is anything.
+
+    Its steps have to wait. It isn't recorded: that would write what is known of thousands of steps
+    each time, and a restart begins with a poll.
+    """
+    run, values = instance.run, instance.values
+    assert run is not None, "a detail response came before"
+    assert values is not None, "a detail response came before"
+    steps = run.step_count if response.step_count is None else int(response.step_count)
+    status = response.status or "unknown"
+    if (run.status, run.step_count) == (status, steps):
+        return False
+    values = replace(values, status=status, step_count=steps)
+    _take(instance, replace(run, status=status, step_count=steps), values, now)
+    instance.wants_detail = True
+    return True
+
+
+def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> bool:
+    """Takes what a row or a response showed; whether any value changed."""
+    changed = values != instance.values
+    if changed:
+        along = instance.changes if instance.wants_detail else ()
+        instance.changes = changes(instance.values, values, along=along)
+        instance.last_change = now.wall
+    instance.run, instance.values = run, values
+    return changed
+
+
+# Lists: rows, and who has series.
+
+
+def on_row(
+    instance: Instance, row: Row, *, list_pass: int, poll: Poll, now: Moment
+) -> Effects | None:
+    """A list row of a discovered instance; None where it shows nothing new, or is out of date.
+
+    Args:
+        row: With an id and a status.
+        list_pass: The number of the list pass.
+    """
+    if instance.last_poll.not_found and instance.live:
+        # It is there, whatever polls say.
+        instance.expires_at = None
+        instance.due = min(instance.due, now.monotonic + poll.ended_interval)
+    instance.seen_in_pass, instance.checked_at = list_pass, now.monotonic
+    before = instance.row
+    new = LastRow(row.status, unix(row.created_on), unix(row.modified_on))
+    known = before.modified is not None and new.modified is not None
+    if known and (new.modified or 0.0) < (before.modified or 0.0):
+        return None  # from a replica that is behind
+    if new.status == before.status and (not known or new.modified == before.modified):
+        return None
+    instance.row = new
+    tracked = None
+    if has_times(row):
+        tracked = take_row(instance.run, instance.values, row, now=now.steady, since=instance.since)
+    if tracked is None:
+        return Effects(record=True, want_detail=before.status is not None)
+    changed = _take(instance, tracked.run, tracked.values, now)
+    return Effects(record=True, show=changed, observations=tracked.observations)
+
+
+def on_selected(
+    instance: Instance, *, selected: bool, placed: bool, poll: Poll, now: Moment
+) -> bool:
+    """The selector takes a discovered instance, or doesn't; whether that is to be recorded.
+
+    Args:
+        placed: Whether there is a place for its series.
+    """
+    if instance.last_poll.not_found:
+        return False
+    before = instance.scope, instance.expires_at
+    if placed:
+        instance.scope = Scope.DISCOVERED
+    status = instance.run.status if instance.run else instance.row.status
+    if status not in ENDED or (selected and instance.has_series):
+        instance.expires_at = None
+    elif instance.expires_at is None:
+        instance.expires_at = now.monotonic + poll.forget_after
+    return (instance.scope, instance.expires_at) != before
+
+
+def on_series_given_up(instance: Instance, *, poll: Poll, now: Moment) -> None:
+    """Its series give way to those of another: from now on it is only counted."""
+    instance.scope = Scope.COUNTED
+    ended = instance.run is not None and not instance.live
+    if ended and instance.expires_at is None:
+        instance.expires_at = now.monotonic + poll.forget_after
+
+
+class Expiry(NamedTuple):
+    """The series of an instance expire."""
+
+    hide: bool
+    """It had series."""
+    remove: bool
+    """It is watched no longer; a configured one still is."""
+    skipped: bool
+    """It ended, and its steps were never fetched."""
+
+
+def on_tick(instance: Instance, *, now: Moment) -> Expiry | None:
+    """Time passed; what expires now. A poll in flight comes first, one that waits is cancelled."""
+    expired = instance.expires_at is not None and instance.expires_at <= now.monotonic
+    if not expired or isinstance(instance.activity, InFlight):
+        return None
+    hide = instance.values is not None and instance.has_series
+    if not instance.configured:
+        ended = instance.run is not None and not instance.live
+        return Expiry(hide, True, instance.wants_detail and ended and instance.is_news)
+    instance.values, instance.timeline, instance.expires_at = None, None, None
+    instance.fingerprints = Fingerprints()
+    return Expiry(hide, remove=False, skipped=False)
+
+
+# What the state holds.
+
+
+def on_return(instance: Instance, scope: Scope) -> None:
+    """It was taken out of what is watched, and is watched again."""
+    instance.scope, instance.expires_at = scope, None
+
+
+def count_from(instance: Instance, since: float) -> None:
+    """What ended before a Unix time is history, too, and not counted."""
+    instance.since = max(instance.since, since)
+
+
+def restore(
+    instance: Instance, record: InstanceRecord, *, now: Moment, list_pass_at: float | None
+) -> None:
+    """Takes what was recorded of an instance before a restart.
+
+    Args:
+        list_pass_at: When the last list pass began (monotonic clock).
+    """
+    ahead = now.wall - now.monotonic
+    if not instance.configured:
+        instance.scope = Scope.DISCOVERED if record.shown else Scope.COUNTED
+    instance.since = record.since
+    instance.run, instance.values = record.run, record.values
+    instance.fingerprints = Fingerprints(*record.fingerprints)
+    instance.last_change = record.last_change
+    instance.detailed_at = min(now.monotonic, record.detailed_at - ahead)
+    instance.wants_detail = record.wants_detail
+    instance.last_poll = LastPoll(not_found=record.not_found)
+    instance.expires_at = None if record.expires_at is None else record.expires_at - ahead
+    instance.row = LastRow(record.row_status, record.created, record.modified)
+    instance.checked_at = instance.detailed_at
+    if not instance.configured and list_pass_at is not None:
+        instance.checked_at = max(list_pass_at, instance.checked_at)
+    if instance.live:
+        instance.due = now.monotonic  # no list may ever show that it moved
