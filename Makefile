@@ -39,7 +39,7 @@ test: tools ## run the tests; PYTEST_ARGS="-k name" picks some
 	$(BIN)/python -m $(PYTEST) $(PYTEST_ARGS)
 
 check: lint types ## lint, types and the fast tests, which start no process: within a minute
-	$(BIN)/python -m $(PYTEST) -m "not (process or slow)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses=logical -m "not (process or slow)" $(PYTEST_ARGS)
 
 coverage: tools ## run the tests, and show the lines that none of them reaches
 	$(BIN)/coverage erase

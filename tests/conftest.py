@@ -17,9 +17,11 @@ hypothesis.settings.load_profile("patient")
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors: half of the time tests wait for others."""
-    return len(os.sched_getaffinity(0)) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`auto` is two for each processor: half of the time tests wait for others. `logical` is one,
+    for the fast tests, which wait for nobody."""
+    each = 1 if config.option.numprocesses == "logical" else 2
+    return each * len(os.sched_getaffinity(0))
 
 
 class Scheduling(LoadFileScheduling):  # type: ignore[misc]
