@@ -84,7 +84,7 @@ class StateWriter:
 
     def __init__(self, *, store: Store, exposition: Exposition, clock: Clock) -> None:
         self.accounts: Mapping[str, str] = {}
-        self._backend: Backend = Database(None)
+        self._backend: Backend
         self._store = store
         self._exposition = exposition
         self._clock = clock
@@ -118,17 +118,17 @@ class StateWriter:
         Raises:
             InUse: another exporter uses it.
         """
-        if path is not None:
-            try:
-                self._backend = await self._in_thread(Database, path)
-            except Unusable as error:
-                self._store.state_write_failed()
-                log.error(
-                    "the state file can't be used; counting from zero, and nothing is persisted",
-                    path=str(path),
-                    error=str(error),
-                    advice="fix it, or name another file with state.path, and restart",
-                )
+        try:
+            self._backend = await self._in_thread(Database, path)
+        except Unusable as error:
+            self._store.state_write_failed()
+            log.error(
+                "the state file can't be used; counting from zero, and nothing is persisted",
+                path=str(path),
+                error=str(error),
+                advice="fix it, or name another file with state.path, and restart",
+            )
+            self._backend = Database(None)
         if self._backend.set_aside is not None:
             self._store.state_write_failed()
             log.error(
