@@ -1,0 +1,435 @@
+"""The life of an instance: each state with each event, and what holds whatever happens."""
+
+import ast
+from datetime import UTC, datetime, timedelta
+from math import inf
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from exporter.clock import Moment
+from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.models import Detail, Row, Summary
+from exporter.config.settings import Poll
+from exporter.statuses import ENDED, STATUSES
+from exporter.watch import lifecycle
+from exporter.watch.instance import (
+    InFlight,
+    Instance,
+    Pending,
+    PollReason,
+    PollRequest,
+    Scope,
+    Urgency,
+)
+from exporter.watch.lifecycle import NOTHING, Effects, Expiry
+
+POLL = Poll()
+QUEUED = datetime(2026, 1, 1, tzinfo=UTC)
+FAILURE = RequestFailed("http_5xx", "HTTP 500")
+DISCOVERED = [Scope.DISCOVERED, Scope.COUNTED]
+EVERY_SCOPE = pytest.mark.parametrize("scope", list(Scope), ids=lambda scope: scope.name.lower())
+
+
+def at(seconds: float) -> Moment:
+    """So many seconds after the instance was queued; the monotonic clock began at 0 then."""
+    unix = QUEUED.timestamp() + seconds
+    return Moment(seconds, unix, unix)
+
+
+def response(status: str = "running", steps: int = 0) -> Detail:
+    end = QUEUED + timedelta(seconds=9) if status in ENDED else None
+    return Detail(queued=QUEUED, start=QUEUED, end=end, status=status, step_count=steps)
+
+
+def simple(status: str = "running", steps: int = 0) -> Summary:
+    known = response(status, steps)
+    return Summary(
+        queued=known.queued,
+        start=known.start,
+        end=known.end,
+        status=status,
+        step_count=steps,
+    )
+
+
+def row(status: str, modified: float) -> Row:
+    end = QUEUED + timedelta(seconds=9) if status in ENDED else None
+    moved = QUEUED + timedelta(seconds=modified)
+    return Row(
+        id="a", status=status, created_on=QUEUED, started_on=QUEUED, ended_on=end, modified_on=moved
+    )
+
+
+def new(scope: Scope = Scope.CONFIGURED) -> Instance:
+    return Instance("a", scope, since=-inf, due=0.0)
+
+
+def begun(instance: Instance, seconds: float) -> PollRequest:
+    """Its poll, begun."""
+    lifecycle.on_due(instance)
+    return lifecycle.on_turn(instance, poll=POLL, now=at(seconds))
+
+
+def polled(instance: Instance, seconds: float, status: str = "running", steps: int = 0) -> Effects:
+    """What the detail request of a poll brought."""
+    request = begun(instance, seconds)._replace(kind="detail")
+    return lifecycle.on_detail(
+        instance, response(status, steps), 100, request, after=None, poll=POLL, now=at(seconds)
+    )
+
+
+def known(scope: Scope, status: str = "running") -> Instance:
+    """An instance with a detail response of 10 seconds."""
+    instance = new(scope)
+    polled(instance, 10, status)
+    return instance
+
+
+class TestPend:
+    """Idle, pending or in flight."""
+
+    PENDING = Pending(Urgency.CONFIGURED, PollReason.DUE)
+
+    @pytest.mark.parametrize(
+        ("activity", "urgency", "after"),
+        [
+            (None, Urgency.LIVE, Pending(Urgency.LIVE, PollReason.ROW)),
+            (PENDING, Urgency.ERRORED, Pending(Urgency.ERRORED, PollReason.ROW)),
+            (PENDING, Urgency.CONFIGURED, PENDING),
+            (PENDING, Urgency.LIVE, PENDING),
+            (InFlight(PollReason.DUE), Urgency.ERRORED, InFlight(PollReason.DUE)),
+        ],
+        ids=["idle", "more urgent", "as urgent", "less urgent", "in flight"],
+    )
+    def test_it_waits_once_and_as_urgently_as_anything_asks(
+        self, activity: Pending | InFlight | None, urgency: Urgency, after: Pending | InFlight
+    ) -> None:
+        instance = known(Scope.CONFIGURED)
+        instance.activity = activity
+        pending = lifecycle.pend(instance, urgency, PollReason.ROW)
+        assert instance.activity == after
+        assert pending == (None if after == activity else after)
+
+    @pytest.mark.parametrize(
+        ("status", "urgency"),
+        [("errored", Urgency.ERRORED), ("complete", Urgency.CHANGED), ("running", Urgency.LIVE)],
+    )
+    def test_a_row_asks_by_its_status(self, status: str, urgency: Urgency) -> None:
+        instance = known(Scope.DISCOVERED)
+        lifecycle.on_row(instance, row(status, 20), list_pass=1, poll=POLL, now=at(20))
+        assert lifecycle.want_detail(instance) == Pending(urgency, PollReason.ROW)
+
+    def test_after_a_failure_a_row_waits_for_the_pause(self) -> None:
+        instance = known(Scope.DISCOVERED)
+        lifecycle.on_failure(instance, FAILURE, begun(instance, 20), poll=POLL, now=at(20))
+        assert lifecycle.want_detail(instance) is None
+        assert instance.wants_detail
+
+
+class TestNextRequest:
+    @EVERY_SCOPE
+    def test_detail_on_first_sight(self, scope: Scope) -> None:
+        assert begun(new(scope), 10) == PollRequest(10, "detail", PollReason.FIRST)
+
+    @EVERY_SCOPE
+    def test_simple_afterwards(self, scope: Scope) -> None:
+        assert begun(known(scope), 25) == PollRequest(25, "simple", PollReason.DUE)
+
+    @pytest.mark.parametrize(
+        ("status", "kind"), [("running", "detail"), ("complete", "simple"), ("errored", "simple")]
+    )
+    def test_a_refresh_of_what_is_live(self, status: str, kind: str) -> None:
+        request = begun(known(Scope.CONFIGURED, status), 10 + POLL.detail_refresh)
+        assert request.kind == kind
+
+    @pytest.mark.parametrize(
+        ("answer", "follows"),
+        [
+            (simple(), None),
+            (simple(steps=1), PollReason.CHANGED),
+            (simple("complete"), PollReason.CHANGED),
+            (Summary(queued=QUEUED - timedelta(hours=1), status="complete"), None),
+            (Summary(queued=QUEUED + timedelta(hours=1), status="queued"), PollReason.CHANGED),
+        ],
+        ids=["same", "step", "end", "an earlier run", "a later run"],
+    )
+    def test_a_simple_response_that_shows_news_is_followed_by_a_detail_request(
+        self, answer: Summary, follows: PollReason | None
+    ) -> None:
+        instance = known(Scope.CONFIGURED)
+        request = begun(instance, 25)
+        effects = lifecycle.on_simple(instance, answer, request, poll=POLL, now=at(25))
+        if follows is None:
+            assert (effects, instance.activity) == (NOTHING, None)
+        else:
+            assert effects == Effects(request=PollRequest(25, "detail", follows))
+            assert isinstance(instance.activity, InFlight)
+
+    def test_progress_after_a_large_response_is_shown_and_its_steps_wait(self) -> None:
+        instance = new()
+        lifecycle.on_detail(
+            instance,
+            response(),
+            10**7,
+            begun(instance, 10),
+            after=None,
+            poll=POLL,
+            now=at(10),
+        )
+        request = begun(instance, 25)
+        assert request.kind == "simple"
+        effects = lifecycle.on_simple(instance, simple(steps=3), request, poll=POLL, now=at(25))
+        assert effects == Effects(show=True)
+        assert instance.values is not None
+        assert (instance.values.step_count, instance.wants_detail) == (3, True)
+
+    @pytest.mark.parametrize(
+        ("scope", "status", "due"),
+        [
+            (Scope.CONFIGURED, "running", 10 + POLL.interval),
+            (Scope.CONFIGURED, "complete", 10 + POLL.ended_interval),
+            (Scope.DISCOVERED, "running", 10 + POLL.interval),
+            (Scope.DISCOVERED, "complete", inf),
+            (Scope.COUNTED, "errored", inf),
+        ],
+    )
+    def test_the_next_poll(self, scope: Scope, status: str, due: float) -> None:
+        assert known(scope, status).due == due
+
+
+def test_pauses_double_after_each_failure() -> None:
+    instance, seconds, pauses = known(Scope.CONFIGURED), 20.0, []
+    for _ in range(8):
+        request = begun(instance, seconds)
+        lifecycle.on_failure(instance, FAILURE, request, poll=POLL, now=at(seconds))
+        pauses.append(instance.due - seconds)
+        seconds = instance.due
+    assert pauses == [15, 30, 60, 120, 240, 480, 600, 600]
+
+
+class TestNotFound:
+    @pytest.mark.parametrize(
+        ("instance", "expires", "deleted"),
+        [
+            (known(Scope.CONFIGURED), True, True),
+            (known(Scope.DISCOVERED), True, False),
+            (known(Scope.COUNTED), True, False),
+            (new(), False, False),
+            (new(Scope.COUNTED), True, False),
+        ],
+        ids=["configured", "discovered", "counted", "configured unseen", "counted unseen"],
+    )
+    def test_twice_in_a_row_starts_the_expiry_of_what_is_known(
+        self, instance: Instance, expires: bool, deleted: bool
+    ) -> None:
+        for seconds, effects in ((20, Effects(record=True)), (40, Effects(True, deleted=deleted))):
+            assert instance.expires_at is None
+            request = begun(instance, seconds)
+            now = at(seconds)
+            assert lifecycle.on_not_found(instance, request, poll=POLL, now=now) == effects
+        assert instance.expires_at == (40 + POLL.forget_after if expires else None)
+
+    @EVERY_SCOPE
+    def test_a_success_or_a_failure_between_begins_the_count_again(self, scope: Scope) -> None:
+        instance = known(scope)
+        for seconds in (20, 60, 100):
+            request = begun(instance, seconds)
+            lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+            request = begun(instance, seconds + 20)
+            if seconds == 60:
+                now = at(seconds + 20)
+                lifecycle.on_failure(instance, FAILURE, request, poll=POLL, now=now)
+            else:
+                lifecycle.on_simple(instance, simple(), request, poll=POLL, now=at(seconds + 20))
+        assert instance.expires_at is None
+
+
+class TestExpiry:
+    @pytest.mark.parametrize(
+        ("scope", "expiry"),
+        [
+            (Scope.CONFIGURED, Expiry(hide=True, remove=False, skipped=False)),
+            (Scope.DISCOVERED, Expiry(hide=True, remove=True, skipped=False)),
+            (Scope.COUNTED, Expiry(hide=False, remove=True, skipped=False)),
+        ],
+    )
+    def test_what_expires(self, scope: Scope, expiry: Expiry) -> None:
+        instance = known(scope)
+        for seconds in (20, 40):
+            request = begun(instance, seconds)
+            lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+        assert lifecycle.on_tick(instance, now=at(39 + POLL.forget_after)) is None
+        assert lifecycle.on_tick(instance, now=at(40 + POLL.forget_after)) == expiry
+
+    def test_an_ended_one_whose_steps_were_never_fetched_is_skipped(self) -> None:
+        instance = new(Scope.COUNTED)
+        lifecycle.on_row(instance, row("complete", 9), list_pass=1, poll=POLL, now=at(10))
+        lifecycle.on_selected(instance, selected=False, placed=False, poll=POLL, now=at(10))
+        lifecycle.want_detail(instance)
+        expiry = lifecycle.on_tick(instance, now=at(10 + POLL.forget_after))
+        assert expiry == Expiry(hide=False, remove=True, skipped=True)
+
+    def test_a_poll_in_flight_comes_first(self) -> None:
+        instance = known(Scope.DISCOVERED)
+        for seconds in (20, 40):
+            request = begun(instance, seconds)
+            lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+        begun(instance, 10**6)
+        assert lifecycle.on_tick(instance, now=at(10**6)) is None
+
+
+class TestSelected:
+    @pytest.mark.parametrize("scope", DISCOVERED)
+    @pytest.mark.parametrize(
+        ("status", "selected", "placed", "expires"),
+        [
+            ("running", True, True, False),
+            ("running", False, False, False),
+            ("running", True, False, False),
+            ("complete", False, False, True),
+            ("errored", True, True, False),
+        ],
+    )
+    def test_only_what_ended_and_falls_out_of_the_selector_expires(
+        self, scope: Scope, status: str, selected: bool, placed: bool, expires: bool
+    ) -> None:
+        instance = known(scope, status)
+        lifecycle.on_selected(instance, selected=selected, placed=placed, poll=POLL, now=at(20))
+        assert instance.has_series is (placed or scope is Scope.DISCOVERED)
+        assert instance.expires_at == (20 + POLL.forget_after if expires else None)
+
+
+class Life(RuleBasedStateMachine):
+    """Whatever happens to an instance, in whatever order."""
+
+    @initialize(scope=st.sampled_from(Scope))
+    def begin(self, scope: Scope) -> None:
+        self.scope, self.instance, self.now = scope, new(scope), at(10)
+
+    @rule(seconds=st.floats(0, 400))
+    def time_passes(self, seconds: float) -> None:
+        self.now = at(self.now.monotonic + seconds)
+
+    def _polls(self) -> PollRequest:
+        """The first request of a poll: a detail request only on first sight, where a row changed or
+        lists lack it, and where it has not been refreshed."""
+        instance, at_ = self.instance, self.now.monotonic
+        overdue = at_ - instance.detailed_at >= POLL.detail_refresh
+        may = not instance.fingerprints.seen or instance.wants_detail or (instance.live and overdue)
+        request = begun(instance, at_)
+        assert request.kind == "simple" or may
+        return request
+
+    @rule(status=st.sampled_from(STATUSES), steps=st.integers(0, 3), late=st.booleans())
+    def poll(self, status: str, steps: int, late: bool) -> None:
+        answer, short = response(status, steps), simple(status, steps)
+        if late:  # of an earlier run
+            answer.queued = short.queued = QUEUED - timedelta(hours=1)
+        request, after = self._polls(), None
+        if request.kind == "simple":
+            knows, after = self.instance.fingerprints.knows(short), short
+            effects = lifecycle.on_simple(self.instance, short, request, poll=POLL, now=self.now)
+            if effects.request is None:
+                return
+            assert not knows
+            request = effects.request
+        lifecycle.on_detail(
+            self.instance, answer, 100, request, after=after, poll=POLL, now=self.now
+        )
+
+    @rule()
+    def fail(self) -> None:
+        before = self._known()
+        lifecycle.on_failure(self.instance, FAILURE, self._polls(), poll=POLL, now=self.now)
+        assert self._known() == before, "a failed request changes nothing that is known"
+        assert self.instance.due >= self.now.monotonic + POLL.interval
+
+    def _known(self) -> tuple[object, ...]:
+        i = self.instance
+        return i.scope, i.run, i.values, i.row, i.fingerprints, i.expires_at
+
+    @rule()
+    def not_found(self) -> None:
+        i, before, count = (
+            self.instance,
+            self.instance.expires_at,
+            self.instance.last_poll.not_found,
+        )
+        lifecycle.on_not_found(i, self._polls(), poll=POLL, now=self.now)
+        assert i.expires_at == before or count >= 1, "one response may be out of date"
+
+    @precondition(lambda self: not self.instance.configured)
+    @rule(status=st.sampled_from(STATUSES))
+    def listed(self, status: str) -> None:
+        before, moved = self.instance.expires_at, row(status, self.now.monotonic - 1)
+        lifecycle.on_row(self.instance, moved, list_pass=1, poll=POLL, now=self.now)
+        assert self.instance.expires_at in (None, before)
+
+    @precondition(lambda self: not self.instance.configured)
+    @rule()
+    def missing_from_lists(self) -> None:
+        before = self._known()
+        lifecycle.on_missing_from_lists(self.instance)
+        lifecycle.cancel(self.instance)
+        assert (self._known(), self.instance.wants_detail) == (before, True)
+
+    @precondition(lambda self: not self.instance.configured)
+    @rule(selected=st.booleans(), room=st.booleans())
+    def choose(self, selected: bool, room: bool) -> None:
+        i, before = self.instance, self.instance.expires_at
+        placed = selected and room and not i.has_series and not i.last_poll.not_found
+        lifecycle.on_selected(i, selected=selected, placed=placed, poll=POLL, now=self.now)
+        if i.expires_at != before and i.expires_at is not None:
+            assert (i.run.status if i.run else i.row.status) in ENDED
+
+    @precondition(lambda self: self.instance.scope is Scope.DISCOVERED)
+    @rule()
+    def give_way(self) -> None:
+        before = self.instance.expires_at
+        lifecycle.on_series_given_up(self.instance, poll=POLL, now=self.now)
+        assert self.instance.expires_at == before or not self.instance.live
+
+    @rule()
+    def tick(self) -> None:
+        due = self.instance.expires_at
+        expiry = lifecycle.on_tick(self.instance, now=self.now)
+        assert (expiry is not None) == (due is not None and due <= self.now.monotonic)
+        if expiry is not None and expiry.remove:
+            self.instance = new(self.scope)
+
+    @invariant()
+    def is_in_a_legal_state(self) -> None:
+        i = self.instance
+        assert i.activity is None, "each poll has ended"
+        assert i.configured is (self.scope is Scope.CONFIGURED)
+        assert i.failure is None or i.last_poll.not_found == 0
+        assert i.values is not None or not i.fingerprints.seen
+        assert i.values is None or i.run is not None
+        assert i.has_series or i.timeline is None or i.values is not None
+
+
+TestLife = Life.TestCase
+
+
+def test_it_alone_writes_an_instance() -> None:
+    assert len(Instance.__slots__) <= 20
+    writers = set()
+    for path in Path(lifecycle.__file__).parents[1].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.ctx, ast.Store)
+                and node.attr in Instance.__slots__
+                and ast.unparse(node.value) in ("instance", "control", "known", "i")
+            ):
+                writers.add(path.name)
+    assert writers == {"lifecycle.py"}
