@@ -199,7 +199,7 @@ class Accounts:
                     clock=self._clock,
                 )
                 queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self._clock)
-            queue.budget.configure(settings.requests_per_5m, reserve=settings.api.reserve)
+            queue.budget.set_limits(settings.requests_per_5m, reserve=settings.api.reserve)
             used[credential.budget_key] = queue
         return used
 

@@ -202,6 +202,7 @@ class App:
             await self.writer.open(self._state)
             saving = asyncio.create_task(self.writer.run())
             await self.apply(self._settings)
+            await self.writer.save()  # and shows the rest of what was restored
             yield self
             await self._watch.stop(_GRACE)
         finally:

@@ -71,8 +71,8 @@ class Budget:
         self._waiting = 0
         self._news = asyncio.Event()
 
-    def configure(self, limit: int, *, reserve: float) -> None:
-        """Goes on with other limits; the calls that were made count on."""
+    def set_limits(self, limit: int, *, reserve: float) -> None:
+        """Sets other limits; the requests that were made still count."""
         self.limit, self._reserve = limit, reserve
         self._news.set()
 

@@ -133,7 +133,7 @@ class Store:
                 else catalogue.STATUS,
             )
 
-    def forgotten(self, workflow: WorkflowKey, instance_id: str) -> None:
+    def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
         if workflow not in self._labels:
             return
         self._changed[workflow, instance_id] = None

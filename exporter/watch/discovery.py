@@ -154,7 +154,7 @@ class Discovery:
 
     def _resume(self) -> None:
         """Goes on with what was put off when the exporter stopped."""
-        self._forget_ends()
+        self._expire_ends()
         for instance in list(self._state.instances.values()):
             if not instance.configured and instance.wants_detail:
                 self._put(instance, lifecycle.want_detail(instance))
@@ -257,16 +257,16 @@ class Discovery:
             self._put(instance, lifecycle.on_missing_from_lists(instance))
         self._state.last_pass = started
         self._places.pass_ends()
-        self._forget_ends()
+        self._expire_ends()
 
-    def _forget_ends(self) -> None:
+    def _expire_ends(self) -> None:
         """Of what ended long before the last sweep, every end was seen."""
         if self._state.last_pass is not None:
             # Long before the newest, too: a clock that is ahead makes no history of what comes.
             last = self._state.last_pass
             seen = min(last, max(self._newest, last - _QUIET))
-            # A longer poll.forget_after brings back nothing of what is forgotten.
-            self._state.forget_ends(seen - self._poll.forget_after - _LATE)
+            # A longer poll.forget_after brings back nothing that has expired.
+            self._state.expire_ends(seen - self._poll.forget_after - _LATE)
 
     def _is_history(self, instance_id: str, row: Row) -> bool:
         """Whether the end of an unknown instance was counted already, or never is to be."""

@@ -271,7 +271,7 @@ class Poller:
             if expiry is not None:
                 self._cancel(instance)
                 self.state.expire(instance, expiry)
-        self.state.forget_old()
+        self.state.expire_old()
         instances = self.instances.values()
         self.tried = self.tried or not any(i.awaits_first_poll for i in instances)
         if self._up.round_over():

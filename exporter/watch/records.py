@@ -27,7 +27,7 @@ class InstanceRecord(Struct, frozen=True, array_like=True):
     created: float | None
     modified: float | None
     row_status: str | None
-    left: float | None = None
+    removed_at: float | None = None
     """When it was taken out of the configuration; None: it is watched."""
 
 
@@ -49,4 +49,4 @@ class WorkflowRecord(Struct, frozen=True, array_like=True):
 
 
 Record = InstanceRecord | float
-"""An instance or, of one that is forgotten, the end of its run: all that is known of it."""
+"""An instance or, of one that has expired, the end of its run: all that is known of it."""

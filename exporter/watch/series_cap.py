@@ -137,7 +137,7 @@ class SeriesCap:
         """From now on it is only counted."""
         lifecycle.on_series_given_up(instance, poll=self._poll, now=self._clock.now())
         self._taken -= 1
-        self._sink.forgotten(self._state.key, instance.id)
+        self._sink.removed(self._state.key, instance.id)
         self._state.changed.add(instance.id)
 
 

@@ -1,4 +1,4 @@
-"""Where the watch puts what it learns: the seam to metrics, and to state kept on disk."""
+"""Where the watch puts what it learns: the seam to metrics and to the state."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
@@ -38,10 +38,10 @@ class Sink(Protocol):
         """Something finished, of an instance that has series or of one that is only counted."""
 
     def skipped(self, workflow: WorkflowKey) -> None:
-        """A run ended and is forgotten, and its steps were never fetched."""
+        """A run that ended has expired, and its steps were never fetched."""
 
-    def forgotten(self, workflow: WorkflowKey, instance_id: str) -> None:
-        """An instance is gone, and its series with it."""
+    def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
+        """An instance has no series any more."""
 
     def polled(self, kind: str, result: str) -> None:
         """A call was answered, or failed: `success` or the class of failure."""
@@ -59,7 +59,7 @@ class Sink(Protocol):
         """A workflow is watched from now on."""
 
     def lost(self, workflow: WorkflowKey) -> None:
-        """A workflow is gone, and its series with it."""
+        """A workflow is detached, and its series are removed."""
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
         """The platform's own counts of a workflow's instances, by status."""

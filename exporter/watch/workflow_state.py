@@ -17,17 +17,17 @@ from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.tracker import APART
 
-_COME_BACK = 7 * 86400.0
-"""Seconds for which what is known of an instance is kept that the configuration names no longer:
-named again, by a configuration that was rolled back, say, it isn't counted twice."""
+_REMOVED_FOR = 7 * 86400.0
+"""Seconds until the record of a removed instance expires: named again before, by a configuration
+that was rolled back, say, it isn't counted twice."""
 
 
 class WorkflowState:
     """The instances of one workflow.
 
-    An instance is watched, as it is configured or as it was discovered, until it *leaves*, taken
-    out of the configuration, or is *forgotten*, deleted on the platform or old. The record of one
-    that left stays whole for a week. Of one that is forgotten stays the moment up to which all of
+    An instance is watched, as it is configured or as it was discovered, until it is *removed*, by a
+    configuration that no longer selects it, or *expires*, deleted on the platform or old. The whole
+    record of a removed one stays for a week. Of an expired one stays the moment up to which all of
     it was counted, until no list can hold it. When it comes back, nothing is counted twice.
 
     Args:
@@ -56,8 +56,8 @@ class WorkflowState:
         self.share = share
         self.instances: dict[str, Instance] = {}
         self.ends: dict[str, float] = {}
-        """Up to when, in Unix time, all was counted of forgotten instances that lists may still
-        hold: the end of the run, mostly."""
+        """Up to when, in Unix time, all was counted of expired instances that lists may still hold:
+        the end of the run, mostly."""
         self.last_pass = record.last_pass
         """Unix time at which the last list pass that succeeded began."""
         self.horizon = -inf if record.horizon is None else record.horizon
@@ -69,7 +69,7 @@ class WorkflowState:
         self.changed: set[str] = set()
         """Instances whose record has changed since the state last took note."""
         self._record = record
-        self._left: dict[str, InstanceRecord] = {}
+        self._removed: dict[str, InstanceRecord] = {}
         self._selector = selector
         self._sink = sink
         self._clock = clock
@@ -90,17 +90,17 @@ class WorkflowState:
             discovered_since=self.discovered_since,
         )
 
-    def _is_over(self, left: float | None) -> TypeGuard[float]:
-        """Whether an instance that left, at that Unix time, won't come back."""
-        return left is not None and self._clock.steady() - left >= _COME_BACK
+    def _is_over(self, removed_at: float | None) -> TypeGuard[float]:
+        """Whether the record of an instance removed at a Unix time has expired."""
+        return removed_at is not None and self._clock.steady() - removed_at >= _REMOVED_FOR
 
     def begin(self, instance_id: str, scope: Scope, *, since: float, due: float = inf) -> Instance:
-        """Watches an instance; one that comes back is as it was when it left."""
+        """Watches an instance; one that comes back is as it was when it was removed."""
         since = max(since, self.since_of(instance_id))
         instance = Instance(instance_id, scope, since, due)
         # Since when it is watched is known from here on, whether it is ever seen or not.
         self.changed.add(instance_id)
-        known = self._left.pop(instance_id, None)
+        known = self._removed.pop(instance_id, None)
         if known is not None:
             self._take_record(instance, known)
             lifecycle.on_return(instance, scope)
@@ -120,8 +120,8 @@ class WorkflowState:
         if since > self.horizon:
             self.ends[instance_id] = since - APART
 
-    def forget(self, instance: Instance) -> None:
-        """Watches an instance no longer that is gone or old. What was counted stays known."""
+    def _expire(self, instance: Instance) -> None:
+        """Watches an expired instance no longer; up to when all of it was counted stays known."""
         self.changed.add(instance.id)
         del self.instances[instance.id]
         run, now = instance.run, self._clock.steady()
@@ -132,26 +132,27 @@ class WorkflowState:
         elif run is not None:
             self.ends[instance.id] = now if run.end is None else run.end
 
-    def forget_ends(self, before: float) -> None:
-        """Takes ends before a Unix time for no news any more."""
+    def expire_ends(self, before: float) -> None:
+        """Takes no end before a Unix time for news any more."""
         self.horizon = max(self.horizon, before)
         for instance_id in [i for i, end in self.ends.items() if end < self.horizon]:
             del self.ends[instance_id]
             self.changed.add(instance_id)
 
-    def forget_old(self) -> None:
-        """Forgets what left, or ended, too long ago to come back."""
-        over = {i: known.left for i, known in self._left.items() if self._is_over(known.left)}
+    def expire_old(self) -> None:
+        """Expires what was removed, or ended, too long ago to come back."""
+        removed = ((i, record.removed_at) for i, record in self._removed.items())
+        over = {i: at for i, at in removed if self._is_over(at)}
         for instance_id in over:
-            del self._left[instance_id]
+            del self._removed[instance_id]
             self.changed.add(instance_id)
         old = list(over.values())
         if self._selector is None:  # otherwise list passes tell which ends are old
-            before = self._clock.steady() - _COME_BACK
+            before = self._clock.steady() - _REMOVED_FOR
             old += [end + APART for end in self.ends.values() if end < before]
         if old:
-            # No further than what is forgotten: the clock may be days ahead.
-            self.forget_ends(max(old))
+            # No further than what has expired: the clock may be days ahead.
+            self.expire_ends(max(old))
 
     def as_of(self, *, readable: bool) -> float | None:
         """The moment (monotonic clock) as of which the status of 99% of the live instances is
@@ -190,11 +191,11 @@ class WorkflowState:
     def expire(self, instance: Instance, expiry: Expiry) -> None:
         """Takes an instance's series away. What was counted of its run stays known."""
         if expiry.hide:
-            self._sink.forgotten(self.key, instance.id)
+            self._sink.removed(self.key, instance.id)
         if expiry.skipped:
             self._sink.skipped(self.key)
         if expiry.remove:
-            self.forget(instance)
+            self._expire(instance)
         else:
             self.changed.add(instance.id)
 
@@ -208,11 +209,11 @@ class WorkflowState:
         instance = self.instances.get(instance_id)
         if instance is not None:
             return instance.record(self._clock.now())
-        return self._left.get(instance_id) or self.ends.get(instance_id)
+        return self._removed.get(instance_id) or self.ends.get(instance_id)
 
     def record_all(self) -> None:
         """Has all records written again, whatever the state holds."""
-        self.changed.update(self.instances, self._left, self.ends)
+        self.changed.update(self.instances, self._removed, self.ends)
 
     def restore(self, instance_id: str, record: Record | None) -> None:
         """Takes the record of an instance, if it is still one to be watched, or may be again.
@@ -229,7 +230,7 @@ class WorkflowState:
             return
         if instance is None:
             instance = self._restore_unnamed(instance_id, record)
-        elif record.left is None and record.shown:
+        elif record.removed_at is None and record.shown:
             self.changed.discard(instance_id)  # the state holds what follows
         if instance is not None:
             self._take_record(instance, record)
@@ -253,20 +254,20 @@ class WorkflowState:
 
     def _restore_unnamed(self, instance_id: str, record: InstanceRecord) -> Instance | None:
         """Has what isn't configured in its place; the instance, if it is watched."""
-        left = record.left
-        if left is None and not (self._selector and self._selector.takes_id(instance_id)):
-            left = self._clock.steady()
+        removed_at = record.removed_at
+        if removed_at is None and not (self._selector and self._selector.takes_id(instance_id)):
+            removed_at = self._clock.steady()
             self.changed.add(instance_id)
         if not self.share.has(instance_id):
             self.changed.add(instance_id)  # so that it isn't recorded any longer
         elif record.run is None:
             self.changed.add(instance_id)
             self._never_seen(instance_id, record.since)
-        elif self._is_over(left):
+        elif self._is_over(removed_at):
             self.changed.add(instance_id)
-            self.forget_ends(left)
-        elif left is not None:
-            self._left[instance_id] = replace(record, left=left)
+            self.expire_ends(removed_at)
+        elif removed_at is not None:
+            self._removed[instance_id] = replace(record, removed_at=removed_at)
         else:
             self.instances[instance_id] = Instance(instance_id, Scope.COUNTED, record.since)
         return self.instances.get(instance_id)

@@ -123,7 +123,7 @@ class TestInstances:
     def test_a_forgotten_instance_leaves_nothing_but_its_counts(self) -> None:
         store = watching()
         put(store, "a", status="complete")
-        store.forgotten(ORDERS, "a")
+        store.removed(ORDERS, "a")
         assert not shown(store, "cloudflare_workflow_instance_status")
         assert shown(store, "cloudflare_workflow_runs_finished_total")["complete",] == 1
 
