@@ -28,8 +28,9 @@ from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.logs import configure
 from exporter.metrics import catalogue
+from exporter.watch.instance_values import InstanceValues
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.tracker import InstanceValues, Observations
+from exporter.watch.tracker import Observations
 from simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
 
 WORKFLOWS = ("orders", "billing", "reports", "imports", "mails")

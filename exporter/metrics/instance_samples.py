@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
-from exporter.watch.tracker import InstanceValues
+from exporter.watch.instance_values import InstanceValues
 
 OUTCOMES = ("success", "failure", "running")
 

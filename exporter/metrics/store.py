@@ -14,8 +14,9 @@ from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.labels import LimitedLabel, StepLabel
 from exporter.metrics.series import Changes, Histogram, LabelValues, Series
 from exporter.statuses import STATUSES
+from exporter.watch.instance_values import InstanceValues
 from exporter.watch.sink import RoundOutcome, WorkflowKey
-from exporter.watch.tracker import InstanceValues, Observations
+from exporter.watch.tracker import Observations
 
 _MAX_WORDS = 50
 _WITHOUT_ATTEMPTS = frozenset({"sleep", "waitForEvent"})

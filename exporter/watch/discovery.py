@@ -1,9 +1,9 @@
-"""Discovery: the lists of one workflow's instances, read sweep by sweep.
+"""Discovery: the lists of one workflow's instances, read one list pass after another.
 
-Lists are the cheap look, 100 instances a call. A sweep reads either everything or, where ended
+Lists are the cheap poll, 100 instances a request. A pass reads either everything or, where ended
 instances outnumber the live ones, the live statuses one by one and what was created since the last
-sweep; what was live and is in neither gets a call of its own. Nobody is shown twice, and who is
-missed while moving from one list to another is found by that call or the next sweep.
+pass; what was live and is in neither gets a poll of its own. None is shown twice, and what is
+missed while moving from one list to another is found by that poll or the next pass.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ log = structlog.get_logger(__name__)
 _LATE = 60.0
 # For so long a clock may be ahead before what comes is taken for history.
 _QUIET = 7 * 86400.0
-# How much dearer a sweep over everything may be than one by status: it misses nobody.
+# How much more a pass over everything may cost than one by status: it misses none.
 _WORTH = 1.3
 
 
 class Discovery:
-    """What lists tell of one workflow's instances.
+    """What lists show of one workflow's instances.
 
     Args:
-        poller: Holds the instances, and looks at those that moved.
-        selector: Which are shown.
+        poller: Holds the instances, and polls those that changed.
+        selector: Which have series.
         backfill: Whether what ended before instances were first discovered counts, too.
     """
 
@@ -61,9 +61,9 @@ class Discovery:
     ) -> None:
         self.poller = poller
         self.pass_done = False
-        """Whether a sweep was made, whatever came of it."""
+        """Whether a list pass was made, whatever came of it."""
         self.counts: dict[str, int] | None = None
-        """The platform's counts by status, if it told any."""
+        """The platform's counts by status, if it has any."""
         self._state = poller.state
         if self._state.discovered_since is None:
             self._state.discovered_since = clock.steady()
@@ -82,7 +82,7 @@ class Discovery:
         self._backfill = backfill
         self._clock = clock
         self._newest = -inf
-        """Unix time of the newest thing that a row told, by Cloudflare's clock."""
+        """Unix time of the newest time in a row, by Cloudflare's clock."""
         self._pass = 0
         self._whole_pass_at = -inf
 
@@ -153,7 +153,7 @@ class Discovery:
         return self._state.last_pass_began() if failed else began
 
     def _resume(self) -> None:
-        """Goes on with what was put off when the exporter stopped."""
+        """Continues with what was put off when the exporter stopped."""
         self._expire_ends()
         for instance in list(self._state.instances.values()):
             if not instance.configured and instance.wants_detail:
@@ -170,7 +170,7 @@ class Discovery:
         return pages <= by_status * _WORTH
 
     def _by_status(self, now: float) -> list[dict[str, str]]:
-        """The lists of the live, and of what was created since the last sweep that succeeded."""
+        """The lists of the live, and of what was created since the last pass that succeeded."""
         counts = self.counts or {}
         live = [s for s in dict.fromkeys((*LIVE, *counts)) if s not in ENDED and counts.get(s)]
         last = self._state.last_pass or self._state.discovered_since or now
@@ -181,10 +181,10 @@ class Discovery:
         ]
 
     async def _read_missed(self) -> int:
-        """Lists what was created since some of the missed were, where that saves calls.
+        """Lists what was created since some of the missed were, where that saves requests.
 
-        Of runs that live for minutes, many end between two sweeps: a page of the newest instances
-        tells the ends of up to 100 of them, a call of its own that of one.
+        Of runs that live for minutes, many end between two passes: a page of the newest instances
+        shows the ends of up to 100 of them, a poll that of one.
         """
         known = self._state.instances.values()
         created = sorted(i.row.created for i in known if i.row.created is not None)
@@ -260,7 +260,7 @@ class Discovery:
         self._expire_ends()
 
     def _expire_ends(self) -> None:
-        """Of what ended long before the last sweep, every end was seen."""
+        """Of what ended long before the last pass, every end was seen."""
         if self._state.last_pass is not None:
             # Long before the newest, too: a clock that is ahead makes no history of what comes.
             last = self._state.last_pass
@@ -272,7 +272,7 @@ class Discovery:
         """Whether the end of an unknown instance was counted already, or never is to be."""
         end = unix(row.ended_on)
         if end is None:
-            # It tells no times: history on the first sweep, and what is known of it afterwards.
+            # It has no times: history on the first pass, and what is known of it afterwards.
             created = unix(row.created_on) or 0.0
             counted = self._state.ends.get(instance_id, -inf)
             return created < self._since_of(instance_id) or created <= counted

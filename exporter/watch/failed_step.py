@@ -35,7 +35,7 @@ def failed_step(steps: list[Step], error: Error) -> Step | None:
     if cause is None:
         return last
     same_name = cause.name == error.name and not _is_generic(error)
-    # Of a large answer there is only the beginning of each message, and a name may be before it.
+    # Of a large response there is only the beginning of each message, and a name may be before it.
     said = (cause.message or "")[:100]
     return last if same_name or said in (error.message or "") else None
 

@@ -8,7 +8,7 @@ in, for people.
 from typing import Any, NamedTuple
 
 from exporter.cloudflare.models import Summary, unix
-from exporter.watch.tracker import InstanceValues
+from exporter.watch.instance_values import InstanceValues
 
 Fingerprint = tuple[Any, ...]
 

@@ -11,8 +11,7 @@ An instance is in one state of each kind:
     activity   None (idle), Pending (waits for its turn) or InFlight
     expiry     none, or the moment at which its series expire
 
-Only two polls in a row that find that it doesn't exist, or falling out of the selector, start its
-expiry. A failed request never does.
+Only two polls in a row that didn't find it, or falling out of the selector, start its expiry.
 """
 
 from math import inf
@@ -37,10 +36,11 @@ from exporter.watch.instance import (
     Scope,
     Urgency,
 )
+from exporter.watch.instance_values import InstanceValues
 from exporter.watch.list_rows import has_times, take_row
 from exporter.watch.records import InstanceRecord
 from exporter.watch.step_timeline import pack
-from exporter.watch.tracker import Freshness, InstanceValues, Observations, Run, judge, track
+from exporter.watch.tracker import Freshness, Observations, Run, judge, track
 
 _NOT_FOUND = 2
 """Polls in a row that must find that an instance doesn't exist: one response may come from a
@@ -67,12 +67,15 @@ class Effects(NamedTuple):
     """Ask for a detail request: only that shows which run a row is of."""
     deleted: bool = False
     """Log that a configured instance was deleted."""
+    hide: bool = False
+    """Take its series away."""
+    remove: bool = False
+    """Watch it no longer. What was counted of its run stays known."""
+    skipped: bool = False
+    """Count that it ended and its steps were never fetched."""
 
 
 NOTHING = Effects()
-
-
-# Polls: idle -> pending -> in flight -> idle.
 
 
 def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
@@ -122,10 +125,9 @@ def _want_detail(instance: Instance, urgency: Urgency, reason: PollReason) -> Pe
     return pend(instance, urgency, reason) if instance.failure is None else None
 
 
-def cancel(instance: Instance) -> bool:
-    """Its poll is no longer wanted, or was cut off; whether it had one."""
-    had, instance.activity = instance.activity is not None, None
-    return had
+def cancel(instance: Instance) -> None:
+    """Its poll is no longer wanted, or was cut off."""
+    instance.activity = None
 
 
 def on_turn(instance: Instance, *, poll: Poll, now: Moment) -> PollRequest:
@@ -172,11 +174,10 @@ def on_detail(
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
     if tracked is None:
         return _succeeded(instance, request, now=now)
-    current = after is not None and judge(instance.run, after) is Freshness.CURRENT
+    if after is not None and judge(instance.run, after) is not Freshness.CURRENT:
+        after = None
     changed = _take(instance, tracked.run, tracked.values, now)
-    instance.fingerprints = instance.fingerprints.updated(
-        response, after=after if current else None, changed=changed
-    )
+    instance.fingerprints = instance.fingerprints.updated(response, after=after, changed=changed)
     if instance.has_series:
         instance.timeline = pack(response, now=now.steady)
     if instance.live:
@@ -223,7 +224,7 @@ def on_failure(
     if before.failure is not None and before.request is not None:
         pause = 2 * (now.monotonic - before.request.at)
     pause = max(min(pause, poll.ended_interval), poll.interval)
-    # A round polls what falls due before the middle of its interval.
+    # A round polls what is due before the middle of its interval.
     instance.due = max(now.monotonic + pause, instance.detail_after + poll.interval / 2)
     instance.activity, instance.last_poll = None, LastPoll(request, failure)
 
@@ -259,12 +260,11 @@ def _rest_once_ended(instance: Instance, request: PollRequest, *, poll: Poll, no
 def _progress(instance: Instance, response: Summary, now: Moment) -> bool:
     """Takes what a simple response shows of a run that continues; whether that is anything.
 
-    Its steps have to wait. It isn't recorded: that would write what is known of thousands of steps
-    each time, and a restart begins with a poll.
+    Its steps have to wait. It isn't recorded: that would write thousands of steps each time.
     """
     run, values = instance.run, instance.values
-    assert run is not None, "a detail response came before"
-    assert values is not None, "a detail response came before"
+    if run is None or values is None:
+        return False
     steps = run.step_count if response.step_count is None else int(response.step_count)
     status = response.status or "unknown"
     if (run.status, run.step_count) == (status, steps):
@@ -284,9 +284,6 @@ def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> 
         instance.last_change = now.wall
     instance.run, instance.values = run, values
     return changed
-
-
-# Lists: rows, and who has series.
 
 
 def on_row(
@@ -349,37 +346,19 @@ def on_series_given_up(instance: Instance, *, poll: Poll, now: Moment) -> None:
         instance.expires_at = now.monotonic + poll.forget_after
 
 
-class Expiry(NamedTuple):
-    """The series of an instance expire."""
-
-    hide: bool
-    """It had series."""
-    remove: bool
-    """It is watched no longer; a configured one still is."""
-    skipped: bool
-    """It ended, and its steps were never fetched."""
-
-
-def on_tick(instance: Instance, *, now: Moment) -> Expiry | None:
-    """Time passed; what expires now. A poll in flight comes first, one that waits is cancelled."""
+def on_tick(instance: Instance, *, now: Moment) -> Effects:
+    """Time passed: its series may expire. A poll in flight comes first."""
     expired = instance.expires_at is not None and instance.expires_at <= now.monotonic
     if not expired or isinstance(instance.activity, InFlight):
-        return None
+        return NOTHING
     hide = instance.values is not None and instance.has_series
     if not instance.configured:
         ended = instance.run is not None and not instance.live
-        return Expiry(hide, True, instance.wants_detail and ended and instance.is_news)
+        skipped = instance.wants_detail and ended and instance.is_news
+        return Effects(record=True, hide=hide, remove=True, skipped=skipped)
     instance.values, instance.timeline, instance.expires_at = None, None, None
     instance.fingerprints = Fingerprints()
-    return Expiry(hide, remove=False, skipped=False)
-
-
-# What the state holds.
-
-
-def on_return(instance: Instance, scope: Scope) -> None:
-    """It was taken out of what is watched, and is watched again."""
-    instance.scope, instance.expires_at = scope, None
+    return Effects(record=True, hide=hide)
 
 
 def count_from(instance: Instance, since: float) -> None:
@@ -388,16 +367,22 @@ def count_from(instance: Instance, since: float) -> None:
 
 
 def restore(
-    instance: Instance, record: InstanceRecord, *, now: Moment, list_pass_at: float | None
+    instance: Instance,
+    record: InstanceRecord,
+    *,
+    scope: Scope | None = None,
+    now: Moment,
+    list_pass_at: float | None,
 ) -> None:
     """Takes what was recorded of an instance before a restart.
 
     Args:
+        scope: Of one that was taken out of what is watched and comes back, whose expiry ends.
         list_pass_at: When the last list pass began (monotonic clock).
     """
     ahead = now.wall - now.monotonic
     if not instance.configured:
-        instance.scope = Scope.DISCOVERED if record.shown else Scope.COUNTED
+        instance.scope = scope or (Scope.DISCOVERED if record.shown else Scope.COUNTED)
     instance.since = record.since
     instance.run, instance.values = record.run, record.values
     instance.fingerprints = Fingerprints(*record.fingerprints)
@@ -405,7 +390,8 @@ def restore(
     instance.detailed_at = min(now.monotonic, record.detailed_at - ahead)
     instance.wants_detail = record.wants_detail
     instance.last_poll = LastPoll(not_found=record.not_found)
-    instance.expires_at = None if record.expires_at is None else record.expires_at - ahead
+    expires = None if scope else record.expires_at
+    instance.expires_at = None if expires is None else expires - ahead
     instance.row = LastRow(record.row_status, record.created, record.modified)
     instance.checked_at = instance.detailed_at
     if not instance.configured and list_pass_at is not None:

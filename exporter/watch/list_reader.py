@@ -1,4 +1,4 @@
-"""Reads lists of one workflow's instances, page by page, whatever becomes of them meanwhile."""
+"""Reads lists of one workflow's instances, page by page, whatever changes meanwhile."""
 
 from collections.abc import Awaitable, Callable
 from math import inf
@@ -16,7 +16,7 @@ _MOST_PAGES = 50_000
 
 
 class Lister(Protocol):
-    """The call that reads a page; it raises `RequestFailed`."""
+    """The request for a page; it raises `RequestFailed`."""
 
     async def instances(self, workflow: str, parameters: dict[str, str]) -> Page: ...
 
@@ -26,10 +26,10 @@ class ListReader:
 
     Args:
         workflow: Its name.
-        lister: Makes the calls.
+        lister: Makes the requests.
         turn: Waits for a page's turn at the budget.
-        take: Told of each row, once a list.
-        over: Whether nobody wants to know any more.
+        take: Gets each row, once a list.
+        over: Whether the workflow was detached.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ListReader:
         """Reads one list to its end; the number of pages.
 
         Raises:
-            RequestFailed: a page can't be had, or the list ends before all that it is said to hold;
+            RequestFailed: a page can't be read, or the list ends before its given total;
                 the rows until then were taken.
         """
         more: dict[str, str] | None = parameters

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from exporter.cloudflare.models import Row, seconds, unix
 from exporter.statuses import BEFORE_END, ENDED
+from exporter.watch.instance_values import InstanceValues
 from exporter.watch.tracker import (
     APART,
     FinishedRun,
-    InstanceValues,
     Observations,
     Run,
     Tracked,
@@ -35,13 +35,13 @@ def take_row(
 
     Args:
         run: What was known of the instance, None on first sight.
-        figures: What it showed, None on first sight.
+        values: What it showed, None on first sight.
         row: The row, with an id, a status and times.
         now: Unix time at which it arrived.
         since: Unix time; what ended before it is history and not observed.
 
     Returns:
-        What is known now, or None when only a call on the instance can tell which run this is.
+        What is known now, or None when only a detail response shows which run this is.
     """
     status = row.status or "unknown"
     ended = status in ENDED

@@ -31,7 +31,7 @@ _WEIGHTS = {
 
 class _Waiting(NamedTuple):
     due: float
-    look: Callable[[], Awaitable[None]]
+    poll: Callable[[], Awaitable[None]]
     wanted: Callable[[], bool]
 
 
@@ -74,7 +74,7 @@ class PollQueue:
 
     def put(
         self,
-        look: Callable[[], Awaitable[None]],
+        poll: Callable[[], Awaitable[None]],
         urgency: Urgency,
         *,
         due: float,
@@ -83,7 +83,7 @@ class PollQueue:
         """Adds a poll, which must not raise.
 
         Args:
-            look: Makes it.
+            poll: Makes it.
             urgency: How urgent it is.
             due: When it was to be made, on the monotonic clock.
             wanted: Whether it still is to be made; asked when its turn comes.
@@ -93,7 +93,7 @@ class PollQueue:
             self.progress = self._clock.monotonic()
         if not self._waiting[urgency]:
             self._next_turn[urgency] = self._turn + 1 / _WEIGHTS[urgency]
-        self._waiting[urgency].append(_Waiting(due, look, wanted))
+        self._waiting[urgency].append(_Waiting(due, poll, wanted))
         self._prune()
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
@@ -118,7 +118,7 @@ class PollQueue:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
         # Who waits for a page still does so after a reload that replaced this queue.
-        await asyncio.gather(*(page.look() for page in pages))
+        await asyncio.gather(*(page.poll() for page in pages))
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=grace)
             for task in late:
@@ -129,12 +129,12 @@ class PollQueue:
         while len(self):
             # Only then is it decided who is next: what is urgent by then, not now.
             await self.budget.ready()
-            look = self._next()
-            if look is None:
+            poll = self._next()
+            if poll is None:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            task = asyncio.create_task(self._make(look))
+            task = asyncio.create_task(self._make(poll))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
             # Lets it, and who waits for it, take the turn before the next is chosen.
@@ -151,7 +151,7 @@ class PollQueue:
         urgency = min(waiting, key=lambda u: self._next_turn[u])
         self._turn = self._next_turn[urgency]
         self._next_turn[urgency] += 1 / _WEIGHTS[urgency]
-        return self._waiting[urgency].popleft().look
+        return self._waiting[urgency].popleft().poll
 
     def _prune(self) -> None:
         """Drops what is no longer wanted from the heads: what waits longest is given up first."""
@@ -159,9 +159,9 @@ class PollQueue:
             while queue and not queue[0].wanted():
                 queue.popleft()
 
-    async def _make(self, look: Callable[[], Awaitable[None]]) -> None:
+    async def _make(self, poll: Callable[[], Awaitable[None]]) -> None:
         try:
-            await look()
+            await poll()
         finally:
             self.progress = self._clock.monotonic()
 

@@ -267,10 +267,10 @@ class Poller:
             return
         now = self._clock.now()
         for instance in list(self.instances.values()):
-            expiry = lifecycle.on_tick(instance, now=now)
-            if expiry is not None:
+            effects = lifecycle.on_tick(instance, now=now)
+            if effects.record:
                 self._cancel(instance)
-                self.state.expire(instance, expiry)
+                self.state.apply(instance, effects)
         self.state.expire_old()
         instances = self.instances.values()
         self.tried = self.tried or not any(i.awaits_first_poll for i in instances)

@@ -8,7 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from exporter.watch.tracker import InstanceValues, Run
+from exporter.watch.instance_values import InstanceValues
+from exporter.watch.tracker import Run
 
 
 class InstanceRecord(Struct, frozen=True, array_like=True):

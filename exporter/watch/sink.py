@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from exporter.watch.tracker import InstanceValues, Observations
+from exporter.watch.instance_values import InstanceValues
+from exporter.watch.tracker import Observations
 
 
 class WorkflowKey(NamedTuple):
@@ -27,12 +28,12 @@ class RoundOutcome(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes what a look at an instance brought; every call takes effect as a whole."""
+    """Takes what a poll of an instance brought; every call takes effect as a whole."""
 
     def shown(
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
-        """An instance has these figures, which last changed at a Unix time."""
+        """An instance has these values, which last changed at a Unix time."""
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
         """Something finished, of an instance that has series or of one that is only counted."""
@@ -44,7 +45,7 @@ class Sink(Protocol):
         """An instance has no series any more."""
 
     def polled(self, kind: str, result: str) -> None:
-        """A call was answered, or failed: `success` or the class of failure."""
+        """A request succeeded, or failed: `success` or the class of failure."""
 
     def round_over(self, workflow: WorkflowKey, outcome: RoundOutcome) -> None:
         """A round over a workflow ended."""

@@ -10,7 +10,7 @@ from msgspec import Struct, msgpack
 from exporter.cloudflare.models import Detail, Error, Step, unix
 
 LATEST = 50
-"""Finished steps that are kept, and open ones as well."""
+"""Finished steps that it holds, and open ones as well."""
 _LONGEST_NAME = 256
 
 
@@ -45,9 +45,9 @@ class Timeline(Struct, frozen=True, array_like=True):
     earlier: int = 0
 
 
-def pack(answer: Detail, *, now: float) -> bytes:
-    """The timeline of a full answer that arrived at Unix time `now`."""
-    steps = sorted(answer.steps or (), key=lambda step: unix(step.start) or inf)
+def pack(response: Detail, *, now: float) -> bytes:
+    """The timeline of a detail response that arrived at Unix time `now`."""
+    steps = sorted(response.steps or (), key=lambda step: unix(step.start) or inf)
     is_open = [step.outcome == "running" for step in steps]
     kept = {
         *[i for i, open_ in enumerate(is_open) if not open_][-LATEST:],
@@ -66,7 +66,7 @@ def _entry(step: Step, now: float) -> Entry:
     attempts = step.attempts or []
     end = unix(step.end)
     if end is not None and step.outcome != "running":
-        end = min(end, now)  # a sleep that was ended early tells its planned end
+        end = min(end, now)  # a sleep that was ended early has its planned end
     error: Error | None = step.error or (attempts[-1].error if attempts else None)
     return Entry(
         name=(step.name or "")[:_LONGEST_NAME],

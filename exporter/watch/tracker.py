@@ -1,14 +1,14 @@
 """The tracker: from what is known of a run and one detail response to its values and what is new.
 
-The heart of the exporter, and pure: no I/O and no clock but the one handed in. Whatever is
-finished is observed once, when its end is first seen, however often, late or out of order the
-responses come. A run is identified by `queued`, a step by its type, full name (with the counter
-that the engine adds) and own start, an attempt by its step and number. So a step that a restart
-deleted and ran again is another one. A list row doesn't say `queued`: `rows.py` decides whose it
-is, and takes from it what concerns whole runs.
+The heart of the exporter, and pure: no I/O and no clock but the one handed in. It knows runs, steps
+and attempts; when an instance is polled and whether it has series, `lifecycle` decides, over the
+record in `instance`. Whatever is finished is observed once, when its end is first seen, however
+often, late or out of order the responses come. A run is identified by `queued`, a step by its type,
+full name (with the counter that the engine adds) and own start, an attempt by its step and number.
+So a step that a restart deleted and ran again is another one. A list row doesn't have `queued`:
+`list_rows` decides which run it is of, and takes from it what concerns whole runs.
 """
 
-from collections import Counter
 from datetime import UTC, datetime
 from enum import Enum, auto
 from math import inf
@@ -26,7 +26,8 @@ from exporter.cloudflare.models import (
     unix,
 )
 from exporter.statuses import BEFORE_END, ENDED
-from exporter.watch.failed_step import AFTERMATH, attempts_in_order, error_name, failed_step
+from exporter.watch.failed_step import AFTERMATH, attempts_in_order
+from exporter.watch.instance_values import InstanceValues, values_of
 
 APART = 1.0
 """Seconds by which times may differ that mean one moment: list rows and responses on an instance
@@ -38,7 +39,7 @@ step, bit n its n-th attempt."""
 
 
 class Run(Struct, frozen=True, array_like=True):
-    """What is known of an instance's current run; recorded in the state (see `kept.py`).
+    """What is known of an instance's current run; recorded in the state (see `records.py`).
 
     Times are Unix seconds. `queued` is None as long as only rows of lists showed the run.
     """
@@ -60,63 +61,13 @@ class Run(Struct, frozen=True, array_like=True):
     """The latest time in the detail responses so far: one with a later time is newer."""
 
 
-class OpenStep(NamedTuple):
-    """A step that is open now.
-
-    Attributes:
-        name: With the engine's counter.
-        attempts: So far.
-        start: Unix time.
-        retry_limit: Attempts that it may take after its first, +Inf without a limit; None: not
-            known, or no plain step.
-    """
-
-    name: str
-    type: str
-    attempts: int
-    start: float | None
-    retry_limit: float | None = None
-
-
-class InstanceValues(Struct, frozen=True, array_like=True):
-    """What an instance's gauges show; kept on disk (see `kept.py`).
-
-    Times are Unix seconds; None: not known (yet). What comes from the steps is None until a full
-    answer came.
-    """
-
-    status: str
-    version_id: str
-    trigger: str
-    error_name: str | None
-    error_step: str | None
-    step_count: int | None
-    steps: dict[tuple[str, str], int] | None
-    """By type and outcome."""
-    attempts: dict[str, int] | None
-    """By outcome."""
-    retries: int | None
-    open_steps: tuple[OpenStep, ...]
-    queued: float | None
-    start: float | None
-    end: float | None
-    queue_duration: float | None
-    """Seconds."""
-    run_duration: float | None
-    """Seconds, once the run has ended."""
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDED
-
-
 class FinishedRun(NamedTuple):
     status: str
     duration: float | None
     """Seconds; None for a run that ended before it started."""
 
 
-# A large answer brings 25,000 steps of several attempts at once.
+# A large response brings 25,000 steps of several attempts at once.
 class FinishedStep(Struct, frozen=True, gc=False):
     name: str
     """With the engine's counter."""
@@ -235,7 +186,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
             sealed=sealed,
             newest=max(newest, known.newest),
         ),
-        _values(response, status),
+        values_of(response, status),
         new,
     )
 
@@ -334,10 +285,10 @@ def _ended_after(thing: Step | Attempt, moment: float) -> bool:
     return moment == -inf or (unix(thing.end) or inf) > moment
 
 
-def _last_end(answer: Detail) -> float | None:
+def _last_end(response: Detail) -> float | None:
     """When the last step or attempt ended, in Unix time; None when one has no end (yet)."""
     last = -inf
-    for step in answer.steps or ():
+    for step in response.steps or ():
         for thing in (step, *(step.attempts or ())):
             end = unix(thing.end)
             if end is None or thing.outcome == "running":
@@ -388,42 +339,3 @@ def _newest(response: Detail) -> float:
 
 def _moment(now: float) -> datetime:
     return datetime.fromtimestamp(now, UTC)
-
-
-def _values(answer: Detail, status: str) -> InstanceValues:
-    steps = answer.steps or []
-    attempts = {"success": 0, "failure": 0, "running": 0}
-    for step in steps:
-        for attempt in step.attempts or ():
-            attempts[attempt.outcome] += 1
-    error = answer.error
-    failed = failed_step(steps, error) if error else None
-    return InstanceValues(
-        status=status,
-        version_id=answer.version_id or "",
-        trigger=(answer.trigger and answer.trigger.source) or "unknown",
-        error_name=error_name(error, failed) if error else None,
-        error_step=failed.name if failed else None,
-        step_count=len(steps) if answer.step_count is None else int(answer.step_count),
-        steps=dict(Counter((step.type or "unknown", step.outcome) for step in steps)),
-        attempts=attempts,
-        retries=sum(max(0, len(step.attempts or ()) - 1) for step in steps),
-        open_steps=()
-        if status in ENDED
-        else tuple(
-            OpenStep(
-                step.name,
-                step.type or "unknown",
-                len(step.attempts or ()),
-                unix(step.start),
-                step.retry_limit if step.type == "step" else None,
-            )
-            for step in steps
-            if step.name and step.outcome == "running"
-        ),
-        queued=unix(answer.queued),
-        start=unix(answer.start),
-        end=unix(answer.end),
-        queue_duration=seconds(answer.queued, answer.start),
-        run_duration=seconds(answer.start, answer.end) if status in ENDED else None,
-    )

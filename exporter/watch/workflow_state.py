@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from exporter.clock import Clock
 from exporter.watch import lifecycle
 from exporter.watch.instance import Instance, Scope
-from exporter.watch.lifecycle import Effects, Expiry
+from exporter.watch.lifecycle import Effects
 from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
 from exporter.watch.selector import Selector
 from exporter.watch.shard import Share
@@ -102,8 +102,7 @@ class WorkflowState:
         self.changed.add(instance_id)
         known = self._removed.pop(instance_id, None)
         if known is not None:
-            self._take_record(instance, known)
-            lifecycle.on_return(instance, scope)
+            self._take_record(instance, known, scope=scope)
         self.instances[instance_id] = instance
         if instance.has_series:
             self.show(instance)
@@ -180,24 +179,19 @@ class WorkflowState:
         return self.last_pass - self._clock.steady() + self._clock.monotonic()
 
     def apply(self, instance: Instance, effects: Effects) -> None:
-        """Does what a transition asks for: counts, shows, records."""
+        """Does what a transition asks for: counts, shows, hides, records."""
         if effects.record:
             self.changed.add(instance.id)
         if effects.observations:
             self._sink.counted(self.key, instance.id, effects.observations)
         if effects.show and instance.has_series:
             self.show(instance)
-
-    def expire(self, instance: Instance, expiry: Expiry) -> None:
-        """Takes an instance's series away. What was counted of its run stays known."""
-        if expiry.hide:
+        if effects.hide:
             self._sink.removed(self.key, instance.id)
-        if expiry.skipped:
+        if effects.skipped:
             self._sink.skipped(self.key)
-        if expiry.remove:
+        if effects.remove:
             self._expire(instance)
-        else:
-            self.changed.add(instance.id)
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
@@ -237,9 +231,13 @@ class WorkflowState:
             if instance.has_series:
                 self.show(instance)
 
-    def _take_record(self, instance: Instance, record: InstanceRecord) -> None:
+    def _take_record(
+        self, instance: Instance, record: InstanceRecord, *, scope: Scope | None = None
+    ) -> None:
         lists_at = self.last_pass_began()
-        lifecycle.restore(instance, record, now=self._clock.now(), list_pass_at=lists_at)
+        lifecycle.restore(
+            instance, record, scope=scope, now=self._clock.now(), list_pass_at=lists_at
+        )
         # It may have been another shard's for a while.
         lifecycle.count_from(instance, self.share.since(instance.id))
 

@@ -30,7 +30,7 @@ from exporter.watch.instance import (
     Scope,
     Urgency,
 )
-from exporter.watch.lifecycle import NOTHING, Effects, Expiry
+from exporter.watch.lifecycle import NOTHING, Effects
 
 POLL = Poll()
 QUEUED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -257,17 +257,17 @@ class TestExpiry:
     @pytest.mark.parametrize(
         ("scope", "expiry"),
         [
-            (Scope.CONFIGURED, Expiry(hide=True, remove=False, skipped=False)),
-            (Scope.DISCOVERED, Expiry(hide=True, remove=True, skipped=False)),
-            (Scope.COUNTED, Expiry(hide=False, remove=True, skipped=False)),
+            (Scope.CONFIGURED, Effects(record=True, hide=True, remove=False, skipped=False)),
+            (Scope.DISCOVERED, Effects(record=True, hide=True, remove=True, skipped=False)),
+            (Scope.COUNTED, Effects(record=True, hide=False, remove=True, skipped=False)),
         ],
     )
-    def test_what_expires(self, scope: Scope, expiry: Expiry) -> None:
+    def test_what_expires(self, scope: Scope, expiry: Effects) -> None:
         instance = known(scope)
         for seconds in (20, 40):
             request = begun(instance, seconds)
             lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
-        assert lifecycle.on_tick(instance, now=at(39 + POLL.forget_after)) is None
+        assert lifecycle.on_tick(instance, now=at(39 + POLL.forget_after)) is NOTHING
         assert lifecycle.on_tick(instance, now=at(40 + POLL.forget_after)) == expiry
 
     def test_an_ended_one_whose_steps_were_never_fetched_is_skipped(self) -> None:
@@ -276,7 +276,7 @@ class TestExpiry:
         lifecycle.on_selected(instance, selected=False, placed=False, poll=POLL, now=at(10))
         lifecycle.want_detail(instance)
         expiry = lifecycle.on_tick(instance, now=at(10 + POLL.forget_after))
-        assert expiry == Expiry(hide=False, remove=True, skipped=True)
+        assert expiry == Effects(record=True, hide=False, remove=True, skipped=True)
 
     def test_a_poll_in_flight_comes_first(self) -> None:
         instance = known(Scope.DISCOVERED)
@@ -284,7 +284,7 @@ class TestExpiry:
             request = begun(instance, seconds)
             lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
         begun(instance, 10**6)
-        assert lifecycle.on_tick(instance, now=at(10**6)) is None
+        assert lifecycle.on_tick(instance, now=at(10**6)) is NOTHING
 
 
 class TestSelected:
@@ -402,8 +402,8 @@ class Life(RuleBasedStateMachine):
     def tick(self) -> None:
         due = self.instance.expires_at
         expiry = lifecycle.on_tick(self.instance, now=self.now)
-        assert (expiry is not None) == (due is not None and due <= self.now.monotonic)
-        if expiry is not None and expiry.remove:
+        assert (expiry is not NOTHING) == (due is not None and due <= self.now.monotonic)
+        if expiry.remove:
             self.instance = new(self.scope)
 
     @invariant()

@@ -18,12 +18,12 @@ from exporter.cloudflare.models import (
     Trigger,
     unix,
 )
+from exporter.watch.instance_values import OpenStep
 from exporter.watch.tracker import (
     FinishedAttempt,
     FinishedRun,
     FinishedStep,
     Freshness,
-    OpenStep,
     Run,
     Tracked,
     judge,

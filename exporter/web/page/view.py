@@ -10,11 +10,11 @@ from exporter.clock import Clock
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.fingerprints import Change
 from exporter.watch.instance import Instance, Pending
+from exporter.watch.instance_values import InstanceValues
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.step_timeline import Timeline, unpack
-from exporter.watch.tracker import InstanceValues
 
 STUCK_AFTER = 3600.0
 """Seconds without a change after which a run is stuck, as in alerts/parameters.yaml."""

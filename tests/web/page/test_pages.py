@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.clock import Clock
+from exporter.watch.instance_values import InstanceValues, OpenStep
 from exporter.watch.step_timeline import Entry, Timeline
-from exporter.watch.tracker import InstanceValues, OpenStep
 from exporter.web.page.formatting import NONE
 from exporter.web.page.instance_table import TableQuery
 from exporter.web.page.pages import Pages

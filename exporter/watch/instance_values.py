@@ -1,0 +1,100 @@
+"""What the gauges of an instance show, and how a detail response becomes that. Pure."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from exporter.cloudflare.models import Detail, seconds, unix
+from exporter.statuses import ENDED
+from exporter.watch.failed_step import error_name, failed_step
+
+
+class OpenStep(NamedTuple):
+    """A step that is open now.
+
+    Attributes:
+        name: With the engine's counter.
+        attempts: So far.
+        start: Unix time.
+        retry_limit: Attempts that it may take after its first, +Inf without a limit; None: not
+            known, or no plain step.
+    """
+
+    name: str
+    type: str
+    attempts: int
+    start: float | None
+    retry_limit: float | None = None
+
+
+class InstanceValues(Struct, frozen=True, array_like=True):
+    """What an instance's gauges show; recorded in the state (see `records.py`).
+
+    Times are Unix seconds; None: not known (yet). What comes from the steps is None until a full
+    answer came.
+    """
+
+    status: str
+    version_id: str
+    trigger: str
+    error_name: str | None
+    error_step: str | None
+    step_count: int | None
+    steps: dict[tuple[str, str], int] | None
+    """By type and outcome."""
+    attempts: dict[str, int] | None
+    """By outcome."""
+    retries: int | None
+    open_steps: tuple[OpenStep, ...]
+    queued: float | None
+    start: float | None
+    end: float | None
+    queue_duration: float | None
+    """Seconds."""
+    run_duration: float | None
+    """Seconds, once the run has ended."""
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+def values_of(response: Detail, status: str) -> InstanceValues:
+    """What a detail response shows of an instance in its status."""
+    steps = response.steps or []
+    attempts = {"success": 0, "failure": 0, "running": 0}
+    for step in steps:
+        for attempt in step.attempts or ():
+            attempts[attempt.outcome] += 1
+    error = response.error
+    failed = failed_step(steps, error) if error else None
+    return InstanceValues(
+        status=status,
+        version_id=response.version_id or "",
+        trigger=(response.trigger and response.trigger.source) or "unknown",
+        error_name=error_name(error, failed) if error else None,
+        error_step=failed.name if failed else None,
+        step_count=len(steps) if response.step_count is None else int(response.step_count),
+        steps=dict(Counter((step.type or "unknown", step.outcome) for step in steps)),
+        attempts=attempts,
+        retries=sum(max(0, len(step.attempts or ()) - 1) for step in steps),
+        open_steps=()
+        if status in ENDED
+        else tuple(
+            OpenStep(
+                step.name,
+                step.type or "unknown",
+                len(step.attempts or ()),
+                unix(step.start),
+                step.retry_limit if step.type == "step" else None,
+            )
+            for step in steps
+            if step.name and step.outcome == "running"
+        ),
+        queued=unix(response.queued),
+        start=unix(response.start),
+        end=unix(response.end),
+        queue_duration=seconds(response.queued, response.start),
+        run_duration=seconds(response.start, response.end) if status in ENDED else None,
+    )
