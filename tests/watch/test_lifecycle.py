@@ -31,6 +31,7 @@ from exporter.watch.instance import (
     Urgency,
 )
 from exporter.watch.lifecycle import NOTHING, Effects
+from exporter.watch.tracker import Freshness, judge
 
 POLL = Poll()
 QUEUED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -340,7 +341,8 @@ class Life(RuleBasedStateMachine):
             effects = lifecycle.on_simple(self.instance, short, request, poll=POLL, now=self.now)
             if effects.request is None:
                 return
-            assert not knows
+            # Where it leaves open which of the two is newer, a detail response decides.
+            assert not knows or judge(self.instance.run, short) is Freshness.OPEN
             request = effects.request
         lifecycle.on_detail(
             self.instance, answer, 100, request, after=after, poll=POLL, now=self.now
