@@ -1,1 +1,1 @@
-"""Cloudflare's API: its answers, its errors, its limits. Knows nothing of metrics."""
+"""Cloudflare's API: requests, responses, errors and rate limits. It knows nothing of metrics."""

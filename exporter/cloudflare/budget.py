@@ -1,11 +1,11 @@
-"""The calls that one credential may make: as many as configured, fewer when its user's other
-tools need them, none after a 429 until Cloudflare allows it again.
+"""The rate budget of a credential: at most `api.requests_per_5m`, less when other tools of its user
+send requests, and none after a 429 until Cloudflare allows it.
 
-Cloudflare counts a user's calls in a sliding window of 5 minutes, over all tokens and the
-dashboard together; one too many and every call of that user is refused for the next 5 minutes
-(API rate limits, Cloudflare's docs). So a call counts here until 5 minutes after its *answer*,
-which is never sooner than Cloudflare forgets it, and calls are spread evenly: a burst that fills
-the window would leave it empty of news for minutes.
+Cloudflare counts a user's requests in a sliding window of 5 minutes, over all tokens and the
+dashboard together, and refuses every request of that user for 5 minutes once the limit is exceeded
+(API rate limits, Cloudflare's docs). A request counts here until 5 minutes after its *response*,
+which is never sooner than in Cloudflare's count. Requests are spread evenly: a burst that used up
+the window would be followed by minutes without a poll.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from exporter.clock import Clock
 WINDOW = 300.0
 """Seconds."""
 
-# Of the calls allowed, how many may come at once: after a pause, and at the start, when nothing is
-# known yet; the rest of the first window is the slower for it.
+# The share of the window that may be used at once: after a pause, and in the first window, when
+# nothing is known yet and the rest of which is slower for it.
 _BURST = 0.02
 _FIRST_BURST = 0.25
-# The others' spending is taken at its highest of so many seconds: it may come back.
+# Seconds for which the highest rate of other tools counts: it may come back.
 _MEMORY = 2 * WINDOW
-# Fewer calls left than that: other tools have all but used the quota up.
-_LAST_CALLS = 10
-# Without a word of Cloudflare on how long.
+# With fewer requests left, other tools have almost used up the quota.
+_LAST_REQUESTS = 10
+# Seconds, where Cloudflare sends no Retry-After.
 _LOCKOUT = 300.0
 
 _REMAINING = re.compile(r"\br=(\d{1,9})\b")
@@ -38,63 +38,63 @@ _SECONDS = re.compile(r"\bw=(\d{1,9})\b")
 
 
 class Budget:
-    """Calls of one credential, in time.
+    """When requests of one credential may be sent.
 
     Args:
-        limit: Calls in 5 minutes (`api.requests_per_5m`).
-        reserve: The share of Cloudflare's quota that is left to the user's other tools.
-        shards: Processes with a budget like this one each, for the same user, this one included.
-            The headers don't tell them from other tools: they are taken to call as much as this
-            one does. If they call less, this one may call more: what comes to rest is always what
-            the other tools and the reserve leave, over all.
+        limit: Requests in 5 minutes (`api.requests_per_5m`).
+        reserve: The share of Cloudflare's quota that is left to other tools of the user.
+        shards: Processes that share the user's quota, this one included. The headers don't
+            distinguish them from other tools, so each is assumed to send as many requests as this
+            one. If they send fewer, this one may send more; all of them together settle at what
+            other tools and the reserve leave.
         clock: The time.
     """
 
     def __init__(self, limit: int, *, reserve: float = 0.2, shards: int = 1, clock: Clock) -> None:
         self.limit = limit
         self.quota: int | None = None
-        """As the last answer told, calls in its window; None when none did."""
+        """Requests in 5 minutes, from the last `Ratelimit-Policy`; None until there is one."""
         self.remaining: int | None = None
-        """As the last answer told."""
+        """Requests left, from the last `Ratelimit`."""
         self.blocked_until = 0.0
         """On the monotonic clock."""
         self._reserve = reserve
         self._shards = shards
         self._clock = clock
-        self._calls: deque[float] = deque()
-        self._under_way = 0
+        self._ended: deque[float] = deque()
+        self._in_flight = 0
         self._probing = False
         self._others: deque[tuple[float, float]] = deque()
         self._started = clock.monotonic()
         self._paced_until = self._started - WINDOW
         self._turn = asyncio.Lock()
         self._waiting = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def set_limits(self, limit: int, *, reserve: float) -> None:
         """Sets other limits; the requests that were made still count."""
         self.limit, self._reserve = limit, reserve
-        self._news.set()
+        self._changed.set()
 
     @property
     def allowed(self) -> float:
-        """Calls in 5 minutes, after what the user's other tools spend and the reserve for them."""
+        """Requests in 5 minutes, less what other tools send and the reserve for them."""
         if self.quota is None or not self._others:
             return self.limit
-        most = max(calls for _, calls in self._others)
-        # A trickle goes on, to notice when the others are done.
+        most = max(requests for _, requests in self._others)
+        # A few requests continue, to notice when other tools stop.
         left = (self.quota * (1 - self._reserve) - most) / self._shards
         return max(min(self.limit, left), self.limit / 50, 1)
 
     @property
     def spent(self) -> int:
-        """Calls that count now: of the last 5 minutes, and under way."""
+        """Requests that count now: ended in the last 5 minutes, or in flight."""
         since = self._clock.monotonic() - WINDOW
-        return sum(at > since for at in self._calls) + self._under_way
+        return sum(at > since for at in self._ended) + self._in_flight
 
     @property
     def rate(self) -> float:
-        """Calls a second that can be kept up."""
+        """Requests a second that are possible without a pause."""
         return (1 - self._burst) * self.allowed / WINDOW
 
     @property
@@ -104,62 +104,62 @@ class Budget:
 
     @property
     def blocked(self) -> float:
-        """Seconds for which no call is made, after a 429; 0 when calls are made."""
+        """Seconds for which no request is sent, after a 429; 0: requests are sent."""
         return max(0.0, self.blocked_until - self._clock.monotonic())
 
     def wait(self) -> float:
-        """Seconds until a call may be made as far as is known now; inf: until an answer comes."""
+        """Seconds until a request may be sent, as known now; inf: until a response arrives."""
         now = self._clock.monotonic()
         if self.blocked_until > now:
             return self.blocked_until - now
-        if self._probing and self._under_way:
+        if self._probing and self._in_flight:
             return inf
-        while self._calls and self._calls[0] + WINDOW <= now:
-            self._calls.popleft()
-        over = len(self._calls) + self._under_way + 1 - int(self.allowed)
-        if over > len(self._calls):
+        while self._ended and self._ended[0] + WINDOW <= now:
+            self._ended.popleft()
+        over = len(self._ended) + self._in_flight + 1 - int(self.allowed)
+        if over > len(self._ended):
             return inf
-        full_until = self._calls[over - 1] + WINDOW if over > 0 else now
+        full_until = self._ended[over - 1] + WINDOW if over > 0 else now
         return max(0.0, full_until - now, self._paced_until - now)
 
     async def ready(self) -> None:
-        """Returns when a call could be made at once and nobody waits for one in `call`."""
+        """Waits until a request could be sent at once and none waits in `request`."""
         while self._waiting or self.wait() > 0:
-            await self._something_changes()
+            await self._wait_for_change()
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:
-        """Waits for a call's turn, and counts it."""
+        """Waits until a request may be sent, and counts it."""
         self._waiting += 1
         try:
             async with self._turn:
                 while self.wait() > 0:
-                    await self._something_changes()
-                self._under_way += 1
+                    await self._wait_for_change()
+                self._in_flight += 1
         finally:
             self._waiting -= 1
-        # A call unused is a call in hand, up to a burst.
+        # Requests that were not used may be sent later, up to a burst.
         earliest = self._clock.monotonic() - self._burst * self.allowed / self.rate
         self._paced_until = max(self._paced_until, earliest) + 1 / self.rate
         try:
             yield
         finally:
-            self._under_way -= 1
-            self._calls.append(self._clock.monotonic())
-            self._news.set()
+            self._in_flight -= 1
+            self._ended.append(self._clock.monotonic())
+            self._changed.set()
 
-    async def _something_changes(self) -> None:
-        self._news.clear()
+    async def _wait_for_change(self) -> None:
+        self._changed.clear()
         wait = self.wait()
         try:
-            # At least a millisecond, lest rounding make a busy loop of the last moment.
+            # At least a millisecond: rounding would make the last moment a busy loop.
             async with asyncio.timeout(None if wait == inf else max(wait, 0.001)):
-                await self._news.wait()
+                await self._changed.wait()
         except TimeoutError:
             pass
 
     def update(self, headers: Mapping[str, str]) -> None:
-        """Takes in what an answer says of the user's quota (`Ratelimit`, `Ratelimit-Policy`)."""
+        """Reads the user's quota from a response (`Ratelimit`, `Ratelimit-Policy`)."""
         remaining = _number(_REMAINING, headers.get("ratelimit", ""))
         policy = headers.get("ratelimit-policy", "")
         quota, seconds = _number(_QUOTA, policy), _number(_SECONDS, policy) or int(WINDOW)
@@ -167,27 +167,27 @@ class Budget:
         if remaining is None or not quota:
             return
         now = self._clock.monotonic()
-        ours = sum(at > now - seconds for at in self._calls) + self._under_way
+        ours = sum(at > now - seconds for at in self._ended) + self._in_flight
         others = max(0, quota - remaining - ours * self._shards)
-        # A policy with another window is put in terms of ours.
+        # Converted to 5 minutes, for a policy with another window.
         self.quota, self.remaining = round(quota * WINDOW / seconds), remaining
         while self._others and self._others[-1][1] <= others * WINDOW / seconds:
             self._others.pop()
         self._others.append((now, others * WINDOW / seconds))
         while self._others[0][0] < now - _MEMORY:
             self._others.popleft()
-        if remaining < _LAST_CALLS:
+        if remaining < _LAST_REQUESTS:
             reset = _number(_RESET, headers.get("ratelimit", ""))
             self._block(min(_LOCKOUT, reset or _LOCKOUT))
 
     def rate_limited(self, retry_after: float | None) -> None:
-        """A 429 came: nothing is called until then, and then one call alone tries."""
+        """Stops requests after a 429, for `retry_after` seconds; then a single one is sent."""
         self._block(_LOCKOUT if retry_after is None else retry_after)
 
     def _block(self, seconds: float) -> None:
         self.blocked_until = max(self.blocked_until, self._clock.monotonic() + seconds)
         self._probing = True
-        self._news.set()
+        self._changed.set()
 
 
 def _number(pattern: re.Pattern[str], text: str) -> int | None:

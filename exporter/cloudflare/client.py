@@ -1,5 +1,8 @@
-"""Calls to Cloudflare's API: URLs, credentials, the envelope, and what failed. One call, one try:
-the next round is the retry, so that nothing is spent twice on an API that is in trouble."""
+"""Requests to Cloudflare's API: URLs, the envelope, pages of lists, and why a request failed.
+
+A failed request is not repeated here: the next poll is the retry, so that an API with problems gets
+no additional requests.
+"""
 
 import asyncio
 import re
@@ -14,58 +17,51 @@ import httpx
 import msgspec
 from msgspec import UnsetType
 
-from exporter.cloudflare.body import Body
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.connections import (
-    LostOnKeptConnection,
-    failure_of,
-    noting,
-    streamed,
-    was_lost,
-)
+from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, get
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import RequestFailed, from_status
-from exporter.cloudflare.json_filter import Refused
-from exporter.cloudflare.lenient import Reader
+from exporter.cloudflare.json_filter import InvalidBody
+from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import (
-    Account,
     Detail,
     Envelope,
+    ListedAccount,
+    ListedWorkflow,
     PageInfo,
     Row,
     Summary,
-    Version,
-    Workflow,
+    WorkflowVersion,
 )
+from exporter.cloudflare.response_body import ResponseBody
 from exporter.config.settings import Api
 
 Result = TypeVar("Result")
 
 OnRequest = Callable[[str, str, float], None]
-"""Told of each call: endpoint, HTTP status (or what came instead of one), seconds."""
+"""Called after each request: endpoint, HTTP status or kind of error, seconds."""
 OnIgnored = Callable[[str, list[str]], None]
-"""Gets the endpoint and the places in its response that could not be read, if there are any."""
+"""Called with an endpoint and the places in its response that were ignored, if there are any."""
 
 _MIB = 1024 * 1024
-_LONGEST_REFUSAL = 64 * 1024
-"""Bytes of an answer other than 2xx that are read: what went wrong is said in a few."""
-
-_LONGEST_BLOCK = 3600.0
-"""Seconds of a `Retry-After`: a longer one is a mistake of somebody's clock."""
-_LONGEST_MESSAGE = 200
+_MAX_ERROR_BODY = 64 * 1024
+"""Bytes that are read of a response other than 2xx: an error takes a few."""
+_MAX_RETRY_AFTER = 3600.0
+"""Seconds: a longer `Retry-After` comes from a wrong clock."""
+_MAX_MESSAGE = 200
+"""Characters."""
 _RESULT = "$.result"
 _ROW = re.compile(r"\$\.result\[\d+\]")
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidBody)
 
-
-_ACCOUNTS = Reader(Envelope[list[Account]])
-_SUMMARY = Reader(Envelope[Summary])
-_DETAIL = Reader(Envelope[Detail])
-_ROWS = Reader(Envelope[list[Row]])
-_WORKFLOW = Reader(Envelope[Workflow])
-_WORKFLOWS = Reader(Envelope[list[Workflow]])
-_VERSIONS = Reader(Envelope[list[Version]])
-_FAILURE = Reader(Envelope[msgspec.Raw])
+_ACCOUNTS = LenientDecoder(Envelope[list[ListedAccount]])
+_SUMMARY = LenientDecoder(Envelope[Summary])
+_DETAIL = LenientDecoder(Envelope[Detail])
+_ROWS = LenientDecoder(Envelope[list[Row]])
+_WORKFLOW = LenientDecoder(Envelope[ListedWorkflow])
+_WORKFLOWS = LenientDecoder(Envelope[list[ListedWorkflow]])
+_VERSIONS = LenientDecoder(Envelope[list[WorkflowVersion]])
+_FAILURE = LenientDecoder(Envelope[msgspec.Raw])
 
 
 class Page(NamedTuple):
@@ -73,15 +69,15 @@ class Page(NamedTuple):
 
     rows: list[Row]
     next: dict[str, str] | None
-    """The parameters that ask for the next page; None: the API names none."""
+    """Parameters of the next page; None: the API names no next page."""
     sent: int = 0
-    """Rows that the page held."""
+    """Rows of the page, invalid ones included."""
     total: int | None = None
-    """Rows that the whole list holds, as the API says."""
+    """Rows of the whole list, as the API reports."""
 
 
 class Client:
-    """One account's view of the API, or that of none.
+    """The API of one account, or the one that lists accounts.
 
     Every method raises `RequestFailed`.
     """
@@ -109,53 +105,53 @@ class Client:
     async def instance(self, workflow: str, instance_id: str) -> Summary:
         """An instance without its steps (`simple=true`)."""
         url = self._instance_url(workflow, instance_id)
-        answer, *_ = await self._get("instance", f"{url}?simple=true", _SUMMARY)
-        return _result(answer)
+        response, *_ = await self._get("instance", f"{url}?simple=true", _SUMMARY)
+        return _result(response)
 
     async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]:
-        """An instance with all its steps, and the bytes that the answer took."""
+        """An instance with all its steps, and the bytes of the response."""
         url = self._instance_url(workflow, instance_id)
-        answer, size, _ = await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
-        return _result(answer), size
+        response, size, _ = await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
+        return _result(response), size
 
     async def instances(self, workflow: str, parameters: dict[str, str]) -> Page:
         """A page of a workflow's instances, newest first.
 
         Args:
             workflow: Its name.
-            parameters: `per_page` and, as need be, `status`, `date_start`, and what the page
-                before named as the next.
+            parameters: `per_page`, optionally `status` and `date_start`, and `Page.next` of the
+                page before.
         """
         url = f"{self._workflow_url(workflow)}/instances?{urlencode(parameters)}"
-        answer, _, ignored = await self._get("instances", url, _ROWS)
-        rows = _list(answer)
-        # A row that can't be read is one of those that were sent.
+        response, _, ignored = await self._get("instances", url, _ROWS)
+        rows = _list(response)
         sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in ignored)
-        info = answer.result_info
+        info = response.result_info
         return Page(rows, _next(info, parameters, sent), sent, info.total_count if info else None)
 
-    async def workflow(self, workflow: str) -> Workflow:
+    async def workflow(self, workflow: str) -> ListedWorkflow:
         """A workflow with the platform's counts of its instances."""
-        answer, *_ = await self._get("workflow", self._workflow_url(workflow), _WORKFLOW)
-        return _result(answer)
+        response, *_ = await self._get("workflow", self._workflow_url(workflow), _WORKFLOW)
+        return _result(response)
 
-    async def workflows(self, page: int, per_page: int) -> list[Workflow]:
+    async def workflows(self, page: int, per_page: int) -> list[ListedWorkflow]:
         """A page of the account's workflows."""
         query = urlencode({"page": page, "per_page": per_page})
         url = f"{self._base_url}/workflows?{query}"
-        answer, *_ = await self._get("workflows", url, _WORKFLOWS)
-        return _list(answer)
+        response, *_ = await self._get("workflows", url, _WORKFLOWS)
+        return _list(response)
 
-    async def accounts(self, per_page: int) -> list[Account]:
+    async def accounts(self, per_page: int) -> list[ListedAccount]:
         """The first accounts that the credential can read, of a client whose URL names none."""
-        answer, *_ = await self._get("accounts", f"{self._base_url}?per_page={per_page}", _ACCOUNTS)
-        return _list(answer)
+        url = f"{self._base_url}?per_page={per_page}"
+        response, *_ = await self._get("accounts", url, _ACCOUNTS)
+        return _list(response)
 
-    async def versions(self, workflow: str) -> list[Version]:
+    async def versions(self, workflow: str) -> list[WorkflowVersion]:
         """The latest versions of a workflow."""
         url = f"{self._workflow_url(workflow)}/versions?per_page=10"
-        answer, *_ = await self._get("versions", url, _VERSIONS)
-        return _list(answer)
+        response, *_ = await self._get("versions", url, _VERSIONS)
+        return _list(response)
 
     def _workflow_url(self, workflow: str) -> str:
         return f"{self._base_url}/workflows/{quote(workflow, safe='')}"
@@ -163,79 +159,71 @@ class Client:
     def _instance_url(self, workflow: str, instance_id: str) -> str:
         name = quote(instance_id, safe="")
         if name in (".", ".."):
-            # Left as they are, they would be taken out of the path (RFC 3986, section 5.2.4).
+            # Otherwise they would be removed from the path (RFC 3986, section 5.2.4).
             name = name.replace(".", "%2E")
         return f"{self._workflow_url(workflow)}/instances/{name}"
 
     async def _get(
-        self, endpoint: str, url: str, reader: Reader[Envelope[Result]]
+        self, endpoint: str, url: str, decoder: LenientDecoder[Envelope[Result]]
     ) -> tuple[Envelope[Result], int, list[str]]:
-        """A response, the bytes it took, and the places in it that could not be read."""
-        body = Body(self._max_body, reader.kind)
+        """A response, its bytes, and the places in it that were ignored."""
+        body = ResponseBody(self._max_body, decoder.model)
         try:
-            response = await self._call(endpoint, url, body)
-            answer, ignored = self._read(response, body, reader)
+            response = await self._request(endpoint, url, body)
+            envelope, ignored = self._decode(response, body, decoder)
         except RequestFailed as failure:
             failure.size = body.size
             raise
         if ignored:
             self._on_ignored(endpoint, ignored)
-        return answer, body.size, ignored
+        return envelope, body.size, ignored
 
-    def _read(
-        self, response: httpx.Response, body: Body, reader: Reader[Envelope[Result]]
+    def _decode(
+        self,
+        response: httpx.Response,
+        body: ResponseBody,
+        decoder: LenientDecoder[Envelope[Result]],
     ) -> tuple[Envelope[Result], list[str]]:
         if not response.is_success:
-            raise from_status(
-                response.status_code,
-                self._said(response, body),
-                retry_after=_retry_after(response),
-            )
+            raise from_status(response.status_code, self._api_errors(response, body))
         if not body.size:
             raise RequestFailed("invalid_answer", "the body is empty")
         try:
-            answer, ignored = reader.read(body.read())
-        except (*_UNREADABLE, Refused) as error:
-            # msgspec names the place and the types, never the value.
-            own = isinstance(error, msgspec.MsgspecError | Refused)
-            what = f"{_kind(response, body)} can't be read: "
-            what += str(error) if own else type(error).__name__
-            raise RequestFailed("invalid_answer", what[:_LONGEST_MESSAGE]) from None
+            envelope, ignored = decoder.decode(body.read())
+        except _UNDECODABLE as error:
+            # msgspec's message has the place and the types, not the value; others have the value.
+            own = isinstance(error, msgspec.MsgspecError | InvalidBody)
+            why = str(error) if own else type(error).__name__
+            raise _undecodable(response, body, why) from None
         if _RESULT in ignored:
-            what = f"{_kind(response, body)} can't be read: unexpected type at {_RESULT}"
-            raise RequestFailed("invalid_answer", what)
-        if answer.success is False or isinstance(answer.result, UnsetType):
-            said = self._said(response, body) or "no result"
-            raise RequestFailed("invalid_answer", f"the API reports a failure: {said}")
-        return answer, ignored
+            raise _undecodable(response, body, f"unexpected type at {_RESULT}")
+        if envelope.success is False or isinstance(envelope.result, UnsetType):
+            errors = self._api_errors(response, body) or "no result"
+            raise RequestFailed("invalid_answer", f"the API reports a failure: {errors}")
+        return envelope, ignored
 
-    async def _call(self, endpoint: str, url: str, body: Body) -> httpx.Response:
+    async def _request(self, endpoint: str, url: str, body: ResponseBody) -> httpx.Response:
         while True:
             try:
-                return await self._call_once(endpoint, url, body)
-            except LostOnKeptConnection:
-                # The server had closed it before it saw the request. Others that are kept alive may
-                # be closed too: each repeat takes one out of the pool, and a fresh one ends it.
+                async with self._budget.request():
+                    response = await self._send(endpoint, url, body)
+                    if response.status_code == 429:
+                        self._budget.rate_limited(retry_after(response))
+                    else:
+                        self._budget.update(response.headers)
+                return response
+            except ReusedConnectionLost:
+                # Other kept-alive connections may be closed too: each repeat takes one out of the
+                # pool, until the request gets a new one.
                 continue
 
-    async def _call_once(self, endpoint: str, url: str, body: Body) -> httpx.Response:
-        async with self._budget.request():
-            response = await self._send(endpoint, url, body)
-            if response.status_code == 429:
-                self._budget.rate_limited(_retry_after(response))
-            else:
-                self._budget.update(response.headers)
-        return response
-
-    async def _send(self, endpoint: str, url: str, body: Body) -> httpx.Response:
+    async def _send(self, endpoint: str, url: str, body: ResponseBody) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
         allowed: float = self._timeout
-        events: set[str] = set()
-        get = self._http.build_request("GET", url, extensions={"trace": noting(events)})
         try:
             async with (
                 asyncio.timeout(allowed) as limit,
-                streamed(self._http, get, self._credential) as response,
+                get(self._http, url, self._credential) as response,
             ):
                 until = limit.when() or 0.0
                 body.begin(response.headers.get("content-encoding", ""))
@@ -243,27 +231,26 @@ class Client:
                 async for data in cast("AsyncIterable[bytes]", response.stream):
                     body.add(data)
                     if body.received > _MIB:
-                        # Who sends a byte a second gets no second more.
-                        more = body.received // _MIB
-                        allowed = self._timeout + more
-                        limit.reschedule(until + more)
-                    if body.size > _LONGEST_REFUSAL and not response.is_success:
+                        # One more second for each MiB, so that a slow sender gains none.
+                        allowed = self._timeout + body.received // _MIB
+                        limit.reschedule(until + body.received // _MIB)
+                    if body.size > _MAX_ERROR_BODY and not response.is_success:
                         break
             code = str(response.status_code)
         except (TimeoutError, httpx.TimeoutException):
             code = "timeout"
             raise RequestFailed(
                 "timeout",
-                f"no whole answer within {allowed:g} s",
-                "raise api.timeout, or look at the network on the way to Cloudflare",
+                f"no complete response within {allowed:g} s",
+                "raise api.timeout, or check the network between here and Cloudflare",
             ) from None
-        except (Refused, httpx.TooManyRedirects) as error:
+        except (InvalidBody, httpx.TooManyRedirects) as error:
             code = "invalid"
             raise RequestFailed("invalid_answer", f"unreadable body: {error}") from None
+        except ReusedConnectionLost:
+            code = "connection"
+            raise
         except (httpx.TransportError, ssl.SSLError, OSError) as error:
-            if was_lost(error, events):
-                code = "connection"
-                raise LostOnKeptConnection from None
             failure = failure_of(error, urlsplit(url).netloc)
             code = "invalid" if failure.reason == "invalid_answer" else failure.reason
             raise failure from None
@@ -271,27 +258,27 @@ class Client:
             self._on_request(endpoint, code, time.perf_counter() - started)
         return response
 
-    def _said(self, response: httpx.Response, body: Body) -> str:
-        """What the API says went wrong, short and on one line; empty where it says nothing."""
+    def _api_errors(self, response: httpx.Response, body: ResponseBody) -> str:
+        """The errors that the API reports, short and on one line; empty where it reports none."""
         try:
-            errors = _FAILURE.read(body.read())[0].errors or []
-        except (*_UNREADABLE, Refused):
-            return f"not from the API, but {_kind(response, body)}"
+            errors = _FAILURE.decode(body.read())[0].errors or []
+        except _UNDECODABLE:
+            return f"not from the API, but {_content(response, body)}"
         text = "; ".join(
             f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
             for error in errors[:3]
         )
-        return " ".join(self._credential.scrub(text).split())[:_LONGEST_MESSAGE]
+        return " ".join(self._credential.scrub(text).split())[:_MAX_MESSAGE]
 
 
-def _result(answer: Envelope[Result]) -> Result:
-    if answer.result is None or isinstance(answer.result, UnsetType):
+def _result(response: Envelope[Result]) -> Result:
+    if response.result is None or isinstance(response.result, UnsetType):
         raise RequestFailed("invalid_answer", "the API reports a failure: no result")
-    return answer.result
+    return response.result
 
 
-def _list(answer: Envelope[list[Result]]) -> list[Result]:
-    return [] if answer.result is None else _result(answer)
+def _list(response: Envelope[list[Result]]) -> list[Result]:
+    return [] if response.result is None else _result(response)
 
 
 def _next(info: PageInfo | None, parameters: dict[str, str], rows: int) -> dict[str, str] | None:
@@ -306,28 +293,33 @@ def _next(info: PageInfo | None, parameters: dict[str, str], rows: int) -> dict[
     return None
 
 
-def _kind(response: httpx.Response, body: Body) -> str:
+def _content(response: httpx.Response, body: ResponseBody) -> str:
     kind = response.headers.get("content-type", "").partition(";")[0].strip() or "an untyped body"
     return f"{kind[:50]} of {body.size} bytes"
 
 
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds of `Retry-After`, an hour at most.
+def _undecodable(response: httpx.Response, body: ResponseBody, why: str) -> RequestFailed:
+    message = f"{_content(response, body)} can't be read: {why}"
+    return RequestFailed("invalid_answer", message[:_MAX_MESSAGE])
 
-    It is a number, or a date (RFC 9110), which counts from the response's own: clocks differ.
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds of `Retry-After`, an hour at most; None where it is missing or invalid.
+
+    It is a number, or a date (RFC 9110), which is relative to the response's own: clocks differ.
     """
     value = response.headers.get("retry-after", "")
     if value.isascii() and value.isdigit():
-        return min(float(value[:9]), _LONGEST_BLOCK)
+        return min(float(value[:9]), _MAX_RETRY_AFTER)
     until = _date(value)
     sent = _date(response.headers.get("date", ""))
     if until is None:
         return None
-    return min(max(0.0, until - (time.time() if sent is None else sent)), _LONGEST_BLOCK)
+    return min(max(0.0, until - (time.time() if sent is None else sent)), _MAX_RETRY_AFTER)
 
 
 def _date(text: str) -> float | None:
-    """Unix time of an HTTP date; None where it is none."""
+    """Unix time of an HTTP date; None where it is invalid."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, OverflowError):

@@ -1,9 +1,9 @@
-"""Connections to the API, and what can go wrong with them."""
+"""The HTTP connections to the API, and why a request failed on one."""
 
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -54,12 +54,12 @@ def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> 
             headers={
                 "User-Agent": f"cloudflare-workflows-exporter/{__version__}",
                 "Accept": "application/json",
-                # What `Body` can read.
+                # What `ResponseBody` can decompress.
                 "Accept-Encoding": "gzip",
             },
         )
     except (ImportError, ValueError, httpx.InvalidURL):
-        # Not repeated: a proxy's URL may hold a password.
+        # Without the URL, which may hold a password.
         text = (
             "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: can't be used; a proxy must be a URL with "
             "http:// or https://, or be unset"
@@ -67,73 +67,63 @@ def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> 
         raise ConfigError([text]) from None
 
 
-class LostOnKeptConnection(Exception):  # noqa: N818 - reads as what happened
+class ReusedConnectionLost(Exception):  # noqa: N818 - reads as what happened
     """A kept-alive connection was lost before the first byte of a response."""
 
 
-def noting(events: set[str]) -> Callable[[str, object], Awaitable[None]]:
-    """Notes the steps of a request, as httpcore names them (its page on extensions, `trace`)."""
+@asynccontextmanager
+async def get(http: httpx.AsyncClient, url: str, auth: httpx.Auth) -> AsyncIterator[httpx.Response]:
+    """The response to a GET request, its body not yet read.
 
-    async def note(event: str, _: object) -> None:
+    Raises:
+        ReusedConnectionLost: the server has not seen the request, in all likelihood.
+        httpx.TransportError: any other problem of the connection.
+    """
+    events = set[str]()  # as httpcore names them on its page on extensions, `trace`
+
+    async def record(event: str, _: object) -> None:
         events.add(event)
 
-    return note
-
-
-def was_lost(error: Exception, events: set[str]) -> bool:
-    """Whether a request was lost on a connection that had served others, and nothing came back."""
-    lost = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError)
-    sent = "http11.send_request_headers.started" in events
-    fresh = any(event.startswith("connection.connect_tcp") for event in events)
-    return lost and sent and not fresh and "http11.receive_response_headers.complete" not in events
-
-
-@asynccontextmanager
-async def streamed(
-    http: httpx.AsyncClient, request: httpx.Request, auth: httpx.Auth
-) -> AsyncIterator[httpx.Response]:
-    """A response whose body is still to come."""
-    with resolver.within(http.timeout.connect or 5.0):
-        response = await http.send(request, auth=auth, stream=True)
+    request = http.build_request("GET", url, extensions={"trace": record})
     try:
-        yield response
-    finally:
-        await response.aclose()
+        with resolver.within(http.timeout.connect or 5.0):
+            response = await http.send(request, auth=auth, stream=True)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+        sent = "http11.send_request_headers.started" in events
+        fresh = any(event.startswith("connection.connect_tcp") for event in events)
+        if sent and not fresh and "http11.receive_response_headers.complete" not in events:
+            raise ReusedConnectionLost from None
+        raise
 
 
 def failure_of(error: Exception, host: str) -> RequestFailed:
-    """The failure that an error of a connection to a host stands for."""
-    if _has_endless_headers(error):
+    """The failure that an error of a connection to this host stands for."""
+    chain = list(_chain(error))
+    # h11 gives up on headers (or trailers) past 100 KiB, and httpx reports a lost connection.
+    # Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's documentation.
+    if any(getattr(cause, "error_status_hint", None) == 431 for cause in chain):
         return RequestFailed("invalid_answer", "headers too long")
-    if isinstance(_root(error), socket.gaierror):
-        return RequestFailed(
-            "dns",
-            f"{host}: {_reason(error)}",
-            "check api.url and the machine's DNS (in a cluster, CoreDNS and network policies)",
-        )
-    return RequestFailed("connection", f"{host}: {_reason(error)}", _advice(error))
+    root = chain[-1]
+    message = f"{host}: {_message(root)}"
+    if isinstance(root, socket.gaierror):
+        advice = "check api.url and the machine's DNS (in a cluster, CoreDNS and network policies)"
+        return RequestFailed("dns", message, advice)
+    return RequestFailed("connection", message, _advice(root))
 
 
-def _has_endless_headers(error: BaseException | None) -> bool:
-    """Whether h11 gave up on headers (or trailers), past 100 KiB: httpx calls it a lost connection.
-
-    Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's documentation.
-    """
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and its causes, the root cause last."""
     while error is not None:
-        if getattr(error, "error_status_hint", None) == 431:
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return error
-
-
-def _advice(error: BaseException) -> str:
-    if isinstance(_root(error), ssl.SSLError):
+def _advice(root: BaseException) -> str:
+    if isinstance(root, ssl.SSLError):
         return (
             "api.url must name a host and port that speak TLS, with a certificate that this "
             "machine trusts; SSL_CERT_FILE names a file of others to trust"
@@ -141,9 +131,8 @@ def _advice(error: BaseException) -> str:
     return "check api.url, firewalls and proxies"
 
 
-def _reason(error: BaseException) -> str:
-    error = _root(error)
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError | socket.gaierror):
-        # The system's words: asyncio says "Connect call failed" whatever it was.
-        return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
-    return str(error) or type(error).__name__
+def _message(root: BaseException) -> str:
+    if isinstance(root, OSError) and not isinstance(root, ssl.SSLError | socket.gaierror):
+        # The system's message: asyncio's is "Connect call failed" for every cause.
+        return os.strerror(root.errno) if root.errno else str(root) or type(root).__name__
+    return str(root) or type(root).__name__

@@ -1,4 +1,4 @@
-"""What can go wrong with a call, in the classes that `polls_total{result}` shows."""
+"""Why a request to Cloudflare failed: the reasons that `polls_total{result}` shows, with advice."""
 
 from typing import Literal, get_args
 
@@ -16,83 +16,67 @@ FailureReason = Literal[
 ]
 FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
-_PERMISSIONS = "Workers Scripts Read, Workers Tail Read or Workers Scripts Write"
-
 
 class RequestFailed(Exception):  # noqa: N818 - reads as what happened
-    """A call to Cloudflare brought no answer to use.
+    """A request to Cloudflare brought no usable response.
 
     Attributes:
-        reason: Why, as `polls_total{result}` shows it.
+        reason: One of `FAILURE_REASONS`.
         advice: What to do about it; empty when there is nothing to do but wait.
-        retry_after: Seconds that the API asks to wait, of a 429.
-        size: Bytes of the answer that were read in vain, decompressed.
+        size: Bytes of the response that were read, decompressed.
     """
 
-    def __init__(
-        self,
-        reason: FailureReason,
-        what: str,
-        advice: str = "",
-        *,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(what)
+    def __init__(self, reason: FailureReason, message: str, advice: str = "") -> None:
+        super().__init__(message)
         self.reason = reason
         self.advice = advice
-        self.retry_after = retry_after
         self.size = 0
 
 
-def from_status(status: int, said: str, *, retry_after: float | None = None) -> RequestFailed:
-    """The failure that an HTTP status other than 2xx stands for; `said` is what the API said.
+def from_status(status: int, message: str) -> RequestFailed:
+    """The failure that an HTTP status other than 2xx stands for.
 
-    Of 404s, only the API's own word is about an instance or a workflow. Cloudflare's API has the
-    codes 10400 (`instance.not_found`) and 10200 (`workflow.not_found`); its local engine has 10501
-    for both, with "Workflow instance '…' not found." and "Workflow '…' not found.".
+    Args:
+        status: The status.
+        message: The error that the API reports, with its codes; empty where it reports none.
     """
-    what = f"HTTP {status}: {said}" if said else f"HTTP {status}"
+    reason, advice = _reason(status, message)
+    return RequestFailed(
+        reason, f"HTTP {status}: {message}" if message else f"HTTP {status}", advice
+    )
+
+
+def _reason(status: int, message: str) -> tuple[FailureReason, str]:
+    """A reason and advice.
+
+    Of 404s, only the API's own codes are about an instance or a workflow: 10400
+    (`instance.not_found`) and 10200 (`workflow.not_found`). Its local engine has 10501 for both,
+    with "Workflow instance '…' not found." and "Workflow '…' not found.".
+    """
     match status:
-        case 400 if "(code 6003)" in said:  # "Invalid request headers"
-            return RequestFailed(
-                "unauthorized",
-                what,
-                "check the API token, or the e-mail and key: they don't look like any",
-            )
+        case 400 if "(code 6003)" in message:  # "Invalid request headers"
+            return "unauthorized", "check the API token, or e-mail and key: their format is invalid"
         case 401:
-            return RequestFailed(
-                "unauthorized", what, "check the API token: it is wrong, expired or revoked"
-            )
+            return "unauthorized", "check the API token: it is wrong, expired or revoked"
         case 403:
-            return RequestFailed(
-                "unauthorized",
-                what,
-                f"give the API token one of the permissions {_PERMISSIONS} for this account, "
-                "and check account_id",
+            return "unauthorized", (
+                "give the API token one of the permissions Workers Scripts Read, Workers Tail Read "
+                "or Workers Scripts Write for this account, and check account_id"
             )
-        case 404 if "(code 10200)" in said or said.startswith("Workflow '"):
-            return RequestFailed(
-                "workflow_not_found", what, "check the workflow's name and account_id"
-            )
-        case 404 if "(code 10400)" in said or "(code 10501)" in said:
-            return RequestFailed(
-                "not_found", what, "check the instance's id, unless it is still to be created"
-            )
+        case 404 if "(code 10200)" in message or message.startswith("Workflow '"):
+            return "workflow_not_found", "check the workflow's name and account_id"
+        case 404 if "(code 10400)" in message or "(code 10501)" in message:
+            return "not_found", "check the instance's id, unless it is still to be created"
         case 404:
-            return RequestFailed("http_4xx", what, "check account_id and api.url")
+            return "http_4xx", "check account_id and api.url"
         case 429:
-            return RequestFailed(
-                "rate_limited",
-                what,
-                "Cloudflare allows a user 1200 calls in 5 minutes over all tools; poll less often "
-                "(poll.interval) or watch less",
-                retry_after=retry_after,
+            return "rate_limited", (
+                "Cloudflare allows a user 1200 requests in 5 minutes over all tools; poll less "
+                "often (poll.interval) or watch less"
             )
         case _ if 300 <= status < 400:
-            return RequestFailed(
-                "invalid_answer", what, "check api.url: the API itself never redirects"
-            )
+            return "invalid_answer", "check api.url: the API itself never redirects"
         case _ if 400 <= status < 500:
-            return RequestFailed("http_4xx", what, "check api.url and account_id")
+            return "http_4xx", "check api.url and account_id"
         case _:
-            return RequestFailed("http_5xx", what)
+            return "http_5xx", ""

@@ -1,14 +1,13 @@
-"""What Cloudflare answers, as far as the exporter reads it.
+"""The API's responses as structs: instances with their steps, rows of lists, the envelope.
 
-Source: "Get logs and status from instance" of Cloudflare's API reference, and answers of the real
-engine. Enumerations are plain strings and fields that are not read here are skipped unbuilt
-(params and outputs among them), so that values and fields of tomorrow are taken as they come. Every
-field is optional: one that can't be read is as if it were absent (`lenient.py`).
-Times are Unix seconds, UTC. An error's message is read only to tell which step an instance failed
-at; it is customers' data and goes nowhere.
+Source: "Get logs and status from instance" in Cloudflare's API reference, and responses of the real
+engine. Enumerations are plain strings, and fields that are not declared here (params and outputs
+among them) are skipped without being built, so that new values and fields are no errors. Every
+field is optional: an invalid one counts as absent (`lenient_decoder.py`). An error's message is
+read only to find the step at which an instance failed; it is customers' data and is never shown.
 
-A full answer holds up to 25,000 steps: `gc=False` on what it is made of, which never refers back to
-itself, halves the time to read it.
+A detail response holds up to 25,000 steps: `gc=False` on its structs, which never refer back to
+themselves, halves the time to decode it.
 """
 
 import re
@@ -19,10 +18,10 @@ from typing import Annotated, Generic, Self, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-Word = Annotated[str, Meta(max_length=100)]
-"""A value of the platform's own, perhaps of tomorrow; a longer one is ignored."""
+Name = Annotated[str, Meta(max_length=100)]
+"""A value that the platform chooses, known today or not; a longer one is invalid."""
 Count = Annotated[float, Meta(ge=0, le=1e9)]
-Whole = Annotated[int, Meta(ge=0, le=2**53)]
+Integer = Annotated[int, Meta(ge=0, le=2**53)]
 _ERROR_NAME = re.compile(r"(?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)", re.ASCII)
 
 
@@ -32,9 +31,9 @@ class Error(Struct, gc=False):
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """An error as older responses have it: `Name: message`, or a message alone.
+        """An error from `Name: message`, as older responses have it, or from a message alone.
 
-        Only what is surely a name is one: names are labels, and messages are customers' data.
+        What may be part of a message is no name: names become labels.
         """
         name, colon, message = text.partition(": ")
         is_name = colon and _ERROR_NAME.fullmatch(name)
@@ -42,7 +41,7 @@ class Error(Struct, gc=False):
 
 
 class Trigger(Struct):
-    source: Word | None = None
+    source: Name | None = None
 
 
 class Attempt(Struct, gc=False):
@@ -53,7 +52,7 @@ class Attempt(Struct, gc=False):
 
     @property
     def outcome(self) -> str:
-        """`success`, `failure`, or `running` as long as it has no end."""
+        """`success`, `failure`, or `running` until it has an end."""
         if self.end is None or self.success is None:
             return "running"
         return "success" if self.success else "failure"
@@ -61,7 +60,7 @@ class Attempt(Struct, gc=False):
 
 class Retries(Struct, gc=False):
     limit: Count | UnsetType | None = UNSET
-    """Attempts after the first one; None: without end."""
+    """Attempts after the first one; None: no limit."""
 
 
 class StepConfig(Struct, gc=False):
@@ -71,7 +70,7 @@ class StepConfig(Struct, gc=False):
 class Step(Struct, gc=False):
     """A step, sleep, wait for an event, rollback, termination, or a type not known today."""
 
-    type: Word | None = None
+    type: Name | None = None
     name: str | None = None
     start: datetime | None = None
     end: datetime | None = None
@@ -83,7 +82,7 @@ class Step(Struct, gc=False):
 
     @property
     def retry_limit(self) -> float | None:
-        """Attempts that it may take after its first, +Inf without a limit; None: not known."""
+        """Maximum attempts after the first, +Inf without a limit; None: not reported."""
         limit = self.config.retries.limit if self.config and self.config.retries else UNSET
         if isinstance(limit, UnsetType):
             return None
@@ -91,9 +90,9 @@ class Step(Struct, gc=False):
 
     @property
     def outcome(self) -> str:
-        """`success`, `failure`, or `running` as long as it isn't finished.
+        """`success`, `failure`, or `running` until it is finished.
 
-        Sleeps and waits say `finished`, since their end may be a plan; others have an end.
+        Sleeps and waits have `finished`, since their end may be in the future; others have an end.
         """
         if self.finished is not None:
             if not self.finished:
@@ -105,25 +104,25 @@ class Step(Struct, gc=False):
 
 
 class Summary(Struct, kw_only=True, rename={"version_id": "versionId"}):
-    """An instance without its steps: what `simple=true` answers.
+    """An instance without its steps: the result of a simple request (`simple=true`).
 
-    `queued` names the run: a restart from the start keeps the instance's id and gets a new one. It
-    is null until the engine has recorded it.
+    `queued` identifies the run: a restart from the start has the same id and a new `queued`. It is
+    null until the engine has recorded it.
     """
 
     queued: datetime | None = None
-    status: Word | None = None
+    status: Name | None = None
     start: datetime | None = None
     end: datetime | None = None
     success: bool | None = None
     error: Error | None = None
     step_count: Count | None = None
     trigger: Trigger | None = None
-    version_id: Word | None = None
+    version_id: Name | None = None
 
 
 class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
-    """An instance with its steps: the full answer."""
+    """An instance with its steps: the result of a detail request."""
 
     steps: list[Step] | None = None
 
@@ -141,75 +140,75 @@ class ApiError(Struct):
 
 
 class Row(Struct):
-    """An instance in a list. It never names the run: `created_on` stays through a restart."""
+    """An instance in a list. It doesn't identify the run: `created_on` stays through a restart."""
 
     id: str | None = None
-    status: Word | None = None
+    status: Name | None = None
     created_on: datetime | None = None
     started_on: datetime | None = None
     ended_on: datetime | None = None
     modified_on: datetime | None = None
-    version_id: Word | None = None
-    trigger_source: Word | None = None
+    version_id: Name | None = None
+    trigger_source: Name | None = None
 
 
-class Account(Struct):
+class ListedAccount(Struct):
     """An account in the list of those that a credential can read."""
 
     id: str | None = None
     name: str | None = None
 
 
-class Workflow(Struct):
+class ListedWorkflow(Struct):
     """A workflow in a list, or alone; `instances` are the platform's counts by status."""
 
     name: str | None = None
-    instances: dict[Word, Whole] | None = None
+    instances: dict[Name, Integer] | None = None
 
 
-class Limits(Struct):
-    steps: Whole | None = None
+class VersionLimits(Struct):
+    steps: Integer | None = None
 
 
 class Concurrency(Struct):
-    limit: Whole | None = None
+    limit: Integer | None = None
 
 
-class Version(Struct):
-    """A version of a workflow, in a list: the newest first."""
+class WorkflowVersion(Struct):
+    """A version of a workflow, in a list, newest first."""
 
     created_on: datetime | None = None
-    limits: Limits | None = None
+    limits: VersionLimits | None = None
     concurrency: Concurrency | None = None
 
 
 class PageInfo(Struct):
-    """Where a list goes on. The hosted API gives a cursor, the local engine page numbers."""
+    """Where a list continues: the hosted API sends a cursor, the local engine page numbers."""
 
     cursor: str | None = None
-    page: Whole | None = None
-    per_page: Whole | None = None
-    total_count: Whole | None = None
-    total_pages: Whole | None = None
+    page: Integer | None = None
+    per_page: Integer | None = None
+    total_count: Integer | None = None
+    total_pages: Integer | None = None
 
 
 class Envelope(Struct, Generic[Result]):
-    """What every answer comes in. Source: Cloudflare's API reference, any endpoint."""
+    """The outermost object of every response. Source: Cloudflare's API reference, any endpoint."""
 
     result: Result | UnsetType | None = UNSET
-    """A list that is null is empty."""
+    """null stands for an empty list."""
     success: bool | None = None
     errors: list[ApiError] | None = None
     result_info: PageInfo | None = None
 
 
 def unix(moment: datetime | None) -> float | None:
-    """Unix seconds of a time in an answer."""
+    """Unix seconds of a time in a response."""
     return None if moment is None else _utc(moment).timestamp()
 
 
 def latest(moments: Iterable[datetime | None]) -> datetime | None:
-    """The latest of some times in a response; None when there is none."""
+    """The latest of some times in a response; None where all are absent."""
     known = [moment for moment in moments if moment is not None]
     try:
         return max(known, default=None)
@@ -218,7 +217,7 @@ def latest(moments: Iterable[datetime | None]) -> datetime | None:
 
 
 def seconds(start: datetime | None, end: datetime | None) -> float | None:
-    """Seconds from `start` to `end`, exact to the microsecond and not below 0."""
+    """Seconds from `start` to `end`, exact to the microsecond and at least 0."""
     if start is None or end is None:
         return None
     return max(0.0, (_utc(end) - _utc(start)).total_seconds())

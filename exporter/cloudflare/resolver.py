@@ -1,10 +1,9 @@
-"""An event loop whose DNS lookups hold up nothing else and end in time.
+"""An event loop whose DNS lookups block nothing else and end before the request's timeout.
 
-The system's resolver blocks a thread for as long as a name server stays silent, and nothing can
-interrupt it. asyncio would use the threads in which passwords are checked and pages are made, and
-would wait for them when the process stops. Here each lookup has a thread of its own that dies with
-the process, one lookup of a name runs at a time, and whoever waits gives up before the request's
-own timeout ends, so that the failure is called what it is.
+The system's resolver blocks a thread until the name server answers, and can't be interrupted.
+asyncio would use the threads that check passwords and render pages, and would wait for them when
+the process stops. Here each lookup has a daemon thread of its own, a name is looked up once at a
+time, and waiting for it ends before the request's timeout, so that the failure is reported as DNS.
 """
 
 import asyncio
@@ -16,25 +15,25 @@ from contextvars import ContextVar
 from typing import Any
 
 _SHARE = 0.8
-"""Of a request's timeout: until then it waits for a lookup."""
+"""The part of a request's timeout for which it waits for a lookup."""
 _LEAST = 0.1
-"""Of a request's timeout: a lookup has at least that, where a connection came free late."""
+"""The part that a lookup has at least, where a connection became free late."""
 
 _DEFAULT = 5.0
 """Seconds that a lookup may take outside of requests."""
 
 _limits: ContextVar[tuple[float, float] | None] = ContextVar("limits", default=None)
-"""Until when lookups may take (the loop's clock), and what each has at least, in seconds."""
+"""When lookups must end (the loop's clock), and the seconds that each has at least."""
 
 _Addresses = list[Any]
 
 
 @contextmanager
 def within(timeout: float) -> Iterator[None]:
-    """Lookups of a request that begins now, with this timeout in seconds, give up before it ends.
+    """Limits the lookups of a request that begins now to less than its timeout, in seconds.
 
-    The time that the request waits for a free connection counts: lookups that a silent name server
-    holds up hold all of them.
+    The time for which the request waits for a free connection counts: while a name server is
+    silent, all connections wait for lookups.
     """
     now = asyncio.get_running_loop().time()
     token = _limits.set((now + timeout * _SHARE, timeout * _LEAST))
@@ -50,19 +49,19 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._lookups: dict[object, tuple[asyncio.Future[_Addresses], float]] = {}
-        """Those that go on, and when they began (the loop's clock)."""
+        """Running ones, and when they began (the loop's clock)."""
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> _Addresses:
         """As asyncio's.
 
         Raises:
-            socket.gaierror: the name isn't known, or no name server answered in time.
+            socket.gaierror: the name is unknown, or no name server answered in time.
         """
         key = (host, port, *sorted(options.items()))
         if key not in self._lookups:
             lookup: asyncio.Future[_Addresses] = self.create_future()
             self._lookups[key] = lookup, self.time()
-            lookup.add_done_callback(lambda done: self._over(key, done))
+            lookup.add_done_callback(lambda done: self._end(key, done))
             arguments = lookup, host, port, options
             threading.Thread(target=self._look_up, args=arguments, daemon=True).start()
         lookup, began = self._lookups[key]
@@ -73,10 +72,10 @@ class Loop(asyncio.SelectorEventLoop):
             raise socket.gaierror(socket.EAI_AGAIN, f"no name server answered within {silent:g} s")
         return lookup.result()
 
-    def _over(self, key: object, done: "asyncio.Future[_Addresses]") -> None:
+    def _end(self, key: object, done: "asyncio.Future[_Addresses]") -> None:
         del self._lookups[key]
         if not done.cancelled():
-            done.exception()  # whoever waited may have given up, and nobody retrieves it
+            done.exception()  # it may not be awaited any more, and an exception must be retrieved
 
     def _look_up(
         self, result: "asyncio.Future[_Addresses]", host: Any, port: Any, options: dict[str, Any]

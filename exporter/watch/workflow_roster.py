@@ -11,7 +11,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import Workflow as Listed
+from exporter.cloudflare.models import ListedWorkflow as Listed
 from exporter.config.accounts import Workflow, is_glob
 from exporter.log_dedup import OpenProblems, Throttle
 from exporter.watch.attachment import Attacher, Attachment

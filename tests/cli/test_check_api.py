@@ -126,7 +126,7 @@ class TestCredentials:
         check.simulator.faults.add(error(400, 6003, "Invalid request headers"))
         assert check.wrong() == [
             "production: HTTP 400: Invalid request headers (code 6003); check the API token, or "
-            "the e-mail and key: they don't look like any"
+            "e-mail and key: their format is invalid"
         ]
 
     def test_a_missing_permission(self, check: Check) -> None:

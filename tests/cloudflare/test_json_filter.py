@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.cloudflare.json_filter import Refused, Skimmer
-from exporter.cloudflare.models import Detail, Envelope, Row, Workflow
+from exporter.cloudflare.json_filter import InvalidBody, JsonFilter
+from exporter.cloudflare.models import Detail, Envelope, ListedWorkflow, Row
 
-MODELS: list[Any] = [Envelope[Detail], Envelope[list[Row]], Envelope[Workflow]]
+MODELS: list[Any] = [Envelope[Detail], Envelope[list[Row]], Envelope[ListedWorkflow]]
 QUEUED = "2026-11-24T17:06:11Z"
 
 
 def skim(pieces: Iterable[bytes], model: Any = Envelope[Detail], most: int = 1 << 20) -> bytes:
-    skimmer = Skimmer(model, most=most, most_objects=1000)
+    filter_ = JsonFilter(model, max_bytes=most, max_objects=1000)
     for piece in pieces:
-        skimmer.add(piece)
-    return bytes(skimmer.end())
+        filter_.add(piece)
+    return bytes(filter_.end())
 
 
 def read(body: bytes, model: Any = Envelope[Detail]) -> object:
@@ -157,8 +157,8 @@ class TestWhatIsLeft:
     def test_counts_under_names_of_their_own(self) -> None:
         """A workflow's counts by status: numbers are kept, whatever their key."""
         body = b'{"result":{"name":"orders","instances":{"queued":1,"new":2},"more":{"a":1}}}'
-        answer = read(skim(bytewise(body), Envelope[Workflow]), Envelope[Workflow])
-        assert answer == Envelope(Workflow("orders", {"queued": 1, "new": 2}))
+        answer = read(skim(bytewise(body), Envelope[ListedWorkflow]), Envelope[ListedWorkflow])
+        assert answer == Envelope(ListedWorkflow("orders", {"queued": 1, "new": 2}))
 
 
 class TestMessages:
@@ -209,7 +209,7 @@ class TestWhatCannotBeRead:
     @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'["",{"b":', b"[[]"])
     def test_what_is_dropped_is_nested_too_deep(self, opening: bytes) -> None:
         body = b'{"result":{"output":' + opening * 100_000
-        with pytest.raises(Refused, match="nested more than 10000 deep"):
+        with pytest.raises(InvalidBody, match="nested more than 10000 deep"):
             skim(pieces(body, range(0, len(body), 4096)))
 
     def test_what_is_dropped_is_nested_as_deep_as_may_be(self) -> None:
@@ -234,13 +234,13 @@ class TestWhatCannotBeRead:
             assert len(left) < 150_000
 
     def test_more_to_keep_than_may_be(self) -> None:
-        with pytest.raises(Refused, match="more than 1000 bytes without outputs"):
+        with pytest.raises(InvalidBody, match="more than 1000 bytes without outputs"):
             skim([b'{"result":{"steps":[', *[b'{"success":true},'] * 100], most=1000)
 
     def test_more_objects_than_may_be(self) -> None:
         opening = b'{"result":{"queued":"%s","steps":[{"attempts":[' % QUEUED.encode()
         assert isinstance(read(skim([opening, b"{}," * 996, b"{}]}]}}"])), Envelope)
-        with pytest.raises(Refused, match="too many steps and attempts"):
+        with pytest.raises(InvalidBody, match="too many steps and attempts"):
             skim([opening, b"{}," * 998, b"{}]}]}}"])
 
     @settings(deadline=None)
@@ -256,9 +256,9 @@ class TestWhatIsHeld:
     )
     def test_large_values_leave_nothing(self, value: bytes) -> None:
         step = b'{"name":"a","output":%s},' % value
-        skimmer = Skimmer(Envelope[Detail], most=10_000, most_objects=1000)
-        skimmer.add(b'{"result":{"queued":"%s","steps":[' % QUEUED.encode())
+        filter_ = JsonFilter(Envelope[Detail], max_bytes=10_000, max_objects=1000)
+        filter_.add(b'{"result":{"queued":"%s","steps":[' % QUEUED.encode())
         for _ in range(100):
-            skimmer.add(step)
-        skimmer.add(b"{}]}}")
-        assert len(skimmer.end()) < 3000
+            filter_.add(step)
+        filter_.add(b"{}]}}")
+        assert len(filter_.end()) < 3000

@@ -223,8 +223,8 @@ class TestBadAnswers:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            (lambda body: body + b"x" * MIB, "it goes on after the end of its compression"),
-            (lambda body: body[:-20], "it ends in the middle of its compression"),
+            (lambda body: body + b"x" * MIB, "it continues after the end of its gzip stream"),
+            (lambda body: body[:-20], "its gzip stream is cut short"),
             (lambda body: b"rubbish" + body, "not compressed as gzip"),
         ],
         ids=["longer", "cut", "rubbish"],
@@ -261,7 +261,7 @@ class TestBadAnswers:
 
     async def test_a_byte_at_a_time(self) -> None:
         failed, _ = await failure(Drip(1, 0.05), limit=0.3)
-        assert (failed.reason, str(failed)) == ("timeout", "no whole answer within 0.3 s")
+        assert (failed.reason, str(failed)) == ("timeout", "no complete response within 0.3 s")
 
     @pytest.mark.parametrize("status", [404, 500])
     async def test_of_a_refusal_only_the_beginning_is_read(self, status: int) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.json_filter import Skimmer
-from exporter.cloudflare.lenient import Reader
+from exporter.cloudflare.json_filter import JsonFilter
+from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import Detail, Envelope, Error, Row
 from exporter.watch.list_rows import take_row
 from exporter.watch.step_timeline import pack
@@ -145,16 +145,16 @@ def test_what_is_left_of_a_huge_response_is_read_the_same(data: st.DataObject) -
     body = data.draw(st.sampled_from(INSTANCES))
     path = data.draw(st.sampled_from(places(body)))
     whole = written(put(body, path, data.draw(ODD)))
-    skimmer = Skimmer(Envelope[Detail], most=1 << 20, most_objects=1000)
+    filter_ = JsonFilter(Envelope[Detail], max_bytes=1 << 20, max_objects=1000)
     size = data.draw(st.sampled_from([1, 7, 1000]))
     for start in range(0, len(whole), size):
-        skimmer.add(whole[start : start + size])
-    assert _instance(bytes(skimmer.end())) == _instance(whole)
+        filter_.add(whole[start : start + size])
+    assert _instance(bytes(filter_.end())) == _instance(whole)
 
 
 def _instance(body: bytes) -> Any:
     try:
-        envelope, _ = Reader(Envelope[Detail]).read(body)
+        envelope, _ = LenientDecoder(Envelope[Detail]).decode(body)
     except (msgspec.MsgspecError, RecursionError) as error:
         return type(error)
     plain = msgspec.to_builtins(envelope)
@@ -269,7 +269,7 @@ async def test_what_is_nested_too_deep_costs_its_place_alone() -> None:
 )
 def test_there_is_a_limit_to_what_is_taken_apart(value: bytes) -> None:
     with pytest.raises((msgspec.MsgspecError, RecursionError)):
-        Reader(Envelope[list[Row]]).read(b'{"success":true,"result":%s}' % value)
+        LenientDecoder(Envelope[list[Row]]).decode(b'{"success":true,"result":%s}' % value)
 
 
 async def test_a_list_that_is_null_is_empty_and_one_that_is_missing_a_failure() -> None:

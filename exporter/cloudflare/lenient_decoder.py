@@ -1,0 +1,175 @@
+"""Decodes a response even if parts of it are invalid.
+
+A response is first decoded strictly, as a whole. If that fails, it is decoded level by level, down
+to the invalid part: an invalid field counts as absent, an invalid element of a list is left out,
+and the rest is taken. The place of each is reported, never its value.
+"""
+
+import functools
+import re
+import types
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+T = TypeVar("T")
+
+# A pair of surrogates, one alone, or an escaped backslash, after which "u" begins no escape.
+_ESCAPES = re.compile(
+    rb"\\\\"
+    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+_REPLACEMENT = rb"\ufffd"
+# All up to the next bracket outside of strings.
+_TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?>"[^"\\]*+(?>\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)
+_MAX_DEPTH = 20
+"""Nested lists and objects; the models have seven levels."""
+_MAX_BRACKETS = 500_000
+"""Opening ones, of a response that is nested too deep to be decoded."""
+_MAX_IGNORED = 10_000
+_MAX_COMMAS = 2_000_000
+"""In a list that is decoded by element; 25,000 steps with 5 failed attempts have a million."""
+
+
+class _InvalidPart(ValueError):  # noqa: N818 - reads as what it is
+    """A value doesn't fit its type, and no part of it does."""
+
+
+class LenientDecoder(Generic[T]):
+    """Decodes responses of one type.
+
+    Args:
+        model: A msgspec type. A struct in it that has a class method `from_text` may also be a
+            string in the response.
+    """
+
+    def __init__(self, model: type[T]) -> None:
+        self.model = model
+        self._strict = _decoder(model)  # type: ignore[arg-type]
+
+    def decode(self, body: bytes | bytearray) -> tuple[T, list[str]]:
+        """A response, and the places in it that were ignored (`$.result[3].ended_on`).
+
+        Raises:
+            msgspec.MsgspecError: it isn't JSON, or no part of it fits; the message names the place
+                and the types, never a value.
+            RecursionError: it is nested too deep, in too many places.
+        """
+        try:
+            return self._strict(body), []
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            problem = error
+        body = _with_valid_text(body)
+        try:
+            try:
+                return self._parts(body)
+            except RecursionError:
+                return self._parts(_with_max_depth(body))
+        except _InvalidPart:
+            raise problem from None
+
+    def _parts(self, body: bytes) -> tuple[T, list[str]]:
+        ignored: list[str] = []
+        return _decode(body, self.model, "$", ignored), ignored
+
+
+def _with_valid_text(body: bytes | bytearray) -> bytes:
+    """The body with U+FFFD for each half of a surrogate pair, which engines send where they cut a
+    text in the middle of a character, and for bytes that aren't UTF-8."""
+    body = body.decode("utf-8", "replace").encode()
+    return _ESCAPES.sub(lambda m: _REPLACEMENT if len(m[0]) == 6 else m[0], body)
+
+
+def _with_max_depth(body: bytes) -> bytes:
+    """The body with null for each list and object that is nested deeper than `_MAX_DEPTH`."""
+    if body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
+        raise RecursionError
+    out, depth, taken, at = bytearray(), 0, 0, 0
+    while (match := _TO_BRACKET.match(body, at)) and match.end() < len(body):
+        at = match.end() + 1
+        if body[at - 1] in b"[{":
+            depth += 1
+            if depth == _MAX_DEPTH + 1:
+                out += body[taken : at - 1] + b"null"
+        elif body[at - 1] in b"]}":
+            depth -= 1
+            if depth == _MAX_DEPTH:
+                taken = at
+        else:
+            break  # inside a string that doesn't end
+    return bytes(out + body[taken:])
+
+
+@functools.cache
+def _decoder(kind: Any, *, strict: bool = True) -> Callable[[bytes | bytearray | msgspec.Raw], Any]:
+    return msgspec.json.Decoder(kind, strict=strict).decode
+
+
+def _decode(data: Any, kind: Any, place: str, ignored: list[str]) -> Any:
+    try:
+        return _decoder(kind)(data)
+    except msgspec.ValidationError:
+        return _decode_parts(data, _without_none(kind), place, ignored)
+
+
+def _decode_parts(data: Any, kind: Any, place: str, ignored: list[str]) -> Any:
+    container = get_origin(kind) or kind
+    if get_origin(kind) is Annotated and get_args(kind)[0] in (int, float):
+        return _raw(data, kind, strict=False)  # a number in a string
+    if container is list:
+        if bytes(data).count(b",") > _MAX_COMMAS:
+            raise _InvalidPart
+        (item,) = get_args(kind)
+        elements = enumerate(_raw(data, list[msgspec.Raw]))
+        valid = _valid_parts(elements, lambda _: item, lambda n: f"{place}[{n}]", ignored)
+        return [value for _, value in valid]
+    if container is dict:
+        _, item = get_args(kind)
+        elements = _raw(data, dict[str, msgspec.Raw]).items()
+        # Its keys are data, which must not show in a log.
+        return dict(_valid_parts(elements, lambda _: item, lambda _: f"{place}[*]", ignored))
+    if isinstance(container, type) and issubclass(container, msgspec.Struct):
+        return _decode_struct(data, kind, container, place, ignored)
+    raise _InvalidPart
+
+
+def _decode_struct(data: Any, kind: Any, struct: Any, place: str, ignored: list[str]) -> Any:
+    from_text = getattr(struct, "from_text", None)
+    if from_text is not None and bytes(memoryview(data)[:1]) == b'"':
+        return from_text(_raw(data, str))
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    values = [(k, v) for k, v in _raw(data, dict[str, msgspec.Raw]).items() if k in fields]
+    valid = _valid_parts(
+        values, lambda name: fields[name].type, lambda name: f"{place}.{name}", ignored
+    )
+    return struct(**{fields[name].name: value for name, value in valid})
+
+
+def _valid_parts(
+    parts: Any, kind: Callable[[Any], Any], place: Callable[[Any], str], ignored: list[str]
+) -> Iterator[tuple[Any, Any]]:
+    for key, data in parts:
+        where = place(key)
+        try:
+            yield key, _decode(data, kind(key), where, ignored)
+        except _InvalidPart:
+            if len(ignored) >= _MAX_IGNORED:
+                raise
+            ignored.append(where)
+
+
+def _raw(data: Any, kind: Any, *, strict: bool = True) -> Any:
+    try:
+        return _decoder(kind, strict=strict)(data)
+    except msgspec.ValidationError:
+        raise _InvalidPart from None
+
+
+def _without_none(kind: Any) -> Any:
+    """The type within an optional one; a union of several stays."""
+    if get_origin(kind) not in (Union, types.UnionType):
+        return kind
+    present = [one for one in get_args(kind) if one not in (types.NoneType, msgspec.UnsetType)]
+    return present[0] if len(present) == 1 else kind
