@@ -23,8 +23,6 @@ from exporter.config.accounts import Account
 from exporter.config.settings import Settings
 from exporter.logs import printable
 
-_PER_PAGE = 100
-_MOST_PAGES = 100
 _MOST_IDS = 20
 """Configured instances of an account that are requested: the check must cost little."""
 _SKEW = 5.0
@@ -102,7 +100,7 @@ async def _account(account: Account, client: Client, budget: Budget) -> AsyncIte
     if budget.blocked:
         text = f"not checked: the API refuses the credential's requests for {budget.blocked:.0f} s"
         raise RequestFailed("rate_limited", text)
-    names = await _workflows(client)
+    names = [row.name async for page in client.workflows() for row in page if row.name]
     yield "ok", f"credential can read the account's workflows: {len(names)} found"
     ids: list[tuple[str, str]] = []
     for workflow in account.workflows:
@@ -123,17 +121,6 @@ async def _account(account: Account, client: Client, budget: Budget) -> AsyncIte
     async for result in _instances(ids, client, budget):
         yield result
     yield _requests_left(budget)
-
-
-async def _workflows(client: Client) -> list[str]:
-    names: dict[str, None] = {}
-    for page in range(1, _MOST_PAGES + 1):
-        rows = await client.workflows(page, _PER_PAGE)
-        known = len(names)
-        names |= {row.name: None for row in rows if row.name}
-        if len(rows) < _PER_PAGE or len(names) == known:
-            break
-    return list(names)
 
 
 async def _instances(

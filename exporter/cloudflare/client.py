@@ -8,9 +8,9 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
@@ -28,11 +28,11 @@ from exporter.cloudflare.models import (
     Envelope,
     ListedAccount,
     ListedWorkflow,
-    PageInfo,
     Row,
     Summary,
     WorkflowVersion,
 )
+from exporter.cloudflare.pages import Page, next_page, read_pages
 from exporter.cloudflare.response_body import ResponseBody
 from exporter.config.settings import Api
 
@@ -48,6 +48,7 @@ _MAX_ERROR_BODY = 64 * 1024
 """Bytes that are read of a response other than 2xx: an error takes a few."""
 _MAX_RETRY_AFTER = 3600.0
 """Seconds: a longer `Retry-After` comes from a wrong clock."""
+_MAX_WORKFLOW_PAGES = 100
 _MAX_MESSAGE = 200
 """Characters."""
 _RESULT = "$.result"
@@ -62,18 +63,6 @@ _WORKFLOW = LenientDecoder(Envelope[ListedWorkflow])
 _WORKFLOWS = LenientDecoder(Envelope[list[ListedWorkflow]])
 _VERSIONS = LenientDecoder(Envelope[list[WorkflowVersion]])
 _FAILURE = LenientDecoder(Envelope[msgspec.Raw])
-
-
-class Page(NamedTuple):
-    """A page of a workflow's instances."""
-
-    rows: list[Row]
-    next: dict[str, str] | None
-    """Parameters of the next page; None: the API names no next page."""
-    sent: int = 0
-    """Rows of the page, invalid ones included."""
-    total: int | None = None
-    """Rows of the whole list, as the API reports."""
 
 
 class Client:
@@ -114,7 +103,7 @@ class Client:
         response, size, _ = await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
         return _result(response), size
 
-    async def instances(self, workflow: str, parameters: dict[str, str]) -> Page:
+    async def instances(self, workflow: str, parameters: dict[str, str]) -> Page[Row]:
         """A page of a workflow's instances, newest first.
 
         Args:
@@ -122,24 +111,23 @@ class Client:
             parameters: `per_page`, optionally `status` and `date_start`, and `Page.next` of the
                 page before.
         """
-        url = f"{self._workflow_url(workflow)}/instances?{urlencode(parameters)}"
-        response, _, ignored = await self._get("instances", url, _ROWS)
-        rows = _list(response)
-        sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in ignored)
-        info = response.result_info
-        return Page(rows, _next(info, parameters, sent), sent, info.total_count if info else None)
+        url = f"{self._workflow_url(workflow)}/instances"
+        return await self._page("instances", url, _ROWS, parameters)
 
     async def workflow(self, workflow: str) -> ListedWorkflow:
         """A workflow with the platform's counts of its instances."""
         response, *_ = await self._get("workflow", self._workflow_url(workflow), _WORKFLOW)
         return _result(response)
 
-    async def workflows(self, page: int, per_page: int) -> list[ListedWorkflow]:
-        """A page of the account's workflows."""
-        query = urlencode({"page": page, "per_page": per_page})
-        url = f"{self._base_url}/workflows?{query}"
-        response, *_ = await self._get("workflows", url, _WORKFLOWS)
-        return _list(response)
+    def workflows(self) -> AsyncIterator[list[ListedWorkflow]]:
+        """The account's workflows, page by page."""
+        url = f"{self._base_url}/workflows"
+        return read_pages(
+            lambda parameters: self._page("workflows", url, _WORKFLOWS, parameters),
+            {"page": "1", "per_page": "100"},
+            key=lambda row: row.name,
+            max_pages=_MAX_WORKFLOW_PAGES,
+        )
 
     async def accounts(self, per_page: int) -> list[ListedAccount]:
         """The first accounts that the credential can read, of a client whose URL names none."""
@@ -162,6 +150,24 @@ class Client:
             # Otherwise they would be removed from the path (RFC 3986, section 5.2.4).
             name = name.replace(".", "%2E")
         return f"{self._workflow_url(workflow)}/instances/{name}"
+
+    async def _page(
+        self,
+        endpoint: str,
+        url: str,
+        decoder: LenientDecoder[Envelope[list[Result]]],
+        parameters: dict[str, str],
+    ) -> Page[Result]:
+        response, _, ignored = await self._get(endpoint, f"{url}?{urlencode(parameters)}", decoder)
+        rows, info = _list(response), response.result_info
+        sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in ignored)
+        return Page(
+            rows,
+            next_page(info, parameters, sent),
+            sent=sent,
+            full=sent >= int(parameters["per_page"]),
+            total=info.total_count if info else None,
+        )
 
     async def _get(
         self, endpoint: str, url: str, decoder: LenientDecoder[Envelope[Result]]
@@ -279,18 +285,6 @@ def _result(response: Envelope[Result]) -> Result:
 
 def _list(response: Envelope[list[Result]]) -> list[Result]:
     return [] if response.result is None else _result(response)
-
-
-def _next(info: PageInfo | None, parameters: dict[str, str], rows: int) -> dict[str, str] | None:
-    """The parameters of the next page. `cursor` and `page` exclude each other."""
-    base = {key: value for key, value in parameters.items() if key not in ("cursor", "page")}
-    if info is None or not rows:
-        return None
-    if info.cursor:
-        return None if info.cursor == parameters.get("cursor") else {**base, "cursor": info.cursor}
-    if info.page and info.total_pages and info.page < info.total_pages:
-        return {**base, "page": str(info.page + 1)}
-    return None
 
 
 def _content(response: httpx.Response, body: ResponseBody) -> str:

@@ -24,8 +24,6 @@ log = structlog.get_logger(__name__)
 _READ_EVERY = 30.0
 """Seconds; the platform's counts are up to half a minute old anyway."""
 _LIMITS_EVERY = 3600.0
-_PER_PAGE = 100
-_MOST_PAGES = 100
 
 
 class AccountLog:
@@ -152,7 +150,10 @@ class WorkflowRoster:
         # Where only configured instances are watched, their polls report the problem.
         matters = bool(self.discoveries) or any(is_glob(w.name) for w in self._configured)
         try:
-            rows, requests = await self._workflows()
+            rows, requests = list[Listed](), 0
+            async for page in self._upstream.workflows():
+                rows, requests = rows + page, requests + 1
+                self._sink.polled("list", "success")
             self._read_at = self._clock.monotonic()
             await self.find({row.name for row in rows if row.name})
             for row in rows:
@@ -171,17 +172,6 @@ class WorkflowRoster:
             return 1
         self.reported.read(None, matters=matters)
         return requests
-
-    async def _workflows(self) -> tuple[list[Listed], int]:
-        rows: list[Listed] = []
-        for page in range(1, _MOST_PAGES):
-            new = await self._upstream.workflows(page, _PER_PAGE)
-            self._sink.polled("list", "success")
-            known = {row.name for row in rows}
-            rows += [row for row in new if row.name not in known]
-            if len(new) < _PER_PAGE or len(rows) == len(known):
-                break
-        return rows, page
 
     async def find(self, names: Collection[str]) -> None:
         """Attaches what globs match of these names, all that the account has; detaches what was

@@ -83,7 +83,7 @@ async def read(body: Any, ignored: list[str] | None = None) -> Any:
                     assert pack(detail, now=NOW)
                     return detail
                 case "workflows":
-                    return await client.workflows(1, 100)
+                    return [row async for page in client.workflows() for row in page]
                 case "versions":
                     return await client.versions("w")
                 case "workflow":
@@ -195,7 +195,7 @@ async def test_a_bad_row_or_field_is_ignored_and_reported(row: Any, taken: Any) 
     ignored: list[str] = []
     body = {"success": True, "result": [ROWS[0], row, ROWS[1]]}
     async with calling(httpx.Response(200, json=body), ignored=ignored) as client:
-        rows, _, sent, _ = await client.instances("w", {})
+        rows, _, sent, *_ = await client.instances("w", {"per_page": "100"})
     assert sent == 3, "the row counts as one that was sent"
     assert [r.id for r in rows] == ["i-0", *(["i"] if taken else []), "i-1"]
     assert len(ignored) == 1
@@ -208,7 +208,7 @@ async def test_a_bad_row_or_field_is_ignored_and_reported(row: Any, taken: Any) 
 async def test_counts_that_are_null_are_left_out() -> None:
     body = {"success": True, "result": [{"name": "w", "instances": {"queued": None, "running": 3}}]}
     async with calling(httpx.Response(200, json=body)) as client:
-        (workflow,) = await client.workflows(1, 100)
+        ((workflow,),) = [page async for page in client.workflows()]
     assert workflow.instances == {"running": 3}
 
 
@@ -274,13 +274,13 @@ def test_there_is_a_limit_to_what_is_taken_apart(value: bytes) -> None:
 
 async def test_a_list_that_is_null_is_empty_and_one_that_is_missing_a_failure() -> None:
     async with calling(httpx.Response(200, json={"success": True, "result": None})) as client:
-        assert (await client.instances("w", {})).rows == []
+        assert (await client.instances("w", {"per_page": "100"})).rows == []
         with pytest.raises(RequestFailed, match="no result"):
             await client.instance("w", "i")
     for body in ({"success": True}, {"success": True, "result": "no list"}):
         async with calling(httpx.Response(200, json=body)) as client:
             with pytest.raises(RequestFailed):
-                await client.instances("w", {})
+                await client.instances("w", {"per_page": "100"})
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ LIMITS = [
 
 # What docs/how-it-works.md and docs/operating.md say of constants, and the module that has them.
 CONSTANTS = [
-    ("how-it-works", "list pages of 100 rows", "watch.workflow_roster", 100),
+    ("how-it-works", "list pages of 100 rows", "watch.list_reader", (100, 50, 25, 10)),
     ("how-it-works", "every 30 s at most", "watch.workflow_roster", 30),
     ("how-it-works", "every hour at most", "watch.workflow_roster", 3600),
     ("how-it-works", "in any 5 minutes", "cloudflare.budget", 300),
@@ -150,7 +150,7 @@ def test_a_default_is_that_of_the_selector(name: str, text: str, key: str, defau
 
 @pytest.mark.parametrize(("name", "text", "module", "value"), CONSTANTS, ids=by_alert(CONSTANTS))
 def test_a_number_is_a_constant_of_the_module(
-    name: str, text: str, module: str, value: float
+    name: str, text: str, module: str, value: object
 ) -> None:
     assert text in page(f"docs/{name}.md")
     constants = vars(importlib.import_module(f"exporter.{module}")).items()

@@ -230,7 +230,7 @@ class TestWholeLists:
         async with self.listing(self.unnamed(always=rows)) as w:
             assert w.value("cloudflare_workflow_up") == 0
             (poller,) = w.app.pollers
-            assert str(poller.pass_failure) == f"the list ends after {rows} of 250 instances"
+            assert str(poller.pass_failure) == f"the list ends after {rows} of 250 rows"
             w.simulator.faults.clear()
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_up") == 1
@@ -908,8 +908,28 @@ class TestFailures:
             assert w.value("cloudflare_workflows_exporter_polls_total", **failed) == 1
             assert w.value("cloudflare_workflow_up") == 1
 
-    async def test_a_list_that_never_ends_is_left(self) -> None:
-        """A page that brings nothing new is the last, whatever cursor comes with it."""
+    async def test_workflows_on_shorter_pages_than_requested_are_all_found(self) -> None:
+        workflows = [{"name": "order-*", "discover": {}}]
+        async with watching(workflows=workflows) as w:
+            for name in "abcde":
+                w.simulator.world.account("acc").workflow(f"order-{name}").create("i", WAITING)
+            found: list[Any] = []
+
+            def in_pairs(reply: Reply) -> Reply:
+                body = json.loads(reply.body)
+                found.extend(body["result"])
+                rows, found[:] = found[:2], found[2:]
+                total = body["result_info"]["total_count"]
+                result = {**body, "result": rows, "result_info": {"total_count": total}}
+                return Reply(reply.status, json.dumps(result).encode())
+
+            w.simulator.faults.add(Rewrite(in_pairs), kind="workflows")
+            await w.cycle(after=INTERVAL)
+            assert len(w.app.pollers) == 5
+            assert w.calls["workflows"] == 3
+
+    async def test_a_list_that_repeats_is_a_failed_pass(self) -> None:
+        """The same page under a new cursor."""
         async with discovering() as w:
             for n in range(120):
                 w.orders.create(f"i-{n}", WAITING)
@@ -919,9 +939,12 @@ class TestFailures:
 
             def again(reply: Reply) -> Reply:
                 first.append(first[0] if first else json.loads(reply.body))
-                first[0]["result_info"]["cursor"] = f"more-{len(first)}"
+                first[0]["result_info"] = {"cursor": f"more-{len(first)}"}
                 return Reply(200, json.dumps(first[0]).encode())
 
             w.simulator.faults.add(Rewrite(again), kind="list")
             await w.cycle()
             assert w.calls["list"] == 2
+            assert w.value("cloudflare_workflow_up") == 0
+            (poller,) = w.app.pollers
+            assert str(poller.pass_failure) == "the list repeats after 100 rows"
