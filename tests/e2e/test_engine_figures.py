@@ -135,6 +135,7 @@ class Observer:
         self.clock.advance(after)
         for poller in self.app.pollers:
             await poller.round(whole=True)
+        await self.app.writer.save()  # what a scrape shows is committed
 
     async def look(self, *instance_ids: str) -> list[Result]:
         """A round; what the engine said of these instances, before it and after it the same."""
