@@ -1,17 +1,16 @@
-"""What the rate budget buys: calls, refused calls, and the age of what is shown.
+"""Prints how fresh metrics are within the rate budget: requests, refused ones, and ages by size.
 
     python -m benchmarks.api_budget [--live 1000 10000] [--minutes 30]
 
-The whole exporter in virtual time, against the simulator, which enforces Cloudflare's limit (1,200
-calls in a sliding window of 5 minutes, then 5 minutes of lock-out). Five workflows under steady
-churn, by half of the limit; each size with and without four times as many instances that ended in
-the past 7 days, which is what runs of 42 hours leave behind. Beside it: how long a round of polling
-each instance one by one would take, at the full limit. Ages and lags are those of every instance,
-after the first 10 minutes: `step` is the time from showing `errored` to showing the error's step,
-`count` the time from a run's end to its being counted.
+The whole exporter runs in virtual time against the simulator, which enforces Cloudflare's limit
+(1,200 requests in a sliding window of 5 minutes, then 5 minutes of refusal). Five workflows have
+steady churn and half of the limit; each size is measured with and without four times as many
+instances that ended in the past 7 days, which is what runs of 42 hours leave behind. Next to it:
+how long it would take to poll each instance one by one at the full limit. Ages and lags are those
+of every instance, after the first 10 minutes: `step` is the time from showing `errored` to showing
+the error's step, `count` the time from the end of a run to its being counted.
 """
 
-import argparse
 import asyncio
 import random
 import statistics
@@ -22,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks import virtual
+from benchmarks import argument_parser, virtual_time
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
@@ -78,7 +77,7 @@ def exporter(
     state: Path | None = None,
     **settings: Any,
 ) -> App:
-    """An exporter that discovers everything, its upstream called without sockets."""
+    """An exporter that discovers everything, without sockets."""
     account = {
         "name": "acc",
         "account_id": "acc",
@@ -158,7 +157,7 @@ class Run:
     async def measure(
         self, minutes: float, *, other: float = 0.0, requests: int = 600
     ) -> tuple[App, Simulator, list[tuple[float, float]]]:
-        """Watches for `minutes`; what is left, and the ages (p50, p99) every 30 s."""
+        """Watches for `minutes`; what remains, and the ages (p50, p99) every 30 s."""
         loop = asyncio.get_running_loop()
 
         def wall() -> float:
@@ -210,7 +209,7 @@ class Run:
         world, worst = simulator.world, max(p99 for _, p99 in ages)
         kinds = dict(simulator.calls.by_kind)
         counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
-        # Within two sweeps an end is seen; of the last ones it can't be told yet.
+        # An end is seen within two list passes, so the last ones are not counted yet.
         really = finished(world, EPOCH, world.clock() - 2 * worst)
         one_by_one = self.live / (1200 / 300) / 60
         print(
@@ -219,7 +218,7 @@ class Run:
             f"worst p99 {worst:5.0f} s "
             f"(one by one {one_by_one:.0f} min); {self.lags.report()}; "
             f"refused {simulator.limit.refused}; "
-            f"runs counted {counted:,.0f} of {really[0]:,} to {really[1]:,}; calls {kinds}; "
+            f"runs counted {counted:,.0f} of {really[0]:,} to {really[1]:,}; requests {kinds}; "
             f"skipped {sum(app.series.values[catalogue.DETAILS_SKIPPED].values()):.0f}; "
             f"{self.spent:.0f} s of CPU"
         )
@@ -271,7 +270,7 @@ def age(app: App, world: World, now: float) -> tuple[float, float]:
 
 def main() -> None:
     assert __doc__ is not None
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argument_parser(__doc__)
     options.add_argument("--live", type=int, nargs="+", default=[1000, 10_000, 50_000])
     options.add_argument("--minutes", type=float, default=30.0, help="of virtual time")
     options.add_argument("--life", type=float, default=42 * 3600.0, help="mean seconds of a run")
@@ -281,10 +280,10 @@ def main() -> None:
     for live in given.live:
         for history in (0, 4 * live):
             size = Run(live, history, given.life)
-            size.report(*virtual.run(size.measure(given.minutes)))
+            size.report(*virtual_time.run(size.measure(given.minutes)))
     print(f"with another client of the same user spending {given.other:.0%} of the quota:")
     size = Run(given.live[0], 0, given.life)
-    size.report(*virtual.run(size.measure(given.minutes, other=given.other)))
+    size.report(*virtual_time.run(size.measure(given.minutes, other=given.other)))
 
 
 if __name__ == "__main__":

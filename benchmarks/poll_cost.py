@@ -1,14 +1,13 @@
-"""CPU time of polling, beside httpx alone making the same calls.
+"""Prints the CPU time of a poll, next to that of the same request by httpx alone.
 
     python -m benchmarks.poll_cost [--instances 200] [--rounds 10]
 
-For simple looks that find no change, and for full answers of 10, 100 and 10,000 steps: what the
-exporter spends for each, next to httpx alone, in one run, in turn. The upstream is a child process
-that serves ready-made answers, so its CPU time isn't in the figures. Parsing alone is compared
+For simple requests that find no change, and for detail requests of 10, 100 and 10,000 steps: what
+the exporter spends on each, and what httpx alone does, in turn, in one run. The API is a child
+process that serves prepared responses, so its CPU time isn't included. Decoding alone is compared
 too: msgspec as it is used here, pydantic, and the standard library's json.
 """
 
-import argparse
 import asyncio
 import json
 import multiprocessing
@@ -24,6 +23,7 @@ import httpx
 import msgspec
 import pydantic
 
+from benchmarks import argument_parser
 from exporter.app import App
 from exporter.cloudflare.models import Detail, Envelope
 from exporter.config.settings import Settings
@@ -33,7 +33,7 @@ QUEUED = "2026-01-01T00:00:00.000Z"
 
 
 def step(number: int) -> dict[str, Any]:
-    """A step as the real engine answers it."""
+    """A step as the real engine sends it."""
     time_ = "2026-01-01T00:00:01.123Z"
     return {
         "name": f"step {number % 50}-{number // 50 + 1}",
@@ -50,8 +50,8 @@ def step(number: int) -> dict[str, Any]:
     }
 
 
-def answer(steps: int, *, full: bool) -> bytes:
-    """A whole answer of a running instance."""
+def response(steps: int, *, detail: bool) -> bytes:
+    """A response for a running instance."""
     result: dict[str, Any] = {
         "status": "running",
         "params": {"order": 7},
@@ -64,13 +64,13 @@ def answer(steps: int, *, full: bool) -> bytes:
         "versionId": "182bd5e5-6e1a-4fe4-a799-aa6d9a6ab26e",
         "trigger": {"source": "api"},
     }
-    if full:
+    if detail:
         result["steps"] = [step(n) for n in range(steps)]
     return json.dumps({"success": True, "errors": [], "messages": [], "result": result}).encode()
 
 
 class Upstream(asyncio.Protocol):
-    """As little HTTP as will do: `/…/instances/{steps}-{n}?simple=…` gets a ready-made answer."""
+    """A minimal HTTP server: `/…/instances/{steps}-{n}?simple=…` gets a prepared response."""
 
     ready: ClassVar[dict[bytes, bytes]] = {}
 
@@ -81,9 +81,9 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         target = data.split(b" ", 2)[1]
         steps, _, rest = target.rpartition(b"/")[2].partition(b"-")
-        key = steps + (b" simple" if b"simple=true" in rest else b" full")
+        key = steps + (b" simple" if b"simple=true" in rest else b" detail")
         if key not in self.ready:
-            body = answer(int(steps), full=key.endswith(b"full"))
+            body = response(int(steps), detail=key.endswith(b"detail"))
             head = (
                 f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
             )
@@ -113,21 +113,21 @@ def upstream() -> Iterator[str]:
         process.join()
 
 
-async def cpu(rounds: int, calls: int, work: Callable[[], Awaitable[object]]) -> list[float]:
-    """Microseconds of CPU for each call, by round; one round goes ahead uncounted."""
+async def cpu(rounds: int, requests: int, work: Callable[[], Awaitable[object]]) -> list[float]:
+    """Microseconds of CPU for each request, by round, after one that is not measured."""
     await work()
     values = []
     for _ in range(rounds):
         started = time.process_time()
         await work()
-        values.append((time.process_time() - started) / calls * 1e6)
+        values.append((time.process_time() - started) / requests * 1e6)
     return values
 
 
 async def compare(url: str, what: str, steps: int, instances: int, rounds: int) -> None:
     ids = [f"{steps}-{n}" for n in range(instances)]
-    # What is due is decided by the settings: nothing but simple looks, or nothing but full ones.
-    refresh = "1ms" if what == "full" else "100y"
+    # The settings decide what is due: simple requests alone, or detail requests alone.
+    refresh = "1ms" if what == "detail" else "100y"
     settings = Settings(
         accounts=[{"name": "acc", "workflows": [{"name": "orders", "instances": ids}]}],
         api={"url": url, "requests_per_5m": 1200},
@@ -164,7 +164,7 @@ async def compare(url: str, what: str, steps: int, instances: int, rounds: int) 
             exporter += await cpu(1, instances, ours)
         assert app.pollers[0].up
     ratio = statistics.median(a / b for a, b in zip(exporter, alone, strict=True))
-    label = f"{what} look" + (f", {steps:,} steps" if what == "full" else ", no change")
+    label = f"{what} request" + (f", {steps:,} steps" if what == "detail" else ", no change")
     print(
         f"{label:<28} exporter {statistics.median(exporter):>10,.0f} µs   "
         f"httpx alone {statistics.median(alone):>10,.0f} µs   ratio {ratio:5.2f}"
@@ -197,14 +197,14 @@ class PydanticEnvelope(pydantic.BaseModel):
 
 
 def parsers(steps: int) -> None:
-    body = answer(steps, full=True)
+    body = response(steps, detail=True)
     decoder = msgspec.json.Decoder(Envelope[Detail], strict=False)
     rivals: dict[str, Callable[[bytes], object]] = {
         "msgspec": decoder.decode,
         "json (no models)": json.loads,
         "pydantic": PydanticEnvelope.model_validate_json,
     }
-    print(f"parsing a full answer of {steps:,} steps, {len(body):,} bytes:")
+    print(f"decoding a detail response of {steps:,} steps, {len(body):,} bytes:")
     least = 0.0
     for name, parse in rivals.items():
         values = []
@@ -219,19 +219,21 @@ def parsers(steps: int) -> None:
 
 def main() -> None:
     assert __doc__ is not None
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argument_parser(__doc__)
     options.add_argument("--instances", type=int, default=200)
     options.add_argument("--rounds", type=int, default=10)
     given = options.parse_args()
     configure("warning", "logfmt")
-    print(f"{datetime.now(UTC):%Y-%m-%d}, medians of {given.rounds} rounds, CPU time for each call")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, medians of {given.rounds} rounds, CPU time of each request"
+    )
     with upstream() as url:
         few = max(1, given.instances // 100)
         for what, steps, instances in (
             ("simple", 10, given.instances),
-            ("full", 10, given.instances),
-            ("full", 100, given.instances),
-            ("full", 10_000, few),
+            ("detail", 10, given.instances),
+            ("detail", 100, given.instances),
+            ("detail", 10_000, few),
         ):
             asyncio.run(compare(url, what, steps, instances, given.rounds))
     parsers(10_000)

@@ -2,7 +2,8 @@
 
 Every panel honours every variable of its dashboard. Graphs over time read metrics of workflows and
 recording rules, never a series of each instance: Prometheus refuses a query that loads more than
-50,000,000 samples (`benchmarks/rules.py`). Tables of instances ask for the end of the time shown.
+50,000,000 samples (`benchmarks/rules_cost.py`). Tables of instances ask for the end of the time
+shown.
 """
 
 import json

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import virtual
+from benchmarks import virtual_time
 from exporter.clock import Clock
 from exporter.cloudflare.budget import WINDOW, Budget
 
@@ -67,14 +67,14 @@ class TestTheWindow:
         async def main() -> list[float]:
             return await calls(budget(limit), 3 * limit, takes=takes)
 
-        assert most_in_a_window(virtual.run(main())) <= limit
+        assert most_in_a_window(virtual_time.run(main())) <= limit
 
     @pytest.mark.slow
     def test_is_used_almost_whole_after_the_start(self) -> None:
         async def main() -> list[float]:
             return await calls(budget(600), 3000)
 
-        begun = [moment for moment in virtual.run(main()) if WINDOW < moment <= 4 * WINDOW]
+        begun = [moment for moment in virtual_time.run(main()) if WINDOW < moment <= 4 * WINDOW]
         assert len(begun) / 3 > 0.95 * 600
 
     def test_calls_are_spread_evenly(self) -> None:
@@ -83,7 +83,7 @@ class TestTheWindow:
         async def main() -> list[float]:
             return await calls(budget(600), 2000)
 
-        begun = virtual.run(main())
+        begun = virtual_time.run(main())
         assert max(later - earlier for earlier, later in pairwise(begun)) < 1.0
 
     def test_a_few_calls_after_a_pause_come_at_once(self) -> None:
@@ -94,7 +94,7 @@ class TestTheWindow:
             started = asyncio.get_running_loop().time()
             return max(await calls(spender, 10)) - started
 
-        assert virtual.run(main()) < 0.1
+        assert virtual_time.run(main()) < 0.1
 
 
 class TestOthers:
@@ -105,7 +105,7 @@ class TestOthers:
                 spender.update(headers(remaining=1200 - 1 - 500))
             return spender.allowed
 
-        assert virtual.run(main()) == 1200 * 0.8 - 500
+        assert virtual_time.run(main()) == 1200 * 0.8 - 500
 
     def test_our_own_calls_are_not_taken_for_theirs(self) -> None:
         async def main() -> float:
@@ -115,7 +115,7 @@ class TestOthers:
                     spender.update(headers(remaining=1200 - made))
             return spender.allowed
 
-        assert virtual.run(main()) == 600
+        assert virtual_time.run(main()) == 600
 
     def test_a_policy_with_another_window_is_put_in_terms_of_ours(self) -> None:
         async def main() -> tuple[float, int | None]:
@@ -124,7 +124,7 @@ class TestOthers:
                 spender.update(headers(remaining=40 - 1, quota=40, window=60))
             return spender.allowed, spender.quota
 
-        assert virtual.run(main()) == (200 * 0.8, 200)
+        assert virtual_time.run(main()) == (200 * 0.8, 200)
 
     def test_they_are_remembered_for_two_windows(self) -> None:
         async def main() -> tuple[float, float]:
@@ -137,7 +137,7 @@ class TestOthers:
                 spender.update(headers(remaining=1199))
             return before, spender.allowed
 
-        assert virtual.run(main()) == (1200 * 0.8 - 599, 600)
+        assert virtual_time.run(main()) == (1200 * 0.8 - 599, 600)
 
     def test_a_quota_that_others_have_used_up_stops_all_calls_until_it_is_reset(self) -> None:
         async def main() -> float:
@@ -146,7 +146,7 @@ class TestOthers:
                 spender.update(headers(remaining=3, reset=70))
             return spender.blocked
 
-        assert virtual.run(main()) == 70
+        assert virtual_time.run(main()) == 70
 
     @pytest.mark.parametrize("said", [{}, {"ratelimit": "nonsense"}, {"ratelimit": '"x";r=5'}])
     def test_nothing_follows_from_headers_that_say_nothing(self, said: dict[str, str]) -> None:
@@ -156,7 +156,7 @@ class TestOthers:
                 spender.update(said)
             return spender.allowed, spender.quota
 
-        assert virtual.run(main()) == (600, None)
+        assert virtual_time.run(main()) == (600, None)
 
 
 class TestShards:
@@ -198,7 +198,7 @@ class TestShards:
             for task in tasks:
                 task.cancel()
 
-        virtual.run(main())
+        virtual_time.run(main())
         return [
             (sum(a < at <= a + WINDOW for at in ours), sum(a < at <= a + WINDOW for at in user))
             for a in (n * WINDOW for n in range(2, 6))
@@ -238,7 +238,7 @@ class TestRefused:
             await asyncio.gather(*(probe() for _ in range(3)))
             return begun
 
-        first, second, third = virtual.run(main())
+        first, second, third = virtual_time.run(main())
         assert first == pytest.approx(wait, abs=0.01)
         assert second == pytest.approx(wait + 5, abs=0.01)
         assert third == pytest.approx(second, abs=1)
@@ -251,7 +251,7 @@ class TestRefused:
                     spender.rate_limited(10.0)
             return spender.blocked
 
-        assert virtual.run(main()) == pytest.approx(10.0, abs=0.01)
+        assert virtual_time.run(main()) == pytest.approx(10.0, abs=0.01)
 
 
 def test_looks_give_way_to_calls_that_wait() -> None:
@@ -274,4 +274,4 @@ def test_looks_give_way_to_calls_that_wait() -> None:
         await asyncio.gather(looking(), *lists)
         return order
 
-    assert virtual.run(main()) == ["list"] * 4 + ["look"]
+    assert virtual_time.run(main()) == ["list"] * 4 + ["look"]

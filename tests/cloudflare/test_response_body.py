@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from benchmarks import virtual
+from benchmarks import virtual_time
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
@@ -150,7 +150,7 @@ class TestLargeAnswers:
                 _, size = await client.instance_detail("orders", "order-1")
                 return size
 
-        assert virtual.run(main()) > 4 * MIB
+        assert virtual_time.run(main()) > 4 * MIB
 
 
 class TestBadAnswers:

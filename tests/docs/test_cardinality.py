@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import virtual
-from benchmarks.churn import SETTINGS, series
+from benchmarks import virtual_time
+from benchmarks.churn_memory import SETTINGS, series
 from exporter.config.metrics import Names
 from simulator import Attempt, Error, Script, Step, Wait, steps
 from tests.watching import watching
@@ -121,6 +121,6 @@ def test_the_series_of_a_day_are_shown_for_each_setting() -> None:
 @pytest.mark.slow
 def test_ten_short_runs_a_second_make_few_series_a_day_by_default() -> None:
     _, discover, metrics = SETTINGS[0]
-    made = virtual.run(series(10, discover, metrics))
+    made = virtual_time.run(series(10, discover, metrics))
     assert made.runs > 5000
     assert 0 < made.a_day <= 300_000

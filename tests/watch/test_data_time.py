@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks import virtual
+from benchmarks import virtual_time
 from benchmarks.api_budget import DAY, EPOCH, rounds, scripts
 from exporter.app import App
 from exporter.clock import Clock
@@ -106,7 +106,7 @@ def test_it_lies_between_the_real_age_and_twice_that(
                 job.cancel()
         return found
 
-    for real, told in virtual.run(main()):
+    for real, told in virtual_time.run(main()):
         assert real - 0.1 <= told <= 2 * real + INTERVAL
 
 

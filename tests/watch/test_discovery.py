@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from benchmarks import virtual
+from benchmarks import virtual_time
 from benchmarks.api_budget import Lags, Run, quantile
 from exporter.app import App
 from exporter.config.settings import Settings
@@ -804,7 +804,7 @@ class TestBudget:
             counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
             return simulator.limit.refused, simulator.calls.total, counted
 
-        refused, calls, counted = virtual.run(main())
+        refused, calls, counted = virtual_time.run(main())
         assert refused == 0
         assert calls > 500
         assert counted > 100
@@ -819,7 +819,7 @@ class TestBudget:
             await size.measure(80, requests=120)
             return size.lags
 
-        lags = virtual.run(main())
+        lags = virtual_time.run(main())
         assert len(lags.steps) > 10
         assert quantile(lags.steps, 0.99) < 30
         assert len(lags.count) > 300

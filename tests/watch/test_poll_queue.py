@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import virtual
+from benchmarks import virtual_time
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.watch.instance import Urgency
@@ -51,7 +51,7 @@ def test_the_most_urgent_first_and_within_one_urgency_in_order() -> None:
             ],
         )
 
-    assert virtual.run(main()) == ["errored", "errored later", "changed", "live"]
+    assert virtual_time.run(main()) == ["errored", "errored later", "changed", "live"]
 
 
 def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
@@ -81,7 +81,7 @@ def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
         assert len(order) == sum(asked.values())
         return order
 
-    return virtual.run(main())
+    return virtual_time.run(main())
 
 
 class TestTurns:
@@ -134,7 +134,7 @@ def test_polls_that_hang_do_not_hold_up_list_pages() -> None:
         await looks.stop(grace=0)
         return under_way == 3
 
-    assert virtual.run(main())
+    assert virtual_time.run(main())
 
 
 def test_a_page_that_nobody_waits_for_any_more_takes_no_turn() -> None:
@@ -147,7 +147,7 @@ def test_a_page_that_nobody_waits_for_any_more_takes_no_turn() -> None:
         await asyncio.sleep(120)
         return len(looks)
 
-    assert virtual.run(main()) == 0
+    assert virtual_time.run(main()) == 0
 
 
 def test_a_page_goes_on_when_its_queue_is_replaced() -> None:
@@ -160,7 +160,7 @@ def test_a_page_goes_on_when_its_queue_is_replaced() -> None:
         await waiting
         return clock.monotonic()
 
-    assert virtual.run(main()) == 1
+    assert virtual_time.run(main()) == 1
 
 
 def test_what_is_no_longer_wanted_is_given_up_and_takes_no_turn() -> None:
@@ -183,7 +183,7 @@ def test_what_is_no_longer_wanted_is_given_up_and_takes_no_turn() -> None:
         await asyncio.sleep(120)
         return made, len(looks)
 
-    assert virtual.run(main()) == (["b"], 0)
+    assert virtual_time.run(main()) == (["b"], 0)
 
 
 def test_no_more_than_so_many_at_once() -> None:
@@ -204,7 +204,7 @@ def test_no_more_than_so_many_at_once() -> None:
         await asyncio.sleep(60)
         return most
 
-    assert virtual.run(main()) == 3
+    assert virtual_time.run(main()) == 3
 
 
 def test_stopping_forgets_what_waits_and_gives_up_what_does_not_end() -> None:
@@ -226,4 +226,4 @@ def test_stopping_forgets_what_waits_and_gives_up_what_does_not_end() -> None:
         assert clock.monotonic() - started == 3
         return len(looks), ends
 
-    assert virtual.run(main()) == (0, ["given up"])
+    assert virtual_time.run(main()) == (0, ["given up"])

@@ -1,15 +1,14 @@
-"""What the alert rules and the dashboards cost a real Prometheus.
+"""Prints what the alert rules and the dashboards cost a real Prometheus.
 
-    python -m benchmarks.rules [--instances 10000] [--rules FILE] [--dashboards FOLDER]
+    python -m benchmarks.rules_cost [--instances 10000] [--rules FILE] [--dashboards FOLDER]
 
 Prometheus scrapes what the exporter's own store renders for that number of live instances of five
 workflows, one in fifty of them errored, and evaluates the rules every 15 s; metrics of workflows
-and recorded ones have a history of a week. Printed are the least time of each rule
-and, for the dashboards over 24 hours at one point a minute, the queries that load the most samples
-at once, beside Prometheus' default limit of 50,000,000. Every instance has a sample at each point.
+and recorded ones have a history of a week. Printed are the least time of each rule and, for the
+dashboards over 24 hours at one point a minute, the queries that load the most samples at once, next
+to Prometheus' default limit of 50,000,000. Every instance has a sample at each point.
 """
 
-import argparse
 import json
 import math
 import re
@@ -24,7 +23,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scrape import WORKFLOWS, World, put
+from benchmarks import argument_parser
+from benchmarks.scrape_cost import WORKFLOWS, World, put
 from exporter.config.metrics import Metrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
@@ -152,7 +152,7 @@ def queries(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def dashboard_costs(
     server: Prometheus, folder: Path, now: int, instance_id: str
 ) -> list[tuple[float, float, str, str]]:
-    """Samples loaded at once (infinite: refused), seconds, panel and what the server said."""
+    """Samples loaded at once (infinite: refused), seconds, panel and what the server reports."""
     found = []
     for title, target in queries(folder):
         parameters = {"query": filled_in(target["expr"], instance_id), "stats": "all"}
@@ -171,7 +171,7 @@ def dashboard_costs(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--instances", type=int, default=10_000)
     parser.add_argument("--rules", type=Path, default=ROOT / "alerts" / "prometheus.rules.yaml")
     parser.add_argument("--dashboards", type=Path, default=ROOT / "grafana" / "dashboards")

@@ -1,22 +1,21 @@
-"""What a day of churn leaves behind, and what an instance costs in memory.
+"""Prints memory and state size over a day of churn, bytes of an instance, and series a day.
 
-    python -m benchmarks.churn [--hours 24] [--a-day 1000000] [--memory 10000 50000] [--series 60]
+    python -m benchmarks.churn_memory [--hours 24] [--a-day 1000000] [--memory 10000 50000]
 
-The whole exporter in virtual time, against the simulator in the same process, by half of the
-limit: instances that are created and end, a million in 24 hours, their retention an hour; ended
-ones have series for half an hour and are dropped half an hour later (by default errored ones have
-them for 24 hours, so memory would grow with their number for a day). Printed each hour: the
-process's memory (with the simulator's, which holds an hour of instances too), and what was
-counted. Beside it the state file's size: what is recorded is bounded by what is watched, so what
-holds for a day holds for a year. Before that: bytes an instance watched, metrics included, over the
-base; and the series that ten runs of 5 seconds a second make a day (1% of them fail), from what an
-hour of them makes: with the default settings, and with those that change it. For these alone, in
-five minutes:
+The whole exporter runs in virtual time, with half of the rate limit, against the simulator in the
+same process: a million instances are created and end within 24 hours, with a retention of one hour.
+Ended ones have series for half an hour, and those expire half an hour later (by default errored
+ones have series for 24 hours, so that the first hours would show their number alone). Printed for
+each hour: the process's memory (with the simulator's, which holds an hour of instances), what was
+counted, and the size of the state. Both are bounded by what is watched, so a day stands for a year.
 
-    python -m benchmarks.churn --hours 0 --memory
+Printed before that: bytes of memory of a watched instance, metrics included, above an idle process;
+and the series that ten runs a second of 5 seconds (1% of them fail) make a day, from those of an
+hour, with the default settings and with others. For these alone, in five minutes:
+
+    python -m benchmarks.churn_memory --hours 0 --memory
 """
 
-import argparse
 import asyncio
 import ctypes
 import gc
@@ -28,7 +27,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import virtual
+from benchmarks import argument_parser, virtual_time
 from benchmarks.api_budget import EPOCH, HOUR, WORKFLOWS, arrivals, exporter, rounds, scripts
 from exporter.clock import Clock
 from exporter.logs import configure
@@ -173,7 +172,7 @@ async def memory(instances: int) -> None:
 
 def main() -> None:
     assert __doc__ is not None
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argument_parser(__doc__)
     options.add_argument("--hours", type=int, default=24)
     options.add_argument("--a-day", type=int, default=1_000_000)
     options.add_argument("--life", type=float, default=120.0, help="mean seconds of a run")
@@ -182,18 +181,18 @@ def main() -> None:
     given = options.parse_args()
     configure("error", "logfmt")
     for name, discover, metrics in SETTINGS if given.series else ():
-        made = virtual.run(series(given.series, discover, metrics))
+        made = virtual_time.run(series(given.series, discover, metrics))
         print(
             f"{name:<50} {made.a_day:>9,.0f} series a day, {made.shown:>7,} at the end; "
             f"{made.runs:,.0f} runs counted",
             flush=True,
         )
     for instances in given.memory:
-        virtual.run(memory(instances))
+        virtual_time.run(memory(instances))
     if given.hours:
         with tempfile.TemporaryDirectory() as folder:
             state = Path(folder) / "state.db"
-            virtual.run(churn(given.hours, given.a_day, given.life, state))
+            virtual_time.run(churn(given.hours, given.a_day, given.life, state))
 
 
 if __name__ == "__main__":

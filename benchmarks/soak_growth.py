@@ -1,16 +1,15 @@
-"""A day of a real account, speeded up: does anything grow that shouldn't?
+"""Prints what grows in a day of a real account: memory, files, tasks, series, state.
 
-    python -m benchmarks.soak [--hours 24] [--live 1000] [--life 1800]
+    python -m benchmarks.soak_growth [--hours 24] [--live 1000] [--life 1800]
 
-The whole exporter in virtual time with its state on disk, against the simulator in the same
-process, which refuses or breaks 2% of the calls and 5 minutes long, every 4 hours, all of them.
-Somebody scrapes every minute. Printed after the first hours, when the first instances have been
-forgotten, and at the end: memory, open files, tasks, series, instances known and the state's size,
-with the slope between, by least squares over all hours, as a share of the mean an hour, and the
-slope's standard error: one within twice of it can't be told from none.
+The whole exporter runs in virtual time with its state on disk, and is scraped every minute, against
+the simulator in the same process, which fails 2% of the requests and, for 5 minutes every 4 hours,
+all of them. Printed after the first hours, when the first instances have expired, and at the end:
+memory, open files, tasks, series, known instances and the size of the state. The slope between is
+by least squares over all hours, as a share of the mean in an hour, with its standard error: a slope
+of less than two of them can't be told from none.
 """
 
-import argparse
 import asyncio
 import os
 import random
@@ -19,16 +18,16 @@ import tempfile
 from collections import deque
 from pathlib import Path
 
-from benchmarks import virtual
+from benchmarks import argument_parser, virtual_time
 from benchmarks.api_budget import EPOCH, HOUR, WORKFLOWS, arrivals, exporter, rounds, scripts
-from benchmarks.churn import resident, virtual_clock
+from benchmarks.churn_memory import resident, virtual_clock
 from exporter.app import App
 from exporter.logs import configure
 from exporter.metrics import catalogue
 from simulator import Simulator, World, error
 
 _SETTLED = 3
-"""Hours after which what began in the first has been forgotten."""
+"""Hours after which what began in the first has expired."""
 
 
 async def scrapes(app: App) -> None:
@@ -103,12 +102,12 @@ async def soak(hours: int, live: int, life: float, state: Path) -> None:
             f"{slope / mean:+.2%} ± {noise / mean:.2%}"
         )
     counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
-    print(f"{counted:,.0f} runs counted, {simulator.limit.refused} calls refused for the limit")
+    print(f"{counted:,.0f} runs counted, {simulator.limit.refused} requests refused for the limit")
 
 
 def main() -> None:
     assert __doc__ is not None
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argument_parser(__doc__)
     options.add_argument("--hours", type=int, default=24)
     options.add_argument("--live", type=int, default=1000)
     options.add_argument("--life", type=float, default=1800.0, help="mean seconds of a run")
@@ -116,7 +115,7 @@ def main() -> None:
     configure("error", "logfmt")
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state.db"
-        virtual.run(soak(given.hours, given.live, given.life, state))
+        virtual_time.run(soak(given.hours, given.live, given.life, state))
 
 
 if __name__ == "__main__":

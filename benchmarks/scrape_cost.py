@@ -1,18 +1,18 @@
-"""What a scrape costs, beside prometheus_client, Go's client_golang, and sending bytes from memory.
+"""Prints the time of a scrape, next to prometheus_client, client_golang, and bytes from memory.
 
-    python -m benchmarks.scrape [--instances 1000 10000 50000] [--repeat 10]
+    python -m benchmarks.scrape_cost [--instances 1000 10000 50000] [--repeat 10]
 
-Each server is a child process; a client reads `/metrics` off a socket, plain and gzip, from each in
-turn: with nothing changed since the last scrape, and with 1% of the instances, picked at random, a
-step further. Wall time is the client's, CPU time the server's; ratios are of medians of this run.
-client_golang and sending from memory make no difference between changed and unchanged. Then: CPU of
-an update, memory, and what instances add to it. Figures include rendering what changed, which the
-exporter does when it is scraped; prometheus_client's values are set before.
+Each server is a child process; a client reads `/metrics` from a socket, plain and gzip, from each
+in turn: with nothing changed since the last scrape, and with 1% of the instances, picked at random,
+one step further. Wall time is the client's, CPU time the server's; ratios are of medians of this
+run. client_golang and bytes from memory make no difference between changed and unchanged. Then: CPU
+time of an update, memory, and what instances add to it. Times include rendering what changed, which
+the exporter does when it is scraped; prometheus_client's values are set before.
 
-With Go (Debian: golang-go golang-github-prometheus-client-golang-dev) `scrape.go` is compared too.
+With Go (Debian: golang-go golang-github-prometheus-client-golang-dev) `scrape_cost.go` is compared
+too.
 """
 
-import argparse
 import gzip
 import json
 import multiprocessing
@@ -39,7 +39,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from benchmarks.churn import resident
+from benchmarks import argument_parser
+from benchmarks.churn_memory import resident
 from exporter.clock import Clock
 from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
 from exporter.config.metrics import Metrics
@@ -70,7 +71,7 @@ class World:
         self.runs: list[Run | None] = [None] * size
 
     def tracked(self, index: int) -> tuple[WorkflowKey, str, Tracked, float]:
-        """What a look at an instance brings."""
+        """What a poll of an instance returns."""
         start = self.epoch + timedelta(seconds=index * self.every, milliseconds=index % 1000)
         names = [f"{STEPS[n % len(STEPS)]}-{n + 1}" for n in range(self.done[index] + 1)]
         at = [start + timedelta(seconds=n) for n in range(len(names) + 1)]
@@ -109,7 +110,7 @@ def put(
     *,
     counted: bool = True,
 ) -> None:
-    """Takes what a look brought, as the watch does, with or without what it finished."""
+    """Takes what a poll returned, as the poller does, with or without what finished."""
     if counted:
         store.counted(workflow, instance_id, tracked.observations)
     store.shown(workflow, instance_id, tracked.values, at)
@@ -126,17 +127,17 @@ def samples(tracked: Tracked, at: float) -> Iterator[Sample]:
 
 def updates(world: World, store: Store, exposition: Exposition, *, counted: bool) -> float:
     """CPU seconds of an update of an instance, with or without what it finished."""
-    looks = [world.tracked(index) for _ in range(20) for index in list(world.moved())]
+    polls = [world.tracked(index) for _ in range(20) for index in list(world.moved())]
     exposition.show(store.take())
     started = time.process_time()
-    for look in looks:
-        put(store, *look, counted=counted)
+    for poll in polls:
+        put(store, *poll, counted=counted)
         exposition.show(store.take())
-    return (time.process_time() - started) / len(looks)
+    return (time.process_time() - started) / len(polls)
 
 
 def exporter(size: int, port: Connection) -> None:
-    """This exporter; `/update` tells the CPU time of updates alone, `/memory` what is held."""
+    """This exporter; `/update` returns the CPU time of updates, `/memory` the bytes in use."""
     world, store = World(size), Store(Metrics())
     exposition = Exposition(store)
     for workflow in WORKFLOWS:
@@ -250,7 +251,7 @@ def child(target: Callable[..., None], given: object) -> Iterator[int]:
 @contextmanager
 def client_golang(size: int) -> Iterator[int | None]:
     """The Go program with as many series; None without Go."""
-    go, source = shutil.which("go"), Path(__file__).with_name("scrape.go")
+    go, source = shutil.which("go"), Path(__file__).with_name("scrape_cost.go")
     if go is None:
         print("no go on this machine: nothing is compared with client_golang")
         yield None
@@ -277,8 +278,8 @@ def client_golang(size: int) -> Iterator[int | None]:
             process.terminate()
 
 
-def answer(port: int, path: str, encoding: str) -> Iterator[memoryview]:
-    """What a server answers, as it comes, each piece valid until the next."""
+def response(port: int, path: str, encoding: str) -> Iterator[memoryview]:
+    """The response of a server in pieces, each valid until the next."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\n"
         connection.sendall(f"{request}Connection: close\r\n\r\n".encode())
@@ -288,8 +289,8 @@ def answer(port: int, path: str, encoding: str) -> Iterator[memoryview]:
 
 
 def get(port: int, path: str, encoding: str = "identity") -> bytes:
-    """The body of an answer, as it is sent."""
-    return b"".join(map(bytes, answer(port, path, encoding))).partition(b"\r\n\r\n")[2]
+    """The body of a response, as it is sent."""
+    return b"".join(map(bytes, response(port, path, encoding))).partition(b"\r\n\r\n")[2]
 
 
 class InstanceValues:
@@ -304,7 +305,7 @@ class InstanceValues:
         if change:
             get(self.port, "/change")
         cpu, started = json.loads(get(self.port, "/cpu")), time.perf_counter()
-        for _ in answer(self.port, "/metrics", encoding):
+        for _ in response(self.port, "/metrics", encoding):
             pass
         self.wall.append(time.perf_counter() - started)
         self.cpu.append(json.loads(get(self.port, "/cpu")) - cpu)
@@ -328,7 +329,7 @@ def compare(size: int, repeat: int) -> dict[str, float]:
         series = sum(not line.startswith(b"#") for line in bodies["identity"].splitlines())
         print(
             f"\n{size:,} instances, {series:,} series: {plain / 1e6:.1f} MB, gzip "
-            f"{packed / 1e6:.2f} MB; first gzip scrape, everything compressed anew, "
+            f"{packed / 1e6:.2f} MB; first gzip scrape, nothing compressed before, "
             f"{first * 1e3:.0f} ms"
         )
         ports = {"exporter": exporter_}
@@ -350,11 +351,11 @@ def compare(size: int, repeat: int) -> dict[str, float]:
                 what = f"{encoding:<8} {'1% changed' if change else 'unchanged '}"
                 report(what, values)
                 mine[what] = values["exporter"].medians[0]
-        figures_, counted = json.loads(get(exporter_, "/update"))
+        gauges, counted = json.loads(get(exporter_, "/update"))
         get(exporter_, "/metrics", "gzip")
         held = json.loads(get(exporter_, "/memory"))
         print(
-            f"update of an instance's figures {figures_ * 1e6:.0f} µs of CPU, of histograms too "
+            f"update of an instance's gauges {gauges * 1e6:.0f} µs of CPU, of histograms too "
             f"{counted * 1e6:.0f} µs; memory {held / 2**20:.0f} MiB, "
             f"{held / plain:.2f} times the plain text, {held / size / 1024:.1f} KiB an instance"
         )
@@ -381,7 +382,7 @@ def report(what: str, values: dict[str, InstanceValues]) -> None:
 
 def main() -> None:
     assert __doc__ is not None
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argument_parser(__doc__)
     options.add_argument("--instances", type=int, nargs="+", default=[1000, 10_000, 50_000])
     options.add_argument("--repeat", type=int, default=10, help="scrapes; of the slow ones, two")
     given = options.parse_args()

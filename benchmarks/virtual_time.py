@@ -1,7 +1,7 @@
 """Time that runs as fast as the work allows: an event loop whose clock jumps to the next timer.
 
-Everything of the exporter that waits does it through the loop, and its clocks are handed in, so a
-day of it passes in minutes. Upstream is called without sockets, which would bring real time back.
+All waiting in the exporter is done by the loop, and its clocks are handed in, so a day of it passes
+in minutes. The API is called without sockets, which would bring real time back.
 """
 
 import asyncio

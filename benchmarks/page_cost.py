@@ -1,15 +1,17 @@
-"""Does the page hold up the exporter? With thousands of instances, how long it takes to come, how
-large it is, and for how long at most the event loop stands still meanwhile.
+"""Prints how long the web page takes with thousands of instances, and how long it blocks others.
 
-    python -m benchmarks.page [INSTANCES]
+    python -m benchmarks.page_cost [--instances 10000]
+
+For each address: seconds until the page is there, its size, and the longest time for which the
+event loop was blocked meanwhile.
 """
 
 import asyncio
 import statistics
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 
+from benchmarks import argument_parser
 from exporter.app import App
 from exporter.cloudflare.models import Attempt, Detail, Step
 from exporter.config.settings import Settings
@@ -32,6 +34,7 @@ async def _filled(count: int) -> App:
     }
     settings = Settings.model_validate({"accounts": [account]})
     app = App(settings)
+    await app.writer.open(None)
     await app.apply(settings)
     now = datetime.now(UTC)
     for number in range(count):
@@ -47,12 +50,12 @@ async def _filled(count: int) -> App:
             for n in range(10)
         ]
         status = "errored" if number % 100 == 0 else "running"
-        answer = Detail(queued=now, start=now, status=status, step_count=10, steps=steps)
-        tracked = track(None, answer, now=now.timestamp())
+        detail = Detail(queued=now, start=now, status=status, step_count=10, steps=steps)
+        tracked = track(None, detail, now=now.timestamp())
         assert tracked is not None
         instance = Instance(f"order-{number:05}", Scope.DISCOVERED, since=0.0)
         instance.run, instance.values = tracked.run, tracked.values
-        instance.timeline = pack(answer, now=now.timestamp())
+        instance.timeline = pack(detail, now=now.timestamp())
         instance.last_change = now.timestamp() - number % 7000
         app.pollers[number % 5].instances[instance.id] = instance
     return app
@@ -74,8 +77,8 @@ async def _fetch(url: str) -> tuple[float, int]:
     curl = await asyncio.create_subprocess_exec(
         "curl", "-sf", "-o", "/dev/null", "-w", form, url, stdout=asyncio.subprocess.PIPE
     )
-    said, _ = await curl.communicate()
-    seconds, size = said.decode().split()
+    printed, _ = await curl.communicate()
+    seconds, size = printed.decode().split()
     return float(seconds), int(size)
 
 
@@ -106,4 +109,6 @@ async def _measure(count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_measure(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
+    options = argument_parser(__doc__)
+    options.add_argument("--instances", type=int, default=10_000)
+    asyncio.run(_measure(options.parse_args().instances))

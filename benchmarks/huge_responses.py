@@ -1,15 +1,15 @@
-"""Memory and CPU time of full answers of up to a gigabyte.
+"""Prints memory and CPU time of detail responses of up to a gigabyte.
 
-    python -m benchmarks.huge [--steps 25000] [--sizes 10 100 1000]
+    python -m benchmarks.huge_responses [--steps 25000] [--sizes 10 100 1000]
 
-The whole exporter, each time in a new process, watches one instance over a real socket: first a
-small one, for what an idle exporter holds, then one that has ended with 25,000 steps (Cloudflare's
-limit) whose outputs fill the answer up to so many megabytes. Printed: the highest resident memory
-over idle, what stays of it, CPU time, and whether the figures shown are exact. Upstream is another
-process. The last lines are harder cases: outputs of many small objects, and five attempts a step.
+The whole exporter, in a new process each time, watches one instance over a real socket: first a
+small one, for the memory of an idle exporter, then one that has ended with 25,000 steps
+(Cloudflare's limit), whose outputs fill the response to the given megabytes. Printed: the peak of
+resident memory above idle, how much of it stays, CPU time, and whether the metrics are exact. The
+API is another process. The last lines are harder cases: outputs of many small objects, and five
+attempts a step.
 """
 
-import argparse
 import asyncio
 import gc
 import multiprocessing
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks import argument_parser
 from exporter.app import App
 from exporter.config.settings import Settings
 from exporter.logs import configure
@@ -53,7 +54,7 @@ def upstream(steps: int, attempts: int, size: int, value: bytes, ready: Connecti
 
 
 def peak() -> int:
-    """Bytes: the highest resident memory since it was forgotten."""
+    """Bytes: the highest resident memory since it was last reset."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -99,7 +100,7 @@ def exporter(url: str, what: str, steps: int, attempts: int) -> None:
         cpu, wall = time.process_time(), time.perf_counter()
         app = await watch(url, "huge")
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        most, left = peak() - idle, resident() - idle
+        most, stays = peak() - idle, resident() - idle
         exact = (
             count(app, "cloudflare_workflow_step_duration_seconds_count") == steps
             and count(app, "cloudflare_workflow_step_attempt_duration_seconds_count")
@@ -108,8 +109,8 @@ def exporter(url: str, what: str, steps: int, attempts: int) -> None:
         )
         print(
             f"{what:<44} peak {most / 2**20:6.1f} MiB over idle ({idle / 2**20:.0f} MiB), "
-            f"{left / 2**20:5.1f} MiB stay; CPU {cpu:6.1f} s of {wall:6.1f} s; "
-            f"figures {'exact' if exact else 'WRONG'}",
+            f"{stays / 2**20:5.1f} MiB stay; CPU {cpu:6.1f} s of {wall:6.1f} s; "
+            f"metrics {'exact' if exact else 'WRONG'}",
             flush=True,
         )
 
@@ -134,7 +135,7 @@ def compare(megabytes: int, steps: int, attempts: int, value: bytes, what: str) 
 
 def main() -> None:
     assert __doc__ is not None
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argument_parser(__doc__)
     options.add_argument("--steps", type=int, default=25_000)
     options.add_argument("--sizes", type=int, nargs="*", default=[10, 100, 1000], help="MB")
     given = options.parse_args()

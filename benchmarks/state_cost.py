@@ -1,15 +1,14 @@
-"""What durability costs a poll, and how long a restart takes.
+"""Prints what a poll costs with the state on disk, and how long a restart takes.
 
-    python -m benchmarks.state [--instances 500] [--rounds 10] [--kept 50000]
+    python -m benchmarks.state_cost [--instances 500] [--rounds 10] [--restored 50000]
 
-A poll: a detail request that finds progress, upstream called without sockets, with the state in a
-file and in memory, in turn, in one run; each round ends with its commit. A restart: the real
-command on a state file that holds so many instances, until `/metrics` answers and until it shows
-all of them; beside it the time until it answers with an empty one. The records in that file are
-those of real polls, written under many ids.
+A poll: a detail request that finds progress, without sockets, with the state in a file and in
+memory, in turn, in one run; each round ends with its commit. A restart: the real command on a state
+file of this many instances, until `/metrics` responds and until it shows all of them; next to it
+the time with an empty state. The records in that file are those of real polls, written under many
+ids.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -25,6 +24,7 @@ from typing import NamedTuple
 
 import httpx
 
+from benchmarks import argument_parser
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
@@ -46,7 +46,7 @@ def settings(ids: list[str], **sections: object) -> Settings:
 
 
 class Polls:
-    """An exporter whose instances have each made a step whenever it looks."""
+    """An exporter whose instances have each made a step at each poll."""
 
     def __init__(self, instances: int, state: Path | None) -> None:
         self.clock = ManualClock()
@@ -83,34 +83,34 @@ class Polls:
 
 
 async def polls(instances: int, rounds: int, folder: Path) -> None:
-    without, kept = Polls(instances, None), Polls(instances, folder / "state.db")
-    await without.open()
-    await kept.open()
+    memory, file = Polls(instances, None), Polls(instances, folder / "state.db")
+    await memory.open()
+    await file.open()
     for _ in range(rounds):
-        await without.round()
-        await kept.round()
-    await kept.app.writer.close()
+        await memory.round()
+        await file.round()
+    await file.app.writer.close()
     for name, one, other in (
-        ("CPU time", kept.cpu, without.cpu),
-        ("wall time", kept.wall, without.wall),
+        ("CPU time", file.cpu, memory.cpu),
+        ("wall time", file.wall, memory.wall),
     ):
         print(
-            f"{name} a poll: {one / kept.polls * 1e6:.0f} µs with a file, "
-            f"{other / without.polls * 1e6:.0f} µs in memory: {one / other:.2f} times"
+            f"{name} a poll: {one / file.polls * 1e6:.0f} µs with a file, "
+            f"{other / memory.polls * 1e6:.0f} µs in memory: {one / other:.2f} times"
         )
 
 
 def state_file(folder: Path, count: int) -> Path:
     """A state file of so many instances."""
-    sample, path = folder / "sample.db", folder / "kept.db"
+    sample, path = folder / "sample.db", folder / "file.db"
 
-    async def look() -> None:
+    async def poll() -> None:
         few = Polls(100, sample)
         await few.open()
         await few.round()
         await few.app.writer.close()
 
-    asyncio.run(look())
+    asyncio.run(poll())
     shutil.copy(sample, path)
     database = Database(path)
     records = [data for _, data in database.instances(OWNER, after="", limit=count)]
@@ -123,8 +123,8 @@ def state_file(folder: Path, count: int) -> Path:
 class Restart(NamedTuple):
     """A start of the command; seconds since then."""
 
-    answered: float
-    """Until `/metrics` answered."""
+    responded: float
+    """Until `/metrics` responded."""
     restored: float
     """Until it showed all instances."""
     slowest: float
@@ -140,7 +140,7 @@ def restart(folder: Path, state: Path, instances: int) -> Restart:
     config.write_text(json.dumps(text))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    answered = slowest = 0.0
+    responded = slowest = 0.0
     began = time.perf_counter()
     flags = [f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
     with subprocess.Popen(
@@ -157,34 +157,34 @@ def restart(folder: Path, state: Path, instances: int) -> Restart:
                 time.sleep(0.01)
                 continue
             now = time.perf_counter()
-            answered = answered or now - began
+            responded = responded or now - began
             slowest = max(slowest, now - asked)
             if body.count(b"cloudflare_workflow_instance_info{") >= instances:
                 break
             time.sleep(0.1)
         process.terminate()
-    return Restart(answered, now - began, slowest)
+    return Restart(responded, now - began, slowest)
 
 
 def main() -> None:
     assert __doc__ is not None
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argument_parser(__doc__)
     options.add_argument("--instances", type=int, default=500)
     options.add_argument("--rounds", type=int, default=10)
-    options.add_argument("--kept", type=int, default=50_000)
+    options.add_argument("--restored", type=int, default=50_000)
     given = options.parse_args()
     configure("error", "logfmt")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         asyncio.run(polls(given.instances, given.rounds, folder))
-        path = state_file(folder, given.kept)
+        path = state_file(folder, given.restored)
         empty = restart(folder, folder / "empty.db", 0)
-        full = restart(folder, path, given.kept)
+        full = restart(folder, path, given.restored)
         size = path.stat().st_size / 2**20
         print(
-            f"restart with {given.kept:,} instances in {size:.1f} MiB: /metrics answers after "
-            f"{full.answered:.2f} s ({empty.answered:.2f} s with an empty state), shows all after "
-            f"{full.restored:.2f} s; slowest scrape until then: {full.slowest:.2f} s"
+            f"restart with {given.restored:,} instances in {size:.1f} MiB: /metrics responds after "
+            f"{full.responded:.2f} s ({empty.responded:.2f} s with an empty state), shows "
+            f"all after {full.restored:.2f} s; slowest scrape until then: {full.slowest:.2f} s"
         )
 
 

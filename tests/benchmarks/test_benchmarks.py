@@ -1,0 +1,52 @@
+"""Every benchmark runs, here on as little as it takes, and its help says what it prints."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import benchmarks
+from tools import ROOT
+
+NAMES = sorted(
+    path.stem
+    for path in Path(benchmarks.__file__).parent.glob("*.py")
+    if path.stem not in ("__init__", "virtual_time")
+)
+SMALL = {
+    "api_budget": ["--live", "20", "--minutes", "12"],
+    "churn_memory": ["--hours", "1", "--a-day", "1000", "--memory", "--series", "1"],
+    "huge_responses": ["--steps", "10", "--sizes", "1"],
+    "long_run_bytes": ["--steps", "20"],
+    "page_cost": ["--instances", "100"],
+    "poll_cost": ["--instances", "2", "--rounds", "1"],
+    "scrape_cost": ["--instances", "200", "--repeat", "1"],
+    "soak_growth": ["--hours", "5", "--live", "10"],
+    "state_cost": ["--instances", "5", "--rounds", "1", "--restored", "20"],
+}
+"""Options; `rules_cost` needs minutes of Prometheus."""
+
+
+def run(name: str, *options: str) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", NAMES)
+def test_its_help_says_what_it_prints(name: str) -> None:
+    assert "\n\nPrints " in run(name, "--help")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", SMALL)
+def test_it_runs(name: str) -> None:
+    assert run(name, *SMALL[name]).strip()
+
+
+def test_contributors_find_all() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("| name | measures |")[2]
+    assert [line.split("`")[1] for line in table.split("\n\n")[0].splitlines()[2:]] == NAMES
