@@ -207,7 +207,7 @@ class Run:
         ages: list[tuple[float, float]],
     ) -> None:
         world, worst = simulator.world, max(p99 for _, p99 in ages)
-        kinds = dict(simulator.calls.by_kind)
+        kinds = dict(simulator.requests.by_kind)
         counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
         # An end is seen within two list passes, so the last ones are not counted yet.
         really = finished(world, EPOCH, world.clock() - 2 * worst)

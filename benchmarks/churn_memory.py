@@ -52,7 +52,7 @@ def upstream(clock: Clock) -> tuple[World, Simulator]:
     world = World(clock.wall)
     simulator = Simulator(world)
     # By default it holds the last 20,000 requests, which takes three hours to fill.
-    simulator.calls.latest = deque(maxlen=100)
+    simulator.requests.latest = deque(maxlen=100)
     simulator.access.token("secret")
     return world, simulator
 

@@ -69,7 +69,7 @@ async def soak(hours: int, live: int, life: float, state: Path) -> None:
     clock, chance = virtual_clock(), random.Random(1)
     world = World(clock.wall)
     simulator = Simulator(world)
-    simulator.calls.latest = deque(maxlen=100)
+    simulator.requests.latest = deque(maxlen=100)
     simulator.access.token("secret")
     simulator.limit.quota = 1200
     simulator.faults.add(error(500, 1, "broken"), probability=0.02)

@@ -1,21 +1,25 @@
 """A simulator of Cloudflare's hosted Workflows API."""
 
+from .api_style import HOSTED, LOCAL_ENGINE, Style
 from .clock import ManualClock, SpedClock
 from .faults import (
-    Answer,
     Drip,
     Drop,
+    EndlessHeaders,
     Fault,
     Hang,
+    Inflate,
     Late,
+    Respond,
     Rewrite,
+    Stream,
     Truncate,
     error,
     garbage,
     html,
     redirect,
 )
-from .script import (
+from .run_script import (
     Attempt,
     Config,
     Error,
@@ -30,15 +34,12 @@ from .script import (
 )
 from .server import serve, serve_in_thread
 from .simulator import Simulator
-from .streams import EndlessHeaders, Inflate, Stream
-from .style import HOSTED, LOCAL_ENGINE, Style
 from .world import Account, Instance, Workflow, World
 
 __all__ = [
     "HOSTED",
     "LOCAL_ENGINE",
     "Account",
-    "Answer",
     "Attempt",
     "Config",
     "Drip",
@@ -52,6 +53,7 @@ __all__ = [
     "Late",
     "ManualClock",
     "Parallel",
+    "Respond",
     "Rewrite",
     "Script",
     "Simulator",

@@ -1,4 +1,4 @@
-"""Runs the simulator as a program: see README.md."""
+"""Runs the simulator as a program; README.md describes it."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ import time
 
 import msgspec
 
-from . import scenario
+from . import scenarios
 from .clock import Clock, ManualClock, SpedClock
 from .server import serve
 from .simulator import Simulator
@@ -22,11 +22,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scenario",
         default="demo",
-        help=f"one of {', '.join(scenario.NAMED)}, or a YAML or JSON file",
+        help=f"one of {', '.join(scenarios.NAMED)}, or a YAML or JSON file",
     )
     parser.add_argument("--clock", choices=("real", "manual"), default="real")
     parser.add_argument("--speed", type=float, default=1.0, help="of the real clock")
-    parser.add_argument("--quota", type=int, help="calls a user has in 5 minutes")
+    parser.add_argument("--quota", type=int, help="requests in 5 minutes for each user")
     return parser
 
 
@@ -38,7 +38,7 @@ async def run(options: argparse.Namespace) -> None:
         clock = SpedClock(options.speed)
     simulator = Simulator(World(clock))
     simulator.limit.quota = options.quota
-    scenario.load(simulator, options.scenario)
+    scenarios.load(simulator, options.scenario)
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

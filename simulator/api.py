@@ -1,4 +1,4 @@
-"""The simulated API as a function from a request to a reply."""
+"""The simulated API as a function from a request to a response: routes, errors, lists."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from urllib.parse import parse_qsl, unquote
 
-from .access import Access, Credential, RefusedError
-from .calls import Call
-from .limits import RateLimit
-from .listing import instances_page, number, one_of
-from .render import account_result, instance_detail, version_result, workflow_result
-from .reply import ApiError, Reply, success
+from .api_results import account_result, instance_detail, version_result, workflow_result
+from .credentials import Access, AccessDenied, Credential
+from .list_pages import instances_page, number, one_of
+from .rate_limit import RateLimit
+from .request_log import ApiRequest
+from .response import ApiError, Response, success
 from .world import Account, Workflow, World
 
 PREFIX = "/client/v4"
@@ -36,75 +36,75 @@ class Request:
 
 
 class Api:
-    """Answers calls about a world, after credentials and limit have been looked at."""
+    """Responds to requests about a world, after checking credentials and rate limit."""
 
     def __init__(self, world: World, access: Access, limit: RateLimit) -> None:
         self.world = world
         self.access = access
         self.limit = limit
 
-    def call(self, request: Request) -> Call:
-        """What is being asked for, before it is answered."""
-        call = Call(self.world.clock(), request.method, request.path, request.query_string)
+    def entry(self, request: Request) -> ApiRequest:
+        """The entry of the log for a request: what it is for."""
+        entry = ApiRequest(self.world.clock(), request.method, request.path, request.query_string)
         match request.segments:
             case ["accounts"]:
-                call.kind = "accounts"
+                entry.kind = "accounts"
             case ["accounts", account, "workflows", *rest]:
-                call.account = account
-                call.workflow = rest[0] if rest else ""
+                entry.account = account
+                entry.workflow = rest[0] if rest else ""
                 match rest:
                     case []:
-                        call.kind = "workflows"
+                        entry.kind = "workflows"
                     case [_]:
-                        call.kind = "workflow"
+                        entry.kind = "workflow"
                     case [_, "instances"]:
-                        call.kind = "list"
+                        entry.kind = "list"
                     case [_, "versions"]:
-                        call.kind = "versions"
+                        entry.kind = "versions"
                     case [_, "instances", instance]:
-                        call.instance = instance
+                        entry.instance = instance
                         simple = request.query.get("simple") == "true"
-                        call.kind = "simple" if simple else "detail"
-        return call
+                        entry.kind = "simple" if simple else "detail"
+        return entry
 
-    def answer(self, request: Request, call: Call) -> Reply:
-        """The reply, as the hosted API would give it."""
+    def respond(self, request: Request, entry: ApiRequest) -> Response:
+        """The response, as the hosted API would give it."""
         headers = {"Date": formatdate(self.world.clock(), usegmt=True)}
         try:
-            if call.kind == "other" or request.method != "GET":
+            if entry.kind == "other" or request.method != "GET":
                 raise ApiError(404, 7003, f"Could not route to {request.path}")
-            caller = self.access.caller(request.headers)
-            call.user = caller.user
-            if call.kind != "accounts":
-                caller.check(call.account)
-            wait = self.limit.take(call.user)
-            headers |= self.limit.headers(call.user)
+            credential = self.access.credential(request.headers)
+            entry.user = credential.user
+            if entry.kind != "accounts":
+                credential.check(entry.account)
+            wait = self.limit.take(entry.user)
+            headers |= self.limit.headers(entry.user)
             if wait is not None:
                 headers["Retry-After"] = str(max(1, round(wait)))
                 message = "Rate limited. Please wait and consider throttling your request speed"
                 raise ApiError(429, 10429, message)
-            if call.kind == "accounts":
-                reply = self._accounts(caller, request.query)
+            if entry.kind == "accounts":
+                response = self._accounts(credential, request.query)
             else:
-                reply = self._result(request, call)
-        except RefusedError as refused:
-            reply = ApiError(refused.status, 10000, "Authentication error").reply()
+                response = self._result(request, entry)
+        except AccessDenied as denied:
+            response = ApiError(denied.status, 10000, "Authentication error").response()
         except ApiError as error:
-            reply = error.reply()
-        reply.headers.update(headers)
-        return reply
+            response = error.response()
+        response.headers.update(headers)
+        return response
 
-    def _result(self, request: Request, call: Call) -> Reply:
+    def _result(self, request: Request, entry: ApiRequest) -> Response:
         now = self.world.settle()
-        account = self.world.accounts.get(call.account)
+        account = self.world.accounts.get(entry.account)
         if account is None:
             raise ApiError(403, 10000, "Authentication error")
-        if call.kind == "workflows":
+        if entry.kind == "workflows":
             return self._workflows(account, request.query, now)
-        workflow = account.workflows.get(call.workflow)
+        workflow = account.workflows.get(entry.workflow)
         if workflow is None:
-            raise ApiError(404, 10501, f"Workflow '{call.workflow}' not found.")
-        match call.kind:
+            raise ApiError(404, 10501, f"Workflow '{entry.workflow}' not found.")
+        match entry.kind:
             case "workflow":
                 return success(workflow_result(workflow, now))
             case "list":
@@ -112,13 +112,13 @@ class Api:
             case "versions":
                 return self._versions(workflow, request.query)
             case _:
-                return self._instance(workflow, call.instance, request.query, now)
+                return self._instance(workflow, entry.instance, request.query, now)
 
-    def _accounts(self, caller: Credential, query: Mapping[str, str]) -> Reply:
-        if caller.account_owned:
+    def _accounts(self, credential: Credential, query: Mapping[str, str]) -> Response:
+        if credential.account_owned:
             message = "List accounts endpoint does not support account owned tokens."
             raise ApiError(400, 1001, message)
-        found = [account for name, account in self.world.accounts.items() if caller.opens(name)]
+        found = [account for name, account in self.world.accounts.items() if credential.opens(name)]
         page, per_page = number(query, "page", 1), number(query, "per_page", 20, 50)
         chosen = found[(page - 1) * per_page : page * per_page]
         info = _page_info(page, per_page, len(chosen), len(found))
@@ -126,7 +126,7 @@ class Api:
 
     def _instance(
         self, workflow: Workflow, instance_id: str, query: Mapping[str, str], now: int
-    ) -> Reply:
+    ) -> Response:
         simple = one_of(query, "simple", ("true", "false"), "false") == "true"
         descending = one_of(query, "order", ("asc", "desc"), "asc") == "desc"
         instance = workflow.get(instance_id, now)
@@ -134,7 +134,7 @@ class Api:
             raise ApiError(404, 10501, f"Workflow instance '{instance_id}' not found.")
         return success(instance_detail(instance, now, simple=simple, descending=descending))
 
-    def _workflows(self, account: Account, query: Mapping[str, str], now: int) -> Reply:
+    def _workflows(self, account: Account, query: Mapping[str, str], now: int) -> Response:
         search = query.get("search", "")
         found = [w for name, w in sorted(account.workflows.items()) if search in name]
         page, per_page = self._paging(query)
@@ -142,7 +142,7 @@ class Api:
         info = _page_info(page, per_page, len(chosen), len(found))
         return success([workflow_result(workflow, now) for workflow in chosen], info)
 
-    def _versions(self, workflow: Workflow, query: Mapping[str, str]) -> Reply:
+    def _versions(self, workflow: Workflow, query: Mapping[str, str]) -> Response:
         page, per_page = self._paging(query)
         newest_first = workflow.versions[::-1]
         chosen = newest_first[(page - 1) * per_page : page * per_page]

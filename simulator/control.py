@@ -1,4 +1,4 @@
-"""HTTP endpoints below `/_control` through which other programs steer the simulator."""
+"""HTTP endpoints below `/_control` by which other programs control the simulator."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from starlette.routing import Mount, Route
 
 from .clock import ManualClock
 from .faults import WireAction
-from .scenario import NewCredential, NewInstance
-from .script import Script
+from .run_script import Script
+from .scenarios import NewCredential, NewInstance
 from .simulator import Simulator
 from .world import Instance
 
@@ -42,7 +42,7 @@ class NewLimit(Struct, forbid_unknown_fields=True):
 
 
 class Spending(Struct, forbid_unknown_fields=True):
-    calls: int
+    requests: int
     user: str = "user@example.com"
 
 
@@ -51,7 +51,7 @@ class Advance(Struct, forbid_unknown_fields=True):
 
 
 class Intervention(Struct, forbid_unknown_fields=True):
-    """`value` is the forced status, the event's payload or the whole result to answer with.
+    """`value` is the forced status, the event's payload or the whole result.
 
     A restart with a `step` is from the `number`-th of that name and `type`.
     """
@@ -68,7 +68,7 @@ class Intervention(Struct, forbid_unknown_fields=True):
 
 
 def intervene(instance: Instance, verb: str, wanted: Intervention, now: float) -> None:
-    """Do what the verb says.
+    """Does what the verb says.
 
     Raises:
         KeyError: there is no such verb.
@@ -82,7 +82,7 @@ def intervene(instance: Instance, verb: str, wanted: Intervention, now: float) -
         "event": lambda: instance.send_event(wanted.event_type, wanted.value, at),
         "status": lambda: instance.force_status(wanted.value, at),
         "delete": lambda: instance.delete(at),
-        "answer": lambda: setattr(instance, "answer", wanted.value),
+        "result": lambda: setattr(instance, "result", wanted.value),
     }
     verbs[verb]()
 
@@ -98,7 +98,7 @@ def _restart(instance: Instance, wanted: Intervention, at: float) -> None:
 
 
 class Control:
-    """The endpoints as functions from a request and its body to what is answered."""
+    """The endpoints as functions from a request and its body to the result."""
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
@@ -127,18 +127,18 @@ class Control:
     def release(self, _: Request, __: bytes) -> None:
         self.simulator.faults.release()
 
-    def calls(self, _: Request, __: bytes) -> dict[str, Any]:
-        log = self.simulator.calls
+    def requests(self, _: Request, __: bytes) -> dict[str, Any]:
+        log = self.simulator.requests
         return {
             "total": log.total,
             "by_kind": log.by_kind,
             "by_status": {f"{kind} {status}": n for (kind, status), n in log.by_status.items()},
-            "most_open": log.most_open,
+            "most_in_flight": log.most_in_flight,
             "latest": list(log.latest)[-100:],
         }
 
-    def clear_calls(self, _: Request, __: bytes) -> None:
-        self.simulator.calls.clear()
+    def clear_requests(self, _: Request, __: bytes) -> None:
+        self.simulator.requests.clear()
 
     def limit(self, _: Request, body: bytes) -> None:
         wanted = msgspec.json.decode(body, type=NewLimit)
@@ -147,7 +147,7 @@ class Control:
 
     def spend(self, _: Request, body: bytes) -> dict[str, int]:
         wanted = msgspec.json.decode(body, type=Spending)
-        return {"let_through": self.simulator.limit.spend(wanted.calls, wanted.user)}
+        return {"accepted": self.simulator.limit.spend(wanted.requests, wanted.user)}
 
     def advance(self, _: Request, body: bytes) -> dict[str, float]:
         if not isinstance(self.world.clock, ManualClock):
@@ -180,8 +180,8 @@ def control_app(simulator: Simulator) -> Starlette:
         _route("/faults", "POST", control.add_fault),
         _route("/faults", "DELETE", control.clear_faults),
         _route("/faults/release", "POST", control.release),
-        _route("/calls", "GET", control.calls),
-        _route("/calls", "DELETE", control.clear_calls),
+        _route("/requests", "GET", control.requests),
+        _route("/requests", "DELETE", control.clear_requests),
         _route("/limit", "PUT", control.limit),
         _route("/limit/spend", "POST", control.spend),
         _route("/clock/advance", "POST", control.advance),

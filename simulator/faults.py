@@ -1,7 +1,7 @@
-"""What goes wrong between a client and the API, on a real socket.
+"""Faults on a real socket: errors, delays, lost connections, odd or endless bodies.
 
-A `Fault` says which calls it takes, and an action what happens to them. The actions are structs,
-so that a program can send them as JSON (`{"type": "hang"}`).
+A `Fault` selects requests, and its action is what happens to them. The actions are structs, so that
+a program can send them as JSON (`{"type": "hang"}`).
 """
 
 from __future__ import annotations
@@ -11,47 +11,50 @@ import random
 import re
 import socket
 import struct
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from .calls import Call
-from .reply import ApiError, Reply
+from .request_log import ApiRequest
+from .response import ApiError, Response
 
 Message = MutableMapping[str, Any]
+_PIECE = 64 * 1024
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A request that waits for its answer. There is no transport without a real socket."""
+    """A request without a response yet. Only a real socket has a transport."""
 
-    call: Call
-    reply: Callable[[], Reply]
+    request: ApiRequest
+    response: Callable[[], Response]
     send: Callable[[Message], Awaitable[None]]
     receive: Callable[[], Awaitable[Message]]
     released: asyncio.Event
     transport: asyncio.Transport | None = None
 
-    async def start(self, reply: Reply, *, sized: bool = True) -> None:
-        self.call.status = reply.status
-        length = {"content-length": str(len(reply.body))} if sized else {}
+    async def start(self, response: Response, *, sized: bool = True) -> None:
+        self.request.status = response.status
+        length = {"content-length": str(len(response.body))} if sized else {}
         headers = [
             (name.lower().encode(), value.encode())
-            for name, value in (length | reply.headers).items()
+            for name, value in (length | response.headers).items()
         ]
-        await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await self.send(
+            {"type": "http.response.start", "status": response.status, "headers": headers}
+        )
 
     async def body(self, part: bytes, *, more: bool = False) -> None:
         await self.send({"type": "http.response.body", "body": part, "more_body": more})
 
-    async def answer(self, reply: Reply) -> None:
-        await self.start(reply)
-        await self.body(reply.body)
+    async def respond(self, response: Response) -> None:
+        await self.start(response)
+        await self.body(response.body)
 
     async def drop(self, *, reset: bool) -> None:
-        """End the connection without finishing the answer; a reset sends RST, not FIN."""
+        """Ends the connection before the response is complete; a reset sends RST, not FIN."""
         if self.transport is None:
             raise ConnectionResetError("the simulator dropped the connection")
         if reset:
@@ -60,16 +63,16 @@ class Exchange:
             self.transport.abort()
         else:
             self.transport.close()
-        await self.gone()
+        await self.disconnected()
 
-    async def gone(self) -> None:
-        """Wait until the connection is gone."""
+    async def disconnected(self) -> None:
+        """Waits until the client has disconnected."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
 
-class Answer(Struct, frozen=True, tag="answer", kw_only=True):
-    """Another answer: any status, headers and body (base64 in JSON), or text."""
+class Respond(Struct, frozen=True, tag="respond", kw_only=True):
+    """Another response: any status, headers and body (base64 in JSON), or text."""
 
     status: int = 200
     text: str = ""
@@ -77,67 +80,69 @@ class Answer(Struct, frozen=True, tag="answer", kw_only=True):
     headers: dict[str, str] = {}
 
     async def act(self, exchange: Exchange) -> None:
-        await exchange.answer(Reply(self.status, self.body or self.text.encode(), {**self.headers}))
+        await exchange.respond(
+            Response(self.status, self.body or self.text.encode(), {**self.headers})
+        )
 
 
 class Rewrite(Struct, frozen=True, tag="rewrite"):
-    """The real answer, changed by a function. Only from Python."""
+    """The real response, changed by a function. Only from Python."""
 
-    change: Callable[[Reply], Reply]
+    change: Callable[[Response], Response]
 
     async def act(self, exchange: Exchange) -> None:
-        await exchange.answer(self.change(exchange.reply()))
+        await exchange.respond(self.change(exchange.response()))
 
 
 class Late(Struct, frozen=True, tag="late"):
-    """The real answer, some seconds late."""
+    """The real response, some seconds late."""
 
     seconds: float
 
     async def act(self, exchange: Exchange) -> None:
         await asyncio.sleep(self.seconds)
-        await exchange.answer(exchange.reply())
+        await exchange.respond(exchange.response())
 
 
 class Hang(Struct, frozen=True, tag="hang"):
-    """No answer until `Faults.release`, and then the real one."""
+    """No response until `Faults.release`, and then the real one."""
 
     async def act(self, exchange: Exchange) -> None:
         release = asyncio.ensure_future(exchange.released.wait())
-        gone = asyncio.ensure_future(exchange.gone())
+        disconnected = asyncio.ensure_future(exchange.disconnected())
         try:
-            await asyncio.wait({release, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({release, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             release.cancel()
-            gone.cancel()
+            disconnected.cancel()
         if exchange.released.is_set():
-            await exchange.answer(exchange.reply())
+            await exchange.respond(exchange.response())
 
 
 class Drip(Struct, frozen=True, tag="drip"):
-    """The real answer, slowly: so many bytes each so many seconds."""
+    """The real response, slowly: `size` bytes every `every` seconds."""
 
     size: int = 1
     every: float = 1.0
 
     async def act(self, exchange: Exchange) -> None:
-        reply = exchange.reply()
-        await exchange.start(reply)
-        for begin in range(0, len(reply.body), self.size):
-            await exchange.body(reply.body[begin : begin + self.size], more=True)
+        response = exchange.response()
+        await exchange.start(response)
+        for begin in range(0, len(response.body), self.size):
+            await exchange.body(response.body[begin : begin + self.size], more=True)
             await asyncio.sleep(self.every)
         await exchange.body(b"")
 
 
 class Truncate(Struct, frozen=True, tag="truncate"):
-    """A part of the real body, as if it were the whole: 0 is an empty body."""
+    """A part of the real body, as if it were all of it: 0 is an empty body."""
 
     keep: float = 0.5
 
     async def act(self, exchange: Exchange) -> None:
-        reply = exchange.reply()
-        reply.body = reply.body[: int(len(reply.body) * self.keep)]
-        await exchange.answer(reply)
+        response = exchange.response()
+        response.body = response.body[: int(len(response.body) * self.keep)]
+        await exchange.respond(response)
 
 
 class Drop(Struct, frozen=True, tag="drop"):
@@ -148,56 +153,108 @@ class Drop(Struct, frozen=True, tag="drop"):
 
     async def act(self, exchange: Exchange) -> None:
         if self.keep is not None:
-            reply = exchange.reply()
-            await exchange.start(reply)
-            await exchange.body(reply.body[: int(len(reply.body) * self.keep)], more=True)
+            response = exchange.response()
+            await exchange.start(response)
+            await exchange.body(response.body[: int(len(response.body) * self.keep)], more=True)
         await exchange.drop(reset=self.reset)
 
 
-WireAction = Answer | Late | Hang | Drip | Truncate | Drop
+class Stream(Struct, frozen=True):
+    """A body that a function makes while it is sent; it has no Content-Length."""
+
+    pieces: Callable[[], Iterable[bytes]]
+    headers: dict[str, str] = {}
+    status: int = 200
+
+    async def act(self, exchange: Exchange) -> None:
+        headers = {"content-type": "application/json", "transfer-encoding": "chunked"}
+        await exchange.start(Response(self.status, b"", headers | self.headers), sized=False)
+        for piece in self.pieces():
+            await exchange.body(piece, more=True)
+        await exchange.body(b"")
+
+
+class Inflate(Struct, frozen=True):
+    """The real response, with a list of `times` times `value` as each step's output."""
+
+    value: bytes
+    times: int
+
+    async def act(self, exchange: Exchange) -> None:
+        body = exchange.response().body
+        assert b'"output":"ok"' in body, "steps with outputs as scripts have them"
+        await Stream(lambda: self._pieces(body)).act(exchange)
+
+    def _pieces(self, body: bytes) -> Iterable[bytes]:
+        many = max(1, _PIECE // (len(self.value) + 1))
+        full, rest = divmod(self.times, many)
+        lump = (self.value + b",") * many
+        first, *others = body.split(b'"output":"ok"')
+        yield first
+        for part in others:
+            yield b'"output":['
+            for _ in range(full):
+                yield lump
+            yield lump[: rest * (len(self.value) + 1)] + b"null]" + part
+
+
+class EndlessHeaders(Struct, frozen=True):
+    """A response whose headers never end."""
+
+    async def act(self, exchange: Exchange) -> None:
+        transport = exchange.transport
+        assert transport is not None, "only on a socket"
+        transport.write(b"HTTP/1.1 200 OK\r\n")
+        while not transport.is_closing():
+            if transport.get_write_buffer_size() < _PIECE:
+                transport.write(b"x-more: and more\r\n" * 1000)
+            await asyncio.sleep(0)
+
+
+WireAction = Respond | Late | Hang | Drip | Truncate | Drop
 """The actions that can come from JSON."""
 
 
 class Action(Protocol):
-    """What happens to a call."""
+    """What happens to a request."""
 
     async def act(self, exchange: Exchange) -> None: ...
 
 
 def error(
     status: int, code: int = 10001, message: str = "Internal error", **headers: str
-) -> Answer:
+) -> Respond:
     """An error in the envelope; with status 200 it is a mere `success: false`.
 
     Headers are given with underscores: `error(429, 10429, "Rate limited", retry_after="300")`.
     """
-    reply = ApiError(status, code, message).reply()
+    response = ApiError(status, code, message).response()
     more = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status=status, body=reply.body, headers=reply.headers | more)
+    return Respond(status=status, body=response.body, headers=response.headers | more)
 
 
-def html(status: int = 502) -> Answer:
+def html(status: int = 502) -> Respond:
     """A proxy's page."""
     page = "<!DOCTYPE html><html><body><h1>Bad gateway</h1></body></html>"
-    return Answer(status=status, text=page, headers={"content-type": "text/html"})
+    return Respond(status=status, text=page, headers={"content-type": "text/html"})
 
 
-def garbage(text: str = '{"success": tru') -> Answer:
-    """A body that says it is JSON and isn't."""
-    return Answer(text=text, headers={"content-type": "application/json"})
+def garbage(text: str = '{"success": tru') -> Respond:
+    """A body that is not JSON, although its Content-Type says so."""
+    return Respond(text=text, headers={"content-type": "application/json"})
 
 
-def redirect(location: str, status: int = 302) -> Answer:
-    return Answer(status=status, headers={"location": location})
+def redirect(location: str, status: int = 302) -> Respond:
+    return Respond(status=status, headers={"location": location})
 
 
 @dataclass(slots=True)
 class Fault:
-    """A rule: which calls meet the action.
+    """A rule: an action, and the requests that meet it.
 
-    A call must match every condition that is given; `path` is a regular expression that is
-    searched for. Of the matching calls the first `skip` go free, then every `every`-th is taken,
-    with that probability, `times` in all.
+    A request must match every condition that is given; `path` is a regular expression that is
+    searched for. Of the matching requests the first `skip` pass, then every `every`-th is taken,
+    with that probability, at most `times` of them.
     """
 
     action: Action
@@ -213,24 +270,24 @@ class Fault:
     seen: int = field(default=0, init=False)
     taken: int = field(default=0, init=False)
 
-    def takes(self, call: Call, chance: random.Random) -> bool:
+    def takes(self, request: ApiRequest, chance: random.Random) -> bool:
         wanted = (self.kind, self.account, self.workflow, self.instance)
-        actual = (call.kind, call.account, call.workflow, call.instance)
+        actual = (request.kind, request.account, request.workflow, request.instance)
         if any(w not in {None, a} for w, a in zip(wanted, actual, strict=True)):
             return False
-        if self.path is not None and not re.search(self.path, call.path):
+        if self.path is not None and not re.search(self.path, request.path):
             return False
         self.seen += 1
         due = self.seen > self.skip and (self.seen - self.skip - 1) % self.every == 0
-        left = self.times is None or self.taken < self.times
-        if not due or not left or chance.random() >= self.probability:
+        more = self.times is None or self.taken < self.times
+        if not due or not more or chance.random() >= self.probability:
             return False
         self.taken += 1
         return True
 
 
 class Faults:
-    """The rules in force; the first that takes a call decides."""
+    """The rules; the first that takes a request decides."""
 
     def __init__(self, seed: int = 0) -> None:
         self.rules: list[Fault] = []
@@ -238,7 +295,7 @@ class Faults:
         self.released = asyncio.Event()
 
     def add(self, action: Action, **conditions: Any) -> Fault:
-        """Add a rule; the conditions are the fields of `Fault`."""
+        """Adds a rule; the conditions are the fields of `Fault`."""
         self.rules.append(Fault(action, **conditions))
         return self.rules[-1]
 
@@ -246,14 +303,14 @@ class Faults:
         self.rules.remove(fault)
 
     def clear(self) -> None:
-        """Drop every rule and let what hangs go on."""
+        """Drops every rule and releases what hangs."""
         self.rules.clear()
         self.release()
 
     def release(self) -> None:
-        """Let the calls that hang now be answered."""
+        """Lets the requests that hang now get their response."""
         self.released.set()
         self.released = asyncio.Event()
 
-    def pick(self, call: Call) -> Action | None:
-        return next((r.action for r in self.rules if r.takes(call, self.chance)), None)
+    def pick(self, request: ApiRequest) -> Action | None:
+        return next((r.action for r in self.rules if r.takes(request, self.chance)), None)

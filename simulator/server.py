@@ -39,7 +39,7 @@ async def serve(
 ) -> AsyncIterator[Simulator]:
     """Serve in the running event loop, on a free port unless one is given.
 
-    With `control`, other programs can steer the simulator below `/_control`.
+    With `control`, other programs can control the simulator below `/_control`.
     """
     if isinstance(simulator, World):
         simulator = Simulator(simulator)
@@ -61,7 +61,7 @@ async def serve(
     try:
         yield simulator
     finally:
-        # uvicorn's own shutdown waits for calls to end, and those that hang don't.
+        # uvicorn's own shutdown waits for requests to end, and those that hang don't.
         for accepting in server.servers:
             accepting.close()
         tasks = list(server.server_state.tasks)
@@ -70,14 +70,14 @@ async def serve(
         for connection in list(server.server_state.connections):
             connection.transport.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # lets the aborted connections be told
+        await asyncio.sleep(0)  # for the callbacks of the aborted connections
 
 
 @contextlib.contextmanager
 def serve_in_thread(simulator: Simulator | World, *, port: int = 0) -> Iterator[Simulator]:
     """Serve from a thread of its own, for programs that have no event loop.
 
-    Set up the world before, or between calls: it isn't locked.
+    Change the world before, or between requests: it isn't locked.
     """
     served = simulator if isinstance(simulator, Simulator) else Simulator(simulator)
     ready = threading.Event()

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from .access import Access
 from .api import Api, Request
-from .calls import CallLog
 from .clock import Clock
+from .credentials import Access
 from .faults import Exchange, Faults
-from .limits import RateLimit
+from .rate_limit import RateLimit
+from .request_log import RequestLog
 from .world import World
 
 
 class Simulator:
-    """A world with everything that stands before it; an ASGI application.
+    """A world with credentials, rate limit and faults in front of it; an ASGI application.
 
-    Any credential is refused until `access` knows one.
+    Every request is refused until `access` has a credential.
     """
 
     def __init__(self, world: World | None = None, *, clock: Clock | None = None) -> None:
@@ -24,7 +24,7 @@ class Simulator:
         self.access = Access()
         self.limit = RateLimit(self.world.clock)
         self.faults = Faults()
-        self.calls = CallLog()
+        self.requests = RequestLog()
         self.api = Api(self.world, self.access, self.limit)
         self.url = ""
         """The API's base URL once it is served, up to and including `/client/v4`."""
@@ -38,22 +38,22 @@ class Simulator:
             scope["query_string"].decode("latin-1"),
             {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
         )
-        call = self.api.call(request)
-        self.calls.begin(call)
+        entry = self.api.entry(request)
+        self.requests.begin(entry)
         exchange = Exchange(
-            call,
-            lambda: self.api.answer(request, call),
+            entry,
+            lambda: self.api.respond(request, entry),
             send,
             receive,
             self.faults.released,
             scope.get("state", {}).get("transport"),
         )
-        action = self.faults.pick(call)
+        action = self.faults.pick(entry)
         try:
             if action is None:
-                await exchange.answer(exchange.reply())
+                await exchange.respond(exchange.response())
             else:
-                call.fault = type(action).__name__.lower()
+                entry.fault = type(action).__name__.lower()
                 await action.act(exchange)
         finally:
-            self.calls.end(call)
+            self.requests.end(entry)

@@ -1,6 +1,6 @@
 """The simulated accounts, workflows and instances, without any HTTP.
 
-An instance's answer at a moment is worked out from its script when it is asked for; nothing
+The response for an instance is computed from its script at the time of the request; nothing
 ticks. Only the lists need to know which status each instance has now: a heap holds the time of
 each instance's next change, and `World.settle` moves what has become due.
 """
@@ -18,10 +18,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from .api_style import HOSTED, Style
 from .clock import Clock
-from .script import Script
-from .style import HOSTED, Style
-from .timeline import (
+from .run_script import Script
+from .run_timeline import (
     NEVER,
     Intervention,
     Restart,
@@ -50,7 +50,7 @@ Arrival = tuple[float, str, Script]
 
 
 class Version(Struct, frozen=True):
-    """A workflow's version, with what the versions endpoint tells about it."""
+    """A workflow's version, with what the versions endpoint returns."""
 
     id: str
     created: int
@@ -85,13 +85,13 @@ class Run:
 class Instance:
     """An instance. Times of interventions are wall-clock seconds, by default now.
 
-    `answer` replaces what the API returns as its result; `patch` and `patch_row` change the
+    `result` replaces what the API returns as its result; `patch` and `patch_row` change the
     result or the list row (a fresh dict) that they are given, in place or by returning another.
     """
 
     __slots__ = (
-        "answer", "created", "deleted", "epoch", "id", "key", "listed_status", "params", "patch",
-        "patch_row", "runs", "schedule", "trigger", "version", "workflow",
+        "created", "deleted", "epoch", "id", "key", "listed_status", "params", "patch",
+        "patch_row", "result", "runs", "schedule", "trigger", "version", "workflow",
     )  # fmt: skip
 
     def __init__(
@@ -120,14 +120,14 @@ class Instance:
         self.deleted = NEVER
         self.listed_status: str | None = None
         self.epoch = 0
-        self.answer: Any = None
+        self.result: Any = None
         self.patch: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
         self.patch_row: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
 
     # What it is at a moment, in milliseconds since the epoch.
 
     def run(self, at: int) -> Run:
-        """The run that a question at this moment is answered from."""
+        """The run that a response at this moment shows."""
         if len(self.runs) > 1:
             return next((r for r in reversed(self.runs) if r.begins <= at), self.runs[0])
         return self.runs[0]
@@ -139,7 +139,7 @@ class Instance:
             return "running"
         return status
 
-    def gone(self) -> int:
+    def removed_at(self) -> int:
         """When it is deleted, by hand or because its retention has passed."""
         run = self.runs[-1]
         retention = self.workflow.retention(run.timeline.final)
@@ -148,7 +148,7 @@ class Instance:
         return min(self.deleted, run.queued + run.timeline.end + retention)
 
     def exists(self, at: int) -> bool:
-        return self.created <= at < self.gone()
+        return self.created <= at < self.removed_at()
 
     def next_change(self, at: int) -> int:
         """The next moment at which its list row may become another."""
@@ -157,7 +157,9 @@ class Instance:
         run = self.run(at)
         mark = run.timeline.next_mark(at - run.queued)
         restarts = (r.begins for r in self.runs if r.begins > at)
-        return min(mark + run.queued if mark < NEVER else NEVER, self.gone(), *restarts, NEVER)
+        return min(
+            mark + run.queued if mark < NEVER else NEVER, self.removed_at(), *restarts, NEVER
+        )
 
     # What can be done to it.
 
@@ -207,8 +209,8 @@ class Instance:
         moment = self.workflow.world.moment(at)
         run = self.run(moment)
         since = moment - run.queued
-        kept = records_before(run.timeline, since, name, number, kind)
-        restart = Restart(since, since + milliseconds(queued), run.timeline.start, kept)
+        unchanged = records_before(run.timeline, since, name, number, kind)
+        restart = Restart(since, since + milliseconds(queued), run.timeline.start, unchanged)
         self._begin(moment, Run(run.queued, script or run.script, restart))
 
     def _begin(self, moment: int, run: Run) -> None:
@@ -257,7 +259,7 @@ class Workflow:
         return self.versions[-1]
 
     def retention(self, final: str) -> int | None:
-        """How long an ended instance is kept, in milliseconds."""
+        """Milliseconds for which an ended instance exists."""
         version = self.versions[-1]
         return version.success_retention if final == "complete" else version.error_retention
 
@@ -283,7 +285,7 @@ class Workflow:
         instance_id = instance_id or f"instance-{number}"
         known = self.instances.get(instance_id)
         if known is not None:
-            if known.gone() > queued:
+            if known.removed_at() > queued:
                 raise ValueError(f"workflow instance with id {instance_id!r} already exists")
             world.drop(known)
         instance = Instance(
@@ -318,7 +320,7 @@ class Workflow:
         return self._counts[1]
 
     def relist(self, instance: Instance, status: str | None) -> None:
-        """Move an instance to the list of its status; None takes it off."""
+        """Moves an instance to the list of its status; None removes it from all."""
         old = instance.listed_status
         if old == status:
             return
@@ -360,7 +362,7 @@ class World:
 
     Args:
         clock: returns the time in wall-clock seconds.
-        style: how answers are written.
+        style: how responses are written.
         counts_age: how old, in seconds, the counts of instances by status may be.
         per_page_limit: the largest page that lists give.
         cursor_lifetime: seconds after which a list's cursor is refused; None is never.
@@ -397,7 +399,7 @@ class World:
         return round((self.clock() if at is None else at) * 1000)
 
     def settle(self) -> int:
-        """Bring the lists up to now, and return it. They never go back when the clock does."""
+        """Brings the lists up to now, and returns it. They don't go back when the clock does."""
         now = self.moment(None)
         self._settled = max(self._settled, now)
         while self._arriving and self._arriving[0][0] <= self._settled:
@@ -411,9 +413,9 @@ class World:
         return now
 
     def refresh(self, instance: Instance) -> None:
-        """List an instance as it is now, and note when it changes next."""
+        """Lists an instance as it is now, and schedules its next change."""
         at = self._settled
-        if instance.gone() <= at:
+        if instance.removed_at() <= at:
             self.drop(instance)
             return
         instance.workflow.relist(instance, instance.status(at) if instance.created <= at else None)

@@ -34,29 +34,29 @@ class Watching:
         return self.simulator.world.account("acc").workflow("orders")
 
     @property
-    def calls(self) -> dict[str, int]:
-        """Calls at the socket so far, by kind."""
-        return dict(self.simulator.calls.by_kind)
+    def requests(self) -> dict[str, int]:
+        """Requests at the socket so far, by kind."""
+        return dict(self.simulator.requests.by_kind)
 
     async def cycle(self, *, after: float = 0) -> dict[str, int]:
-        """A sweep over the lists and a round, `after` seconds later; the calls, by kind."""
+        """A list pass and a round, `after` seconds later; the requests, by kind."""
         self.clock.advance(after)
-        self.simulator.calls.clear()
+        self.simulator.requests.clear()
         for account in self.app.accounts:
             await account.cycle()
         for poller in self.app.pollers:
             await poller.round(whole=True)
         await self.saved()
-        return self.calls
+        return self.requests
 
     async def round(self, *, after: float = 0) -> dict[str, int]:
-        """A round over everything, `after` seconds later; the calls it cost, by kind."""
+        """A round over everything, `after` seconds later; the requests, by kind."""
         self.clock.advance(after)
-        self.simulator.calls.clear()
+        self.simulator.requests.clear()
         for poller in self.app.pollers:
             await poller.round(whole=True)
         await self.saved()
-        return self.calls
+        return self.requests
 
     async def saved(self) -> None:
         """The state is committed, and shown."""

@@ -100,7 +100,7 @@ class TestWhenAllIsWell:
             "note   production: 280 more configured instance(s) not requested, to spare the budget"
             in lines
         )
-        assert check.simulator.calls.total == 21
+        assert check.simulator.requests.total == 21
 
     def test_a_shared_budget_is_not_overdrawn_by_many_accounts(self, check: Check) -> None:
         names = [f"acc-{number}" for number in range(3)]
@@ -221,7 +221,7 @@ class TestTheBudget:
         assert re.fullmatch(
             r"staging: not checked: the API refuses the credential's requests for \d+ s", second
         )
-        assert check.simulator.calls.total == 1
+        assert check.simulator.requests.total == 1
 
     def test_what_other_tools_leave_is_said(self, check: Check) -> None:
         check.simulator.limit.quota = 1200

@@ -367,7 +367,7 @@ class TestOutputThatIsCutShort:
         simulator.faults.add(Hang())
         with self.child(command, simulator, subprocess.DEVNULL) as child:
             deadline = time.monotonic() + 60
-            while not simulator.calls.open and time.monotonic() < deadline:
+            while not simulator.requests.in_flight and time.monotonic() < deadline:
                 time.sleep(0.05)
             child.send_signal(signal.SIGINT)
             _, err = child.communicate(timeout=60)

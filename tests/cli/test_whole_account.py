@@ -90,7 +90,7 @@ class TestWhatIsWatched:
         assert LINE in line
         assert "account=acc" in line
         assert "config.yaml" in line
-        assert simulator.calls.by_kind["accounts"] == 0
+        assert simulator.requests.by_kind["accounts"] == 0
 
     def test_with_an_email_and_key(self, without: Without, simulator: Simulator) -> None:
         simulator.access.key("sre@example.com", "hidden", accounts=["acc"])
@@ -103,7 +103,7 @@ class TestWhatIsWatched:
         status, out, err = without.once(**TOKEN)
         assert (status, watched(out)) == (0, ALL)
         assert "account=acc" in err
-        assert simulator.calls.by_kind["accounts"] == 1
+        assert simulator.requests.by_kind["accounts"] == 1
 
     def test_settings_of_the_environment_and_flags_hold(self, without: Without) -> None:
         done = without.command(
@@ -138,7 +138,7 @@ class TestWhatIsWatched:
         done = without.command("--check-config", **without.environ, **TOKEN)
         assert (done.returncode, done.stderr) == (0, "")
         assert "the account of the credential: 1 workflow(s) to discover" in done.stdout
-        assert simulator.calls.total == 0
+        assert simulator.requests.total == 0
 
 
 class TestTheDaemon:
@@ -153,7 +153,7 @@ class TestTheDaemon:
             assert watched(running.metrics()) == ALL
             assert running.stderr().count(LINE) == 1
             assert running.stop() == 0
-        assert simulator.calls.by_kind["accounts"] == 1
+        assert simulator.requests.by_kind["accounts"] == 1
 
 
 class TestWhatIsRefused:
@@ -210,7 +210,7 @@ class TestWhatIsRefused:
         self, without: Without, simulator: Simulator
     ) -> None:
         without.refused(**TOKEN, CWE_POLL__INTERVAL="3")
-        assert simulator.calls.total == 0
+        assert simulator.requests.total == 0
 
     def test_a_wrong_id_from_the_api(self, without: Without, simulator: Simulator) -> None:
         def odd(reply: Any) -> Any:

@@ -133,7 +133,7 @@ class TestCredentials:
             "invalid_answer",
             "check api.url: the API itself never redirects",
         )
-        assert there.calls.total == 0
+        assert there.requests.total == 0
 
     async def test_a_secret_that_comes_back_is_not_repeated(self) -> None:
         failed = await failure(refusal(400, "bad token hidden given"))
@@ -334,7 +334,7 @@ class TestConnections:
             simulator.faults.add(Drop(), times=1)
             await client.instance("orders", "order-1")
             assert codes == ["200", "connection", "200"]
-            assert simulator.calls.total == 3
+            assert simulator.requests.total == 3
             simulator.faults.add(Drop(), times=2)
             with pytest.raises(RequestFailed) as caught:
                 await client.instance("orders", "order-1")
@@ -355,7 +355,7 @@ class TestConnections:
             async with asyncio.TaskGroup() as group:
                 for _ in range(3):
                     group.create_task(client.instance("orders", "order-1"))
-                await poll.until(lambda: simulator.calls.most_open == 3)
+                await poll.until(lambda: simulator.requests.most_in_flight == 3)
                 simulator.faults.remove(hang)
                 simulator.faults.release()
             simulator.faults.add(Drop(), times=3)

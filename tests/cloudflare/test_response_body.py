@@ -30,7 +30,7 @@ from simulator import (
     serve,
     steps,
 )
-from simulator.reply import Reply
+from simulator.response import Response
 
 from .conftest import api, calling, unlimited
 
@@ -95,9 +95,9 @@ def hollow() -> Iterator[bytes]:
         yield b"\x00\x00\x00\xff\xff" * 10_000
 
 
-def compressed(reply: Reply) -> Reply:
+def compressed(reply: Response) -> Response:
     headers = reply.headers | {"content-encoding": "gzip"}
-    return Reply(reply.status, gzip.compress(reply.body), headers)
+    return Response(reply.status, gzip.compress(reply.body), headers)
 
 
 class TestLargeAnswers:
@@ -230,7 +230,7 @@ class TestBadAnswers:
         ids=["longer", "cut", "rubbish"],
     )
     async def test_a_body_that_is_not_compressed_as_it_says(self, change: Any, said: str) -> None:
-        def changed(reply: Reply) -> Reply:
+        def changed(reply: Response) -> Response:
             reply = compressed(reply)
             reply.body = change(reply.body)
             return reply

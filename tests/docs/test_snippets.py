@@ -57,7 +57,7 @@ def test_what_a_page_says_can_be_done_from_beginning_to_end(
     with walk(tmp_path, account.url + "/accounts/{account_id}") as reader:
         reader.along(ROOT / page)
     assert reader.done
-    assert account.calls.total
+    assert account.requests.total
     assert (ROOT / page).read_text().count("```sh\n") == len(reader.done + reader.elsewhere)
 
 

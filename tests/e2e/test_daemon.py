@@ -183,7 +183,7 @@ class TestStopping:
         configuration(tmp_path, api, api_token=TOKEN)
         simulator.faults.add(Hang())
         with daemon(tmp_path, "--api.timeout=10m") as running:
-            wait_until(lambda: simulator.calls.open, running.stderr)
+            wait_until(lambda: simulator.requests.in_flight, running.stderr)
             assert running.http.get("/-/ready").status_code == 503
             assert running.stop(number) == 0
             assert "Traceback" not in running.stderr()

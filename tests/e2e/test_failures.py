@@ -13,12 +13,12 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from simulator import (
-    Answer,
     Attempt,
     Drip,
     Drop,
     Hang,
     ManualClock,
+    Respond,
     Script,
     Simulator,
     Sleep,
@@ -68,7 +68,7 @@ FAILURES: Mapping[str, Failure] = {
     ),
     "404 of another kind": Failure(error(404), "http_4xx", ("HTTP 404",), ("api.url",)),
     "404 of a proxy": Failure(html(404), "http_4xx", ("HTTP 404", "text/html"), ("api.url",)),
-    "404 without a body": Failure(Answer(status=404), "http_4xx", ("HTTP 404",), ("api.url",)),
+    "404 without a body": Failure(Respond(status=404), "http_4xx", ("HTTP 404",), ("api.url",)),
     "429": Failure(
         error(429, 10429, "Rate limited"), "rate_limited", ("HTTP 429",), ("poll.interval",)
     ),
@@ -92,7 +92,7 @@ FAILURES: Mapping[str, Failure] = {
     "truncated": Failure(Truncate(), "invalid_answer", ("can't be read",)),
     "an empty body": Failure(Truncate(0), "invalid_answer", ("empty",)),
     "no JSON": Failure(garbage("nonsense"), "invalid_answer", ("can't be read",)),
-    "no UTF-8": Failure(Answer(body=b'{"result": "\xff"}'), "invalid_answer", ("can't be read",)),
+    "no UTF-8": Failure(Respond(body=b'{"result": "\xff"}'), "invalid_answer", ("can't be read",)),
     "nested deep": Failure(garbage(NESTED), "invalid_answer", ("can't be read",)),
     "nested deep in a field": Failure(
         garbage('{"result": {"queued": "2026-01-01T00:00:00Z", "params": ' + NESTED),
@@ -100,7 +100,7 @@ FAILURES: Mapping[str, Failure] = {
         ("can't be read",),
     ),
     "no gzip": Failure(
-        Answer(text="nonsense", headers={"content-encoding": "gzip"}),
+        Respond(text="nonsense", headers={"content-encoding": "gzip"}),
         "invalid_answer",
         ("unreadable body",),
     ),
@@ -315,8 +315,8 @@ async def test_no_credential_goes_along_a_redirect(status: int) -> None:
         simulator.faults.add(redirect(location, status))
         await w.round()
         assert w.value(UP) == 0
-        assert simulator.calls.total == 1
-        assert elsewhere.calls.total == 0
+        assert simulator.requests.total == 1
+        assert elsewhere.requests.total == 0
 
 
 async def test_a_token_without_the_permission_is_told_which_it_needs() -> None:

@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 
 from exporter.statuses import STATUSES
 from simulator import (
-    Answer,
     Drip,
     Drop,
     Error,
     Hang,
+    Respond,
     Script,
     Sleep,
     Truncate,
@@ -119,7 +119,7 @@ FAULTS: Mapping[str, Action] = {
     "garbage": garbage(),
     "empty": Truncate(0),
     "truncated": Truncate(),
-    "no content": Answer(status=204),
+    "no content": Respond(status=204),
     "redirect": redirect("https://example.com/login"),
     "closed without an answer": Drop(),
     "closed in mid-body": Drop(0.5),
@@ -257,7 +257,7 @@ async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, fl
         rounds = [asyncio.create_task(poller.round(whole=True)) for poller in w.app.pollers]
         async with asyncio.timeout(30):
             with capture_logs() as logs:
-                while not w.simulator.calls.open:  # noqa: ASYNC110 - the condition has no event
+                while not w.simulator.requests.in_flight:  # noqa: ASYNC110 - the condition has no event
                     await asyncio.sleep(0.01)
                 w.clock.advance(2 * INTERVAL)
                 w.simulator.faults.clear()

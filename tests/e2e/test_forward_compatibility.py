@@ -297,7 +297,7 @@ class TestFields:
     async def test_one_instance_that_cannot_be_read_hides_no_other(self) -> None:
         async with watching(["a", "b"]) as w:
             broken: Instance = w.orders.create("a", WAITING)
-            broken.answer = ["queued", "running"]
+            broken.result = ["queued", "running"]
             w.orders.create("b", WAITING)
             await w.round(after=15)
             assert w.status("a") is None

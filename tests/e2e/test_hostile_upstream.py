@@ -176,13 +176,13 @@ class Upstream:
             ),
             r".*": draw.draw(st.lists(answers(often(workflows)), min_size=1, max_size=3)),
         }
-        self.calls = 0
+        self.requests = 0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.calls += 1
+        self.requests += 1
         path = unquote(request.url.path)
         bodies = next(b for kind, b in self._bodies.items() if re.fullmatch(kind, path, re.DOTALL))
-        return httpx.Response(200, content=bodies[self.calls % len(bodies)])
+        return httpx.Response(200, content=bodies[self.requests % len(bodies)])
 
 
 @pytest.mark.slow
@@ -228,7 +228,7 @@ async def test_whatever_it_says(data: st.DataObject) -> None:
         open_metrics = app.exposition.render("application/openmetrics-text")[0].decode()
     assert_sound(text)
     list(openmetrics_families(open_metrics))  # type: ignore[no-untyped-call]
-    assert upstream.calls < 1000
+    assert upstream.requests < 1000
     told = json.dumps(logs, default=str)
     assert PRIVATE not in told
     assert TOKEN not in told

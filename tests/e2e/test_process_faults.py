@@ -115,9 +115,9 @@ def test_no_file_can_be_opened(simulator: Simulator, folder: Path) -> None:
         drop = simulator.faults.add(Drop())
         wait_until(lambda: refused(running), running.stderr)
         simulator.faults.remove(drop)
-        before_that, calls = refused(running), simulator.calls.total
+        before_that, calls = refused(running), simulator.requests.total
         wait_until(lambda: refused(running) > before_that + 5, running.metrics)
-        assert simulator.calls.total - calls < 2, "one may have been under way"
+        assert simulator.requests.total - calls < 2, "one may have been under way"
         create(simulator, "two")
         with contextlib.suppress(httpx.TransportError):
             httpx.get(f"http://{running.address}/metrics", trust_env=False, timeout=1)
@@ -132,11 +132,11 @@ def test_it_is_stopped_for_a_while(simulator: Simulator, folder: Path) -> None:
     with daemon(folder) as running:
         running.wait_until_ready()
         create(simulator, "one")
-        wait_until(lambda: simulator.calls.open, running.stderr)
+        wait_until(lambda: simulator.requests.in_flight, running.stderr)
         running.process.send_signal(signal.SIGSTOP)
         create(simulator, "two")
         wait_until(lambda: all_ended(simulator), lambda: "the runs didn't end")
-        wait_until(lambda: not simulator.calls.open, lambda: "requests are still open")
+        wait_until(lambda: not simulator.requests.in_flight, lambda: "requests are still open")
         running.process.send_signal(signal.SIGCONT)
         wait_until_all_is_counted(running, simulator)
         create(simulator, "three")

@@ -33,7 +33,7 @@ def test_a_daemon_at_rest_says_nothing(tmp_path: Path, watch: str) -> None:
         with daemon(tmp_path, "--log.format=json") as running:
             running.wait_until_ready()
             kind = "list" if watch == "discovered" else "simple"
-            wait_until(lambda: simulator.calls.by_kind[kind] >= 10, running.stderr)
+            wait_until(lambda: simulator.requests.by_kind[kind] >= 10, running.stderr)
             running.metrics()
             running.http.get("/nothing")
             lines = [json.loads(line)["msg"] for line in running.stderr().splitlines()]

@@ -47,7 +47,7 @@ async def hanging(w: Watching, instance_id: str) -> asyncio.Task[dict[str, int]]
     w.simulator.faults.add(Hang())
     task = asyncio.create_task(w.round())
     async with asyncio.timeout(30):
-        while not w.simulator.calls.of(instance=instance_id):  # noqa: ASYNC110 - a real socket
+        while not w.simulator.requests.of(instance=instance_id):  # noqa: ASYNC110 - a real socket
             await asyncio.sleep(0.01)
     return task
 

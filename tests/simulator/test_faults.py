@@ -6,13 +6,13 @@ import httpx
 import pytest
 
 from simulator import (
-    Answer,
     Drip,
     Drop,
     EndlessHeaders,
     Hang,
     Inflate,
     Late,
+    Respond,
     Rewrite,
     Script,
     Simulator,
@@ -25,7 +25,7 @@ from simulator import (
     redirect,
     steps,
 )
-from simulator.reply import Reply
+from simulator.response import Response
 
 from .poll import until
 
@@ -86,7 +86,7 @@ class TestAnswersThatAreWrong:
 
     @pytest.mark.parametrize("action", [garbage(), Truncate(0.5), Truncate(0)])
     async def test_a_whole_answer_isnt_json(
-        self, simulator: Simulator, client: httpx.AsyncClient, action: Answer | Truncate
+        self, simulator: Simulator, client: httpx.AsyncClient, action: Respond | Truncate
     ) -> None:
         simulator.faults.add(action)
         response = await client.get(PATH)
@@ -97,7 +97,9 @@ class TestAnswersThatAreWrong:
     async def test_a_function_may_rewrite_the_answer(
         self, simulator: Simulator, client: httpx.AsyncClient
     ) -> None:
-        simulator.faults.add(Rewrite(lambda reply: Reply(reply.status, b"[" + reply.body + b"]")))
+        simulator.faults.add(
+            Rewrite(lambda reply: Response(reply.status, b"[" + reply.body + b"]"))
+        )
         assert (await client.get(PATH)).json()[0]["result"]["status"] == "complete"
 
 
@@ -169,7 +171,7 @@ class TestAnswersThatAreSlow:
     ) -> None:
         simulator.faults.add(Hang(), times=1)
         call = asyncio.create_task(client.get(PATH))
-        await until(lambda: simulator.calls.open)
+        await until(lambda: simulator.requests.in_flight)
         assert (await client.get("/orders")).status_code == 200
         assert not call.done()
         simulator.faults.release()
@@ -181,8 +183,8 @@ class TestAnswersThatAreSlow:
         simulator.faults.add(Hang(), times=1)
         with pytest.raises(httpx.ReadTimeout):
             await client.get(PATH, timeout=0.05)
-        await until(lambda: not simulator.calls.open)
-        assert simulator.calls.by_status["detail", 0] == 1
+        await until(lambda: not simulator.requests.in_flight)
+        assert simulator.requests.by_status["detail", 0] == 1
 
     @pytest.mark.parametrize("action", [Late(0.01), Drip(size=100, every=0.001)])
     async def test_a_late_or_dripping_answer_is_whole(
@@ -255,35 +257,38 @@ class TestTheRecordOfCalls:
         await client.get(PATH)
         await client.get(PATH, params={"simple": "true"})
         await client.get("/orders/instances", params={"per_page": "10"})
-        detail, simple, rows = simulator.calls.of(workflow="orders")
+        detail, simple, rows = simulator.requests.of(workflow="orders")
         assert (detail.kind, detail.instance, detail.status, detail.fault) == (
             "detail",
             "a",
             200,
             "",
         )
-        assert (simple.kind, simple.status, simple.fault) == ("simple", 500, "answer")
+        assert (simple.kind, simple.status, simple.fault) == ("simple", 500, "respond")
         assert (rows.kind, rows.query, rows.user) == ("list", "per_page=10", "user@example.com")
-        assert simulator.calls.of(kind="simple", instance="a") == [simple]
+        assert simulator.requests.of(kind="simple", instance="a") == [simple]
 
     async def test_counts_exactly_and_remembers_the_latest(
         self, simulator: Simulator, client: httpx.AsyncClient
     ) -> None:
-        size = simulator.calls.latest.maxlen
+        size = simulator.requests.latest.maxlen
         assert size is not None
         for _ in range(5):
             await client.get(PATH)
-        assert simulator.calls.total == 5 == simulator.calls.by_kind["detail"]
-        assert simulator.calls.by_status["detail", 200] == 5
-        simulator.calls.clear()
-        assert (simulator.calls.total, list(simulator.calls.latest)) == (0, [])
+        assert simulator.requests.total == 5 == simulator.requests.by_kind["detail"]
+        assert simulator.requests.by_status["detail", 200] == 5
+        simulator.requests.clear()
+        assert (simulator.requests.total, list(simulator.requests.latest)) == (0, [])
 
     async def test_tells_how_many_were_open_at_once(
         self, simulator: Simulator, client: httpx.AsyncClient
     ) -> None:
         simulator.faults.add(Hang(), kind="detail")
         calls = [asyncio.create_task(client.get(path)) for path in (PATH, PATH, PATH + "b")]
-        await until(lambda: simulator.calls.open.total() == 3)
+        await until(lambda: simulator.requests.in_flight.total() == 3)
         simulator.faults.clear()
         await asyncio.gather(*calls)
-        assert (simulator.calls.most_open, simulator.calls.most_open_of_one) == (3, 2)
+        assert (simulator.requests.most_in_flight, simulator.requests.most_in_flight_of_one) == (
+            3,
+            2,
+        )

@@ -24,7 +24,7 @@ from simulator import (
     retried,
     steps,
 )
-from simulator.render import instance_detail, instance_row
+from simulator.api_results import instance_detail, instance_row
 
 
 def see(instance: Instance, **how: bool) -> dict[str, Any]:
@@ -318,7 +318,7 @@ class TestWhatIsDoneToARun:
 class TestAnswersOutOfTheOrdinary:
     async def test_replace_the_result(self, orders: Workflow, client: httpx.AsyncClient) -> None:
         instance = orders.create("a")
-        instance.answer = {"status": "running"}
+        instance.result = {"status": "running"}
         assert (await client.get("/orders/instances/a")).json()["result"] == {"status": "running"}
 
     def test_patch_the_result_or_the_row(self, orders: Workflow) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from simulator import ManualClock, Simulator, World, serve_in_thread
-from simulator.scenario import ACCOUNT, TOKEN, crowd
+from simulator.scenarios import ACCOUNT, TOKEN, crowd
 
 
 class Program:
@@ -59,7 +59,7 @@ def afresh(request: pytest.FixtureRequest) -> None:
     if "program" in request.fixturenames:
         program = request.getfixturevalue("program")
         program.do("DELETE", "/faults")
-        program.do("DELETE", "/calls")
+        program.do("DELETE", "/requests")
 
 
 @pytest.mark.process
@@ -87,7 +87,7 @@ class TestControl:
             ("event", {"value": {"by": "alice"}}, "complete"),
             ("status", {"value": "hibernating"}, "hibernating"),
             ("restart", {"script": {"queued": None}}, "queued"),
-            ("answer", {"value": {"status": "odd"}}, "odd"),
+            ("result", {"value": {"status": "odd"}}, "odd"),
             ("pause", {"after": 60}, "waiting"),
         ],
     )
@@ -103,17 +103,17 @@ class TestControl:
         assert program.api.get(f"/workflows/w/instances/{created['id']}").status_code == 404
 
     def test_sets_faults_and_tells_calls(self, program: Program) -> None:
-        program.do("POST", "/faults", {"action": {"type": "answer", "status": 503}, "times": 1})
+        program.do("POST", "/faults", {"action": {"type": "respond", "status": 503}, "times": 1})
         assert program.api.get("/workflows").status_code == 503
         assert program.api.get("/workflows").status_code == 200
         program.do("POST", "/faults/release")
-        calls = program.do("GET", "/calls")
+        calls = program.do("GET", "/requests")
         assert calls["by_status"] == {"workflows 503": 1, "workflows 200": 1}
         assert [call["status"] for call in calls["latest"]] == [503, 200]
 
     def test_sets_the_limit_and_spends_from_it(self, program: Program) -> None:
         program.do("PUT", "/limit", {"quota": 10})
-        assert program.do("POST", "/limit/spend", {"calls": 12}) == {"let_through": 10}
+        assert program.do("POST", "/limit/spend", {"requests": 12}) == {"accepted": 10}
         assert program.api.get("/workflows").status_code == 429
         program.do("PUT", "/limit", {})
         program.do("POST", "/clock/advance", {"seconds": 300})

@@ -21,9 +21,9 @@ from simulator import (
     Workflow,
     World,
 )
-from simulator.listing import instances_page
-from simulator.render import instance_detail, instance_row
-from simulator.script import Piece
+from simulator.api_results import instance_detail, instance_row
+from simulator.list_pages import instances_page
+from simulator.run_script import Piece
 
 from .sdk import check_instance
 

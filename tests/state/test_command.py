@@ -206,7 +206,7 @@ def test_a_lock_of_another_process_at_the_start_and_when_it_stops(
         assert "state write succeeded again" in running.stderr()
 
         simulator.faults.add(Hang())
-        wait_until(lambda: simulator.calls.open, running.stderr)
+        wait_until(lambda: simulator.requests.in_flight, running.stderr)
         other.execute("BEGIN IMMEDIATE")
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(10) == 0, "5 s, and as many for a machine that is busy"
@@ -230,7 +230,7 @@ def test_the_last_counts_are_written_when_it_stops(folder: Path, simulator: Simu
         running.wait_until_ready()
         simulator.faults.add(Hang(), instance="order-2")
         create(simulator, "order-2")
-        wait_until(lambda: simulator.calls.open, running.stderr)
+        wait_until(lambda: simulator.requests.in_flight, running.stderr)
         running.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "msg=stopping" in running.stderr(), running.stderr)
         simulator.faults.clear()

@@ -150,5 +150,5 @@ def test_ten_kills_in_a_run_where_calls_fail(tmp_path: Path) -> None:
                 )
                 assert finished(scraper.shown) == 2 * RUNS
                 assert scraper.scrapes > 3 * KILLS
-                faults = {call.fault for call in simulator.calls.latest} - {""}
+                faults = {call.fault for call in simulator.requests.latest} - {""}
                 assert len(faults) == 3, faults

@@ -49,7 +49,7 @@ from simulator import (
     retried,
     steps,
 )
-from simulator.render import instance_detail
+from simulator.api_results import instance_detail
 
 IDS = ("a", "b", "c")
 SELECTIONS: tuple[dict[str, Any], ...] = (

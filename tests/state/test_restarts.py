@@ -147,7 +147,7 @@ class TestCountedOnce:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=0.5)
             w.clock.advance(60)
-            w.simulator.calls.clear()
+            w.simulator.requests.clear()
             await w.restart(killed=killed)
             assert runs(w) == 0
             await w.round(after=15)

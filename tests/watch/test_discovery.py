@@ -30,7 +30,7 @@ from simulator import (
     error,
     steps,
 )
-from simulator.reply import Reply
+from simulator.response import Response
 from tests.watching import Watching, watching
 
 WAITING = Script(pieces=(Wait("approval"),))
@@ -80,10 +80,10 @@ class TestFinding:
                 w.orders.create(f"i-{n}", WAITING)
             await w.cycle(after=1)
             w.clock.advance(INTERVAL)
-            w.simulator.calls.clear()
+            w.simulator.requests.clear()
             (account,) = w.app.accounts
             await account.cycle()
-            assert w.calls == {"list": 3}
+            assert w.requests == {"list": 3}
 
     async def test_one_that_was_created_later_is_found_by_the_next_sweep(self) -> None:
         async with discovering() as w:
@@ -116,8 +116,8 @@ class TestFinding:
                 w.orders.create(f"i-{n}", WAITING)
             w.clock.advance(1)
 
-            def churn(reply: Reply) -> Reply:
-                call = w.simulator.calls.by_kind["list"]
+            def churn(reply: Response) -> Response:
+                call = w.simulator.requests.by_kind["list"]
                 w.orders.create(f"new-{call}", WAITING)
                 w.orders.instances[f"i-{call}"].terminate()
                 return reply
@@ -194,7 +194,7 @@ class TestWholeLists:
         asked = 0
         first: list[Any] = []
 
-        def rewrite(reply: Reply) -> Reply:
+        def rewrite(reply: Response) -> Response:
             nonlocal asked, first
             asked += 1
             body = json.loads(reply.body)
@@ -203,7 +203,7 @@ class TestWholeLists:
                 body["result"] = first[:always]
             keep = {"per_page", "total_count"} | ({"cursor"} if asked <= cursors else set())
             body["result_info"] = {k: v for k, v in body["result_info"].items() if k in keep}
-            return Reply(reply.status, json.dumps(body).encode())
+            return Response(reply.status, json.dumps(body).encode())
 
         return Rewrite(rewrite)
 
@@ -222,7 +222,7 @@ class TestWholeLists:
         async with self.listing(self.unnamed(cursors)) as w:
             assert w.watched() == 250
             assert w.value("cloudflare_workflow_up") == 1
-            assert w.calls["list"] == 3
+            assert w.requests["list"] == 3
 
     @pytest.mark.slow
     @pytest.mark.parametrize("rows", [0, 1, 100])
@@ -238,14 +238,14 @@ class TestWholeLists:
 
     @pytest.mark.slow
     async def test_without_a_total_a_full_page_is_followed_by_the_next(self) -> None:
-        def rewrite(reply: Reply) -> Reply:
+        def rewrite(reply: Response) -> Response:
             body = json.loads(reply.body)
             body["result_info"] = ["unreadable"]
-            return Reply(reply.status, json.dumps(body).encode())
+            return Response(reply.status, json.dumps(body).encode())
 
         async with self.listing(Rewrite(rewrite)) as w:
             assert w.watched() == 250
-            assert w.calls["list"] == 3
+            assert w.requests["list"] == 3
 
     @pytest.mark.slow
     async def test_instances_that_come_and_go_meanwhile_are_no_failure(self) -> None:
@@ -256,7 +256,7 @@ class TestWholeLists:
 
             calls = itertools.count()
 
-            def churn(reply: Reply) -> Reply:
+            def churn(reply: Response) -> Response:
                 call = next(calls)
                 w.orders.create(f"new-{call}", WAITING)
                 for n in range(10):
@@ -712,9 +712,9 @@ class TestManyEnded:
                 w.orders.create(f"live-{n}", WAITING, at=w.clock() - 9000)
             await w.cycle(after=1)
             w.clock.advance(INTERVAL)
-            w.simulator.calls.clear()
+            w.simulator.requests.clear()
             await w.app.accounts[0].cycle()
-            lists = [call.query for call in w.simulator.calls.of(kind="list")]
+            lists = [call.query for call in w.simulator.requests.of(kind="list")]
             assert len(lists) == 3
             assert sum("status=waiting" in query for query in lists) == 2
             assert sum("date_start=" in query for query in lists) == 1
@@ -757,11 +757,11 @@ class TestManyEnded:
             w.clock.advance(90)
             await w.app.accounts[0].cycle()
             w.clock.advance(30)
-            w.simulator.calls.clear()
+            w.simulator.requests.clear()
             await w.app.accounts[0].cycle()
             await w.saved()
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 90
-            assert w.calls["list"] <= 4
+            assert w.requests["list"] <= 4
 
     async def test_a_restart_of_an_errored_one_is_found_among_the_live(self) -> None:
         async with discovering() as w:
@@ -802,7 +802,7 @@ class TestBudget:
             size = Run(live=500, history=0, life=3600.0)
             app, simulator, _ = await size.measure(30, other=0.6)
             counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
-            return simulator.limit.refused, simulator.calls.total, counted
+            return simulator.limit.refused, simulator.requests.total, counted
 
         refused, calls, counted = virtual_time.run(main())
         assert refused == 0
@@ -915,18 +915,18 @@ class TestFailures:
                 w.simulator.world.account("acc").workflow(f"order-{name}").create("i", WAITING)
             found: list[Any] = []
 
-            def in_pairs(reply: Reply) -> Reply:
+            def in_pairs(reply: Response) -> Response:
                 body = json.loads(reply.body)
                 found.extend(body["result"])
                 rows, found[:] = found[:2], found[2:]
                 total = body["result_info"]["total_count"]
                 result = {**body, "result": rows, "result_info": {"total_count": total}}
-                return Reply(reply.status, json.dumps(result).encode())
+                return Response(reply.status, json.dumps(result).encode())
 
             w.simulator.faults.add(Rewrite(in_pairs), kind="workflows")
             await w.cycle(after=INTERVAL)
             assert len(w.app.pollers) == 5
-            assert w.calls["workflows"] == 3
+            assert w.requests["workflows"] == 3
 
     async def test_a_list_that_repeats_is_a_failed_pass(self) -> None:
         """The same page under a new cursor."""
@@ -937,14 +937,14 @@ class TestFailures:
 
             first: list[dict[str, Any]] = []
 
-            def again(reply: Reply) -> Reply:
+            def again(reply: Response) -> Response:
                 first.append(first[0] if first else json.loads(reply.body))
                 first[0]["result_info"] = {"cursor": f"more-{len(first)}"}
-                return Reply(200, json.dumps(first[0]).encode())
+                return Response(200, json.dumps(first[0]).encode())
 
             w.simulator.faults.add(Rewrite(again), kind="list")
             await w.cycle()
-            assert w.calls["list"] == 2
+            assert w.requests["list"] == 2
             assert w.value("cloudflare_workflow_up") == 0
             (poller,) = w.app.pollers
             assert str(poller.pass_failure) == "the list repeats after 100 rows"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from simulator import Answer, Script, Wait, error, garbage, html, steps
+from simulator import Respond, Script, Wait, error, garbage, html, steps
 from tests.watching import Watching, watching
 
 WAITING = Script(pieces=(Wait("approval"),))
@@ -191,7 +191,7 @@ class TestOther404s:
 
     KINDS = pytest.mark.parametrize(
         "fault",
-        [error(404, 7003, "Could not route"), html(404), Answer(status=404), error(404)],
+        [error(404, 7003, "Could not route"), html(404), Respond(status=404), error(404)],
         ids=["wrong route", "page", "nothing", "unknown code"],
     )
 

@@ -85,7 +85,7 @@ class TestPoller:
             w.simulator.faults.add(Hang())
             w.clock.advance(15)
             looking = asyncio.create_task(w.app.pollers[0].round(whole=True))
-            await until(lambda: w.simulator.calls.open.total() == min(count, 10))
+            await until(lambda: w.simulator.requests.in_flight.total() == min(count, 10))
             yield w
             w.simulator.faults.clear()
             await looking
@@ -118,7 +118,7 @@ class TestSweeps:
             await w.cycle()
             w.simulator.faults.add(Hang(), kind="list")
             sweep = asyncio.create_task(w.app.accounts[0].cycle())
-            await until(lambda: w.simulator.calls.open)
+            await until(lambda: w.simulator.requests.in_flight)
             w.clock.advance(11 * MINUTE)
             await w.app.pollers[0].round()
             status, lines = await asked(w.app)
@@ -204,7 +204,7 @@ class TestReady:
             stop = asyncio.Event()
             with listen("127.0.0.1", 0) as listener:
                 running = asyncio.create_task(app.run(listener, stop))
-                await until(lambda: simulator.calls.open)
+                await until(lambda: simulator.requests.in_flight)
                 status, lines = await asked(app, "/-/ready")
                 assert status == 503
                 assert "acc/orders: the first round isn't over" in lines

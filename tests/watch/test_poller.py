@@ -196,7 +196,7 @@ class TestStaleAnswers:
         async with watching(["a"]) as w:
             a = w.orders.create("a", Script(pieces=(Sleep("nap", 20), Wait("approval"))))
             await w.round(after=30)
-            a.answer = {"queued": "2026-01-01T00:00:00Z", "status": "queued", "step_count": 0}
+            a.result = {"queued": "2026-01-01T00:00:00Z", "status": "queued", "step_count": 0}
             assert await w.round(after=INTERVAL) == {"simple": 1}
             assert w.status("a") == "waiting"
             assert w.value("cloudflare_workflow_up") == 1
@@ -222,12 +222,12 @@ class TestSlowInstances:
             await w.round()
             w.simulator.faults.add(Hang(), instance="slow")
             (poller,) = w.app.pollers
-            w.simulator.calls.clear()
+            w.simulator.requests.clear()
             for _ in range(3):
                 w.clock.advance(1)
                 await poller.round()
-            assert len(w.simulator.calls.of(instance="a")) == 3
-            assert w.simulator.calls.most_open_of_one == 1
+            assert len(w.simulator.requests.of(instance="a")) == 3
+            assert w.simulator.requests.most_in_flight_of_one == 1
             w.simulator.faults.release()
 
 

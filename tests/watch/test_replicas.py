@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from simulator import Error, Hang, Rewrite, Script, Wait, error, steps
-from simulator.render import instance_detail
-from simulator.reply import Reply
+from simulator.api_results import instance_detail
+from simulator.response import Response
 from tests.watching import Watching, watching
 
 DISCOVERED = [{"name": "orders", "discover": {}}]
@@ -26,8 +26,8 @@ def answer(w: Watching, instance_id: str) -> dict[str, Any]:
 
 
 def with_result(result: object) -> Rewrite:
-    def rewritten(reply: Reply) -> Reply:
-        return Reply(
+    def rewritten(reply: Response) -> Response:
+        return Response(
             reply.status, json.dumps({**json.loads(reply.body), "result": result}).encode()
         )
 
@@ -105,7 +105,7 @@ class TestGoneForAWhile:
             w.clock.advance(0.5)
             w.simulator.faults.add(Hang(), kind="detail", times=1)
             cycle = asyncio.create_task(w.cycle())
-            while not w.simulator.calls.of(instance="a"):  # noqa: ASYNC110
+            while not w.simulator.requests.of(instance="a"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             w.clock.advance(8)
             w.simulator.faults.clear()

@@ -39,7 +39,7 @@ async def test_a_clock_that_is_set_has_rounds_begin_at_once(by: float) -> None:
             for rounds in (1, 2):
                 async with asyncio.timeout(30):
                     # A round under way, its call made already, is one that has begun.
-                    while w.simulator.calls.total < rounds or not poller.tried:  # noqa: ASYNC110
+                    while w.simulator.requests.total < rounds or not poller.tried:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 w.clock.advance(15)
                 w.ahead = by

@@ -146,7 +146,7 @@ class TestSteps:
             w.simulator.faults.add(Hang(), kind="detail")
             w.clock.advance(1)
             await w.app.accounts[0].cycle()
-            await until(lambda: w.simulator.calls.open)
+            await until(lambda: w.simulator.requests.in_flight)
             assert explain(w).timeline is None
             assert explain(w).waits == "in progress"
             w.simulator.faults.release()

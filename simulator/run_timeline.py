@@ -1,7 +1,7 @@
-"""Plays a script: from pieces and interventions to points in time.
+"""Plays a script: its pieces and interventions become points in time.
 
 Times are whole milliseconds since the run was queued, so that they come out exactly. The result
-is complete from the start to the end, the future included; an answer at any moment is a cut
+is complete from the start to the end, the future included; a response at any moment is a cut
 through it. An intervention changes only what comes after it.
 """
 
@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-from .script import Error, Parallel, Piece, Script, Sleep, Step, Wait
+from .run_script import Error, Parallel, Piece, Script, Sleep, Step, Wait
 
 NEVER = 1 << 62
 """A time that doesn't come."""
@@ -126,13 +126,13 @@ class Restart:
     """A restart from a step: what goes on from where.
 
     `at` is when the instance was restarted, `resumed` when it left the queue after that, `started`
-    when its run had started; `kept` are the records of what isn't run again.
+    when its run had started; `unchanged` are the records that it leaves.
     """
 
     at: int
     resumed: int
     started: int
-    kept: Sequence[Record]
+    unchanged: Sequence[Record]
 
 
 def play(
@@ -149,14 +149,14 @@ def records_before(timeline: Timeline, at: int, name: str, number: int, kind: st
     Raises:
         LookupError: no such step has begun.
     """
-    kept: list[Record] = []
+    unchanged: list[Record] = []
     for record in timeline.records[: timeline.begun(at)]:
         if (record.type, record.name) == (kind, f"{name}-{number}"):
-            return kept
+            return unchanged
         if record.type in {"step", "sleep", "waitForEvent"}:
             copy = replace(record, attempts=[replace(attempt) for attempt in record.attempts])
             copy.cut(at)
-            kept.append(copy)
+            unchanged.append(copy)
     raise LookupError(f'Step "{name}" not found in execution history')
 
 
@@ -166,8 +166,8 @@ class _Player:
     ) -> None:
         self.script = script
         self.restart = restart
-        self.kept = {(r.type, r.name): r for r in restart.kept} if restart else {}
-        self.calls: Counter[tuple[str, str]] = Counter()
+        self.unchanged = {(r.type, r.name): r for r in restart.unchanged} if restart else {}
+        self.counters: Counter[tuple[str, str]] = Counter()
         self.pauses = _pauses(interventions)
         self.events = [i for i in interventions if i.verb == "event"]
         self.forced = [(i.at, i.value) for i in interventions if i.verb == "status"]
@@ -254,10 +254,10 @@ class _Player:
                 return self.parallel(piece, time, records)
 
     def record(self, kind: RecordType, time: int, piece: Any, records: list[Record]) -> Record:
-        """A new record, or the one that a restart from a later step kept."""
-        self.calls[kind, piece.name] += 1
-        name = f"{piece.name}-{self.calls[kind, piece.name]}"
-        record = self.kept.get((kind, name)) or Record(kind, time, NEVER, piece)
+        """A new record, or the one that a restart from a later step unchanged."""
+        self.counters[kind, piece.name] += 1
+        name = f"{piece.name}-{self.counters[kind, piece.name]}"
+        record = self.unchanged.get((kind, name)) or Record(kind, time, NEVER, piece)
         records.append(record)
         return record
 

@@ -1,6 +1,6 @@
-"""Writes what the API answers about a world at a moment, as plain dicts.
+"""The results in the API's responses at a moment, as plain dicts.
 
-Keys and their order follow the answers of Cloudflare's real engine; what only the hosted API has
+Keys and their order follow the responses of Cloudflare's real engine; what only the hosted API has
 follows the types of its official SDK.
 """
 
@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from .script import Error, Sleep, Step, Wait
-from .style import Style
-from .timeline import PlayedAttempt, Record
+from .api_style import Style
+from .run_script import Error, Sleep, Step, Wait
+from .run_timeline import PlayedAttempt, Record
 from .world import Account, Instance, Version, Workflow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,8 +36,8 @@ def instance_detail(
     instance: Instance, at: int, *, simple: bool = False, descending: bool = False
 ) -> Any:
     """The result of the instance endpoint; a simple one has no `steps`."""
-    if instance.answer is not None:
-        return instance.answer
+    if instance.result is not None:
+        return instance.result
     style = instance.workflow.world.style
     run = instance.run(at)
     timeline = run.timeline

@@ -1,4 +1,4 @@
-"""In which ways an upstream answers: the hosted API and the local engine differ in details."""
+"""How responses of the hosted API and of the local engine differ in details."""
 
 from typing import Literal
 
@@ -6,13 +6,13 @@ from msgspec import Struct
 
 
 class Style(Struct, frozen=True):
-    """How a world writes its answers.
+    """How the responses of a world are written.
 
     Args:
         hosted_fields: `success`, `trigger`, `versionId`, `event_type` and the full list rows;
             the local engine has none of them.
         waiting: a sleeping or waiting instance is `waiting`; on the local engine `running`.
-        planned_ends: an unfinished sleep or wait tells its planned end instead of null.
+        planned_ends: an unfinished sleep or wait has its planned end instead of null.
         termination_steps: a terminated instance has a `termination` step.
         running_attempts: whether an attempt that runs is listed, with `end: null`.
         modified_on: what moves it: a change of status, or of any step or attempt as well.

@@ -1,4 +1,4 @@
-"""HTTP answers, and the envelope that Cloudflare puts around results."""
+"""HTTP responses, and the envelope that Cloudflare puts around results."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 
 
 @dataclass(slots=True)
-class Reply:
-    """A whole HTTP answer."""
+class Response:
+    """A complete HTTP response."""
 
     status: int
     body: bytes
@@ -19,7 +19,7 @@ class Reply:
 
 
 class ApiError(Exception):
-    """A call that ends with an error in the envelope."""
+    """An error in the envelope."""
 
     def __init__(
         self, status: int, code: int, message: str, headers: Mapping[str, str] | None = None
@@ -30,21 +30,21 @@ class ApiError(Exception):
         self.message = message
         self.headers = headers or {}
 
-    def reply(self) -> Reply:
+    def response(self) -> Response:
         envelope = {
             "success": False,
             "errors": [{"code": self.code, "message": self.message}],
             "messages": [],
             "result": None,
         }
-        reply = Reply(self.status, msgspec.json.encode(envelope))
-        reply.headers.update(self.headers)
-        return reply
+        response = Response(self.status, msgspec.json.encode(envelope))
+        response.headers.update(self.headers)
+        return response
 
 
-def success(result: Any, result_info: dict[str, Any] | None = None) -> Reply:
+def success(result: Any, result_info: dict[str, Any] | None = None) -> Response:
     """A result in the envelope."""
     envelope = {"success": True, "errors": [], "messages": [], "result": result}
     if result_info is not None:
         envelope["result_info"] = result_info
-    return Reply(200, msgspec.json.encode(envelope))
+    return Response(200, msgspec.json.encode(envelope))

@@ -1,4 +1,4 @@
-"""What a simulator starts with: from a file, or one of those with a name."""
+"""What a simulator begins with: a named scenario, or one in a file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from .access import PERMISSIONS
-from .script import Attempt, Error, Script, Sleep, Step, Wait, parallel, retried, steps
+from .credentials import PERMISSIONS
+from .run_script import Attempt, Error, Script, Sleep, Step, Wait, parallel, retried, steps
+from .run_timeline import undisturbed
 from .simulator import Simulator
-from .timeline import undisturbed
 from .world import Arrival, Instance
 
 ACCOUNT = "023e105f4ecef8ad9ca31a8372d0c353"
@@ -123,7 +123,7 @@ def traffic(
 
 
 def crowd(simulator: Simulator, live: int, workflows: Iterable[str] = ("orders",)) -> None:
-    """About so many live instances under steady churn, as if it had gone on for a while."""
+    """About `live` instances under steady churn, as if it had begun long ago."""
     names = list(workflows)
     for index, name in enumerate(names):
         scripts = typical_scripts(500, seed=index)

@@ -1,4 +1,4 @@
-"""Cloudflare's limit on API calls, for each user over everything they do."""
+"""Cloudflare's rate limit: for each user, over all tokens."""
 
 import math
 from collections import deque
@@ -7,10 +7,10 @@ from .clock import Clock
 
 
 class RateLimit:
-    """A sliding window of calls, and a lock-out once it is overrun.
+    """A sliding window of requests, and a lock-out once it is exceeded.
 
-    From the call that finds the window full, every call is refused for `lockout` seconds, however
-    the window moves on meanwhile. Refused calls don't count.
+    From the request that finds the window full, every request is refused for `lockout` seconds,
+    even if the window has room again. Refused requests don't count.
     """
 
     def __init__(
@@ -18,15 +18,15 @@ class RateLimit:
     ) -> None:
         self.clock = clock
         self.quota = quota
-        """Calls allowed in a window (Cloudflare: 1,200); None is no limit."""
+        """Requests allowed in a window (Cloudflare: 1,200); None is no limit."""
         self.window = window
         self.lockout = lockout
         self.refused = 0
-        self._calls: dict[str, deque[float]] = {}
+        self._requests: dict[str, deque[float]] = {}
         self._locked_until: dict[str, float] = {}
 
     def take(self, user: str) -> float | None:
-        """Take one call of a user; the seconds to wait when it is refused."""
+        """Counts a request of a user; the seconds to wait if it is refused."""
         now = self.clock()
         wait = self._locked_until.get(user, now) - now
         if wait <= 0 and self.quota is not None and len(self._window(user)) >= self.quota:
@@ -39,25 +39,25 @@ class RateLimit:
             self._window(user).append(now)
         return None
 
-    def spend(self, calls: int, user: str = "user@example.com") -> int:
-        """What another client of the same user calls now; how many were let through."""
-        return sum(self.take(user) is None for _ in range(calls))
+    def spend(self, requests: int, user: str = "user@example.com") -> int:
+        """Requests of another client of the same user; the number of accepted ones."""
+        return sum(self.take(user) is None for _ in range(requests))
 
     def headers(self, user: str) -> dict[str, str]:
-        """What an answer tells about the user's window."""
+        """The headers of a response that describe the user's window."""
         if self.quota is None:
             return {}
-        calls = self._window(user)
-        remaining = max(0, self.quota - len(calls))
-        reset = math.ceil(calls[0] + self.window - self.clock()) if calls else 0
+        requests = self._window(user)
+        remaining = max(0, self.quota - len(requests))
+        reset = math.ceil(requests[0] + self.window - self.clock()) if requests else 0
         return {
             "Ratelimit": f'"default";r={remaining};t={reset}',
             "Ratelimit-Policy": f'"burst";q={self.quota};w={round(self.window)}',
         }
 
     def _window(self, user: str) -> deque[float]:
-        calls = self._calls.setdefault(user, deque())
+        requests = self._requests.setdefault(user, deque())
         begin = self.clock() - self.window
-        while calls and calls[0] <= begin:
-            calls.popleft()
-        return calls
+        while requests and requests[0] <= begin:
+            requests.popleft()
+        return requests

@@ -1,4 +1,4 @@
-"""Who may call: API tokens, and pairs of email and key, each belonging to a user."""
+"""The credentials that are accepted: API tokens, and pairs of e-mail and key, each of a user."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,11 +8,11 @@ PERMISSIONS = frozenset({"Workers Tail Read", "Workers Scripts Read", "Workers S
 """Any one of these opens the Workflows endpoints."""
 
 
-class RefusedError(Exception):
-    """A call that isn't let through.
+class AccessDenied(Exception):  # noqa: N818 - reads as what happened
+    """A request without the right credential.
 
-    Cloudflare says "Authentication error" with code 10000 whatever is wrong: 401 when it doesn't
-    know the caller, 403 when the caller may not do this.
+    Cloudflare's error is always "Authentication error" with code 10000: 401 for an unknown
+    credential, 403 for one that lacks a permission.
     """
 
     def __init__(self, status: int) -> None:
@@ -33,13 +33,13 @@ class Credential(Struct, frozen=True):
         return self.accounts is None or account_id in self.accounts
 
     def check(self, account_id: str) -> None:
-        """Whether it opens the workflows of an account.
+        """Checks that it opens the workflows of an account.
 
         Raises:
-            RefusedError: it doesn't.
+            AccessDenied: it doesn't.
         """
         if not self.permissions & PERMISSIONS or not self.opens(account_id):
-            raise RefusedError(403)
+            raise AccessDenied(403)
 
 
 class Access:
@@ -58,25 +58,25 @@ class Access:
         accounts: Iterable[str] | None = None,
         account_owned: bool = False,
     ) -> None:
-        """Accept an API token."""
+        """Adds an API token."""
         opened = None if accounts is None else frozenset(accounts)
         self._tokens[secret] = Credential(user, frozenset(permissions), opened, account_owned)
 
     def key(self, email: str, secret: str, *, accounts: Iterable[str] | None = None) -> None:
-        """Accept an email with its Global API key."""
+        """Adds an email with its Global API key."""
         opened = None if accounts is None else frozenset(accounts)
         self._keys[email, secret] = Credential(email, PERMISSIONS, opened)
 
     def revoke(self, secret: str) -> None:
-        """Accept that token or key no longer."""
+        """Removes a token or key."""
         self._tokens.pop(secret, None)
         self._keys = {pair: c for pair, c in self._keys.items() if pair[1] != secret}
 
-    def caller(self, headers: Mapping[str, str]) -> Credential:
+    def credential(self, headers: Mapping[str, str]) -> Credential:
         """The credential of a request (header names in lower case).
 
         Raises:
-            RefusedError: the caller is unknown.
+            AccessDenied: it is unknown.
         """
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -85,5 +85,5 @@ class Access:
             email, key = headers.get("x-auth-email", ""), headers.get("x-auth-key", "")
             credential = self._keys.get((email, key))
         if credential is None:
-            raise RefusedError(401)
+            raise AccessDenied(401)
         return credential

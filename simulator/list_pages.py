@@ -1,4 +1,4 @@
-"""Pages of instances, by cursor or by page number."""
+"""Pages of a list of instances, by cursor or by page number."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from .render import instance_row
-from .reply import ApiError
+from .api_results import instance_row
+from .response import ApiError
 from .world import STATUSES, Workflow, World
 
 _key = attrgetter("key")
@@ -22,7 +22,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z")
 
 
 class Cursor(msgspec.Struct, array_like=True):
-    """Where a list goes on: after the row with this key, in this list, given out at `issued`."""
+    """Where a list continues: after the row with this key, in this list, given out at `issued`."""
 
     created: int
     number: int

@@ -1,7 +1,7 @@
-"""What a simulated instance does in its life, as data.
+"""The script of a run: what a simulated instance does, as data.
 
 A script is made of the pieces of which a Workflow is made: steps with their attempts, sleeps,
-waits for an event, and groups of those that run side by side. `timeline.play` turns a script
+waits for an event, and groups of those that run side by side. `run_timeline.play` turns a script
 into points in time. All durations are seconds; None means that it never ends. Scripts are plain
 msgspec structs, so they can be read from JSON or YAML as well:
 
@@ -82,7 +82,7 @@ class Script(Struct, frozen=True, weakref=True, eq=False):
     """A run from its creation to its end.
 
     Args:
-        queued: seconds before it starts; None leaves it queued for ever.
+        queued: seconds before it starts; None: it stays queued.
         pieces: what it does, one after the other.
         output: what a complete run returns.
         throws: an error thrown outside a step, after the last piece.
