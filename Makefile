@@ -64,7 +64,6 @@ types: $(DEV) ## check the types
 	$(BIN)/mypy
 
 docs: $(DEV) ## generate parts of docs, alerts, dashboards and chart
-	$(BIN)/python -m tools.metrics_reference
 	$(BIN)/python -m tools.generate
 
 lock: ## pin the newest versions that pyproject.toml and package.json allow

@@ -1,7 +1,15 @@
-"""What is generated from one source each: alerts in three forms, dashboards, the tables of the
-chart and of the configuration.
+"""Programs for the maintainers: the generators of files, each with one source, and the release.
 
-`python -m tools.generate` (`make docs`) writes it all; a test fails when something is out of date.
+`python -m tools.generate` (`make docs`) writes all generated files; a test fails when one is out of
+date. A generator has `outputs`, its files with their content:
+
+- `alert_rules`: rules for Prometheus, the chart and Grafana, and the tables of docs/alerting.md,
+  from alerts/
+- `grafana_dashboards`: the dashboards, made of `grafana_panels`
+- `chart_files`: Chart.yaml, the table of values, and values.schema.json with the exporter's
+  settings (`chart_config_schema`)
+- `configuration_reference`: the tables of docs/configuration.md, from the settings
+- `metrics_reference`: the tables of docs/metrics.md, from the catalogue
 """
 
 from pathlib import Path

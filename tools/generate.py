@@ -1,17 +1,28 @@
-"""Writes everything that is generated."""
+"""Writes every generated file (`make docs`)."""
 
-import sys
+from tools import (
+    alert_rules,
+    chart_files,
+    configuration_reference,
+    grafana_dashboards,
+    metrics_reference,
+)
 
-from tools import alerts, chart, configuration, dashboards
+GENERATORS = (
+    alert_rules,
+    grafana_dashboards,
+    chart_files,
+    configuration_reference,
+    metrics_reference,
+)
 
 
-def main() -> int:
-    for module in (alerts, dashboards, chart, configuration):
+def main() -> None:
+    for module in GENERATORS:
         for path, text in module.outputs().items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

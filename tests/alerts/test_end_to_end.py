@@ -20,7 +20,7 @@ from tests.e2e.daemon import configuration, daemon, wait_until
 from tests.node import validator
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
-from tools import ROOT, alerts
+from tools import ROOT, alert_rules
 
 OFTEN = "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}"
 WINDOW = 5
@@ -30,7 +30,7 @@ WINDOW = 5
 def from_the_page(name: str) -> str:
     """The file of that name in docs/alerting.md."""
     block = re.compile(rf"^```yaml\n# {name}\n(.*?)^```", re.DOTALL | re.MULTILINE)
-    found = block.search(alerts.PAGE.read_text())
+    found = block.search(alert_rules.PAGE.read_text())
     assert found, name
     return found[1]
 
@@ -67,11 +67,11 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
 ) -> None:
     workflows = [{"name": "orders", "instances": ["alert-ok", "alert-failed"]}]
     configuration(tmp_path, engine.accounts_api, api_token=engine.token, workflows=workflows)
-    defaults = {name: parameter["default"] for name, parameter in alerts.parameters().items()}
+    defaults = {name: parameter["default"] for name, parameter in alert_rules.parameters().items()}
     rules = tmp_path / "rules.yaml"
     rules.write_text(
-        alerts.with_parameters(
-            alerts.SOURCE.read_text().replace("${name}", ""),
+        alert_rules.with_parameters(
+            alert_rules.SOURCE.read_text().replace("${name}", ""),
             {**defaults, "erroredForSeconds": WINDOW},
         )
     )
@@ -190,7 +190,7 @@ def test_the_operators_form_has_the_same_routes_and_inhibit_rules() -> None:
 
 @pytest.mark.parametrize("source_or_target", ["source_matchers", "target_matchers"])
 def test_each_inhibit_rule_matches_alerts_that_exist(source_or_target: str) -> None:
-    names = {rule["alert"] for rule in alerts.rules()}
+    names = {rule["alert"] for rule in alert_rules.rules()}
     for rule in yaml.safe_load(from_the_page("alertmanager.yml"))["inhibit_rules"]:
         (matcher,) = rule[source_or_target]
         pattern = re.compile(matcher.split("=", 1)[1].lstrip("~").strip('"'))

@@ -14,13 +14,13 @@ from tests.alerts.emitted import CLOSED, TARGET, emitted
 from tests.grafana.queries import annotations, expressions, filled_in
 from tests.promql import catalogued, metrics_of
 from tests.requires import requires_program
-from tools import ROOT, alerts, dashboards
+from tools import ROOT, alert_rules, grafana_dashboards
 
-RULES = alerts.rules()
+RULES = alert_rules.rules()
 NAMES = [rule["alert"] for rule in RULES]
 TESTS = ROOT / "alerts" / "tests"
-RUNBOOKS = f"{alerts.repository()}/blob/main/docs/runbooks"
-RECORDS = alerts.records()
+RUNBOOKS = f"{alert_rules.repository()}/blob/main/docs/runbooks"
+RECORDS = alert_rules.records()
 THRESHOLDS = {
     "cloudflare_workflow:stuck_after:seconds",
     "cloudflare_workflow:waiting_after:seconds",
@@ -146,7 +146,7 @@ class TestEachAlert:
 def test_a_recording_rule_is_promql_over_metrics_that_exist_and_is_used(name: str) -> None:
     assert metrics_of(RECORDS[name]) - KNOWN == set()
     others = [rule["expr"] for rule in RULES] + [e for n, e in RECORDS.items() if n != name]
-    boards = [board() for board in dashboards.ALL]
+    boards = [board() for board in grafana_dashboards.ALL]
     others += [filled_in(e) for board in boards for e in (*expressions(board), *annotations(board))]
     assert any(name in metrics_of(expression) for expression in others)
 
@@ -188,10 +188,10 @@ def test_no_label_of_a_target_or_of_what_arrives_later_is_a_label_of_an_alert() 
 @pytest.mark.process
 def test_the_labels_to_keep_are_one_parameter(tmp_path: Path) -> None:
     """Two clusters watch workflows of the same names: with `cluster`, each has its alert."""
-    defaults = {name: parameter["default"] for name, parameter in alerts.parameters().items()}
-    source = alerts.SOURCE.read_text().replace("${name}", "")
+    defaults = {name: parameter["default"] for name, parameter in alert_rules.parameters().items()}
+    source = alert_rules.SOURCE.read_text().replace("${name}", "")
     for labels, count in (("account", 1), ("cluster, namespace, account", 2)):
-        rules = alerts.with_parameters(source, {**defaults, "labels": labels})
+        rules = alert_rules.with_parameters(source, {**defaults, "labels": labels})
         (tmp_path / "rules.yaml").write_text(rules)
         series = [
             {
@@ -256,14 +256,14 @@ def test_no_runbook_and_no_test_is_left_of_an_alert_that_is_gone() -> None:
 
 
 def test_each_parameter_is_used() -> None:
-    rules = yaml.safe_dump(yaml.safe_load(alerts.SOURCE.read_text()))
+    rules = yaml.safe_dump(yaml.safe_load(alert_rules.SOURCE.read_text()))
     used = set(re.findall(r"\$\{(\w+)\}", rules))
-    assert used == set(alerts.parameters())
+    assert used == set(alert_rules.parameters())
 
 
 GRAFANA = [
     rule
-    for group in yaml.safe_load(alerts.outputs()[alerts.GRAFANA])["groups"]
+    for group in yaml.safe_load(alert_rules.outputs()[alert_rules.GRAFANA])["groups"]
     for rule in group["rules"]
 ]
 

@@ -13,7 +13,7 @@ from exporter.config import accounts, environment, flags
 from exporter.config.settings import leaves
 from exporter.metrics.catalogue import FAMILIES
 from tests.docs.pages import PAGES
-from tools import CHART, ROOT, chart
+from tools import CHART, ROOT, chart_files
 
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 README = (ROOT / "README.md").read_text()
@@ -122,7 +122,7 @@ class TestBenchmarks:
 class TestTheChart:
     def test_each_value_is_in_its_readme(self) -> None:
         page = (CHART / "README.md").read_text()
-        for value in chart.values():
+        for value in chart_files.values():
             assert f"| `{value.path}` |" in page
 
 

@@ -9,9 +9,9 @@ from exporter.metrics.catalogue import FAMILIES
 from tests.grafana.queries import INTERVALS, annotations, expressions, filled_in
 from tests.node import Typed, type_mistakes
 from tests.promql import catalogued, metrics_of
-from tools import alerts, dashboards
+from tools import alert_rules, grafana_dashboards
 
-DASHBOARDS = [board() for board in dashboards.ALL]
+DASHBOARDS = [board() for board in grafana_dashboards.ALL]
 PROMETHEUS_OWN = {
     "ALERTS",
     "scrape_samples_scraped",
@@ -71,7 +71,7 @@ class TestEachDashboard:
     def test_its_queries_are_promql_over_metrics_that_exist(self, board: dict[str, Any]) -> None:
         asked = (*expressions(board), *annotations(board))
         read = set().union(*(metrics_of(filled_in(e)) for e in asked))
-        known = catalogued(FAMILIES) | set(alerts.records()) | PROMETHEUS_OWN
+        known = catalogued(FAMILIES) | set(alert_rules.records()) | PROMETHEUS_OWN
         assert read - known == set()
 
     def test_every_panel_honours_every_variable(self, board: dict[str, Any]) -> None:
@@ -157,7 +157,7 @@ class TestEachDashboard:
 
 
 def test_the_dashboard_of_an_instance_links_cloudflare_and_the_exporters_page() -> None:
-    board = dashboards.instance()
+    board = grafana_dashboards.instance()
     assert any("dash.cloudflare.com" in link["url"] for link in board["links"])
     assert "/instance?account=" in str(board["panels"])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.helm.chart import KUBERNETES, SMALLEST, kubernetes_mistakes, over, render
 from tests.helm.pod_security import violations
 from tests.node import Validator, validator
-from tools import alerts
+from tools import alert_rules
 
 pytestmark = pytest.mark.process
 
@@ -188,7 +188,9 @@ VALUES = some(
         alertLabels=st.dictionaries(
             st.from_regex("[a-z][a-z_]{0,9}", fullmatch=True), TEXTS, max_size=2
         ),
-        disabled=st.lists(st.sampled_from([rule["alert"] for rule in alerts.rules()]), unique=True),
+        disabled=st.lists(
+            st.sampled_from([rule["alert"] for rule in alert_rules.rules()]), unique=True
+        ),
         parameters=some(
             stuckAfterSeconds=st.integers(1, 10**7),
             errorBudget=st.floats(1e-6, 1),

@@ -8,8 +8,8 @@ import pytest
 
 from exporter.config.settings import leaves
 from tests.helm.chart import SMALLEST, render
-from tools import CHART, alerts
-from tools.chart import values as documented_values
+from tools import CHART, alert_rules
+from tools.chart_files import values as documented_values
 
 ACCOUNT = SMALLEST["config"]["accounts"][0]
 
@@ -249,4 +249,4 @@ class TestSchema:
 
     def test_it_knows_the_parameters_of_the_alerts(self) -> None:
         rule = self.schema["properties"]["prometheusRule"]["properties"]
-        assert set(rule["parameters"]["properties"]) == set(alerts.parameters())
+        assert set(rule["parameters"]["properties"]) == set(alert_rules.parameters())

@@ -29,8 +29,8 @@ from tests.helm.chart import (
 from tests.helm.matrix import MATRIX
 from tests.helm.pod_security import violations
 from tests.node import Typed, Validator, type_mistakes, validator
-from tools import CHART, ROOT, alerts
-from tools.config_schema import CHARTS_OWN
+from tools import CHART, ROOT, alert_rules
+from tools.chart_config_schema import CHARTS_OWN
 
 GOOD = sorted((ROOT / "tests" / "config" / "good").glob("*.yaml"))
 
@@ -412,7 +412,7 @@ class TestMonitoring:
 
     def test_the_alerts_are_those_of_the_source(self) -> None:
         groups = render(SMALLEST, MATRIX["alerts"]).the("PrometheusRule")["spec"]["groups"]
-        assert groups == alerts.groups()
+        assert groups == alert_rules.groups()
 
     def test_parameters_stand_in_the_alerts(self) -> None:
         groups = render(SMALLEST, MATRIX["alerts in full"]).the("PrometheusRule")["spec"]["groups"]

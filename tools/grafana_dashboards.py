@@ -11,8 +11,8 @@ from pathlib import Path
 
 from exporter.statuses import MAY_BE_STUCK
 from tools import CHART, ROOT
-from tools.alerts import parameters
-from tools.panels import (
+from tools.alert_rules import parameters
+from tools.grafana_panels import (
     GREEN,
     RED,
     YELLOW,

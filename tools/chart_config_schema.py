@@ -1,4 +1,4 @@
-"""The exporter's settings as JSON schema, for the chart's value `config`."""
+"""The JSON schema of the chart's value `config`, from the exporter's settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from exporter.config.settings import Settings
 
 CHARTS_OWN = ("web", "shard", "config")
-"""Sections of the configuration that other values of the chart stand for."""
+"""Sections of the configuration that other values of the chart set."""
 
 _NULL = {"type": "null"}
 _UNUSED = ("$ref", "$defs", "anyOf", "title", "default", "format", "writeOnly")
-"""What pydantic writes and Helm has no use for, or what is resolved."""
+"""Keys of pydantic's schema that Helm doesn't need, or that are resolved."""
 
 
 def config_schema() -> dict[str, Any]:
@@ -22,7 +22,7 @@ def config_schema() -> dict[str, Any]:
     plain: dict[str, Any] = _inlined(made, made["$defs"])
     for name in CHARTS_OWN:
         del plain["properties"][name]
-    # Their absence has a message that says more (templates/_helpers.tpl).
+    # A template has a better message for a missing one (templates/_helpers.tpl).
     del plain["required"]
     return {**plain, "description": "The exporter's configuration"}
 

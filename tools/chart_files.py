@@ -1,4 +1,4 @@
-"""The table of the chart's values, from `values.yaml` and its comments, and their schema."""
+"""The chart's generated files: Chart.yaml, the table of its values, and their schema."""
 
 import json
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from exporter import __version__
-from tools import CHART, ROOT, alerts
-from tools.config_schema import config_schema
-from tools.sections import table, updated
+from tools import CHART, ROOT, alert_rules
+from tools.chart_config_schema import config_schema
+from tools.generated_sections import table, updated
 
 VALUES = CHART / "values.yaml"
 PAGE = CHART / "README.md"
@@ -66,7 +66,7 @@ def schema() -> dict[str, Any]:
     whole: dict[str, Any] = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     whole["properties"]["config"] = config_schema()
     rule = whole["properties"]["prometheusRule"]["properties"]["parameters"]["properties"]
-    for name, parameter in alerts.parameters().items():
+    for name, parameter in alert_rules.parameters().items():
         if name not in rule:
             rule[name] = _threshold(parameter["default"])
     _close(whole)
@@ -78,11 +78,11 @@ def _threshold(default: object) -> dict[str, Any]:
         return {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
     if isinstance(default, int):
         return {"type": "integer", "minimum": 1}
-    raise TypeError(f"{default!r}: say in {SCHEMA.name} what the parameter may be")
+    raise TypeError(f"{default!r}: {SCHEMA.name} must have the type of this parameter")
 
 
 def _close(node: Any) -> None:
-    """Lets no object have keys beyond its `properties`, unless it says so itself."""
+    """Forbids keys beyond the `properties` of each object, unless it has a rule of its own."""
     if isinstance(node, dict):
         if isinstance(node.get("properties"), dict) and "type" in node:
             node.setdefault("additionalProperties", False)
@@ -94,8 +94,8 @@ def _close(node: Any) -> None:
 
 
 def project() -> str:
-    """What Chart.yaml says of the project, as pyproject.toml has it."""
-    repository = alerts.repository()
+    """The project in Chart.yaml, from pyproject.toml."""
+    repository = alert_rules.repository()
     image = yaml.safe_load(VALUES.read_text(encoding="utf-8"))["image"]["repository"]
     images = [
         {
@@ -104,7 +104,7 @@ def project() -> str:
             "platforms": ["linux/amd64", "linux/arm64"],
         }
     ]
-    urls = alerts.urls()
+    urls = alert_rules.urls()
     links = [{"name": n, "url": url} for n, url in urls.items() if url != repository]
     tree = {
         # The image's tag, unless image.tag says otherwise.

@@ -1,4 +1,4 @@
-"""The reference of the configuration: every flag, key and environment variable."""
+"""The tables of docs/configuration.md, from the settings: every flag, key and variable."""
 
 import argparse
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from exporter import cli
 from exporter.config import environment, flags
 from exporter.config.settings import Settings, leaves, model_of
 from tools import ROOT
-from tools.sections import table, updated
+from tools.generated_sections import table, updated
 
 PAGE = ROOT / "docs" / "configuration.md"
 
@@ -30,7 +30,7 @@ def _flag(action: argparse.Action) -> str:
 
 
 def keys() -> str:
-    """The keys that are flags and variables too, a table a section."""
+    """The keys that are also flags and variables, in a table for each section."""
     parts = []
     for name, section in Settings.model_fields.items():
         rows = [
@@ -52,7 +52,7 @@ def keys() -> str:
 def _meaning(loc: tuple[str, ...], field: FieldInfo) -> str:
     if len(loc) < 3:
         return field.description or ""
-    # A key of a section within a section: what that one is for comes first.
+    # A key of a section within a section: its description comes first.
     model: type[BaseModel] | None = Settings
     above = None
     for part in loc[:-1]:
@@ -63,7 +63,7 @@ def _meaning(loc: tuple[str, ...], field: FieldInfo) -> str:
 
 
 def lists() -> str:
-    """The keys of what stands in lists: accounts, their workflows, rules."""
+    """The keys of elements of lists: accounts, their workflows, rules."""
     rows = [
         (f"`{path}`", _default(field), field.description or "")
         for path, field in _listed(Settings, "")

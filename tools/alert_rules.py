@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tools import CHART, NOTICE, ROOT
-from tools.sections import table, updated
+from tools.generated_sections import table, updated
 
 SOURCE = ROOT / "alerts" / "rules.yaml"
 PARAMETERS = ROOT / "alerts" / "parameters.yaml"

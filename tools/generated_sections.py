@@ -1,11 +1,11 @@
-"""Generated parts of pages, and of YAML, that are otherwise written by hand."""
+"""Replaces the generated sections of files that are otherwise written by hand."""
 
 import re
 from collections.abc import Iterable
 
 
 def updated(page: str, section: str, text: str) -> str:
-    """The page with what stands between the section's two comments made anew.
+    """The page with `text` between the two comments of the section.
 
     Raises:
         ValueError: the page has no such section.
