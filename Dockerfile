@@ -1,4 +1,4 @@
-# The base, by tag or by digest (python@sha256:…): Debian with Python 3.11 or newer.
+# The base image, by tag or by digest (python@sha256:…): Debian with Python 3.11 or newer.
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -31,9 +31,9 @@ COPY --from=build --chown=65532:65532 /var/lib/cloudflare-workflows-exporter /va
 ENV PATH=/opt/exporter/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     CWE_WEB__LISTEN_ADDRESS=0.0.0.0:9734
-# Where state.path, a relative path unless it is set, leads to.
+# The folder of state.path, which is relative by default.
 WORKDIR /var/lib/cloudflare-workflows-exporter
-# A number, so that Kubernetes can tell that it isn't root.
+# A number, so that Kubernetes can check that it isn't root.
 USER 65532:65532
 EXPOSE 9734
 ENTRYPOINT ["cloudflare-workflows-exporter"]

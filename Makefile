@@ -1,4 +1,4 @@
-# Two commands do everything: `make run` and `make test`. Both set up what they need, in this folder.
+# `make run` and `make test` install what they need, in this folder; `make help` lists the rest.
 
 PYTHON ?= python3
 CONFIG ?=
@@ -8,7 +8,7 @@ RELEASE_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-# What is set up: what running needs, with Node for the demo, and with all that tests and checks need.
+# Marks of what is installed: what running needs, Node for the demo, all that tests and checks need.
 RUNTIME := $(VENV)/.runtime
 PACKAGE := $(VENV)/.package
 NODE := $(VENV)/.node
@@ -21,13 +21,13 @@ LOCKING := .cache/lock
 .DEFAULT_GOAL := help
 .PHONY: help run watch demo test check coverage tools lint format types docs lock release-dry-run clean
 
-help: ## this list
+help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# With nothing that says what to watch, the demo.
+# Without a configuration and without credentials: the demo.
 TO_WATCH := $(strip $(CONFIG) $(wildcard config.yaml) $(foreach name,CWE_CONFIG__FILE CWE_ACCOUNTS CLOUDFLARE_API_TOKEN CLOUDFLARE_API_KEY,$(value $(name))))
 
-run: $(if $(TO_WATCH),watch,demo) ## watch what CONFIG (config.yaml) says, or the account of CLOUDFLARE_API_TOKEN; without either, the demo
+run: $(if $(TO_WATCH),watch,demo) ## run the exporter with CONFIG (config.yaml), or for the account of CLOUDFLARE_API_TOKEN; without either, the demo
 
 watch: $(PACKAGE)
 	@exec $(BIN)/python -m exporter $(if $(CONFIG),--config.file="$(CONFIG)")
@@ -47,16 +47,16 @@ coverage: tools ## run the tests, and show the lines that none of them reaches
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-tools: $(DEV) ## set up what the tests run beside the exporter
+tools: $(DEV) ## install what the tests run beside the exporter
 	tests/install-system-packages
 	$(BIN)/python -c 'from demo import install; install()'
 	$(BIN)/python -c 'from tests.node import HERE, install; install(HERE)'
 
-lint: $(DEV) ## find mistakes and wrong layout
+lint: $(DEV) ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-format: $(DEV) ## mend layout, and what mistakes can be mended
+format: $(DEV) ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -86,12 +86,12 @@ lock: ## pin the newest versions that pyproject.toml and package.json allow
 release-dry-run: $(DEV) ## build and check what a release publishes, in dist/; publishes nothing
 	$(BIN)/python -m tools.release $(RELEASE_ARGS)
 
-clean: ## remove everything that was set up or cached here
+clean: ## remove everything that was installed or cached here
 	rm -rf $(VENV) dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
 	rm -rf demo/node_modules tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The environment is made again, with what running needs, when a lock has changed.
+# The environment is created again when a lock has changed.
 $(RUNTIME): requirements/runtime.txt requirements/build.txt requirements/demo.txt requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed, as $(PYTHON); name another one: make PYTHON=python3.12 …" >&2; exit 1; }

@@ -1,6 +1,10 @@
-"""Cloudflare's own Workflows engine, run on loopback by miniflare: `LocalEngine`."""
+"""The demo: sample workflows on Cloudflare's own engine, and an exporter that watches them.
 
-from demo.engine import EngineError, LocalEngine
-from demo.node import install
+`local_engine` runs the engine on loopback, by miniflare (`engine_server.mjs`), with the workflows
+of `scenarios.mjs`; tests use it too. `sample_instances` creates instances and acts on them.
+"""
+
+from demo.local_engine import EngineError, LocalEngine
+from demo.node_packages import install
 
 __all__ = ["EngineError", "LocalEngine", "install"]

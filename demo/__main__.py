@@ -2,7 +2,7 @@
 
     python -m demo [--with=prometheus] [the exporter's flags]
 
-Starts the engine, an exporter that watches it, and keeps the samples moving until it is stopped.
+Starts the engine and an exporter that watches it, and acts on the samples until it is stopped.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from typing import TextIO
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from demo.engine import EngineError, LocalEngine
-from demo.monitoring import (
+from demo.local_engine import EngineError, LocalEngine
+from demo.node_packages import NodeError
+from demo.prometheus import (
     Monitoring,
     MonitoringError,
     free_address,
     monitoring,
 )
-from demo.node import NodeError
-from demo.samples import SAMPLES, Mover, Sample
+from demo.sample_instances import SAMPLES, Sample, SampleDriver
 
 MOVE_INTERVAL = 2.0
 REPORT_INTERVAL = 5.0
@@ -69,7 +69,7 @@ NOT_INSTALLED = "not installed; on Debian and Ubuntu: apt-get install"
 
 
 def welcome(address: str, monitoring: Monitoring | None) -> str:
-    """What is there to see; `monitoring` is None unless it was asked for."""
+    """The addresses, and commands to try; `monitoring` is None unless it was requested."""
     addresses = {"page": f"http://{address}/", "metrics": f"http://{address}/metrics"}
     query = IN_ANY_PROMETHEUS
     if monitoring is not None:
@@ -105,7 +105,7 @@ def configuration(api_url: str, folder: Path, samples: Iterable[Sample] = SAMPLE
 
 
 def statuses(exposition: str) -> dict[str, Counter[str]]:
-    """How many instances of each workflow are in each status, as `/metrics` says."""
+    """How many instances of each workflow are in each status, on `/metrics`."""
     counts: dict[str, Counter[str]] = {}
     for family in text_string_to_metric_families(exposition):
         if family.name == "cloudflare_workflow_instance_status":
@@ -126,10 +126,10 @@ class Reporter:
 
     def report(self) -> None:
         try:
-            answer = httpx.get(f"http://{self._address}/metrics", trust_env=False)
+            response = httpx.get(f"http://{self._address}/metrics", trust_env=False)
         except httpx.TransportError:
             return  # it is still starting
-        counts = statuses(answer.text)
+        counts = statuses(response.text)
         if not counts or counts == self._last:
             return
         if not self._last:
@@ -189,13 +189,13 @@ def watch(
     reporter: Reporter,
     stopping: threading.Event,
 ) -> None:
-    """Moves the samples and reports on them while both processes run."""
-    mover = Mover(engine)
+    """Acts on the samples and reports on them while both processes run."""
+    driver = SampleDriver(engine)
     for _ in SAMPLES:
-        mover.move()  # at first each is created
+        driver.advance()  # at first each is created
     next_report = time.monotonic()
     while not stopping.wait(MOVE_INTERVAL) and exporter.poll() is None:
-        mover.move()
+        driver.advance()
         if time.monotonic() >= next_report:
             reporter.report()
             next_report = time.monotonic() + REPORT_INTERVAL

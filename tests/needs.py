@@ -18,7 +18,7 @@ _PROGRAMS = {
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus",
 }
-_SCRIPTS = {"playwright": "browser", "serve.mjs": "engine"}
+_SCRIPTS = {"playwright": "browser", "engine_server.mjs": "engine"}
 """What Node runs, by a part of its path."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from demo import LocalEngine
-from demo.engine import Action, Workflow
+from demo.local_engine import Action, Workflow
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
@@ -34,7 +34,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What an instance acts out (see worker.mjs), stage by stage."""
+    """What an instance plays (see scenarios.mjs), stage by stage."""
 
     name: str
     acts_out: str

@@ -18,42 +18,42 @@ import pytest
 
 from demo import LocalEngine
 from demo.__main__ import show, statuses, welcome
-from demo.monitoring import (
+from demo.prometheus import (
     Monitoring,
     MonitoringError,
     free_address,
     monitoring,
 )
-from demo.samples import Mover, Sample
+from demo.sample_instances import Sample, SampleDriver
 from tests.requires import requires_program
 
 
 @pytest.mark.engine
-class TestMover:
+class TestSampleDriver:
     def test_a_sample_is_created_at_its_first_turn_and_restarted_once_it_has_ended(
         self, engine: LocalEngine
     ) -> None:
-        mover = Mover(engine, [Sample("orders", "mover-error", "error")])
-        assert mover.move() == "create"
+        driver = SampleDriver(engine, [Sample("orders", "mover-error", "error")])
+        assert driver.advance() == "create"
         first = engine.wait_for("orders", "mover-error", "errored")
-        assert mover.move() == "restart"
+        assert driver.advance() == "restart"
         engine.wait_for("orders", "mover-error", lambda r: r["queued"] > first["queued"])
 
     def test_a_sample_is_moved_on_as_its_status_asks(self, engine: LocalEngine) -> None:
         sleeper = Sample(
             "orders", "mover-sleep", "sleep", actions={"running": "pause", "paused": "resume"}
         )
-        mover = Mover(engine, [sleeper])
-        mover.move()
-        assert mover.move() == "pause"
+        driver = SampleDriver(engine, [sleeper])
+        driver.advance()
+        assert driver.advance() == "pause"
         engine.wait_for("orders", "mover-sleep", "paused")
-        assert mover.move() == "resume"
+        assert driver.advance() == "resume"
         engine.wait_for("orders", "mover-sleep", "running")
 
     def test_a_sample_that_is_to_stay_as_it_is_is_left_alone(self, engine: LocalEngine) -> None:
-        mover = Mover(engine, [Sample("orders", "mover-stalled", "stalled")])
-        mover.move()
-        assert mover.move() is None
+        driver = SampleDriver(engine, [Sample("orders", "mover-stalled", "stalled")])
+        driver.advance()
+        assert driver.advance() is None
 
 
 def test_the_summary_counts_current_statuses_by_workflow() -> None:

@@ -15,7 +15,7 @@ import pytest
         (["/usr/bin/buildah", "version"], "container"),
         (["prometheus", "--version"], "prometheus"),
         (["prometheus-alertmanager", "--version"], "prometheus"),
-        (["/x/node", "serve.mjs"], "engine"),
+        (["/x/node", "engine_server.mjs"], "engine"),
         (["/x/node", "/x/playwright/cli.js", "run-driver"], "browser"),
         (["/x/node", "validate.mjs"], "process"),
         (["/x/node"], "process"),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from demo.node import install, node
+from demo.node_packages import install, node
 
 HERE = Path(__file__).parent
 

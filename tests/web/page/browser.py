@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from playwright.async_api import Browser, async_playwright
 
-from demo.node import node
+from demo.node_packages import node
 from tests.requires import requires_program
 
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from demo.node import install
+from demo.node_packages import install
 from simulator import Attempt, Error, Script, Step, Wait
 from tests.node import HERE
 from tests.watch.test_ids import IDS

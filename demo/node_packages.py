@@ -39,13 +39,13 @@ def node() -> Path:
 
 
 def install(folder: Path = HERE) -> None:
-    """Makes sure that `node_modules` is what the lock file says; does nothing when it is.
+    """Installs into `node_modules` what the lock file pins; does nothing when it is there.
 
     Args:
         folder: where package.json and package-lock.json are.
 
     Raises:
-        NodeError: no usable Node.js, or npm failed; its own words are in the message.
+        NodeError: no usable Node.js, or npm failed; the message has its output.
     """
     lock_file = folder / "package-lock.json"
     installed = folder / "node_modules" / ".installed-from"

@@ -48,7 +48,7 @@ def monitoring(folder: Path, exporter: str) -> Iterator[Monitoring]:
     """Runs what is installed of the two.
 
     Args:
-        folder: where they keep their data.
+        folder: of their data.
         exporter: host:port that is scraped.
 
     Raises:

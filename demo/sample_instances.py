@@ -1,22 +1,22 @@
-"""Sample instances for the demo, and what keeps them moving."""
+"""The demo's sample instances, and the driver that acts on them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Literal
 
-from demo.engine import Action, LocalEngine, Workflow
+from demo.local_engine import Action, LocalEngine, Workflow
 
 ENDED = {"complete", "errored", "terminated"}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An instance that is created once and then moved on each time its turn comes.
+    """An instance that is created once and then acted on in turn.
 
     Attributes:
-        scenario: what it acts out (see worker.mjs), with `params`.
-        actions: by the status in which it is found, what is done to it.
+        scenario: what it plays (see scenarios.mjs), with `params`.
+        actions: what is done to it, by its status.
     """
 
     workflow: Workflow
@@ -26,7 +26,7 @@ class Sample:
     actions: Mapping[str, Action] = field(default_factory=dict)
 
     def next_action(self, status: str) -> Action | None:
-        """What to do to the instance in this status: one that has ended starts again."""
+        """The action in this status: an ended instance is restarted."""
         return "restart" if status in ENDED else self.actions.get(status)
 
 
@@ -48,16 +48,16 @@ SAMPLES = (
 )
 
 
-class Mover:
-    """Moves the samples on, one at a time, in turn."""
+class SampleDriver:
+    """Acts on the samples, one at a time, in turn."""
 
     def __init__(self, engine: LocalEngine, samples: Sequence[Sample] = SAMPLES) -> None:
         self._engine = engine
         self._turns = cycle(samples)
         self._created: set[str] = set()
 
-    def move(self) -> Literal["create"] | Action | None:
-        """Gives the next sample its turn, and says what was done to it."""
+    def advance(self) -> Literal["create"] | Action | None:
+        """Acts on the next sample; what was done to it."""
         sample = next(self._turns)
         if sample.instance_id not in self._created:
             self._engine.create(

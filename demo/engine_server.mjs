@@ -1,8 +1,8 @@
 // Runs Cloudflare's own Workflows engine on loopback, with the REST API of its local explorer.
 //
-//   node serve.mjs [--port=0] [--persist=DIR] [--token=T]
+//   node engine_server.mjs [--port=0] [--persist=DIR] [--token=T]
 //
-// Prints one line of JSON when it serves: `url` (the worker that creates and steers instances),
+// Prints one line of JSON when it serves: `url` (the worker that creates and controls instances),
 // `api` (the explorer's REST API) and `accounts_api` (the same in the hosted API's layout).
 // Stops on SIGTERM, SIGINT, or when its standard input closes, so that it never outlives its parent.
 import { readFileSync } from "node:fs";
@@ -40,8 +40,8 @@ const engine = new Miniflare(
     modules: [
       {
         type: "ESModule",
-        path: "worker.mjs",
-        contents: readFileSync(new URL("./worker.mjs", import.meta.url), "utf8"),
+        path: "scenarios.mjs",
+        contents: readFileSync(new URL("./scenarios.mjs", import.meta.url), "utf8"),
       },
     ],
     compatibilityDate: "2026-07-01",
@@ -69,7 +69,7 @@ function refuse(response, status, code, message) {
 
 /**
  * The hosted API's layout, /accounts/{any account}/workflows/…, with its check of the bearer token.
- * Only the path is rewritten: what comes back is the engine's own answer.
+ * Only the path is rewritten: the response is the engine's own.
  */
 function serveAccounts(engineUrl) {
   const agent = new http.Agent({ keepAlive: true });
@@ -79,13 +79,13 @@ function serveAccounts(engineUrl) {
     if (flags.token && request.headers.authorization !== `Bearer ${flags.token}`) {
       return refuse(response, 403, 10000, "Authentication error");
     }
-    const headers = { ...request.headers, host: engineUrl.host }; // the engine answers to loopback names only
+    const headers = { ...request.headers, host: engineUrl.host }; // the engine accepts loopback names only
     delete headers.authorization;
     const forwarded = http.request(
       { agent, host: engineUrl.hostname, port: engineUrl.port, method: request.method, path: EXPLORER_PATH + match[1], headers },
-      (answer) => {
-        response.writeHead(answer.statusCode, answer.headers);
-        answer.pipe(response);
+      (upstream) => {
+        response.writeHead(upstream.statusCode, upstream.headers);
+        upstream.pipe(response);
       },
     );
     forwarded.on("error", (error) => refuse(response, 502, 0, String(error)));

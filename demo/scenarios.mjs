@@ -1,5 +1,5 @@
-// Two workflows, `orders` and `billing`, that act out whichever scenario an instance is created with,
-// and a small HTTP interface to create and steer instances:
+// Two workflows, `orders` and `billing`, that play the scenario with which an instance is created,
+// and a small HTTP interface to create and control instances:
 //
 //   POST /{workflow}/{id}                       body {"scenario": …, …}: creates the instance
 //   POST /{workflow}/{id}/{pause|resume|terminate|restart}
@@ -126,7 +126,7 @@ const scenarios = {
     });
   },
 
-  /** A step that failed once and is tried again in an hour. */
+  /** A step that failed once and is retried in an hour. */
   async stalled(step) {
     const config = { retries: { limit: 5, delay: "1 hour", backoff: "constant" } };
     return await step.do("backing-off", config, async () => {

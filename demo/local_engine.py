@@ -1,4 +1,4 @@
-"""Starts, steers and stops Cloudflare's local Workflows engine."""
+"""Starts, controls and stops Cloudflare's local Workflows engine."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
-from demo.node import HERE, install, node
+from demo.node_packages import HERE, install, node
 
 Workflow = Literal["orders", "billing"]
 Action = Literal["pause", "resume", "terminate", "restart", "event"]
@@ -32,10 +32,10 @@ class LocalEngine:
     """A running engine with the workflows `orders` and `billing`.
 
     Attributes:
-        api: base of its REST API, for the exporter's `api.url`; no credentials asked for.
+        api: base of its REST API, for the exporter's `api.url`; without credentials.
         accounts_api: the same in the hosted API's layout, with `{account_id}` still in it;
-            any account id will do, the bearer token is checked.
-        token: the bearer token that `accounts_api` wants.
+            any account id, with the bearer token.
+        token: the bearer token of `accounts_api`.
     """
 
     def __init__(self, process: subprocess.Popen[str], ready: dict[str, str], token: str) -> None:
@@ -53,7 +53,7 @@ class LocalEngine:
         """Installs the engine if need be and starts it on free ports of 127.0.0.1.
 
         Args:
-            persist_dir: where instances outlive the engine; without it they are gone when it stops.
+            persist_dir: where instances outlive the engine; without it they end with it.
             timeout: seconds within which it must serve (about one on an idle machine).
             token: the bearer token to be checked under `accounts_api`.
 
@@ -62,7 +62,7 @@ class LocalEngine:
             NodeError: see `install`.
         """
         install()
-        command = [str(node()), "serve.mjs", f"--token={token}"]
+        command = [str(node()), "engine_server.mjs", f"--token={token}"]
         if persist_dir is not None:
             command.append(f"--persist={persist_dir.absolute()}")
         process = subprocess.Popen(
@@ -103,7 +103,7 @@ class LocalEngine:
         self.stop()
 
     def create(self, workflow: Workflow, instance_id: str, scenario: str, **params: object) -> None:
-        """Creates an instance that acts out `scenario` (see worker.mjs), with its parameters.
+        """Creates an instance that plays `scenario` (see scenarios.mjs), with its parameters.
 
         Returns once the first steps that don't wait have run.
 
@@ -138,10 +138,10 @@ class LocalEngine:
         self._request("PATCH", url, json={"status": "restart", "from": target})
 
     def get(self, workflow: Workflow, instance_id: str) -> dict[str, Any]:
-        """The instance as the REST API reports it: the `result` of its answer, untouched.
+        """The instance as the REST API reports it: the unchanged `result` of the response.
 
         Raises:
-            EngineError: no such instance. (Asking leaves a ghost in later lists.)
+            EngineError: no such instance. (The request leaves a ghost in later lists.)
         """
         url = f"{self.api}/workflows/{workflow}/instances/{_quoted(instance_id)}"
         result: dict[str, Any] = self._request("GET", url).json()["result"]
@@ -164,7 +164,7 @@ class LocalEngine:
             The `result` that met the condition.
 
         Raises:
-            TimeoutError: it didn't come to that; the message has the last result.
+            TimeoutError: it didn't; the message has the last result.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -178,18 +178,18 @@ class LocalEngine:
 
     def _request(self, method: str, url: str, **content: Any) -> httpx.Response:
         try:
-            answer = self._http.request(method, url, **content)
+            response = self._http.request(method, url, **content)
         except httpx.TransportError as error:
             raise EngineError(
-                f"the local engine does not answer {method} {url}: {error}"
+                f"the local engine does not respond to {method} {url}: {error}"
             ) from error
-        if not answer.is_success:
-            raise EngineError(f"{method} {url}: {answer.status_code} {answer.text}")
-        return answer
+        if not response.is_success:
+            raise EngineError(f"{method} {url}: {response.status_code} {response.text}")
+        return response
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """Ends whatever is left of the process and its group."""
+    """Kills what remains of the process and its group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
