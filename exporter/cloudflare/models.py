@@ -187,7 +187,6 @@ class PageInfo(Struct):
 
     cursor: str | None = None
     page: Integer | None = None
-    per_page: Integer | None = None
     total_count: Integer | None = None
     total_pages: Integer | None = None
 

@@ -25,33 +25,33 @@ def api(url: str = BASE, timeout: float = 5, max_body: int = 1 << 28) -> Api:
 
 
 def unlimited() -> Budget:
-    """A budget that holds up nothing: whenever it looks at the clock, hours have passed."""
+    """A budget that holds up nothing: whenever it reads the clock, hours have passed."""
     return Budget(10**9, clock=Clock(monotonic=itertools.count(0.0, 10_000.0).__next__))
 
 
 @asynccontextmanager
-async def calling(
-    answer: object,
+async def client_of(
+    response: object,
     *,
     base: str = BASE,
     credential: Credential | None = None,
     limit: float = 5,
-    calls: list[tuple[str, str]] | None = None,
+    codes: list[tuple[str, str]] | None = None,
     ignored: list[str] | None = None,
 ) -> AsyncIterator[Client]:
-    """A client of an upstream that answers as `answer` does: a response, or a function of requests.
+    """A client of an upstream that sends `response`, or a function of requests.
 
     Args:
-        limit: Seconds for a call.
-        calls: Gets the endpoint and the code of each call.
+        limit: Seconds for a request.
+        codes: Gets the endpoint and the code of each request.
         ignored: Gets the places in responses that could not be read.
     """
 
-    def told(endpoint: str, code: str, _: float) -> None:
-        if calls is not None:
-            calls.append((endpoint, code))
+    def record(endpoint: str, code: str, _: float) -> None:
+        if codes is not None:
+            codes.append((endpoint, code))
 
-    transport = httpx.MockTransport(answer if callable(answer) else lambda _: answer)  # type: ignore[arg-type]
+    transport = httpx.MockTransport(response if callable(response) else lambda _: response)  # type: ignore[arg-type]
     settings = api(base, limit)
     async with http_client(settings, transport) as http:
         yield Client(
@@ -60,7 +60,7 @@ async def calling(
             "acc",
             credential or Credential(token=SecretStr("hidden")),
             budget=unlimited(),
-            on_request=told,
+            on_request=record,
             on_ignored=lambda _, places: ignored.extend(places) if ignored is not None else None,
         )
 

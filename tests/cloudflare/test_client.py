@@ -29,13 +29,13 @@ from simulator import (
 )
 from tests.simulator import poll
 
-from .conftest import BASE, api, calling, unlimited
+from .conftest import BASE, api, client_of, unlimited
 
 CREDENTIALS = ("authorization", "x-auth-email", "x-auth-key")
 
 
 async def failure(answer: object, **options: Any) -> RequestFailed:
-    async with calling(answer, **options) as client:
+    async with client_of(answer, **options) as client:
         with pytest.raises(RequestFailed) as caught:
             await client.instance("orders", "order-1")
     return caught.value
@@ -55,7 +55,7 @@ class TestRequests:
             urls.append(f"{request.method} {request.url}")
             return ok
 
-        async with calling(answer, base=base) as client:
+        async with client_of(answer, base=base) as client:
             await client.instance(*names)
             await client.instance_detail(*names)
         return urls
@@ -120,7 +120,7 @@ class TestCredentials:
             assert {k: v for k, v in request.headers.items() if k in CREDENTIALS} == headers
             return ok
 
-        async with calling(answer, credential=credential) as client:
+        async with client_of(answer, credential=credential) as client:
             await client.instance("orders", "order-1")
 
     async def test_they_never_go_along_a_redirect(self) -> None:
@@ -216,8 +216,8 @@ class TestStatuses:
 
     async def test_the_code_of_each_call_is_told(self, ok: httpx.Response) -> None:
         calls: list[tuple[str, str]] = []
-        await failure(refusal(503), calls=calls)
-        async with calling(ok, calls=calls) as client:
+        await failure(refusal(503), codes=calls)
+        async with client_of(ok, codes=calls) as client:
             await client.instance_detail("orders", "order-1")
         assert calls == [("instance", "503"), ("instance", "200")]
 
@@ -385,7 +385,7 @@ class TestConnections:
             await asyncio.Event().wait()
             raise AssertionError
 
-        async with calling(answer, calls=calls) as client:
+        async with client_of(answer, codes=calls) as client:
             call = asyncio.create_task(client.instance("orders", "order-1"))
             await begun.wait()
             call.cancel()
@@ -399,7 +399,7 @@ class TestConnections:
             return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=stream)
 
         calls: list[tuple[str, str]] = []
-        assert (await failure(answer, calls=calls)).reason == "invalid_answer"
+        assert (await failure(answer, codes=calls)).reason == "invalid_answer"
         assert calls == [("instance", "invalid")]
 
     @staticmethod
@@ -429,7 +429,7 @@ class TestWhateverComes:
 
     async def call(self, status: int, body: bytes, kind: str = "application/json") -> None:
         response = httpx.Response(status, content=body, headers={"Content-Type": kind})
-        async with calling(response) as client:
+        async with client_of(response) as client:
             for look in (client.instance, client.instance_detail):
                 failed = None
                 try:

@@ -20,7 +20,7 @@ from exporter.watch.list_rows import take_row
 from exporter.watch.step_timeline import pack
 from exporter.watch.tracker import track
 
-from .conftest import calling
+from .conftest import client_of
 
 CAPTURES: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "simulator" / "captures.json").read_text()
@@ -94,7 +94,7 @@ async def read(body: Any, ignored: list[str] | None = None) -> Any:
             return failure.reason
 
     response = httpx.Response(200, content=written(body))
-    async with calling(response, ignored=ignored) as client:
+    async with client_of(response, ignored=ignored) as client:
         methods = ("instances", "instance_detail", "workflows", "versions", "workflow", "instance")
         return {m: msgspec.to_builtins(await ask(client, m)) for m in methods}
 
@@ -194,7 +194,7 @@ def _inserted(value: Any, path: Path_) -> list[Any]:
 async def test_a_bad_row_or_field_is_ignored_and_reported(row: Any, taken: Any) -> None:
     ignored: list[str] = []
     body = {"success": True, "result": [ROWS[0], row, ROWS[1]]}
-    async with calling(httpx.Response(200, json=body), ignored=ignored) as client:
+    async with client_of(httpx.Response(200, json=body), ignored=ignored) as client:
         rows, _, sent, *_ = await client.instances("w", {"per_page": "100"})
     assert sent == 3, "the row counts as one that was sent"
     assert [r.id for r in rows] == ["i-0", *(["i"] if taken else []), "i-1"]
@@ -207,7 +207,7 @@ async def test_a_bad_row_or_field_is_ignored_and_reported(row: Any, taken: Any) 
 
 async def test_counts_that_are_null_are_left_out() -> None:
     body = {"success": True, "result": [{"name": "w", "instances": {"queued": None, "running": 3}}]}
-    async with calling(httpx.Response(200, json=body)) as client:
+    async with client_of(httpx.Response(200, json=body)) as client:
         ((workflow,),) = [page async for page in client.workflows()]
     assert workflow.instances == {"running": 3}
 
@@ -216,7 +216,7 @@ async def test_no_key_of_a_mapping_is_reported() -> None:
     """It is data, and may be anything, as the request's own token."""
     body = {"success": True, "result": {"name": "w", "instances": {"t0ken": {}, "queued": 1}}}
     ignored: list[str] = []
-    async with calling(httpx.Response(200, json=body), ignored=ignored) as client:
+    async with client_of(httpx.Response(200, json=body), ignored=ignored) as client:
         assert (await client.workflow("w")).instances == {"queued": 1}
     assert ignored == ["$.result.instances[*]"]
 
@@ -227,7 +227,7 @@ async def test_counts_that_are_none_are_left_out(count: Any) -> None:
         "success": True,
         "result": {"name": "w", "instances": {"queued": count, "errored": "3"}},
     }
-    async with calling(httpx.Response(200, json=body)) as client:
+    async with client_of(httpx.Response(200, json=body)) as client:
         assert (await client.workflow("w")).instances == {"errored": 3}
 
 
@@ -236,7 +236,7 @@ async def test_a_number_is_no_time(value: Any) -> None:
     """It would be one in 1970."""
     ignored: list[str] = []
     body = {"success": True, "result": {"status": "complete", "end": value}}
-    async with calling(httpx.Response(200, json=body), ignored=ignored) as client:
+    async with client_of(httpx.Response(200, json=body), ignored=ignored) as client:
         summary = await client.instance("w", "i")
     assert (summary.status, summary.end, ignored) == ("complete", None, ["$.result.end"])
 
@@ -246,7 +246,7 @@ async def test_a_retry_limit_that_cannot_be_read_is_not_known(config: Any) -> No
     ignored: list[str] = []
     steps = [{"type": "step", "name": "a-1", "config": config}]
     body = {"success": True, "result": {"steps": steps}}
-    async with calling(httpx.Response(200, json=body), ignored=ignored) as client:
+    async with client_of(httpx.Response(200, json=body), ignored=ignored) as client:
         detail, _ = await client.instance_detail("w", "i")
     assert [(s.name, s.retry_limit) for s in detail.steps or []] == [("a-1", None)]
     assert len(ignored) == 1
@@ -256,7 +256,7 @@ async def test_what_is_nested_too_deep_costs_its_place_alone() -> None:
     ignored: list[str] = []
     result = {"output": DEEP, "status": "running", "version": DEEP, "step_count": DEEP}
     response = httpx.Response(200, content=written({"success": True, "result": result}))
-    async with calling(response, ignored=ignored) as client:
+    async with client_of(response, ignored=ignored) as client:
         assert (await client.instance("w", "i")).status == "running"
     assert ignored == ["$.result.step_count"]
 
@@ -273,12 +273,12 @@ def test_there_is_a_limit_to_what_is_taken_apart(value: bytes) -> None:
 
 
 async def test_a_list_that_is_null_is_empty_and_one_that_is_missing_a_failure() -> None:
-    async with calling(httpx.Response(200, json={"success": True, "result": None})) as client:
+    async with client_of(httpx.Response(200, json={"success": True, "result": None})) as client:
         assert (await client.instances("w", {"per_page": "100"})).rows == []
         with pytest.raises(RequestFailed, match="no result"):
             await client.instance("w", "i")
     for body in ({"success": True}, {"success": True, "result": "no list"}):
-        async with calling(httpx.Response(200, json=body)) as client:
+        async with client_of(httpx.Response(200, json=body)) as client:
             with pytest.raises(RequestFailed):
                 await client.instances("w", {"per_page": "100"})
 
@@ -298,7 +298,7 @@ async def test_an_error_as_text_is_read(text: str, error: Error) -> None:
     result = {"queued": None, "status": "errored", "error": text, "steps": [step]}
     ignored: list[str] = []
     body = {"success": True, "errors": ["boom"], "result": result}
-    async with calling(httpx.Response(200, json=body), ignored=ignored) as client:
+    async with client_of(httpx.Response(200, json=body), ignored=ignored) as client:
         detail, _ = await client.instance_detail("w", "i")
     assert (detail.error, detail.status, detail.queued) == (error, "errored", None)
     assert [s.error for s in detail.steps or []] == [error]
@@ -306,7 +306,7 @@ async def test_an_error_as_text_is_read(text: str, error: Error) -> None:
 
 
 async def test_errors_as_texts_say_what_went_wrong() -> None:
-    async with calling(httpx.Response(500, json={"errors": ["boom"]})) as client:
+    async with client_of(httpx.Response(500, json={"errors": ["boom"]})) as client:
         with pytest.raises(RequestFailed, match="HTTP 500: boom"):
             await client.instance("w", "i")
 
@@ -330,7 +330,7 @@ class TestHalfACharacter:
         step = f'{{"type": "step", "name": "{escaped}", "{escaped}": 1, "output": "{escaped}"}}'
         body = f'{{"success": true, "result": {{"params": ["{escaped}"], "steps": [{step}]}}}}'
         ignored: list[str] = []
-        async with calling(httpx.Response(200, text=body), ignored=ignored) as client:
+        async with client_of(httpx.Response(200, text=body), ignored=ignored) as client:
             detail, _ = await client.instance_detail("w", "i")
         assert [s.name for s in detail.steps or []] == [name]
         assert ignored == []
@@ -338,13 +338,13 @@ class TestHalfACharacter:
     async def test_beside_a_field_that_cannot_be_read(self) -> None:
         ignored: list[str] = []
         body = r'{"success": true, "result": {"status": 5, "versionId": "v\ud83d"}}'
-        async with calling(httpx.Response(200, text=body), ignored=ignored) as client:
+        async with client_of(httpx.Response(200, text=body), ignored=ignored) as client:
             summary = await client.instance("w", "i")
         assert (summary.version_id, ignored) == ("v\ufffd", ["$.result.status"])
 
     async def test_bytes_that_are_no_utf_8_are_replaced(self) -> None:
         body = b'{"success": true, "result": {"status": "run\xed\xa0\xbdning"}}'
-        async with calling(httpx.Response(200, content=body)) as client:
+        async with client_of(httpx.Response(200, content=body)) as client:
             assert (await client.instance("w", "i")).status == "run\ufffd\ufffd\ufffdning"
 
     @pytest.mark.parametrize("place", ["name", "output", "key", "message"])
@@ -362,7 +362,7 @@ class TestHalfACharacter:
             case _:
                 text = text.replace('"output"', f'"error": {{"message": "{half}"}}, "output"')
         body = f'{{"success": true, "result": {{"status": "running", "steps": [{text}]}}}}'
-        async with calling(httpx.Response(200, text=body)) as client:
+        async with client_of(httpx.Response(200, text=body)) as client:
             detail, size = await client.instance_detail("w", "i")
         assert size > 5_000_000
         expected = "half \ufffd" if place == "name" else "a-1"

@@ -11,7 +11,7 @@ import pytest
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Attempt, Detail, Error, Step, seconds, unix
 
-from .conftest import calling
+from .conftest import client_of
 
 CAPTURES: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "simulator" / "captures.json").read_text()
@@ -25,7 +25,7 @@ def response(name: str) -> httpx.Response:
 
 
 async def read(name: str) -> Detail:
-    async with calling(response(name)) as client:
+    async with client_of(response(name)) as client:
         detail, _ = await client.instance_detail("orders", "order-1")
         return detail
 
@@ -47,7 +47,7 @@ class TestRealAnswers:
 
     @pytest.mark.parametrize("name", INSTANCES)
     async def test_a_look_without_steps_reads_the_same(self, name: str) -> None:
-        async with calling(response(name)) as client:
+        async with client_of(response(name)) as client:
             summary = await client.instance("orders", "order-1")
         detail = await read(name)
         assert (summary.queued, summary.status) == (detail.queued, detail.status)
@@ -149,6 +149,6 @@ class TestTimes:
 )  # fmt: skip
 async def test_what_is_new_tomorrow_is_taken(change: dict[str, Any]) -> None:
     body = {"success": True, "result": {"queued": "2026-11-24T17:06:11Z", **change}, "new": 1}
-    async with calling(httpx.Response(200, json=body)) as client:
+    async with client_of(httpx.Response(200, json=body)) as client:
         await client.instance("orders", "order-1")
         await client.instance_detail("orders", "order-1")

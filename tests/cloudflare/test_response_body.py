@@ -32,7 +32,7 @@ from simulator import (
 )
 from simulator.response import Response
 
-from .conftest import api, calling, unlimited
+from .conftest import api, client_of, unlimited
 
 MIB = 1 << 20
 OPENING = b'{"success":true,"result":{"queued":"2026-11-24T17:06:11Z","output":'
@@ -146,7 +146,7 @@ class TestLargeAnswers:
                 yield b'"}}'
 
         async def main() -> int:
-            async with calling(lambda _: httpx.Response(200, stream=Slow()), limit=1) as client:
+            async with client_of(lambda _: httpx.Response(200, stream=Slow()), limit=1) as client:
                 _, size = await client.instance_detail("orders", "order-1")
                 return size
 
