@@ -2,11 +2,14 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from exporter.config import tree
 from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN
-from exporter.config.settings import keys
+from exporter.config.settings import Settings, keys
 from exporter.config.validation import Loc
 
 FILE = "CWE_CONFIG__FILE"
@@ -19,17 +22,33 @@ def variable(loc: Loc) -> str:
     return _PREFIX + "__".join(map(str, loc)).upper()
 
 
+class _Variables(EnvSettingsSource):
+    """Variables by name in lower case. What isn't JSON where it should be is left for the model to
+    refuse, with its path and all else that is wrong."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(
+            cast("type[BaseSettings]", Settings),  # of which only the fields are read
+            case_sensitive=True,
+            env_prefix=_PREFIX.lower(),
+            env_nested_delimiter="__",
+        )
+        self.env_vars = values
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        del field_name
+        return tree.decoded(value, field)
+
+
 def given(environ: Mapping[str, str]) -> dict[str, Any]:
     """The settings that `CWE_` variables give, as a tree like that of the file.
 
     Names may be in lower case. A whole section is given as JSON.
     """
-    values = {name.upper(): value for name, value in environ.items()}
-    return tree.of(
-        (loc, tree.decoded(values[variable(loc)], field))
-        for loc, field in keys()
-        if variable(loc) in values
-    )
+    known = {variable(loc).lower(): (loc, field) for loc, field in keys()}
+    values = {n: value for name, value in environ.items() if (n := name.lower()) in known}
+    nulls = [known[n][0] for n, value in values.items() if tree.decoded(value, known[n][1]) is None]
+    return tree.merge(_Variables(values)(), tree.of((loc, None) for loc in nulls))
 
 
 def credential(environ: Mapping[str, str]) -> dict[str, str]:
