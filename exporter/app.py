@@ -33,10 +33,6 @@ from exporter.web.web_config_reload import WebConfigReloader
 
 log = structlog.get_logger(__name__)
 
-_GRACE = 3.0
-"""Seconds that requests under way get to finish when the exporter stops. With the 2 s that scrapes
-under way get before, stopping takes 5 s at most."""
-
 
 class App:
     """The exporter: watches what the settings name, and shows it.
@@ -204,7 +200,7 @@ class App:
             await self.apply(self._settings)
             await self.writer.save()  # and shows the rest of what was restored
             yield self
-            await self._watch.stop(_GRACE)
+            await self._watch.stop()
         finally:
             await self._watch.close()
         await self.writer.close()

@@ -17,11 +17,6 @@ _PER_PAGE, _HALF_FULL = 100, 2
 _SHARE = 0.93
 
 
-def configured_requests(account: Account, shard: Shard, interval: float) -> float:
-    """Requests in 5 minutes for the configured instances of an account, on one shard."""
-    return _configured(account, shard) * WINDOW / interval
-
-
 def _configured(account: Account, shard: Shard) -> int:
     return sum(
         Share(shard, account.key, workflow.name).has(instance_id)

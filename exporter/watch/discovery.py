@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import ceil, inf
 
-import structlog
-
 from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row, unix
@@ -28,8 +26,6 @@ from exporter.watch.selector import Selector
 from exporter.watch.series_cap import SeriesCap
 from exporter.watch.sink import Sink
 from exporter.watch.tracker import same_time
-
-log = structlog.get_logger(__name__)
 
 # Rows may appear in lists so many seconds after they were created.
 _LATE = 60.0

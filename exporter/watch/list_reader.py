@@ -42,12 +42,12 @@ class ListReader:
         sink: Sink,
         clock: Clock,
     ) -> None:
-        self.lister = lister
         self.progress = clock.monotonic()
         """When a page was last read, or refused (monotonic clock)."""
         self.refused_statuses: set[str] = set()
         """Statuses that rows may have and lists can't be asked for."""
         self._workflow = workflow
+        self._lister = lister
         self._turn = turn
         self._take = take
         self._over = over
@@ -85,7 +85,7 @@ class ListReader:
             await self._turn()
             size = {"per_page": str(_PER_PAGE[self._size])}
             try:
-                page = await self.lister.instances(self._workflow, {**parameters, **size})
+                page = await self._lister.instances(self._workflow, {**parameters, **size})
             except RequestFailed as failure:
                 self.progress = self._clock.monotonic()
                 self._sink.polled("list", failure.reason)
