@@ -101,7 +101,7 @@ async def polls(instances: int, rounds: int, folder: Path) -> None:
 
 
 def state_file(folder: Path, count: int) -> Path:
-    """A state file of so many instances."""
+    """A state file of `count` instances."""
     sample, path = folder / "sample.db", folder / "file.db"
 
     async def poll() -> None:
@@ -132,7 +132,7 @@ class Restart(NamedTuple):
 
 
 def restart(folder: Path, state: Path, instances: int) -> Restart:
-    """Starts the command on a state file of so many instances, and scrapes until all are shown."""
+    """Starts the command on a state file of `instances`, and scrapes until all are shown."""
     config = folder / "config.yaml"
     config.write_text(settings([]).model_dump_json(include={"api", "poll"}))
     account = {**ACCOUNT, "workflows": [{"name": "orders", "discover": {"max_instances": 10**6}}]}

@@ -200,8 +200,8 @@ class Instance:
         queued: float = 0.0,
         script: Script | None = None,
     ) -> None:
-        """Run again from a step on, after so many seconds in the queue: the run keeps `queued` and
-        `start`, and loses its end, that step and all that began after it.
+        """Run again from a step on, after `queued` seconds in the queue: the run keeps its times
+        `queued` and `start`, and loses its end, that step and all that began after it.
 
         Raises:
             LookupError: no such step has begun.

@@ -88,7 +88,7 @@ class Changes:
         self.created.update(newer.created)
 
     def slices(self, size: int) -> Iterator["Changes"]:
-        """All of it, in parts of at most so many series and instances."""
+        """All of it, in parts of at most `size` series and `size` instances."""
         values, shown = iter(self.values.items()), iter(self.instances.items())
         while True:
             part = Changes(dict(islice(values, size)), dict(islice(shown, size)))

@@ -176,7 +176,7 @@ class Database:
         return found is not None
 
     def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
-        """The records of a workflow's instances by id: at most so many of those after an id."""
+        """The records of a workflow's instances by id: at most `limit` of those after an id."""
         query = (
             "SELECT id, data FROM instances WHERE account = ? AND workflow = ? AND id > ? "
             "ORDER BY id LIMIT ?"

@@ -27,7 +27,7 @@ from exporter.watch.series_cap import SeriesCap
 from exporter.watch.sink import Sink
 from exporter.watch.tracker import same_time
 
-# Rows may appear in lists so many seconds after they were created.
+# Seconds by which a row may appear in lists after its instance was created.
 _LATE = 60.0
 # For so long a clock may be ahead before what comes is taken for history.
 _QUIET = 7 * 86400.0

@@ -49,7 +49,7 @@ class Scheduler:
         )
 
     def add(self, poller: Poller, *, every: float) -> None:
-        """Begins a round now, and then one every so many seconds."""
+        """Begins a round now, and then one each `every` seconds."""
         self._jobs.add_job(
             poller.round,
             Interval(seconds=every, jitter=every / 20, timezone="UTC"),

@@ -39,7 +39,7 @@ class Entry(Struct, frozen=True, array_like=True):
 
 
 class Timeline(Struct, frozen=True, array_like=True):
-    """Steps by their start; so many more began before them."""
+    """Steps by their start, and the number of earlier ones that are left out."""
 
     entries: tuple[Entry, ...] = ()
     earlier: int = 0

@@ -41,7 +41,7 @@ EVERY_SCOPE = pytest.mark.parametrize("scope", list(Scope), ids=lambda scope: sc
 
 
 def at(seconds: float) -> Moment:
-    """So many seconds after the instance was queued; the monotonic clock began at 0 then."""
+    """The moment `seconds` after the instance was queued, which is 0 on the monotonic clock."""
     unix = QUEUED.timestamp() + seconds
     return Moment(seconds, unix, unix)
 
