@@ -3,11 +3,13 @@
 An owner is an account and a workflow; either is empty for what belongs to none.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 Owner = tuple[str, str]
+_NONE: Mapping[Owner, int] = MappingProxyType({})
 
 
 class InUse(Exception):  # noqa: N818 - reads as what is wrong
@@ -18,6 +20,22 @@ class Unusable(Exception):  # noqa: N818 - reads as what is wrong
     """The state can't be used, and is left as it is; the message says why."""
 
 
+class Unreachable(Exception):  # noqa: N818 - reads as what is wrong
+    """The state can't be reached or used now; the message is one line, without a password."""
+
+
+class LeaseLost(Exception):  # noqa: N818 - reads as what is wrong
+    """Leases that a batch relies on are held by other replicas, or by none.
+
+    Attributes:
+        owners: Whose leases.
+    """
+
+    def __init__(self, owners: Collection[Owner]) -> None:
+        super().__init__(f"{len(owners)} lease(s) lost")
+        self.owners = frozenset(owners)
+
+
 class Batch(NamedTuple):
     """What one transaction writes; None deletes."""
 
@@ -25,13 +43,102 @@ class Batch(NamedTuple):
     instances: dict[tuple[Owner, str], bytes | None]
     series: dict[tuple[Owner, str, str], bytes | None]
     """By owner, family, and the other labels in JSON."""
+    leases: Mapping[Owner, int] = _NONE
+    """The epochs of all leases that are held: the transaction renews them."""
 
     def __bool__(self) -> bool:
         return bool(self.workflows or self.instances or self.series)
 
 
+class Replica(NamedTuple):
+    """A process that shares the state with others."""
+
+    id: str
+    """Its name and something random: another one after each start."""
+    name: str
+    url: str
+    """Of its page; empty: unknown."""
+
+
+class Lease(NamedTuple):
+    """The right to poll a workflow and to write what is counted of it."""
+
+    replica: Replica
+    epoch: int
+    """Rises whenever the workflow changes hands."""
+
+
+class BudgetUse(NamedTuple):
+    """What one replica knows of a credential's budget; requests are those of 300 seconds."""
+
+    limit: int
+    """Requests that the credential allows all replicas together."""
+    share: float
+    """Requests that this replica may send."""
+    spent: int
+    """Requests that it sent in the last 300 seconds."""
+    demand: float
+    """Requests that it would need to be on time."""
+    blocked: float
+    """Seconds for which the API still refuses requests, after a 429."""
+
+
+class Allotment(NamedTuple):
+    """What one replica may use of a credential's budget; requests are those of 300 seconds."""
+
+    share: float
+    """Requests that it may send."""
+    peers_spent: int
+    """Requests that the other replicas sent in the last 300 seconds."""
+    blocked: float
+    """Seconds for which no replica may send requests, after a 429 that any of them received."""
+
+
+class Turn(NamedTuple):
+    """What a replica wants and shows to the others, once a second."""
+
+    replica: Replica
+    lease: float
+    """Seconds until its leases expire, unless they are renewed."""
+    wanted: Collection[Owner]
+    """To hold: what it holds is renewed, what nobody holds is taken."""
+    released: Collection[Owner]
+    """To give up, if it holds them. What it holds beyond `wanted` and `released` is renewed."""
+    budgets: Mapping[str, BudgetUse]
+    """By credential: the name in the state of the first account that uses it."""
+    leaving: bool = False
+    """Its last turn: it gives up all it holds, its shares of budgets too."""
+
+
+class Seen(NamedTuple):
+    """What a replica sees at its turn."""
+
+    replicas: Sequence[Replica]
+    """The live ones, itself included."""
+    leases: Mapping[Owner, Lease]
+    """Those that have not expired, of all replicas."""
+    budgets: Mapping[str, Allotment]
+    """By credential, as in the turn."""
+
+
+def alone(turn: Turn) -> Seen:
+    """What the only replica sees: it has all that it wants."""
+    return Seen(
+        [turn.replica],
+        {owner: Lease(turn.replica, 1) for owner in turn.wanted},
+        {
+            credential: Allotment(share=use.limit, peers_spent=0, blocked=use.blocked)
+            for credential, use in turn.budgets.items()
+        },
+    )
+
+
 class Backend(Protocol):
     """An open state. Its methods may be called from any thread, one at a time."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether several replicas use it."""
 
     @property
     def set_aside(self) -> Path | None:
@@ -54,7 +161,20 @@ class Backend(Protocol):
         """Whether there is a record of an instance."""
 
     def write(self, batch: Batch, *, now: float) -> None:
-        """Commits all of a batch, at Unix time `now`, or, when it raises, nothing."""
+        """Commits all of a batch, at Unix time `now`, or, when it raises, nothing.
+
+        Raises:
+            LeaseLost: a lease of the batch is someone else's. One that expired is renewed if nobody
+                took it since.
+            Unreachable: whether the batch was committed may be unknown; it can be written again.
+        """
+
+    def take_turn(self, turn: Turn) -> Seen:
+        """Renews, takes and releases leases, and shares budgets with the other replicas.
+
+        Raises:
+            Unreachable: as of `write`.
+        """
 
     def expire(self, *, before: float, accounts: Collection[str]) -> None:
         """Deletes workflows last watched before a Unix time, and all that is theirs; and the series

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.state.backend import Batch, InUse, Owner, Unusable
+from exporter.state.backend import Batch, InUse, Owner, Seen, Turn, Unusable, alone
 
 _MAGIC = 0x43574558
 """`application_id` of the file: CWEX."""
@@ -54,6 +54,8 @@ class Database:
         InUse: another exporter has it.
         Unusable: it is from a newer version, is no state file, or can't be opened.
     """
+
+    shared = False
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -159,6 +161,11 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
+
+    def take_turn(self, turn: Turn) -> Seen:
+        """Grants all that is wanted, also while nothing can be written: the lock file keeps other
+        exporters away."""
+        return alone(turn)
 
     def workflow(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
         """The record of a workflow, if there is one."""

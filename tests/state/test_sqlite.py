@@ -8,8 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from exporter.state.backend import Batch, InUse, Unusable
+from exporter.state.backend import (
+    Allotment,
+    Batch,
+    BudgetUse,
+    InUse,
+    Lease,
+    Replica,
+    Seen,
+    Turn,
+    Unusable,
+)
 from exporter.state.sqlite import Database
+from tests.disk import full
 
 OWNER = ("acc", "orders")
 
@@ -166,6 +177,29 @@ class TestSharing:
         other.close()
         database.write(batch(), now=0)
         assert content(database) == FULL
+        database.close()
+
+
+class TestTurns:
+    def test_the_only_replica_has_all_that_it_wants(self, path: Path) -> None:
+        database = Database(path)
+        me = Replica("a-1", "a", "")
+        use = BudgetUse(limit=600, share=0.0, spent=7, demand=900.0, blocked=12.0)
+        turn = Turn(me, 30.0, wanted=[OWNER], released=[], budgets={"acc": use})
+        expected = Seen([me], {OWNER: Lease(me, 1)}, {"acc": Allotment(600, 0, 12.0)})
+        assert database.take_turn(turn) == expected
+        assert not database.shared
+        database.write(batch()._replace(leases={OWNER: 1}), now=0)
+        assert content(database) == FULL
+        database.close()
+
+    def test_a_disk_that_is_full_takes_no_lease_away(self, path: Path) -> None:
+        database = Database(written(path))
+        turn = Turn(Replica("a-1", "a", ""), 30.0, wanted=[OWNER], released=[], budgets={})
+        with full(path):
+            with pytest.raises(sqlite3.Error):
+                database.write(batch(bytes(1 << 20)), now=0)
+            assert list(database.take_turn(turn).leases) == [OWNER]
         database.close()
 
 
