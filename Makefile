@@ -69,10 +69,10 @@ docs: $(DEV) ## generate parts of docs, alerts, dashboards and chart
 lock: ## pin the newest versions that pyproject.toml and package.json allow
 	$(PYTHON) -m venv --clear $(LOCKING)
 	$(LOCKING)/bin/pip install --quiet uv
-	$(LOCKING)/bin/$(COMPILE) --upgrade pyproject.toml -o requirements/runtime.txt
+	$(LOCKING)/bin/$(COMPILE) --upgrade --extra postgres pyproject.toml -o requirements/runtime.txt
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group build -o requirements/build.txt
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group demo -o requirements/demo.txt
-	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev pyproject.toml -o requirements/dev.txt
+	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev --extra postgres pyproject.toml -o requirements/dev.txt
 	for python in 3.11 3.12 3.13 3.14; do for machine in x86_64 aarch64; do for lock in requirements/*.txt; do \
 		$(LOCKING)/bin/uv pip install --quiet --dry-run --target=$(LOCKING)/none --require-hashes --only-binary=:all: \
 			--python-version=$$python --python-platform=$$machine-manylinux_2_28 --requirement=$$lock || exit 1; \

@@ -31,7 +31,11 @@ def pinned(lock: str) -> dict[str, str]:
 def declared(lock: str) -> list[str]:
     """The requirements of pyproject.toml that a lock is made from."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    shipped: list[str] = pyproject["project"]["dependencies"]
+    project: dict[str, Any] = pyproject["project"]
+    shipped: list[str] = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["postgres"],
+    ]
     build: list[str] = pyproject["dependency-groups"]["build"]
     demo: list[str] = pyproject["dependency-groups"]["demo"]
     dev: list[str] = [d for d in pyproject["dependency-groups"]["dev"] if isinstance(d, str)]
