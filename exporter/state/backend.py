@@ -4,6 +4,7 @@ An owner is an account and a workflow; either is empty for what belongs to none.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -75,8 +76,9 @@ class BudgetUse(NamedTuple):
     """Requests that the credential allows all replicas together."""
     share: float
     """Requests that this replica may send."""
-    spent: int
-    """Requests that it sent in the last 300 seconds."""
+    spent: tuple[int, ...]
+    """Requests that it sent: those in flight, then those of the last 30 s, of the 30 s before, and
+    so on."""
     demand: float
     """Requests that it would need to be on time."""
     blocked: float
@@ -87,7 +89,7 @@ class Allotment(NamedTuple):
     """What one replica may use of a credential's budget; requests are those of 300 seconds."""
 
     share: float
-    """Requests that it may send."""
+    """Requests that it may send; inf: all that the credential allows."""
     peers_spent: int
     """Requests that the other replicas sent in the last 300 seconds."""
     blocked: float
@@ -127,7 +129,7 @@ def alone(turn: Turn) -> Seen:
         [turn.replica],
         {owner: Lease(turn.replica, 1) for owner in turn.wanted},
         {
-            credential: Allotment(share=use.limit, peers_spent=0, blocked=use.blocked)
+            credential: Allotment(share=inf, peers_spent=0, blocked=use.blocked)
             for credential, use in turn.budgets.items()
         },
     )

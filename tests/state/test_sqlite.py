@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -184,9 +185,9 @@ class TestTurns:
     def test_the_only_replica_has_all_that_it_wants(self, path: Path) -> None:
         database = Database(path)
         me = Replica("a-1", "a", "")
-        use = BudgetUse(limit=600, share=0.0, spent=7, demand=900.0, blocked=12.0)
+        use = BudgetUse(limit=600, share=0.0, spent=(0, 7), demand=900.0, blocked=12.0)
         turn = Turn(me, 30.0, wanted=[OWNER], released=[], budgets={"acc": use})
-        expected = Seen([me], {OWNER: Lease(me, 1)}, {"acc": Allotment(600, 0, 12.0)})
+        expected = Seen([me], {OWNER: Lease(me, 1)}, {"acc": Allotment(inf, 0, 12.0)})
         assert database.take_turn(turn) == expected
         assert not database.shared
         database.write(batch()._replace(leases={OWNER: 1}), now=0)

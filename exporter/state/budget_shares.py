@@ -1,0 +1,126 @@
+"""One budget for all replicas: how many requests of a credential each of them may send.
+
+Each replica has a share of the credential's limit. The database holds a ledger of the shares, whose
+entry of a replica reserves the most requests that it may have sent in any 300 seconds: its share,
+or what it did send where its share was larger before. A share grows only into what the entries of
+the others leave, so that all replicas together never pass the limit, whatever happens to one.
+
+A replica that takes no turn may have stopped, or may lack only the database and poll: nobody can
+know. Its share is halved every 300 s, by itself and, one window later, in its entry.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from exporter.state.backend import Allotment, BudgetUse
+
+WINDOW = 300.0
+"""Seconds."""
+SLICE = 30.0
+"""Seconds, of what `BudgetUse.spent` counts together."""
+FRESH = 30.0
+"""Seconds after its last turn for which a replica may have sent more than its share: requests that
+it sent when its share was larger."""
+
+_LATE = 30.0
+"""Seconds from the decision to send a request to its arrival, at most."""
+_LEAST = 0.05
+"""Of what can be shared, what each replica gets even if it needs nothing."""
+_PROBE = 15.0
+"""Seconds that one replica has to probe, after a 429, before the others send requests."""
+
+
+class _Entry(Struct, frozen=True):
+    """What one replica has sent, may send, and needs."""
+
+    seen: float
+    """When it took its last turn, by the database's clock."""
+    share: float
+    spent: Sequence[int]
+    demand: float
+    blocked: float
+    left: bool
+
+    def present(self, now: float) -> bool:
+        """Whether it takes turns."""
+        return not self.left and now - self.seen < FRESH
+
+    def reserved(self, now: float) -> float:
+        """The most requests that it may have sent in the 300 s before `now`."""
+        if self.share < 1:  # it sends none
+            return self.counted(now)
+        unseen = max(0.0, now - self.seen)
+        spent = sum(self.spent) if unseen < FRESH + WINDOW + _LATE else 0
+        return max(spent, usable(self.share, unseen - WINDOW - _LATE))
+
+    def counted(self, now: float) -> int:
+        """Of the requests that it reported, those that count now."""
+        unseen = max(0.0, now - self.seen)
+        # The first are in flight, so that each place has the time of a slice more than its age.
+        known = enumerate(self.spent)
+        return sum(n for place, n in known if place * SLICE + unseen < WINDOW + SLICE)
+
+    def refused(self, now: float) -> float:
+        """Seconds for which the API refuses requests."""
+        return max(0.0, self.blocked - max(0.0, now - self.seen))
+
+
+_LEDGER = msgspec.json.Decoder(dict[str, _Entry])
+
+
+def usable(share: float, unseen: float) -> float:
+    """What a replica may use of its share, `unseen` seconds after its last turn."""
+    return share * math.pow(0.5, max(1.0, unseen / WINDOW) - 1)
+
+
+def allot(
+    ledger: bytes, replica: str, use: BudgetUse, *, now: float, leaving: bool = False
+) -> tuple[bytes, Allotment]:
+    """A replica's turn at a credential's budget.
+
+    Args:
+        ledger: As the last turn of any replica left it, as JSON; empty: there was none.
+        replica: Its id.
+        use: What it has sent, and needs.
+        now: Seconds, by the database's clock.
+        leaving: It sends no more requests.
+
+    Returns:
+        The ledger after this turn, and what the replica may send from now on.
+    """
+    entries = _LEDGER.decode(ledger) if ledger else {}
+    entries.pop(replica, None)
+    others = {
+        other: entry
+        for other, entry in entries.items()
+        if entry.present(now) or entry.reserved(now) >= 1 or entry.refused(now)
+    }
+    present = {other: entry for other, entry in others.items() if entry.present(now)}
+    share = 0.0
+    if not leaving:
+        absent = sum(entry.reserved(now) for o, entry in others.items() if o not in present)
+        free = use.limit - sum(entry.reserved(now) for entry in others.values())
+        demands = [entry.demand for entry in present.values()]
+        share = max(0.0, min(_fair(use.limit - absent, use.demand, demands), free))
+    # What it had is reserved until it reports the new share: this turn's result may get lost.
+    reserved = 0.0 if leaving else max(share, use.share)
+    mine = _Entry(now, reserved, use.spent, use.demand, use.blocked, leaving)
+    blocked = max(entry.refused(now) for entry in (mine, *others.values()))
+    if blocked and any(other < replica for other in present):
+        blocked += _PROBE
+    spent = sum(entry.counted(now) for entry in others.values())
+    return (
+        msgspec.json.encode({**others, replica: mine}),
+        Allotment(share, peers_spent=spent, blocked=blocked),
+    )
+
+
+def _fair(pool: float, demand: float, demands: Collection[float]) -> float:
+    """What a replica gets of a pool: in proportion to its demand among those of the others."""
+    replicas = 1 + len(demands)
+    least = min(max(_LEAST * pool, 1.0), pool / replicas)
+    total = demand + sum(demands)
+    return least + (pool - replicas * least) * (demand / total if total else 1 / replicas)

@@ -1,0 +1,133 @@
+"""One budget for several replicas: who gets what of it, turn by turn."""
+
+import pytest
+
+from exporter.state.backend import Allotment, BudgetUse
+from exporter.state.budget_shares import WINDOW, allot, usable
+
+
+class Database:
+    """The ledger of one credential, and the database's clock."""
+
+    def __init__(self) -> None:
+        self.ledger, self.now = b"", 0.0
+
+    def turn(
+        self,
+        replica: str,
+        demand: float = 1000.0,
+        *,
+        share: float | None = None,
+        spent: int = 0,
+        blocked: float = 0.0,
+        leaving: bool = False,
+    ) -> Allotment:
+        """A replica's turn, that has its share since the last one unless told otherwise.
+
+        Its requests of the last 30 s are `spent`.
+        """
+        had = self.shares.get(replica, 0.0) if share is None else share
+        use = BudgetUse(600, had, (0, spent), demand, blocked)
+        self.ledger, allotment = allot(self.ledger, replica, use, now=self.now, leaving=leaving)
+        self.shares = {**self.shares, replica: allotment.share}
+        return allotment
+
+    shares: dict[str, float] = {}  # noqa: RUF012 - replaced, never changed
+
+    def settle(self, **demands: float) -> dict[str, float]:
+        """Two turns of each replica with these demands, a second each: their shares."""
+        for _ in range(2):
+            for replica, demand in demands.items():
+                self.turn(replica, demand)
+            self.now += 1
+        return {replica: self.turn(replica, demand).share for replica, demand in demands.items()}
+
+
+class TestShares:
+    def test_one_replica_has_the_whole_limit(self) -> None:
+        assert Database().turn("a").share == 600
+
+    def test_they_are_in_proportion_to_demand(self) -> None:
+        shares = Database().settle(a=2000, b=1000, c=1000)
+        assert shares == pytest.approx({"a": 285, "b": 157.5, "c": 157.5})
+
+    def test_who_needs_nothing_has_a_twentieth(self) -> None:
+        assert Database().settle(a=1000, b=0) == pytest.approx({"a": 570, "b": 30})
+
+    def test_they_are_equal_if_nobody_needs_anything(self) -> None:
+        assert Database().settle(a=0, b=0, c=0) == pytest.approx({"a": 200, "b": 200, "c": 200})
+
+    def test_a_new_one_waits_until_the_others_know_of_it(self) -> None:
+        database = Database()
+        database.turn("a")
+        assert database.turn("b").share == 0
+        assert database.turn("a").share == 300
+        assert database.turn("b").share == 0  # the result of a's turn may have been lost
+        assert database.turn("a").share == 300
+        assert database.turn("b").share == 300
+
+    def test_what_was_sent_of_a_larger_share_stays_reserved(self) -> None:
+        database = Database()
+        database.turn("a")
+        database.turn("b")
+        database.turn("a", spent=500)
+        database.turn("a", spent=450)
+        assert database.turn("b").share == 150
+        database.turn("a", spent=400)
+        assert database.turn("b").share == 200
+
+
+class TestAbsent:
+    def test_the_requests_of_one_that_left_are_reserved_while_they_count(self) -> None:
+        database = Database()
+        database.turn("a")
+        database.turn("a", spent=400, leaving=True)
+        assert database.turn("b").share == 200
+        database.now = WINDOW - 1
+        assert database.turn("b").share == 200
+        database.now = WINDOW
+        assert database.turn("b").share == 600
+
+    def test_the_share_of_one_that_is_silent_is_reserved_while_it_may_use_it(self) -> None:
+        database = Database()
+        database.settle(a=1000, b=1000, c=1000)
+        silent_since = database.now
+        for unseen, free in ((10, 400), (630, 400), (930, 500), (1230, 550)):
+            database.now = silent_since + unseen
+            shares = database.settle(a=1000, b=1000)
+            assert shares == pytest.approx({"a": free / 2, "b": free / 2}, abs=1)
+
+    @pytest.mark.parametrize(
+        ("unseen", "share"), [(0, 200), (300, 200), (600, 100), (900, 50), (10**9, 0)]
+    )
+    def test_a_replica_uses_less_and_less_without_turns(self, unseen: float, share: float) -> None:
+        assert usable(200, unseen) == share
+
+
+class TestRefused:
+    def test_all_stop_and_one_sends_first_again(self) -> None:
+        database = Database()
+        database.settle(a=1000, b=1000, c=1000)
+        assert database.turn("b", blocked=300).blocked == 315
+        database.now += 10
+        assert database.turn("a").blocked == 290
+        assert database.turn("c").blocked == 305
+        database.now += 290
+        assert database.turn("c").blocked == 0
+
+    def test_another_is_first_once_the_first_is_silent(self) -> None:
+        database = Database()
+        database.settle(a=1000, b=1000, c=1000)
+        database.now += 60
+        database.turn("c")
+        assert database.turn("b", blocked=300).blocked == 300
+        assert database.turn("c").blocked == 315
+
+
+def test_requests_of_the_others_are_reported() -> None:
+    database = Database()
+    database.turn("a", spent=100)
+    database.turn("b", spent=50, leaving=True)
+    assert database.turn("c", spent=7).peers_spent == 150
+    database.now = WINDOW
+    assert database.turn("c").peers_spent == 0
