@@ -10,6 +10,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from demo import LocalEngine
 from tests.needs import PROCESSES, Guard
+from tests.postgres import PostgresServer, postgres_server
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -75,4 +76,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def engine() -> Iterator[LocalEngine]:
     """Cloudflare's real engine, one for the whole run: give instances ids of your test's own."""
     with LocalEngine.start() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """PostgreSQL's server, one for each worker: make a database of your test's own. A test that
+    stops it starts it again."""
+    with postgres_server() as running:
         yield running

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-PROCESSES = ("browser", "container", "engine", "prometheus")
+PROCESSES = ("browser", "container", "engine", "postgres", "prometheus")
 """Marks that say more than `process` does."""
 
 _PROGRAMS = {
     "buildah": "container",
+    "initdb": "postgres",
+    "postgres": "postgres",
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus",
 }

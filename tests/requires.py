@@ -3,11 +3,13 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 
-def requires_program(name: str, package: str) -> str:
+def requires_program(name: str, package: str, folders: Iterable[Path] = ()) -> str:
     """The path of a program that a test or fixture needs; skips the test where it is missing.
 
     Under `CI=true` it fails the test instead: there everything is installed, and nothing goes
@@ -15,9 +17,10 @@ def requires_program(name: str, package: str) -> str:
 
     Args:
         name: of the program, looked up in `PATH`.
+        folders: where it is looked up first.
         package: Debian's and Ubuntu's package that brings it, listed in `system-packages.txt`.
     """
-    path = shutil.which(name)
+    path = shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ["PATH"]]))
     if path is not None:
         return path
     reason = f"{name} is not installed: apt-get install {package} (make test does, as root)"

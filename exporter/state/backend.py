@@ -178,9 +178,10 @@ class Backend(Protocol):
             Unreachable: as of `write`.
         """
 
-    def expire(self, *, before: float, accounts: Collection[str]) -> None:
-        """Deletes workflows last watched before a Unix time, and all that is theirs; and the series
-        of accounts without workflows, but of those that are named."""
+    def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
+        """Deletes workflows last watched more than `after` seconds before the Unix time `now`, and
+        all that is theirs; and the series of accounts without workflows, but of those that are
+        named."""
 
     def is_damage(self, error: Exception) -> bool:
         """Whether an error of a method means that the content is broken."""

@@ -196,16 +196,17 @@ class Database:
         for family, labels, data in self._connection.execute(query, owner):
             yield (family, labels), data
 
-    def expire(self, *, before: float, accounts: Collection[str]) -> None:
-        """Deletes workflows last watched before a Unix time, and all that is theirs; and what
-        accounts have as such of which no workflow is left, but those that are named.
+    def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
+        """Deletes workflows last watched more than `after` seconds before the Unix time `now`, and
+        all that is theirs; and what accounts have as such of which no workflow is left, but those
+        that are named.
 
         Raises:
             sqlite3.Error: it can't be written.
         """
         old = "SELECT account, workflow FROM workflows WHERE watched < ?"
         with self._connection:
-            for owner in self._connection.execute(old, (before,)).fetchall():
+            for owner in self._connection.execute(old, (now - after,)).fetchall():
                 for table in ("workflows", "instances", "series"):
                     self._connection.execute(
                         f"DELETE FROM {table} WHERE account = ? AND workflow = ?",  # noqa: S608

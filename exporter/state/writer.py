@@ -369,7 +369,7 @@ class StateWriter:
         if batch:
             self._backend.write(batch, now=now)
         if tidy:
-            self._backend.expire(before=now - _EXPIRES_AFTER, accounts=self.accounts.values())
+            self._backend.expire(after=_EXPIRES_AFTER, now=now, accounts=self.accounts.values())
             self._tidied = self._clock.monotonic()
 
     async def _renew(self) -> None:

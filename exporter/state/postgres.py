@@ -1,0 +1,382 @@
+"""The state in PostgreSQL, which several replicas share.
+
+Each transaction begins with the replica's own row: it renews its leases, and no two transactions of
+one replica overlap, even if the server still runs one that the replica gave up. Who takes leases
+from replicas whose time is over locks their rows first. All times are by the database's clock.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from exporter.state.backend import (
+    Allotment,
+    Batch,
+    BudgetUse,
+    Lease,
+    LeaseLost,
+    Owner,
+    Replica,
+    Seen,
+    Turn,
+    Unreachable,
+    Unusable,
+)
+from exporter.state.budget_shares import allot
+from exporter.state.postgres_connection import Connector, Server, Session, reason
+from exporter.state.postgres_schema import migrate, missing
+
+T = TypeVar("T")
+
+_CONFLICTS = (
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.UniqueViolation,
+    errors.DuplicateTable,
+)
+"""Errors of a transaction that another one got in the way of."""
+_TRIES = 5
+_TABLES = {"instances": ("id",), "series": ("family", "labels")}
+"""By table, its key beside the owner."""
+_ROWS = 2000
+"""Of one statement, at most."""
+_STAYS = 3600.0
+"""Seconds for which a replica that stopped stays in the table."""
+
+
+class Postgres:
+    """An open database (`exporter.state.backend.Backend`).
+
+    Raises:
+        Unreachable: it can't be reached or used now.
+        Unusable: it is from a newer version, or holds something else.
+    """
+
+    shared = True
+    set_aside: Path | None = None
+    is_there = True
+
+    def __init__(self, server: Server) -> None:
+        timeout = round(server.timeout * 900)  # milliseconds; before the session's own
+        # The locks of a replica that vanished go with it. No statement_timeout: it would have a
+        # COMMIT succeed that waits for a synchronous standby.
+        self._begin = (
+            "BEGIN ISOLATION LEVEL READ COMMITTED; "
+            f"SET LOCAL lock_timeout = {timeout}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {timeout}"
+        )
+        self._connector = Connector(server)
+        self._session: Session | None = None
+        self._me: tuple[str, float] = ("", 0.0)
+        """This replica's id, and the seconds of its leases, as of its last turn."""
+        try:
+            self._run("SELECT 1")
+        except BaseException:
+            self.close()
+            raise
+
+    def take_turn(self, turn: Turn) -> Seen:
+        """Renews, takes and releases leases, and shares budgets with the other replicas.
+
+        Raises:
+            Unreachable: what became of the turn may be unknown; the next one shows it.
+        """
+        seen = self._transaction(lambda session: _turn(session, turn))
+        self._me = turn.replica.id, turn.lease
+        return seen
+
+    def write(self, batch: Batch, *, now: float) -> None:
+        """Commits all of a batch, and renews the leases, or, when it raises, does nothing. The
+        series of owners without a workflow are each replica's own: they aren't persisted.
+
+        Raises:
+            LeaseLost: a lease that the batch relies on.
+            Unreachable: whether the batch was committed may be unknown; it can be written again.
+        """
+        del now
+        self._transaction(lambda session: _write(session, batch, *self._me))
+
+    def workflow(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
+        """The record of a workflow, if there is one."""
+        query = "SELECT data FROM workflows WHERE account = %s AND workflow = %s"
+        for (data,) in self._run(query, owner):
+            yield owner, data
+
+    def holds(self, owner: Owner, instance_id: str) -> bool:
+        """That there may be a record of an instance: it costs less to delete it than to ask."""
+        del owner, instance_id
+        return True
+
+    def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
+        """The records of a workflow's instances by id: at most `limit` of those after an id."""
+        query = (
+            "SELECT id, data FROM instances WHERE account = %s AND workflow = %s AND id > %s "
+            "ORDER BY id LIMIT %s"
+        )
+        yield from self._run(query, (*owner, after, limit))
+
+    def series(self, owner: Owner) -> Iterator[tuple[tuple[str, str], bytes]]:
+        """The series of an owner, each by its family and other labels."""
+        query = "SELECT family, labels, data FROM series WHERE account = %s AND workflow = %s"
+        for family, labels, data in self._run(query, owner):
+            yield (family, labels), data
+
+    def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
+        """Deletes workflows that nobody watched for some seconds, and all that is theirs."""
+        del now, accounts
+        self._transaction(lambda session: _expire(session, after))
+
+    @staticmethod
+    def is_damage(error: Exception) -> bool:
+        """Never: damage is for the server's administrator to repair."""
+        del error
+        return False
+
+    def renew(self) -> None:
+        """Is never called.
+
+        Raises:
+            Unusable: always.
+        """
+        raise Unusable("a database isn't replaced by an empty one")
+
+    def close(self) -> None:
+        self._connector.close()
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _connected(self) -> Session:
+        if self._session is None:
+            session = self._connector.session()
+            try:
+                if missing(session):
+                    self._retried(lambda: _transaction(session, self._begin, migrate))
+            except BaseException:
+                session.close()
+                raise
+            self._session = session
+        return self._session
+
+    def _run(self, query: str, parameters: tuple[object, ...] | None = None) -> list[Any]:
+        return self._tried(lambda: self._connected().run(query, parameters))
+
+    def _transaction(self, act: Callable[[Session], T]) -> T:
+        return self._tried(lambda: _transaction(self._connected(), self._begin, act))
+
+    def _tried(self, act: Callable[[], T]) -> T:
+        """What an operation returns; after an error that may be the connection's, a new connection
+        is made."""
+        try:
+            return self._retried(act)
+        except LeaseLost:
+            raise
+        except psycopg.Error as error:
+            self._drop()
+            raise Unreachable(reason(error)) from None
+        except BaseException:
+            self._drop()
+            raise
+
+    @staticmethod
+    def _retried(act: Callable[[], T]) -> T:
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(*_CONFLICTS):
+                return act()
+        return act()
+
+
+def _transaction(session: Session, begin: str, act: Callable[[Session], T]) -> T:
+    session.run(begin)
+    try:
+        done = act(session)
+        session.run("COMMIT")
+    except BaseException:
+        with contextlib.suppress(psycopg.Error, Unreachable):
+            session.run("ROLLBACK")
+        raise
+    return done
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], types: str) -> tuple[str, list[list[Any]]]:
+    """Rows as the table `unnest(…)`: a round trip for all of them.
+
+    Args:
+        rows: Of as many values as there are types.
+        types: PostgreSQL's, of the columns.
+    """
+    names = types.split()
+    arrays = ", ".join(f"%b::{name}[]" for name in names)
+    columns: list[list[Any]] = [[*column] for column in zip(*rows, strict=True)]
+    columns = columns or [[] for _ in names]
+    return f"unnest({arrays})", columns
+
+
+def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
+    session.run(
+        "UPDATE replicas SET expires = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
+        (lease, replica),
+    )
+    held = {(a, w): epoch for a, w, epoch in session.run(_HELD, (replica,))}
+    rows: dict[str, list[tuple[tuple[str, ...], bytes | None]]] = {
+        "instances": [((*owner, id_), data) for (owner, id_), data in batch.instances.items()],
+        "series": [((*o, *key), data) for (o, *key), data in batch.series.items() if o[1]],
+    }
+    written = {(key[0], key[1]) for part in rows.values() for key, _ in part} | {*batch.workflows}
+    lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
+    if lost := lost | (written - batch.leases.keys()):
+        raise LeaseLost(lost)
+    if batch.workflows:
+        table, columns = _columns(((*o, d) for o, d in batch.workflows.items()), "text text bytea")
+        session.run(
+            f"INSERT INTO workflows SELECT *, clock_timestamp() FROM {table} "  # noqa: S608
+            "ON CONFLICT (account, workflow) "
+            "DO UPDATE SET data = excluded.data, watched = excluded.watched",
+            columns,
+        )
+    for name, key in _TABLES.items():
+        _upsert(session, name, key, [(*k, data) for k, data in rows[name] if data is not None])
+        _delete(session, name, key, [k for k, data in rows[name] if data is None])
+
+
+def _upsert(session: Session, name: str, key: tuple[str, ...], rows: list[Any]) -> None:
+    for part in _parts(rows):
+        table, columns = _columns(part, f"text text {'text ' * len(key)} bytea")
+        session.run(
+            f"INSERT INTO {name} SELECT * FROM {table} "  # noqa: S608 - names of our own
+            f"ON CONFLICT (account, workflow, {', '.join(key)}) DO UPDATE SET data = excluded.data",
+            columns,
+        )
+
+
+def _delete(session: Session, name: str, key: tuple[str, ...], rows: list[Any]) -> None:
+    names = ", ".join(("account", "workflow", *key))
+    for part in _parts(rows):
+        table, columns = _columns(part, f"text text {'text ' * len(key)}")
+        session.run(
+            f"DELETE FROM {name} WHERE ({names}) IN (SELECT * FROM {table})",  # noqa: S608
+            columns,
+        )
+
+
+def _parts(rows: list[T]) -> Iterator[list[T]]:
+    """Rows in as many statements as they need: each must end in time."""
+    return (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
+
+
+_HELD = "SELECT account, workflow, epoch FROM leases WHERE holder = %s"
+_DEAD = (
+    "SELECT id FROM replicas WHERE expires <= clock_timestamp() AND id != %s ORDER BY id FOR UPDATE"
+)
+_LEAVE = (
+    "UPDATE leases SET holder = NULL WHERE holder = %s",
+    "DELETE FROM replicas WHERE id = %s",
+)
+
+
+def _turn(session: Session, turn: Turn) -> Seen:
+    me = turn.replica
+    session.run(
+        "INSERT INTO replicas VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s)) "
+        "ON CONFLICT (id) DO UPDATE SET expires = excluded.expires",
+        (*me, turn.lease),
+    )
+    if turn.leaving:
+        for query in _LEAVE:
+            session.run(query, (me.id,))
+    if turn.released:
+        table, columns = _columns(turn.released, "text text")
+        session.run(
+            f"UPDATE leases SET holder = NULL WHERE holder = %s "  # noqa: S608 - names of our own
+            f"AND (account, workflow) IN (SELECT * FROM {table})",
+            [me.id, *columns],
+        )
+    if turn.wanted and not turn.leaving:
+        _take(session, me, turn.wanted)
+    budgets = {
+        credential: _allotted(session, credential, turn, use)
+        for credential, use in sorted(turn.budgets.items())
+    }
+    return _seen(session, budgets)
+
+
+def _take(session: Session, me: Replica, wanted: Collection[Owner]) -> None:
+    dead = [id_ for (id_,) in session.run(_DEAD, (me.id,))]
+    table, columns = _columns(sorted(wanted), "text text")
+    session.run(
+        "INSERT INTO leases SELECT account, workflow, %s, nextval('epochs') "  # noqa: S608
+        f"FROM {table} AS wanted (account, workflow) WHERE NOT EXISTS ("
+        "SELECT FROM leases AS held WHERE held.account = wanted.account "
+        "AND held.workflow = wanted.workflow AND held.holder IS NOT NULL "
+        "AND held.holder != ALL(%s::text[])"
+        ") ORDER BY account, workflow ON CONFLICT (account, workflow) "
+        "DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch "
+        "WHERE leases.holder IS NULL OR leases.holder = ANY(%s::text[])",
+        [me.id, *columns, dead, dead],
+    )
+    if dead:
+        session.run(
+            "DELETE FROM replicas WHERE expires < clock_timestamp() - make_interval(secs => %s) "
+            "AND NOT EXISTS (SELECT FROM leases WHERE holder = id)",
+            (_STAYS,),
+        )
+
+
+def _allotted(session: Session, credential: str, turn: Turn, use: BudgetUse) -> Allotment:
+    session.run("INSERT INTO budgets VALUES (%s, '') ON CONFLICT DO NOTHING", (credential,))
+    query = "SELECT ledger FROM budgets WHERE credential = %s FOR UPDATE"
+    [(ledger,)] = session.run(query, (credential,))
+    [(now,)] = session.run("SELECT extract(epoch FROM clock_timestamp())::float8")
+    ledger, allotment = allot(ledger, turn.replica.id, use, now=now, leaving=turn.leaving)
+    query = "UPDATE budgets SET ledger = %s WHERE credential = %s"
+    session.run(query, (ledger, credential))
+    return allotment
+
+
+def _seen(session: Session, budgets: Mapping[str, Allotment]) -> Seen:
+    replicas = {
+        row[0]: Replica(*row)
+        for row in session.run(
+            "SELECT id, name, url FROM replicas WHERE expires > clock_timestamp() ORDER BY name, id"
+        )
+    }
+    leases = {
+        (account, workflow): Lease(replicas[holder], epoch)
+        for account, workflow, holder, epoch in session.run(
+            "SELECT account, workflow, holder, epoch FROM leases WHERE holder = ANY(%s)",
+            ([*replicas],),
+        )
+    }
+    return Seen([*replicas.values()], leases, budgets)
+
+
+def _expire(session: Session, after: float) -> None:
+    old = session.run(
+        "SELECT account, workflow FROM leases WHERE EXISTS ("
+        "SELECT FROM workflows AS old WHERE old.account = leases.account "
+        "AND old.workflow = leases.workflow "
+        "AND watched < clock_timestamp() - make_interval(secs => %s)"
+        ") ORDER BY account, workflow FOR UPDATE",
+        (after,),
+    )
+    table, columns = _columns(old, "text text")
+    # Nobody can take them now; somebody may have before.
+    free = session.run(
+        f"DELETE FROM leases WHERE (account, workflow) IN (SELECT * FROM {table}) "  # noqa: S608
+        "AND NOT EXISTS (SELECT FROM replicas WHERE id = holder AND expires > clock_timestamp()) "
+        "RETURNING account, workflow",
+        columns,
+    )
+    for name in ("workflows", "instances", "series") if free else ():
+        table, columns = _columns(free, "text text")
+        session.run(
+            f"DELETE FROM {name} WHERE (account, workflow) IN (SELECT * FROM {table})",  # noqa: S608
+            columns,
+        )

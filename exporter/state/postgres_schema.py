@@ -1,0 +1,92 @@
+"""The tables of the state in PostgreSQL, and how a database comes by them."""
+
+from collections.abc import Sequence
+
+from psycopg import errors
+
+from exporter.state.backend import Unusable
+from exporter.state.postgres_connection import Session, reason
+
+MIGRATIONS = (
+    """
+    CREATE TABLE workflows (
+        account TEXT COLLATE "C", workflow TEXT COLLATE "C",
+        data BYTEA NOT NULL, watched TIMESTAMPTZ NOT NULL,
+        PRIMARY KEY (account, workflow)
+    );
+    CREATE TABLE instances (
+        account TEXT COLLATE "C", workflow TEXT COLLATE "C", id TEXT COLLATE "C",
+        data BYTEA NOT NULL,
+        PRIMARY KEY (account, workflow, id)
+    );
+    CREATE TABLE series (
+        account TEXT COLLATE "C", workflow TEXT COLLATE "C", family TEXT COLLATE "C",
+        labels TEXT COLLATE "C", data BYTEA NOT NULL,
+        PRIMARY KEY (account, workflow, family, labels)
+    );
+    CREATE TABLE replicas (
+        id TEXT COLLATE "C" PRIMARY KEY, name TEXT NOT NULL, url TEXT NOT NULL,
+        expires TIMESTAMPTZ NOT NULL
+    );
+    CREATE SEQUENCE epochs;
+    CREATE TABLE leases (
+        account TEXT COLLATE "C", workflow TEXT COLLATE "C",
+        holder TEXT COLLATE "C", epoch BIGINT NOT NULL,
+        PRIMARY KEY (account, workflow)
+    );
+    CREATE TABLE budgets (credential TEXT COLLATE "C" PRIMARY KEY, ledger BYTEA NOT NULL);
+    """,
+)
+"""The n-th makes version n out of version n - 1. "C": an order that no update of the server's
+libraries changes."""
+
+_MARKED = """
+    CREATE TABLE IF NOT EXISTS schema_version (
+        one BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (one), version INTEGER NOT NULL
+    );
+    INSERT INTO schema_version (version) VALUES (0) ON CONFLICT DO NOTHING;
+"""
+
+
+def missing(session: Session, migrations: Sequence[str] = MIGRATIONS) -> bool:
+    """Whether the database lacks migrations.
+
+    Raises:
+        Unusable: it is from a newer version, or its tables are of something else.
+    """
+    try:
+        return _version(session, migrations) < len(migrations)
+    except errors.UndefinedTable:
+        return True
+
+
+def migrate(session: Session, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Runs the migrations that the database lacks, within a transaction.
+
+    Raises:
+        Unusable: it can't hold the state, or its tables are of something else.
+    """
+    [(encoding,)] = session.run("SELECT current_setting('server_encoding')")
+    if encoding != "UTF8":
+        raise Unusable(f"its encoding is {encoding}; create one with the encoding UTF8")
+    session.run(_MARKED)
+    # The row stays locked: of several replicas that start, one makes the tables.
+    version = _version(session, migrations, "FOR UPDATE")
+    try:
+        for script in migrations[version:]:
+            session.run(script)
+    except errors.DuplicateTable as error:
+        raise Unusable(f"it holds tables of something else: {reason(error)}") from None
+    session.run("UPDATE schema_version SET version = %s", (len(migrations),))
+
+
+def _version(session: Session, migrations: Sequence[str], lock: str = "") -> int:
+    try:
+        [(version,)] = session.run(f"SELECT version FROM schema_version {lock}")  # noqa: S608
+    except (ValueError, errors.UndefinedColumn):
+        raise Unusable("its table schema_version is of something else") from None
+    if version > len(migrations):
+        raise Unusable(
+            f"it is of version {version}, from a newer exporter; this one knows {len(migrations)}"
+        )
+    return int(version)

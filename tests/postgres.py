@@ -1,0 +1,193 @@
+"""PostgreSQL's own server, on a free port of this machine, with a folder of its own."""
+
+import contextlib
+import itertools
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import trustme
+
+from tests.requires import requires_program
+
+PASSWORD = "it's a s3cret: 100% @/?#"
+"""Of every user: nothing that a URL, or an option, takes as it is."""
+_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+_OPTIONS = {
+    "fsync": "off",  # what is written outlives the processes, if not the machine
+    "full_page_writes": "off",
+    "listen_addresses": "127.0.0.1",
+    "shared_buffers": "16MB",
+}
+_SECONDS = 60.0
+
+
+def _program(name: str) -> str:
+    return requires_program(name, "postgresql", _FOLDERS)
+
+
+class PostgresServer:
+    """A server that can be stopped in every way, and started again.
+
+    Attributes:
+        folder: All that it writes.
+        port: On 127.0.0.1, of TCP.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = 0
+        self._data = folder / "data"
+        # It refuses to run as root; the package makes the user.
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count(1)
+        password = folder / "password"
+        password.write_text(PASSWORD)
+        if self._user:
+            for path in (folder, password):
+                shutil.chown(path, self._user)
+        subprocess.run(
+            [
+                *(_program("initdb"), "--no-sync", "--auth=scram-sha-256", "--encoding=UTF8"),
+                *("--locale=C", "--username=admin", f"--pwfile={password}", "--wal-segsize=1"),
+                *("-D", self._data),
+            ],
+            user=self._user,
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def start(self, *, file_size: int = resource.RLIM_INFINITY, **options: str) -> None:
+        """Starts it, and waits until it takes connections.
+
+        Args:
+            file_size: Bytes that no file grows beyond, as on a disk that is full.
+            options: The server's settings.
+        """
+        command = [_program("postgres"), "-D", str(self._data), "-k", str(self.folder)]
+        while True:
+            self.port = self.port or _free_port()
+            given = _OPTIONS | {"port": str(self.port)} | options
+            log = self.folder / "log"
+            with log.open("wb") as output, _file_size(file_size):
+                self._process = subprocess.Popen(
+                    [*command, *(f"--{name}={value}" for name, value in given.items())],
+                    user=self._user,
+                    cwd=self.folder,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            end = time.monotonic() + _SECONDS
+            while b"database system is ready to accept" not in (said := log.read_bytes()):
+                if self._process.poll() is not None and b"Address already in use" in said:
+                    self.port = 0
+                    break
+                assert self._process.poll() is None, said.decode()
+                assert time.monotonic() < end, said.decode()
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stops it: SIGINT ends the connections (fast), SIGQUIT the processes (immediate)."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(_SECONDS)
+            self._process = None
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """All of its processes stand still; their connections stay open."""
+        # Postgres gives each of them a group of its own.
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        processes = [self._process.pid]
+        os.kill(self._process.pid, signal.SIGSTOP)  # before it starts others
+        processes += map(int, children.read_text().split())
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+
+    def url(self, database: str, *, user: str = "", address: str = "", query: str = "") -> str:
+        """Of its own user, with the password; with another user, or through a relay's address."""
+        login = f"{user or database}:{quote(PASSWORD, safe='')}"
+        return f"postgresql://{login}@{address or f'127.0.0.1:{self.port}'}/{database}{query}"
+
+    def execute(self, *statements: str, database: str = "postgres") -> None:
+        """Has the administrator execute SQL, each statement in a transaction of its own."""
+        with psycopg.connect(self.url(database, user="admin"), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    def use_certificate(self, certificate: trustme.LeafCert | None) -> None:
+        """Has new connections use TLS, or not."""
+        if certificate is not None:
+            path = self._data / "server.pem"
+            certificate.private_key_and_cert_chain_pem.write_to_path(path)
+            path.chmod(0o600)
+            if self._user:
+                shutil.chown(path, self._user)
+        self.execute(
+            "ALTER SYSTEM SET ssl_cert_file = 'server.pem'",
+            "ALTER SYSTEM SET ssl_key_file = 'server.pem'",
+            f"ALTER SYSTEM SET ssl = {'on' if certificate else 'off'}",
+            "SELECT pg_reload_conf()",
+        )
+
+    def new_database(self, options: str = "") -> str:
+        """The name of a new, empty database, which a user of the same name owns."""
+        name = f"test{next(self._numbers)}"
+        password = PASSWORD.replace("'", "''")
+        self.execute(
+            f"CREATE ROLE {name} LOGIN PASSWORD '{password}'",
+            f"CREATE DATABASE {name} OWNER {name} {options}",
+        )
+        return name
+
+
+@contextlib.contextmanager
+def _file_size(limit: int) -> Iterator[None]:
+    """Processes started meanwhile write no file beyond a size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running server."""
+    # Folders of pytest's can't be entered by other users.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        server = PostgresServer(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop(signal.SIGQUIT)

@@ -1,0 +1,62 @@
+"""What tests of the state's backends share: an owner, batches, and what a backend holds."""
+
+from collections.abc import Mapping
+
+from exporter.state.backend import Backend, Batch, BudgetUse, Owner, Replica, Seen, Turn
+from exporter.state.postgres import Postgres
+from exporter.state.postgres_connection import Server
+
+OWNER = ("acc", "orders")
+OTHER = ("acc", "billing")
+ME, PEER = Replica("a-1", "a", "http://a"), Replica("b-1", "b", "http://b")
+LEASE = 30.0
+TIMEOUT = 5.0
+"""Seconds that an exchange with the server may take."""
+
+
+def postgres(url: str, timeout: float = TIMEOUT) -> Postgres:
+    return Postgres(Server(url, None, timeout))
+
+
+def turn(
+    backend: Backend,
+    replica: Replica = ME,
+    *,
+    wanted: tuple[Owner, ...] = (OWNER,),
+    released: tuple[Owner, ...] = (),
+    lease: float = LEASE,
+    budgets: Mapping[str, BudgetUse] | None = None,
+    leaving: bool = False,
+) -> Seen:
+    return backend.take_turn(Turn(replica, lease, wanted, released, budgets or {}, leaving))
+
+
+def epochs(seen: Seen, replica: Replica = ME) -> dict[Owner, int]:
+    """Of the leases that a replica holds."""
+    return {o: lease.epoch for o, lease in seen.leases.items() if lease.replica == replica}
+
+
+def batch(value: bytes = b"1", leases: Mapping[Owner, int] | None = None) -> Batch:
+    return Batch(
+        workflows={OWNER: value},
+        instances={(OWNER, "order-1"): value},
+        series={(OWNER, "runs_total", '["complete"]'): value},
+        leases=leases or {},
+    )
+
+
+def content(backend: Backend) -> tuple[object, ...]:
+    return (
+        list(backend.workflow(OWNER)),
+        list(backend.instances(OWNER, after="", limit=10)),
+        list(backend.series(OWNER)),
+    )
+
+
+def whole(value: bytes = b"1") -> tuple[object, ...]:
+    """The content after such a batch."""
+    return [(OWNER, value)], [("order-1", value)], [(("runs_total", '["complete"]'), value)]
+
+
+FULL = whole()
+EMPTY: tuple[object, ...] = ([], [], [])

@@ -1,0 +1,144 @@
+"""What both backends of the state do, in SQLite and in PostgreSQL."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.state.backend import Backend, Batch, BudgetUse
+from exporter.state.sqlite import Database
+from tests.postgres import PostgresServer
+from tests.state.backends import (
+    EMPTY,
+    FULL,
+    ME,
+    OTHER,
+    OWNER,
+    batch,
+    content,
+    epochs,
+    postgres,
+    turn,
+    whole,
+)
+
+Opener = Callable[[], Backend]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    """Opens the test's own state, after it was closed."""
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = server.url(server.new_database())
+    with contextlib.ExitStack() as last:
+
+        def opened() -> Backend:
+            last.close()
+            sqlite = request.param == "sqlite"
+            backend: Backend = Database(tmp_path / "state.db") if sqlite else postgres(url)
+            last.callback(backend.close)
+            return backend
+
+        yield opened
+
+
+@pytest.fixture
+def backend(opened: Opener) -> Backend:
+    return opened()
+
+
+@pytest.fixture
+def held(backend: Backend) -> dict[tuple[str, str], int]:
+    """The epochs of a replica that holds two workflows."""
+    return epochs(turn(backend, wanted=(OWNER, OTHER)))
+
+
+Held = dict[tuple[str, str], int]
+
+
+class TestContent:
+    def test_what_was_written_is_there_after_a_restart(
+        self, opened: Opener, backend: Backend, held: Held
+    ) -> None:
+        backend.write(batch(leases=held), now=0)
+        assert content(opened()) == FULL
+
+    def test_the_newest_value_stands(self, backend: Backend, held: Held) -> None:
+        for value in (b"1", b"2"):
+            backend.write(batch(value, leases=held), now=0)
+        assert content(backend) == whole(b"2")
+
+    def test_none_deletes(self, backend: Backend, held: Held) -> None:
+        backend.write(batch(leases=held), now=0)
+        none = batch(leases=held)._replace(
+            workflows={},
+            instances={(OWNER, "order-1"): None},
+            series={(OWNER, "runs_total", '["complete"]'): None},
+        )
+        backend.write(none, now=0)
+        assert content(backend) == ([(OWNER, b"1")], [], [])
+
+    def test_owners_have_their_own(self, backend: Backend, held: Held) -> None:
+        backend.write(batch(leases=held), now=0)
+        assert list(backend.workflow(OTHER)) == []
+        assert list(backend.instances(OTHER, after="", limit=10)) == []
+        assert list(backend.series(OTHER)) == []
+
+    def test_instances_come_in_slices(self, backend: Backend, held: Held) -> None:
+        ids = sorted(f"{prefix}-{n}" for n in range(5) for prefix in ("order", "Ä", "*/5 * *", "_"))
+        rows = {(OWNER, id_): id_.encode() for id_ in reversed(ids)}
+        backend.write(Batch({}, {**rows}, {}, held), now=0)
+        found, after = list[str](), ""
+        while page := list(backend.instances(OWNER, after=after, limit=3)):
+            assert all(data == id_.encode() for id_, data in page)
+            found += [id_ for id_, _ in page]
+            after = found[-1]
+        assert found == ids
+
+    def test_thousands_of_rows_in_one_batch(self, backend: Backend, held: Held) -> None:
+        rows = {(OWNER, f"{n:05}"): b"x" for n in range(5001)}
+        backend.write(Batch({}, {**rows}, {}, held), now=0)
+        assert len(list(backend.instances(OWNER, after="", limit=9999))) == 5001
+        backend.write(Batch({}, dict.fromkeys(rows), {}, held), now=0)
+        assert list(backend.instances(OWNER, after="", limit=9999)) == []
+
+    def test_bytes_and_text_come_back_as_they_were(self, backend: Backend, held: Held) -> None:
+        data, family, labels = bytes(range(256)), "runs_total", r'["\u0000 \ud83d", "{}", "é"]'
+        backend.write(Batch({}, {}, {(OWNER, family, labels): data}, held), now=0)
+        assert list(backend.series(OWNER)) == [((family, labels), data)]
+
+    def test_a_batch_is_written_whole_or_not_at_all(self, backend: Backend, held: Held) -> None:
+        backend.write(batch(leases=held), now=0)
+        broken = batch(b"2", leases=held)._replace(series={(OWNER, "runs_total", "[]"): object()})  # type: ignore[dict-item]
+        with pytest.raises(Exception, match="object"):
+            backend.write(broken, now=0)
+        assert content(backend) == FULL
+        backend.write(batch(b"3", leases=held), now=0)
+        assert content(backend) == whole(b"3")
+
+    def test_workflows_that_nobody_watches_expire(self, backend: Backend, held: Held) -> None:
+        backend.write(batch(leases=held), now=0)
+        turn(backend, wanted=(OTHER,), released=(OWNER,))
+        backend.expire(after=3600, now=3600, accounts=[])
+        assert content(backend) == FULL
+        backend.expire(after=-1, now=0, accounts=[])
+        assert content(backend) == EMPTY
+
+
+class TestTurns:
+    def test_the_only_replica_has_all_that_it_wants(self, backend: Backend) -> None:
+        use = BudgetUse(limit=600, share=0.0, spent=(7,), demand=900.0, blocked=0.0)
+        seen = turn(backend, wanted=(OWNER, OTHER), budgets={"acc": use})
+        assert seen.replicas == [ME]
+        assert {owner: lease.replica for owner, lease in seen.leases.items()} == {
+            OWNER: ME,
+            OTHER: ME,
+        }
+        assert seen.budgets["acc"].share >= 600
+        assert seen.budgets["acc"].peers_spent == 0
+
+    def test_what_is_held_stays_held_at_the_same_epoch(self, backend: Backend, held: Held) -> None:
+        backend.write(batch(leases=held), now=0)
+        assert epochs(turn(backend, wanted=(OWNER, OTHER))) == held
