@@ -188,8 +188,8 @@ class App:
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["App"]:
-        """With the state open, and all attached that the settings name; on the way out ends the
-        requests under way, then the connections, and saves the state.
+        """With the state open, and all attached that the settings name; on the way out, after an
+        error too, ends the requests under way, saves the state and closes the connections.
 
         Raises:
             InUse: another exporter uses the state file.
@@ -197,14 +197,16 @@ class App:
         try:
             await self.writer.open(self._state)
             saving = asyncio.create_task(self.writer.run())
-            await self.apply(self._settings)
-            await self.writer.save()  # and shows the rest of what was restored
-            yield self
-            await self._watch.stop()
+            try:
+                await self.apply(self._settings)
+                await self.writer.save()  # and shows the rest of what was restored
+                yield self
+            finally:
+                await self._watch.stop()
+                await self.writer.close()
+                await saving
         finally:
             await self._watch.close()
-        await self.writer.close()
-        await saving
 
 
 async def _stop(server: Server, serving: asyncio.Task[None]) -> None:

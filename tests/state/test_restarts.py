@@ -79,6 +79,20 @@ class TestNothingHappened:
             await w.restart()
             assert w.values() == before
 
+    async def test_an_exporter_that_ended_with_an_error_saved_its_counts(self, state: Path) -> None:
+        async def fail() -> None:
+            await w.app.pollers[0].round(whole=True)
+            raise ArithmeticError("unexpected")
+
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("fetch")))
+            w.clock.advance(60)
+            with pytest.raises(ArithmeticError):
+                async with w.running:
+                    await fail()
+            await w.start()
+            assert runs(w) == 1
+
     async def test_an_instance_at_rest_costs_no_full_answer(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script((Wait("approval"),)))
