@@ -196,7 +196,6 @@ class Accounts:
                 budget = Budget(
                     settings.requests_per_5m,
                     reserve=settings.api.reserve,
-                    shards=self._shard.count,
                     clock=self._clock,
                 )
                 queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self._clock)

@@ -6,6 +6,8 @@ dashboard together, and refuses every request of that user for 5 minutes once th
 (API rate limits, Cloudflare's docs). A request counts here until 5 minutes after its *response*,
 which is never sooner than in Cloudflare's count. Requests are spread evenly: a burst that used up
 the window would be followed by minutes without a poll.
+
+Where replicas share the limit, each sends its share of it (`exporter.state.budget_shares`).
 """
 
 import asyncio
@@ -16,9 +18,8 @@ from contextlib import asynccontextmanager
 from math import inf
 
 from exporter.clock import Clock
-
-WINDOW = 300.0
-"""Seconds."""
+from exporter.state.backend import Allotment, BudgetUse
+from exporter.state.budget_shares import FRESH, SLICE, WINDOW, usable
 
 # The share of the window that may be used at once: after a pause, and in the first window, when
 # nothing is known yet and the rest of which is slower for it.
@@ -42,15 +43,14 @@ class Budget:
 
     Args:
         limit: Requests in 5 minutes (`api.requests_per_5m`).
-        reserve: The share of Cloudflare's quota that is left to other tools of the user.
-        shards: Processes that share the user's quota, this one included. The headers don't
-            distinguish them from other tools, so each is assumed to send as many requests as this
-            one. If they send fewer, this one may send more; all of them together settle at what
-            other tools and the reserve leave.
+        reserve: The part of Cloudflare's quota that is left to other tools of the user.
+        share: Requests in 5 minutes that may be sent before there is an allotment.
         clock: The time.
     """
 
-    def __init__(self, limit: int, *, reserve: float = 0.2, shards: int = 1, clock: Clock) -> None:
+    def __init__(
+        self, limit: int, *, reserve: float = 0.2, share: float = inf, clock: Clock
+    ) -> None:
         self.limit = limit
         self.quota: int | None = None
         """Requests in 5 minutes, from the last `Ratelimit-Policy`; None until there is one."""
@@ -58,8 +58,12 @@ class Budget:
         """Requests left, from the last `Ratelimit`."""
         self.blocked_until = 0.0
         """On the monotonic clock."""
+        self._refused_until = 0.0
         self._reserve = reserve
-        self._shards = shards
+        self._allotted = self._pace = share
+        self._peers_spent = 0
+        self._allotted_at = self._reported_at = clock.monotonic()
+        self._reported = 0
         self._clock = clock
         self._ended: deque[float] = deque()
         self._in_flight = 0
@@ -74,17 +78,68 @@ class Budget:
     def set_limits(self, limit: int, *, reserve: float) -> None:
         """Sets other limits; the requests that were made still count."""
         self.limit, self._reserve = limit, reserve
+        if self._allotted < inf:
+            self._allotted = min(self._allotted, limit)
         self._changed.set()
+
+    def use(self, demand: float) -> BudgetUse:
+        """What the others get to know at this replica's turn; `demand`: requests in 5 minutes."""
+        self._reported_at = now = self._clock.monotonic()
+        spent = [self._in_flight] + [0] * int(WINDOW / SLICE)
+        for at in self._ended:
+            if at > now - WINDOW:
+                spent[1 + int((now - at) / SLICE)] += 1
+        self._reported = sum(spent)
+        refused = max(0.0, self._refused_until - now)
+        return BudgetUse(self.limit, self.share, tuple(spent), demand, refused)
+
+    def allot(self, allotment: Allotment) -> None:
+        """Takes what the turn at which `use` was reported has brought."""
+        self._allotted, self._pace = allotment.share, allotment.pace
+        self._peers_spent = allotment.peers_spent
+        self._allotted_at = self._reported_at
+        if allotment.blocked:
+            self._block(self._reported_at + allotment.blocked)
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Sends no more requests: the others get what this replica had."""
+        self._allotted = 0.0
+
+    @property
+    def share(self) -> float:
+        """Requests in 5 minutes that this replica may send; ever fewer while it takes no turn."""
+        if self._allotted == inf:
+            return self.limit
+        return min(self.limit, usable(self._allotted, self._unseen))
+
+    @property
+    def _unseen(self) -> float:
+        """Seconds since the last turn that succeeded."""
+        return self._clock.monotonic() - self._allotted_at
 
     @property
     def allowed(self) -> float:
-        """Requests in 5 minutes, less what other tools send and the reserve for them."""
+        """Requests in 5 minutes: the share, less what other tools send and the reserve for them."""
+        return self._left_by_others(self.share)
+
+    def _left_by_others(self, share: float) -> float:
         if self.quota is None or not self._others:
-            return self.limit
+            return share
         most = max(requests for _, requests in self._others)
+        left = (self.quota * (1 - self._reserve) - most) * share / self.limit
         # A few requests continue, to notice when other tools stop.
-        left = (self.quota * (1 - self._reserve) - most) / self._shards
-        return max(min(self.limit, left), self.limit / 50, 1)
+        return min(share, max(left, share / 50, 1))
+
+    @property
+    def _ceiling(self) -> int:
+        """How many requests may count at once.
+
+        Where the share was larger, what was sent of it stays reserved until it no longer counts:
+        requests continue, without a pause, at the rate of the share of today.
+        """
+        drains = 1 <= self.share < self._reported and self._unseen < FRESH
+        return self._reported if drains else int(self.allowed)
 
     @property
     def spent(self) -> int:
@@ -95,7 +150,8 @@ class Budget:
     @property
     def rate(self) -> float:
         """Requests a second that are possible without a pause."""
-        return (1 - self._burst) * self.allowed / WINDOW
+        share = min(self._pace, self.limit) if self._unseen < FRESH else self.share
+        return (1 - self._burst) * self._left_by_others(share) / WINDOW
 
     @property
     def _burst(self) -> float:
@@ -116,7 +172,7 @@ class Budget:
             return inf
         while self._ended and self._ended[0] + WINDOW <= now:
             self._ended.popleft()
-        over = len(self._ended) + self._in_flight + 1 - int(self.allowed)
+        over = len(self._ended) + self._in_flight + 1 - self._ceiling
         if over > len(self._ended):
             return inf
         full_until = self._ended[over - 1] + WINDOW if over > 0 else now
@@ -139,7 +195,7 @@ class Budget:
         finally:
             self._waiting -= 1
         # Requests that were not used may be sent later, up to a burst.
-        earliest = self._clock.monotonic() - self._burst * self.allowed / self.rate
+        earliest = self._clock.monotonic() - self._burst / (1 - self._burst) * WINDOW
         self._paced_until = max(self._paced_until, earliest) + 1 / self.rate
         try:
             yield
@@ -163,12 +219,12 @@ class Budget:
         remaining = _number(_REMAINING, headers.get("ratelimit", ""))
         policy = headers.get("ratelimit-policy", "")
         quota, seconds = _number(_QUOTA, policy), _number(_SECONDS, policy) or int(WINDOW)
-        self._probing = False
+        self._probing = self._probing and self.blocked > 0
         if remaining is None or not quota:
             return
         now = self._clock.monotonic()
         ours = sum(at > now - seconds for at in self._ended) + self._in_flight
-        others = max(0, quota - remaining - ours * self._shards)
+        others = max(0, quota - remaining - ours - self._peers_spent * seconds / WINDOW)
         # Converted to 5 minutes, for a policy with another window.
         self.quota, self.remaining = round(quota * WINDOW / seconds), remaining
         while self._others and self._others[-1][1] <= others * WINDOW / seconds:
@@ -178,14 +234,18 @@ class Budget:
             self._others.popleft()
         if remaining < _LAST_REQUESTS:
             reset = _number(_RESET, headers.get("ratelimit", ""))
-            self._block(min(_LOCKOUT, reset or _LOCKOUT))
+            self._refused(min(_LOCKOUT, reset or _LOCKOUT))
 
     def rate_limited(self, retry_after: float | None) -> None:
         """Stops requests after a 429, for `retry_after` seconds; then a single one is sent."""
-        self._block(_LOCKOUT if retry_after is None else retry_after)
+        self._refused(_LOCKOUT if retry_after is None else retry_after)
 
-    def _block(self, seconds: float) -> None:
-        self.blocked_until = max(self.blocked_until, self._clock.monotonic() + seconds)
+    def _refused(self, seconds: float) -> None:
+        self._refused_until = max(self._refused_until, self._clock.monotonic() + seconds)
+        self._block(self._refused_until)
+
+    def _block(self, until: float) -> None:
+        self.blocked_until = max(self.blocked_until, until)
         self._probing = True
         self._changed.set()
 

@@ -77,7 +77,7 @@ class BudgetUse(NamedTuple):
     share: float
     """Requests that this replica may send."""
     spent: tuple[int, ...]
-    """Requests that it sent: those in flight, then those of the last 30 s, of the 30 s before, and
+    """Requests that it sent: those in flight, then those of the last 10 s, of the 10 s before, and
     so on."""
     demand: float
     """Requests that it would need to be on time."""
@@ -90,6 +90,8 @@ class Allotment(NamedTuple):
 
     share: float
     """Requests that it may send; inf: all that the credential allows."""
+    pace: float
+    """Requests at whose rate it sends them: what its share comes to as those of others drain."""
     peers_spent: int
     """Requests that the other replicas sent in the last 300 seconds."""
     blocked: float
@@ -129,7 +131,7 @@ def alone(turn: Turn) -> Seen:
         [turn.replica],
         {owner: Lease(turn.replica, 1) for owner in turn.wanted},
         {
-            credential: Allotment(share=inf, peers_spent=0, blocked=use.blocked)
+            credential: Allotment(share=inf, pace=inf, peers_spent=0, blocked=use.blocked)
             for credential, use in turn.budgets.items()
         },
     )

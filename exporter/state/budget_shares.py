@@ -19,7 +19,7 @@ from exporter.state.backend import Allotment, BudgetUse
 
 WINDOW = 300.0
 """Seconds."""
-SLICE = 30.0
+SLICE = 10.0
 """Seconds, of what `BudgetUse.spent` counts together."""
 FRESH = 30.0
 """Seconds after its last turn for which a replica may have sent more than its share: requests that
@@ -99,12 +99,14 @@ def allot(
         if entry.present(now) or entry.reserved(now) >= 1 or entry.refused(now)
     }
     present = {other: entry for other, entry in others.items() if entry.present(now)}
-    share = 0.0
+    share = pace = 0.0
     if not leaving:
-        absent = sum(entry.reserved(now) for o, entry in others.items() if o not in present)
+        silent = (e for o, e in others.items() if not (o in present or e.left))
+        absent = sum(entry.reserved(now) for entry in silent)
         free = use.limit - sum(entry.reserved(now) for entry in others.values())
         demands = [entry.demand for entry in present.values()]
-        share = max(0.0, min(_fair(use.limit - absent, use.demand, demands), free))
+        pace = _fair(max(0.0, use.limit - absent), use.demand, demands)
+        share = max(0.0, min(pace, free))
     # What it had is reserved until it reports the new share: this turn's result may get lost.
     reserved = 0.0 if leaving else max(share, use.share)
     mine = _Entry(now, reserved, use.spent, use.demand, use.blocked, leaving)
@@ -114,7 +116,7 @@ def allot(
     spent = sum(entry.counted(now) for entry in others.values())
     return (
         msgspec.json.encode({**others, replica: mine}),
-        Allotment(share, peers_spent=spent, blocked=blocked),
+        Allotment(share, pace, peers_spent=spent, blocked=blocked),
     )
 
 

@@ -1,7 +1,6 @@
 """The rate budget: never more calls than allowed, fewer when others need them."""
 
 import asyncio
-from bisect import bisect_right
 from collections import deque
 from itertools import pairwise
 
@@ -11,16 +10,17 @@ from hypothesis import strategies as st
 
 from benchmarks import virtual_time
 from exporter.clock import Clock
-from exporter.cloudflare.budget import WINDOW, Budget
+from exporter.cloudflare.budget import Budget
+from exporter.state.budget_shares import WINDOW
 
 EPOCH = 1_800_000_000.0
 
 
-def budget(limit: int, *, shards: int = 1) -> Budget:
+def budget(limit: int) -> Budget:
     """A budget in virtual time; call it within the loop."""
     loop = asyncio.get_running_loop()
     clock = Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
-    return Budget(limit, shards=shards, clock=clock)
+    return Budget(limit, clock=clock)
 
 
 def headers(
@@ -157,67 +157,6 @@ class TestOthers:
             return spender.allowed, spender.quota
 
         assert virtual_time.run(main()) == (600, None)
-
-
-class TestShards:
-    """Three of them, each with a third of 600 calls, and another tool of the same user."""
-
-    @staticmethod
-    def windows(theirs: int, idle: int = 0) -> list[tuple[int, int]]:
-        """Calls of the shards, and of all, in each of four windows after the first two.
-
-        `theirs` are the other tool's calls in a window; of the shards, `idle` call hardly.
-        """
-        user: list[float] = []
-        ours: list[float] = []
-
-        def spend(now: float) -> dict[str, str]:
-            user.append(now)
-            spent = len(user) - bisect_right(user, now - WINDOW)
-            return headers(remaining=max(0, 1200 - spent))
-
-        async def tool() -> None:
-            while True:
-                await asyncio.sleep(WINDOW / theirs)
-                spend(asyncio.get_running_loop().time())
-
-        async def shard(pause: float) -> None:
-            spender = budget(200, shards=3)
-            while True:
-                async with spender.request():
-                    ours.append(asyncio.get_running_loop().time())
-                    told = spend(ours[-1])
-                    await asyncio.sleep(0.2)
-                    spender.update(told)
-                await asyncio.sleep(pause)
-
-        async def main() -> None:
-            tasks = [asyncio.create_task(shard(60 if n < idle else 0)) for n in range(3)]
-            tasks.append(asyncio.create_task(tool()))
-            await asyncio.sleep(6 * WINDOW)
-            for task in tasks:
-                task.cancel()
-
-        virtual_time.run(main())
-        return [
-            (sum(a < at <= a + WINDOW for at in ours), sum(a < at <= a + WINDOW for at in user))
-            for a in (n * WINDOW for n in range(2, 6))
-        ]
-
-    def test_they_have_their_calls_where_there_is_room(self) -> None:
-        for ours, of_all in self.windows(theirs=300):
-            assert 0.95 * 600 < ours <= 600
-            assert of_all <= 960
-
-    def test_together_they_leave_the_others_what_they_spend_and_the_reserve(self) -> None:
-        for ours, of_all in self.windows(theirs=700):
-            assert ours > 0.9 * 260
-            assert of_all < 1.01 * 960
-
-    def test_what_idle_ones_leave_is_no_more_than_the_rest_may_have(self) -> None:
-        for ours, of_all in self.windows(theirs=850, idle=2):
-            assert ours > 0.5 * 110
-            assert of_all < 1.01 * 960
 
 
 class TestRefused:
