@@ -45,9 +45,13 @@ class ListSchedule:
     @property
     def needed(self) -> float:
         """Requests in 5 minutes that polls and list passes take if none is late."""
-        instances = (a.state.instances.values() for a in self.roster.attached.values())
-        configured = sum(i.configured for i in chain.from_iterable(instances))
-        return (configured + self.pages) * WINDOW / self._interval
+        attached = self.roster.attached.values()
+        instances = chain.from_iterable(a.state.instances.values() for a in attached)
+        configured = sum(i.configured for i in instances)
+        # What is new to this replica has as many pages as the state's instances fill.
+        new = (a for a in attached if a.discovery is not None and not a.discovery.pass_done)
+        pages = self.pages + sum(1 + len(a.state.instances) // 100 for a in new)
+        return (configured + pages) * WINDOW / self._interval
 
     @property
     def progress(self) -> float:

@@ -1,0 +1,55 @@
+"""What a replica reports of the credentials' budgets, and takes from the others."""
+
+from typing import Any
+
+from exporter.budgets import Budgets
+from exporter.state.backend import Allotment
+from simulator import Script, Wait
+from tests.watching import watching
+
+
+def account(name: str, token: str) -> dict[str, Any]:
+    workflows = [{"name": "orders", "instances": ["a"]}]
+    return {"name": name, "account_id": f"{name}-id", "api_token": token, "workflows": workflows}
+
+
+async def test_accounts_of_one_credential_go_by_the_first_of_them_and_never_by_its_secret() -> None:
+    more = [account("second", "secret"), account("third", "another")]
+    async with watching(["a"], more_accounts=more) as w:
+        uses = Budgets(w.app.accounts).uses()
+        assert list(uses) == ["acc", "third-id"]
+        assert "secret" not in str(uses)
+
+
+async def test_what_is_needed_is_a_poll_of_each_instance_and_each_list_page_in_time() -> None:
+    workflows = [{"name": "orders", "instances": ["a", "b"], "discover": {}}]
+    async with watching(workflows=workflows, poll={"interval": "30s"}) as w:
+        budgets = Budgets(w.app.accounts)
+        assert budgets.uses()["acc"].demand == (2 + 1) * 10  # a first page
+        for number in range(250):
+            w.orders.create(f"more-{number}", Script((Wait("approval"),)))
+        await w.cycle(after=30)
+        # The account's workflows, limits, three pages of live instances, and the newest ones.
+        assert budgets.uses()["acc"].demand == (2 + w.app.accounts[0].pages) * 10
+        assert w.app.accounts[0].pages > 3
+
+
+async def test_what_was_sent_goes_by_its_age() -> None:
+    async with watching(["a"]) as w:
+        await w.round()
+        w.clock.advance(25)
+        await w.round()
+        use = Budgets(w.app.accounts).uses()["acc"]
+        sent = [place for place, requests in enumerate(use.spent) if requests]
+        assert sent == [1, 3]
+
+
+async def test_an_allotment_goes_to_its_credential() -> None:
+    async with watching(["a"], more_accounts=[account("third", "another")]) as w:
+        budgets = Budgets(w.app.accounts)
+        budgets.uses()
+        budgets.allot({"acc": Allotment(20.0, 20.0, peers_spent=0, blocked=0.0)})
+        first, third = (a.roster.queue.budget for a in w.app.accounts)
+        assert (first.allowed, third.allowed) == (20, 100_000)
+        budgets.stop()
+        assert (first.allowed, third.allowed) == (0, 0)
