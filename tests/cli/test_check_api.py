@@ -3,8 +3,6 @@
 import json
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 
 from demo import LocalEngine
 from simulator import Drop, Rewrite, Script, Simulator, error, serve_in_thread, steps
-from tests.e2e.daemon import environment
+from tests.cli.command import Command
 
 ACCOUNT = {
     "name": "production",
@@ -25,10 +23,10 @@ ACCOUNT = {
 
 
 class Check:
-    """Runs `--check-api` as a child process against the simulator."""
+    """Runs `--check-api` against the simulator."""
 
     def __init__(self, folder: Path, simulator: Simulator) -> None:
-        self.folder = folder
+        self.command = Command(folder)
         self.simulator = simulator
         self.url = simulator.url + "/accounts/{account_id}"
         self.accounts: list[dict[str, Any]] = [dict(ACCOUNT)]
@@ -41,19 +39,13 @@ class Check:
     def __call__(self, *flags: str) -> tuple[int, list[str]]:
         """The exit status, and the findings."""
         tree = {"api": {"url": self.url}, "accounts": self.accounts, **self.settings}
-        (self.folder / "config.yaml").write_text(json.dumps(tree))  # which is YAML
-        done = subprocess.run(
-            [sys.executable, "-m", "exporter", "--check-api", *flags],
-            cwd=self.folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        self.command.file(json.dumps(tree))  # which is YAML
+        done = self.command("--check-api", *flags)
         assert done.stderr == ""
         assert "hidden" not in done.stdout
-        assert [p.name for p in self.folder.iterdir()] == ["config.yaml"]  # no state is made
+        assert [p.name for p in self.command.folder.iterdir()] == [
+            "config.yaml"
+        ]  # no state is made
         return done.returncode, done.stdout.splitlines()
 
     def wrong(self) -> list[str]:
@@ -75,7 +67,6 @@ def check(tmp_path: Path) -> Iterator[Check]:
         yield Check(tmp_path, served)
 
 
-@pytest.mark.process
 class TestWhenAllIsWell:
     def test_it_says_what_it_found(self, check: Check) -> None:
         check.simulator.limit.quota = 1200
@@ -112,7 +103,6 @@ class TestWhenAllIsWell:
         ]
 
 
-@pytest.mark.process
 class TestCredentials:
     def test_a_wrong_token(self, check: Check) -> None:
         check.account["api_token"] = "hidden-too"
@@ -156,7 +146,6 @@ class TestCredentials:
         assert [line[:19] for line in lines if line.startswith("wrong")] == ["wrong  staging: HTT"]
 
 
-@pytest.mark.process
 class TestNames:
     @pytest.mark.parametrize(
         ("name", "hint"),
@@ -209,7 +198,6 @@ class TestNames:
         assert "\\x1b[31mred\\nok" in line
 
 
-@pytest.mark.process
 class TestTheBudget:
     def test_a_lockout_ends_the_check_and_says_why(self, check: Check) -> None:
         """No further request is sent: each would be refused as well."""
@@ -235,7 +223,6 @@ class TestTheBudget:
         )
 
 
-@pytest.mark.process
 class TestTheClock:
     @pytest.mark.parametrize(("seconds", "side"), [(100, "behind"), (-100, "ahead of")])
     def test_a_skewed_one(self, check: Check, seconds: int, side: str) -> None:
@@ -248,7 +235,6 @@ class TestTheClock:
         )
 
 
-@pytest.mark.process
 class TestTheWay:
     def test_a_host_that_refuses(self, check: Check) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -275,17 +261,8 @@ class TestTheWay:
         assert line.startswith("production: 127.0.0.1:")
 
 
-@pytest.mark.process
 def test_it_checks_one_thing_at_a_time(check: Check) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "exporter", "--check-api", "--once"],
-        cwd=check.folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = check.command("--check-api", "--once")
     assert done.returncode == 2
     assert "argument --once: not allowed with argument --check-api" in done.stderr
 
@@ -305,16 +282,9 @@ def test_cloudflares_own_engine(tmp_path: Path, engine: LocalEngine) -> None:
             }
         ],
     }
-    (tmp_path / "config.yaml").write_text(json.dumps(tree))
-    done = subprocess.run(
-        [sys.executable, "-m", "exporter", "--check-api"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = Command(tmp_path)
+    command.file(json.dumps(tree))
+    done = command("--check-api")
     lines = done.stdout.splitlines()
     assert "ok     local: workflow orders exists" in lines
     assert "ok     local: 1 configured instance(s) found" in lines

@@ -17,38 +17,8 @@ from exporter import __version__
 from exporter.cli import PROGRAM
 from exporter.config.settings import leaves
 from simulator import Hang, Script, Simulator, error, serve_in_thread, steps
-
-pytestmark = pytest.mark.process
-
-Finished = subprocess.CompletedProcess[str]
-
-
-def clean_environment() -> dict[str, str]:
-    """That of the tests, without settings and credentials."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("CWE_", "CLOUDFLARE_"))}
-
-
-class Command:
-    """Runs the exporter as a child process, in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def file(self, text: str, name: str = "config.yaml") -> Path:
-        path = self.folder / name
-        path.write_text(text)
-        return path
-
-    def __call__(self, *argv: str, **environ: str) -> Finished:
-        return subprocess.run(
-            [sys.executable, "-m", "exporter", *argv],
-            cwd=self.folder,
-            env={**clean_environment(), "COLUMNS": "100", **environ},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+from tests.cli.command import Command
+from tests.e2e.daemon import environment
 
 
 @pytest.fixture
@@ -310,6 +280,7 @@ class TestOnce:
         assert [line["result"] for line in lines if line["level"] == "warning"] == ["unauthorized"]
 
 
+@pytest.mark.process
 class TestOutputThatIsCutShort:
     @pytest.fixture(autouse=True)
     def interruptible(self) -> Iterator[None]:
@@ -324,7 +295,7 @@ class TestOutputThatIsCutShort:
         return subprocess.Popen(
             [sys.executable, "-m", "exporter", "--once", url, "--state.path=null"],
             cwd=command.folder,
-            env=clean_environment(),
+            env=environment(),
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
@@ -352,7 +323,7 @@ class TestOutputThatIsCutShort:
             done = subprocess.run(
                 ["sh", "-c", f'exec "$@" {redirected}', "sh", *argv],
                 cwd=command.folder,
-                env=clean_environment(),
+                env=environment(),
                 stderr=subprocess.PIPE,
                 text=True,
                 timeout=60,

@@ -12,10 +12,8 @@ import pytest
 
 from exporter.cli import PROGRAM
 from simulator import Rewrite, Script, Simulator, Wait, error, serve_in_thread
-from tests.cli.test_command import Command
+from tests.cli.command import Command
 from tests.e2e.daemon import daemon, environment, wait_until
-
-pytestmark = pytest.mark.process
 
 TOKEN = {"CLOUDFLARE_API_TOKEN": "hidden"}
 LINE = "no configuration file; watching every workflow of the account"
@@ -141,6 +139,7 @@ class TestWhatIsWatched:
         assert simulator.requests.total == 0
 
 
+@pytest.mark.process
 class TestTheDaemon:
     def test_it_serves_and_reloads_without_looking_the_account_up_again(
         self, without: Without, simulator: Simulator, tmp_path: Path

@@ -11,18 +11,13 @@ from pydantic import SecretStr
 
 from exporter import logs
 from exporter.cloudflare.credentials import Credential
+from tests.logs.restored import restored_logging
 
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    levels = {name: logging.getLogger(name).level for name in logs.QUIET}
-    yield
-    root.handlers, root.level = handlers, level
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
-    structlog.reset_defaults()
+    with restored_logging():
+        yield
 
 
 def error_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
