@@ -27,6 +27,8 @@ from exporter.logs import configure
 from simulator import Attempt, Error, Inflate, Script, Simulator, Step, serve
 
 TEXT = b'"' + b"x" * 1021 + b'"'
+# Each is forked from a server that has imported what they need, and nothing more.
+FORKSERVER = multiprocessing.get_context("forkserver")
 OBJECTS = b'{"id":12345,"tags":["a","b"],"price":{"amount":"1.50","currency":"EUR"}}'
 
 
@@ -118,14 +120,13 @@ def exporter(url: str, what: str, steps: int, attempts: int) -> None:
 
 
 def compare(megabytes: int, steps: int, attempts: int, value: bytes, what: str) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
+    ours, theirs = FORKSERVER.Pipe()
     size = megabytes * 10**6
-    serving = spawn.Process(target=upstream, args=(steps, attempts, size, value, theirs))
+    serving = FORKSERVER.Process(target=upstream, args=(steps, attempts, size, value, theirs))
     serving.start()
     try:
         what = f"{megabytes:,} MB, {steps:,} steps, {what}"
-        watching = spawn.Process(target=exporter, args=(ours.recv(), what, steps, attempts))
+        watching = FORKSERVER.Process(target=exporter, args=(ours.recv(), what, steps, attempts))
         watching.start()
         watching.join()
     finally:
@@ -139,6 +140,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=25_000)
     options.add_argument("--sizes", type=int, nargs="*", default=[10, 100, 1000], help="MB")
     given = options.parse_args()
+    FORKSERVER.set_forkserver_preload(["exporter.app", "simulator"])
     for megabytes in given.sizes:
         compare(megabytes, given.steps, 1, TEXT, "text")
     largest = max(given.sizes)

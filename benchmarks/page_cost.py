@@ -108,7 +108,11 @@ async def _measure(count: int) -> None:
         await serving
 
 
-if __name__ == "__main__":
+def main() -> None:
     options = argument_parser(__doc__)
     options.add_argument("--instances", type=int, default=10_000)
     asyncio.run(_measure(options.parse_args().instances))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,14 @@
 """Prints what grows in a day of a real account: memory, files, tasks, series, state.
 
-    python -m benchmarks.soak_growth [--hours 24] [--live 1000] [--life 1800]
+    python -m benchmarks.soak_growth [--hours 24] [--live 1000] [--life 1800] [--every 60]
 
 The whole exporter runs in virtual time with its state on disk, and is scraped every minute, against
 the simulator in the same process, which fails 2% of the requests and, for 5 minutes every 4 hours,
-all of them. Printed after the first hours, when the first instances have expired, and at the end:
+all of them. Measured `--every` so many minutes, and printed after the first three hours, when the
+first instances have expired (of a shorter run, three measurements before the end), and at the end:
 memory, open files, tasks, series, known instances and the size of the state. The slope between is
-by least squares over all hours, as a share of the mean in an hour, with its standard error: a slope
-of less than two of them can't be told from none.
+by least squares over all measurements, as a share of the mean in an hour, with its standard error:
+a slope of less than two of them can't be told from none.
 """
 
 import asyncio
@@ -26,8 +27,8 @@ from exporter.logs import configure
 from exporter.metrics import catalogue
 from simulator import Simulator, World, error
 
-_SETTLED = 3
-"""Hours after which what began in the first has expired."""
+_SETTLED = 180
+"""Minutes after which what began in the first hour has expired."""
 
 
 async def scrapes(app: App) -> None:
@@ -65,7 +66,7 @@ def slope_of(values: list[float]) -> tuple[float, float]:
     return slope, (off / (len(values) - 2) / spread) ** 0.5
 
 
-async def soak(hours: int, live: int, life: float, state: Path) -> None:
+async def soak(hours: float, live: int, life: float, every: float, state: Path) -> None:
     clock, chance = virtual_clock(), random.Random(1)
     world = World(clock.wall)
     simulator = Simulator(world)
@@ -85,22 +86,21 @@ async def soak(hours: int, live: int, life: float, state: Path) -> None:
     async with app.opened(), asyncio.TaskGroup() as group:
         work = (app.accounts[0].run(), rounds(app), scrapes(app), outages(simulator))
         jobs = [group.create_task(job) for job in work]
-        for _ in range(hours):
+        for _ in range(int(hours * 60 / every)):
             # Not in step with the rounds: what is under way then would be the same each time.
-            await asyncio.sleep(3600 + chance.uniform(-30, 30))
+            await asyncio.sleep(60 * every + chance.uniform(-30, 30))
             found.append(held(app, state))
         for job in jobs:
             job.cancel()
-    settled = found[_SETTLED - 1 :]
-    first, last = f"hour {_SETTLED}", f"hour {hours}"
+    begin = max(0, min(int(_SETTLED / every), len(found) - 2) - 1)
+    settled, an_hour = found[begin:], 60 / every
+    first, last = (f"hour {n / an_hour:.1f}" for n in (begin + 1, len(found)))
     print(f"{'':>12} {first:>10} {last:>10}  slope an hour ± its error")
     for what in found[0]:
         values = [moment[what] for moment in settled]
-        (slope, noise), mean = slope_of(values), statistics.fmean(values)
-        print(
-            f"{what:>12} {values[0]:>10,.1f} {values[-1]:>10,.1f}  "
-            f"{slope / mean:+.2%} ± {noise / mean:.2%}"
-        )
+        share = an_hour / statistics.fmean(values)
+        slope, noise = (share * value for value in slope_of(values))
+        print(f"{what:>12} {values[0]:>10,.1f} {values[-1]:>10,.1f}  {slope:+.2%} ± {noise:.2%}")
     counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
     print(f"{counted:,.0f} runs counted, {simulator.limit.refused} requests refused for the limit")
 
@@ -108,14 +108,15 @@ async def soak(hours: int, live: int, life: float, state: Path) -> None:
 def main() -> None:
     assert __doc__ is not None
     options = argument_parser(__doc__)
-    options.add_argument("--hours", type=int, default=24)
+    options.add_argument("--hours", type=float, default=24)
     options.add_argument("--live", type=int, default=1000)
     options.add_argument("--life", type=float, default=1800.0, help="mean seconds of a run")
+    options.add_argument("--every", type=float, default=60.0, help="minutes")
     given = options.parse_args()
     configure("error", "logfmt")
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state.db"
-        virtual_time.run(soak(given.hours, given.live, given.life, state))
+        virtual_time.run(soak(given.hours, given.live, given.life, given.every, state))
 
 
 if __name__ == "__main__":
