@@ -1,10 +1,12 @@
-"""`--check-api`: sends a few requests, and reports what is wrong and how to fix it.
+"""`--check-api`: sends a few requests, tries the database, and reports what is wrong and how to fix
+it.
 
 They are requests that watching sends too, with the same credential, permission, account id and
 names. Only responses are judged, so the check works the same with Cloudflare, a proxy and a local
 engine.
 """
 
+import asyncio
 import difflib
 from collections.abc import AsyncIterator, Sequence
 from email.utils import parsedate_to_datetime
@@ -22,6 +24,8 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.config.accounts import Account
 from exporter.config.settings import Settings
 from exporter.logs import printable
+from exporter.state.backend import Location, Unreachable
+from exporter.state.location import check, location_of
 
 _MOST_IDS = 20
 """Configured instances of an account that are requested: the check must cost little."""
@@ -66,11 +70,12 @@ class _ClockSkew:
 
 
 async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
-    """Checks one account after the other, then the clock.
+    """Checks one account after the other, then the clock, then the database.
 
     Raises:
         ConfigError: a file that holds a secret, a proxy or certificates can't be used.
     """
+    location = location_of(settings)
     budgets: dict[object, Budget] = {}
     skew = _ClockSkew(clock)
     credentials = read_credentials(settings.accounts)
@@ -89,6 +94,8 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
                 yield Finding("wrong", account.label, _described(failure))
     if skew.seconds is not None:
         yield Finding(*_clock(skew.seconds))
+    if settings.state.url is not None:
+        yield await _database(location)
 
 
 async def _account(account: Account, client: Client, budget: Budget) -> AsyncIterator[_Result]:
@@ -121,6 +128,14 @@ async def _account(account: Account, client: Client, budget: Budget) -> AsyncIte
     async for result in _instances(ids, client, budget):
         yield result
     yield _requests_left(budget)
+
+
+async def _database(location: Location) -> Finding:
+    try:
+        await asyncio.to_thread(check, location)
+    except Unreachable as error:
+        return Finding("wrong", "state.url", str(error))
+    return Finding("ok", "state.url", "the database can be used")
 
 
 async def _instances(

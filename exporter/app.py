@@ -5,7 +5,6 @@ import contextlib
 import gc
 import socket
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import httpx
 import structlog
@@ -22,6 +21,7 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import LabelValues, Series
 from exporter.metrics.store import Store
+from exporter.state.backend import Location
 from exporter.state.writer import StateWriter
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
@@ -41,7 +41,7 @@ class App:
         settings: All of them.
         transport: In place of sockets to Cloudflare.
         clock: The time.
-        state: The state file, opened when the exporter runs; None: the state is in memory.
+        state: Where it is, opened when the exporter runs; None: in memory.
         hostname: In place of this machine's, which may name the shard.
 
     Raises:
@@ -55,7 +55,7 @@ class App:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
-        state: Path | None = None,
+        state: Location = None,
         hostname: str | None = None,
     ) -> None:
         self._settings = settings
@@ -129,6 +129,7 @@ class App:
 
         Raises:
             InUse: another exporter uses the state file.
+            Unreachable: the database can't be used.
         """
         server = Server(
             endpoints(
@@ -193,6 +194,7 @@ class App:
 
         Raises:
             InUse: another exporter uses the state file.
+            Unreachable: the database can't be used.
         """
         try:
             await self.writer.open(self._state)

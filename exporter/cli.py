@@ -27,11 +27,12 @@ from exporter.config import flags, whole_account
 from exporter.config import load as config
 from exporter.config.accounts import ENV_ACCOUNT
 from exporter.config.addresses import parse_address
-from exporter.config.errors import ConfigError
+from exporter.config.errors import ConfigError, collected
 from exporter.config.reload import Reloader
 from exporter.config.settings import Settings
 from exporter.progress_bar import progress
-from exporter.state.backend import InUse
+from exporter.state.backend import InUse, Location, Unreachable
+from exporter.state.location import location_of
 from exporter.web.server import listen
 
 PROGRAM = "cloudflare-workflows-exporter"
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load()
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
-            app = App(settings)
+            app = _app(settings)
             credentials = read_credentials(settings.accounts)
             report = config_check.report(settings, app.shard, credentials)
             return 0 if _print("".join(f"{line}\n" for line in report).encode()) else 1
@@ -131,7 +132,7 @@ def parser() -> flags.Parser:
         "--check-api",
         action="store_true",
         help="check credentials, permissions, names, clock and budget with a few requests to the "
-        "API, print what is wrong and how to fix it, and exit",
+        "API, try the database, print what is wrong and how to fix it, and exit",
     )
     mode.add_argument(
         "--once",
@@ -143,10 +144,27 @@ def parser() -> flags.Parser:
     return made
 
 
+def _app(settings: Settings) -> App:
+    """The exporter, with the state that the settings name.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    problems: list[str] = []
+    location: Location = None
+    with collected(problems):
+        location = location_of(settings)
+    with collected(problems):
+        app = App(settings, state=location)
+    if problems:
+        raise ConfigError(problems)
+    return app
+
+
 async def _run(settings: Settings, load: Callable[[], Settings], path: Path | None) -> int:
     # What is wrong with files that the configuration names shows before the port is tried, and the
     # port is had before the state is opened.
-    app = App(settings, state=settings.state.path)
+    app = _app(settings)
     host, port = parse_address(settings.web.listen_address)
     try:
         listener = listen(host, port)
@@ -177,6 +195,13 @@ async def _run(settings: Settings, load: Callable[[], Settings], path: Path | No
             log.error(
                 "can't use the state file; stop the other, or give this one its own state.path",
                 error=str(error),
+            )
+            return 1
+        except Unreachable as error:
+            log.error(
+                "can't use the database of state.url",
+                error=str(error),
+                advice="check the URL, the server and the user's permissions; then restart",
             )
             return 1
     return 0

@@ -136,6 +136,12 @@ class PostgresServer:
             for statement in statements:
                 connection.execute(statement.encode())
 
+    def tables(self, database: str) -> int:
+        """How many tables a database has."""
+        with psycopg.connect(self.url(database, user="admin")) as connection:
+            query = "SELECT FROM pg_tables WHERE schemaname = 'public'"
+            return len(connection.execute(query).fetchall())
+
     def use_certificate(self, certificate: trustme.LeafCert | None) -> None:
         """Has new connections use TLS, or not."""
         if certificate is not None:

@@ -1,11 +1,11 @@
-"""URLs of the API, and addresses to listen on."""
+"""URLs of the API and of a database, and addresses to listen on."""
 
 import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SecretStr
 
 
 def _api_url(value: str) -> str:
@@ -45,7 +45,36 @@ def _listen_address(value: str) -> str:
     return value
 
 
+_DATABASE = re.compile(
+    # Of libpq's URLs: with a user and a password, several hosts with ports, and parameters.
+    r"postgres(?:ql)?://(?:[^:@/?]*(?P<password>:[^@/?]*)?@)?"
+    r"(?:(?:\[[^\]@/?]*\]|[^\[\]:,@/?]*)(?::[0-9]*)?(?:,(?!/|\?|$)|(?=/|\?|$)))*"
+    r"(?:/[^@/?]*)?(?:\?[^@]*)?"
+)
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not re.match("postgres(?:ql)?://", url):
+        raise ValueError("must start with postgresql://, as in postgresql://exporter@db/exporter")
+    # libpq would take what follows a character of a password for a host, and show it.
+    escaped = re.search("%(?!(?!00)[0-9a-fA-F]{2})", url) is None
+    if not (_DATABASE.fullmatch(url) and escaped and url.isprintable() and " " not in url):
+        raise ValueError(
+            "not a URL, as in postgresql://exporter@db:5432/exporter; write the special characters "
+            "of a user or password as %40 for @, %2F for /, and so on"
+        )
+    return value
+
+
+def holds_password(url: str) -> bool:
+    """Whether a database's URL holds a password."""
+    match = _DATABASE.fullmatch(url)
+    return match is not None and (match["password"] is not None or "password=" in url)
+
+
 ApiUrl = Annotated[str, AfterValidator(_api_url)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 
 

@@ -103,9 +103,9 @@ def _examples(loc: Loc, root: type[BaseModel]) -> str:
 
 def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
     """The value, where it can't hold a secret: that of a known key, and not a URL's user."""
-    if not isinstance(given, str | int | float) or _SECRETS & set(loc) or not _is_known(loc, root):
+    if not isinstance(given, str | int | float) or not _is_known(loc, root):
         return ""
-    if isinstance(given, str) and "@" in given:
+    if _SECRETS & set(loc) or loc == ("state", "url") or "@" in str(given):
         return ""
     return f" (it is {str(given)[:60]!r})"
 

@@ -14,7 +14,7 @@ from exporter.config.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_FIXED = (("shard",), ("state", "path"), ("web", "listen_address"), ("web", "config_file"))
+_FIXED = (("shard",), ("state",), ("replica",), ("web", "listen_address"), ("web", "config_file"))
 """What a restart alone can change."""
 _CHECK_EVERY = 1.0
 """Seconds; a reload follows `config.auto_reload_interval` to within one."""
@@ -111,6 +111,7 @@ def _with_fixed(wanted: Settings, used: Settings) -> Settings:
         update={
             "shard": used.shard,
             "state": used.state,
+            "replica": used.replica,
             "web": used.web.model_copy(update={"enable_lifecycle": wanted.web.enable_lifecycle}),
         }
     )

@@ -11,11 +11,27 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
 from exporter.config.accounts import ENV_TOKEN, Account
-from exporter.config.addresses import ApiUrl, ListenAddress, is_cloudflare, is_loopback, is_plain
+from exporter.config.addresses import (
+    ApiUrl,
+    DatabaseUrl,
+    ListenAddress,
+    holds_password,
+    is_cloudflare,
+    is_loopback,
+    is_plain,
+)
 from exporter.config.metrics import Metrics
 from exporter.config.units import Duration, PositiveDuration, Size
 from exporter.config.validation import Problem, Section, duplicates, mappings
@@ -131,6 +147,42 @@ class State(Section):
         Path("state.db"),
         description="SQLite file that persists what was counted; null: nothing is persisted.",
     )
+    url: DatabaseUrl | None = Field(
+        None,
+        description="URL of a PostgreSQL database that replicas share, as libpq takes it; "
+        "state.path is then not used.",
+    )
+    password_file: Path | None = Field(
+        None,
+        description="File that holds the database's password; re-read for each connection.",
+    )
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
+        url = given.get("url")
+        if "password_file" in given and url is None:
+            yield ("password_file",), "needs state.url"
+        if "password_file" in given and holds_password(str(url)):
+            yield ("password_file",), "state.url has a password; give one of them"
+
+
+def _lease(value: Duration) -> Duration:
+    if value < 5:
+        raise ValueError("must be at least 5s")
+    return value
+
+
+class Replica(Section):
+    name: str = Field(
+        "auto",
+        min_length=1,
+        description="Name that the other replicas show for this one; auto: the host's name.",
+    )
+    lease: Annotated[Duration, AfterValidator(_lease)] = Field(
+        Duration.parse("30s"),
+        description="Time after which other replicas take over from one that stopped, or lacks the "
+        "database. Its counters are shown until then, and again once it is back.",
+    )
 
 
 class Web(Section):
@@ -174,7 +226,8 @@ class Settings(Section):
     poll: Poll = Field(Poll(), description="How often to poll")
     metrics: Metrics = Field(Metrics(), description="What the metrics show")
     shard: Shard = Field(Shard(), description="One process among several that share the work")
-    state: State = Field(State(), description="What is persisted on disk")
+    state: State = Field(State(), description="What is persisted, on disk or in a database")
+    replica: Replica = Field(Replica(), description="One of several that share state.url")
     web: Web = Field(Web(), description="The HTTP server")
     config: Config = Field(Config(), description="The configuration itself")
     log: Log = Field(Log(), description="Logs, on standard error")

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from pydantic import SecretStr
+
 Owner = tuple[str, str]
 _NONE: Mapping[Owner, int] = MappingProxyType({})
 
@@ -35,6 +37,20 @@ class LeaseLost(Exception):  # noqa: N818 - reads as what is wrong
     def __init__(self, owners: Collection[Owner]) -> None:
         super().__init__(f"{len(owners)} lease(s) lost")
         self.owners = frozenset(owners)
+
+
+class Server(NamedTuple):
+    """Where a database is that replicas share."""
+
+    url: SecretStr
+    """libpq's."""
+    password_file: Path | None
+    timeout: float
+    """Seconds that an exchange with it may take."""
+
+
+Location = Path | Server | None
+"""Where the state is: a file, a database, or memory."""
 
 
 class Batch(NamedTuple):

@@ -22,12 +22,12 @@ from exporter.state.backend import (
     Owner,
     Replica,
     Seen,
+    Server,
     Turn,
     Unreachable,
-    Unusable,
 )
 from exporter.state.budget_shares import allot
-from exporter.state.postgres_connection import Connector, Server, Session, reason
+from exporter.state.postgres_connection import Connector, Session, connect, reason
 from exporter.state.postgres_schema import migrate, missing
 
 T = TypeVar("T")
@@ -52,8 +52,8 @@ class Postgres:
     """An open database (`exporter.state.backend.Backend`).
 
     Raises:
-        Unreachable: it can't be reached or used now.
-        Unusable: it is from a newer version, or holds something else.
+        Unreachable: it can't be reached or used now, is from a newer version of the exporter, or
+            holds something else.
     """
 
     shared = True
@@ -137,12 +137,8 @@ class Postgres:
         return False
 
     def renew(self) -> None:
-        """Is never called.
-
-        Raises:
-            Unusable: always.
-        """
-        raise Unusable("a database isn't replaced by an empty one")
+        """Is never asked for, without damage."""
+        raise NotImplementedError
 
     def close(self) -> None:
         self._connector.close()
@@ -191,6 +187,25 @@ class Postgres:
             with contextlib.suppress(*_CONFLICTS):
                 return act()
         return act()
+
+
+def check(server: Server) -> None:
+    """Whether the database can be used: the tables that it lacks are made, and taken back.
+
+    Raises:
+        Unreachable: it can't, and why.
+    """
+    with contextlib.closing(connect(server)) as session:
+        try:
+            session.run("BEGIN")
+            if missing(session):
+                session.run("ROLLBACK")
+                session.run("BEGIN")
+                migrate(session)
+            session.run("UPDATE schema_version SET version = version")
+            session.run("ROLLBACK")
+        except psycopg.Error as error:
+            raise Unreachable(reason(error)) from None
 
 
 def _transaction(session: Session, begin: str, act: Callable[[Session], T]) -> T:

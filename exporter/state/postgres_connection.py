@@ -7,7 +7,6 @@ import re
 import socket
 from collections.abc import Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from threading import Thread, Timer
 from typing import Any
 
@@ -15,74 +14,71 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from exporter.config.errors import ConfigError
-from exporter.state.backend import Unreachable
+from exporter.state.backend import Server, Unreachable
 
 _RECONNECT_WAIT = 1.0
 """Seconds that one operation waits for a connection that was lost; the attempt continues."""
 _NO_RESPONSE = "can't connect to the database: no response"
-_DEFAULTS = (
-    # Of several hosts the primary, and no standby in its place.
-    ("target_session_attrs", "read-write", "PGTARGETSESSIONATTRS"),
-    ("fallback_application_name", "cloudflare-workflows-exporter", ""),
-)
-"""Parameters of libpq that the URL and a variable may set."""
 
 
-class Server:
-    """Where the database is, and how to log in.
-
-    Args:
-        url: libpq's; what it doesn't say comes from libpq's environment variables.
-        password_file: Read at each connection.
-        timeout: Seconds until an exchange with the server has failed.
+def validate(server: Server) -> None:
+    """Reads the URL and the password file.
 
     Raises:
-        ConfigError: one of them can't be used.
+        ConfigError: with what is wrong.
     """
-
-    def __init__(self, url: str, password_file: Path | None, timeout: float) -> None:
-        self.timeout = timeout
-        self._password_file = password_file
+    problems = []
+    for setting, read in (("state.url", _parameters), ("state.password_file", _password)):
         try:
-            self._parameters: dict[str, Any] = {**conninfo_to_dict(url)}
-        except psycopg.Error as error:
-            raise ConfigError([f"state.url: {reason(error)}"]) from None
-        for name, value, variable in _DEFAULTS:
-            if variable not in os.environ:
-                self._parameters.setdefault(name, value)
-        if "PGCONNECT_TIMEOUT" not in os.environ:
-            self._parameters.setdefault("connect_timeout", max(2, round(timeout)))
-        try:
-            self._password()
+            read(server)
         except Unreachable as error:
-            raise ConfigError([f"state.password_file: {error}"]) from None
+            problems.append(f"{setting}: {error}")
+    if problems:
+        raise ConfigError(problems)
 
-    def _password(self) -> str | None:
-        if self._password_file is None:
-            return None
-        try:
-            return self._password_file.read_text().rstrip("\r\n")
-        except OSError as error:
-            raise Unreachable(f"{self._password_file}: {error.strerror}") from None
-        except ValueError:
-            raise Unreachable(f"{self._password_file}: not UTF-8 text") from None
 
-    def connect(self) -> "Session":
-        """A new connection.
+def connect(server: Server) -> "Session":
+    """A new connection.
 
-        Raises:
-            Unreachable: there is none, and why.
-        """
-        password = self._password()
-        parameters = self._parameters | ({} if password is None else {"password": password})
-        try:
-            # Statements aren't prepared: poolers hand each transaction to another connection.
-            connection = psycopg.connect(
-                make_conninfo(**parameters), autocommit=True, prepare_threshold=None
-            )
-        except psycopg.Error as error:
-            raise Unreachable(reason(error)) from None
-        return Session(connection, self.timeout)
+    Raises:
+        Unreachable: there is none, and why.
+    """
+    parameters = _parameters(server) | _password(server)
+    try:
+        # Statements aren't prepared: poolers hand each transaction to another connection.
+        connection = psycopg.connect(
+            make_conninfo(**parameters), autocommit=True, prepare_threshold=None
+        )
+    except psycopg.Error as error:
+        raise Unreachable(reason(error)) from None
+    return Session(connection, server.timeout)
+
+
+def _parameters(server: Server) -> dict[str, Any]:
+    try:
+        parameters: dict[str, Any] = {**conninfo_to_dict(server.url.get_secret_value())}
+    except psycopg.Error as error:
+        raise Unreachable(reason(error)) from None
+    defaults = {
+        # Of several hosts the primary, and no standby in its place.
+        "PGTARGETSESSIONATTRS": ("target_session_attrs", "read-write"),
+        "PGCONNECT_TIMEOUT": ("connect_timeout", max(2, round(server.timeout))),
+        "PGAPPNAME": ("application_name", "cloudflare-workflows-exporter"),
+    }
+    given = {
+        name: value for variable, (name, value) in defaults.items() if variable not in os.environ
+    }
+    return given | parameters
+
+
+def _password(server: Server) -> dict[str, str]:
+    path = server.password_file
+    try:
+        return {"password": path.read_text().rstrip("\r\n")} if path else {}
+    except OSError as error:
+        raise Unreachable(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise Unreachable(f"{path}: not text in UTF-8") from None
 
 
 class Session:
@@ -158,7 +154,7 @@ class Connector:
 
     def _connect(self, attempt: Future[Session]) -> None:
         try:
-            attempt.set_result(self._server.connect())
+            attempt.set_result(connect(self._server))
         except BaseException as error:
             attempt.set_exception(error)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from psycopg import errors
 
-from exporter.state.backend import Unusable
+from exporter.state.backend import Unreachable
 from exporter.state.postgres_connection import Session, reason
 
 MIGRATIONS = (
@@ -52,7 +52,7 @@ def missing(session: Session, migrations: Sequence[str] = MIGRATIONS) -> bool:
     """Whether the database lacks migrations.
 
     Raises:
-        Unusable: it is from a newer version, or its tables are of something else.
+        Unreachable: it is from a newer version, or its tables are of something else.
     """
     try:
         return _version(session, migrations) < len(migrations)
@@ -64,11 +64,11 @@ def migrate(session: Session, migrations: Sequence[str] = MIGRATIONS) -> None:
     """Runs the migrations that the database lacks, within a transaction.
 
     Raises:
-        Unusable: it can't hold the state, or its tables are of something else.
+        Unreachable: it can't hold the state, or its tables are of something else.
     """
     [(encoding,)] = session.run("SELECT current_setting('server_encoding')")
     if encoding != "UTF8":
-        raise Unusable(f"its encoding is {encoding}; create one with the encoding UTF8")
+        raise Unreachable(f"the database's encoding is {encoding}; create one with UTF8")
     session.run(_MARKED)
     # The row stays locked: of several replicas that start, one makes the tables.
     version = _version(session, migrations, "FOR UPDATE")
@@ -76,7 +76,7 @@ def migrate(session: Session, migrations: Sequence[str] = MIGRATIONS) -> None:
         for script in migrations[version:]:
             session.run(script)
     except errors.DuplicateTable as error:
-        raise Unusable(f"it holds tables of something else: {reason(error)}") from None
+        raise Unreachable(f"the database holds tables of something else: {reason(error)}") from None
     session.run("UPDATE schema_version SET version = %s", (len(migrations),))
 
 
@@ -84,9 +84,10 @@ def _version(session: Session, migrations: Sequence[str], lock: str = "") -> int
     try:
         [(version,)] = session.run(f"SELECT version FROM schema_version {lock}")  # noqa: S608
     except (ValueError, errors.UndefinedColumn):
-        raise Unusable("its table schema_version is of something else") from None
+        raise Unreachable("the database's table schema_version is of something else") from None
     if version > len(migrations):
-        raise Unusable(
-            f"it is of version {version}, from a newer exporter; this one knows {len(migrations)}"
+        raise Unreachable(
+            f"the database is of version {version}, from a newer exporter; this one knows "
+            f"{len(migrations)}"
         )
     return int(version)

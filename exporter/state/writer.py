@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -23,7 +22,8 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
-from exporter.state.backend import Backend, Batch, Owner, Unusable
+from exporter.state.backend import Backend, Batch, Location, Owner, Unusable
+from exporter.state.location import opened
 from exporter.state.records import (
     INSTANCE,
     SERIES,
@@ -109,22 +109,20 @@ class StateWriter:
         """Whether scrapes see what the first polls of everything brought."""
         exposition.follows = False
 
-    async def open(self, path: Path | None) -> None:
-        """Opens the state file, and restores what belongs to no account.
-
-        Args:
-            path: The file; None: the state is in memory.
+    async def open(self, location: Location) -> None:
+        """Opens the state, and restores what belongs to no account.
 
         Raises:
-            InUse: another exporter uses it.
+            InUse: another exporter uses the file.
+            Unreachable: the database can't be used.
         """
         try:
-            self._backend = await self._in_thread(Database, path)
+            self._backend = await self._in_thread(opened, location)
         except Unusable as error:
             self._store.state_write_failed()
             log.error(
                 "the state file can't be used; counting from zero, and nothing is persisted",
-                path=str(path),
+                path=str(location),
                 error=str(error),
                 advice="fix it, or name another file with state.path, and restart",
             )

@@ -13,6 +13,7 @@ import pytest
 from demo import LocalEngine
 from simulator import Drop, Rewrite, Script, Simulator, error, serve_in_thread, steps
 from tests.cli.command import Command
+from tests.postgres import PASSWORD, PostgresServer
 
 ACCOUNT = {
     "name": "production",
@@ -293,3 +294,41 @@ def test_cloudflares_own_engine(tmp_path: Path, engine: LocalEngine) -> None:
     (wrong,) = (line for line in lines if line.startswith("wrong"))
     assert "no workflow is named odrers; did you mean orders?" in wrong
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.postgres
+class TestDatabase:
+    """`state.url` is tried too, and nothing is left behind."""
+
+    def found(self, check: Check, url: str) -> tuple[int, str]:
+        check.settings = {"state": {"url": url}}
+        status, findings = check()
+        return status, findings[-1]
+
+    def test_one_that_can_be_used(self, check: Check, postgres: PostgresServer) -> None:
+        database = postgres.new_database()
+        for _ in range(2):
+            expected = 0, "ok     state.url: the database can be used"
+            assert self.found(check, postgres.url(database)) == expected
+            assert postgres.tables(database) == 0
+
+    def test_one_that_can_not(self, check: Check, postgres: PostgresServer) -> None:
+        database = postgres.new_database()
+        url = postgres.url(database).replace("s3cret", "hidden")
+        status, finding = self.found(check, url)
+        assert status == 1
+        assert finding.startswith("wrong  state.url: ")
+        assert f'password authentication failed for user "{database}"' in finding
+        assert PASSWORD not in finding
+
+    def test_one_in_which_it_may_make_no_tables(
+        self, check: Check, postgres: PostgresServer
+    ) -> None:
+        database = postgres.new_database()
+        postgres.execute(
+            f"ALTER DATABASE {database} OWNER TO admin",
+            "REVOKE CREATE ON SCHEMA public FROM public",
+            database=database,
+        )
+        expected = 1, "wrong  state.url: permission denied for schema public"
+        assert self.found(check, postgres.url(database)) == expected

@@ -57,6 +57,7 @@ class TestHelp:
             "metrics",
             "shard",
             "state",
+            "replica",
             "web",
             "config",
             "log",

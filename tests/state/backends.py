@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from exporter.state.backend import Backend, Batch, BudgetUse, Owner, Replica, Seen, Turn
+from pydantic import SecretStr
+
+from exporter.state.backend import Backend, Batch, BudgetUse, Owner, Replica, Seen, Server, Turn
 from exporter.state.postgres import Postgres
-from exporter.state.postgres_connection import Server
 
 OWNER = ("acc", "orders")
 OTHER = ("acc", "billing")
@@ -15,7 +16,7 @@ TIMEOUT = 5.0
 
 
 def postgres(url: str, timeout: float = TIMEOUT) -> Postgres:
-    return Postgres(Server(url, None, timeout))
+    return Postgres(Server(SecretStr(url), None, timeout))
 
 
 def turn(

@@ -1,0 +1,60 @@
+"""Opens the state where the settings say that it is.
+
+PostgreSQL's modules are imported where they are used: they need the package's extra `postgres`.
+"""
+
+from pathlib import Path
+
+from exporter.config.errors import ConfigError
+from exporter.config.settings import Settings
+from exporter.state.backend import Backend, Location, Server
+from exporter.state.sqlite import Database
+
+_LONGEST = 5.0
+"""Seconds that an exchange with a database may take."""
+
+
+def location_of(settings: Settings) -> Location:
+    """Where the state is.
+
+    Raises:
+        ConfigError: the database can't be used with these settings.
+    """
+    if settings.state.url is None:
+        return settings.state.path
+    timeout = min(_LONGEST, settings.replica.lease / 3)
+    server = Server(settings.state.url, settings.state.password_file, timeout)
+    try:
+        from exporter.state.postgres_connection import validate  # noqa: PLC0415
+    except ImportError as error:
+        text = "needs the package's extra: pip install 'cloudflare-workflows-exporter[postgres]'"
+        raise ConfigError([f"state.url: {text} ({error})"]) from None
+    validate(server)
+    return server
+
+
+def opened(location: Location) -> Backend:
+    """The open state.
+
+    Raises:
+        InUse: another exporter uses the file.
+        Unusable: the file can't be used.
+        Unreachable: the database can't.
+    """
+    if location is None or isinstance(location, Path):
+        return Database(location)
+    from exporter.state.postgres import Postgres  # noqa: PLC0415
+
+    return Postgres(location)
+
+
+def check(location: Location) -> None:
+    """Tries the database, if there is one, and leaves it as it is.
+
+    Raises:
+        Unreachable: it can't be used, and why.
+    """
+    if isinstance(location, Server):
+        from exporter.state import postgres  # noqa: PLC0415
+
+        postgres.check(location)
