@@ -38,6 +38,16 @@ class Family:
     states: tuple[str, ...] = ()
     exemplars: bool = False
 
+    @property
+    def of_workflow(self) -> bool:
+        """Whether each of its series belongs to a workflow."""
+        return self.labels[: len(WORKFLOW_LABELS)] == WORKFLOW_LABELS
+
+    @property
+    def counts_of_workflow(self) -> bool:
+        """Whether it counts what happened in a workflow: each event once, through restarts."""
+        return self.of_workflow and self.kind in ("counter", "histogram")
+
 
 def _family(
     prefix: str,

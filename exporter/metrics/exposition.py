@@ -51,11 +51,14 @@ class Exposition:
 
     Attributes:
         follows: Whether scrapes see the store's current values; otherwise, those passed to `show`.
+        counts_shown: Whether scrapes see what is counted of workflows: not while another replica
+            may show it.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.follows = True
+        self.counts_shown: Callable[[], bool] = lambda: True
         self._instances = RenderCache[tuple[WorkflowKey, str]](len(text_format.INSTANCE_FAMILIES))
         self._series = {
             family: RenderCache[LabelValues](2)
@@ -106,6 +109,7 @@ class Exposition:
         if self.follows:
             self.show(self._store.take())
         format_ = _OPENMETRICS if prefers_openmetrics(accept) else _TEXT
+        counts_shown = self.counts_shown()
         now: dict[Family, bytes] = {}
         for family, labels, value in self._store.now():
             if value is not None:
@@ -118,6 +122,8 @@ class Exposition:
             segments.append(self._heads[format_, family])
             if family in now:
                 segments.append(Segment([Text(now[family])]))
+            elif family.counts_of_workflow and not counts_shown:
+                continue
             elif family in text_format.INSTANCE_FAMILIES:
                 segments.append(
                     self._instances.segment(text_format.INSTANCE_FAMILIES.index(family))

@@ -7,7 +7,7 @@ import msgspec
 
 from exporter.config.accounts import Account
 from exporter.metrics import catalogue
-from exporter.metrics.catalogue import FAMILIES, WORKFLOW_LABELS, Family
+from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.series import Changes, Histogram, SeriesKey
 from exporter.state.backend import Owner
 from exporter.watch.records import Record, WorkflowRecord
@@ -43,7 +43,7 @@ def series_records(
     for (family, labels), value in changes.values.items():
         if family in _OF_NOW or value is None:
             continue
-        named = 2 if _is_of_workflow(family) else 1 if family.labels[:1] == ("account",) else 0
+        named = 2 if family.of_workflow else 1 if family.labels[:1] == ("account",) else 0
         account, workflow = (*labels[:named], "", "")[:2]
         stored: _Value = (
             (value.bounds, value.counts, value.sum)
@@ -74,8 +74,7 @@ def without_counts(changes: Changes) -> tuple[Changes, Changes]:
     at_once, counts = Changes(instances=changes.instances), Changes()
     for key, value in changes.values.items():
         family, _ = key
-        counted = _is_of_workflow(family) and family.kind in ("counter", "histogram")
-        part = counts if counted and value is not None else at_once
+        part = counts if family.counts_of_workflow and value is not None else at_once
         part.values[key] = value
         if key in changes.created:
             part.created[key] = changes.created[key]
@@ -92,7 +91,3 @@ def stored_names(accounts: Iterable[Account]) -> dict[str, str]:
         taken = account.key in names.values()
         names[account.label] = f"{account.key}/{account.label}" if taken else account.key
     return names
-
-
-def _is_of_workflow(family: Family) -> bool:
-    return family.labels[: len(WORKFLOW_LABELS)] == WORKFLOW_LABELS

@@ -71,7 +71,7 @@ class Connection(H11Protocol):
         protection: Protection,
         on_unread: Callable[[], None],
     ) -> None:
-        super().__init__(config, state, {"protection": protection})
+        super().__init__(config, state, {"protection": protection, "abort": self.abort})
         self._protection = protection
         self._on_unread = on_unread
         self.lost = asyncio.Event()
@@ -122,6 +122,10 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self.lost.set()
+
+    def abort(self) -> None:
+        """Resets the connection, whatever is under way."""
+        self.transport.abort()
 
     def late(self, now: float, limits: ConnectionLimits) -> bool:
         """Whether its phase has exceeded its time limit."""

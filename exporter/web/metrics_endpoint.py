@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from exporter.metrics import gzip_parts
 from exporter.metrics.accept_headers import accepts_gzip
@@ -18,6 +18,7 @@ from exporter.metrics.exposition import Exposition
 MAX_SCRAPES = 8
 # Bytes. Small, because what the socket doesn't take at once is copied; but each chunk costs 50 µs.
 _CHUNK = 256 * 1024
+_MORE: Message = {"type": "http.response.body", "body": b"", "more_body": True}
 
 
 class MetricsEndpoint:
@@ -39,13 +40,14 @@ class MetricsEndpoint:
             return
         self._active += 1
         try:
-            await self._respond(scope, send)
+            await self._respond(scope, receive, send)
         finally:
             self._active -= 1
 
-    async def _respond(self, scope: Scope, send: Send) -> None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Headers(scope=scope)
         names = QueryParams(scope["query_string"]).getlist("name[]")
+        counts_shown = self._exposition.counts_shown()
         segments, content_type = self._exposition.scrape(",".join(request.getlist("accept")), names)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if accepts_gzip(request.get("accept-encoding", "")):
@@ -61,8 +63,19 @@ class MetricsEndpoint:
         raw = Headers(headers).raw
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         for chunk in _chunks(buffers, ends) if scope["method"] == "GET" else ():
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send(_MORE)  # returns when most of what was sent before is on its way
+            if counts_shown and not self._exposition.counts_shown():
+                await _cut(scope, receive)
+                return
+            await send({**_MORE, "body": chunk})
+        await send({**_MORE, "more_body": False})
+
+
+async def _cut(scope: Scope, receive: Receive) -> None:
+    """Resets the connection: the client discards what it has read."""
+    scope["state"]["abort"]()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _chunks(buffers: Sequence[bytes], ends: Sequence[int]) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import random
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -177,6 +178,41 @@ class TestSlowReaders:
             await eventually_answered(port)
             with pytest.raises(asyncio.IncompleteReadError):
                 await readers[0].rest()
+
+
+class TestAnotherReplicaMayCount:
+    """From one moment on, what is counted of workflows may be another replica's to show."""
+
+    async def test_gauges_are_shown_without_counts(self) -> None:
+        exposition = told()
+        show(exposition, 1)
+        exposition.counts_shown = lambda: False
+        async with serving(site(exposition)) as port:
+            answer = await ask(port)
+        shown = {sample.name for f in parse_text(answer.text) for sample in f.samples}
+        assert "cloudflare_workflow_instance_retries" in shown
+        assert "cloudflare_workflow_details_skipped_total" not in shown
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("encoding", ["gzip", "identity"])
+    async def test_a_response_under_way_is_cut(
+        self, encoding: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        exposition = told()
+        show(exposition, 1, instances=HUGE, size=1_000_000)
+        # What can't be compressed.
+        noise = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=2**25))
+        row = [(catalogue.CURRENT_STEP_ATTEMPTS, (noise, "step"), 1)]
+        exposition.show(Changes(instances={(ORDERS, "noise"): row}))
+        shown = True
+        exposition.counts_shown = lambda: shown
+        headers = {"Accept-Encoding": encoding}
+        async with serving(site(exposition)) as port, reading(port, **headers) as slow:
+            shown = False
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await slow.rest()
+            assert (await ask(port)).status_code == 200
+        assert caplog.records == []
 
 
 @pytest.mark.slow
