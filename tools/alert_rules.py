@@ -166,6 +166,7 @@ def _grafana_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
         "noDataState": "OK",
         "execErrState": "Error",
         "for": rule.get("for", "0s"),
+        "keepFiringFor": rule.get("keep_firing_for", "0s"),
         "annotations": {name: _grafana_text(text) for name, text in rule["annotations"].items()},
         "labels": dict(rule["labels"]),
     }

@@ -85,7 +85,7 @@ _DEPLOYMENTS = annotation(
     "New versions",
     "blue",
     f"cloudflare_workflow:instances_by_version:count{{{_IN}}} "
-    f"unless cloudflare_workflow:instances_by_version:count{{{_IN}}} offset 5m",
+    f"unless last_over_time(cloudflare_workflow:instances_by_version:count{{{_IN}}}[1h] offset 5m)",
     "New version of {{workflow}}",
     "{{version_id}}",
 )
@@ -118,21 +118,22 @@ def _counted(status: str) -> str:
     return f"sum({_once(of)})"
 
 
-def _runs(more: str, window: str) -> str:
-    return f"sum({_once(f'increase({_RUNS}{more}}}[{window}])', 'status')})"
+def _runs(which: str, window: str) -> str:
+    """Runs that ended within a window, whichever replicas counted them."""
+    return f"sum(increase(cloudflare_workflow:runs_{which}:max{{{_IN}}}[{window}]))"
 
 
 def fleet() -> Json:
     """What the workflows do."""
-    errored, ended = ', status="errored"', ', status=~"complete|errored"'
     watched = f"cloudflare_workflow_watched_instances{{{_IN}"
+    errored = watched + ', status="errored"}'
     waiting = f'{_S}_current_step_start_timestamp_seconds{{{_IN}, step_type=~"sleep|waitForEvent"}}'
     instance = f"{_BY}, instance_id"
     panels = [
         stat(
             "Errored",
             "Watched instances that are errored, until Cloudflare deletes them.",
-            f"sum({_once(f'{watched}{errored}}}')})",
+            f"sum({_once(errored)})",
             "0",
             colours=_BAD,
         ),
@@ -149,7 +150,7 @@ def fleet() -> Json:
             "Error budget left",
             f"Of 30 days; the SLO allows {_P['errorBudget']:.0%} of the runs to end errored "
             "(alert parameter errorBudget).",
-            f"1 - {_runs(errored, '30d')} / {_runs(ended, '30d')} / {_BUDGET}",
+            f"1 - {_runs('errored', '30d')} / {_runs('ended', '30d')} / {_BUDGET}",
             _NO_RULES,
             unit="percentunit",
             colours=thresholds((RED, None), (YELLOW, 0), (GREEN, 0.25)),
@@ -748,7 +749,7 @@ def exporter() -> Json:
         "New versions",
         "blue",
         f"count by (version) ({_OWN}_build_info{at}) "
-        f"unless count by (version) ({_OWN}_build_info{at} offset 5m)",
+        f"unless count by (version) (last_over_time({_OWN}_build_info{at}[1h] offset 5m))",
         "Exporter {{version}}",
         "",
     )

@@ -72,7 +72,7 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
     rules.write_text(
         alert_rules.with_parameters(
             alert_rules.SOURCE.read_text().replace("${name}", ""),
-            {**defaults, "erroredForSeconds": WINDOW},
+            {**defaults, "erroredForSeconds": WINDOW, "keepFiringSeconds": 1},
         )
     )
     with webhook() as (receiver, messages), daemon(tmp_path) as exporter:

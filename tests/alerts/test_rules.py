@@ -20,6 +20,7 @@ RULES = alert_rules.rules()
 NAMES = [rule["alert"] for rule in RULES]
 TESTS = ROOT / "alerts" / "tests"
 RUNBOOKS = f"{alert_rules.repository()}/blob/main/docs/runbooks"
+OF_WORKFLOWS = [rule for rule in RULES if "keep_firing_for" in rule]
 RECORDS = alert_rules.records()
 THRESHOLDS = {
     "cloudflare_workflow:stuck_after:seconds",
@@ -68,6 +69,51 @@ def twins(series: str) -> list[str]:
     if series.partition("{")[0] in THRESHOLDS:
         return [series]
     return [f'{series.removesuffix("}")}, scrape="{name}"}}' for name in ("a", "b")]
+
+
+def samples(values: str) -> list[str]:
+    """The samples of a series in promtool's notation, each by itself."""
+    found: list[str] = []
+    for term in values.split():
+        repeated = re.fullmatch(r"(_|-?[\d.]+)(?:([+-][\d.]+))?x(\d+)", term)
+        if repeated is None:
+            found.append(term)
+        elif repeated[1] == "_":
+            found += ["_"] * int(repeated[3])
+        else:
+            step = float(repeated[2] or 0)
+            found += [f"{float(repeated[1]) + step * n:g}" for n in range(int(repeated[3]) + 1)]
+    return found
+
+
+def handed_over(series: dict[str, str], at: int, gap: int) -> list[dict[str, str]]:
+    """A series that one target has for `at` samples, and another one after a gap."""
+    if len(twins(series["series"])) == 1:
+        return [series]
+    before, after = twins(series["series"])
+    values = samples(series["values"])
+    return [
+        {"series": before, "values": " ".join([*values[:at], "stale"])},
+        {"series": after, "values": " ".join(["_"] * (at + gap) + values[at + gap :])},
+    ]
+
+
+def minutes(duration: str) -> int:
+    """A duration in hours and minutes, in minutes."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?", duration)
+    assert found, duration
+    return 60 * int(found[1] or 0) + int(found[2] or 0)
+
+
+def state(name: str, at: str, alerts: list[dict[str, Any]]) -> dict[str, Any]:
+    """That these alerts fire at that time."""
+    return {
+        "expr": f'ALERTS{{alertname="{name}", alertstate="firing"}}',
+        "eval_time": at,
+        "exp_samples": [
+            {"labels": firing(name, **alert["exp_labels"]), "value": 1} for alert in alerts
+        ],
+    }
 
 
 def firing(name: str, **labels: str) -> str:
@@ -129,17 +175,56 @@ class TestEachAlert:
                 for twin in twins(series["series"])
             ]
             case["promql_expr_test"] = [
-                {
-                    "expr": f'ALERTS{{alertname="{at["alertname"]}", alertstate="firing"}}',
-                    "eval_time": at["eval_time"],
-                    "exp_samples": [
-                        {"labels": firing(at["alertname"], **alert["exp_labels"]), "value": 1}
-                        for alert in at["exp_alerts"]
-                    ],
-                }
+                state(at["alertname"], at["eval_time"], at["exp_alerts"])
                 for at in case.pop("alert_rule_test")
             ]
         passes(tests, tmp_path)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("rule", OF_WORKFLOWS, ids=[rule["alert"] for rule in OF_WORKFLOWS])
+def test_a_replica_that_takes_a_workflow_over_makes_the_same_alerts(
+    rule: dict[str, Any], tmp_path: Path
+) -> None:
+    """For two minutes after each tested moment no replica has the workflow: an alert that fires
+    continues, and none fires that wouldn't without the hand-over."""
+    tests = cases_of(rule, tmp_path)
+    cases = []
+    for case in tests["tests"]:
+        step = 0.5 if case["interval"] == "30s" else minutes(case["interval"])
+        gap = max(1, int(2 / step))
+        firing_at = [moment for moment in case["alert_rule_test"] if moment["exp_alerts"]]
+        for moment in firing_at or case["alert_rule_test"]:
+            at = int(minutes(moment["eval_time"]) / step) + 1
+            during = f"{int((at + gap - 1) * step)}m"
+            expected = [*case["alert_rule_test"], {**moment, "eval_time": during}]
+            cases.append(
+                {
+                    "name": f"{case['name']} Handed over at {moment['eval_time']}.",
+                    "interval": case["interval"],
+                    "input_series": [
+                        part
+                        for series in case["input_series"]
+                        for part in handed_over(series, at, gap)
+                    ],
+                    "promql_expr_test": [
+                        state(e["alertname"], e["eval_time"], e["exp_alerts"]) for e in expected
+                    ],
+                }
+            )
+    passes({**tests, "tests": cases}, tmp_path)
+
+
+def test_each_alert_on_workflows_outlasts_a_hand_over() -> None:
+    lasting = "${keepFiringSeconds}s"
+    source = yaml.safe_load(alert_rules.SOURCE.read_text())["groups"]
+    found = {
+        rule["alert"]
+        for group in source
+        for rule in group["rules"]
+        if rule.get("keep_firing_for") == lasting
+    }
+    assert found == {name for name in NAMES if not name.startswith("CloudflareWorkflowsExporter")}
 
 
 @pytest.mark.parametrize("name", RECORDS)
