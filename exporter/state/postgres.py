@@ -32,6 +32,8 @@ from exporter.state.postgres_schema import migrate, missing
 
 T = TypeVar("T")
 
+_NO_USE = BudgetUse(limit=1, share=0.0, spent=(), demand=0.0, blocked=0.0)
+
 _CONFLICTS = (
     errors.SerializationFailure,
     errors.DeadlockDetected,
@@ -190,20 +192,24 @@ class Postgres:
 
 
 def check(server: Server) -> None:
-    """Whether the database can be used: the tables that it lacks are made, and taken back.
+    """Does all that a replica does, in a transaction that is not committed.
 
     Raises:
-        Unreachable: it can't, and why.
+        Unreachable: that fails, and why.
     """
+    me, owner = Replica("check", "check", ""), ("", "check")
+    turn = Turn(me, 60.0, wanted=[owner], released=[], budgets={"check": _NO_USE})
     with contextlib.closing(connect(server)) as session:
         try:
+            lacks_migrations = missing(session)
             session.run("BEGIN")
-            if missing(session):
-                session.run("ROLLBACK")
-                session.run("BEGIN")
+            if lacks_migrations:
                 migrate(session)
-            session.run("UPDATE schema_version SET version = version")
-            session.run("ROLLBACK")
+            held = {owner: _turn(session, turn).leases[owner].epoch}
+            for data in b"", None:
+                rows = {(owner, "id"): data}, {(owner, "family", "[]"): data}
+                _write(session, Batch({owner: b""}, *rows, held), me.id, turn.lease)
+            _expire(session, 10 * 365 * 86400.0)
         except psycopg.Error as error:
             raise Unreachable(reason(error)) from None
 
@@ -290,10 +296,6 @@ _HELD = "SELECT account, workflow, epoch FROM leases WHERE holder = %s"
 _DEAD = (
     "SELECT id FROM replicas WHERE expires <= clock_timestamp() AND id != %s ORDER BY id FOR UPDATE"
 )
-_LEAVE = (
-    "UPDATE leases SET holder = NULL WHERE holder = %s",
-    "DELETE FROM replicas WHERE id = %s",
-)
 
 
 def _turn(session: Session, turn: Turn) -> Seen:
@@ -304,8 +306,7 @@ def _turn(session: Session, turn: Turn) -> Seen:
         (*me, turn.lease),
     )
     if turn.leaving:
-        for query in _LEAVE:
-            session.run(query, (me.id,))
+        session.run("DELETE FROM replicas WHERE id = %s", (me.id,))
     if turn.released:
         table, columns = _columns(turn.released, "text text")
         session.run(
@@ -338,8 +339,7 @@ def _take(session: Session, me: Replica, wanted: Collection[Owner]) -> None:
     )
     if dead:
         session.run(
-            "DELETE FROM replicas WHERE expires < clock_timestamp() - make_interval(secs => %s) "
-            "AND NOT EXISTS (SELECT FROM leases WHERE holder = id)",
+            "DELETE FROM replicas WHERE expires < clock_timestamp() - make_interval(secs => %s)",
             (_STAYS,),
         )
 
@@ -389,9 +389,7 @@ def _expire(session: Session, after: float) -> None:
         "RETURNING account, workflow",
         columns,
     )
-    for name in ("workflows", "instances", "series") if free else ():
-        table, columns = _columns(free, "text text")
-        session.run(
-            f"DELETE FROM {name} WHERE (account, workflow) IN (SELECT * FROM {table})",  # noqa: S608
-            columns,
-        )
+    for owner in free:
+        for name in ("workflows", *_TABLES):
+            query = f"DELETE FROM {name} WHERE account = %s AND workflow = %s"  # noqa: S608
+            session.run(query, owner)

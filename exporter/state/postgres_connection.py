@@ -49,7 +49,7 @@ def connect(server: Server) -> "Session":
         connection = psycopg.connect(
             make_conninfo(**parameters), autocommit=True, prepare_threshold=None
         )
-    except psycopg.Error as error:
+    except (psycopg.Error, OSError, UnicodeError) as error:
         raise Unreachable(reason(error)) from None
     return Session(connection, server.timeout)
 

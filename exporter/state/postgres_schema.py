@@ -31,7 +31,7 @@ MIGRATIONS = (
     CREATE SEQUENCE epochs;
     CREATE TABLE leases (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C",
-        holder TEXT COLLATE "C", epoch BIGINT NOT NULL,
+        holder TEXT COLLATE "C" REFERENCES replicas ON DELETE SET NULL, epoch BIGINT NOT NULL,
         PRIMARY KEY (account, workflow)
     );
     CREATE TABLE budgets (credential TEXT COLLATE "C" PRIMARY KEY, ledger BYTEA NOT NULL);

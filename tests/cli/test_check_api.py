@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from demo import LocalEngine
+from exporter.state.backend import Server
+from exporter.state.location import opened
 from simulator import Drop, Rewrite, Script, Simulator, error, serve_in_thread, steps
 from tests.cli.command import Command
 from tests.postgres import PASSWORD, PostgresServer
@@ -331,4 +334,19 @@ class TestDatabase:
             database=database,
         )
         expected = 1, "wrong  state.url: permission denied for schema public"
+        assert self.found(check, postgres.url(database)) == expected
+
+    @pytest.mark.parametrize("what", ["TABLE series", "TABLE leases", "SEQUENCE epochs"])
+    def test_one_of_which_it_may_not_write_all(
+        self, check: Check, postgres: PostgresServer, what: str
+    ) -> None:
+        database = postgres.new_database()
+        opened(Server(SecretStr(postgres.url(database)), None, 5.0)).close()
+        kind, name = what.split()
+        postgres.execute(
+            f"ALTER {what} OWNER TO admin",
+            f"GRANT SELECT ON {what} TO {database}",
+            database=database,
+        )
+        expected = 1, f"wrong  state.url: permission denied for {kind.lower()} {name}"
         assert self.found(check, postgres.url(database)) == expected

@@ -232,6 +232,15 @@ class TestLeases:
             rows = connection.execute("SELECT id FROM replicas ORDER BY id").fetchall()
         assert rows == [(ME.id,), ("old-2",)]
 
+    def test_what_an_administrator_removes_is_free(
+        self, first: Postgres, second: Postgres, server: PostgresServer, database: str
+    ) -> None:
+        stale = epochs(turn(first))
+        server.execute("DELETE FROM replicas", database=database)
+        with pytest.raises(LeaseLost):
+            first.write(batch(leases=stale), now=0)
+        assert epochs(turn(second, PEER), PEER)[OWNER] > stale[OWNER]
+
     def test_what_belongs_to_no_workflow_is_each_replicas_own(self, first: Postgres) -> None:
         held = epochs(turn(first))
         series = {
@@ -509,6 +518,15 @@ class TestRefusals:
     def test_an_unknown_host(self, server: PostgresServer, database: str) -> None:
         url = server.url(database, address="nowhere.invalid")
         assert self.refused(url).startswith("failed to resolve host 'nowhere.invalid': ")
+
+    @pytest.mark.parametrize(
+        ("address", "problem"),
+        [("a..b", "'idna' codec failed"), ("127.0.0.1:99999", 'invalid port number: "99999"')],
+    )
+    def test_an_address_that_can_be_none(
+        self, server: PostgresServer, database: str, address: str, problem: str
+    ) -> None:
+        assert problem in self.refused(server.url(database, address=address))
 
     def test_a_missing_permission(self, server: PostgresServer, database: str) -> None:
         server.execute(
