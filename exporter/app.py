@@ -65,7 +65,7 @@ class App:
         self._store.now = self._gauges
         self.exposition = Exposition(self._store)
         self.writer = StateWriter(store=self._store, exposition=self.exposition, clock=self._clock)
-        self._scheduler = Scheduler(self._clock)
+        self._scheduler = Scheduler()
         problems: list[str] = []
         try:
             self.shard = Shard.of(settings.shard, hostname=hostname or socket.gethostname())
@@ -169,7 +169,6 @@ class App:
             for task in others:
                 task.cancel()
             await _stop(server, serving)
-        self._scheduler.stop()
 
     async def once(self) -> bool:
         """Makes one list pass and one round over everything; whether all went well."""
@@ -208,6 +207,7 @@ class App:
                 await self.writer.close()
                 await saving
         finally:
+            self._scheduler.stop()
             await self._watch.close()
 
 
