@@ -25,7 +25,6 @@ from exporter.watch.attachment import AccountSettings, Attacher
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.scheduler import Scheduler
-from exporter.watch.shard import Shard
 from exporter.watch.workflow_roster import AccountLog, WorkflowRoster
 
 log = structlog.get_logger(__name__)
@@ -73,7 +72,6 @@ class Accounts:
         store: Store,
         writer: StateWriter,
         scheduler: Scheduler,
-        shard: Shard,
         transport: httpx.AsyncBaseTransport | None,
         clock: Clock,
     ) -> None:
@@ -82,7 +80,6 @@ class Accounts:
         self._store = store
         self._writer = writer
         self._scheduler = scheduler
-        self._shard = shard
         self._transport = transport
         self._clock = clock
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
@@ -99,7 +96,7 @@ class Accounts:
         both within one commit, so that no scrape sees a gap.
 
         Args:
-            settings: With the same `shard`, `state` and `web` as before.
+            settings: With the same `state` and `web` as before.
 
         Raises:
             ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
@@ -194,12 +191,12 @@ class Accounts:
                 queue = None if served & wanted else known
             if queue is None:
                 budget = Budget(
-                    settings.requests_per_5m,
+                    settings.api.requests_per_5m,
                     reserve=settings.api.reserve,
                     clock=self._clock,
                 )
                 queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self._clock)
-            queue.budget.set_limits(settings.requests_per_5m, reserve=settings.api.reserve)
+            queue.budget.set_limits(settings.api.requests_per_5m, reserve=settings.api.reserve)
             used[credential.budget_key] = queue
         return used
 
@@ -252,7 +249,6 @@ class Accounts:
                     sink=self._store,
                     state=self._writer,
                     scheduler=self._scheduler,
-                    shard=self._shard,
                     logs=reported.workflows,
                     clock=self._clock,
                 ),

@@ -84,7 +84,7 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
         for account, credential in zip(settings.accounts, credentials, strict=True):
             budget = budgets.setdefault(
                 credential.budget_key,
-                Budget(settings.requests_per_5m, reserve=settings.api.reserve, clock=clock),
+                Budget(settings.api.requests_per_5m, reserve=settings.api.reserve, clock=clock),
             )
             client = Client(http, settings.api, account.account_id, credential, budget=budget)
             try:

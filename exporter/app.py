@@ -25,7 +25,6 @@ from exporter.state.backend import Location
 from exporter.state.writer import StateWriter
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
-from exporter.watch.shard import Shard
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 from exporter.web.server import Server, address_of
@@ -42,11 +41,10 @@ class App:
         transport: In place of sockets to Cloudflare.
         clock: The time.
         state: Where it is, opened when the exporter runs; None: in memory.
-        hostname: In place of this machine's, which may name the shard.
 
     Raises:
         ConfigError: a file that holds a secret, a proxy, certificates or the web configuration
-            can't be used, or the host name names no shard.
+            can't be used.
     """
 
     def __init__(
@@ -56,7 +54,6 @@ class App:
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
         state: Location = None,
-        hostname: str | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock or Clock()
@@ -67,18 +64,12 @@ class App:
         self.writer = StateWriter(store=self._store, exposition=self.exposition, clock=self._clock)
         self._scheduler = Scheduler()
         problems: list[str] = []
-        try:
-            self.shard = Shard.of(settings.shard, hostname=hostname or socket.gethostname())
-        except ValueError as error:
-            problems.append(f"shard.index: {error}")
-            self.shard = Shard(0, 1, None)
         with collected(problems):
             self._watch = Accounts(
                 settings,
                 store=self._store,
                 writer=self.writer,
                 scheduler=self._scheduler,
-                shard=self.shard,
                 transport=transport,
                 clock=self._clock,
             )
@@ -156,7 +147,6 @@ class App:
                 version=__version__,
                 accounts=len(self.accounts),
                 workflows=len(self.pollers),
-                shard=f"{self.shard.index} of {self.shard.count}",
                 address=address_of(listener),
             )
             stopped = asyncio.create_task(stop.wait())

@@ -8,7 +8,6 @@ from exporter.config.addresses import is_cloudflare
 from exporter.config.settings import CLOUDFLARE_LIMIT, Settings
 from exporter.config.units import Duration
 from exporter.state.budget_shares import WINDOW
-from exporter.watch.shard import Shard, Share
 
 _SIZES = (1000, 10_000, 50_000)
 # A page holds 100 instances, and the list of each live status ends with a page that is half full.
@@ -17,42 +16,27 @@ _PER_PAGE, _HALF_FULL = 100, 2
 _SHARE = 0.93
 
 
-def _configured(account: Account, shard: Shard) -> int:
-    return sum(
-        Share(shard, account.key, workflow.name).has(instance_id)
-        for workflow in account.workflows
-        for instance_id in workflow.instances
-    )
-
-
-def report(settings: Settings, shard: Shard, credentials: Sequence[Credential]) -> Iterator[str]:
+def report(settings: Settings, credentials: Sequence[Credential]) -> Iterator[str]:
     """Lines for people. The accounts of one credential share a budget, so they share a line.
 
     Args:
         settings: All of them.
-        shard: The share of the instances that this process has.
         credentials: Those of the accounts, in their order.
     """
     yield "configuration is valid"
-    limit, interval = _allowed(settings, shard), settings.poll.interval
-    if limit < settings.requests_per_5m:
+    limit, interval = _allowed(settings), settings.poll.interval
+    if limit < settings.api.requests_per_5m:
         yield (
             f"api.reserve leaves {settings.api.reserve:.0%} of Cloudflare's {CLOUDFLARE_LIMIT} "
             "requests in 5 minutes to other tools: the exporter sends at most "
-            f"{limit * shard.count}, not {settings.api.requests_per_5m} (api.requests_per_5m)"
-        )
-    if shard.count > 1:
-        yield (
-            f"shard {shard.index} of {shard.count} may make {limit} of the "
-            f"{settings.api.requests_per_5m} calls in 5 minutes; of the listed instances it has "
-            "its own, of the lists it reads all"
+            f"{limit}, not {settings.api.requests_per_5m} (api.requests_per_5m)"
         )
     sharing: dict[object, list[Account]] = {}
     for account, credential in zip(settings.accounts, credentials, strict=True):
         sharing.setdefault(credential.budget_key, []).append(account)
     for accounts in sharing.values():
         names = ", ".join(account.label for account in accounts)
-        configured = sum(_configured(account, shard) for account in accounts)
+        configured = sum(len(w.instances) for account in accounts for w in account.workflows)
         needed = configured * WINDOW / interval
         line = (
             f"{names}: {configured} configured instance(s) need up to {needed:.0f} of {limit} "
@@ -73,12 +57,12 @@ def report(settings: Settings, shard: Shard, credentials: Sequence[Credential]) 
                 yield f"  {age} with {size:,} live instances{_with_series(size, entries)}"
 
 
-def _allowed(settings: Settings, shard: Shard) -> int:
+def _allowed(settings: Settings) -> int:
     """Requests in 5 minutes that this process may send while no other tool sends any."""
     limit = settings.api.requests_per_5m
     if is_cloudflare(settings.api.url):
-        limit = min(limit, round(CLOUDFLARE_LIMIT * (1 - settings.api.reserve)))
-    return max(1, limit // shard.count)
+        limit = max(1, min(limit, round(CLOUDFLARE_LIMIT * (1 - settings.api.reserve))))
+    return limit
 
 
 def _age(instances: int, workflows: int, budget: float, interval: float) -> str:

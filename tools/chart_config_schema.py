@@ -5,7 +5,7 @@ from typing import Any
 
 from exporter.config.settings import Settings
 
-CHARTS_OWN = ("web", "shard", "config")
+CHARTS_OWN = ("web", "config")
 """Sections of the configuration that other values of the chart set."""
 
 _NULL = {"type": "null"}

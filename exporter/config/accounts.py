@@ -90,7 +90,7 @@ class Discover(Section):
     max_instances: int = Field(
         5000,
         ge=1,
-        description="Maximum discovered instances with series per workflow, on each shard; errored "
+        description="Maximum discovered instances with series per workflow; errored "
         "ones come first, then live ones.",
     )
     include: list[str] = Field(

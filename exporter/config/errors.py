@@ -32,6 +32,11 @@ _REPLIES = {
     "too_short": "must not be empty",
     "list_type": "must be a list",
 }
+_REMOVED = {
+    "shard": "removed; for several replicas, set state.url to a PostgreSQL that they share, and "
+    "give them the same configuration (docs/kubernetes.md)",
+}
+"""Keys that there were before, and what replaces them."""
 _WORDS = {
     "Value error, ": "",
     "Input should be less than or equal to": "must be at most",
@@ -132,6 +137,8 @@ def _word(key: str) -> str:
 
 
 def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:
+    if (removed := _path(loc)) in _REMOVED:
+        return _REMOVED[removed]
     known = list(_keys(loc[:-1], root))
     near = difflib.get_close_matches(_word(str(loc[-1])), known, n=1)
     elsewhere = (path for path in _paths(root) if path.rpartition(".")[2] == loc[-1])

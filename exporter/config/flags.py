@@ -22,12 +22,7 @@ _METAVARS = {
     ByteSize: "SIZE",
     Path: "FILE",
 }
-_SPECIAL = {
-    "api.url": "URL",
-    "state.url": "URL",
-    "web.listen_address": "HOST:PORT",
-    "shard.index": "N|auto",
-}
+_SPECIAL = {"api.url": "URL", "state.url": "URL", "web.listen_address": "HOST:PORT"}
 _SHARED_NAMES = {("web", "config_file"): "--web.config.file"}
 """Names that Prometheus' exporters share; those that follow from the key work too."""
 

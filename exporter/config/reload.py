@@ -14,7 +14,7 @@ from exporter.config.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_FIXED = (("shard",), ("state",), ("replica",), ("web", "listen_address"), ("web", "config_file"))
+_FIXED = (("state",), ("replica",), ("web", "listen_address"), ("web", "config_file"))
 """What a restart alone can change."""
 _CHECK_EVERY = 1.0
 """Seconds; a reload follows `config.auto_reload_interval` to within one."""
@@ -109,7 +109,6 @@ def _with_fixed(wanted: Settings, used: Settings) -> Settings:
     """`wanted`, but for what a restart alone can change."""
     return wanted.model_copy(
         update={
-            "shard": used.shard,
             "state": used.state,
             "replica": used.replica,
             "web": used.web.model_copy(update={"enable_lifecycle": wanted.web.enable_lifecycle}),

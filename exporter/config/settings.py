@@ -5,7 +5,6 @@ every key. Flags, environment variables, docs/configuration.md and the chart's s
 this tree.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
@@ -14,7 +13,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ByteSize,
     Field,
     ValidationInfo,
@@ -108,40 +106,6 @@ class Poll(Section):
     )
 
 
-def _shard_index(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
-        return int(value)
-    raise ValueError("must be a whole number, of which the first is 0, or auto")
-
-
-def _number(value: object) -> int | None:
-    return int(str(value)) if re.fullmatch("[0-9]{1,9}", str(value)) else None
-
-
-class Shard(Section):
-    index: Annotated[int | Literal["auto"], BeforeValidator(_shard_index)] = Field(
-        0,
-        description="Which of the shards this process is; auto: the number its host name ends on.",
-    )
-    count: int = Field(1, ge=1, description="Processes that share the instances and the calls.")
-    previous_count: int | None = Field(
-        None,
-        ge=1,
-        description="Their number before it was changed: what they counted isn't counted again.",
-    )
-
-    @classmethod
-    def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
-        count = _number(given.get("count")) or 1
-        if "index" not in given and count > 1:
-            yield ("index",), f"is missing; give each shard its own, from 0 to {count - 1}, or auto"
-        if (_number(given.get("index")) or 0) >= count:
-            text = f"must be below shard.count, which is {count}: the first shard is 0"
-            yield ("index",), text
-
-
 class State(Section):
     path: Path | None = Field(
         Path("state.db"),
@@ -225,22 +189,16 @@ class Settings(Section):
     accounts: list[Account] = Field(min_length=1, description="Accounts to watch")
     poll: Poll = Field(Poll(), description="How often to poll")
     metrics: Metrics = Field(Metrics(), description="What the metrics show")
-    shard: Shard = Field(Shard(), description="One process among several that share the work")
     state: State = Field(State(), description="What is persisted, on disk or in a database")
     replica: Replica = Field(Replica(), description="One of several that share state.url")
     web: Web = Field(Web(), description="The HTTP server")
     config: Config = Field(Config(), description="The configuration itself")
     log: Log = Field(Log(), description="Logs, on standard error")
 
-    @property
-    def requests_per_5m(self) -> int:
-        """Requests in 5 minutes that this process may send for each credential."""
-        return self.api.requests_per_5m // self.shard.count
-
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
         api = vars(Api()) | _section(given, "api")
-        url, limit = str(api["url"]), api["requests_per_5m"]
+        url = str(api["url"])
         accounts = mappings(given.get("accounts"))
         sends = False
         for index, account in accounts:
@@ -260,10 +218,6 @@ class Settings(Section):
         if sends and is_plain(url) and not is_loopback(url) and not api["allow_plain_http"]:
             text = "would send credentials unencrypted; use https, or set api.allow_plain_http"
             yield ("api", "url"), text
-        count = _number(_section(given, "shard").get("count")) or 1
-        if (_number(limit) or count) < count:
-            text = f"must be at most api.requests_per_5m, which is {limit}: each shard needs a call"
-            yield ("shard", "count"), text
 
 
 def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from exporter.clock import Clock
 from exporter.cloudflare.client import Client
 from exporter.config.accounts import Account, Workflow
@@ -23,7 +21,6 @@ from exporter.watch.poller import Poller
 from exporter.watch.records import Record, WorkflowRecord
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
-from exporter.watch.shard import Shard, Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.workflow_state import WorkflowState
 
@@ -97,7 +94,6 @@ class Attacher:
     sink: Sink
     state: State
     scheduler: Scheduler
-    shard: Shard
     logs: dict[str, PollLog]
     clock: Clock
 
@@ -155,14 +151,9 @@ class Attacher:
         selector: Selector | None,
         record: WorkflowRecord,
     ) -> WorkflowState:
-        if record.shards != self.shard.count:
-            now = self.clock.steady()
-            record = replace(record, shards=self.shard.count, sharded_since=now)
-        account = self.settings.account.key
         return WorkflowState(
             key,
             record=record,
-            share=Share(self.shard, account, key.workflow, record.sharded_since),
             ids=workflow.instances,
             selector=selector,
             since=record.since if self.settings.metrics.backfill is False else -inf,

@@ -185,10 +185,9 @@ class Discovery:
         known = self._state.instances.values()
         created = sorted(i.row.created for i in known if i.row.created is not None)
         missed = [i.row.created for i in self._missed() if i.row.created is not None]
-        best, since, shards = 0.0, None, self._state.share.shard.count
+        best, since = 0.0, None
         for count, moment in enumerate(sorted(missed, reverse=True), start=1):
-            # Of what a list holds, this shard knows its share.
-            pages = 1 + (len(created) - bisect_left(created, moment)) * shards / 100
+            pages = 1 + (len(created) - bisect_left(created, moment)) / 100
             if count - pages > best:
                 best, since = count - pages, moment
         return 0 if since is None else await self._lists.read(_created_since(since))
@@ -211,7 +210,7 @@ class Discovery:
             return
         times = (row.created_on, row.modified_on, row.ended_on)
         self._newest = max(self._newest, *(unix(time) or -inf for time in times))
-        if not self._selector.takes_id(row.id) or not self._state.share.has(row.id):
+        if not self._selector.takes_id(row.id):
             return
         instance = self._state.instances.get(row.id)
         if instance is None:

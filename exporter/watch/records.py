@@ -39,10 +39,6 @@ class WorkflowRecord(Struct, frozen=True, array_like=True):
     """When it was first watched."""
     last_pass: float | None = None
     """When the last list pass that succeeded began."""
-    shards: int = 0
-    """How many exporters shared the work."""
-    sharded_since: float = 0.0
-    """Since when they were so many."""
     horizon: float | None = None
     """Before it no end of a discovered instance is news any more."""
     discovered_since: float | None = None

@@ -157,15 +157,14 @@ class WorkflowRoster:
             self._read_at = self._clock.monotonic()
             await self.find({row.name for row in rows if row.name})
             for row in rows:
-                if row.name in self.attached and row.instances is not None:
-                    self._count(row.name, row.instances)
-            for name in {row.name for row in rows if row.name and row.instances is None}:
-                if not (self._leads(name) or name in self.discoveries):
+                if not row.name or row.name not in self.attached:
                     continue
-                # The local engine's list holds no counts.
-                requests += 1
-                row = await self._upstream.workflow(name)
-                self._count(name, row.instances or {})
+                counts = row.instances
+                if counts is None:
+                    # The local engine's list holds no counts.
+                    requests += 1
+                    counts = (await self._upstream.workflow(row.name)).instances or {}
+                self._count(row.name, counts)
         except RequestFailed as failure:
             self._sink.polled("list", failure.reason)
             self.reported.read(failure, matters=matters)
@@ -208,22 +207,19 @@ class WorkflowRoster:
         for name, attachment in self.attached.items():
             attachment.poller.unmatched = name in unmatched
 
-    def _leads(self, name: str) -> bool:
-        """Whether a workflow is attached, and its own metrics are shown by this shard."""
-        return name in self.attached and self.attached[name].state.share.leads
-
     def _count(self, name: str, counts: dict[str, int]) -> None:
-        discovery = self.attached[name].discovery if name in self.attached else None
+        if name not in self.attached:
+            return
+        discovery = self.attached[name].discovery
         if discovery is not None:
             discovery.counts = counts
-        if self._leads(name):
-            self._sink.counts(WorkflowKey(self.label, name), counts)
+        self._sink.counts(WorkflowKey(self.label, name), counts)
 
     async def read_limits(self, name: str) -> int:
         """Reads the limits of a workflow's newest version, where the API has them; the number of
         requests."""
         recent = self._clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY
-        if recent or not self._leads(name):
+        if recent or name not in self.attached:
             return 0
         self._limits_at[name] = self._clock.monotonic()
         try:

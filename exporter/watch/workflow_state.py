@@ -13,7 +13,6 @@ from exporter.watch.instance import Instance, Scope
 from exporter.watch.lifecycle import Effects
 from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
 from exporter.watch.selector import Selector
-from exporter.watch.shard import Share
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.tracker import APART
 
@@ -33,7 +32,6 @@ class WorkflowState:
     Args:
         key: The workflow.
         record: What the state holds of the workflow.
-        share: Which of its instances are watched here.
         ids: The configured instances.
         selector: Which others are watched too; None: none.
         since: Unix time; what ended before it of an instance unknown until now is history.
@@ -45,7 +43,6 @@ class WorkflowState:
         key: WorkflowKey,
         *,
         record: WorkflowRecord,
-        share: Share,
         ids: Iterable[str],
         selector: Selector | None,
         since: float,
@@ -53,7 +50,6 @@ class WorkflowState:
         clock: Clock,
     ) -> None:
         self.key = key
-        self.share = share
         self.instances: dict[str, Instance] = {}
         self.ends: dict[str, float] = {}
         """Up to when, in Unix time, all was counted of expired instances that lists may still hold:
@@ -64,8 +60,6 @@ class WorkflowState:
         """Unix time before which no end of a discovered instance is news any more."""
         self.discovered_since = record.discovered_since
         """Unix time at which instances were first discovered; None: they never were."""
-        if record.last_pass is not None and record.discovered_since is None:
-            self.discovered_since = record.since  # as written by a version with one field for both
         self.changed: set[str] = set()
         """Instances whose record has changed since the state last took note."""
         self._record = record
@@ -77,7 +71,7 @@ class WorkflowState:
         """When the list pass began that covers all instances: the one under way or, where one
         has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
         now = clock.monotonic()
-        for instance_id in sorted(i for i in set(ids) if share.has(i)):
+        for instance_id in sorted(set(ids)):
             self.begin(instance_id, Scope.CONFIGURED, since=since, due=now)
 
     @property
@@ -112,7 +106,7 @@ class WorkflowState:
         """Unix time before which an end of an instance unknown till now was counted already, if it
         is one to be counted."""
         counted = self.ends.get(instance_id, -inf) + APART
-        return max(self.horizon, self.share.since(instance_id), counted)
+        return max(self.horizon, counted)
 
     def _never_seen(self, instance_id: str, since: float) -> None:
         """Has of an instance that goes unseen the end that was counted before, if any was."""
@@ -238,12 +232,10 @@ class WorkflowState:
         lifecycle.restore(
             instance, record, scope=scope, now=self._clock.now(), list_pass_at=lists_at
         )
-        # It may have been another shard's for a while.
-        lifecycle.count_from(instance, self.share.since(instance.id))
 
     def _restore_end(self, instance_id: str, end: float) -> None:
         instance = self.instances.get(instance_id)
-        if self.share.has(instance_id) and end >= self.horizon:
+        if end >= self.horizon:
             self.ends[instance_id] = end
         elif instance is None:
             self.changed.add(instance_id)
@@ -256,9 +248,7 @@ class WorkflowState:
         if removed_at is None and not (self._selector and self._selector.takes_id(instance_id)):
             removed_at = self._clock.steady()
             self.changed.add(instance_id)
-        if not self.share.has(instance_id):
-            self.changed.add(instance_id)  # so that it isn't recorded any longer
-        elif record.run is None:
+        if record.run is None:
             self.changed.add(instance_id)
             self._never_seen(instance_id, record.since)
         elif self._is_over(removed_at):

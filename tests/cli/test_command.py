@@ -55,7 +55,6 @@ class TestHelp:
             "accounts",
             "poll",
             "metrics",
-            "shard",
             "state",
             "replica",
             "web",
@@ -78,8 +77,6 @@ class TestHelp:
             "--metrics.buckets.step-attempts N,N,...",
             "--metrics.step-names.rewrite JSON",
             "--accounts JSON",
-            "--shard.index N|auto",
-            "--shard.previous-count N|null",
             "--state.path FILE|null",
             "--web.listen-address HOST:PORT",
             "--web.config.file FILE|null",
@@ -220,20 +217,6 @@ class TestCheckConfig:
         done = command("--check-config", "--poll.interval=100ms")
         assert done.returncode == 0
         assert "of 600 requests in 5 minutes; over the limit: each is polled every" in done.stdout
-
-    def test_what_a_shard_has_of_the_instances_and_calls(self, command: Command) -> None:
-        ids = ", ".join(f"o-{n}" for n in range(30))
-        command.file(GOOD.replace("o-1", ids))
-        lines = [
-            command("--check-config", f"--shard.index={n}", "--shard.count=3").stdout.splitlines()
-            for n in range(3)
-        ]
-        assert lines[1][1] == (
-            "shard 1 of 3 may make 200 of the 600 calls in 5 minutes; of the listed instances it "
-            "has its own, of the lists it reads all"
-        )
-        assert sum(int(re.findall(r"acc: (\d+) configured", line)[0]) for _, _, line in lines) == 30
-        assert all(" of 200 requests in 5 minutes" in line for _, _, line in lines)
 
     def test_files_of_secrets_are_checked_too(self, command: Command) -> None:
         text = GOOD.replace("api_token: secret", "api_token_file: token")

@@ -25,8 +25,6 @@ MATRIX: dict[str, dict[str, Any]] = {
         "extraEnvFrom": [{"secretRef": {"name": "more"}}, {"configMapRef": {"name": "proxy"}}],
     },
     "live reload": {"autoReloadInterval": "30s"},
-    "shards": {"shards": {"count": 3}},
-    "shards of another number": {"shards": {"count": 1, "previousCount": 3}},
     "TLS and passwords": {
         "webConfig": {
             "existingSecret": "web",

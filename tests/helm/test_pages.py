@@ -35,14 +35,3 @@ def test_the_guide_makes_all_that_it_speaks_of() -> None:
     name = release.the("StatefulSet")["metadata"]["name"]
     assert f"statefulset/{name}" in PAGES[0].read_text()
     assert f"{name}.monitoring.svc:9734" in PAGES[0].read_text()
-
-
-def test_the_guide_scrapes_and_changes_the_shards_that_there_are() -> None:
-    text = PAGES[0].read_text()
-    release = render(values_on(PAGES[0]), {"shards": {"count": 3, "previousCount": 2}})
-    services = [service["metadata"]["name"] for service in release.of_kind("Service")]
-    (name,) = re.findall(r"names: \[(\S+)\.monitoring\.svc\]", text)
-    assert name in services
-    assert "--set shards.count=3 --set shards.previousCount=2" in text
-    (selector,) = re.findall(r"--selector=(\S+)=(\S+)", text)
-    assert release.pod["metadata"]["labels"][selector[0]] == selector[1]

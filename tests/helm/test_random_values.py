@@ -137,7 +137,6 @@ VALUES = some(
         log=some(level=st.sampled_from(["debug", "info"])),
         api=some(url=TEXTS),
     ),
-    shards=some(count=st.integers(1, 100), previousCount=st.integers(1, 100) | st.none()),
     webConfig=st.fixed_dictionaries(
         {"existingSecret": NAMES},
         optional={

@@ -145,15 +145,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         account(workflows=[{"name": "orders", "discover": {"statuses": ["failed"]}}]),
         "at '/config/accounts/0/workflows/0/discover/statuses/0': value must be one of 'queued', ",
     ),
-    "no pods": ({"shards": {"count": 0}}, "at '/shards/count': minimum: got 0, want 1"),
-    "text for a number of pods": (
-        {"shards": {"count": "3"}},
-        "at '/shards/count': got string, want integer",
-    ),
-    "a former number that is none": (
-        {"shards": {"count": 3, "previousCount": 0}},
-        "at '/shards/previousCount': minimum: got 0, want 1",
-    ),
     "shards in the configuration": (
         {"config": {"shard": {"index": 0}}},
         "at '/config': additional properties 'shard' not allowed",
@@ -236,16 +227,16 @@ class TestSchema:
         assert paths - {"global"} == known
 
     def test_it_knows_each_key_of_the_configuration(self) -> None:
-        """`web`, `shard` and `config` are the chart's own: containerPort, shards and
-        autoReloadInterval say what they hold."""
+        """`web` and `config` are the chart's own: containerPort, webConfig and autoReloadInterval
+        say what they hold."""
         config = self.schema["properties"]["config"]
         for loc, field in leaves():
-            if loc[0] not in ("web", "shard", "config"):
+            if loc[0] not in ("web", "config"):
                 node = config
                 for key in loc:
                     node = node["properties"][key]
                 assert node["description"] == field.description
-        assert not {"web", "shard", "config"} & set(config["properties"])
+        assert not {"web", "config"} & set(config["properties"])
 
     def test_it_knows_the_parameters_of_the_alerts(self) -> None:
         rule = self.schema["properties"]["prometheusRule"]["properties"]

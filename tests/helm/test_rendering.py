@@ -11,9 +11,7 @@ import pytest
 import yaml
 
 from exporter import __version__
-from exporter.app import App
 from exporter.config import yaml_file
-from exporter.config.settings import Settings
 from simulator import Script, Simulator, serve_in_thread
 from tests.e2e.daemon import configuration, environment, run
 from tests.helm.chart import (
@@ -246,39 +244,6 @@ class TestWebConfig:
             assert service[key] == values[key]
 
 
-class TestShards:
-    @staticmethod
-    def flags(values: dict[str, Any]) -> list[str]:
-        (container,) = render(SMALLEST, values).pod["spec"]["containers"]
-        return [arg for arg in container["args"] if arg.startswith("--shard.")]
-
-    def test_there_is_one_pod_when_nothing_is_said(self) -> None:
-        assert render(SMALLEST).the("StatefulSet")["spec"]["replicas"] == 1
-        assert self.flags({}) == []
-
-    def test_there_are_as_many_pods_as_asked_for_each_of_which_knows_its_place(self) -> None:
-        spec = render(SMALLEST, MATRIX["shards"]).the("StatefulSet")["spec"]
-        assert spec["replicas"] == 3
-        assert self.flags(MATRIX["shards"]) == ["--shard.index=auto", "--shard.count=3"]
-
-    def test_they_are_told_how_many_there_were(self) -> None:
-        assert self.flags(MATRIX["shards of another number"]) == [
-            "--shard.index=auto",
-            "--shard.count=1",
-            "--shard.previous-count=3",
-        ]
-
-    def test_the_name_of_each_pod_is_its_place(self) -> None:
-        """As Kubernetes names the pods of a StatefulSet, which is their host's name."""
-        release = render(SMALLEST, MATRIX["shards"])
-        name = release.the("StatefulSet")["metadata"]["name"]
-        config = yaml.safe_load(release.the("ConfigMap")["data"]["config.yaml"])
-        (account,) = config["accounts"]
-        account |= {"api_token_file": None, "api_token": "secret"}
-        settings = Settings(**config, shard={"index": "auto", "count": 3})
-        assert [App(settings, hostname=f"{name}-{n}").shard.index for n in range(3)] == [0, 1, 2]
-
-
 class TestCheckApi:
     """The pod that `helm test` runs."""
 
@@ -470,11 +435,6 @@ class TestNotes:
     def test_they_tell_the_next_step(self, values: dict[str, Any], step: str) -> None:
         notes = render(SMALLEST, values).notes
         assert re.findall(r"Next: (?:.*\n?)*", notes)[0].count(step) == 1
-
-    def test_they_tell_how_to_scrape_several_pods(self) -> None:
-        notes = " ".join(render(SMALLEST, MATRIX["shards"]).notes.split())
-        name = "exporter-cloudflare-workflows-exporter-headless.monitoring.svc"
-        assert f"scrape each pod, by dns_sd_configs with the A records of {name}" in notes
 
     def test_they_tell_what_becomes_of_the_state(self) -> None:
         assert "persistence.enabled=false" in render(SMALLEST, MATRIX["no persistence"]).notes
