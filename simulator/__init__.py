@@ -2,6 +2,7 @@
 
 from .api_style import HOSTED, LOCAL_ENGINE, Style
 from .clock import ManualClock, SpedClock
+from .credentials import QUEUES_EDIT, QUEUES_READ
 from .faults import (
     Drip,
     Drop,
@@ -19,6 +20,7 @@ from .faults import (
     html,
     redirect,
 )
+from .queue import Queue
 from .run_script import (
     Attempt,
     Config,
@@ -39,6 +41,8 @@ from .world import Account, Instance, Workflow, World
 __all__ = [
     "HOSTED",
     "LOCAL_ENGINE",
+    "QUEUES_EDIT",
+    "QUEUES_READ",
     "Account",
     "Attempt",
     "Config",
@@ -53,6 +57,7 @@ __all__ = [
     "Late",
     "ManualClock",
     "Parallel",
+    "Queue",
     "Respond",
     "Rewrite",
     "Script",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from typing import Any
 from urllib.parse import parse_qsl, unquote
+
+import msgspec
 
 from .api_results import account_result, instance_detail, version_result, workflow_result
 from .credentials import Access, AccessDenied, Credential
@@ -26,6 +29,7 @@ class Request:
     path: str
     query_string: str
     headers: Mapping[str, str]
+    body: bytes = b""
     query: dict[str, str] = field(init=False)
     segments: list[str] = field(init=False)
 
@@ -65,16 +69,26 @@ class Api:
                         entry.instance = instance
                         simple = request.query.get("simple") == "true"
                         entry.kind = "simple" if simple else "detail"
+            case ["accounts", account, "queues", queue, *rest]:
+                kinds = {"": "queue", "messages/pull": "pull", "messages/ack": "ack"}
+                entry.account, entry.queue = account, queue
+                entry.kind = kinds.get("/".join(rest), "other")
         return entry
 
     def respond(self, request: Request, entry: ApiRequest) -> Response:
         """The response, as the hosted API would give it."""
         headers = {"Date": formatdate(self.world.clock(), usegmt=True)}
         try:
-            if entry.kind == "other" or request.method != "GET":
+            posts = entry.kind in {"pull", "ack"}
+            if entry.kind == "other" or request.method != ("POST" if posts else "GET"):
                 raise ApiError(404, 7003, f"Could not route to {request.path}")
             credential = self.access.credential(request.headers)
             entry.user = credential.user
+            if entry.queue:
+                credential.check_queues(entry.account, write=posts)
+                response = success(self._queue(request, entry))
+                response.headers.update(headers)
+                return response
             if entry.kind != "accounts":
                 credential.check(entry.account)
             wait = self.limit.take(entry.user)
@@ -113,6 +127,21 @@ class Api:
                 return self._versions(workflow, request.query)
             case _:
                 return self._instance(workflow, entry.instance, request.query, now)
+
+    def _queue(self, request: Request, entry: ApiRequest) -> Any:
+        """The result of a request for a queue; these don't count towards the rate limit."""
+        now = self.world.settle()
+        account = self.world.accounts.get(entry.account)
+        queue = account.queues.get(entry.queue) if account else None
+        if queue is None:
+            raise ApiError(404, 11000, "Queue does not exist")
+        if entry.kind == "queue":
+            return queue.result()
+        try:
+            query = msgspec.json.decode(request.body or b"{}", type=dict[str, Any])
+        except msgspec.MsgspecError:
+            raise ApiError(400, 10026, "Could not parse request body") from None
+        return (queue.pull if entry.kind == "pull" else queue.ack)(query, now)
 
     def _accounts(self, credential: Credential, query: Mapping[str, str]) -> Response:
         if credential.account_owned:

@@ -7,29 +7,13 @@ follows the types of its official SDK.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 from .api_style import Style
+from .clock import timestamp
 from .run_script import Error, Sleep, Step, Wait
 from .run_timeline import PlayedAttempt, Record
 from .world import Account, Instance, Version, Workflow
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A planned end past this has no date; the year is 9999.
-_LAST = 253_402_300_799_999
-
-
-@lru_cache(8192)
-def _to_the_second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
-
-
-def timestamp(at: int) -> str:
-    """ISO 8601 with milliseconds and a Z, from milliseconds since the epoch."""
-    seconds, milliseconds = divmod(min(at, _LAST), 1000)
-    return f"{_to_the_second(seconds)}.{milliseconds:03}Z"
 
 
 def instance_detail(

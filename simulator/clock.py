@@ -2,8 +2,25 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 Clock = Callable[[], float]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# A planned end past this has no date; the year is 9999.
+_LAST = 253_402_300_799_999
+
+
+@lru_cache(8192)
+def _to_the_second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+
+
+def timestamp(at: int) -> str:
+    """ISO 8601 with milliseconds and a Z, from milliseconds since the epoch."""
+    seconds, milliseconds = divmod(min(at, _LAST), 1000)
+    return f"{_to_the_second(seconds)}.{milliseconds:03}Z"
 
 
 class ManualClock:

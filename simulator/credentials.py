@@ -6,6 +6,7 @@ from msgspec import Struct
 
 PERMISSIONS = frozenset({"Workers Tail Read", "Workers Scripts Read", "Workers Scripts Write"})
 """Any one of these opens the Workflows endpoints."""
+QUEUES_EDIT, QUEUES_READ = "Queues Edit", "Queues Read"
 
 
 class AccessDenied(Exception):  # noqa: N818 - reads as what happened
@@ -39,6 +40,16 @@ class Credential(Struct, frozen=True):
             AccessDenied: it doesn't.
         """
         if not self.permissions & PERMISSIONS or not self.opens(account_id):
+            raise AccessDenied(403)
+
+    def check_queues(self, account_id: str, *, write: bool) -> None:
+        """Checks that it opens the queues of an account: to pull and acknowledge is to `write`.
+
+        Raises:
+            AccessDenied: it doesn't.
+        """
+        wanted = {QUEUES_EDIT} if write else {QUEUES_EDIT, QUEUES_READ}
+        if not self.permissions & wanted or not self.opens(account_id):
             raise AccessDenied(403)
 
 

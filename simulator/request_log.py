@@ -8,7 +8,8 @@ from msgspec import Struct
 class ApiRequest(Struct):
     """One request. `status` is 0 until the response begins, and stays so without one.
 
-    `kind` is simple, detail, list, workflow, workflows, versions, accounts or other; `fault` names
+    `kind` is simple, detail, list, workflow, workflows, versions, accounts, queue, pull, ack or
+    other; `fault` names
     the action of the fault rule that took it.
     """
 
@@ -19,6 +20,7 @@ class ApiRequest(Struct):
     account: str = ""
     workflow: str = ""
     instance: str = ""
+    queue: str = ""
     kind: str = "other"
     status: int = 0
     user: str = ""

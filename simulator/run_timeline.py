@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+from .lifecycle_events import events_of
 from .run_script import Error, Parallel, Piece, Script, Sleep, Step, Wait
 
 NEVER = 1 << 62
@@ -69,7 +70,8 @@ class Record:
 
 @dataclass(slots=True)
 class Timeline:
-    """A run as played. `marks` are (time, status), each valid until the next one."""
+    """A run as played. `marks` are (time, status), each valid until the next one; `events` are
+    (time, kind), as event subscriptions publish them."""
 
     start: int
     end: int
@@ -81,6 +83,7 @@ class Timeline:
     records: list[Record]
     marks: list[tuple[int, str]]
     moves: list[int]
+    events: list[tuple[int, str]]
 
     def status(self, at: int) -> str:
         return self.marks[max(0, bisect_right(self.marks, at, key=_first) - 1)][1]
@@ -221,6 +224,7 @@ class _Player:
             records=records,
             marks=marks,
             moves=sorted(moves - {NEVER}),
+            events=events_of(marks, _retried(records)),
         )
 
     def gate(self, time: int) -> int:
@@ -369,6 +373,15 @@ class _Player:
 
 def _later(time: int, seconds: float | None) -> int:
     return min(NEVER, time + milliseconds(seconds))
+
+
+def _retried(records: Iterable[Record]) -> Iterator[int]:
+    """When attempts failed that another followed."""
+    for record in records:
+        if record.type == "step":
+            for attempt in record.attempts[:-1]:
+                if attempt.error is not None and attempt.end < NEVER:
+                    yield attempt.end
 
 
 def _pauses(interventions: Iterable[Intervention]) -> list[tuple[int, int]]:

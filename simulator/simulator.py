@@ -37,6 +37,7 @@ class Simulator:
             scope["raw_path"].decode("latin-1"),
             scope["query_string"].decode("latin-1"),
             {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+            await _body(receive) if scope["method"] == "POST" else b"",
         )
         entry = self.api.entry(request)
         self.requests.begin(entry)
@@ -57,3 +58,12 @@ class Simulator:
                 await action.act(exchange)
         finally:
             self.requests.end(entry)
+
+
+async def _body(receive: Any) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body

@@ -12,14 +12,16 @@ import time
 import uuid
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from itertools import count, islice, zip_longest
 from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
 
 from .api_style import HOSTED, Style
-from .clock import Clock
+from .clock import Clock, timestamp
+from .lifecycle_events import event_body
+from .queue import Queue
 from .run_script import Script
 from .run_timeline import (
     NEVER,
@@ -91,7 +93,7 @@ class Instance:
 
     __slots__ = (
         "created", "deleted", "epoch", "id", "key", "listed_status", "params", "patch",
-        "patch_row", "result", "runs", "schedule", "trigger", "version", "workflow",
+        "patch_row", "published", "result", "runs", "schedule", "trigger", "version", "workflow",
     )  # fmt: skip
 
     def __init__(
@@ -120,6 +122,8 @@ class Instance:
         self.deleted = NEVER
         self.listed_status: str | None = None
         self.epoch = 0
+        self.published = self.created
+        """Up to when its events were published."""
         self.result: Any = None
         self.patch: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
         self.patch_row: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
@@ -157,9 +161,23 @@ class Instance:
         run = self.run(at)
         mark = run.timeline.next_mark(at - run.queued)
         restarts = (r.begins for r in self.runs if r.begins > at)
+        events = (t for t, _ in self.events(at, NEVER)) if self.workflow.queues else ()
         return min(
-            mark + run.queued if mark < NEVER else NEVER, self.removed_at(), *restarts, NEVER
+            mark + run.queued if mark < NEVER else NEVER,
+            self.removed_at(),
+            *restarts,
+            *islice(events, 1),
+            NEVER,
         )
+
+    def events(self, after: int, until: int) -> Iterator[tuple[int, str]]:
+        """What event subscriptions publish of it from one moment, exclusively, to another."""
+        for run, following in zip_longest(self.runs, self.runs[1:]):
+            stop = min(until, following.begins - 1 if following else NEVER, self.deleted)
+            first = max(after + 1, run.begins)
+            for since, kind in run.timeline.events:
+                if first <= run.queued + since <= stop:
+                    yield run.queued + since, kind
 
     # What can be done to it.
 
@@ -237,6 +255,7 @@ class Workflow:
         self, world: World, account_id: str, name: str, class_name: str, script_name: str
     ) -> None:
         self.world = world
+        self.account_id = account_id
         self.name = name
         self.class_name = class_name
         self.script_name = script_name
@@ -248,7 +267,24 @@ class Workflow:
         self.instances: dict[str, Instance] = {}
         self.order: list[Instance] = []
         self.by_status: dict[str, list[Instance]] = {}
+        self.queues: list[Queue] = []
+        """Where its events go."""
         self._counts: tuple[int, dict[str, int]] | None = None
+
+    def publish(self, instance: Instance, until: int) -> None:
+        """Publishes the events of an instance up to a moment."""
+        for at, kind in instance.events(instance.published, until):
+            body = event_body(
+                kind,
+                account=self.account_id,
+                workflow=self.name,
+                version=instance.version,
+                instance=instance.id,
+                time=timestamp(at),
+            )
+            for queue in self.queues:
+                queue.push(body, at)
+        instance.published = max(instance.published, until)
 
     def release(self, **settings: Any) -> Version:
         """Deploy a new version; settings are the fields of `Version`."""
@@ -347,6 +383,22 @@ class Account:
         self.name = f"{account_id}'s account"
         self.created = world.moment(None)
         self.workflows: dict[str, Workflow] = {}
+        self.queues: dict[str, Queue] = {}
+
+    def queue(self, queue_id: str, *workflows: str, **settings: Any) -> Queue:
+        """Adds a queue, and subscribes it to the events of these workflows from now on.
+
+        Args:
+            settings: The fields of `Queue`.
+        """
+        queue = self.queues[queue_id] = Queue(queue_id, **settings)
+        now = self.world.settle()
+        for workflow in map(self.workflow, workflows):
+            workflow.queues.append(queue)
+            for instance in workflow.instances.values():
+                instance.published = max(instance.published, now)
+                self.world.refresh(instance)
+        return queue
 
     def workflow(
         self, name: str, *, class_name: str = "Scenario", script_name: str = "worker"
@@ -415,6 +467,8 @@ class World:
     def refresh(self, instance: Instance) -> None:
         """Lists an instance as it is now, and schedules its next change."""
         at = self._settled
+        if instance.workflow.queues:
+            instance.workflow.publish(instance, at)
         if instance.removed_at() <= at:
             self.drop(instance)
             return
