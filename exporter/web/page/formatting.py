@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
 from exporter.metrics import catalogue
+from exporter.watch.instance import Instance
 from exporter.web.page.view import Explanation, InstanceRow
 
 NONE = "\N{EN DASH}"
@@ -100,14 +101,14 @@ def queries(row: InstanceRow) -> list[tuple[str, str]]:
     ]
 
 
-def changed(known: Explanation) -> list[str]:
+def changed(instance: Instance) -> list[str]:
     """What the last change of an instance changed."""
-    first = any(change.field == "steps" and change.before is None for change in known.changes)
+    first = any(change.field == "steps" and change.before is None for change in instance.changes)
     texts = ["steps fetched for the first time"] if first else []
-    for field, before in known.changes:
+    for field, before in instance.changes:
         if first and field in _DETAIL_ONLY:
             continue
-        values = (before, getattr(known.values, field, None))
+        values = (before, getattr(instance.values, field, None))
         shown = " → ".join("none" if value is None else str(value) for value in values)
         texts.append(
             _FIELDS.get(field, field.replace("_", " "))

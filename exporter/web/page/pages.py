@@ -69,47 +69,48 @@ class Pages:
 
     async def _instance(self, request: Request) -> Response:
         name = [request.query_params.get(key, "") for key in ("account", "workflow", "id")]
-        known, now = self._overview.explain(*name), self._overview.snapshot().wall
+        known = self._overview.explain(*name)
         if known is None:
             page = self._templates.get_template("unknown.html").render(id=name[2])
             return HTMLResponse(page, 404, headers=_HEADERS)
-        return HTMLResponse(self.instance(known, now), headers=_HEADERS)
+        return HTMLResponse(self.instance(known), headers=_HEADERS)
 
-    def table(self, now: Snapshot, query: TableQuery) -> str:
+    def table(self, snapshot: Snapshot, query: TableQuery) -> str:
         """Renders the table."""
         return self._templates.get_template("instances.html").render(
-            accounts=now.accounts,
-            workflows=sorted({w.name for account in now.accounts for w in account.workflows}),
+            accounts=snapshot.accounts,
+            workflows=sorted({w.name for account in snapshot.accounts for w in account.workflows}),
             columns={
                 name: column
                 for name, column in COLUMNS.items()
-                if name != "account" or len(now.accounts) > 1
+                if name != "account" or len(snapshot.accounts) > 1
             },
             max_length=MAX_LENGTH,
-            now=now.wall,
+            now=snapshot.now.wall,
             query=query,
-            picked=select(now.rows(), query),
+            picked=select(snapshot.rows(), query),
         )
 
-    def instance(self, known: Explanation, now: float) -> str:
+    def instance(self, known: Explanation) -> str:
         """Renders the page of one instance."""
         return self._templates.get_template("instance.html").render(
-            bars=list(_bars(known, now)),
-            changes=formatting.changed(known),
+            bars=list(_bars(known)),
+            changes=formatting.changed(known.instance),
             dashboard=formatting.dashboard_href(known),
+            instance=known.instance,
             known=known,
-            now=now,
+            now=known.now,
             queries=formatting.queries(known.row),
             row=known.row,
         )
 
 
-def _bars(known: Explanation, now: float) -> Iterator[tuple[Entry, float, float]]:
+def _bars(known: Explanation) -> Iterator[tuple[Entry, float, float]]:
     """Each step with its bar on the timeline: left edge and width, as percentages of the run."""
     entries = known.timeline.entries if known.timeline else ()
     starts = [entry.start for entry in entries if entry.start is not None]
-    ends = [_end(entry, now) for entry in entries]
-    first, last = min(starts, default=now), max(ends, default=now)
+    ends = [_end(entry, known.now) for entry in entries]
+    first, last = min(starts, default=known.now), max(ends, default=known.now)
     whole = max(last - first, 0.001)
     for entry, end in zip(entries, ends, strict=True):
         start = entry.start if entry.start is not None else end

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from exporter.clock import Clock
+from exporter.clock import Clock, Moment
+from exporter.cloudflare.errors import RequestFailed
 from exporter.statuses import MAY_BE_STUCK
-from exporter.watch.fingerprints import Change
+from exporter.watch.attachment import Attachment
 from exporter.watch.instance import Instance, Pending
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.list_schedule import ListSchedule
@@ -25,15 +26,15 @@ ATTENTION = ("errored", "stuck", "failing", "retrying")
 
 
 class WorkflowView(NamedTuple):
-    """A workflow. `failure` is the class of the failure, `advice` how to fix it."""
+    """A workflow."""
 
     name: str
     up: bool
     tried: bool
     instances: int
     failing: int
-    failure: str
-    advice: str
+    failure: RequestFailed | None
+    """Of its last list pass, or of the last poll of one that fails."""
 
 
 class AccountView(NamedTuple):
@@ -85,14 +86,11 @@ class Explanation(NamedTuple):
     """All details of an instance, and how they became known. Times are Unix seconds."""
 
     row: InstanceRow
-    values: InstanceValues | None
-    configured: bool
+    instance: Instance
+    now: float
     account_id: str
-    last_request: tuple[float, str, str] | None
-    """Time, kind and reason of the last request for it."""
-    failure: str
-    advice: str
-    changes: tuple[Change, ...]
+    requested_at: float | None
+    """When the last request for it was made."""
     waits: str
     """What a poll that is due waits for; empty when none is."""
     next_detail: float | None
@@ -104,8 +102,7 @@ class Explanation(NamedTuple):
 class Snapshot(NamedTuple):
     """Everything watched, at one moment. `rows` may be called in another thread."""
 
-    wall: float
-    monotonic: float
+    now: Moment
     accounts: tuple[AccountView, ...]
     watched: tuple[tuple[WorkflowKey, float, Sequence[Instance]], ...]
     """Each workflow with the time of its next list pass and its instances."""
@@ -113,62 +110,63 @@ class Snapshot(NamedTuple):
     def rows(self) -> list[InstanceRow]:
         """A row for each instance with series."""
         return [
-            self._row(key, instance, next_pass)
+            _row(key, instance, next_pass, self.now)
             for key, next_pass, instances in self.watched
             for instance in instances
             if instance.has_series
         ]
 
-    def row(self, key: WorkflowKey, instance: Instance) -> InstanceRow:
-        """The row of one instance."""
-        next_pass = next((next_pass for k, next_pass, _ in self.watched if k == key), inf)
-        return self._row(key, instance, next_pass)
 
-    def unix(self, moment: float) -> float | None:
-        """Unix time of a moment on the monotonic clock."""
-        return self.wall - self.monotonic + moment if isfinite(moment) else None
+def _row(key: WorkflowKey, instance: Instance, next_pass: float, now: Moment) -> InstanceRow:
+    # Read once: polls may replace it meanwhile.
+    values = instance.values
+    due = instance.due if instance.configured else min(instance.due, next_pass)
+    checked_at, due_at = _unix(instance.checked_at, now), _unix(due, now)
+    if values is None:
+        status = "not found" if instance.last_poll.not_found else "not seen"
+        attention = "failing" if instance.failure else ""
+        return InstanceRow(*key, instance.id, status, attention, checked_at, due_at)
+    steps = values.open_steps
+    most = max(steps, key=lambda step: step.attempts, default=None)
+    return InstanceRow(
+        *key,
+        instance.id,
+        values.status,
+        _attention(instance, values, now.wall),
+        checked_at,
+        due_at,
+        error=values.error_name or "",
+        step=(most.name if most else values.error_step) or "",
+        more_steps=max(0, len(steps) - 1),
+        attempts=most.attempts if most else None,
+        running=_running(values, now.wall),
+        changed=instance.last_change,
+    )
 
-    def _row(self, key: WorkflowKey, instance: Instance, next_pass: float) -> InstanceRow:
-        # Read once: polls may replace it meanwhile.
-        values = instance.values
-        due = instance.due if instance.configured else min(instance.due, next_pass)
-        checked_at, due_at = self.unix(instance.checked_at), self.unix(due)
-        if values is None:
-            status = "not found" if instance.last_poll.not_found else "not seen"
-            attention = "failing" if instance.failure else ""
-            return InstanceRow(*key, instance.id, status, attention, checked_at, due_at)
-        steps = values.open_steps
-        most = max(steps, key=lambda step: step.attempts, default=None)
-        return InstanceRow(
-            *key,
-            instance.id,
-            values.status,
-            self._attention(instance, values),
-            checked_at,
-            due_at,
-            error=values.error_name or "",
-            step=(most.name if most else values.error_step) or "",
-            more_steps=max(0, len(steps) - 1),
-            attempts=most.attempts if most else None,
-            running=self._running(values),
-            changed=instance.last_change,
-        )
 
-    def _running(self, values: InstanceValues) -> float | None:
-        if values.ended:
-            return values.run_duration
-        return None if values.start is None else max(0.0, self.wall - values.start)
+def _unix(moment: float | None, now: Moment) -> float | None:
+    """Unix time of a moment on the monotonic clock."""
+    if moment is None or not isfinite(moment):
+        return None
+    return now.wall - now.monotonic + moment
 
-    def _attention(self, instance: Instance, values: InstanceValues) -> str:
-        if values.status == "errored":
-            return "errored"
-        unchanged = self.wall - instance.last_change
-        idle = any(step.type in _IDLE_STEPS for step in values.open_steps)
-        if values.status in MAY_BE_STUCK and not idle and unchanged > STUCK_AFTER:
-            return "stuck"
-        if instance.failure is not None:
-            return "failing"
-        return "retrying" if any(step.attempts > 1 for step in values.open_steps) else ""
+
+def _running(values: InstanceValues, now: float) -> float | None:
+    if values.ended:
+        return values.run_duration
+    return None if values.start is None else max(0.0, now - values.start)
+
+
+def _attention(instance: Instance, values: InstanceValues, now: float) -> str:
+    if values.status == "errored":
+        return "errored"
+    unchanged = now - instance.last_change
+    idle = any(step.type in _IDLE_STEPS for step in values.open_steps)
+    if values.status in MAY_BE_STUCK and not idle and unchanged > STUCK_AFTER:
+        return "stuck"
+    if instance.failure is not None:
+        return "failing"
+    return "retrying" if any(step.attempts > 1 for step in values.open_steps) else ""
 
 
 class WatchView:
@@ -186,13 +184,12 @@ class WatchView:
     def snapshot(self) -> Snapshot:
         """Everything watched, now."""
         return Snapshot(
-            self._clock.wall(),
-            self._clock.monotonic(),
+            self._clock.now(),
             tuple(map(self._account, self._accounts)),
             tuple(
                 (
                     attached.key,
-                    account.next_pass if attached.discovery is not None else inf,
+                    _next_pass(account, attached),
                     list(attached.state.instances.values()),
                 )
                 for account in self._accounts
@@ -200,33 +197,29 @@ class WatchView:
             ),
         )
 
-    def explain(self, account: str, workflow: str, instance_id: str) -> Explanation | None:
-        """All details of an instance; None if it isn't watched or has no series."""
-        key = WorkflowKey(account, workflow)
-        roster = next((a.roster for a in self._accounts if a.roster.label == account), None)
-        attached = roster.attached.get(workflow) if roster else None
+    def explain(self, label: str, workflow: str, instance_id: str) -> Explanation | None:
+        """All details of an instance; None if it isn't watched or has no series.
+
+        Args:
+            label: The account's, as metrics have it.
+        """
+        account = next((a for a in self._accounts if a.roster.label == label), None)
+        attached = account.roster.attached.get(workflow) if account else None
         instance = attached.state.instances.get(instance_id) if attached else None
-        if roster is None or instance is None or not instance.has_series:
+        if not (account and attached and instance and instance.has_series):
             return None
-        settings = roster.attacher.settings
-        now = self.snapshot()
-        request, failure = instance.last_poll.request, instance.failure
-        when = now.unix(request.at) if request else None
-        last_request = (when, request.kind, request.reason.value) if request and when else None
+        settings, now = account.roster.attacher.settings, self._clock.now()
+        request = instance.last_poll.request
         refresh = instance.detailed_at + settings.poll.detail_refresh
-        expires_at = instance.expires_at
         return Explanation(
-            row=now.row(key, instance),
-            values=instance.values,
-            configured=instance.configured,
+            row=_row(attached.key, instance, _next_pass(account, attached), now),
+            instance=instance,
+            now=now.wall,
             account_id=settings.account.account_id or "",
-            last_request=last_request,
-            failure=failure.reason if failure else "",
-            advice=failure.advice if failure else "",
-            changes=instance.changes,
+            requested_at=_unix(request.at if request else None, now),
             waits=_waits(instance),
-            next_detail=now.unix(max(refresh, instance.detail_after)) if instance.live else None,
-            expires_at=None if expires_at is None else now.unix(expires_at),
+            next_detail=_unix(max(refresh, instance.detail_after), now) if instance.live else None,
+            expires_at=_unix(instance.expires_at, now),
             timeline=None if instance.timeline is None else unpack(instance.timeline),
         )
 
@@ -246,17 +239,20 @@ class WatchView:
         )
 
 
+def _next_pass(account: ListSchedule, attached: Attachment) -> float:
+    """When the next list pass shows what changed (monotonic clock)."""
+    return inf if attached.discovery is None else account.next_pass
+
+
 def _workflow(poller: Poller) -> WorkflowView:
     failing = [i.failure for i in poller.instances.values() if i.failure is not None]
-    failure = poller.pass_failure or (failing[0] if failing else None)
     return WorkflowView(
         poller.key.workflow,
         up=poller.up,
         tried=poller.tried,
         instances=sum(i.has_series for i in poller.instances.values()),
         failing=len(failing),
-        failure=failure.reason if failure else "",
-        advice=failure.advice if failure else "",
+        failure=poller.pass_failure or next(iter(failing), None),
     )
 
 

@@ -1,4 +1,4 @@
-"""What an instance's page says of how its figures came about."""
+"""What an instance's page says of how its values became known."""
 
 from pathlib import Path
 
@@ -24,31 +24,34 @@ def explain(w: Watching, instance_id: str = "a") -> Explanation:
     return known
 
 
-def look(w: Watching, instance_id: str = "a") -> tuple[str, str]:
-    """The kind of the last call on an instance, and why."""
-    last = explain(w, instance_id).last_request
-    assert last is not None
-    return last[1], last[2]
+def last_request(w: Watching) -> tuple[str, str] | None:
+    """The kind of the last request for the instance, and its reason; None: there was none."""
+    request = explain(w).instance.last_poll.request
+    return (request.kind, request.reason) if request else None
 
 
 class TestListed:
-    async def test_first_look_then_its_turn(self) -> None:
+    async def test_a_first_poll_then_one_an_interval(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING)
-            assert explain(w).last_request is None
+            assert last_request(w) is None
             await w.round()
-            assert look(w) == ("detail", PollReason.FIRST)
+            assert last_request(w) == ("detail", PollReason.FIRST)
             await w.round(after=INTERVAL)
-            assert look(w) == ("simple", PollReason.DUE)
+            assert last_request(w) == ("simple", PollReason.DUE)
             assert explain(w).row.due == w.clock() + INTERVAL
 
-    async def test_a_change_brings_the_full_answer(self) -> None:
+    async def test_a_change_brings_a_detail_request(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", Script((Sleep("nap", 20), Wait("approval"))))
             await w.round(after=1)
             await w.round(after=60)
-            assert look(w) == ("detail", PollReason.CHANGED)
-            assert changed(explain(w)) == ["step count: 1 → 2", "steps by outcome", "open steps"]
+            assert last_request(w) == ("detail", PollReason.CHANGED)
+            assert changed(explain(w).instance) == [
+                "step count: 1 → 2",
+                "steps by outcome",
+                "open steps",
+            ]
 
     async def test_a_refresh_shows_retries(self) -> None:
         async with watching(["a"], poll={"detail_refresh": "1m"}) as w:
@@ -57,24 +60,26 @@ class TestListed:
             due = explain(w).next_detail
             assert due == w.clock() + 60
             await w.round(after=60)
-            assert look(w) == ("detail", PollReason.REFRESH)
-            assert "retries: 0 → 6" in changed(explain(w))
+            assert last_request(w) == ("detail", PollReason.REFRESH)
+            assert "retries: 0 → 6" in changed(explain(w).instance)
 
-    async def test_a_failure_and_the_look_after_it(self) -> None:
+    async def test_a_failure_and_the_poll_after_it(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING)
             await w.round()
             fault = w.simulator.faults.add(error(403))
             await w.round(after=INTERVAL)
             known = explain(w)
-            assert (known.failure, known.row.attention) == ("unauthorized", "failing")
-            assert "permissions" in known.advice
+            failure = known.instance.failure
+            assert failure is not None
+            assert (failure.reason, known.row.attention) == ("unauthorized", "failing")
+            assert "permissions" in failure.advice
             w.simulator.faults.remove(fault)
             await w.round(after=INTERVAL)
-            assert look(w) == ("simple", PollReason.AGAIN)
-            assert explain(w).failure == ""
+            assert last_request(w) == ("simple", PollReason.AGAIN)
+            assert explain(w).instance.failure is None
 
-    async def test_one_that_is_not_there(self) -> None:
+    async def test_one_that_does_not_exist(self) -> None:
         async with watching(["a"]) as w:
             assert explain(w).row.status == "not seen"
             await w.round()
@@ -84,7 +89,7 @@ class TestListed:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING)
             await w.round()
-            assert changed(explain(w)) == []
+            assert changed(explain(w).instance) == []
             assert explain(w).row.changed == w.clock()
 
 
@@ -93,27 +98,30 @@ class TestDiscovered:
         async with watching(workflows=DISCOVER) as w:
             w.orders.create("a", Script((*steps("one", duration=20), Wait("approval"))))
             await w.cycle(after=1)
-            assert look(w) == ("detail", PollReason.FIRST)
-            assert changed(explain(w)) == ["steps fetched for the first time", "open steps"]
+            assert last_request(w) == ("detail", PollReason.FIRST)
+            assert changed(explain(w).instance) == [
+                "steps fetched for the first time",
+                "open steps",
+            ]
             await w.cycle(after=60)
-            assert look(w) == ("detail", PollReason.ROW)
-            assert "status: running → waiting" in changed(explain(w))
+            assert last_request(w) == ("detail", PollReason.ROW)
+            assert "status: running → waiting" in changed(explain(w).instance)
 
-    async def test_the_lists_hold_it_no_more(self) -> None:
+    async def test_it_is_missing_from_the_lists(self) -> None:
         async with watching(workflows=DISCOVER) as w:
             instance = w.orders.create("a", WAITING)
             await w.cycle(after=1)
             instance.delete()
             await w.cycle(after=60)
-            assert look(w) == ("detail", PollReason.MISSED)
+            assert last_request(w) == ("detail", PollReason.MISSED)
 
-    async def test_its_next_look_is_the_next_sweep(self) -> None:
+    async def test_its_next_poll_is_the_next_list_pass(self) -> None:
         async with watching(workflows=DISCOVER) as w:
             w.orders.create("a", WAITING)
             await w.cycle(after=1)
             assert explain(w).row.due == w.clock() + INTERVAL
 
-    async def test_when_its_series_go(self) -> None:
+    async def test_when_its_series_expire(self) -> None:
         async with watching(
             workflows=[{"name": "orders", "discover": {"statuses": ["running", "waiting"]}}]
         ) as w:
@@ -140,7 +148,7 @@ class TestSteps:
             ]
             assert timeline.entries[0].seconds == 4
 
-    async def test_none_before_the_full_answer(self) -> None:
+    async def test_none_before_a_detail_response(self) -> None:
         async with watching(workflows=DISCOVER) as w:
             w.orders.create("a", WAITING)
             w.simulator.faults.add(Hang(), kind="detail")

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.clock import Clock
+from exporter.clock import Clock, Moment
+from exporter.cloudflare.errors import RequestFailed
+from exporter.watch.instance import Instance, LastPoll, PollReason, PollRequest, Scope
 from exporter.watch.instance_values import InstanceValues, OpenStep
 from exporter.watch.step_timeline import Entry, Timeline
 from exporter.web.page.formatting import NONE
@@ -20,6 +22,7 @@ from tests.watching import watching
 from tests.web.page.scene import WORKFLOWS, fill, served
 from tests.web.page.test_instance_table import row
 
+NOW = Moment(0.0, 0.0, 0.0)
 PAGES = Pages(WatchView([], clock=Clock()))
 
 hostile = st.text(max_size=20) | st.sampled_from(
@@ -57,9 +60,9 @@ class Skeleton(HTMLParser):
 
 def table(name: str) -> str:
     """A page of the table in which all that others name has one name."""
-    workflow = WorkflowView(name, False, True, 1, 1, "unauthorized", name)
+    workflow = WorkflowView(name, False, True, 1, 1, RequestFailed("unauthorized", name, name))
     account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, (workflow,))
-    snapshot = Snapshot(0.0, 0.0, (account,), ())
+    snapshot = Snapshot(NOW, (account,), ())
     page = PAGES.table(snapshot._replace(accounts=(account, account)), TableQuery(text=name))
     shown = row(name, account=name, workflow=name, status=name, step=name, error=name)
     chosen = Shown(snapshot, shown)
@@ -70,7 +73,7 @@ class Shown:
     """A snapshot with one row."""
 
     def __init__(self, snapshot: Snapshot, shown: object) -> None:
-        self.accounts, self.wall = snapshot.accounts, snapshot.wall
+        self.accounts, self.now = snapshot.accounts, snapshot.now
         self._rows = [shown]
 
     def rows(self) -> list[object]:
@@ -98,19 +101,24 @@ def instance(name: str) -> str:
     )
     known = Explanation(
         row=row(name, account=name, workflow=name, status=name, step=name, error=name),
-        values=values,
-        configured=True,
+        instance=Instance(
+            name,
+            Scope.CONFIGURED,
+            since=0.0,
+            values=values,
+            last_poll=LastPoll(
+                PollRequest(0.0, "detail", PollReason.DUE), RequestFailed("timeout", name, name)
+            ),
+        ),
+        now=10.0,
         account_id=name,
-        last_request=(0.0, "detail", name),
-        failure="timeout",
-        advice=name,
-        changes=(),
+        requested_at=0.0,
         waits="",
         next_detail=None,
         expires_at=None,
         timeline=Timeline((Entry(name, name, "failure", 0.0, 1.0, 1, 1, name),), 1),
     )
-    return PAGES.instance(known, 10.0)
+    return PAGES.instance(known)
 
 
 class TestNamesStayText:
@@ -192,7 +200,7 @@ class TestAddresses:
 
 @pytest.mark.parametrize(("step", "text"), [("", "Error"), ("pay", "pay · Error")])
 def test_an_error_without_a_step_has_no_separator(step: str, text: str) -> None:
-    shown = Shown(Snapshot(0.0, 0.0, (), ()), row("a", status="errored", step=step, error="Error"))
+    shown = Shown(Snapshot(NOW, (), ()), row("a", status="errored", step=step, error="Error"))
     page = Skeleton(PAGES.table(shown, TableQuery()))  # type: ignore[arg-type]
     assert " ".join(page.text.split()).count(f"errored orders a {text} {NONE}") == 1
 
