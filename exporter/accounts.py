@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
 import httpx
@@ -87,6 +88,8 @@ class Accounts:
         self._reported: dict[str, AccountLog] = {}
         self._passes: dict[ListSchedule, asyncio.Task[None]] = {}
         self._running = False
+        self._following: asyncio.Task[None] | None = None
+        writer.lost = self._lost
         self._checked(settings)
 
     async def apply(self, settings: Settings) -> None:
@@ -112,8 +115,9 @@ class Accounts:
             self._store.configured(successful=True, at=self._clock.wall())
             if former:
                 await self._writer.save()
+            await self._writer.turn()
             for account in accounts:
-                await account.roster.attach_missing()
+                await account.roster.follow()
             if former:
                 await self._writer.save()
         self._start_passes()
@@ -135,6 +139,8 @@ class Accounts:
             if account.label not in self._store.accounts:
                 await self._writer.restore_series(account.label)
         self.watched[:] = accounts
+        for watched in accounts:
+            watched.roster.want()
         for roster, name, workflow, former_workflow in replaced:
             await roster.attach(name, workflow, former=former_workflow)
 
@@ -151,7 +157,7 @@ class Accounts:
         successors = {_place(account): account for account in accounts}
         for place, account in former.items():
             attached, successor = account.roster.attached, successors.get(place)
-            wanted = successor.roster.wanted(attached) if successor else {}
+            wanted = successor.roster.wanted if successor else {}
             for name, attachment in list(attached.items()):
                 if successor is account and wanted.get(name) == attachment.settings:
                     continue
@@ -163,6 +169,7 @@ class Accounts:
                 else:
                     account.roster.reported.workflows.pop(name, None)
             if successor is None:
+                self._writer.want(account.roster.label, ())
                 self._store.account_lost(account.roster.label)
                 del self._reported[account.roster.label]
             if successor is not account and (task := self._passes.pop(account, None)):
@@ -193,6 +200,7 @@ class Accounts:
                 budget = Budget(
                     settings.api.requests_per_5m,
                     reserve=settings.api.reserve,
+                    share=0.0 if self._writer.shared else inf,
                     clock=self._clock,
                 )
                 queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self._clock)
@@ -256,6 +264,8 @@ class Accounts:
                 reported=reported,
                 clock=self._clock,
             )
+            if known:
+                roster.take_over(known.roster)
             accounts.append(
                 ListSchedule(roster, poll_interval=settings.poll.interval, clock=self._clock)
             )
@@ -278,6 +288,7 @@ class Accounts:
     def start(self) -> None:
         """Begins the list passes of all accounts, and of those to come."""
         self._running = True
+        self._following = asyncio.create_task(self._follow())
         self._start_passes()
 
     def _start_passes(self) -> None:
@@ -288,8 +299,31 @@ class Accounts:
     def pause(self) -> None:
         """Begins no more list passes."""
         self._running = False
-        for task in self._passes.values():
-            task.cancel()
+        for task in (*self._passes.values(), self._following):
+            if task is not None:
+                task.cancel()
+
+    async def _follow(self) -> None:
+        """Attaches and detaches what moves between replicas; without end."""
+        while True:
+            await self._writer.turned.wait()
+            self._writer.turned.clear()
+            async with self._changing:
+                for account in self.watched:
+                    if await account.roster.follow():
+                        account.wake()
+
+    def _lost(self) -> None:
+        for account in self.watched:
+            account.roster.detach_others()
+
+    async def leave(self) -> None:
+        """Hands everything over to other replicas."""
+        async with self._changing:
+            for account in self.watched:
+                for name in list(account.roster.attached):
+                    account.roster.detach(name)
+        await self._writer.leave()
 
     async def stop(self) -> None:
         """Drops the polls that wait; those under way may finish within a few seconds."""

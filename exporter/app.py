@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import gc
+import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
+from math import inf
 
 import httpx
 import structlog
 
 from exporter import __version__
 from exporter.accounts import Accounts
+from exporter.budgets import Budgets
 from exporter.clock import Clock
 from exporter.config.errors import ConfigError, collected
 from exporter.config.reload import Reloader
@@ -21,7 +24,9 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import LabelValues, Series
 from exporter.metrics.store import Store
-from exporter.state.backend import Location
+from exporter.state import backend
+from exporter.state.backend import Location, Replica
+from exporter.state.leases import Leases
 from exporter.state.writer import StateWriter
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
@@ -61,7 +66,16 @@ class App:
         self._store = Store(settings.metrics, self._clock.wall)
         self._store.now = self._gauges
         self.exposition = Exposition(self._store)
-        self.writer = StateWriter(store=self._store, exposition=self.exposition, clock=self._clock)
+        name = settings.replica.name
+        name = socket.gethostname() if name == "auto" else name
+        replica = Replica(f"{name}-{secrets.token_hex(4)}", name, "")
+        shared = isinstance(state, backend.Server)
+        self.leases = Leases(
+            replica, lease=settings.replica.lease if shared else inf, clock=self._clock
+        )
+        self.writer = StateWriter(
+            store=self._store, exposition=self.exposition, leases=self.leases, clock=self._clock
+        )
         self._scheduler = Scheduler()
         problems: list[str] = []
         with collected(problems):
@@ -81,6 +95,8 @@ class App:
         """The list passes of each account; empty until settings are applied."""
         self.health = Health(self.accounts, self.writer, self._clock)
         self.overview = WatchView(self.accounts, clock=self._clock)
+        budgets = Budgets(self.accounts)
+        self.writer.budgets, self.writer.allotted = budgets.uses, budgets.allot
 
     @property
     def series(self) -> Series:
@@ -105,6 +121,10 @@ class App:
             yield catalogue.API_REMAINING, labels, budget.remaining
             until = self._clock.wall() + budget.blocked if budget.blocked else 0.0
             yield catalogue.API_BLOCKED_UNTIL, labels, until
+        if self.writer.shared:
+            yield catalogue.REPLICAS, (), len(self.leases.seen.replicas)
+            yield catalogue.WORKFLOWS_HELD, (), len(self.leases.held)
+            yield catalogue.WORKFLOWS_UNHELD, (), self.leases.unheld
 
     async def refused(self) -> None:
         """Shows that a configuration could not be used."""
@@ -158,6 +178,8 @@ class App:
             self._watch.pause()
             for task in others:
                 task.cancel()
+            if self.writer.shared:
+                await self._watch.leave()
             await _stop(server, serving)
 
     async def once(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from exporter.state.backend import Allotment, BudgetUse
+from exporter.cloudflare.budget_shares import Allotment, BudgetUse
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poll_queue import PollQueue
 

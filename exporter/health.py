@@ -7,8 +7,8 @@ from math import inf
 import structlog
 
 from exporter.clock import Clock
+from exporter.cloudflare.budget_shares import WINDOW
 from exporter.log_dedup import Throttle
-from exporter.state.budget_shares import WINDOW
 from exporter.state.writer import StateWriter
 from exporter.watch.list_schedule import ListSchedule
 

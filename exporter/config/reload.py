@@ -10,11 +10,16 @@ from typing import Any
 import structlog
 
 from exporter.config.errors import ConfigError
-from exporter.config.settings import Settings
+from exporter.config.settings import Replica, Settings, State
 
 log = structlog.get_logger(__name__)
 
-_FIXED = (("state",), ("replica",), ("web", "listen_address"), ("web", "config_file"))
+_FIXED = (
+    *(("state", key) for key in State.model_fields),
+    *(("replica", key) for key in Replica.model_fields),
+    ("web", "listen_address"),
+    ("web", "config_file"),
+)
 """What a restart alone can change."""
 _CHECK_EVERY = 1.0
 """Seconds; a reload follows `config.auto_reload_interval` to within one."""

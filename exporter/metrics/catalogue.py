@@ -286,6 +286,17 @@ STATE_WRITE_ERRORS = _own(
     "state_write_errors_total", "Failed attempts to write or use the state since the start."
 )
 
+REPLICAS = _own("replicas", "Live replicas that this one sees in the database.")
+WORKFLOWS_HELD = _own("workflows_held", "Workflows that this replica watches.")
+WORKFLOWS_UNHELD = _own(
+    "workflows_unheld",
+    "Workflows to be watched that no live replica holds, as this one sees it in the database.",
+)
+LEASES_LOST = _own(
+    "leases_lost_total",
+    "Workflows that other replicas took over, since this one could not renew its lease in time.",
+)
+
 OUTCOMES = ("success", "failure")
 """Of a finished step or attempt. Once a step's name is known, series exist for both."""
 _ENDINGS = ("complete", "errored", "terminated")
@@ -308,6 +319,7 @@ ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
     ROWS_IGNORED: (),
     STEP_NAMES_DROPPED: (),
     STATE_WRITE_ERRORS: (),
+    LEASES_LOST: (),
 }
 """The series that exist at 0 before anything happens, since `increase()` ignores the first value of
 a series: the known values of each label but `account` and `workflow`, in all combinations."""

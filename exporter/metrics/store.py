@@ -250,6 +250,10 @@ class Store:
         """The state could not be written or used."""
         self.series.add(catalogue.STATE_WRITE_ERRORS, ())
 
+    def leases_lost(self, count: int) -> None:
+        """Other replicas have taken workflows over."""
+        self.series.add(catalogue.LEASES_LOST, (), count=count)
+
     def take(self) -> Changes:
         """Returns the changes since the last call."""
         changes = self.series.take()

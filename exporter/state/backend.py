@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 from pydantic import SecretStr
 
+from exporter.cloudflare.budget_shares import Allotment, BudgetUse
+
 Owner = tuple[str, str]
 _NONE: Mapping[Owner, int] = MappingProxyType({})
 
@@ -83,35 +85,6 @@ class Lease(NamedTuple):
     replica: Replica
     epoch: int
     """Rises whenever the workflow changes hands."""
-
-
-class BudgetUse(NamedTuple):
-    """What one replica knows of a credential's budget; requests are those of 300 seconds."""
-
-    limit: int
-    """Requests that the credential allows all replicas together."""
-    share: float
-    """Requests that this replica may send."""
-    spent: tuple[int, ...]
-    """Requests that it sent: those in flight, then those of the last 10 s, of the 10 s before, and
-    so on."""
-    demand: float
-    """Requests that it would need to be on time."""
-    blocked: float
-    """Seconds for which the API still refuses requests, after a 429."""
-
-
-class Allotment(NamedTuple):
-    """What one replica may use of a credential's budget; requests are those of 300 seconds."""
-
-    share: float
-    """Requests that it may send; inf: all that the credential allows."""
-    pace: float
-    """Requests at whose rate it sends them: what its share comes to as those of others drain."""
-    peers_spent: int
-    """Requests that the other replicas sent in the last 300 seconds."""
-    blocked: float
-    """Seconds for which no replica may send requests, after a 429 that any of them received."""
 
 
 class Turn(NamedTuple):

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors
 
+from exporter.cloudflare.budget_shares import Allotment, BudgetUse, allot
 from exporter.state.backend import (
-    Allotment,
     Batch,
-    BudgetUse,
     Lease,
     LeaseLost,
     Owner,
@@ -26,7 +25,6 @@ from exporter.state.backend import (
     Turn,
     Unreachable,
 )
-from exporter.state.budget_shares import allot
 from exporter.state.postgres_connection import Connector, Session, connect, reason
 from exporter.state.postgres_schema import migrate, missing
 

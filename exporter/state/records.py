@@ -18,6 +18,7 @@ _OF_NOW = frozenset(
         catalogue.BUILD_INFO,
         catalogue.CONFIG_SUCCESSFUL,
         catalogue.CONFIG_SUCCESS_TIME,
+        catalogue.LEASES_LOST,
         catalogue.STATE_WRITE_ERRORS,
     }
 )

@@ -8,7 +8,15 @@ it then outlives a reload, and a restart counts from zero.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -17,12 +25,14 @@ import msgspec
 import structlog
 
 from exporter.clock import Clock
+from exporter.cloudflare.budget_shares import Allotment, BudgetUse
 from exporter.log_dedup import OpenProblems
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
-from exporter.state.backend import Backend, Batch, Location, Owner, Unusable
+from exporter.state.backend import Backend, Batch, LeaseLost, Location, Owner, Unreachable, Unusable
+from exporter.state.leases import Leases
 from exporter.state.location import opened
 from exporter.state.records import (
     INSTANCE,
@@ -37,6 +47,7 @@ from exporter.state.records import (
     without_counts,
 )
 from exporter.state.sqlite import Database
+from exporter.watch.attachment import NotRestored
 from exporter.watch.records import Record, WorkflowRecord
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.workflow_state import WorkflowState
@@ -69,6 +80,18 @@ class _Pending:
         self.instances.update(newer.instances)
         self.workflows.update(newer.workflows)
 
+    @property
+    def owners(self) -> set[Owner]:
+        """Whose records these are."""
+        series, instances = (place[0] for place in self.series), (o for o, _ in self.instances)
+        return {*series, *instances, *self.workflows}
+
+    def discard(self, owners: Collection[Owner]) -> None:
+        """Drops the records of these, which are another replica's to write."""
+        self.series = {p: s for p, s in self.series.items() if p[0] not in owners}
+        self.instances = {p: i for p, i in self.instances.items() if p[0] not in owners}
+        self.workflows = {o: w for o, w in self.workflows.items() if o not in owners}
+
 
 class StateWriter:
     """Writes the state, and restores from it (`exporter.watch.attachment.State`).
@@ -76,14 +99,26 @@ class StateWriter:
     Args:
         store: Whose changes are persisted.
         exposition: Shows them once they are.
+        leases: Which workflows are this replica's to write.
 
     Attributes:
         accounts: By label, the name of each account in the state. May be replaced while nothing of
             the accounts whose names change is attached.
+        budgets: What is used of each credential's budget, for the other replicas.
+        allotted: Takes what may be used of them.
+        lost: Detaches, at once, what other replicas have taken.
+        turned: Set after each turn.
     """
 
-    def __init__(self, *, store: Store, exposition: Exposition, clock: Clock) -> None:
+    def __init__(
+        self, *, store: Store, exposition: Exposition, leases: Leases, clock: Clock
+    ) -> None:
         self.accounts: Mapping[str, str] = {}
+        self.budgets: Callable[[], Mapping[str, BudgetUse]] = dict
+        self.allotted: Callable[[Mapping[str, Allotment]], None] = lambda _: None
+        self.lost: Callable[[], None] = lambda: None
+        self.turned = asyncio.Event()
+        self.leases = leases
         self._backend: Backend
         self._store = store
         self._exposition = exposition
@@ -95,6 +130,8 @@ class StateWriter:
         # Its own: a name server that doesn't respond may hold all of the event loop's threads.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._saving = asyncio.Lock()
+        self._turning = asyncio.Lock()
+        self._left = False
         self._closing = asyncio.Event()
         # Not at once: what isn't attached yet would be taken for what nobody watches.
         self._tidied = clock.monotonic()
@@ -108,6 +145,7 @@ class StateWriter:
         self.first_polls_shown = False
         """Whether scrapes see what the first polls of everything brought."""
         exposition.follows = False
+        exposition.counts_shown = lambda: clock.monotonic() < leases.proven_until
 
     async def open(self, location: Location) -> None:
         """Opens the state, and restores what belongs to no account.
@@ -134,7 +172,13 @@ class StateWriter:
                 set_aside=str(self._backend.set_aside),
                 advice="keep it if its counts matter to you, delete it otherwise",
             )
+        await self._turn()
         await self.restore_series()
+
+    @property
+    def shared(self) -> bool:
+        """Whether several replicas use the state."""
+        return self._backend.shared
 
     async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
         """Restores the series of a workflow; its record, a new one on first sight."""
@@ -198,11 +242,9 @@ class StateWriter:
                 self._failed("it was deleted or replaced; writing all of it again")
                 await self._renew()
             over = self.first_polls_over()
-            self._collect()
-            self._writing, self._pending = self._pending, _Pending()
             self.writes_since = self._clock.monotonic()
             try:
-                await self._in_thread(self._write, self._writing)
+                await self._commit()
             except Exception as error:  # also of a record that can't be encoded
                 self._failed(str(error))
                 self._pending = self._uncommitted()
@@ -212,12 +254,77 @@ class StateWriter:
                 if self._backend.is_damage(error):
                     await self._renew()
             else:
-                await self._show(self._writing.shown)
                 if self._problems.over([]):
                     log.info("state write succeeded again")
             self._writing = _Pending()
             self.first_polls_shown = self.first_polls_shown or over
             self.writes_since = None
+
+    async def _commit(self) -> None:
+        """Commits what changed and shows it, then takes a turn among the replicas.
+
+        Raises:
+            Exception: it can't be committed.
+        """
+        while True:
+            self._collect()
+            self._writing, self._pending = self._pending, _Pending()
+            try:
+                await self._in_thread(self._write, self._writing)
+                break
+            except LeaseLost as error:
+                self._pending = self._uncommitted()
+                self._lose(error.owners)
+        await self._show(self._writing.shown)
+        self._writing = _Pending()
+        await self._turn()
+
+    async def turn(self) -> None:
+        """Takes a turn among the replicas; later, where the database can't be used now."""
+        with contextlib.suppress(Unreachable):
+            await self._turn()
+
+    async def leave(self) -> None:
+        """Saves what is pending, then gives up all that this replica holds, for good."""
+        await self.save()
+        with contextlib.suppress(Unreachable):
+            await self._turn(leaving=True)
+
+    async def _turn(self, *, leaving: bool = False) -> None:
+        """Renews leases, takes some, gives up some.
+
+        Raises:
+            Unreachable: the database can't be used.
+        """
+        async with self._turning:
+            if self._left:
+                return
+            self._left = leaving
+            attached = {*self._attached, *self._uncommitted().owners}
+            turn = self.leases.turn(attached, self.budgets(), leaving=leaving)
+            began = self._clock.monotonic()
+            seen = await self._in_thread(self._backend.take_turn, turn)
+            lost = self.leases.took(turn, seen, began=began)
+            self.allotted(seen.budgets)
+        self._lose(lost)
+        self.turned.set()
+
+    def _lose(self, owners: Collection[Owner]) -> None:
+        """Detaches what other replicas hold now: what is pending of it is theirs to find out."""
+        if not owners:
+            return
+        log.warning(
+            "leases lost; other replicas have taken over",
+            workflows=len(owners),
+            advice="this replica was stopped, or cut off from the database, for longer than "
+            "replica.lease",
+        )
+        self.leases.lose(owners)
+        self._store.leases_lost(len(owners))
+        self.lost()
+        self._collect_series()
+        for uncommitted in (self._writing, self._pending):
+            uncommitted.discard(owners)
 
     async def _show(self, changes: Changes) -> None:
         """Shows what changed: a slice as a whole, so that no scrape waits for long."""
@@ -239,14 +346,22 @@ class StateWriter:
             yield
 
     async def close(self) -> None:
-        """Saves what is pending."""
+        """Saves what is pending, and leaves the replicas."""
         self._closing.set()
-        await self.save()
+        await self.leave()
         self._thread.shutdown(wait=False)
         self._backend.close()
 
     async def _in_thread(self, act: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
+
+    def want(self, account: str, workflows: Collection[str]) -> None:
+        """Has the workflows of an account watched by this replica, or by another."""
+        self.leases.wanted[account] = {self._owner(account, name) for name in workflows}
+
+    def may_attach(self, workflow: WorkflowKey) -> bool:
+        """Whether this replica holds the workflow's lease, and keeps it."""
+        return self._owner(*workflow) in self.leases.attachable
 
     def _owner(self, account: str, workflow: str) -> Owner:
         return self.accounts.get(account, account), workflow
@@ -302,6 +417,8 @@ class StateWriter:
                     except msgspec.DecodeError:
                         found.append((key, None))
                         whole = False
+            except Unreachable as error:
+                raise NotRestored(str(error)) from None
             except Exception as error:
                 if not self._backend.is_damage(error):
                     raise

@@ -4,7 +4,7 @@ A workflow is attached with settings that stay as they are until it is detached.
 reload, and a workflow that a glob finds or that no longer exists are made of these two.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -25,6 +25,10 @@ from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.workflow_state import WorkflowState
 
 
+class NotRestored(Exception):  # noqa: N818 - reads as what is wrong
+    """The state can't be read now."""
+
+
 class State(Protocol):
     """The state, as far as attachments need it (`exporter.state.writer.StateWriter`)."""
 
@@ -35,6 +39,15 @@ class State(Protocol):
         self, workflow: WorkflowKey
     ) -> AsyncIterator[Sequence[tuple[str, Record | None]]]:
         """The records of its instances by id, in slices; None: one that can't be read."""
+
+    def want(self, account: str, workflows: Collection[str]) -> None:
+        """Has the workflows of an account watched by this replica, or by another."""
+
+    async def turn(self) -> None:
+        """Finds out what may be attached of what is wanted."""
+
+    def may_attach(self, workflow: WorkflowKey) -> bool:
+        """Whether a workflow is this replica's to watch."""
 
     def attach(self, watched: WorkflowState) -> None:
         """Persists what changes from now on."""

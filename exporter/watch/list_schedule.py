@@ -7,8 +7,8 @@ from itertools import chain
 import structlog
 
 from exporter.clock import Clock
+from exporter.cloudflare.budget_shares import WINDOW
 from exporter.log_dedup import Throttle
-from exporter.state.budget_shares import WINDOW
 from exporter.watch.workflow_roster import WorkflowRoster
 
 log = structlog.get_logger(__name__)

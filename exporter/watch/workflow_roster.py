@@ -2,6 +2,7 @@
 account's list that match its globs, until they were missing for `poll.forget_after`."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow as Listed
 from exporter.config.accounts import Workflow, is_glob
 from exporter.log_dedup import OpenProblems, Throttle
-from exporter.watch.attachment import Attacher, Attachment
+from exporter.watch.attachment import Attacher, Attachment, NotRestored
 from exporter.watch.discovery import Discovery
 from exporter.watch.poll_log import PollLog
 from exporter.watch.sink import WorkflowKey
@@ -89,6 +90,7 @@ class WorkflowRoster:
         self.reported = reported
         self.attached: dict[str, Attachment] = {}
         self._configured = list(configured)
+        self._found: set[str] = set()
         self._changing = changing
         self._upstream, self._sink = attacher.client, attacher.sink
         self._clock = clock
@@ -118,28 +120,46 @@ class WorkflowRoster:
         if workflows != self._configured:
             self._configured, self._read_at = workflows, -inf
 
-    def wanted(self, attached: Iterable[str]) -> dict[str, Workflow]:
-        """The entries for the workflows that were attached and for those that are named."""
+    @property
+    def wanted(self) -> dict[str, Workflow]:
+        """The entries for the workflows that are named, and for those that were found."""
         named = (w.name for w in self._configured if not is_glob(w.name))
-        found = {n: match_of(n, self._configured) for n in dict.fromkeys((*attached, *named))}
-        return {name: match for name, match in found.items() if match is not None}
+        matches = {n: match_of(n, self._configured) for n in dict.fromkeys((*named, *self._found))}
+        return {name: match for name, match in matches.items() if match is not None}
+
+    def take_over(self, former: "WorkflowRoster") -> None:
+        """Continues with what was found under former settings."""
+        self._found = former._found
 
     async def attach(
         self, name: str, workflow: Workflow, *, former: Workflow | None = None
     ) -> None:
-        """Attaches a workflow by the configuration's entry that it matches (`Attacher.attach`)."""
-        self.attached[name] = await self.attacher.attach(name, workflow, former=former)
+        """Attaches a workflow by the configuration's entry that it matches (`Attacher.attach`);
+        later, where the state can't be read now."""
+        with contextlib.suppress(NotRestored):
+            self.attached[name] = await self.attacher.attach(name, workflow, former=former)
 
-    async def attach_missing(self) -> None:
-        """Attaches the workflows that the configuration names."""
-        for name, workflow in self.wanted(()).items():
-            if name not in self.attached:
-                await self.attach(name, workflow)
+    async def follow(self) -> bool:
+        """Attaches what is wanted and this replica's to watch, and detaches what isn't; whether
+        there is something new to watch."""
+        self.detach_others()
+        missing = {n: w for n, w in self.wanted.items() if n not in self.attached}
+        ours = [self.attach(n, w) for n, w in missing.items() if self._is_ours(n)]
+        await asyncio.gather(*ours)
+        self.detach_others()  # what was lost meanwhile
+        return bool(ours)
+
+    def detach_others(self) -> None:
+        """Detaches what isn't this replica's to watch."""
+        for name in [name for name in self.attached if not self._is_ours(name)]:
+            self.detach(name)
+
+    def _is_ours(self, name: str) -> bool:
+        return self.attacher.state.may_attach(WorkflowKey(self.label, name))
 
     def detach(self, name: str) -> None:
         """Detaches a workflow."""
         self.attacher.detach(self.attached.pop(name))
-        self._missing.pop(name, None)
         self._limits_at.pop(name, None)
 
     async def read(self) -> int:
@@ -176,16 +196,16 @@ class WorkflowRoster:
         """Attaches what globs match of these names, all that the account has; detaches what was
         missing for `poll.forget_after`."""
         async with self._changing:
-            for name in sorted(set(names) - self.attached.keys()):
+            known = self.wanted.keys()
+            for name in sorted(set(names) - known):
                 match = match_of(name, self._configured)
                 if match is not None:
                     log.info("workflow found", account=self.label, workflow=name, glob=match.name)
-                    await self.attach(name, match)
+                    self._found.add(name)
             self._report_unmatched(names)
-            named = {w.name for w in self._configured if not is_glob(w.name)}
             now = self._clock.monotonic()
-            for name in list(self.attached):
-                if name in names or name in named:
+            for name in list(self._found):
+                if name in names:
                     self._missing.pop(name, None)
                 elif (
                     now - self._missing.setdefault(name, now)
@@ -196,8 +216,16 @@ class WorkflowRoster:
                         account=self.label,
                         workflow=name,
                     )
-                    self.detach(name)
+                    self._found.discard(name)
+                    del self._missing[name]
                     self.reported.workflows.pop(name, None)
+            self.want()
+            await self.attacher.state.turn()
+            await self.follow()
+
+    def want(self) -> None:
+        """Has what is wanted watched, by this replica or by another."""
+        self.attacher.state.want(self.label, self.wanted)
 
     def _report_unmatched(self, names: Collection[str]) -> None:
         """Reports configured names that no workflow has; one may still appear."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from exporter.budgets import Budgets
-from exporter.state.backend import Allotment
+from exporter.cloudflare.budget_shares import Allotment
 from simulator import Script, Wait
 from tests.watching import watching
 

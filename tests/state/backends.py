@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from pydantic import SecretStr
 
-from exporter.state.backend import Backend, Batch, BudgetUse, Owner, Replica, Seen, Server, Turn
+from exporter.cloudflare.budget_shares import BudgetUse
+from exporter.state.backend import Backend, Batch, Owner, Replica, Seen, Server, Turn
 from exporter.state.postgres import Postgres
 
 OWNER = ("acc", "orders")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.state.backend import Backend, Batch, BudgetUse
+from exporter.cloudflare.budget_shares import BudgetUse
+from exporter.state.backend import Backend, Batch
 from exporter.state.sqlite import Database
 from tests.postgres import PostgresServer
 from tests.state.backends import (

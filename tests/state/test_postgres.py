@@ -15,16 +15,9 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
+from exporter.cloudflare.budget_shares import BudgetUse
 from exporter.config.errors import ConfigError
-from exporter.state.backend import (
-    Batch,
-    BudgetUse,
-    LeaseLost,
-    Owner,
-    Replica,
-    Server,
-    Unreachable,
-)
+from exporter.state.backend import Batch, LeaseLost, Owner, Replica, Server, Unreachable
 from exporter.state.postgres import Postgres
 from exporter.state.postgres_connection import Session, validate
 from exporter.state.postgres_schema import MIGRATIONS, migrate

@@ -2,8 +2,7 @@
 
 import pytest
 
-from exporter.state.backend import Allotment, BudgetUse
-from exporter.state.budget_shares import WINDOW, allot, usable
+from exporter.cloudflare.budget_shares import WINDOW, Allotment, BudgetUse, allot, usable
 
 
 class Database:

@@ -11,11 +11,10 @@ know. Its share is halved every 300 s, by itself and, one window later, in its e
 
 import math
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
-
-from exporter.state.backend import Allotment, BudgetUse
 
 WINDOW = 300.0
 """Seconds."""
@@ -31,6 +30,35 @@ _LEAST = 0.05
 """Of what can be shared, what each replica gets even if it needs nothing."""
 _PROBE = 15.0
 """Seconds that one replica has to probe, after a 429, before the others send requests."""
+
+
+class BudgetUse(NamedTuple):
+    """What one replica knows of a credential's budget; requests are those of 300 seconds."""
+
+    limit: int
+    """Requests that the credential allows all replicas together."""
+    share: float
+    """Requests that this replica may send."""
+    spent: tuple[int, ...]
+    """Requests that it sent: those in flight, then those of the last 10 s, of the 10 s before, and
+    so on."""
+    demand: float
+    """Requests that it would need to be on time."""
+    blocked: float
+    """Seconds for which the API still refuses requests, after a 429."""
+
+
+class Allotment(NamedTuple):
+    """What one replica may use of a credential's budget; requests are those of 300 seconds."""
+
+    share: float
+    """Requests that it may send; inf: all that the credential allows."""
+    pace: float
+    """Requests at whose rate it sends them: what its share comes to as those of others drain."""
+    peers_spent: int
+    """Requests that the other replicas sent in the last 300 seconds."""
+    blocked: float
+    """Seconds for which no replica may send requests, after a 429 that any of them received."""
 
 
 class _Entry(Struct, frozen=True):

@@ -1,0 +1,136 @@
+"""Who holds which workflow, where several replicas share the state.
+
+The unit of work is a workflow: the replica that holds its lease polls it and alone counts what
+happens in it. The replicas share nothing but the database; each decides from what all of them see
+there, and comes to the same division.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Set
+from hashlib import blake2b
+from math import inf
+from typing import NamedTuple
+
+from exporter.clock import Clock
+from exporter.cloudflare.budget_shares import BudgetUse
+from exporter.state.backend import Owner, Replica, Seen, Turn
+
+_MARGIN = 0.1
+"""The share of a lease's time by which a holder stops relying on it before the database does: two
+clocks that count seconds differ by less."""
+
+
+class Plan(NamedTuple):
+    """What a replica is to change."""
+
+    take: list[Owner]
+    give_up: list[Owner]
+
+
+def plan(seen: Seen, wanted: Set[Owner], replica: str) -> Plan:
+    """What a replica takes of what nobody holds, and gives up of what it holds.
+
+    Each gets its fair share, and those that hold most keep the remainder of the division, so that
+    nothing moves that needn't.
+
+    Args:
+        seen: What it saw at its last turn.
+        wanted: The workflows that are to be watched, by whichever replica.
+        replica: Its id.
+    """
+    holders = {owner: lease.replica.id for owner, lease in seen.leases.items() if owner in wanted}
+    held = Counter(holders.values())
+    ranks = sorted((one.id for one in seen.replicas), key=lambda one: (-held[one], one))
+    if replica not in ranks:
+        return Plan([], [])  # it has yet to see how many there are
+    least, more = divmod(len(wanted), len(ranks))
+    fair = least + (replica in ranks[:more])
+    # Each in an order of its own, so that two rarely reach for the same.
+    free = sorted(wanted - holders.keys(), key=lambda owner: _order(replica, owner))
+    mine = sorted(owner for owner, holder in holders.items() if holder == replica)
+    return Plan(free[: max(0, fair - len(mine))], mine[fair:])
+
+
+def _order(replica: str, owner: Owner) -> bytes:
+    return blake2b("\0".join((replica, *owner)).encode(), digest_size=8).digest()
+
+
+class Leases:
+    """What this replica holds.
+
+    Args:
+        replica: This one.
+        lease: Seconds for which the database grants a lease; inf: no other replica exists.
+        clock: The time.
+
+    Attributes:
+        wanted: The workflows of each account that are to be watched, by whichever replica.
+        held: The epochs of the leases that this replica has.
+        seen: What it saw at its last turn.
+        proven_until: Until when (monotonic clock) no other replica can have taken what is held.
+    """
+
+    def __init__(self, replica: Replica, *, lease: float, clock: Clock) -> None:
+        self.replica = replica
+        self.wanted: dict[str, Collection[Owner]] = {}
+        self.held: Mapping[Owner, int] = {}
+        self.seen = Seen([], {}, {})
+        self.proven_until = -inf
+        self._lease = lease
+        self._clock = clock
+        self._taking: Collection[Owner] = ()
+        self._giving_up: Collection[Owner] = ()
+
+    @property
+    def attachable(self) -> frozenset[Owner]:
+        """What may be attached: what it holds and won't give up."""
+        return frozenset(self.held).difference(self._giving_up)
+
+    @property
+    def unheld(self) -> int:
+        """Wanted workflows that no live replica holds."""
+        return len(self._all_wanted() - self.seen.leases.keys())
+
+    def turn(
+        self,
+        attached: Collection[Owner],
+        budgets: Mapping[str, BudgetUse],
+        *,
+        leaving: bool = False,
+    ) -> Turn:
+        """What it asks for now.
+
+        Args:
+            attached: What isn't given up yet, since it isn't detached and committed.
+            budgets: What it uses of the credentials' budgets.
+            leaving: It stops, and gives up everything.
+        """
+        self._plan()
+        released = [owner for owner in self._giving_up if owner not in attached]
+        wanted = [*(owner for owner in self.held if owner not in released), *self._taking]
+        return Turn(self.replica, self._lease, wanted, released, budgets, leaving)
+
+    def took(self, turn: Turn, seen: Seen, *, began: float) -> set[Owner]:
+        """Takes what a turn that began at a moment (monotonic clock) has brought; the leases that
+        are lost, whose counts are to be hidden before the next turn proves the others."""
+        self.seen = seen
+        mine = {o: lease.epoch for o, lease in seen.leases.items() if lease.replica == self.replica}
+        lost = {owner for owner, epoch in self.held.items() if mine.get(owner) != epoch}
+        lost.difference_update(turn.released)
+        self.held = mine
+        self._plan()
+        if not lost:
+            self.proven_until = began + self._lease * (1 - _MARGIN)
+        return lost
+
+    def lose(self, owners: Collection[Owner]) -> None:
+        """Holds these no longer: others have taken them."""
+        self.held = {owner: epoch for owner, epoch in self.held.items() if owner not in owners}
+
+    def _plan(self) -> None:
+        wanted = self._all_wanted()
+        self._taking, give_up = plan(self.seen, wanted, self.replica.id)
+        self._giving_up = {*give_up, *(self.held.keys() - wanted)}
+
+    def _all_wanted(self) -> set[Owner]:
+        return set().union(*self.wanted.values())
