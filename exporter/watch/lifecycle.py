@@ -213,7 +213,7 @@ def on_not_found(instance: Instance, request: PollRequest, *, poll: Poll, now: M
 
 def on_failure(
     instance: Instance, failure: RequestFailed, request: PollRequest, *, poll: Poll, now: Moment
-) -> None:
+) -> Effects:
     """A request failed. Nothing that is known changes.
 
     The pause is twice as long as the one before, so that what fails for ever costs next to nothing.
@@ -227,6 +227,7 @@ def on_failure(
     # A round polls what is due before the middle of its interval.
     instance.due = max(now.monotonic + pause, instance.detail_after + poll.interval / 2)
     instance.activity, instance.last_poll = None, LastPoll(request, failure)
+    return NOTHING
 
 
 def on_workflow_readable(instance: Instance, *, now: Moment) -> None:

@@ -4,7 +4,7 @@ when, and with which request. Of discovered instances, lists show what changed."
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import inf
@@ -23,6 +23,7 @@ from exporter.watch.instance import (
     PollRequest,
     Urgency,
 )
+from exporter.watch.lifecycle import Effects
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.sink import RoundOutcome, Sink
@@ -92,7 +93,8 @@ class Poller:
         """Ends the watching of the workflow."""
         self.over = True
         for instance in self.instances.values():
-            self._cancel_waiting(instance)
+            if not isinstance(instance.activity, InFlight):
+                self._cancel(instance)
         self._idle.set()
 
     def lag(self) -> float:
@@ -143,11 +145,9 @@ class Poller:
 
     def put(self, instance: Instance, pending: Pending | None) -> None:
         """Puts a poll into the queue that `lifecycle` asks for, or moves it up."""
-        if pending is not None:
-            self._active.add(instance)
-            self._put(instance, pending)
-
-    def _put(self, instance: Instance, pending: Pending) -> None:
+        if pending is None:
+            return
+        self._active.add(instance)
         self._queue.put(
             partial(self._run_poll, instance),
             pending.urgency,
@@ -174,7 +174,10 @@ class Poller:
             if request.kind == "simple":
                 with self._counted("simple"):
                     simple = await self._upstream.instance(self.key.workflow, instance.id)
-                follows = self._on_simple(instance, simple, request)
+                effects = self._apply(
+                    instance, partial(lifecycle.on_simple, instance, simple, request)
+                )
+                follows = effects.request
             else:
                 follows = request
             if follows is not None:
@@ -183,7 +186,10 @@ class Poller:
                     detail, size = await self._upstream.instance_detail(
                         self.key.workflow, instance.id
                     )
-                self._on_detail(instance, detail, size, request, after=simple)
+                transition = partial(
+                    lifecycle.on_detail, instance, detail, size, request, after=simple
+                )
+                self._apply(instance, transition)
         except RequestFailed as failure:
             self._on_failure(instance, failure, request)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
@@ -195,46 +201,22 @@ class Poller:
         finally:
             self._cancel(instance)  # where it was cut off, or is watched no longer
 
-    def _on_simple(
-        self, instance: Instance, response: Summary, request: PollRequest
-    ) -> PollRequest | None:
-        if not self._watches(instance):
-            return None
-        effects = lifecycle.on_simple(
-            instance, response, request, poll=self._poll, now=self._clock.now()
-        )
-        self.state.apply(instance, effects)
-        return effects.request
-
-    def _on_detail(
-        self,
-        instance: Instance,
-        response: Detail,
-        size: int,
-        request: PollRequest,
-        *,
-        after: Summary | None,
-    ) -> None:
-        if self._watches(instance):
-            now = self._clock.now()
-            effects = lifecycle.on_detail(
-                instance, response, size, request, after=after, poll=self._poll, now=now
-            )
-            self.state.apply(instance, effects)
-
     def _on_failure(self, instance: Instance, failure: RequestFailed, request: PollRequest) -> None:
-        if not self._watches(instance):
-            return
-        now = self._clock.now()
         if failure.reason != "not_found":
             self._up.failed(before=instance.failure is not None)
-            lifecycle.on_failure(instance, failure, request, poll=self._poll, now=now)
+            self._apply(instance, partial(lifecycle.on_failure, instance, failure, request))
             return
         self._up.succeeded()
-        effects = lifecycle.on_not_found(instance, request, poll=self._poll, now=now)
-        self.state.apply(instance, effects)
-        if effects.deleted:
+        if self._apply(instance, partial(lifecycle.on_not_found, instance, request)).deleted:
             self._log.deleted(instance)
+
+    def _apply(self, instance: Instance, transition: Callable[..., Effects]) -> Effects:
+        """Has a transition take effect now, unless the instance is watched no longer."""
+        if self.over or self.instances.get(instance.id) is not instance:
+            return lifecycle.NOTHING
+        effects = transition(poll=self._poll, now=self._clock.now())
+        self.state.apply(instance, effects)
+        return effects
 
     @contextmanager
     def _counted(self, kind: str) -> Iterator[None]:
@@ -251,15 +233,6 @@ class Poller:
         self._active.discard(instance)
         if not self._active:
             self._idle.set()
-
-    def _cancel_waiting(self, instance: Instance) -> None:
-        """Takes a poll out of the queue. One in flight continues, and its response is dropped
-        where the instance is watched no longer."""
-        if not isinstance(instance.activity, InFlight):
-            self._cancel(instance)
-
-    def _watches(self, instance: Instance) -> bool:
-        return not self.over and self.instances.get(instance.id) is instance
 
     def _end_round(self) -> None:
         """Ends a round: whose series expire, is the workflow up, and what is there to log?"""
