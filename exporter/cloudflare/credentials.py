@@ -1,6 +1,6 @@
 """How requests authenticate: an API token, or the older e-mail and global API key."""
 
-import os
+import contextlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from exporter.config.errors import ConfigError
 
 
 class Secret:
-    """A secret given as it is, or in a file that is read again whenever it changes.
+    """A secret given as it is, or in a file that is read at each use, since it may change.
 
     Raises:
         OSError: the file can't be read at first; later, the last secret read stays in use.
@@ -21,31 +21,21 @@ class Secret:
     """
 
     def __init__(self, source: SecretStr | Path) -> None:
-        self._path = source if isinstance(source, Path) else None
-        self._stamp: object = None
-        self._value = ""
-        if isinstance(source, SecretStr):
-            self._value = _checked(source.get_secret_value(), "the value")
-        else:
-            self._reread(source)
+        self._source = source
+        self._value = self._read()
 
     def reveal(self) -> str:
-        if self._path is not None:
-            try:
-                self._reread(self._path)
-            except (OSError, ValueError):
-                # A secret is being replaced: the file may be missing or half written for a moment.
-                return self._value
+        # While a secret is being replaced, its file may be missing or half written for a moment.
+        with contextlib.suppress(OSError, ValueError):
+            self._value = self._read()
         return self._value
 
-    def _reread(self, path: Path) -> None:
-        status = os.stat(path)
-        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-        if stamp != self._stamp:
-            # Bytes that aren't UTF-8 are refused like all else that can't be part of a secret.
-            text = path.read_text(encoding="utf-8", errors="replace")
-            self._value = _checked(text, str(path))
-            self._stamp = stamp
+    def _read(self) -> str:
+        if isinstance(self._source, SecretStr):
+            return _checked(self._source.get_secret_value(), "the value")
+        # Bytes that aren't UTF-8 are refused like all else that can't be part of a secret.
+        text = self._source.read_text(encoding="utf-8", errors="replace")
+        return _checked(text, str(self._source))
 
 
 def _checked(secret: str, where: str) -> str:
