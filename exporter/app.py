@@ -76,7 +76,7 @@ class App:
         self.writer = StateWriter(
             store=self._store, exposition=self.exposition, leases=self.leases, clock=self._clock
         )
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler(self._clock)
         problems: list[str] = []
         with collected(problems):
             self._watch = Accounts(
@@ -181,6 +181,7 @@ class App:
             if self.writer.shared:
                 await self._watch.leave()
             await _stop(server, serving)
+        self._scheduler.stop()
 
     async def once(self) -> bool:
         """Makes one list pass and one round over everything; whether all went well."""
@@ -219,7 +220,6 @@ class App:
                 await self.writer.close()
                 await saving
         finally:
-            self._scheduler.stop()
             await self._watch.close()
 
 

@@ -21,8 +21,6 @@ _REQUESTS = 2 * WINDOW
 """Seconds without any request, with requests to make and nothing that forbids them."""
 _LATE = 60.0
 """Seconds that polls may be overdue."""
-_SLEW = 1.0
-"""Seconds by which a clock is merely being adjusted."""
 _WARN_EVERY = 600.0
 _WRITE = 60.0
 """Seconds that a write to the disk may take."""
@@ -43,7 +41,6 @@ class Health:
         self._reported: set[str] = set()
         self._throttle = Throttle(clock)
         self._was_ready = False
-        self._clock_ahead = clock.wall() - clock.monotonic()
         self._warned_at = self._lag_checked_at = -inf
         writer.first_polls_over = lambda: not self._untried()
 
@@ -127,10 +124,6 @@ class Health:
                 seconds=round(stalled_for),
                 advice="it was stopped, or lacks CPU: check its limits and the load of the machine",
             )
-        ahead = self._clock.wall() - self._clock.monotonic()
-        step, self._clock_ahead = ahead - self._clock_ahead, ahead
-        if abs(step) > _SLEW:
-            log.warning("the system's clock was set", by=f"{step:+.1f}s")
         stalled = dict(self._stalled())
         for name, what in stalled.items():
             if name not in self._reported:

@@ -12,6 +12,8 @@ QUIET = {
     # A line for each request, at level info.
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
+    # A warning for each round that starts late; poll_lag_seconds shows that better.
+    "apscheduler": logging.ERROR,
     # A warning for each malformed request, and anyone can send any number of them.
     "uvicorn": logging.ERROR,
     "asyncio": logging.WARNING,

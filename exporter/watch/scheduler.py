@@ -1,55 +1,92 @@
-"""When rounds begin: a task for each watched workflow, with its rounds evenly apart."""
+"""One APScheduler job a watched workflow: its rounds, evenly apart."""
 
 import asyncio
-import random
+from datetime import datetime
 
 import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 
+from exporter.clock import Clock
 from exporter.watch.poller import Poller
 
 log = structlog.get_logger(__name__)
 
-_JITTER = 1 / 20
-"""Of an interval, so that the rounds of several workflows spread."""
+_CHECK_EVERY = 1.0
+_SLEW = 1.0
+"""Seconds within which a clock is merely being adjusted."""
+
+
+class Interval(IntervalTrigger):  # type: ignore[misc]
+    """An interval without a backlog.
+
+    APScheduler steps through missed times one by one, and there are millions of them when a clock
+    that began in 1970 is set.
+    """
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
+        if previous is not None:
+            previous = max(previous, now - self.interval)
+        following: datetime | None = super().get_next_fire_time(previous, now)
+        return following
 
 
 class Scheduler:
-    """Begins a round over each workflow at once and then once an interval.
+    """Begins a round over each workflow at once and then once an interval, with a little jitter so
+    that the rounds of several workflows spread.
 
     Rounds of one workflow never overlap, and rounds missed (a suspended machine) are made once.
+    APScheduler computes times from the wall clock; when that is set, every job begins at once.
     """
 
-    def __init__(self) -> None:
-        self._running = asyncio.Event()
-        self._tasks: dict[Poller, asyncio.Task[None]] = {}
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset = clock.wall() - clock.monotonic()
+        self._checking: asyncio.Task[None] | None = None
+        self._jobs = AsyncIOScheduler(
+            timezone="UTC",
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
 
     def add(self, poller: Poller, *, every: float) -> None:
-        """Begins a round now, or at the start, and then one each `every` seconds."""
-        self._tasks[poller] = asyncio.create_task(self._rounds(poller, every))
+        """Begins a round now, and then one each `every` seconds."""
+        self._jobs.add_job(
+            poller.round,
+            Interval(seconds=every, jitter=every / 20, timezone="UTC"),
+            id=_id(poller),
+            next_run_time=datetime.now().astimezone(),
+        )
 
     def remove(self, poller: Poller) -> None:
-        self._tasks.pop(poller).cancel()
+        self._jobs.remove_job(_id(poller))
 
     def start(self) -> None:
-        self._running.set()
+        self._jobs.start()
+        self._checking = asyncio.create_task(self._check_clock())
+
+    async def _check_clock(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECK_EVERY)
+            self.restart_jobs_if_clock_was_set()
+
+    def restart_jobs_if_clock_was_set(self) -> None:
+        """Begins every job now if the wall clock was set since the last check."""
+        offset = self._clock.wall() - self._clock.monotonic()
+        step, self._offset = offset - self._offset, offset
+        if abs(step) > _SLEW:
+            log.warning("the system's clock was set", by=f"{step:+.1f}s")
+            for job in self._jobs.get_jobs():
+                job.modify(next_run_time=datetime.now().astimezone())
 
     def pause(self) -> None:
         """Begins no more rounds; those under way continue."""
-        self._running.clear()
+        self._jobs.pause()
 
     def stop(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
+        self._jobs.shutdown(wait=False)
 
-    async def _rounds(self, poller: Poller, every: float) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            await self._running.wait()
-            try:
-                await poller.round()
-            except Exception:  # a fault of ours: it must not end the watching
-                log.exception("round failed: a fault of the exporter", **poller.key._asdict())
-            due = max(due + every, loop.time())
-            jitter = random.uniform(-every, every) * _JITTER  # noqa: S311 - no secret
-            await asyncio.sleep(due + jitter - loop.time())
+
+def _id(poller: Poller) -> str:
+    return f"{poller.key.account}/{poller.key.workflow}"

@@ -132,6 +132,13 @@ class TestLibraries:
         logging.getLogger("uvicorn.http").error("Exception in ASGI application")
         assert len(error_lines(capsys)) == 1
 
+    def test_the_scheduler_does_not_warn_of_late_rounds(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        logs.configure("debug", "logfmt")
+        logging.getLogger("apscheduler.scheduler").warning("missed")
+        assert error_lines(capsys) == []
+
     def test_they_are_no_louder_than_the_rest(self, capsys: pytest.CaptureFixture[str]) -> None:
         logs.configure("error", "logfmt")
         logging.getLogger("httpx").warning("trouble")

@@ -1,84 +1,53 @@
-"""When rounds begin: at once, then once an interval, until the workflow is removed."""
+"""When rounds begin, whatever the wall clock does, by which APScheduler plans."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
-from exporter.watch.poller import Poller
-from exporter.watch.scheduler import Scheduler
-from tests.watching import Watching, watching
+from exporter.clock import Clock
+from exporter.watch.scheduler import Interval, Scheduler
+from tests.watching import watching
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-async def watch() -> AsyncIterator[Watching]:
+@pytest.mark.parametrize("jitter", [None, 0.75], ids=["exact", "with jitter"])
+@pytest.mark.parametrize("ago", [timedelta(seconds=20), timedelta(days=1), timedelta(days=20_000)])
+def test_missed_times_make_no_backlog(ago: timedelta, jitter: float | None) -> None:
+    """A clock that began in 1970 and is set right leaves millions behind."""
+    trigger = Interval(seconds=15, jitter=jitter, timezone="UTC")
+    time, missed = NOW - ago, 0
+    while time <= NOW:
+        missed += 1
+        following = trigger.get_next_fire_time(time, NOW)
+        assert following is not None
+        time = following
+    assert missed <= 4
+    assert time <= NOW + timedelta(seconds=16)
+
+
+@pytest.mark.parametrize("by", [86_400.0, -86_400.0])
+async def test_a_clock_that_is_set_has_rounds_begin_at_once(by: float) -> None:
     async with watching(["a"]) as w:
-        yield w
-
-
-@pytest.fixture
-async def scheduler() -> AsyncIterator[Scheduler]:
-    scheduler = Scheduler()
-    yield scheduler
-    scheduler.stop()
-
-
-async def next_round(poller: Poller, w: Watching) -> None:
-    """Returns once another round has begun and ended; fails after 30 s."""
-    before = poller.round_started
-    w.clock.advance(1)
-    async with asyncio.timeout(30):
-        while poller.round_started == before or not poller.tried:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.01)
-
-
-async def test_rounds_begin_at_the_start_and_then_once_an_interval(
-    watch: Watching, scheduler: Scheduler
-) -> None:
-    (poller,) = watch.app.pollers
-    before = poller.round_started
-    watch.clock.advance(1)
-    scheduler.add(poller, every=0.05)
-    await asyncio.sleep(0.2)
-    assert poller.round_started == before
-    scheduler.start()
-    for _ in range(3):
-        await next_round(poller, watch)
-
-
-async def test_a_clock_that_is_set_delays_no_round(watch: Watching, scheduler: Scheduler) -> None:
-    (poller,) = watch.app.pollers
-    scheduler.start()
-    scheduler.add(poller, every=0.05)
-    for ahead in (0.0, 86_400.0, -86_400.0):
-        watch.ahead = ahead
-        await next_round(poller, watch)
-
-
-@pytest.mark.parametrize("end", ["pause", "remove"])
-async def test_no_round_begins_after_the_end(
-    end: str, watch: Watching, scheduler: Scheduler
-) -> None:
-    (poller,) = watch.app.pollers
-    scheduler.start()
-    scheduler.add(poller, every=0.05)
-    await next_round(poller, watch)
-    scheduler.remove(poller) if end == "remove" else scheduler.pause()
-    last = poller.round_started
-    watch.clock.advance(1)
-    await asyncio.sleep(0.3)
-    assert poller.round_started == last
-
-
-async def test_a_fault_in_a_round_does_not_end_the_rounds(
-    watch: Watching, scheduler: Scheduler, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (poller,) = watch.app.pollers
-    log, poller._log = poller._log, None  # type: ignore[assignment]
-    scheduler.start()
-    scheduler.add(poller, every=0.05)
-    async with asyncio.timeout(30):
-        while "round failed" not in capsys.readouterr().out:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.01)
-    poller._log = log
-    await next_round(poller, watch)
+        scheduler = Scheduler(Clock(wall=lambda: w.clock() + w.ahead, monotonic=w.clock))
+        (poller,) = w.app.pollers
+        scheduler.add(poller, every=3600.0)
+        scheduler.start()
+        try:
+            for rounds in (1, 2):
+                async with asyncio.timeout(30):
+                    # A round under way, its call made already, is one that has begun.
+                    while w.simulator.requests.total < rounds or not poller.tried:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                w.clock.advance(15)
+                w.ahead = by
+                with capture_logs() as logs:
+                    scheduler.restart_jobs_if_clock_was_set()
+                told = [
+                    line["by"] for line in logs if line["event"] == "the system's clock was set"
+                ]
+                assert told == ([f"{by:+.1f}s"] if rounds == 1 else [])
+        finally:
+            scheduler.stop()
