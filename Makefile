@@ -18,6 +18,9 @@ PYTEST := pytest --numprocesses=auto
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 LOCKING := .cache/lock
 
+# Where it is set, as in some containers, each process compiles all of the code again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run watch demo test check coverage tools lint format types docs lock release-dry-run clean
 

@@ -1,11 +1,13 @@
 """The chart as Helm's own engine renders it, and what a rendered object must be."""
 
+import json
+import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import helm_python as helm
-import kubernetes_validate
 import yaml
 
 from tools import CHART
@@ -19,7 +21,8 @@ CUSTOM = {
 }
 """Groups of custom resources, each with the npm package that has its schemas and types."""
 
-KUBERNETES = ("1.25", "1.28", "1.31", "1.34", kubernetes_validate.latest_version())
+_NEWEST = ".".join(metadata.version("kubernetes-validate").split(".")[:2])
+KUBERNETES = ("1.25", "1.28", "1.31", "1.34", _NEWEST)
 """From the oldest version that Chart.yaml allows to the newest one whose schemas are had."""
 
 SMALLEST: Values = {
@@ -75,10 +78,6 @@ def group(value: Object) -> str:
     return found
 
 
-# It reads its schemas, a megabyte each, for each object.
-kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
-
-
 @cache
 def _chart() -> helm.Chart:
     return helm.Chart.load(CHART)
@@ -93,7 +92,12 @@ def render(*values: Values, name: str = "exporter", namespace: str = "monitoring
     merged: dict[str, Any] = {}
     for more in values:
         merged = over(merged, more)
-    files = _chart().render(merged, name=name, namespace=namespace)
+    return _rendered(json.dumps(merged), name, namespace)
+
+
+@cache  # many tests look at the same release, and none changes it
+def _rendered(values: str, name: str, namespace: str) -> Release:
+    files = _chart().render(json.loads(values), name=name, namespace=namespace)
     objects, notes = [], ""
     for path, text in files.items():
         if path.endswith("NOTES.txt"):
@@ -114,10 +118,24 @@ def over(base: Values, more: Values) -> dict[str, Any]:
     return merged
 
 
+@cache
+def _validation() -> Any:
+    """The module that has Kubernetes' schemas."""
+    # Whoever needs no schema saves a second. A grammar of addresses in other alphabets, which no
+    # schema asks for, would take two more.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    import kubernetes_validate  # noqa: PLC0415
+
+    # It reads its schemas, a megabyte each, for each object.
+    utils = kubernetes_validate.utils
+    utils.schema_contents = cache(utils.schema_contents)
+    return kubernetes_validate
+
+
 def kubernetes_mistakes(value: Object, version: str) -> str:
     """What Kubernetes' schema of that version says of an object, unknown fields included."""
     try:
-        kubernetes_validate.validate(value, version, strict=True)
-    except kubernetes_validate.ValidationError as error:
+        _validation().validate(value, version, strict=True)
+    except _validation().ValidationError as error:
         return f"{value['kind']} {'.'.join(map(str, error.path))}: {error.message}"
     return ""
