@@ -68,8 +68,14 @@ class Release(NamedTuple):
     @property
     def pod(self) -> Object:
         """The template of the pod."""
-        template: Object = self.the("StatefulSet")["spec"]["template"]
+        template: Object = self.workload["spec"]["template"]
         return template
+
+    @property
+    def workload(self) -> Object:
+        """What makes the pods."""
+        (found,) = self.of_kind("StatefulSet") + self.of_kind("Deployment")
+        return found
 
 
 def group(value: Object) -> str:

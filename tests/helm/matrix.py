@@ -25,6 +25,29 @@ MATRIX: dict[str, dict[str, Any]] = {
         "extraEnvFrom": [{"secretRef": {"name": "more"}}, {"configMapRef": {"name": "proxy"}}],
     },
     "live reload": {"autoReloadInterval": "30s"},
+    "a replica": {"state": {"existingSecret": "database"}},
+    "replicas": {"replicaCount": 3, "state": {"existingSecret": "database", "urlKey": "uri"}},
+    "replicas in full": {
+        "replicaCount": 2,
+        "state": {"existingSecret": "database", "passwordKey": "pw"},
+        "config": {
+            "state": {
+                "url": "postgresql://exporter@db:6432/exporter?sslmode=verify-full"
+                "&sslrootcert=/run/secrets/state/ca.crt"
+            },
+            "replica": {"lease": "1m"},
+        },
+        "persistence": {"enabled": False},
+        "podDisruptionBudget": {"maxUnavailable": "50%"},
+        "networkPolicy": {"enabled": True, "database": {"port": 6432, "to": [_PEER]}},
+        "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+    },
+    "replicas without a password": {
+        "replicaCount": 2,
+        "config": {"state": {"url": "postgresql://exporter@/exporter?host=/run/postgresql"}},
+        "podDisruptionBudget": {"enabled": False},
+    },
     "TLS and passwords": {
         "webConfig": {
             "existingSecret": "web",

@@ -199,6 +199,14 @@ VALUES = some(
     ),
     dashboards=some(enabled=BOOLEANS, labels=LABELS, annotations=ANNOTATIONS),
 )
+REPLICAS: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.fixed_dictionaries(
+    {
+        "replicaCount": st.integers(1, 100),
+        "state": st.fixed_dictionaries(
+            {"existingSecret": NAMES}, optional={"urlKey": NAMES, "passwordKey": NAMES}
+        ),
+    }
+)
 RELEASES = st.from_regex(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?(\.[a-z0-9]{1,9})?", fullmatch=True)
 
 
@@ -209,7 +217,7 @@ def schemas() -> Iterator[Validator]:
 
 
 @given(
-    st.builds(over, VALUES, MONITORS),
+    st.builds(over, st.builds(over, VALUES, MONITORS), REPLICAS),
     RELEASES,
     NAMES | st.sampled_from(["123", "1e3"]),
     st.sampled_from(KUBERNETES),

@@ -149,6 +149,37 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"config": {"shard": {"index": 0}}},
         "at '/config': additional properties 'shard' not allowed",
     ),
+    "no pods": ({"replicaCount": 0}, "at '/replicaCount': minimum: got 0, want 1"),
+    "replicas without a database": (
+        {"replicaCount": 3},
+        "replicaCount is 3, but each pod would have a state of its own and count everything: "
+        "replicas share a PostgreSQL database; name the Secret with its URL in "
+        "state.existingSecret",
+    ),
+    "the database's password in the configuration": (
+        {"config": {"state": {"url": "postgresql://exporter:hunter2@db/exporter"}}},
+        "config.state.url has a password, which would be readable in a ConfigMap",
+    ),
+    "the database's password in a parameter": (
+        {"config": {"state": {"url": "postgresql://db/exporter?user=e&password=hunter2"}}},
+        "config.state.url has a password, which would be readable in a ConfigMap",
+    ),
+    "a password without a Secret": (
+        {
+            "config": {
+                "state": {
+                    "url": "postgresql://e@db/exporter",
+                    "password_file": "/run/secrets/state/password",
+                }
+            }
+        },
+        "config.state.password_file is /run/secrets/state/password, but nothing is mounted there: "
+        "name your Secret in state.existingSecret",
+    ),
+    "a key that no Secret can have": (
+        {"state": {"existingSecret": "database", "urlKey": "a/b"}},
+        "at '/state/urlKey': 'a/b' does not match",
+    ),
     "token in the configuration": (
         account(api_token="hunter2"),
         "config.accounts[0].api_token would be readable in a ConfigMap: put it into a Secret, name "

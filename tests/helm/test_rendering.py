@@ -67,7 +67,8 @@ class TestEachCase:
         release = render(SMALLEST, values)
         labels = release.pod["metadata"]["labels"].items()
         selectors = [s["spec"]["selector"] for s in release.of_kind("Service")]
-        selectors += [s["spec"]["selector"]["matchLabels"] for s in release.of_kind("StatefulSet")]
+        others = [release.workload, *release.of_kind("PodDisruptionBudget")]
+        selectors += [o["spec"]["selector"]["matchLabels"] for o in others]
         assert [s for s in selectors if not s.items() <= labels] == []
 
     def test_every_object_says_what_it_belongs_to(self, values: dict[str, Any]) -> None:
@@ -83,7 +84,7 @@ class TestEachCase:
 
 @pytest.mark.parametrize("values", CI.values(), ids=CI)
 def test_values_of_the_ci_need_no_others(values: dict[str, Any]) -> None:
-    assert render(values).the("StatefulSet")
+    assert render(values).workload
     assert helm.lint(CHART, values, strict=True)["messages"] == []
 
 
@@ -142,6 +143,9 @@ class TestPod:
         for account in config["accounts"]:
             account.pop("api_token", None)
             account.pop("api_key", None)
+        state = config.get("state") or {}
+        if url := state.get("url"):
+            state["url"] = url.replace(":hidden@", "@")
         release = render(SMALLEST, {"config": config})
         file = tmp_path / "config.yaml"
         file.write_text(release.the("ConfigMap")["data"]["config.yaml"])
@@ -242,6 +246,109 @@ class TestWebConfig:
         values = MATRIX["TLS and passwords"]["serviceMonitor"]
         for key in ("scheme", "tlsConfig", "basicAuth"):
             assert service[key] == values[key]
+
+
+class TestReplicas:
+    """With a database, which they share."""
+
+    @staticmethod
+    def container(name: str) -> dict[str, Any]:
+        (container,) = render(SMALLEST, MATRIX[name]).pod["spec"]["containers"]
+        found: dict[str, Any] = container
+        return found
+
+    def test_there_is_one_pod_with_a_volume_when_nothing_is_said(self) -> None:
+        spec = render(SMALLEST).the("StatefulSet")["spec"]
+        assert (spec["replicas"], len(spec["volumeClaimTemplates"])) == (1, 1)
+
+    def test_they_are_pods_without_a_volume_each_replaced_once_the_next_is_ready(self) -> None:
+        release = render(SMALLEST, MATRIX["replicas"])
+        spec = release.the("Deployment")["spec"]
+        assert spec["replicas"] == 3
+        assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+        assert "state" not in {volume["name"] for volume in release.pod["spec"]["volumes"]}
+        assert not any("state.path" in arg for arg in self.container("replicas")["args"])
+
+    def test_the_url_comes_from_the_secret_and_is_in_no_configuration(self) -> None:
+        url = {"name": "database", "key": "uri"}
+        assert self.container("replicas")["env"] == [
+            {"name": "CWE_STATE__URL", "valueFrom": {"secretKeyRef": url}}
+        ]
+        config = render(SMALLEST, MATRIX["replicas"]).the("ConfigMap")["data"]["config.yaml"]
+        assert "state" not in yaml.safe_load(config)
+
+    def test_with_the_url_in_the_configuration_the_password_is_a_file(self) -> None:
+        container = self.container("replicas in full")
+        assert container["env"] == [
+            {"name": "CWE_STATE__PASSWORD_FILE", "value": "/run/secrets/state/pw"}
+        ]
+        mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+        assert mounts["database"] == "/run/secrets/state"
+        assert "env" not in self.container("replicas without a password")
+
+    @pytest.mark.process
+    @pytest.mark.parametrize("name", ["replicas", "replicas in full"])
+    def test_the_exporter_takes_its_environment_and_configuration(
+        self, name: str, tmp_path: Path
+    ) -> None:
+        container = self.container(name)
+        token, password, file = tmp_path / "token", tmp_path / "pw", tmp_path / "config.yaml"
+        token.write_text("secret")
+        password.write_text("hunter2")
+        config = render(SMALLEST, MATRIX[name]).the("ConfigMap")["data"]["config.yaml"]
+        file.write_text(config.replace("/run/secrets/cloudflare/token", str(token)))
+        flags = [arg for arg in container["args"] if not arg.startswith("--config.file")]
+        environ = {
+            v["name"]: v.get("value", "postgresql://exporter:hunter2@db/exporter").replace(
+                "/run/secrets/state/pw", str(password)
+            )
+            for v in container["env"]
+        }
+        flags += [f"--config.file={file}", "--check-config"]
+        done = run(tmp_path, *flags, environ=environment(**environ))
+        assert done.returncode == 0, done.stderr
+
+    def test_they_are_spread_over_nodes_unless_something_else_is_said(self) -> None:
+        release = render(SMALLEST, MATRIX["replicas"])
+        (spread,) = release.pod["spec"]["topologySpreadConstraints"]
+        assert spread["topologyKey"] == "kubernetes.io/hostname"
+        assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+        labels = release.pod["metadata"]["labels"].items()
+        assert spread["labelSelector"]["matchLabels"].items() <= labels
+        own = MATRIX["scheduling"]["topologySpreadConstraints"]
+        chosen = render(SMALLEST, MATRIX["replicas"], MATRIX["scheduling"])
+        assert chosen.pod["spec"]["topologySpreadConstraints"] == own
+        assert "topologySpreadConstraints" not in render(SMALLEST).pod["spec"]
+
+    def test_a_disruption_takes_one_down_at_a_time(self) -> None:
+        budget = render(SMALLEST, MATRIX["replicas"]).the("PodDisruptionBudget")
+        assert budget["spec"]["maxUnavailable"] == 1
+        for fewer in ("smallest", "a replica", "replicas without a password"):
+            assert render(SMALLEST, MATRIX[fewer]).of_kind("PodDisruptionBudget") == []
+
+    def test_a_policy_lets_them_reach_their_database(self) -> None:
+        policy = render(SMALLEST, MATRIX["replicas in full"]).the("NetworkPolicy")
+        (rule,) = (e for e in policy["spec"]["egress"] if e["ports"][0]["port"] == 6432)
+        assert rule["to"] == MATRIX["replicas in full"]["networkPolicy"]["database"]["to"]
+        alone = render(SMALLEST, {"networkPolicy": {"enabled": True}}).the("NetworkPolicy")
+        ports = {port["port"] for e in alone["spec"]["egress"] for port in e["ports"]}
+        assert ports == {53, 443}
+
+    def test_an_alert_knows_how_many_there_should_be(self) -> None:
+        rules = yaml.safe_dump(render(SMALLEST, MATRIX["replicas in full"]).the("PrometheusRule"))
+        assert "cloudflare_workflows_exporter:present:count < 2" in rules
+
+    def test_another_lease_replaces_the_pods_though_the_configuration_is_loaded_live(self) -> None:
+        before, after = (
+            render(SMALLEST, MATRIX["live reload"], MATRIX["replicas"], {"config": more}).pod
+            for more in ({}, {"replica": {"lease": "1m"}})
+        )
+        assert before["metadata"]["annotations"] != after["metadata"]["annotations"]
+
+    def test_each_is_scraped(self) -> None:
+        """By the monitors through the Service's addresses; the notes say how without them."""
+        notes = " ".join(render(SMALLEST, MATRIX["replicas"]).notes.split())
+        assert "scrape each pod, by dns_sd_configs with the A records of" in notes
 
 
 class TestCheckApi:

@@ -85,6 +85,15 @@ annotations:
 {{- .Values.credentials.existingSecret | default (ternary (printf "%s-credentials" (include "exporter.fullname" .)) "" (not (empty .Values.credentials.files))) }}
 {{- end }}
 
+{{/* Whether the state is in a database, which replicas share; empty: it is in a file. */}}
+{{- define "exporter.database" -}}
+{{- if or .Values.state.existingSecret (.Values.config.state | default dict).url }}true{{ end }}
+{{- end }}
+
+{{- define "exporter.workload" -}}
+{{- ternary "Deployment" "StatefulSet" (ne (include "exporter.database" .) "") }}
+{{- end }}
+
 {{/* What the schema can't say, in words. */}}
 {{- define "exporter.validate" -}}
 {{- $values := .Values }}
@@ -114,6 +123,16 @@ annotations:
 {{- end }}
 {{- if and $values.credentials.existingSecret $values.credentials.files }}
 {{- fail "\ncredentials: give existingSecret or files, not both" }}
+{{- end }}
+{{- if and (gt (int $values.replicaCount) 1) (not (include "exporter.database" .)) }}
+{{- fail (printf "\nreplicaCount is %d, but each pod would have a state of its own and count everything: replicas share a PostgreSQL database; name the Secret with its URL in state.existingSecret (docs/kubernetes.md)" (int $values.replicaCount)) }}
+{{- end }}
+{{- $state := $values.config.state | default dict }}
+{{- if regexMatch "://[^/?]*:[^/?]*@|[?&](ssl)?password=" ($state.url | default "") }}
+{{- fail "\nconfig.state.url has a password, which would be readable in a ConfigMap: leave it out, put it into a Secret under the key state.passwordKey, and name that in state.existingSecret" }}
+{{- end }}
+{{- if and (hasPrefix "/run/secrets/state/" ($state.password_file | default "")) (not $values.state.existingSecret) }}
+{{- fail (printf "\nconfig.state.password_file is %s, but nothing is mounted there: name your Secret in state.existingSecret" $state.password_file) }}
 {{- end }}
 {{- if and (eq $values.webConfig.probes "https") (not $values.webConfig.existingSecret) }}
 {{- fail "\nwebConfig.probes is https, but there is no TLS: name your Secret in webConfig.existingSecret" }}

@@ -9,14 +9,43 @@ securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- include "exporter.set" (list .Values "imagePullSecrets" "hostAliases" "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" "dnsPolicy" "dnsConfig") | nindent 0 }}
+{{- if and (include "exporter.database" .) (not .Values.topologySpreadConstraints) }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "exporter.selectorLabels" . | nindent 8 }}
+{{- end }}
+{{- end }}
+
+{{/* Where the password of the database is, and how the exporter comes by its URL. */}}
+{{- define "exporter.env" -}}
+{{- $state := .Values.config.state | default dict }}
+{{- with .Values.state }}
+{{- if and .existingSecret (not $state.url) }}
+- name: CWE_STATE__URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret | quote }}
+      key: {{ .urlKey | quote }}
+{{- else if and .existingSecret (not $state.password_file) }}
+- name: CWE_STATE__PASSWORD_FILE
+  value: {{ printf "/run/secrets/state/%s" .passwordKey | quote }}
+{{- end }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "exporter.container" -}}
 image: {{ include "exporter.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-{{- with .Values.extraEnv }}
+{{- with include "exporter.env" . | trim }}
 env:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- with .Values.extraEnvFrom }}
 envFrom:
@@ -49,6 +78,12 @@ envFrom:
     # Its group, fsGroup, may read it.
     defaultMode: 0440
 {{- end }}
+{{- with .Values.state.existingSecret }}
+- name: database
+  secret:
+    secretName: {{ . | quote }}
+    defaultMode: 0440
+{{- end }}
 {{- with .Values.webConfig.existingSecret }}
 - name: web
   secret:
@@ -69,6 +104,11 @@ envFrom:
 {{- if include "exporter.secretName" . }}
 - name: credentials
   mountPath: {{ .Values.credentials.mountPath | quote }}
+  readOnly: true
+{{- end }}
+{{- if .Values.state.existingSecret }}
+- name: database
+  mountPath: /run/secrets/state
   readOnly: true
 {{- end }}
 {{- if .Values.webConfig.existingSecret }}
