@@ -94,8 +94,8 @@ async def churn(hours: int, a_day: int, life: float, state: Path) -> None:
             print(
                 f"hour {hour:>2}: {held / 2**20:6.1f} MiB, {held / first:4.0%} of hour 1's, "
                 f"{sum(len(p.instances) for p in app.pollers):>7,} instances known, "
-                f"{sum(series.values[catalogue.RUNS_FINISHED].values()):>9,.0f} runs counted, "
-                f"{sum(series.values[catalogue.DETAILS_SKIPPED].values()):>9,.0f} details skipped, "
+                f"{sum(series.values(catalogue.RUNS_FINISHED).values()):>9,.0f} runs counted, "
+                f"{sum(series.values(catalogue.DETAILS_SKIPPED).values()):>9,.0f} details skipped, "
                 f"state {state.stat().st_size / 2**20:.1f} MiB, "
                 f"refused {simulator.limit.refused}, {time.perf_counter() - started:.0f} s",
                 flush=True,
@@ -144,7 +144,7 @@ async def series(minutes: float, discover: dict[str, str], metrics: dict[str, st
             made += len(now - before)
         for job in jobs:
             job.cancel()
-    counted = sum(app.series.values[catalogue.RUNS_FINISHED].values())
+    counted = sum(app.series.values(catalogue.RUNS_FINISHED).values())
     return Series(made / minutes * 1440, len(now), counted)
 
 

@@ -76,14 +76,12 @@ class Exposition:
 
     def show(self, changes: Changes) -> None:
         """Makes scrapes see the changes, all at once."""
-        for key, value in changes.values.items():
-            family, labels = key
-            if value is None:
+        for (family, labels), data in changes.series.items():
+            if data is None:
                 self._series[family].remove(labels)
             else:
-                exemplars = changes.exemplars.get(key, {})
-                created = changes.created.get(key) if self._store.settings.created else None
-                texts = text_format.of_series(family, labels, value, exemplars, created)
+                created = data.created if self._store.settings.created else None
+                texts = text_format.of_series(family, labels, data.value, data.exemplars, created)
                 self._series[family].put([(labels, texts)])
         for instance, samples in changes.instances.items():
             if samples is None:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -62,6 +63,24 @@ class Exemplar(NamedTuple):
     at: float
 
 
+class SeriesData(Struct):
+    """A series, or all series of a histogram, and what OpenMetrics shows with it.
+
+    Attributes:
+        value: Of a counter, gauge or histogram.
+        created: Unix time at which a counter or histogram began.
+        exemplars: By bucket; a counter's is bucket 0.
+    """
+
+    value: float | Histogram
+    created: float | None = None
+    exemplars: Mapping[int, Exemplar] = MappingProxyType({})
+
+    def copy(self) -> "SeriesData":
+        value = self.value.copy() if isinstance(self.value, Histogram) else self.value
+        return SeriesData(value, self.created, self.exemplars)
+
+
 @dataclass
 class Changes:
     """Everything that changed, with its new value.
@@ -69,33 +88,25 @@ class Changes:
     The store produces it, the state persists it, and the exposition shows it.
 
     Attributes:
-        values: Values of counters, gauges and histograms; None: the series was removed.
+        series: Counters, gauges and histograms; None: the series was removed.
         instances: Samples of each instance, by workflow and id; None: the instance was removed.
-        exemplars: All exemplars of each series in `values`, by bucket; a counter's is bucket 0.
-        created: Unix time at which each counter and histogram in `values` began.
     """
 
-    values: dict[SeriesKey, float | Histogram | None] = field(default_factory=dict)
+    series: dict[SeriesKey, SeriesData | None] = field(default_factory=dict)
     instances: dict[tuple[WorkflowKey, str], Iterable[Sample] | None] = field(default_factory=dict)
-    exemplars: dict[SeriesKey, dict[int, Exemplar]] = field(default_factory=dict)
-    created: dict[SeriesKey, float] = field(default_factory=dict)
 
     def update(self, newer: "Changes") -> None:
         """Adds later changes."""
-        self.values.update(newer.values)
+        self.series.update(newer.series)
         self.instances.update(newer.instances)
-        self.exemplars.update(newer.exemplars)
-        self.created.update(newer.created)
 
     def slices(self, size: int) -> Iterator["Changes"]:
         """All of it, in parts of at most `size` series and `size` instances."""
-        values, shown = iter(self.values.items()), iter(self.instances.items())
+        series, shown = iter(self.series.items()), iter(self.instances.items())
         while True:
-            part = Changes(dict(islice(values, size)), dict(islice(shown, size)))
-            if not (part.values or part.instances):
+            part = Changes(dict(islice(series, size)), dict(islice(shown, size)))
+            if not (part.series or part.instances):
                 return
-            part.exemplars = {k: self.exemplars[k] for k in part.values if k in self.exemplars}
-            part.created = {k: self.created[k] for k in part.values if k in self.created}
             yield part
 
 
@@ -114,107 +125,93 @@ class Series:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.bounds, self._clock = bounds, clock
-        self.values: dict[Family, dict[LabelValues, float]] = {}
-        self.histograms: dict[Family, dict[LabelValues, Histogram]] = {}
-        self._exemplars: dict[SeriesKey, dict[int, Exemplar]] = {}
-        self._created: dict[SeriesKey, float] = {}
+        self._series: dict[Family, dict[LabelValues, SeriesData]] = {}
         self._changed: set[SeriesKey] = set()
 
+    def values(self, family: Family) -> dict[LabelValues, Any]:
+        """The value of each series of a family: a number or a `Histogram`."""
+        return {labels: data.value for labels, data in self._series.get(family, {}).items()}
+
     def set(self, family: Family, labels: LabelValues, value: float) -> None:
-        series = self.values.setdefault(family, {})
-        if series.get(labels) != value:
-            series[labels] = value
+        series = self._series.setdefault(family, {})
+        data = series.get(labels)
+        if data is None or data.value != value:
+            series[labels] = SeriesData(value)
             self._changed.add((family, labels))
 
     def add(
         self, family: Family, labels: LabelValues, instance_id: str | None = None, *, count: int = 1
     ) -> None:
         """Adds `count`; `instance_id` becomes the exemplar if the family has some."""
-        self.zero(family, [labels])
-        self.values[family][labels] += count
-        self._touch((family, labels), 0, instance_id, 1.0)
+        data = self._begun(family, labels)
+        assert not isinstance(data.value, Histogram), "counters are numbers"
+        data.value += count
+        self._changed.add((family, labels))
+        self._set_exemplar(family, data, 0, instance_id, 1.0)
 
     def observe(
         self, family: Family, labels: LabelValues, value: float, instance_id: str | None = None
     ) -> None:
         """Counts `value`; `instance_id` becomes its bucket's exemplar if the family has some."""
-        self.zero(family, [labels])
-        bucket = self.histograms[family][labels].observe(value)
-        self._touch((family, labels), bucket, instance_id, value)
+        data = self._begun(family, labels)
+        assert isinstance(data.value, Histogram), "only histograms have observations"
+        self._changed.add((family, labels))
+        self._set_exemplar(family, data, data.value.observe(value), instance_id, value)
 
-    def _touch(self, key: SeriesKey, bucket: int, instance_id: str | None, value: float) -> None:
-        self._changed.add(key)
-        if key[0].exemplars and instance_id and len(instance_id) <= _MAX_EXEMPLAR_ID:
-            exemplars = self._exemplars.setdefault(key, {})
-            exemplars[bucket] = Exemplar(instance_id, value, self._clock())
+    def _set_exemplar(
+        self, family: Family, data: SeriesData, bucket: int, instance_id: str | None, value: float
+    ) -> None:
+        if family.exemplars and instance_id and len(instance_id) <= _MAX_EXEMPLAR_ID:
+            exemplar = Exemplar(instance_id, value, self._clock())
+            data.exemplars = {**data.exemplars, bucket: exemplar}
 
     def zero(self, family: Family, every: Iterable[LabelValues]) -> None:
         """Creates those of the series that don't exist, at 0."""
-        series = self._of(family)
         for labels in every:
-            if labels not in series:
-                empty = family.kind == "histogram"
-                series[labels] = Histogram.empty(self.bounds[family]) if empty else 0.0
-                self._changed.add((family, labels))
-                if family.kind in ("counter", "histogram"):
-                    self._created[family, labels] = self._clock()
+            self._begun(family, labels)
 
-    def _of(self, family: Family) -> dict[LabelValues, Any]:
-        stores: dict[Family, dict[LabelValues, Any]] = (
-            self.histograms if family.kind == "histogram" else self.values
-        )
-        return stores.setdefault(family, {})
+    def _begun(self, family: Family, labels: LabelValues) -> SeriesData:
+        """A series; one that doesn't exist begins at 0."""
+        series = self._series.setdefault(family, {})
+        data = series.get(labels)
+        if data is None:
+            is_histogram = family.kind == "histogram"
+            value = Histogram.empty(self.bounds[family]) if is_histogram else 0.0
+            created = self._clock() if is_histogram or family.kind == "counter" else None
+            data = series[labels] = SeriesData(value, created)
+            self._changed.add((family, labels))
+        return data
 
     def drop(self, *owner: str) -> None:
         """Removes all series of an account, or of a workflow (account and name)."""
         n = len(owner)
-        for family in (*self.values, *self.histograms):
+        for family, series in self._series.items():
             if family.labels[:n] == WORKFLOW_LABELS[:n]:
-                for labels in [labels for labels in self._of(family) if labels[:n] == owner]:
-                    self._remove(family, labels)
+                for labels in [labels for labels in series if labels[:n] == owner]:
+                    del series[labels]
+                    self._changed.add((family, labels))
 
-    def _remove(self, family: Family, labels: LabelValues) -> None:
-        del self._of(family)[labels]
-        self._created.pop((family, labels), None)
-        self._exemplars.pop((family, labels), None)
-        self._changed.add((family, labels))
-
-    def restore(
-        self, family: Family, labels: LabelValues, value: float | Histogram, created: float | None
-    ) -> bool:
-        """Sets a restored value; returns False if its kind or buckets have changed since."""
-        if isinstance(value, Histogram):
+    def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
+        """Sets what was restored; returns False if its kind or buckets have changed since."""
+        if isinstance(data.value, Histogram):
             bounds = Histogram.empty(self.bounds.get(family, ())).bounds
-            if value.bounds != bounds:
+            if data.value.bounds != bounds:
                 return False
         elif family.kind == "histogram":
             return False
-        self._of(family)[labels] = value
-        if created is not None:
-            self._created[family, labels] = created
+        self._series.setdefault(family, {})[labels] = data
         self._changed.add((family, labels))
         return True
 
     def touch(self) -> None:
         """Takes everything for changed."""
-        self._changed.update(self.every())
-
-    def every(self) -> Iterator[SeriesKey]:
-        """All series."""
-        for family in (*self.values, *self.histograms):
-            for labels in self._of(family):
-                yield family, labels
+        self._changed.update((f, labels) for f, series in self._series.items() for labels in series)
 
     def take(self) -> Changes:
         """Returns the changes since the last call; histograms are copies."""
         changes = Changes()
-        for key in self._changed:
-            family, labels = key
-            value = self._of(family).get(labels)
-            changes.values[key] = value.copy() if isinstance(value, Histogram) else value
-            if key in self._created:
-                changes.created[key] = self._created[key]
-            if key in self._exemplars:
-                changes.exemplars[key] = self._exemplars[key].copy()
+        for family, labels in self._changed:
+            data = self._series[family].get(labels)
+            changes.series[family, labels] = None if data is None else data.copy()
         self._changed.clear()
         return changes

@@ -12,7 +12,7 @@ from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.labels import LimitedLabel, StepLabel
-from exporter.metrics.series import Changes, Histogram, LabelValues, Series
+from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import STATUSES
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.sink import RoundOutcome, WorkflowKey
@@ -233,15 +233,13 @@ class Store:
             name, on_other=lambda: self.series.add(catalogue.STEP_NAMES_DROPPED, ())
         )
 
-    def restore(
-        self, family: Family, labels: LabelValues, value: float | Histogram, created: float | None
-    ) -> bool:
-        """Restores a persisted value, or begins at zero where a histogram's buckets have changed;
+    def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
+        """Restores what was persisted, or begins at zero where a histogram's buckets have changed;
         whether it was restored."""
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
             self._labels[WorkflowKey(*labels[:2])].add(step)
-        restored = self.series.restore(family, labels, value, created)
+        restored = self.series.restore(family, labels, data)
         if not restored:
             self.series.zero(family, [labels])
         return restored

@@ -8,7 +8,7 @@ import msgspec
 from exporter.config.accounts import Account
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES
-from exporter.metrics.series import Changes, Histogram, SeriesKey
+from exporter.metrics.series import Changes, Histogram, SeriesData, SeriesKey
 from exporter.state.backend import Owner
 from exporter.watch.records import Record, WorkflowRecord
 
@@ -41,11 +41,12 @@ def series_records(
     changes: Changes, names: Mapping[str, str]
 ) -> Iterator[tuple[Place, SeriesRecord]]:
     """The records of the series that changed; `names`: of accounts in the state, by label."""
-    for (family, labels), value in changes.values.items():
-        if family in _OF_NOW or value is None:
+    for (family, labels), data in changes.series.items():
+        if family in _OF_NOW or data is None:
             continue
         named = 2 if family.of_workflow else 1 if family.labels[:1] == ("account",) else 0
         account, workflow = (*labels[:named], "", "")[:2]
+        value = data.value
         stored: _Value = (
             (value.bounds, value.counts, value.sum)
             if isinstance(value, Histogram)
@@ -53,7 +54,7 @@ def series_records(
         )
         owner = names.get(account, account), workflow
         place = owner, family.name, json.dumps(labels[named:])
-        yield place, (stored, changes.created.get((family, labels)))
+        yield place, (stored, data.created)
 
 
 def series_key(place: Place, account: str, workflow: str) -> SeriesKey | None:
@@ -64,23 +65,20 @@ def series_key(place: Place, account: str, workflow: str) -> SeriesKey | None:
     return (family, labels) if family and len(labels) == len(family.labels) else None
 
 
-def value_of(record: SeriesRecord) -> float | Histogram:
+def data_of(record: SeriesRecord) -> SeriesData:
     """A copy: counting continues."""
-    value, _ = record
-    return value if isinstance(value, float) else Histogram(value[0], value[1].copy(), value[2])
+    value, created = record
+    if not isinstance(value, float):
+        return SeriesData(Histogram(value[0], value[1].copy(), value[2]), created)
+    return SeriesData(value, created)
 
 
 def without_counts(changes: Changes) -> tuple[Changes, Changes]:
     """What may be shown before it is committed, and what is counted of workflows."""
     at_once, counts = Changes(instances=changes.instances), Changes()
-    for key, value in changes.values.items():
-        family, _ = key
-        part = counts if family.counts_of_workflow and value is not None else at_once
-        part.values[key] = value
-        if key in changes.created:
-            part.created[key] = changes.created[key]
-        if key in changes.exemplars:
-            part.exemplars[key] = changes.exemplars[key]
+    for (family, labels), data in changes.series.items():
+        part = counts if family.counts_of_workflow and data is not None else at_once
+        part.series[family, labels] = data
     return at_once, counts
 
 

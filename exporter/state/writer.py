@@ -40,10 +40,10 @@ from exporter.state.records import (
     WORKFLOW,
     Place,
     SeriesRecord,
+    data_of,
     encode,
     series_key,
     series_records,
-    value_of,
     without_counts,
 )
 from exporter.state.sqlite import Database
@@ -384,13 +384,11 @@ class StateWriter:
             key = series_key(place, account, workflow)
             if series is None or key is None:
                 continue  # broken, or of another version of the exporter
-            if not self._store.restore(*key, value_of(series), series[1]):
+            if not self._store.restore(*key, data_of(series)):
                 self._report_reset(key[0])
             elif (before := on_disk.get(place)) and place not in self._writing.series:
                 # What is on the disk is shown at once, even if nothing new can be written there.
-                shown.values[key] = value_of(before)
-                if before[1] is not None:
-                    shown.created[key] = before[1]
+                shown.series[key] = data_of(before)
         await self._show(shown)
 
     def _report_reset(self, family: Family) -> None:

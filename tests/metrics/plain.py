@@ -1,4 +1,4 @@
-"""The same data as the exporter shows, kept and rendered by prometheus_client alone."""
+"""The same data as the exporter shows, stored and rendered by prometheus_client alone."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.instance_samples import Sample
-from exporter.metrics.series import Changes, Histogram, LabelValues
+from exporter.metrics.series import Changes, Histogram, LabelValues, SeriesData
 from exporter.watch.sink import WorkflowKey
 
 
@@ -22,14 +22,10 @@ class Plain(Collector):
         self.shown = Changes()
 
     def show(self, changes: Changes) -> None:
-        for key, value in changes.values.items():
-            for things in (self.shown.values, self.shown.exemplars, self.shown.created):
-                things.pop(key, None)
-            if value is not None:
-                self.shown.values[key] = value
-                self.shown.exemplars[key] = changes.exemplars.get(key, {})
-                if key in changes.created:
-                    self.shown.created[key] = changes.created[key]
+        for key, data in changes.series.items():
+            self.shown.series.pop(key, None)
+            if data is not None:
+                self.shown.series[key] = data
         for instance, samples in changes.instances.items():
             self.shown.instances.pop(instance, None)
             if samples is not None:
@@ -44,9 +40,9 @@ class Plain(Collector):
         for family in FAMILIES:
             suffix = {"counter": "_total", "info": "_info"}.get(family.kind, "")
             metric = Metric(family.name.removesuffix(suffix), family.help, family.kind)
-            for key, value in self.shown.values.items():
-                if key[0] is family and value is not None:
-                    self._add(metric, family, key[1], value)
+            for key, data in self.shown.series.items():
+                if key[0] is family and data is not None:
+                    self._add(metric, family, key[1], data)
             for (workflow, instance_id), samples in self.shown.instances.items():
                 for of, labels, value in samples or ():
                     if of is family:
@@ -62,13 +58,12 @@ class Plain(Collector):
         names = dict(zip(family.labels, (*workflow, instance_id, *labels), strict=True))
         metric.add_sample(family.name, names, value)
 
-    def _add(
-        self, metric: Metric, family: Family, labels: LabelValues, value: float | Histogram
-    ) -> None:
+    def _add(self, metric: Metric, family: Family, labels: LabelValues, data: SeriesData) -> None:
+        value, created = data.value, data.created
         names = dict(zip(family.labels, labels, strict=True))
         exemplars = {
             bucket: Exemplar({"instance_id": exemplar.instance_id}, exemplar.value, exemplar.at)
-            for bucket, exemplar in self.shown.exemplars.get((family, labels), {}).items()
+            for bucket, exemplar in data.exemplars.items()
         }
         if isinstance(value, Histogram):
             total = 0
@@ -86,6 +81,5 @@ class Plain(Collector):
             metric.add_sample(f"{family.name}_sum", names, value.sum)
         else:
             metric.add_sample(family.name, names, value, exemplar=exemplars.get(0))
-        created = self.shown.created.get((family, labels))
         if created is not None and self._open_metrics:
             metric.add_sample(f"{metric.name}_created", names, created)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.instance_samples import Sample
-from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesKey
+from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesData, SeriesKey
 from exporter.metrics.text_format import INSTANCE_FAMILIES
 from exporter.watch.sink import WorkflowKey
 
@@ -39,29 +39,26 @@ def changes(draw: st.DrawFn) -> Changes:
     for family in draw(st.lists(st.sampled_from(FAMILIES), max_size=5)):
         if family not in INSTANCE_FAMILIES:
             key: SeriesKey = family, draw(st.tuples(*[NAMES] * len(family.labels)))
-            made.values[key] = draw(st.none() | _values(family))
-            if family.kind in ("counter", "histogram"):
-                buckets = len(BOUNDS) + 1 if family.kind == "histogram" else 1
-                made.exemplars[key] = draw(
-                    st.dictionaries(st.integers(0, buckets - 1), exemplars(), max_size=2)
-                )
-                if draw(st.booleans()):
-                    made.created[key] = draw(TIMES)
+            made.series[key] = draw(st.none() | series_data(family))
     for number in draw(st.lists(st.integers(0, 39), max_size=20)):
         workflow = WorkflowKey("acc", 'orders "é"') if number % 2 else WorkflowKey("", "\n")
         made.instances[workflow, f"i-{number}"] = draw(st.none() | instances())
     return made
 
 
-def _values(family: Family) -> st.SearchStrategy[float | Histogram]:
-    if family.kind != "histogram":
-        return values(family)
+def series_data(family: Family) -> st.SearchStrategy[SeriesData]:
+    if family.kind not in ("counter", "histogram"):
+        return st.builds(SeriesData, values(family))
+    created = st.none() | TIMES
+    if family.kind == "counter":
+        return st.builds(SeriesData, values(family), created, exemplars(1))
     counts = st.lists(st.integers(0, 10**9), min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1)
-    return st.builds(
-        Histogram, st.just(BOUNDS), counts, st.floats(0, allow_nan=False, allow_infinity=False)
-    )
+    sums = st.floats(0, allow_nan=False, allow_infinity=False)
+    histograms = st.builds(Histogram, st.just(BOUNDS), counts, sums)
+    return st.builds(SeriesData, histograms, created, exemplars(len(BOUNDS) + 1))
 
 
-def exemplars() -> st.SearchStrategy[Exemplar]:
+def exemplars(buckets: int) -> st.SearchStrategy[dict[int, Exemplar]]:
     ids = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}", fullmatch=True)
-    return st.builds(Exemplar, ids, st.floats(allow_nan=False), TIMES)
+    exemplar = st.builds(Exemplar, ids, st.floats(allow_nan=False), TIMES)
+    return st.dictionaries(st.integers(0, buckets - 1), exemplar, max_size=2)

@@ -14,7 +14,7 @@ from exporter.config.metrics import Metrics
 from exporter.metrics import catalogue
 from exporter.metrics import gzip_parts as packing
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.series import Changes, Exemplar, Histogram
+from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesData
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
 from tests.metrics.plain import Plain
@@ -99,18 +99,15 @@ def test_lines() -> None:
     histogram = Histogram((0.5, 1e6), [1, 0, 2], 2e6 + 0.1)
     ours.show(
         Changes(
-            values={
-                (catalogue.RUNS_FINISHED, ("acc", 'say "\\\n"', "errored")): 2.0,
-                (catalogue.QUEUE_DURATIONS, ORDERS): histogram,
-                (catalogue.ROWS_IGNORED, ()): 0.0,
-            },
-            exemplars={
-                (catalogue.RUNS_FINISHED, ("acc", 'say "\\\n"', "errored")): {
-                    0: Exemplar("order-1", 1.0, 1767225600.25)
-                },
-                (catalogue.QUEUE_DURATIONS, ORDERS): {2: Exemplar("order-2", 1e6 + 1, 1767225600)},
-            },
-            created={(catalogue.QUEUE_DURATIONS, ORDERS): 1767225000.5},
+            {
+                (catalogue.RUNS_FINISHED, ("acc", 'say "\\\n"', "errored")): SeriesData(
+                    2.0, exemplars={0: Exemplar("order-1", 1.0, 1767225600.25)}
+                ),
+                (catalogue.QUEUE_DURATIONS, ORDERS): SeriesData(
+                    histogram, 1767225000.5, {2: Exemplar("order-2", 1e6 + 1, 1767225600)}
+                ),
+                (catalogue.ROWS_IGNORED, ()): SeriesData(0.0),
+            }
         )
     )
     finished = (
@@ -159,7 +156,8 @@ def test_lines() -> None:
 
 def test_half_a_character_in_a_name_takes_nothing_else_away() -> None:
     ours = exposition()
-    ours.show(Changes(values={(catalogue.UP, ("acc", "\ud800")): 1.0, (catalogue.UP, ORDERS): 1.0}))
+    up = SeriesData(1.0)
+    ours.show(Changes({(catalogue.UP, ("acc", "\ud800")): up, (catalogue.UP, ORDERS): up}))
     body = ours.render()[0].decode()
     assert 'cloudflare_workflow_up{account="acc",workflow="?"} 1\n' in body
     assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 1\n' in body
@@ -189,7 +187,7 @@ class TestWhatScrapesSee:
 
     def test_what_was_shown_twice_or_is_gone_already_is_no_harm(self) -> None:
         ours = exposition()
-        gone = Changes(values={(catalogue.UP, ORDERS): None}, instances={(ORDERS, "a"): None})
+        gone = Changes({(catalogue.UP, ORDERS): None}, instances={(ORDERS, "a"): None})
         ours.show(gone)
         there = Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 3)]})
         for _ in range(2):
@@ -238,7 +236,8 @@ class TestNames:
     @pytest.fixture
     def ours(self) -> Exposition:
         ours = exposition()
-        ours.show(Changes(values={(catalogue.QUEUE_DURATIONS, ORDERS): Histogram.empty([1])}))
+        empty = SeriesData(Histogram.empty([1]))
+        ours.show(Changes({(catalogue.QUEUE_DURATIONS, ORDERS): empty}))
         return ours
 
     @pytest.mark.parametrize(

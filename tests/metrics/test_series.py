@@ -9,7 +9,7 @@ from prometheus_client import Histogram as Reference
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
-from exporter.metrics.series import Exemplar, Histogram, Series
+from exporter.metrics.series import Exemplar, Histogram, Series, SeriesData
 
 
 class TestHistogram:
@@ -44,17 +44,19 @@ class TestSeries:
         series.zero(catalogue.POLLS, [("simple", "success"), ("detail", "success")])
         series.observe(catalogue.QUEUE_DURATIONS, ("acc", "orders"), 0.5)
         series.zero(catalogue.QUEUE_DURATIONS, [("acc", "orders")])
-        assert series.values[catalogue.POLLS] == {
+        assert series.values(catalogue.POLLS) == {
             ("simple", "success"): 1.0,
             ("detail", "success"): 0.0,
         }
-        assert series.histograms[catalogue.QUEUE_DURATIONS]["acc", "orders"].counts == [1, 0]
+        assert series.values(catalogue.QUEUE_DURATIONS)["acc", "orders"].counts == [1, 0]
 
     @pytest.mark.parametrize("family", [catalogue.RUNS_FINISHED, catalogue.DETAILS_SKIPPED])
     def test_the_catalogue_says_which_families_have_exemplars(self, family: Family) -> None:
         series = Series({})
         series.add(family, ("acc", "orders"), "order-1")
-        assert bool(series.take().exemplars) == family.exemplars
+        data = series.take().series[family, ("acc", "orders")]
+        assert data is not None
+        assert bool(data.exemplars) == family.exemplars
 
     def test_what_changed_is_handed_out_once(self) -> None:
         """As a copy, so that it stays what it was."""
@@ -64,15 +66,16 @@ class TestSeries:
         series.observe(queued, workflow, 0.5, "order-1")
         taken = series.take()
         series.observe(queued, workflow, 0.5)
-        assert taken.values == {
-            (catalogue.UP, workflow): 1,
-            (queued, workflow): Histogram((1.0,), [1, 0], 0.5),
+        exemplars = {0: Exemplar("order-1", 0.5, 7.0)}
+        assert taken.series == {
+            (catalogue.UP, workflow): SeriesData(1),
+            (queued, workflow): SeriesData(Histogram((1.0,), [1, 0], 0.5), 7.0, exemplars),
         }
-        assert taken.created == {(queued, workflow): 7.0}
-        assert taken.exemplars == {(queued, workflow): {0: Exemplar("order-1", 0.5, 7.0)}}
         series.set(catalogue.UP, workflow, 1)
-        assert series.take().values == {(queued, workflow): Histogram((1.0,), [2, 0], 1.0)}
-        assert not series.take().values
+        assert series.take().series == {
+            (queued, workflow): SeriesData(Histogram((1.0,), [2, 0], 1.0), 7.0, exemplars)
+        }
+        assert not series.take().series
 
     def test_an_id_too_long_for_openmetrics_is_no_exemplar(self) -> None:
         """128 characters, names of labels included; the newest that fits stays."""
@@ -80,21 +83,19 @@ class TestSeries:
         series = Series({catalogue.QUEUE_DURATIONS: [1]}, clock=lambda: 7.0)
         series.observe(*key, 0.5, "ü" * 117)
         series.observe(*key, 0.6, "i" * 118)
-        taken = series.take()
-        assert taken.exemplars == {key: {0: Exemplar("ü" * 117, 0.5, 7.0)}}
-        assert taken.values == {key: Histogram((1.0,), [2, 0], 1.1)}
+        exemplars = {0: Exemplar("ü" * 117, 0.5, 7.0)}
+        assert series.take().series == {
+            key: SeriesData(Histogram((1.0,), [2, 0], 1.1), 7.0, exemplars)
+        }
 
-    def test_series_of_a_workflow_that_is_gone_are_gone(self) -> None:
+    def test_the_series_of_a_workflow_are_dropped(self) -> None:
         series = Series({catalogue.QUEUE_DURATIONS: [1]})
         for workflow in (("acc", "orders"), ("acc", "billing")):
             series.set(catalogue.UP, workflow, 1)
             series.observe(catalogue.QUEUE_DURATIONS, workflow, 0.5, "x")
         series.take()
         series.drop("acc", "orders")
-        taken = series.take()
-        assert taken.values == {
+        assert series.take().series == {
             (catalogue.UP, ("acc", "orders")): None,
             (catalogue.QUEUE_DURATIONS, ("acc", "orders")): None,
         }
-        assert not taken.created
-        assert not taken.exemplars

@@ -19,7 +19,7 @@ from exporter.clock import Clock
 from exporter.config.metrics import Metrics
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.series import Changes
+from exporter.metrics.series import Changes, SeriesData
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
@@ -63,7 +63,7 @@ def show(exposition: Exposition, number: int, *, instances: int = 3, size: int =
     """Makes everything tell that number. A name of `size` bytes stands beside each."""
     exposition.show(
         Changes(
-            values={(catalogue.DETAILS_SKIPPED, ORDERS): float(number)},
+            {(catalogue.DETAILS_SKIPPED, ORDERS): SeriesData(float(number))},
             instances={
                 (ORDERS, f"order-{n}"): [
                     (catalogue.RETRIES, (), number),
