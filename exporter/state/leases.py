@@ -115,8 +115,9 @@ class Leases:
         are lost, whose counts are to be hidden before the next turn proves the others."""
         self.seen = seen
         mine = {o: lease.epoch for o, lease in seen.leases.items() if lease.replica == self.replica}
+        given_up = self.held if turn.leaving else turn.released
         lost = {owner for owner, epoch in self.held.items() if mine.get(owner) != epoch}
-        lost.difference_update(turn.released)
+        lost.difference_update(given_up)
         self.held = mine
         self._plan()
         if not lost:

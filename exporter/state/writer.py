@@ -478,6 +478,7 @@ class StateWriter:
                 for key, record in pending.instances.items()
             },
             {place: encode(series) for place, series in pending.series.items()},
+            self.leases.held,
         )
         if batch:
             self._backend.write(batch, now=now)

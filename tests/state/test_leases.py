@@ -154,6 +154,13 @@ class TestLeases:
         seen = Seen([replica(0)], {owner: Lease(replica(0), 3)}, {})
         assert leases.took(turn, seen, began=1050.0) == {owner}
 
+    def test_what_is_given_up_for_good_is_not_lost(self) -> None:
+        leases, _ = self.make()
+        self.take(leases, 2)
+        turn = leases.turn((), {}, leaving=True)
+        assert leases.took(turn, Seen([], {}, {}), began=1010.0) == set()
+        assert leases.attachable == set()
+
     def test_what_no_live_replica_holds_is_unheld(self) -> None:
         leases, _ = self.make()
         self.take(leases, 3)
