@@ -51,6 +51,7 @@ def exposition(size: int) -> list[str]:
         store.found(workflow)
     for index in range(size):
         put(store, *world.tracked(index))
+    shown.show(store.take())
     body, _ = shown.render()
     errored = set(world.ids[::50])
     return [

@@ -150,6 +150,7 @@ def exporter(size: int, port: Connection) -> None:
     async def change(_: Request) -> JSONResponse:
         for index in list(world.moved()):
             put(store, *world.tracked(index))
+        exposition.show(store.take())
         return JSONResponse(None)
 
     async def update(_: Request) -> JSONResponse:

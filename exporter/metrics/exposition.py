@@ -50,14 +50,12 @@ class Exposition:
         store: The values to show.
 
     Attributes:
-        follows: Whether scrapes see the store's current values; otherwise, those passed to `show`.
         counts_shown: Whether scrapes see what is counted of workflows: not while another replica
             may show it.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.follows = True
         self.counts_shown: Callable[[], bool] = lambda: True
         self._instances = RenderCache[tuple[WorkflowKey, str]](len(text_format.INSTANCE_FAMILIES))
         self._series = {
@@ -104,8 +102,6 @@ class Exposition:
             accept: A request's Accept header.
             names: Names of families or samples to show; empty: all.
         """
-        if self.follows:
-            self.show(self._store.take())
         format_ = _OPENMETRICS if prefers_openmetrics(accept) else _TEXT
         counts_shown = self.counts_shown()
         now: dict[Family, bytes] = {}

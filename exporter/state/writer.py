@@ -144,7 +144,6 @@ class StateWriter:
         self.first_polls_over: Callable[[], bool] = lambda: True
         self.first_polls_shown = False
         """Whether scrapes see what the first polls of everything brought."""
-        exposition.follows = False
         exposition.counts_shown = lambda: clock.monotonic() < leases.proven_until
 
     async def open(self, location: Location) -> None:

@@ -286,7 +286,9 @@ def test_an_endless_supply_of_new_words_ends_in_other() -> None:
     for n in range(1000):
         counts = {"status-0": 1, f"status-{n}": 1, f"more-{n}": 2, "running": 3}
         store.counts(workflow, counts)
-    found = samples(Exposition(store).render()[0].decode(), "cloudflare_workflow_instances")
+    exposition = Exposition(store)
+    exposition.show(store.take())
+    found = samples(exposition.render()[0].decode(), "cloudflare_workflow_instances")
     shown = {dict(labels)["status"]: count for (_, labels), count in found.items()}
     assert len(shown) < 60
     assert (shown["running"], shown["status-0"], shown["other"]) == (3, 1, 3)

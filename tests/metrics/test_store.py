@@ -31,12 +31,16 @@ class Shown(Store):
 
     def __init__(self, settings: Metrics) -> None:
         super().__init__(settings)
-        self.exposition = Exposition(self)
+        self._exposition = Exposition(self)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        self._exposition.show(self.take())
+        return self._exposition.render(accept)
 
 
 def shown(store: Shown, name: str) -> dict[tuple[str, ...], float]:
     """Samples of a name, by the values of their labels but account and workflow, in order."""
-    body, _ = store.exposition.render()
+    body, _ = store.render()
     return {
         tuple(v for k, v in sorted(s.labels.items()) if k not in ("account", "workflow")): s.value
         for family in parse_text(body.decode())
@@ -230,7 +234,7 @@ class TestExposition:
             error=Error(error),
         )
         for accept, parse in FORMATS:
-            body, _ = store.exposition.render(accept)
+            body, _ = store.render(accept)
             samples = [s for family in parse(body.decode()) for s in family.samples]
             info = next(s for s in samples if s.name == "cloudflare_workflow_instance_info")
             assert info.labels["version_id"] == version
@@ -244,7 +248,7 @@ class TestExposition:
         text, openmetrics = (
             {
                 (s.name, tuple(sorted(s.labels.items()))): s.value
-                for family in parse(store.exposition.render(accept)[0].decode())
+                for family in parse(store.render(accept)[0].decode())
                 for s in family.samples
                 if s.name.startswith("cloudflare")
             }
@@ -257,7 +261,7 @@ class TestExposition:
         families = {
             f.name: f.type
             for accept, parse in FORMATS[1:]
-            for f in parse(store.exposition.render(accept)[0].decode())
+            for f in parse(store.render(accept)[0].decode())
         }
         assert families["cloudflare_workflow_instance"] == "info"
         assert families["cloudflare_workflow_instance_status"] == "gauge"
@@ -286,7 +290,7 @@ class TestExposition:
         ],
     )
     def test_the_format_is_the_scrapers_choice(self, accept: str, wanted: bool) -> None:
-        body, content_type = watching().exposition.render(accept)
+        body, content_type = watching().render(accept)
         assert body.endswith(b"# EOF\n") == wanted
         assert content_type.startswith("application/openmetrics-text" if wanted else "text/plain")
 

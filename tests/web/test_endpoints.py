@@ -39,8 +39,11 @@ class Site:
     def __init__(self) -> None:
         self.unhealthy: list[str] = []
         self.unready: list[str] = []
+        store = Store(Metrics())
+        exposition = Exposition(store)
+        exposition.show(store.take())
         app = endpoints(
-            Exposition(Store(Metrics())),
+            exposition,
             WatchView([], clock=Clock()),
             unhealthy=lambda: self.unhealthy,
             unready=lambda: self.unready,

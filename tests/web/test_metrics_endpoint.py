@@ -52,11 +52,8 @@ async def serving(app: Starlette, limits: ConnectionLimits | None = None) -> Asy
         await task
 
 
-def told() -> Exposition:
-    """One that shows what it is told to."""
-    exposition = Exposition(Store(Metrics()))
-    exposition.follows = False
-    return exposition
+def empty() -> Exposition:
+    return Exposition(Store(Metrics()))
 
 
 def show(exposition: Exposition, number: int, *, instances: int = 3, size: int = 1) -> None:
@@ -134,7 +131,7 @@ async def eventually_answered(port: int) -> None:
 class TestSlowReaders:
     @pytest.mark.slow
     async def test_they_hold_up_nobody_and_see_the_moment_they_came(self) -> None:
-        exposition = told()
+        exposition = empty()
         show(exposition, 1, instances=HUGE, size=1_000_000)
         async with serving(site(exposition)) as port, reading(port) as slow:
             assert slow.length > HUGE * 1_000_000
@@ -144,7 +141,7 @@ class TestSlowReaders:
 
     @pytest.mark.slow
     async def test_one_too_many_is_refused_until_another_is_gone(self) -> None:
-        exposition = told()
+        exposition = empty()
         show(exposition, 1, instances=HUGE, size=1_000_000)
         async with serving(site(exposition)) as port, AsyncExitStack() as slow:
             async with reading(port) as first:
@@ -160,7 +157,7 @@ class TestSlowReaders:
 
     @pytest.mark.slow
     async def test_all_who_go_away_leave_room(self) -> None:
-        exposition = told()
+        exposition = empty()
         show(exposition, 1, instances=HUGE, size=1_000_000)
         async with serving(site(exposition)) as port:
             for _ in range(2 * AT_ONCE):
@@ -170,7 +167,7 @@ class TestSlowReaders:
 
     @pytest.mark.slow
     async def test_those_who_never_get_through_are_cut_off(self) -> None:
-        exposition = told()
+        exposition = empty()
         show(exposition, 1, instances=HUGE, size=1_000_000)
         limits = ConnectionLimits(response=0.5)
         async with serving(site(exposition), limits) as port, AsyncExitStack() as slow:
@@ -184,7 +181,7 @@ class TestAnotherReplicaMayCount:
     """From one moment on, what is counted of workflows may be another replica's to show."""
 
     async def test_gauges_are_shown_without_counts(self) -> None:
-        exposition = told()
+        exposition = empty()
         show(exposition, 1)
         exposition.counts_shown = lambda: False
         async with serving(site(exposition)) as port:
@@ -198,7 +195,7 @@ class TestAnotherReplicaMayCount:
     async def test_a_response_under_way_is_cut(
         self, encoding: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        exposition = told()
+        exposition = empty()
         show(exposition, 1, instances=HUGE, size=1_000_000)
         # What can't be compressed.
         noise = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=2**25))
@@ -218,7 +215,7 @@ class TestAnotherReplicaMayCount:
 @pytest.mark.slow
 async def test_each_scrape_is_one_moment_while_everything_changes() -> None:
     """Plain and compressed, several at once: no instance half updated, no counter gone back."""
-    exposition = told()
+    exposition = empty()
     show(exposition, 0, instances=500)
     stop = asyncio.Event()
 
@@ -248,7 +245,7 @@ class TestGzipIsReadBy:
 
     @pytest.fixture
     async def port(self) -> AsyncIterator[int]:
-        exposition = told()
+        exposition = empty()
         show(exposition, 7, instances=100)
         async with serving(site(exposition)) as port:
             yield port
@@ -277,7 +274,7 @@ class TestGzipIsReadBy:
 
 class TestHeadAndNames:
     async def test_head_tells_the_length(self) -> None:
-        exposition = told()
+        exposition = empty()
         show(exposition, 1, instances=100)
         async with (
             serving(site(exposition)) as port,
@@ -291,7 +288,7 @@ class TestHeadAndNames:
             assert (await http.get(path)).content == get.content
 
     async def test_families_by_name(self) -> None:
-        exposition = told()
+        exposition = empty()
         show(exposition, 1)
         async with serving(site(exposition)) as port:
             names = ("cloudflare_workflow_instance_retries", "cloudflare_workflow_up")
@@ -331,7 +328,7 @@ class TestPrometheus:
         )
         @given(changes())
         def make(random: Changes) -> None:
-            exposition = told()
+            exposition = empty()
             exposition.show(random)
             expositions.append(exposition)
 
@@ -362,7 +359,9 @@ class TestPrometheus:
             attempts=[FinishedAttempt("pay-1", "failure", 5.0)],
         )
         store.counted(ORDERS, "order-17", observations)
-        app = site(Exposition(store))
+        exposition = Exposition(store)
+        exposition.show(store.take())
+        app = site(exposition)
         flag = "--enable-feature=exemplar-storage"
         async with serving(app) as port:
             async for server in scraped(tmp_path, port, {"exporter": "/metrics"}, flag):
