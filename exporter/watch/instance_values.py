@@ -31,28 +31,28 @@ class OpenStep(NamedTuple):
 class InstanceValues(Struct, frozen=True, array_like=True):
     """What an instance's gauges show; recorded in the state (see `records.py`).
 
-    Times are Unix seconds; None: not known (yet). What comes from the steps is None until a full
-    answer came.
+    Times are Unix seconds; None: not known (yet). What comes from the steps is None until a detail
+    response came.
     """
 
     status: str
     version_id: str
     trigger: str
-    error_name: str | None
-    error_step: str | None
-    step_count: int | None
-    steps: dict[tuple[str, str], int] | None
+    error_name: str | None = None
+    error_step: str | None = None
+    step_count: int | None = None
+    steps: dict[tuple[str, str], int] | None = None
     """By type and outcome."""
-    attempts: dict[str, int] | None
+    attempts: dict[str, int] | None = None
     """By outcome."""
-    retries: int | None
-    open_steps: tuple[OpenStep, ...]
-    queued: float | None
-    start: float | None
-    end: float | None
-    queue_duration: float | None
+    retries: int | None = None
+    open_steps: tuple[OpenStep, ...] = ()
+    queued: float | None = None
+    start: float | None = None
+    end: float | None = None
+    queue_duration: float | None = None
     """Seconds."""
-    run_duration: float | None
+    run_duration: float | None = None
     """Seconds, once the run has ended."""
 
     @property

@@ -60,7 +60,7 @@ def take_row(
                 return None
     known = run or Run(queued=None, status="")
     new = Observations()
-    # A row tells when the first run was queued; whether a later one was since, calls tell.
+    # A row tells when the first run was queued; whether a later one was since, polls tell.
     created = unix(row.created_on)
     first = known.queued is None and created is not None and created >= since
     waited = seconds(row.created_on, row.started_on) if first else None
@@ -95,21 +95,7 @@ def _values(
 ) -> InstanceValues:
     ended = run.status in ENDED
     base = known or InstanceValues(
-        status=run.status,
-        version_id=row.version_id or "",
-        trigger=row.trigger_source or "unknown",
-        error_name=None,
-        error_step=None,
-        step_count=None,
-        steps=None,
-        attempts=None,
-        retries=None,
-        open_steps=(),
-        queued=None,
-        start=None,
-        end=None,
-        queue_duration=waited,
-        run_duration=None,
+        run.status, row.version_id or "", row.trigger_source or "unknown"
     )
     return replace(
         base,
