@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -15,10 +15,10 @@ from exporter.config.settings import Replica, Settings, State
 log = structlog.get_logger(__name__)
 
 _FIXED = (
-    *(("state", key) for key in State.model_fields),
-    *(("replica", key) for key in Replica.model_fields),
-    ("web", "listen_address"),
-    ("web", "config_file"),
+    *(f"state.{key}" for key in State.model_fields),
+    *(f"replica.{key}" for key in Replica.model_fields),
+    "web.listen_address",
+    "web.config_file",
 )
 """What a restart alone can change."""
 _CHECK_EVERY = 1.0
@@ -77,7 +77,7 @@ class Reloader:
                 return error.problems
             self.settings = settings
             log.info("configuration reloaded", file=str(self._path or ""))
-            if changed := list(_changed(wanted, settings)):
+            if changed := _changed(wanted, settings):
                 log.warning(
                     "some settings change only with a restart; they stay as they were",
                     settings=", ".join(changed),
@@ -121,11 +121,5 @@ def _with_fixed(wanted: Settings, used: Settings) -> Settings:
     )
 
 
-def _changed(wanted: Settings, used: Settings) -> Iterator[str]:
-    for loc in _FIXED:
-        one: Any = wanted
-        other: Any = used
-        for part in loc:
-            one, other = getattr(one, part), getattr(other, part)
-        if one != other:
-            yield ".".join(loc)
+def _changed(wanted: Settings, used: Settings) -> list[str]:
+    return [key for key in _FIXED if attrgetter(key)(wanted) != attrgetter(key)(used)]
