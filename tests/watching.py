@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
+from exporter.state.backend import Location
 from simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
 
 
@@ -22,7 +23,7 @@ class Watching:
     simulator: Simulator
     clock: ManualClock
     url: str
-    state: Path | None
+    state: Location
     settings: dict[str, Any]
     running: AsyncExitStack
     app: App = field(init=False)
@@ -142,7 +143,7 @@ class Watching:
     async def restart(self, *, killed: bool = False, **settings: Any) -> None:
         """The next exporter on the same state: after this one has stopped or, `killed`, on what
         is on the disk at this moment. It takes this one's settings but those that are given."""
-        assert self.state is not None, "watching(state=…) keeps one"
+        assert isinstance(self.state, Path), "watching(state=…) keeps one"
         state = self.state
         if killed:
             state = state.with_name(f"{state.stem}+.db")
@@ -160,7 +161,7 @@ async def watching(
     *,
     workflows: list[dict[str, Any]] | None = None,
     style: Style = HOSTED,
-    state: Path | None = None,
+    state: Location = None,
     **settings: Any,
 ) -> AsyncIterator[Watching]:
     """Watches instances of `orders`; the workflow is there, instances are the test's to make.
@@ -169,7 +170,7 @@ async def watching(
         ids: What is configured.
         workflows: In place of it, `workflows` of the configuration.
         style: How the upstream answers.
-        state: The state file.
+        state: The state file, or the database.
         settings: Further sections of the configuration; keys of `api` go over the harness' own.
     """
     clock = ManualClock()

@@ -72,6 +72,7 @@ _NO_RUNS = "No run ended"
 _NO_STEPS = "No step ended"
 _NO_RULES = "No data; needs the recording rules of alerts/prometheus.rules.yaml"
 _NONE = "None"
+_NO_REPLICAS = "No database is shared"
 
 _ALERTS = annotation(
     "Alerts",
@@ -713,6 +714,37 @@ def exporter() -> Json:
                 ),
             ],
             "Nothing",
+        ),
+        row("Replicas"),
+        series(
+            "Live replicas",
+            "Replicas that share a database, as each of them sees it.",
+            [query(f"{_OWN}_replicas{at}", "{{instance}}")],
+            _NO_REPLICAS,
+        ),
+        series(
+            "Workflows by replica",
+            "Workflows that each replica holds, and those that none holds.",
+            [
+                query(f"{_OWN}_workflows_held{at}", "{{instance}}"),
+                query(f"max by (job) ({_OWN}_workflows_unheld{at})", "held by none"),
+            ],
+            _NO_REPLICAS,
+            stacked=True,
+        ),
+        series(
+            "Lost leases",
+            "Workflows per hour that others took over, since a replica could not renew its lease "
+            "in time.",
+            [query(f"increase({_OWN}_leases_lost_total{at}[1h])", "{{instance}}")],
+            _NO_REPLICAS,
+            limits=_BAD,
+        ),
+        series(
+            "Hand-overs",
+            "Workflows per hour that changed hands.",
+            [query(f"sum by (job) (changes({_OWN}_workflows_held{at}[1h]))", "{{job}}")],
+            _NO_REPLICAS,
         ),
         row("Process"),
         process("Series", "Samples in a scrape.", f"scrape_samples_scraped{at}"),

@@ -4,6 +4,7 @@ from collections import defaultdict
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporter.state.backend import Location
 from simulator import Attempt, Error, Script, Sleep, Step, Wait, retried, steps
 from tests.watching import watching
 
@@ -14,10 +15,12 @@ TARGET = {"instance", "job", "pod", "namespace", "cluster"}
 """Labels that Prometheus adds to those of the exporter."""
 
 
-async def emitted() -> dict[str, set[tuple[frozenset[str], frozenset[tuple[str, str]]]]]:
+async def emitted(
+    state: Location,
+) -> dict[str, set[tuple[frozenset[str], frozenset[tuple[str, str]]]]]:
     """By a sample's name: its label names, and the closed ones among them with their values."""
     found: dict[str, set[tuple[frozenset[str], frozenset[tuple[str, str]]]]] = defaultdict(set)
-    async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+    async with watching(workflows=[{"name": "orders", "discover": {}}], state=state) as w:
         w.simulator.limit.quota = 1_000_000
         w.orders.release(step_limit=1024, concurrency=100)
         w.orders.create("waits", Script(pieces=(*steps("fetch"), Wait("approval"))))
@@ -28,6 +31,7 @@ async def emitted() -> dict[str, set[tuple[frozenset[str], frozenset[tuple[str, 
             w.orders.create(f"ends-{throws}", Script(queued=1, pieces=(retries,), throws=throws))
         for _ in range(9):
             await w.cycle(after=15)
+            await w.app.writer.turn()
         body, _ = w.app.exposition.render()
     for family in text_string_to_metric_families(body.decode()):
         for sample in family.samples:

@@ -8,10 +8,13 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from exporter.metrics.catalogue import FAMILIES
+from exporter.state.backend import Server
 from tests.alerts.emitted import CLOSED, TARGET, emitted
 from tests.grafana.queries import annotations, expressions, filled_in
+from tests.postgres import PostgresServer
 from tests.promql import catalogued, metrics_of
 from tests.requires import requires_program
 from tools import ROOT, alert_rules, grafana_dashboards
@@ -236,9 +239,13 @@ def test_a_recording_rule_is_promql_over_metrics_that_exist_and_is_used(name: st
     assert any(name in metrics_of(expression) for expression in others)
 
 
-async def test_the_series_in_the_tests_are_those_that_the_exporter_emits() -> None:
+@pytest.mark.postgres
+async def test_the_series_in_the_tests_are_those_that_the_exporter_emits(
+    postgres: PostgresServer,
+) -> None:
     """By their label names, and by the values of labels that the exporter chooses."""
-    real = await emitted()
+    url = SecretStr(postgres.url(postgres.new_database()))
+    real = await emitted(Server(url, None, timeout=5))
     wrong = []
     for path in TESTS.glob("*.yaml"):
         for case in yaml.safe_load(path.read_text())["tests"]:

@@ -21,10 +21,11 @@ from simulator import (
 from tests.e2e.daemon import configuration, daemon, wait_until
 from tests.grafana.queries import expressions, filled_in
 from tests.grafana.test_dashboards import DASHBOARDS
+from tests.postgres import PostgresServer
 from tests.prometheus import Prometheus, prometheus
 from tools import ROOT
 
-pytestmark = pytest.mark.prometheus
+pytestmark = [pytest.mark.prometheus, pytest.mark.postgres]
 
 TOKEN = "the-token"
 CREATED = 480
@@ -32,8 +33,10 @@ CREATED = 480
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Has scraped an exporter whose workflow does everything that a dashboard shows."""
+def server(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
+) -> Iterator[Prometheus]:
+    """Has scraped a replica whose workflow does everything that a dashboard shows."""
     folder = tmp_path_factory.mktemp("dashboards")
     simulator = Simulator(clock=time.time)
     simulator.access.token(TOKEN)
@@ -52,6 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     rules = folder / "rules.yaml"
     text = (ROOT / "alerts" / "prometheus.rules.yaml").read_text()
     rules.write_text(text.replace("offset 30m", "offset 5s").replace("[30m]", "[5s]"))
+    database = postgres.url(postgres.new_database())
     with serve_in_thread(simulator) as served:
         configuration(
             folder,
@@ -65,7 +69,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             f"rule_files: [{rules}]\n"
         )
         with (
-            daemon(folder, "--api.requests-per-5m=1000000") as exporter,
+            daemon(folder, "--api.requests-per-5m=1000000", f"--state.url={database}") as exporter,
             prometheus(folder, config.replace("ADDRESS", f"'{exporter.address}'")) as running,
         ):
             yield running
