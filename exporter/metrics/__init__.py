@@ -1,1 +1,1 @@
-"""From figures and observations to what `/metrics` shows."""
+"""From values and observations to what `/metrics` shows."""

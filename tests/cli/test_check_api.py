@@ -86,7 +86,7 @@ class TestWhenAllIsWell:
         ]
         assert status == 0
 
-    def test_it_costs_few_calls_however_much_is_listed(self, check: Check) -> None:
+    def test_it_costs_few_requests_however_much_is_listed(self, check: Check) -> None:
         ids = [f"o-{number}" for number in range(300)]
         check.account["workflows"] = [{"name": "orders", "instances": ids}]
         status, lines = check()

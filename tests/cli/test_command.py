@@ -212,7 +212,7 @@ class TestCheckConfig:
             "b: 1 configured instance(s) need up to 20 of 600 requests in 5 minutes",
         ]
 
-    def test_more_calls_than_the_budget_are_pointed_out(self, command: Command) -> None:
+    def test_more_requests_than_the_budget_are_pointed_out(self, command: Command) -> None:
         command.file(GOOD)
         done = command("--check-config", "--poll.interval=100ms")
         assert done.returncode == 0

@@ -63,7 +63,7 @@ class TestTheWindow:
     @pytest.mark.slow
     @given(st.integers(1, 400), st.floats(0.01, 30))
     @settings(deadline=None)
-    def test_never_holds_more_calls_than_allowed(self, limit: int, takes: float) -> None:
+    def test_never_holds_more_requests_than_allowed(self, limit: int, takes: float) -> None:
         async def main() -> list[float]:
             return await calls(budget(limit), 3 * limit, takes=takes)
 
@@ -77,7 +77,7 @@ class TestTheWindow:
         begun = [moment for moment in virtual_time.run(main()) if WINDOW < moment <= 4 * WINDOW]
         assert len(begun) / 3 > 0.95 * 600
 
-    def test_calls_are_spread_evenly(self) -> None:
+    def test_requests_are_spread_evenly(self) -> None:
         """A window spent in a burst would leave minutes without news."""
 
         async def main() -> list[float]:
@@ -86,7 +86,7 @@ class TestTheWindow:
         begun = virtual_time.run(main())
         assert max(later - earlier for earlier, later in pairwise(begun)) < 1.0
 
-    def test_a_few_calls_after_a_pause_come_at_once(self) -> None:
+    def test_a_few_requests_after_a_pause_come_at_once(self) -> None:
         async def main() -> float:
             spender = budget(600)
             await calls(spender, 1)
@@ -107,7 +107,7 @@ class TestOthers:
 
         assert virtual_time.run(main()) == 1200 * 0.8 - 500
 
-    def test_our_own_calls_are_not_taken_for_theirs(self) -> None:
+    def test_our_own_requests_are_not_taken_for_theirs(self) -> None:
         async def main() -> float:
             spender = budget(600)
             for made in range(1, 40):
@@ -139,7 +139,7 @@ class TestOthers:
 
         assert virtual_time.run(main()) == (1200 * 0.8 - 599, 600)
 
-    def test_a_quota_that_others_have_used_up_stops_all_calls_until_it_is_reset(self) -> None:
+    def test_a_quota_that_others_have_used_up_stops_all_requests_until_it_is_reset(self) -> None:
         async def main() -> float:
             spender = budget(600)
             async with spender.request():
@@ -161,7 +161,7 @@ class TestOthers:
 
 class TestRefused:
     @pytest.mark.parametrize(("retry_after", "wait"), [(None, 300.0), (42.0, 42.0)])
-    def test_all_calls_stop_then_one_tries(self, retry_after: float | None, wait: float) -> None:
+    def test_all_requests_stop_then_one_tries(self, retry_after: float | None, wait: float) -> None:
         async def main() -> list[float]:
             spender = budget(600)
             async with spender.request():
@@ -193,7 +193,7 @@ class TestRefused:
         assert virtual_time.run(main()) == pytest.approx(10.0, abs=0.01)
 
 
-def test_looks_give_way_to_calls_that_wait() -> None:
+def test_polls_give_way_to_requests_that_wait() -> None:
     """`ready` returns only when nobody waits in `call`: lists go before looks."""
 
     async def main() -> list[str]:

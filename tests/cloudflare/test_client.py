@@ -60,7 +60,7 @@ class TestRequests:
             await client.instance_detail(*names)
         return urls
 
-    async def test_a_simple_and_a_full_look(self, ok: httpx.Response) -> None:
+    async def test_a_simple_and_a_detail_request(self, ok: httpx.Response) -> None:
         url = f"GET {BASE}/workflows/orders/instances/order-1"
         assert await self.requested(ok, "orders", "order-1") == [
             f"{url}?simple=true",
@@ -214,7 +214,7 @@ class TestStatuses:
         for status in (301, 400, 401, 403, 404, 429):
             assert (await failure(refusal(status))).advice
 
-    async def test_the_code_of_each_call_is_told(self, ok: httpx.Response) -> None:
+    async def test_the_code_of_each_request_is_reported(self, ok: httpx.Response) -> None:
         calls: list[tuple[str, str]] = []
         await failure(refusal(503), codes=calls)
         async with client_of(ok, codes=calls) as client:
@@ -310,20 +310,20 @@ class TestConnections:
         ],
         ids=["no answer", "ends in mid-body", "reset in mid-body", "half a body", "no body"],
     )
-    async def test_broken_answers(self, action: Any, expected: str) -> None:
+    async def test_broken_responses(self, action: Any, expected: str) -> None:
         async with serve(self.simulator()) as simulator:
             simulator.faults.add(action)
             assert (await failure_over_a_socket(simulator)).reason == expected
 
     @pytest.mark.parametrize("action", [Hang(), Drip(1, 0.05)], ids=["silence", "a byte at a time"])
-    async def test_a_call_has_one_limit_of_time(self, action: Any) -> None:
+    async def test_a_request_has_one_limit_of_time(self, action: Any) -> None:
         """From connecting to the last byte, however the time goes by."""
         async with serve(self.simulator()) as simulator:
             simulator.faults.add(action)
             failed = await failure_over_a_socket(simulator, limit=0.3)
         assert (failed.reason, str(failed)) == ("timeout", "no complete response within 0.3 s")
 
-    async def test_one_lost_on_a_kept_connection_is_repeated_once(self) -> None:
+    async def test_one_lost_on_a_reused_connection_is_repeated_once(self) -> None:
         """The server closes it as the request arrives: on a fresh one that is a failure."""
         async with serve(self.simulator()) as simulator, http_client(api(timeout=60)) as http:
             codes: list[str] = []
@@ -344,7 +344,7 @@ class TestConnections:
             with pytest.raises(RequestFailed, match="without sending complete message body"):
                 await client.instance("orders", "order-1")
 
-    async def test_one_lost_while_all_kept_connections_are_closed(self) -> None:
+    async def test_one_lost_while_all_reused_connections_are_closed(self) -> None:
         """The server closes each as a request arrives: the repeats end at a fresh one."""
         async with serve(self.simulator()) as simulator, http_client(api(timeout=60)) as http:
             codes: list[str] = []
@@ -376,7 +376,7 @@ class TestConnections:
         assert failed.reason == "dns"
         assert str(failed).startswith("nowhere.invalid: ")
 
-    async def test_a_call_that_is_given_up_is_told_too(self) -> None:
+    async def test_a_request_that_is_given_up_is_reported_too(self) -> None:
         calls: list[tuple[str, str]] = []
         begun = asyncio.Event()
 

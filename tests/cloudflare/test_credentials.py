@@ -85,7 +85,7 @@ class TestValues:
 
 
 class TestCredential:
-    def test_a_rotated_token_goes_out_with_the_next_call(self, file: Path) -> None:
+    def test_a_rotated_token_goes_out_with_the_next_request(self, file: Path) -> None:
         credential = Credential(token=file)
         sent = []
         for token in ("first", "second!"):

@@ -30,7 +30,7 @@ async def read(name: str) -> Detail:
         return detail
 
 
-class TestRealAnswers:
+class TestRealResponses:
     @pytest.mark.parametrize("name", INSTANCES)
     async def test_everything_is_read_as_it_stands(self, name: str) -> None:
         raw = CAPTURES[name]["body"]["result"]
@@ -46,7 +46,7 @@ class TestRealAnswers:
         ]
 
     @pytest.mark.parametrize("name", INSTANCES)
-    async def test_a_look_without_steps_reads_the_same(self, name: str) -> None:
+    async def test_a_poll_without_steps_reads_the_same(self, name: str) -> None:
         async with client_of(response(name)) as client:
             summary = await client.instance("orders", "order-1")
         detail = await read(name)

@@ -122,7 +122,7 @@ class TestLargeAnswers:
         assert [step.name for step in detail.steps or ()] == [f"step {n}-1" for n in range(100)]
         assert all(step.outcome == "success" for step in detail.steps or ())
 
-    async def test_a_simple_answer_that_holds_steps_all_the_same(self) -> None:
+    async def test_a_simple_response_that_holds_steps_all_the_same(self) -> None:
         """As the local engine's does."""
         big = Stream(lambda: [OPENING, *[b'["' + b"x" * MIB + b'",'] * 9, b"1" + b"]" * 9, b"}}"])
         async with upstream(big) as (client, _):

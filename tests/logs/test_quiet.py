@@ -58,7 +58,7 @@ async def test_what_instances_do_is_no_news() -> None:
 
 
 class TestWhatComesAndGoes:
-    async def test_a_flapping_api_is_told_of_once_in_five_minutes(self) -> None:
+    async def test_a_flapping_api_is_reported_once_in_five_minutes(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING)
             await w.round()
@@ -73,7 +73,7 @@ class TestWhatComesAndGoes:
             "polls of instances succeed again",
         ] * 2
 
-    async def test_what_came_back_and_stays_is_told_in_the_end(self) -> None:
+    async def test_what_came_back_and_stays_is_reported_in_the_end(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING)
             await w.round()
@@ -125,7 +125,7 @@ class TestInstancesThatAreNotThere:
         (line,) = (e for e in logs if "instances not found" in e["event"])
         assert (line["log_level"], line["instances"], line["instance_id"]) == ("info", 50, "o-0")
 
-    async def test_one_that_is_gone_is_not_told_to_be_awaited_too(self) -> None:
+    async def test_a_deleted_one_is_not_reported_as_awaited_too(self) -> None:
         async with watching(["a"], poll={"forget_after": "30s"}) as w:
             a = w.orders.create("a", WAITING)
             await w.round()
@@ -139,7 +139,7 @@ class TestInstancesThatAreNotThere:
 
 
 class TestTroubles:
-    def test_each_is_told_when_it_begins_and_their_end_once(self) -> None:
+    def test_each_is_reported_when_it_begins_and_their_end_once(self) -> None:
         troubles = OpenProblems(Clock(monotonic=ManualClock()))
         assert troubles.news(["a"]) == {"a"}
         assert troubles.news(["a", "b"]) == {"b"}
@@ -147,7 +147,7 @@ class TestTroubles:
         assert troubles.over([])
         assert not troubles.over([])
 
-    def test_one_that_returns_soon_is_not_told_and_neither_is_its_end(self) -> None:
+    def test_one_that_returns_soon_is_not_reported_and_neither_is_its_end(self) -> None:
         clock = ManualClock()
         troubles = OpenProblems(Clock(monotonic=clock))
         assert troubles.news(["a"])

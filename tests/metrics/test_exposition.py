@@ -188,7 +188,7 @@ class TestWhatScrapesSee:
                 line for line in ours.render()[0].splitlines() if not line.startswith(b"#")
             )
 
-    def test_a_scrape_under_way_goes_on_with_what_it_saw(self) -> None:
+    def test_a_scrape_under_way_continues_with_what_it_saw(self) -> None:
         ours = exposition()
         ours.show(Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 3)]}))
         runs, _ = ours.scrape()

@@ -124,7 +124,7 @@ class TestInstances:
             put(store, name, status=status)
         assert {i for (i,) in shown(store, "cloudflare_workflow_instance_retries")} == left
 
-    def test_a_forgotten_instance_leaves_nothing_but_its_counts(self) -> None:
+    def test_of_an_expired_instance_only_its_counts_stay(self) -> None:
         store = watching()
         put(store, "a", status="complete")
         store.removed(ORDERS, "a")

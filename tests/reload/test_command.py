@@ -93,7 +93,7 @@ class TestSignal:
             wait_until(lambda: reloads(running) == 1, running.stderr)
             assert watched(running) == set()
 
-    def test_what_takes_a_restart_is_told_and_the_rest_takes_effect(
+    def test_what_takes_a_restart_is_reported_and_the_rest_takes_effect(
         self, tmp_path: Path, file: File
     ) -> None:
         with daemon(tmp_path) as running:
@@ -120,7 +120,7 @@ class TestHttp:
             assert running.http.get("/-/reload").status_code == 405
             assert reloads(running) == 0
 
-    def test_it_answers_once_the_configuration_is_in_use(self, tmp_path: Path, file: File) -> None:
+    def test_it_responds_once_the_configuration_is_in_use(self, tmp_path: Path, file: File) -> None:
         with daemon(tmp_path, "--web.enable-lifecycle") as running:
             running.wait_until_ready()
             file.path.write_text(file.watch("order-2"))
@@ -129,7 +129,7 @@ class TestHttp:
             assert "order-1" not in watched(running)
             wait_until(lambda: watched(running) == {"order-2"}, running.stderr)
 
-    def test_a_bad_file_changes_nothing_and_every_mistake_is_told(
+    def test_a_bad_file_changes_nothing_and_every_error_is_reported(
         self, tmp_path: Path, file: File
     ) -> None:
         with daemon(tmp_path, "--web.enable-lifecycle") as running:

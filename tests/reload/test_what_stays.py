@@ -110,7 +110,7 @@ class TestWhatStays:
             await w.reload(workflows=[*orders("a", "b"), {"name": "other", "discover": {}}])
             assert w.app.health.unready() == []
 
-    async def test_an_answer_under_way_counts_once(self, state: Path | None) -> None:
+    async def test_a_response_under_way_counts_once(self, state: Path | None) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", RUN)
             w.clock.advance(60)
@@ -124,7 +124,7 @@ class TestWhatStays:
 
 
 class TestWhatGoes:
-    async def test_an_answer_under_way_brings_nothing_back(self, state: Path | None) -> None:
+    async def test_a_response_under_way_brings_nothing_back(self, state: Path | None) -> None:
         async with watching(["a", "b"], state=state) as w:
             w.orders.create("a", WAITS)
             w.orders.create("b", RUN)
@@ -153,7 +153,7 @@ class TestWhatGoes:
             await w.round(after=600)
             assert counted(w) == before
 
-    async def test_and_none_when_the_file_had_to_be_written_anew(self, tmp_path: Path) -> None:
+    async def test_and_none_when_the_file_had_to_be_written_again(self, tmp_path: Path) -> None:
         state = tmp_path / "state.db"
         async with watching(["a", "b"], state=state) as w:
             w.orders.create("a", RUN)
@@ -184,7 +184,7 @@ class TestWhatGoes:
     @pytest.mark.parametrize("way", ["restart", "reload"])
     @pytest.mark.parametrize("between", [DISCOVERED, orders("z")], ids=["discovered", "left"])
     @pytest.mark.parametrize("pause", [120, 100_000], ids=["a while", "a day"])
-    async def test_what_was_discovered_and_forgotten_may_be_named(
+    async def test_what_was_discovered_and_expired_may_be_named(
         self, tmp_path: Path, way: str, between: list[dict[str, Any]], pause: float
     ) -> None:
         shown = {"discover": {"max_age": "1m"}}
@@ -282,7 +282,7 @@ class TestWhatGoes:
                 await w.reload(workflows=both)
                 assert w.values()[RUNS_OF_ORDERS] == 1
 
-    async def test_one_that_is_named_and_unnamed_while_looks_fail(self) -> None:
+    async def test_one_that_is_named_and_unnamed_while_polls_fail(self) -> None:
         async with watching(workflows=DISCOVERED) as w:
             await w.cycle()
             w.orders.create("a", FAILS)
@@ -300,7 +300,7 @@ class TestWhatGoes:
             assert sorted(attempts.values()) == [0, 1]
 
     @pytest.mark.parametrize("way", ["restart", "reload"])
-    async def test_nor_when_it_comes_back_after_all_was_forgotten(
+    async def test_nor_when_it_comes_back_after_all_has_expired(
         self, tmp_path: Path, way: str
     ) -> None:
         async with watching(["a"], state=tmp_path / "s.db") as w:
@@ -318,7 +318,7 @@ class TestWhatGoes:
             assert w.status("a") == "complete"
             assert counted(w) == before
 
-    async def test_what_a_workflow_had_counted_as_it_was_gone_is_kept(self, tmp_path: Path) -> None:
+    async def test_the_counts_of_a_removed_workflow_stay(self, tmp_path: Path) -> None:
         """Between two writes, and while one is under way."""
         globbed = [{"name": "ord*", "discover": {}}]
         async with watching(workflows=globbed, state=tmp_path / "state.db") as w:
@@ -336,7 +336,7 @@ class TestWhatGoes:
             assert w.value(FINISHED, status="complete") == 1
 
     @pytest.mark.parametrize("way", ["restart", "reload"])
-    async def test_nor_when_it_is_named_in_between_and_not_looked_at(
+    async def test_nor_when_it_is_named_in_between_and_not_polled(
         self, tmp_path: Path, way: str
     ) -> None:
         poll = {"forget_after": "1m"}
@@ -525,7 +525,7 @@ class TestSettings:
             await w.cycle(after=15)
             assert counted(w) == before
 
-    async def test_a_shorter_interval_is_kept_at_once(self, state: Path | None) -> None:
+    async def test_a_shorter_interval_holds_at_once(self, state: Path | None) -> None:
         async with watching(["a"], state=state, poll={"interval": "10m"}) as w:
             w.orders.create("a", WAITS)
             await w.round(after=5)
@@ -542,7 +542,7 @@ class TestSettings:
             await w.round(after=15)
             assert w.app.pollers[0].up
 
-    async def test_calls_that_were_made_count_on_under_other_limits(
+    async def test_requests_that_were_made_count_on_under_other_limits(
         self, state: Path | None
     ) -> None:
         ids = [f"i{number}" for number in range(20)]
@@ -580,7 +580,7 @@ class TestSettings:
             found = {dict(labels)["step"]: n for labels, n in w.samples(name).items() if n}
             assert (found["fetch"], found["get"]) == (1, 1)
 
-    async def test_a_histogram_with_other_buckets_starts_anew(self, state: Path | None) -> None:
+    async def test_a_histogram_with_other_buckets_starts_again(self, state: Path | None) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", RUN)
             await w.round(after=60)

@@ -93,7 +93,7 @@ class TestNothingHappened:
             await w.start()
             assert runs(w) == 1
 
-    async def test_an_instance_at_rest_costs_no_full_answer(self, state: Path) -> None:
+    async def test_an_instance_at_rest_costs_no_detail_request(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script((Wait("approval"),)))
             await w.round(after=5)

@@ -74,7 +74,7 @@ class TestFinding:
             assert w.watched() == 1
 
     @pytest.mark.slow
-    async def test_at_rest_they_cost_a_page_and_their_share_of_looks(self) -> None:
+    async def test_at_rest_they_cost_a_page_and_their_share_of_polls(self) -> None:
         async with discovering(more={"poll": {"interval": "15s"}}) as w:
             for n in range(250):
                 w.orders.create(f"i-{n}", WAITING)
@@ -85,14 +85,14 @@ class TestFinding:
             await account.cycle()
             assert w.requests == {"list": 3}
 
-    async def test_one_that_was_created_later_is_found_by_the_next_sweep(self) -> None:
+    async def test_one_that_was_created_later_is_found_by_the_next_list_pass(self) -> None:
         async with discovering() as w:
             await w.cycle()
             w.orders.create("late", WAITING)
             await w.cycle(after=INTERVAL)
             assert w.status("late") == "waiting"
 
-    async def test_the_first_that_changes_costs_one_full_answer(self) -> None:
+    async def test_the_first_that_changes_costs_one_detail_request(self) -> None:
         async with discovering() as w:
             w.orders.create("a", Script(pieces=(Sleep("nap", 20), Wait("approval"))))
             w.orders.create("b", WAITING)
@@ -168,7 +168,7 @@ class TestFinding:
             assert by_status(w) == {"hibernating": 1}
 
     @pytest.mark.slow
-    async def test_an_upstream_that_only_pages_and_tells_no_times(self) -> None:
+    async def test_an_upstream_that_only_pages_and_shows_no_times(self) -> None:
         """Cloudflare's local engine: a change of status costs one full answer."""
         entry = {"name": "orders", "discover": {}}
         async with watching(workflows=[entry], style=LOCAL_ENGINE) as w:
@@ -311,7 +311,7 @@ class TestSelecting:
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
 
-    async def test_so_has_one_that_was_named_and_not_looked_at(self, tmp_path: Path) -> None:
+    async def test_so_has_one_that_was_named_and_not_polled(self, tmp_path: Path) -> None:
         errored = [{"name": "orders", "discover": {"statuses": ["errored"]}}]
         async with watching(workflows=errored, state=tmp_path / "state.db") as w:
             w.orders.create("a", Script((*steps("pay"), Wait("approval"))))
@@ -384,7 +384,7 @@ class TestCounting:
             await w.cycle(after=1)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
-    async def test_a_forgotten_run_whose_row_comes_again_is_not_counted_again(self) -> None:
+    async def test_an_expired_run_whose_row_comes_again_is_not_counted_again(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("pay")))
@@ -418,7 +418,7 @@ class TestCounting:
             assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
 
     @pytest.mark.parametrize("discover", [{"statuses": ["errored"]}, {"max_instances": 1}], ids=str)
-    async def test_one_that_is_only_counted_and_lives_again_is_known_as_long_as_it_lives(
+    async def test_one_that_is_only_counted_and_lives_again_is_known_while_it_lives(
         self, discover: dict[str, Any]
     ) -> None:
         async with discovering(**discover, more={"poll": {"forget_after": "1m"}}) as w:
@@ -439,7 +439,7 @@ class TestCounting:
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 2
 
-    async def test_one_that_was_gone_and_is_created_anew(self) -> None:
+    async def test_one_that_was_deleted_and_is_created_again(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             script = Script((*steps("pay", duration=0), Wait("approval")))
@@ -456,7 +456,7 @@ class TestCounting:
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 2
 
-    async def test_one_that_is_in_the_lists_is_there_though_looks_dont_find_it(self) -> None:
+    async def test_one_that_is_in_the_lists_is_there_though_polls_dont_find_it(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             a = w.orders.create("a", Script((*steps("pay", duration=0), Wait("approval"))))
@@ -471,7 +471,7 @@ class TestCounting:
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
 
-    async def test_one_that_lived_as_it_was_forgotten_and_comes_back(self) -> None:
+    async def test_one_that_was_live_when_it_expired_and_comes_back(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             script = Script((*steps("pay", duration=0), Wait("approval", timeout=1e7)))
@@ -493,7 +493,7 @@ class TestCounting:
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
 
     @pytest.mark.slow
-    async def test_one_that_is_listed_and_never_found_costs_a_look_now_and_then(self) -> None:
+    async def test_one_that_is_listed_and_never_found_costs_a_poll_now_and_then(self) -> None:
         async with discovering() as w:
             await w.cycle()
             w.orders.create("a", WAITING)
@@ -504,7 +504,7 @@ class TestCounting:
                 looks += calls.get("detail", 0) + calls.get("simple", 0)
             assert 3 <= looks <= 8
 
-    async def test_one_that_was_let_in_again_where_lists_tell_no_times(
+    async def test_one_that_was_let_in_again_where_lists_show_no_times(
         self, tmp_path: Path
     ) -> None:
         def workflows(**more: Any) -> list[dict[str, Any]]:
@@ -524,7 +524,7 @@ class TestCounting:
                 await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
-    async def test_the_queue_of_one_that_was_forgotten_and_restarted(self) -> None:
+    async def test_the_queue_of_one_that_expired_and_was_restarted(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             a = w.orders.create("a", Script(steps("pay")))
@@ -627,7 +627,7 @@ class TestCounting:
                 await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
 
-    async def test_an_end_whose_full_answer_fails_is_counted_and_its_steps_later(self) -> None:
+    async def test_an_end_whose_detail_request_fails_is_counted_and_its_steps_later(self) -> None:
         async with discovering() as w:
             await w.cycle()
             w.orders.create("a", Script(steps("pay")))
@@ -639,7 +639,7 @@ class TestCounting:
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
 
-    async def test_an_end_that_never_got_a_full_answer_is_counted_as_skipped(self) -> None:
+    async def test_an_end_that_never_got_a_detail_request_is_counted_as_skipped(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("pay")))
@@ -661,7 +661,7 @@ class TestCounting:
                     await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_details_skipped_total") == 1
 
-    async def test_one_that_waits_for_a_full_answer_is_forgotten_in_time_all_the_same(self) -> None:
+    async def test_one_that_waits_for_a_detail_response_expires_all_the_same(self) -> None:
         """The queue holds no more than what is known: memory is bounded by what is watched."""
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
@@ -687,7 +687,7 @@ class TestCounting:
             over.set()
 
 
-async def test_what_rows_tell_only_the_status_of_is_forgotten_when_it_is_deleted() -> None:
+async def test_one_whose_rows_have_only_a_status_expires_when_it_is_deleted() -> None:
     async with discovering(
         statuses=["errored"], more={"style": LOCAL_ENGINE, "poll": {"forget_after": "1m"}}
     ) as w:
@@ -719,7 +719,7 @@ class TestManyEnded:
             assert sum("status=waiting" in query for query in lists) == 2
             assert sum("date_start=" in query for query in lists) == 1
 
-    async def test_what_was_created_before_the_first_sweep_that_succeeds_counts(self) -> None:
+    async def test_what_was_created_before_the_first_list_pass_that_succeeds_counts(self) -> None:
         async with discovering() as w:
             for n in range(400):
                 w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 7200)
@@ -731,7 +731,7 @@ class TestManyEnded:
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
-    async def test_one_that_ends_is_found_by_a_call_of_its_own(self) -> None:
+    async def test_one_that_ends_is_found_by_a_request_of_its_own(self) -> None:
         async with discovering() as w:
             for n in range(1000):
                 w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
@@ -745,7 +745,7 @@ class TestManyEnded:
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
     @pytest.mark.slow
-    async def test_many_short_runs_that_ended_between_two_sweeps_are_listed_not_called_one_by_one(
+    async def test_many_short_runs_between_two_list_passes_are_listed_not_requested_one_by_one(
         self,
     ) -> None:
         async with discovering() as w:
@@ -827,7 +827,7 @@ class TestBudget:
 
 
 class TestWorkflows:
-    async def test_a_name_that_no_workflow_has_is_told_once(self) -> None:
+    async def test_a_name_that_no_workflow_has_is_reported_once(self) -> None:
         async with discovering("nothing-*") as w:
             with capture_logs() as logs:
                 for _ in range(3):

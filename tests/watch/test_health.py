@@ -93,7 +93,7 @@ class TestPoller:
             assert await asked(w.app) == (200, ["healthy"])
 
     @pytest.mark.parametrize("count", [1, 12], ids=["one", "more than there are places"])
-    async def test_it_is_named_when_no_look_ends(self, count: int) -> None:
+    async def test_it_is_named_when_no_poll_ends(self, count: int) -> None:
         async with self.hanging(count) as w:
             w.clock.advance(11 * MINUTE)
             status, lines = await asked(w.app)
@@ -110,7 +110,7 @@ class TestPoller:
             assert "poller" in parts((await asked(w.app))[1])
 
 
-class TestSweeps:
+class TestListPasses:
     @pytest.mark.slow
     async def test_they_are_named_when_no_list_is_read(self) -> None:
         discovered = [{"name": "orders", "discover": {}}]
@@ -150,7 +150,7 @@ class TestState:
             await w.cycle()
             assert await asked(w.app) == (200, ["healthy"])
 
-    async def test_it_goes_on_while_others_keep_all_threads(self, tmp_path: Path) -> None:
+    async def test_it_continues_while_others_keep_all_threads(self, tmp_path: Path) -> None:
         """As a name server does that never answers: each lookup holds a thread for minutes."""
         async with watching(["a"], state=tmp_path / "state.db") as w:
             over = threading.Event()
@@ -165,7 +165,7 @@ class TestState:
 
 
 class TestWatchdog:
-    async def test_each_trouble_is_told_once_and_once_that_it_is_over(self) -> None:
+    async def test_each_problem_is_reported_once_and_once_that_it_is_over(self) -> None:
         async with watching(["a"], poll={"interval": "15s"}) as w:
             await w.cycle()
             assert told(w.app) == []
@@ -180,7 +180,7 @@ class TestWatchdog:
 
 class TestReady:
     @pytest.mark.parametrize("kept", [False, True], ids=["without state", "with state"])
-    async def test_it_comes_when_metrics_shows_what_the_first_looks_brought(
+    async def test_it_comes_when_metrics_shows_what_the_first_polls_brought(
         self, kept: bool, tmp_path: Path
     ) -> None:
         simulator = Simulator()

@@ -33,14 +33,14 @@ def finished(w: Watching) -> float:
 
 
 class TestProgress:
-    async def test_a_small_answer_is_followed_by_another_at_once(self) -> None:
+    async def test_a_small_response_is_followed_by_another_at_once(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", Script(tuple(Step(f"s{n}", (Attempt(10),)) for n in range(99))))
             await w.round(after=1)
             for _ in range(5):
                 assert await w.round(after=INTERVAL) == {"simple": 1, "detail": 1}
 
-    async def test_after_a_large_one_the_next_waits_as_long_as_it_is_large(self) -> None:
+    async def test_after_a_large_one_the_next_waits_in_proportion(self) -> None:
         """256 KiB an interval: after 1 MiB, four intervals."""
         async with watching(["a"]) as w:
             long_run(w, *LARGE)
@@ -52,7 +52,7 @@ class TestProgress:
             assert await w.round(after=INTERVAL) == {"detail": 1}
             assert finished(w) == 10
 
-    async def test_meanwhile_the_simple_answer_is_shown(self) -> None:
+    async def test_meanwhile_the_simple_response_is_shown(self) -> None:
         """Status and step count are fresh; so is the moment that a `stuck` alert goes by."""
         async with watching(["a"]) as w:
             long_run(w, Sleep("nap", 20), *LARGE[:3])

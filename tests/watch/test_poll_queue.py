@@ -150,7 +150,7 @@ def test_a_page_that_nobody_waits_for_any_more_takes_no_turn() -> None:
     assert virtual_time.run(main()) == 0
 
 
-def test_a_page_goes_on_when_its_queue_is_replaced() -> None:
+def test_a_page_continues_when_its_queue_is_replaced() -> None:
     async def main() -> float:
         looks, clock = queue(60)
         looks.budget.rate_limited(60)

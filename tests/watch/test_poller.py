@@ -10,12 +10,12 @@ INTERVAL = 15.0
 
 
 class TestWhatIsFetchedWhen:
-    async def test_first_sight_goes_straight_to_the_full_answer(self) -> None:
+    async def test_first_sight_goes_straight_to_the_detail_request(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", Script(pieces=(Wait("approval"),)))
             assert await w.round() == {"detail": 1}
 
-    async def test_an_instance_at_rest_costs_one_simple_call_a_round(self) -> None:
+    async def test_an_instance_at_rest_costs_one_simple_request_a_round(self) -> None:
         async with watching(["a", "b"]) as w:
             for name in ("a", "b"):
                 w.orders.create(name, Script(pieces=(Wait("approval"),)))
@@ -23,7 +23,7 @@ class TestWhatIsFetchedWhen:
             for _ in range(5):
                 assert await w.round(after=INTERVAL) == {"simple": 2}
 
-    async def test_a_change_costs_one_full_answer(self) -> None:
+    async def test_a_change_costs_one_detail_request(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", Script(pieces=(Sleep("nap", 20), Wait("approval"))))
             await w.round(after=1)
@@ -31,7 +31,7 @@ class TestWhatIsFetchedWhen:
             assert await w.round(after=INTERVAL) == {"simple": 1, "detail": 1}
             assert await w.round(after=INTERVAL) == {"simple": 1}
 
-    async def test_a_live_instance_at_rest_gets_a_full_answer_after_detail_refresh(self) -> None:
+    async def test_a_live_instance_at_rest_gets_a_detail_request_after_detail_refresh(self) -> None:
         """A retry inside a step that stays open doesn't show in simple answers."""
         async with watching(["a"], poll={"detail_refresh": "1m"}) as w:
             script = Script(pieces=(retried("flaky", failures=9, duration=1, backoff=30),))
@@ -45,7 +45,7 @@ class TestWhatIsFetchedWhen:
             assert await w.round(after=INTERVAL) == {"detail": 1}
             assert w.value("cloudflare_workflow_instance_attempts", **labels) == 2
 
-    async def test_an_ended_instance_is_looked_at_every_ended_interval(self) -> None:
+    async def test_an_ended_instance_is_polled_every_ended_interval(self) -> None:
         async with watching(["a"], poll={"ended_interval": "1m", "detail_refresh": "1m"}) as w:
             w.orders.create("a", Script(steps("pay")))
             await w.round(after=60)
@@ -69,7 +69,7 @@ class TestWhatIsFetchedWhen:
             await w.round()
             assert await w.round(after=INTERVAL * 0.95) == {"simple": 1}
 
-    async def test_an_upstream_that_leaves_fields_out_of_simple_answers(self) -> None:
+    async def test_an_upstream_that_leaves_fields_out_of_simple_responses(self) -> None:
         """A difference that never goes away costs one full answer more, not one a round."""
         async with watching(["a"]) as w:
             a = w.orders.create("a", Script(pieces=(Wait("approval"),)))
@@ -80,7 +80,7 @@ class TestWhatIsFetchedWhen:
 
 
 class TestFailures:
-    async def test_a_failed_look_is_made_again_in_the_next_round_even_of_an_ended_instance(
+    async def test_a_failed_poll_is_repeated_in_the_next_round_even_of_an_ended_instance(
         self,
     ) -> None:
         async with watching(["a"], poll={"ended_interval": "1m"}) as w:
@@ -92,7 +92,7 @@ class TestFailures:
             assert await w.round(after=INTERVAL) == {"simple": 1}
             assert w.value("cloudflare_workflow_up") == 1
 
-    async def test_a_change_whose_full_answer_failed_is_not_lost(self) -> None:
+    async def test_a_change_whose_detail_request_failed_is_not_lost(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", Script(pieces=(Sleep("nap", 20), Wait("approval"))))
             await w.round(after=1)
@@ -119,7 +119,7 @@ class TestFailures:
             assert w.value("cloudflare_workflow_up") == 1
             assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == w.clock()
 
-    async def test_a_workflow_is_not_up_before_its_first_looks_were_answered(self) -> None:
+    async def test_a_workflow_is_not_up_before_its_first_polls_ended(self) -> None:
         async with watching(["a"], poll={"interval": "100ms"}) as w:
             w.simulator.faults.add(Hang())
             (poller,) = w.app.pollers
@@ -130,7 +130,7 @@ class TestFailures:
             await w.round()
             assert w.value("cloudflare_workflow_up") == 1
 
-    async def test_trouble_is_told_once_and_its_end_once(self) -> None:
+    async def test_a_problem_is_reported_once_and_its_end_once(self) -> None:
         async with watching(["a", "b"]) as w:
             for name in ("a", "b"):
                 w.orders.create(name, Script(pieces=(Wait("approval"),)))
@@ -231,7 +231,7 @@ class TestSlowInstances:
             w.simulator.faults.release()
 
 
-async def test_lag_is_how_far_the_oldest_due_look_is_behind() -> None:
+async def test_lag_is_how_far_the_oldest_due_poll_is_behind() -> None:
     async with watching(["a"]) as w:
         w.orders.create("a", Script(pieces=(Wait("approval"),)))
         await w.round()
@@ -239,7 +239,9 @@ async def test_lag_is_how_far_the_oldest_due_look_is_behind() -> None:
         assert w.value("cloudflare_workflows_exporter_poll_lag_seconds") == 7
 
 
-async def test_a_budget_that_is_too_small_is_told_every_ten_minutes_with_what_would_help() -> None:
+async def test_a_budget_that_is_too_small_is_reported_every_ten_minutes_with_what_would_help() -> (
+    None
+):
     async with watching(["a"]) as w:
         w.orders.create("a", Script(pieces=(Wait("approval"),)))
         await w.round()

@@ -40,9 +40,7 @@ def finished_steps(w: Watching) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["", "and a restart"])
-async def test_a_run_that_a_row_told_to_have_ended_goes_on_nowhere(
-    tmp_path: Path, restart: bool
-) -> None:
+async def test_a_run_that_ended_by_a_row_does_not_continue(tmp_path: Path, restart: bool) -> None:
     async with watching(workflows=DISCOVERED, state=tmp_path / "state.db") as w:
         await w.cycle()
         three = steps("one", "two", "three", duration=10.0)
@@ -60,7 +58,7 @@ async def test_a_run_that_a_row_told_to_have_ended_goes_on_nowhere(
         assert finished_steps(w) == {"one": 1, "two": 1, "three": 1}
 
 
-async def test_a_restarted_run_is_counted_though_the_answer_tells_of_the_one_before() -> None:
+async def test_a_restarted_run_is_counted_though_the_response_is_of_the_one_before() -> None:
     async with watching(workflows=DISCOVERED) as w:
         await w.cycle()
         instance = w.orders.create("a", Script(steps("one")))
@@ -75,7 +73,7 @@ async def test_a_restarted_run_is_counted_though_the_answer_tells_of_the_one_bef
         assert finished_steps(w) == {"one": 2}
 
 
-async def test_a_live_instance_is_looked_at_after_a_restart_though_no_row_moves(
+async def test_a_live_instance_is_polled_after_a_restart_though_no_row_moves(
     tmp_path: Path,
 ) -> None:
     async with watching(workflows=DISCOVERED, state=tmp_path / "state.db") as w:
@@ -86,7 +84,7 @@ async def test_a_live_instance_is_looked_at_after_a_restart_though_no_row_moves(
         assert any(made.get("detail") for made in calls)
 
 
-class TestGoneForAWhile:
+class TestAwayForAWhile:
     """A live run that is in no list and isn't found, until long after it was forgotten."""
 
     async def test_what_was_counted_isnt_counted_again(self) -> None:
@@ -98,7 +96,7 @@ class TestGoneForAWhile:
             await gone_for_a_while(w)
             assert finished_steps(w) == {"one": 1, "two": 1}
 
-    async def test_what_ended_during_the_last_look_isnt_either(self) -> None:
+    async def test_what_ended_during_the_last_poll_isnt_either(self) -> None:
         async with watching(workflows=DISCOVERED, poll={"forget_after": "1m"}) as w:
             await w.cycle()
             w.orders.create("a", Script((*steps("one", "two"), Wait("approval"))))

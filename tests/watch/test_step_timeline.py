@@ -51,7 +51,7 @@ class TestEntries:
         (entry,) = entries(step("charge-1", 3))
         assert (entry.outcome, entry.seconds) == ("running", None)
 
-    def test_an_open_sleep_tells_until_when(self) -> None:
+    def test_an_open_sleep_shows_until_when(self) -> None:
         (entry,) = entries(
             Step(type="sleep", name="nap-1", start=EPOCH, end=EPOCH + at(5000), finished=False)
         )
@@ -72,7 +72,7 @@ class TestEntries:
 
 
 class TestBounds:
-    def test_the_latest_are_kept_and_all_that_are_open(self) -> None:
+    def test_it_holds_the_latest_and_all_that_are_open(self) -> None:
         steps = [step("open", 0), *(step(f"s-{n}", n, n + 0.5) for n in range(1, 1001))]
         timeline = unpack(pack(Detail(queued=EPOCH, steps=steps), now=NOW))
         names = [entry.name for entry in timeline.entries]

@@ -123,7 +123,7 @@ class TestOnce:
         second = taken(first.run, answer(turned))
         assert second.observations.attempts == [FinishedAttempt("pay-1", "success", 1.0)]
 
-    def test_a_step_that_an_answer_holds_twice_is_observed_once(self) -> None:
+    def test_a_step_that_a_response_holds_twice_is_observed_once(self) -> None:
         new = taken(None, answer(step("pay-1", True), step("pay-1", True))).observations
         assert (len(new.steps), len(new.attempts)) == (1, 1)
 
@@ -155,7 +155,7 @@ class TestOnce:
 
 
 class TestDurations:
-    def test_a_planned_end_still_to_come_is_cut_at_the_answers_time(self) -> None:
+    def test_a_planned_end_still_to_come_is_cut_at_the_responses_time(self) -> None:
         nap = Step("sleep", "nap-1", at(10), at(100), finished=True)
         tracked = taken(None, answer(nap), now=at(40).timestamp())
         assert tracked.observations.steps == [FinishedStep("nap-1", "sleep", "success", 30.0, None)]
@@ -224,7 +224,7 @@ class TestOutcomes:
         assert taken(None, answer(nap)).observations.steps[0].attempts is None
 
 
-class TestFigures:
+class TestValues:
     def test_of_a_running_instance(self) -> None:
         values = taken(
             None,
@@ -456,7 +456,7 @@ class TestRestartFromAStep:
         assert track(run, self.errored(), now=NOW) is None
         assert track(run, answer(step("a-1", True)), now=NOW) is None
 
-    def test_of_a_run_that_goes_on(self) -> None:
+    def test_of_a_run_that_continues(self) -> None:
         """What had finished of the deleted step was observed; what finishes now counts, too."""
         run = taken(None, answer(step("a-1", True), step("pay-1", False, None, start=4))).run
         again = taken(run, answer(step("a-1", True, start=20)))

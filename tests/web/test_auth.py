@@ -59,7 +59,7 @@ class TestWhoIsAdmitted:
     async def test_the_scheme_is_written_in_any_case(self, users: Users) -> None:
         assert await users.admits(basic("bob", "").replace("Basic", "bAsIc"))
 
-    async def test_of_a_long_password_counts_what_bcrypt_looks_at(self, users: Users) -> None:
+    async def test_of_a_long_password_counts_what_bcrypt_uses(self, users: Users) -> None:
         """As in all of Prometheus' exporters."""
         assert await users.admits(basic("élodie", "x" * 100))
         assert not await users.admits(basic("élodie", "x" * 71))
@@ -104,7 +104,7 @@ class TestTime:
 
 class TestOverHttp:
     @pytest.mark.parametrize("path", ["/", "/large", "/none", "/-/healthy", "/%00"])
-    async def test_strangers_get_the_same_answer_everywhere(
+    async def test_strangers_get_the_same_response_everywhere(
         self, protect: Protect, path: str
     ) -> None:
         async with serving(protect(users={"alice": "word"})) as served:

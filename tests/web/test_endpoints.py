@@ -112,7 +112,7 @@ class TestFormat:
         answer = await site.http.get("/metrics", headers=headers)
         assert answer.headers["content-type"] == OPENMETRICS
 
-    async def test_caches_are_told_what_it_depends_on(self, site: Site) -> None:
+    async def test_vary_names_what_it_depends_on(self, site: Site) -> None:
         assert (await site.get("/metrics")).headers["vary"] == "Accept, Accept-Encoding"
 
 

@@ -161,7 +161,7 @@ fuzz = settings(
 @pytest.mark.slow
 @given(sent=chunks, half_closed=st.booleans())
 @fuzz
-def test_garbage_is_answered_in_http_or_hung_up_on(
+def test_garbage_gets_an_http_response_or_a_closed_connection(
     plain: Target, sent: list[bytes], half_closed: bool
 ) -> None:
     received = plain.exchange(sent, half_closed=half_closed)

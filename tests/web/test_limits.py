@@ -72,7 +72,7 @@ class TestSize:
             request(b"Content-Length: 0"),
         ],
     )
-    async def test_what_is_within_the_limits_is_answered(self, served: Served, raw: bytes) -> None:
+    async def test_what_is_within_the_limits_is_served(self, served: Served, raw: bytes) -> None:
         async with served.connected() as client:
             client.send(raw)
             assert await client.status() == 200
@@ -150,7 +150,7 @@ class TestTime:
             client.send(GET)
             assert (await client.rest()).endswith(b"hello")
 
-    async def test_who_does_not_read_the_answer_is_hung_up_on(self) -> None:
+    async def test_who_does_not_read_the_response_is_disconnected(self) -> None:
         """The log says so, for the first of them."""
         with capture_logs() as logs:
             async with (
@@ -209,7 +209,7 @@ class TestNumber:
             for client in held[:40]:
                 assert await client.rest() == b""
 
-    async def test_one_that_is_being_answered_stays(self) -> None:
+    async def test_one_that_is_being_served_stays(self) -> None:
         async with (
             serving(limits=ConnectionLimits(connections=10)) as served,
             AsyncExitStack() as open_,
@@ -224,7 +224,7 @@ class TestNumber:
             async with asyncio.timeout(20):
                 assert await slow.reader.readexactly(LARGE_SIZE)
 
-    async def test_only_so_many_answers_wait_to_be_read(self) -> None:
+    async def test_unread_responses_are_limited(self) -> None:
         """They cost memory; the one that waits longest is dropped."""
         async with serving(limits=ConnectionLimits(unread=3)) as served, AsyncExitStack() as open_:
             slow: list[Raw] = []

@@ -273,7 +273,7 @@ class TestGzipIsReadBy:
 
 
 class TestHeadAndNames:
-    async def test_head_tells_the_length(self) -> None:
+    async def test_head_shows_the_length(self) -> None:
         exposition = empty()
         show(exposition, 1, instances=100)
         async with (

@@ -39,7 +39,7 @@ class TestListen:
                 async with httpx.AsyncClient(trust_env=False) as http:
                     assert (await http.get(url)).text == "hello"
 
-    def test_it_is_told_as_in_a_url(self) -> None:
+    def test_it_is_shown_as_in_a_url(self) -> None:
         with listen("127.0.0.1", 0) as listener:
             assert address_of(listener) == f"127.0.0.1:{listener.getsockname()[1]}"
         if has_ipv6():

@@ -105,7 +105,7 @@ class TestServer:
             client.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305")
             assert not await gets_in(served, client)
 
-    async def test_headers_of_the_file_are_in_every_answer(self, protect: Protect) -> None:
+    async def test_headers_of_the_file_are_in_every_response(self, protect: Protect) -> None:
         """In place of the exporter's own of that name."""
         headers = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "deny"}
         async with serving(protect(headers=headers, users={"alice": "x"})) as served:

@@ -171,7 +171,7 @@ class TestMistakes:
         assert "hidden" not in str(caught.value)
         assert HASH[-20:] not in str(caught.value)
 
-    def test_all_are_told_in_one_go(self, tmp_path: Path) -> None:
+    def test_all_are_reported_at_once(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             read(tmp_path, "tls_server_config: {}\nhttp_server_config: {http2: 1}\nx: 1\n")
         assert len(caught.value.problems) == 4

@@ -89,7 +89,7 @@ class TestCertificates:
             assert await gets_in(served, new)
             assert not await gets_in(served, old)
 
-    async def test_a_connection_made_before_ends_with_its_next_answer(
+    async def test_a_connection_made_before_ends_with_its_next_response(
         self, protect: Protect, authority: Authority
     ) -> None:
         request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -128,7 +128,7 @@ class TestFile:
             "http_server_config: {http2: false}",
         ],
     )
-    async def test_a_bad_one_leaves_the_passwords_in_force_and_is_told_once(
+    async def test_a_bad_one_leaves_the_passwords_in_force_and_is_reported_once(
         self, protect: Protect, tmp_path: Path, content: str
     ) -> None:
         async with serving(protect(users={"alice": "word"})) as served:
@@ -191,7 +191,7 @@ class TestPaths:
         monkeypatch.chdir(folder / "elsewhere")
         assert WebConfigReloader(Path("../web.yaml")).current().context is not None
 
-    def test_a_file_that_is_not_there_is_a_mistake(self, tmp_path: Path) -> None:
+    def test_a_missing_file_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="can't be read: No such file or directory"):
             WebConfigReloader(tmp_path / "none.yaml")
 

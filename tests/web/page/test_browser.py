@@ -81,7 +81,7 @@ class TestAccessible:
             (rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]
         ] == []
 
-    async def test_light_and_dark_are_told_apart(self, site: Site) -> None:
+    async def test_light_and_dark_differ(self, site: Site) -> None:
         colours = set()
         for scheme in ("light", "dark"):
             async with site.page(color_scheme=scheme) as page:
@@ -172,7 +172,7 @@ class TestTable:
             found = await ids(page)
             assert found == sorted(found, reverse=True)
 
-    async def test_times_tell_the_moment_when_pointed_at(self, site: Site, scripts: bool) -> None:
+    async def test_times_show_the_moment_when_pointed_at(self, site: Site, scripts: bool) -> None:
         async with site.page(java_script_enabled=scripts) as page:
             moment = page.locator("td.changed time").first
             assert (await moment.inner_text()).endswith(" ago")

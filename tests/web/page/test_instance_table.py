@@ -134,7 +134,7 @@ class TestFilters:
     def test_by(self, address: str, found: str) -> None:
         assert ids(list(self.ROWS), read(address)) == found
 
-    def test_counts_tell_what_other_statuses_would_show(self) -> None:
+    def test_counts_show_what_other_statuses_would_show(self) -> None:
         picked = select(self.ROWS, TableQuery(status="stuck"))
         assert picked.counts == [("stuck", 1), ("running", 2), ("errored", 1)]
         assert (picked.total, picked.everything) == (1, 3)

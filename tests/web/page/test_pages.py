@@ -180,7 +180,7 @@ class TestAddresses:
                 assert answer.status_code == 404
                 assert "Not watched" in answer.text
 
-    async def test_pages_are_kept_by_no_cache_and_files_for_good(self) -> None:
+    async def test_no_cache_stores_pages_and_any_stores_files_for_good(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
             page = await get(address, "")
             assert page.headers["cache-control"] == "no-store"
