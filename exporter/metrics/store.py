@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import product
 
 from exporter import __version__
@@ -83,6 +83,11 @@ class Store:
         steps, errors = self._settings.step_names, self._settings.error_names
         self._labels[workflow] = StepLabel(steps.rules, limit=steps.limit)
         self._error_names[workflow] = LimitedLabel(errors.rules, limit=errors.limit)
+
+    @property
+    def workflows(self) -> Collection[WorkflowKey]:
+        """Those that have series."""
+        return self._seen.keys()
 
     def found(self, workflow: WorkflowKey) -> None:
         self._seen[workflow] = set()

@@ -101,7 +101,8 @@ class Leases:
         """What it asks for now.
 
         Args:
-            attached: What isn't given up yet, since it isn't detached and committed.
+            attached: What isn't given up yet, since it isn't detached and committed, or scrapes
+                may see its counts.
             budgets: What it uses of the credentials' budgets.
             leaving: It stops, and gives up everything.
         """
@@ -110,9 +111,18 @@ class Leases:
         wanted = [*(owner for owner in self.held if owner not in released), *self._taking]
         return Turn(self.replica, self._lease, wanted, released, budgets, leaving)
 
-    def took(self, turn: Turn, seen: Seen, *, began: float) -> set[Owner]:
-        """Takes what a turn that began at a moment (monotonic clock) has brought; the leases that
-        are lost, whose counts are to be hidden before the next turn proves the others."""
+    def took(
+        self, turn: Turn, seen: Seen, *, began: float, shown: Mapping[Owner, int]
+    ) -> set[Owner]:
+        """Takes what a turn has brought; the leases that are lost.
+
+        Args:
+            turn: What was asked for.
+            seen: What it brought.
+            began: When the turn began (monotonic clock).
+            shown: The epochs of the leases whose workflows' counts scrapes may see: while one of
+                them is lost, a turn proves nothing.
+        """
         self.seen = seen
         mine = {o: lease.epoch for o, lease in seen.leases.items() if lease.replica == self.replica}
         given_up = self.held if turn.leaving else turn.released
@@ -120,7 +130,7 @@ class Leases:
         lost.difference_update(given_up)
         self.held = mine
         self._plan()
-        if not lost:
+        if all(mine.get(owner) == epoch for owner, epoch in shown.items()):
             self.proven_until = began + self._lease * (1 - _MARGIN)
         return lost
 

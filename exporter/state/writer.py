@@ -127,6 +127,10 @@ class StateWriter:
         self._workflows: dict[Owner, WorkflowRecord] = {}
         """As they are on the disk, or will be with the next write."""
         self._pending, self._writing = _Pending(), _Pending()
+        self._shown: dict[Owner, int] = {}
+        """The workflows whose counts scrapes may see, with the epochs of their leases."""
+        self._collected: Collection[Owner] = ()
+        """Those that had series when what is written was collected."""
         # Its own: a name server that doesn't respond may hold all of the event loop's threads.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._saving = asyncio.Lock()
@@ -248,8 +252,10 @@ class StateWriter:
                 self._failed(str(error))
                 self._pending = self._uncommitted()
                 self._collect_series()
+                self._collected = self._in_store()
                 at_once, self._pending.shown = without_counts(self._pending.shown)
                 await self._show(at_once)
+                self._hide()
                 if self._backend.is_damage(error):
                     await self._renew()
             else:
@@ -275,6 +281,7 @@ class StateWriter:
                 self._pending = self._uncommitted()
                 self._lose(error.owners)
         await self._show(self._writing.shown)
+        self._hide()
         self._writing = _Pending()
         await self._turn()
 
@@ -299,11 +306,11 @@ class StateWriter:
             if self._left:
                 return
             self._left = leaving
-            attached = {*self._attached, *self._uncommitted().owners}
+            attached = {*self._shown, *self._uncommitted().owners}
             turn = self.leases.turn(attached, self.budgets(), leaving=leaving)
             began = self._clock.monotonic()
             seen = await self._in_thread(self._backend.take_turn, turn)
-            lost = self.leases.took(turn, seen, began=began)
+            lost = self.leases.took(turn, seen, began=began, shown=self._shown)
             self.allotted(seen.budgets)
         self._lose(lost)
         self.turned.set()
@@ -330,6 +337,14 @@ class StateWriter:
         for part in changes.slices(_SLICE):
             self._exposition.show(part)
             await asyncio.sleep(0)
+
+    def _hide(self) -> None:
+        """Scrapes no longer see the workflows whose removal has been shown."""
+        still = {*self._collected, *self._in_store()}
+        self._shown = {owner: epoch for owner, epoch in self._shown.items() if owner in still}
+
+    def _in_store(self) -> set[Owner]:
+        return {self._owner(*workflow) for workflow in self._store.workflows}
 
     def _uncommitted(self) -> _Pending:
         """What isn't on the disk, or may not be: it is being written."""
@@ -374,6 +389,7 @@ class StateWriter:
         }
         # Together, lest a zero that they begin at is written over what was counted.
         if workflow:
+            self._shown[owner] = self.leases.held.get(owner, 0)
             self._store.found(WorkflowKey(account, workflow))
         elif account:
             self._store.account_found(account)
@@ -446,6 +462,7 @@ class StateWriter:
         self._collect_series()  # with the instances, so that counts and observed runs fit together
         for owner, watched in self._attached.items():
             self._collect_from(owner, watched)
+        self._collected = self._in_store()
 
     def _collect_series(self) -> None:
         changes = self._store.take()

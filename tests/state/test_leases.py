@@ -108,7 +108,7 @@ class TestLeases:
         leases.wanted["acc"] = workflows(count)
         for _ in range(2):
             turn = leases.turn(leases.held, {})
-            leases.took(turn, alone(turn), began=1000.0)
+            leases.took(turn, alone(turn), began=1000.0, shown={})
 
     def test_the_only_replica_has_all_at_once(self) -> None:
         leases, _ = self.make()
@@ -131,7 +131,7 @@ class TestLeases:
         assert leases.attachable == {kept}
         turn = leases.turn(attached={kept}, budgets={})
         assert (set(turn.wanted), list(turn.released)) == ({kept}, [dropped])
-        assert leases.took(turn, alone(turn), began=1001.0) == set()
+        assert leases.took(turn, alone(turn), began=1001.0, shown={}) == set()
         assert leases.attachable == {kept}
 
     def test_what_another_has_taken_is_lost_and_nothing_proven_by_that_turn(self) -> None:
@@ -142,8 +142,14 @@ class TestLeases:
         peer = replica(1)
         seen = Seen([replica(0), peer], {kept: Lease(replica(0), 1), taken: Lease(peer, 2)}, {})
         before = leases.proven_until
-        assert leases.took(turn, seen, began=1020.0) == {taken}
+        shown = {kept: 1, taken: 1}
+        assert leases.took(turn, seen, began=1020.0, shown=shown) == {taken}
         assert leases.proven_until == before
+        # Nor by the next one, while scrapes may still see its counts.
+        assert leases.took(turn, seen, began=1021.0, shown=shown) == set()
+        assert leases.proven_until == before
+        leases.took(turn, seen, began=1022.0, shown={kept: 1})
+        assert leases.proven_until > before
         assert leases.attachable == {kept}
 
     def test_a_lease_that_was_another_s_meanwhile_is_lost(self) -> None:
@@ -152,13 +158,14 @@ class TestLeases:
         (owner,) = workflows(1)
         turn = leases.turn(leases.held, {})
         seen = Seen([replica(0)], {owner: Lease(replica(0), 3)}, {})
-        assert leases.took(turn, seen, began=1050.0) == {owner}
+        assert leases.took(turn, seen, began=1050.0, shown={owner: 1}) == {owner}
+        assert leases.proven_until < 1050
 
     def test_what_is_given_up_for_good_is_not_lost(self) -> None:
         leases, _ = self.make()
         self.take(leases, 2)
         turn = leases.turn((), {}, leaving=True)
-        assert leases.took(turn, Seen([], {}, {}), began=1010.0) == set()
+        assert leases.took(turn, Seen([], {}, {}), began=1010.0, shown={}) == set()
         assert leases.attachable == set()
 
     def test_what_no_live_replica_holds_is_unheld(self) -> None:
@@ -166,6 +173,6 @@ class TestLeases:
         self.take(leases, 3)
         turn = leases.turn(leases.held, {})
         peers = [replica(0), replica(1), replica(2)]
-        leases.took(turn, Seen(peers, {}, {}), began=1010.0)
+        leases.took(turn, Seen(peers, {}, {}), began=1010.0, shown={})
         assert leases.unheld == 3
         assert len(leases.turn((), {}).wanted) == ceil(3 / 3)
