@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -12,7 +13,8 @@ import pytest
 import yaml
 
 from tests.alerts.test_end_to_end import from_the_page
-from tests.e2e.daemon import configuration, daemon, run
+from tests.e2e.daemon import configuration, daemon, environment, run, wait_until
+from tests.postgres import PostgresServer
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
 from tools import ROOT
@@ -27,11 +29,9 @@ each_service = pytest.mark.parametrize("name", SERVICES)
 @each_service
 class TestEachService:
     def test_it_has_a_health_check_on_the_port_that_it_publishes(self, name: str) -> None:
-        (port,) = SERVICES[name]["ports"]
-        assert (
-            f"http://127.0.0.1:{port.rpartition(':')[2]}/"
-            in SERVICES[name]["healthcheck"]["test"][-1]
-        )
+        check = SERVICES[name]["healthcheck"]["test"][-1]
+        for port in SERVICES[name].get("ports", ()):
+            assert f"http://127.0.0.1:{port.rpartition(':')[2]}/" in check
 
     def test_each_file_that_it_mounts_is_there_and_read_only(self, name: str) -> None:
         for volume in SERVICES[name]["volumes"]:
@@ -50,7 +50,13 @@ class TestEachService:
         assert "build" in SERVICES[name] or any(c.isdigit() for c in tag)
 
     def test_it_is_reached_from_this_machine_only(self, name: str) -> None:
-        assert all(port.startswith("127.0.0.1:") for port in SERVICES[name]["ports"])
+        assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
+
+    def test_each_secret_that_it_reads_is_declared_and_out_of_git(self, name: str) -> None:
+        ignored = (ROOT / ".gitignore").read_text().splitlines()
+        for secret in SERVICES[name].get("secrets", ()):
+            file = COMPOSE["secrets"][secret]["file"].removeprefix("./")
+            assert f"/deploy/compose/{file}" in ignored
 
     def test_it_has_no_privileges(self, name: str) -> None:
         assert SERVICES[name]["cap_drop"] == ["ALL"]
@@ -100,6 +106,40 @@ def test_the_exporter_takes_its_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.postgres
+def test_its_replicas_share_their_database(postgres: PostgresServer, tmp_path: Path) -> None:
+    """With the service's environment, on a server with its user."""
+    environ = SERVICES["replica"]["environment"]
+    secret = COMPOSE["secrets"]["database"]["file"].removeprefix("./")
+    password = tmp_path / secret
+    password.write_text("a-password\n")
+    postgres.execute("CREATE ROLE exporter LOGIN PASSWORD 'a-password'")
+    postgres.execute("CREATE DATABASE exporter OWNER exporter")
+    url = environ["CWE_STATE__URL"].replace("@postgres/", f"@127.0.0.1:{postgres.port}/")
+    assert environ["CWE_STATE__PASSWORD_FILE"] == "/run/secrets/database"
+    running = environment(CWE_STATE__URL=url, CWE_STATE__PASSWORD_FILE=str(password))
+    with ExitStack() as stack:
+        replicas = []
+        for name in ("one", "other"):
+            folder = tmp_path / name
+            folder.mkdir()
+            configuration(folder, "http://127.0.0.1:1", api_token="a-token")
+            replicas.append(stack.enter_context(daemon(folder, environ=running)))
+        for replica in replicas:
+            seen = "cloudflare_workflows_exporter_replicas 2"
+            wait_until(lambda: seen in replica.metrics(), replica.stderr)  # noqa: B023
+
+
+def test_replicas_run_in_place_of_the_exporter_with_a_file() -> None:
+    """So that no instance is watched by both."""
+    command = "docker compose --profile replicas up --build --detach --wait --scale exporter=0"
+    assert command in (FOLDER / "README.md").read_text()
+    chosen = {name for name, service in SERVICES.items() if service.get("profiles")}
+    assert chosen == {"replica", "postgres"}
+    assert SERVICES["replica"]["deploy"] == {"replicas": 2}
+    assert "state:" not in str(SERVICES["replica"]["volumes"])
+
+
 @pytest.mark.process
 def test_prometheus_takes_its_configuration_and_scrapes_the_exporter(tmp_path: Path) -> None:
     promtool = requires_program("promtool", "prometheus")
@@ -109,7 +149,7 @@ def test_prometheus_takes_its_configuration_and_scrapes_the_exporter(tmp_path: P
     done = subprocess.run([promtool, "check", "config", file], check=False, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (job,) = yaml.safe_load(config)["scrape_configs"]
-    assert job["static_configs"] == [{"targets": ["exporter:9734"]}]
+    assert job["dns_sd_configs"] == [{"names": ["exporter", "replica"], "type": "A", "port": 9734}]
 
 
 @pytest.mark.prometheus
