@@ -10,6 +10,7 @@ from typing import NamedTuple
 import httpx
 import structlog
 
+from exporter.budgets import Budgets
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
@@ -90,6 +91,8 @@ class Accounts:
         self._running = False
         self._following: asyncio.Task[None] | None = None
         writer.lost = self._lost
+        self._budgets = Budgets(self.watched)
+        writer.budgets, writer.allotted = self._budgets.uses, self._budgets.allot
         self._checked(settings)
 
     async def apply(self, settings: Settings) -> None:
@@ -323,6 +326,7 @@ class Accounts:
             for account in self.watched:
                 for name in list(account.roster.attached):
                     account.roster.detach(name)
+        self._budgets.stop()
         await self._writer.leave()
 
     async def stop(self) -> None:
