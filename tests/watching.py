@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
+import pytest
 
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.state.backend import Location
 from simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
+from tests.e2e.scrape import scrape
 
 
 @dataclass
@@ -72,14 +73,10 @@ class Watching:
 
     def samples(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
         """Samples of a name by their sorted labels, but account and workflow."""
-        body, _ = self.app.exposition.render()
         return {
-            tuple(
-                sorted((k, v) for k, v in s.labels.items() if k not in ("account", "workflow"))
-            ): s.value
-            for family in text_string_to_metric_families(body.decode())
-            for s in family.samples
-            if s.name == name
+            tuple(sorted((k, v) for k, v in labels if k not in ("account", "workflow"))): value
+            for (found, labels), value in scrape(self.app, name).items()
+            if found == name
         }
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -178,7 +175,12 @@ async def watching(
     simulator.access.token("secret")
     simulator.world.account("acc").workflow("orders")
     settings["workflows"] = workflows or [{"name": "orders", "instances": list(ids)}]
-    async with serve(simulator) as served, AsyncExitStack() as running:
-        w = Watching(simulator, clock, served.url, state, settings, running)
-        await w.start()
-        yield w
+    with pytest.MonkeyPatch.context() as environment:
+        # A folder to take authorities from when there is one to check: to read all that come with
+        # httpx takes longer than the rest of an exporter's start, and nothing speaks TLS here.
+        environment.delenv("SSL_CERT_FILE", raising=False)
+        environment.setenv("SSL_CERT_DIR", str(Path(__file__).parent))
+        async with serve(simulator) as served, AsyncExitStack() as running:
+            w = Watching(simulator, clock, served.url, state, settings, running)
+            await w.start()
+            yield w

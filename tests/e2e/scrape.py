@@ -11,12 +11,13 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def samples(exposition: str, prefix: str | tuple[str, ...] = "") -> Samples:
     """The samples of names that start with `prefix`, or with one of several; each comes once."""
     found: Samples = {}
-    for family in text_string_to_metric_families(exposition):
+    # The parser takes most of the time of many tests: it gets no line in vain.
+    lines = (line for line in exposition.split("\n") if line.startswith(prefix))
+    for family in text_string_to_metric_families("\n".join(lines)):
         for sample in family.samples:
-            if sample.name.startswith(prefix):
-                key = sample.name, frozenset(sample.labels.items())
-                assert key not in found, f"{key} is there twice"
-                found[key] = sample.value
+            key = sample.name, frozenset(sample.labels.items())
+            assert key not in found, f"{key} is there twice"
+            found[key] = sample.value
     return found
 
 
