@@ -32,7 +32,7 @@ from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
-from exporter.web.server import Server, address_of
+from exporter.web.server import Server, address_of, page_url
 from exporter.web.web_config_reload import WebConfigReloader
 
 log = structlog.get_logger(__name__)
@@ -152,6 +152,8 @@ class App:
             ),
             self._web_config,
         )
+        tls = self._web_config.current().context is not None
+        self.leases.replica = self.leases.replica._replace(url=page_url(listener, tls=tls))
         async with contextlib.AsyncExitStack() as running:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             running.push_async_callback(_stop, server, serving)

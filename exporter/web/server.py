@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from functools import partial
+from ipaddress import ip_address
 from math import ceil
 
 import uvicorn
@@ -38,6 +39,21 @@ def address_of(listener: socket.socket) -> str:
     """host:port, with an IPv6 host in brackets, as in a URL."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def page_url(listener: socket.socket, *, tls: bool) -> str:
+    """The address of the page for other machines; of one that listens on every address, that which
+    they most likely reach."""
+    host, port = listener.getsockname()[:2]
+    if ip_address(host).is_unspecified:
+        # Sends nothing: it has the system choose by its routes. The address is a documentation's.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(("192.0.2.1", 9))
+                host = probe.getsockname()[0]
+            except OSError:
+                host = socket.gethostname()
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 class Server(uvicorn.Server):

@@ -4,11 +4,12 @@ import contextlib
 import errno
 import signal
 import socket
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from exporter.web.server import address_of, listen
+from exporter.web.server import address_of, listen, page_url
 from tests.web.serving import serving
 
 
@@ -45,6 +46,17 @@ class TestListen:
         if has_ipv6():
             with listen("::1", 0) as listener:
                 assert address_of(listener) == f"[::1]:{listener.getsockname()[1]}"
+
+    @pytest.mark.parametrize("tls", [False, True])
+    def test_the_page_has_an_address_for_other_machines(self, tls: bool) -> None:
+        scheme = "https" if tls else "http"
+        with listen("127.0.0.1", 0) as listener:
+            port = listener.getsockname()[1]
+            assert page_url(listener, tls=tls) == f"{scheme}://127.0.0.1:{port}/"
+        with listen("", 0) as listener:
+            url = urlsplit(page_url(listener, tls=tls))
+            assert (url.scheme, url.port) == (scheme, listener.getsockname()[1])
+            assert url.hostname not in ("", "0.0.0.0", "::", None)
 
     def test_an_address_in_use(self) -> None:
         with listen("127.0.0.1", 0) as taken, pytest.raises(OSError, match="in use") as caught:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
+from exporter.state.backend import Replica
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.attachment import Attachment
 from exporter.watch.instance import Instance, Pending
@@ -37,6 +38,15 @@ class WorkflowView(NamedTuple):
     """Of its last list pass, or of the last poll of one that fails."""
 
 
+class HeldView(NamedTuple):
+    """A workflow that isn't watched here, and the name and address of the replica that holds it;
+    empty: no live replica does, or its page has no address."""
+
+    name: str
+    replica: str
+    url: str
+
+
 class AccountView(NamedTuple):
     """An account and the budget of its credential, in requests in 5 minutes."""
 
@@ -52,6 +62,7 @@ class AccountView(NamedTuple):
     lag: float
     """Seconds by which the most overdue poll or list pass is late."""
     workflows: tuple[WorkflowView, ...]
+    elsewhere: tuple[HeldView, ...] = ()
 
 
 class InstanceRow(Struct, frozen=True, gc=False):
@@ -236,12 +247,20 @@ class WatchView:
             blocked_until=now + budget.blocked if budget.blocked else None,
             lag=account.lag,
             workflows=tuple(_workflow(attached.poller) for attached in roster.attached.values()),
+            elsewhere=tuple(HeldView(n, *_page(r)) for n, r in sorted(roster.elsewhere.items())),
         )
 
 
 def _next_pass(account: ListSchedule, attached: Attachment) -> float:
     """When the next list pass shows what changed (monotonic clock)."""
     return inf if attached.discovery is None else account.next_pass
+
+
+def _page(replica: Replica | None) -> tuple[str, str]:
+    if replica is None:
+        return "", ""
+    # Whoever can write to the database must not choose what a click runs.
+    return replica.name, replica.url if replica.url.startswith(("http://", "https://")) else ""
 
 
 def _workflow(poller: Poller) -> WorkflowView:

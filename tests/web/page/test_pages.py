@@ -15,7 +15,14 @@ from exporter.watch.step_timeline import Entry, Timeline
 from exporter.web.page.formatting import NONE
 from exporter.web.page.instance_table import TableQuery
 from exporter.web.page.pages import Pages
-from exporter.web.page.view import AccountView, Explanation, Snapshot, WatchView, WorkflowView
+from exporter.web.page.view import (
+    AccountView,
+    Explanation,
+    HeldView,
+    Snapshot,
+    WatchView,
+    WorkflowView,
+)
 from simulator import Attempt as Try
 from simulator import Error, Script, Step, retried
 from tests.watching import watching
@@ -61,7 +68,7 @@ class Skeleton(HTMLParser):
 def table(name: str) -> str:
     """A page of the table in which all that others name has one name."""
     workflow = WorkflowView(name, False, True, 1, 1, RequestFailed("unauthorized", name, name))
-    account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, (workflow,))
+    account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, (workflow,), (HeldView(name, name, ""),))
     snapshot = Snapshot(NOW, (account,), ())
     page = PAGES.table(snapshot._replace(accounts=(account, account)), TableQuery(text=name))
     shown = row(name, account=name, workflow=name, status=name, step=name, error=name)
