@@ -1,4 +1,4 @@
-"""The rate budget: never more calls than allowed, fewer when others need them."""
+"""The rate budget: never more requests than allowed, fewer when others need them."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""Calls: what is asked, what is told of a failure, and that nothing else ever comes out."""
+"""Calls: what is asked, what is reported of a failure, and that nothing else ever comes out."""
 
 import asyncio
 import email.utils
@@ -34,8 +34,8 @@ from .conftest import BASE, api, client_of, unlimited
 CREDENTIALS = ("authorization", "x-auth-email", "x-auth-key")
 
 
-async def failure(answer: object, **options: Any) -> RequestFailed:
-    async with client_of(answer, **options) as client:
+async def failure(response: object, **options: Any) -> RequestFailed:
+    async with client_of(response, **options) as client:
         with pytest.raises(RequestFailed) as caught:
             await client.instance("orders", "order-1")
     return caught.value
@@ -51,11 +51,11 @@ class TestRequests:
     async def requested(self, ok: httpx.Response, *names: str, base: str = BASE) -> list[str]:
         urls = []
 
-        def answer(request: httpx.Request) -> httpx.Response:
+        def response(request: httpx.Request) -> httpx.Response:
             urls.append(f"{request.method} {request.url}")
             return ok
 
-        async with client_of(answer, base=base) as client:
+        async with client_of(response, base=base) as client:
             await client.instance(*names)
             await client.instance_detail(*names)
         return urls
@@ -92,12 +92,12 @@ class TestRequests:
         assert simple == "GET http://127.0.0.1:8787/api/workflows/w/instances/i?simple=true"
 
     async def test_the_exporter_says_who_it_is(self) -> None:
-        def answer(request: httpx.Request) -> httpx.Response:
+        def response(request: httpx.Request) -> httpx.Response:
             assert request.headers["user-agent"].startswith("cloudflare-workflows-exporter/")
             assert request.headers["accept"] == "application/json"
             return refusal(404)
 
-        await failure(answer)
+        await failure(response)
 
 
 class TestCredentials:
@@ -116,15 +116,15 @@ class TestCredentials:
     async def test_headers(
         self, credential: Credential, headers: dict[str, str], ok: httpx.Response
     ) -> None:
-        def answer(request: httpx.Request) -> httpx.Response:
+        def response(request: httpx.Request) -> httpx.Response:
             assert {k: v for k, v in request.headers.items() if k in CREDENTIALS} == headers
             return ok
 
-        async with client_of(answer, credential=credential) as client:
+        async with client_of(response, credential=credential) as client:
             await client.instance("orders", "order-1")
 
     async def test_they_never_go_along_a_redirect(self) -> None:
-        """Over real sockets: the other host gets no call at all."""
+        """Over real sockets: the other host gets no request at all."""
         there, here = Simulator(), Simulator()
         async with serve(there), serve(here):
             here.faults.add(redirect(there.url))
@@ -380,12 +380,12 @@ class TestConnections:
         calls: list[tuple[str, str]] = []
         begun = asyncio.Event()
 
-        async def answer(_: httpx.Request) -> httpx.Response:
+        async def response(_: httpx.Request) -> httpx.Response:
             begun.set()
             await asyncio.Event().wait()
             raise AssertionError
 
-        async with client_of(answer, codes=calls) as client:
+        async with client_of(response, codes=calls) as client:
             call = asyncio.create_task(client.instance("orders", "order-1"))
             await begun.wait()
             call.cancel()
@@ -394,12 +394,12 @@ class TestConnections:
         assert calls == [("instance", "cancelled")]
 
     async def test_a_body_in_a_wrong_coding(self) -> None:
-        def answer(_: httpx.Request) -> httpx.Response:
+        def response(_: httpx.Request) -> httpx.Response:
             stream = httpx.ByteStream(b"no gzip")
             return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=stream)
 
         calls: list[tuple[str, str]] = []
-        assert (await failure(answer, codes=calls)).reason == "invalid_answer"
+        assert (await failure(response, codes=calls)).reason == "invalid_answer"
         assert calls == [("instance", "invalid")]
 
     @staticmethod

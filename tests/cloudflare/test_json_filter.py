@@ -25,7 +25,7 @@ def skim(pieces: Iterable[bytes], model: Any = Envelope[Detail], most: int = 1 <
 
 
 def read(body: bytes, model: Any = Envelope[Detail]) -> object:
-    """What it is read as; the kind of mistake, where it can't be."""
+    """What it is read as; the kind of error, where it can't be."""
     try:
         return msgspec.json.decode(body, type=model, strict=False)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
@@ -102,10 +102,10 @@ def bodies(draw: st.DrawFn) -> bytes:
     return text.replace('#"', '"').encode()
 
 
-def without_messages(answer: object) -> object:
-    if isinstance(answer, type):
-        return answer
-    return json.loads(msgspec.json.encode(answer), object_hook=_without_message)
+def without_messages(response: object) -> object:
+    if isinstance(response, type):
+        return response
+    return json.loads(msgspec.json.encode(response), object_hook=_without_message)
 
 
 def _without_message(value: dict[str, object]) -> dict[str, object]:
@@ -157,8 +157,8 @@ class TestWhatIsLeft:
     def test_counts_under_names_of_their_own(self) -> None:
         """A workflow's counts by status: numbers are kept, whatever their key."""
         body = b'{"result":{"name":"orders","instances":{"queued":1,"new":2},"more":{"a":1}}}'
-        answer = read(skim(bytewise(body), Envelope[ListedWorkflow]), Envelope[ListedWorkflow])
-        assert answer == Envelope(ListedWorkflow("orders", {"queued": 1, "new": 2}))
+        response = read(skim(bytewise(body), Envelope[ListedWorkflow]), Envelope[ListedWorkflow])
+        assert response == Envelope(ListedWorkflow("orders", {"queued": 1, "new": 2}))
 
 
 class TestMessages:

@@ -42,7 +42,7 @@ TOO_LONG = f"longer than api.max_body, {8 * MIB} bytes"
 
 @asynccontextmanager
 async def upstream(action: Any, **options: Any) -> AsyncIterator[tuple[Client, list[str]]]:
-    """A client of an upstream where the action is taken, and the codes of its calls."""
+    """A client of an upstream where the action is taken, and the codes of its requests."""
     clock, codes = ManualClock(), list[str]()
     simulator = Simulator(World(clock))
     simulator.access.token("secret")
@@ -135,7 +135,7 @@ class TestLargeAnswers:
         assert size > 20_000
 
     def test_each_mebibyte_gives_a_second_more(self) -> None:
-        """A large answer may take longer than `api.timeout`, as long as it keeps coming."""
+        """A large response may take longer than `api.timeout`, as long as it keeps coming."""
 
         class Slow(httpx.AsyncByteStream):
             async def __aiter__(self) -> AsyncIterator[bytes]:

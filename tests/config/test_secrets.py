@@ -71,7 +71,7 @@ def mangled(draw: st.DrawFn) -> str:
 @pytest.mark.slow
 @given(mangled(), st.sampled_from(["", "*", "!", "&", "@", "!!int ", "%", "|", "'", '"']))
 def test_a_secret_never_shows(text: str, sign: str) -> None:
-    """Whether the file is taken or refused; `sign` stands where quotes were forgotten."""
+    """Whether the file is taken or refused; `sign` stands where quotes are missing."""
     text = text.replace(f": {MARK}", f": {sign}{MARK}")
     with TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"

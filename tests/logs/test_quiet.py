@@ -20,7 +20,7 @@ DISCOVERED = [{"name": "orders", "discover": {}}]
 @pytest.mark.process
 @pytest.mark.parametrize("watch", ["listed", "discovered"])
 def test_a_daemon_at_rest_says_nothing(tmp_path: Path, watch: str) -> None:
-    """Not in round after round, sweep after sweep and scrape after scrape."""
+    """Not in round after round, list pass after list pass and scrape after scrape."""
     simulator = Simulator()
     simulator.access.token("secret")
     orders = simulator.world.account("acc").workflow("orders")

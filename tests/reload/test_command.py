@@ -114,9 +114,9 @@ class TestHttp:
     @pytest.mark.usefixtures("file")
     def test_it_is_forbidden_unless_enabled(self, tmp_path: Path) -> None:
         with daemon(tmp_path) as running:
-            answer = running.http.post("/-/reload")
-            assert answer.status_code == 403
-            assert "--web.enable-lifecycle" in answer.text
+            response = running.http.post("/-/reload")
+            assert response.status_code == 403
+            assert "--web.enable-lifecycle" in response.text
             assert running.http.get("/-/reload").status_code == 405
             assert reloads(running) == 0
 
@@ -124,8 +124,8 @@ class TestHttp:
         with daemon(tmp_path, "--web.enable-lifecycle") as running:
             running.wait_until_ready()
             file.path.write_text(file.watch("order-2"))
-            answer = running.http.post("/-/reload")
-            assert (answer.status_code, answer.text) == (200, "")
+            response = running.http.post("/-/reload")
+            assert (response.status_code, response.text) == (200, "")
             assert "order-1" not in watched(running)
             wait_until(lambda: watched(running) == {"order-2"}, running.stderr)
 
@@ -137,9 +137,9 @@ class TestHttp:
             at = metric(running, LOADED_AT)
             bad = file.watch("order-2", poll={"interval": "soon"}, log={"level": "loud"})
             file.path.write_text(bad)
-            answer = running.http.post("/-/reload")
-            assert answer.status_code == 500
-            first, *problems = answer.text.splitlines()
+            response = running.http.post("/-/reload")
+            assert response.status_code == 500
+            first, *problems = response.text.splitlines()
             assert first == "failed to reload config:"
             assert [problem.partition(":")[0] for problem in problems] == [
                 "poll.interval",

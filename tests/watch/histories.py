@@ -1,6 +1,6 @@
 """Random lives of an instance, and all that can be seen of them: what tracking is tested against.
 
-A life is a list of full answers, one after each thing that happened; the world of the model is
+A life is a list of detail responses, one after each thing that happened; the world of the model is
 simple enough to count in: every finished thing has a name of its own.
 """
 
@@ -22,7 +22,7 @@ Thing = tuple[object, ...]
 
 @dataclass
 class Life:
-    """An instance that lives; `answers` are its full answers so far, oldest first."""
+    """An instance that lives; `responses` are its detail responses so far, oldest first."""
 
     clock: datetime = EPOCH
     queued: datetime = EPOCH
@@ -32,11 +32,11 @@ class Life:
     error: Error | None = None
     steps: list[Step] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
-    answers: list[Detail] = field(default_factory=list)
+    responses: list[Detail] = field(default_factory=list)
     passes: int = 0
     """Restarts from a step so far: each makes the run end once more."""
     passes_of: list[int] = field(default_factory=list)
-    """The same at each answer."""
+    """The same at each response."""
 
     def see(self) -> None:
         copies = [
@@ -55,7 +55,7 @@ class Life:
             for s in self.steps
         ]
         self.passes_of.append(self.passes)
-        self.answers.append(
+        self.responses.append(
             Detail(
                 queued=self.queued,
                 status=self.status,
@@ -176,7 +176,7 @@ _SELDOM: list[Happening] = [
 
 @st.composite
 def lives(draw: st.DrawFn) -> Life:
-    """A random life with all its full answers, in order."""
+    """A random life with all its detail responses, in order."""
     life = Life()
     life.see()
     for happens in draw(st.lists(st.sampled_from(_OFTEN * 3 + _SELDOM), min_size=1, max_size=40)):
@@ -202,13 +202,13 @@ def deliveries(count: int) -> st.SearchStrategy[list[int]]:
     return jumps.map(walk)
 
 
-def finished(answer: Detail) -> set[Thing]:
-    """What is finished in an answer, counted the plain way."""
-    run = (answer.queued,)
+def finished(response: Detail) -> set[Thing]:
+    """What is finished in a response, counted the plain way."""
+    run = (response.queued,)
     things: set[Thing] = set()
-    if answer.start:
+    if response.start:
         things.add(("queue", *run))
-    for step in answer.steps or []:
+    for step in response.steps or []:
         for number, attempt in enumerate(step.attempts or []):
             if attempt.end:
                 things.add(("attempt", *run, step.type, step.name, step.start, number))

@@ -169,7 +169,7 @@ class TestFinding:
 
     @pytest.mark.slow
     async def test_an_upstream_that_only_pages_and_shows_no_times(self) -> None:
-        """Cloudflare's local engine: a change of status costs one full answer."""
+        """Cloudflare's local engine: a change of status costs one detail response."""
         entry = {"name": "orders", "discover": {}}
         async with watching(workflows=[entry], style=LOCAL_ENGINE) as w:
             for n in range(130):

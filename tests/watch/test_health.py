@@ -36,8 +36,8 @@ async def asked(app: App, path: str = "/-/healthy") -> tuple[int, list[str]]:
         app.exposition, app.overview, unhealthy=health.unhealthy, unready=health.unready
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(site)) as http:
-        answer = await http.get(f"http://exporter{path}")
-    return answer.status_code, answer.text.splitlines()
+        response = await http.get(f"http://exporter{path}")
+    return response.status_code, response.text.splitlines()
 
 
 def parts(lines: list[str]) -> set[str]:

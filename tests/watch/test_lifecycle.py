@@ -46,13 +46,13 @@ def at(seconds: float) -> Moment:
     return Moment(seconds, unix, unix)
 
 
-def response(status: str = "running", steps: int = 0) -> Detail:
+def detail(status: str = "running", steps: int = 0) -> Detail:
     end = QUEUED + timedelta(seconds=9) if status in ENDED else None
     return Detail(queued=QUEUED, start=QUEUED, end=end, status=status, step_count=steps)
 
 
 def simple(status: str = "running", steps: int = 0) -> Summary:
-    known = response(status, steps)
+    known = detail(status, steps)
     return Summary(
         queued=known.queued,
         start=known.start,
@@ -84,7 +84,7 @@ def polled(instance: Instance, seconds: float, status: str = "running", steps: i
     """What the detail request of a poll brought."""
     request = begun(instance, seconds)._replace(kind="detail")
     return lifecycle.on_detail(
-        instance, response(status, steps), 100, request, after=None, poll=POLL, now=at(seconds)
+        instance, detail(status, steps), 100, request, after=None, poll=POLL, now=at(seconds)
     )
 
 
@@ -164,11 +164,11 @@ class TestNextRequest:
         ids=["same", "step", "end", "an earlier run", "a later run"],
     )
     def test_a_simple_response_that_shows_news_is_followed_by_a_detail_request(
-        self, answer: Summary, follows: PollReason | None
+        self, response: Summary, follows: PollReason | None
     ) -> None:
         instance = known(Scope.CONFIGURED)
         request = begun(instance, 25)
-        effects = lifecycle.on_simple(instance, answer, request, poll=POLL, now=at(25))
+        effects = lifecycle.on_simple(instance, response, request, poll=POLL, now=at(25))
         if follows is None:
             assert (effects, instance.activity) == (NOTHING, None)
         else:
@@ -179,7 +179,7 @@ class TestNextRequest:
         instance = new()
         lifecycle.on_detail(
             instance,
-            response(),
+            detail(),
             10**7,
             begun(instance, 10),
             after=None,
@@ -332,9 +332,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(status=st.sampled_from(STATUSES), steps=st.integers(0, 3), late=st.booleans())
     def poll(self, status: str, steps: int, late: bool) -> None:
-        answer, short = response(status, steps), simple(status, steps)
+        full, short = detail(status, steps), simple(status, steps)
         if late:  # of an earlier run
-            answer.queued = short.queued = QUEUED - timedelta(hours=1)
+            full.queued = short.queued = QUEUED - timedelta(hours=1)
         request, after = self._polls(), None
         if request.kind == "simple":
             knows, after = self.instance.fingerprints.knows(short), short
@@ -344,9 +344,7 @@ class Life(RuleBasedStateMachine):
             # Where it leaves open which of the two is newer, a detail response decides.
             assert not knows or judge(self.instance.run, short) is Freshness.OPEN
             request = effects.request
-        lifecycle.on_detail(
-            self.instance, answer, 100, request, after=after, poll=POLL, now=self.now
-        )
+        lifecycle.on_detail(self.instance, full, 100, request, after=after, poll=POLL, now=self.now)
 
     @rule()
     def fail(self) -> None:

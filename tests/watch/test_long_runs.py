@@ -1,4 +1,4 @@
-"""Long runs: after a large full answer, the next for mere progress waits; nothing else does."""
+"""Long runs: after a large detail response, the next for mere progress waits; nothing else does."""
 
 from typing import Any
 
@@ -115,7 +115,7 @@ class TestWhatDoesNotWait:
 
 class TestFailures:
     async def test_what_is_too_long_is_not_fetched_all_the_time(self) -> None:
-        """It fails all the same, until a whole answer has come."""
+        """It fails all the same, until a whole response has come."""
         async with watching(["a"], api={"max_body": "1MiB"}) as w:
             long_run(w, *LARGE)
             assert await w.round(after=35) == {"detail": 1}

@@ -32,7 +32,7 @@ class TestWhatIsFetchedWhen:
             assert await w.round(after=INTERVAL) == {"simple": 1}
 
     async def test_a_live_instance_at_rest_gets_a_detail_request_after_detail_refresh(self) -> None:
-        """A retry inside a step that stays open doesn't show in simple answers."""
+        """A retry inside a step that stays open doesn't show in simple responses."""
         async with watching(["a"], poll={"detail_refresh": "1m"}) as w:
             script = Script(pieces=(retried("flaky", failures=9, duration=1, backoff=30),))
             w.orders.create("a", script)
@@ -70,7 +70,7 @@ class TestWhatIsFetchedWhen:
             assert await w.round(after=INTERVAL * 0.95) == {"simple": 1}
 
     async def test_an_upstream_that_leaves_fields_out_of_simple_responses(self) -> None:
-        """A difference that never goes away costs one full answer more, not one a round."""
+        """A difference that never goes away costs one detail response more, not one a round."""
         async with watching(["a"]) as w:
             a = w.orders.create("a", Script(pieces=(Wait("approval"),)))
             a.patch = lambda result: result if "steps" in result else {**result, "versionId": None}

@@ -16,8 +16,8 @@ from tests.watching import Watching, watching
 DISCOVERED = [{"name": "orders", "discover": {}}]
 
 
-def answer(w: Watching, instance_id: str) -> dict[str, Any]:
-    """The full answer on an instance at this moment."""
+def response(w: Watching, instance_id: str) -> dict[str, Any]:
+    """The detail response on an instance at this moment."""
     now = w.simulator.world.settle()
     instance = w.orders.get(instance_id, now)
     assert instance is not None
@@ -47,7 +47,7 @@ async def test_a_run_that_ended_by_a_row_does_not_continue(tmp_path: Path, resta
         w.orders.create("a", Script(three, throws=Error("TypeError")))
         await w.cycle(after=5)
         w.clock.advance(10)
-        w.simulator.faults.add(with_result(answer(w, "a")), kind="detail", times=1)
+        w.simulator.faults.add(with_result(response(w, "a")), kind="detail", times=1)
         await w.cycle(after=60)
         assert w.status("a") == "errored"
         if restart:
@@ -63,7 +63,7 @@ async def test_a_restarted_run_is_counted_though_the_response_is_of_the_one_befo
         await w.cycle()
         instance = w.orders.create("a", Script(steps("one")))
         await w.cycle(after=60)
-        before = answer(w, "a")
+        before = response(w, "a")
         instance.restart(w.clock() + 15)
         w.simulator.faults.add(with_result(before), kind="detail", times=1)
         await w.cycle(after=75)
@@ -85,7 +85,7 @@ async def test_a_live_instance_is_polled_after_a_restart_though_no_row_moves(
 
 
 class TestAwayForAWhile:
-    """A live run that is in no list and isn't found, until long after it was forgotten."""
+    """A live run that is in no list and isn't found, until long after it was expired."""
 
     async def test_what_was_counted_isnt_counted_again(self) -> None:
         async with watching(workflows=DISCOVERED, poll={"forget_after": "1m"}) as w:

@@ -38,7 +38,7 @@ async def test_a_clock_that_is_set_has_rounds_begin_at_once(by: float) -> None:
         try:
             for rounds in (1, 2):
                 async with asyncio.timeout(30):
-                    # A round under way, its call made already, is one that has begun.
+                    # A round under way, its request made already, is one that has begun.
                     while w.simulator.requests.total < rounds or not poller.tried:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 w.clock.advance(15)

@@ -96,6 +96,6 @@ class TestBounds:
 
     @given(lives())
     def test_every_step_of_a_short_life_is_there(self, life: Life) -> None:
-        for answer in life.answers:
-            timeline = unpack(pack(answer, now=NOW))
-            assert len(timeline.entries) + timeline.earlier == len(answer.steps or ())
+        for response in life.responses:
+            timeline = unpack(pack(response, now=NOW))
+            assert len(timeline.entries) + timeline.earlier == len(response.steps or ())

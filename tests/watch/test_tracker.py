@@ -38,7 +38,7 @@ def at(second: float) -> datetime:
     return EPOCH + timedelta(seconds=second)
 
 
-def answer(*steps: Step, status: str = "running", **fields: object) -> Detail:
+def response(*steps: Step, status: str = "running", **fields: object) -> Detail:
     given_: dict[str, object] = {"queued": at(0), "start": at(1), "status": status}
     detail = Detail(**{**given_, **fields}, steps=list(steps))  # type: ignore[arg-type]
     detail.step_count = len(steps)
@@ -68,14 +68,14 @@ class TestOnce:
     @settings(max_examples=400)
     def test_every_finished_thing_is_observed_once(self, life: Life, data: st.DataObject) -> None:
         """Lost, repeated and out-of-date answers add nothing twice and lose nothing that showed."""
-        answers = life.answers
+        responses = life.responses
         run: Run | None = None
         seen: Counter[str] = Counter()
         ends: dict[Thing, str] = {}
         expected: set[Thing] = set()
         fresh = -1
-        for index in data.draw(deliveries(len(answers)), label="deliveries"):
-            detail = answers[index]
+        for index in data.draw(deliveries(len(responses)), label="deliveries"):
+            detail = responses[index]
             tracked = track(run, detail, now=NOW)
             if index >= fresh:
                 fresh = index
@@ -96,8 +96,8 @@ class TestOnce:
 
     @given(lives(), st.data())
     def test_nothing_before_since_is_observed(self, life: Life, data: st.DataObject) -> None:
-        """What ended before the first look is history; what ends later counts, from one look."""
-        detail = life.answers[-1]
+        """What ended before the first poll is history; what ends later counts, from one poll."""
+        detail = life.responses[-1]
         since = data.draw(st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 1, 0, 2)))
         moment = since.replace(tzinfo=EPOCH.tzinfo)
         new = taken(None, detail, since=moment.timestamp()).observations
@@ -108,29 +108,29 @@ class TestOnce:
         assert (new.run is not None) == ended
 
     def test_an_attempt_that_ends_inside_an_open_step_is_observed_before_the_step(self) -> None:
-        first = taken(None, answer(step("pay-1", False)))
+        first = taken(None, response(step("pay-1", False)))
         assert first.observations.attempts == [FinishedAttempt("pay-1", "failure", 1.0)]
         assert first.observations.steps == []
-        second = taken(first.run, answer(step("pay-1", False, True)))
+        second = taken(first.run, response(step("pay-1", False, True)))
         assert second.observations.attempts == [FinishedAttempt("pay-1", "success", 1.0)]
         assert second.observations.steps == [FinishedStep("pay-1", "step", "success", 3.0, 2)]
 
     def test_attempts_are_numbered_by_their_start_whatever_order_they_are_listed_in(self) -> None:
-        first = taken(None, answer(step("pay-1", False)))
+        first = taken(None, response(step("pay-1", False)))
         turned = step("pay-1", False, True)
         assert turned.attempts is not None
         turned.attempts.reverse()
-        second = taken(first.run, answer(turned))
+        second = taken(first.run, response(turned))
         assert second.observations.attempts == [FinishedAttempt("pay-1", "success", 1.0)]
 
     def test_a_step_that_a_response_holds_twice_is_observed_once(self) -> None:
-        new = taken(None, answer(step("pay-1", True), step("pay-1", True))).observations
+        new = taken(None, response(step("pay-1", True), step("pay-1", True))).observations
         assert (len(new.steps), len(new.attempts)) == (1, 1)
 
     def test_a_restart_is_a_new_run(self) -> None:
-        ended = answer(step("pay-1", True), status="complete", end=at(9))
+        ended = response(step("pay-1", True), status="complete", end=at(9))
         first = taken(None, ended)
-        again = answer(
+        again = response(
             step("pay-1", True, start=12),
             status="complete",
             queued=at(10),
@@ -143,39 +143,39 @@ class TestOnce:
         assert len(second.steps) == len(second.attempts) == 1
 
     def test_a_run_that_ends_rolls_back_and_ends_again_is_counted_at_its_first_end(self) -> None:
-        failed = answer(step("pay-1", True), status="errored", end=at(9))
+        failed = response(step("pay-1", True), status="errored", end=at(9))
         first = taken(None, failed)
         assert first.observations.run == FinishedRun("errored", 8.0)
         undo = step("pay-1", True, start=10)
         undo.type = "rollback"
-        rolling = taken(first.run, answer(step("pay-1", True), undo, status="rollingBack"))
+        rolling = taken(first.run, response(step("pay-1", True), undo, status="rollingBack"))
         assert [s.type for s in rolling.observations.steps] == ["rollback"]
-        over = answer(step("pay-1", True), undo, status="errored", end=at(15))
+        over = response(step("pay-1", True), undo, status="errored", end=at(15))
         assert taken(rolling.run, over).observations.run is None
 
 
 class TestDurations:
     def test_a_planned_end_still_to_come_is_cut_at_the_responses_time(self) -> None:
         nap = Step("sleep", "nap-1", at(10), at(100), finished=True)
-        tracked = taken(None, answer(nap), now=at(40).timestamp())
+        tracked = taken(None, response(nap), now=at(40).timestamp())
         assert tracked.observations.steps == [FinishedStep("nap-1", "sleep", "success", 30.0, None)]
 
     def test_an_end_that_others_came_after_is_no_plan_even_ahead_of_our_clock(self) -> None:
         nap = Step("sleep", "nap-1", at(10), at(100), finished=True)
         pay = step("pay-1", True, start=100)
-        tracked = taken(None, answer(nap, pay), now=at(-9999).timestamp())
+        tracked = taken(None, response(nap, pay), now=at(-9999).timestamp())
         assert tracked.observations.steps[0].duration == 90.0
 
     def test_a_sleep_with_a_planned_end_is_not_finished(self) -> None:
         nap = Step("sleep", "nap-1", at(10), at(100), finished=False)
-        assert taken(None, answer(nap), now=at(200).timestamp()).observations.steps == []
+        assert taken(None, response(nap), now=at(200).timestamp()).observations.steps == []
 
     def test_the_end_of_a_step_is_a_fact_even_ahead_of_our_clock(self) -> None:
-        tracked = taken(None, answer(step("pay-1", True, start=2)), now=at(2.5).timestamp())
+        tracked = taken(None, response(step("pay-1", True, start=2)), now=at(2.5).timestamp())
         assert tracked.observations.steps[0].duration == 1.0
 
     def test_below_zero_is_zero(self) -> None:
-        odd = answer(
+        odd = response(
             Step("step", "a-1", at(9), at(8), True), status="complete", start=at(-5), end=at(-6)
         )
         new = taken(None, odd).observations
@@ -184,21 +184,21 @@ class TestDurations:
         assert new.steps[0].duration == 0.0
 
     def test_a_run_terminated_in_the_queue_has_no_duration(self) -> None:
-        new = taken(None, answer(status="terminated", start=None, end=at(5))).observations
+        new = taken(None, response(status="terminated", start=None, end=at(5))).observations
         assert new.run == FinishedRun("terminated", None)
         assert new.queue_duration is None
 
     def test_times_are_exact_to_the_microsecond(self) -> None:
-        odd = answer(status="complete", start=at(1.000001), end=at(1.000003))
+        odd = response(status="complete", start=at(1.000001), end=at(1.000003))
         assert taken(None, odd).values.run_duration == 0.000002
 
     def test_a_time_without_an_offset_is_utc(self) -> None:
-        naive = answer(status="complete", start=at(1).replace(tzinfo=None), end=at(2))
+        naive = response(status="complete", start=at(1).replace(tzinfo=None), end=at(2))
         assert taken(None, naive).values.run_duration == 1.0
 
     def test_a_plan_past_the_run_s_end_is_cut_there(self) -> None:
         nap = Step("sleep", "nap-1", at(2), at(500), finished=True)
-        done = answer(nap, status="complete", end=at(9))
+        done = response(nap, status="complete", end=at(9))
         new = taken(None, done, now=NOW + 1000).observations
         assert [s.duration for s in new.steps] == [7.0]
         assert not taken(None, done, now=NOW + 1000, since=at(10).timestamp()).observations
@@ -211,24 +211,24 @@ class TestOutcomes:
             Step("waitForEvent", "b-1", at(1), at(2), finished=True, error=Error("Timeout")),
             Step("waitForEvent", "c-1", at(1), at(2), finished=True, success=False),
         ]
-        outcomes = [s.outcome for s in taken(None, answer(*waits)).observations.steps]
+        outcomes = [s.outcome for s in taken(None, response(*waits)).observations.steps]
         assert outcomes == ["success", "failure", "failure"]
 
     def test_a_step_with_an_end_but_no_success_is_not_finished(self) -> None:
-        odd = answer(Step("step", "a-1", at(1), at(2), None))
+        odd = response(Step("step", "a-1", at(1), at(2), None))
         assert taken(None, odd).observations.steps == []
         assert taken(None, odd).values.steps == {("step", "running"): 1}
 
     def test_sleeps_and_waits_have_no_attempts_to_observe(self) -> None:
         nap = Step("sleep", "nap-1", at(1), at(2), finished=True)
-        assert taken(None, answer(nap)).observations.steps[0].attempts is None
+        assert taken(None, response(nap)).observations.steps[0].attempts is None
 
 
 class TestValues:
     def test_of_a_running_instance(self) -> None:
         values = taken(
             None,
-            answer(
+            response(
                 step("before-1", True),
                 step("pay-1", False, False, None),
                 Step("sleep", "nap-1", at(5), None, finished=False),
@@ -253,7 +253,7 @@ class TestValues:
         assert (values.queue_duration, values.run_duration) == (1.0, None)
 
     def test_an_ended_run_has_no_current_step(self) -> None:
-        values = taken(None, answer(step("pay-1", None), status="terminated", end=at(9))).values
+        values = taken(None, response(step("pay-1", None), status="terminated", end=at(9))).values
         assert values.open_steps == ()
         assert values.steps == {("step", "running"): 1}
 
@@ -289,13 +289,13 @@ class TestRetryLimit:
     def test_as_reported(self, config: StepConfig | None, limit: float | None) -> None:
         charge = step("charge-1", False, None)
         charge.config = config
-        (open_step,) = taken(None, answer(charge)).values.open_steps
+        (open_step,) = taken(None, response(charge)).values.open_steps
         assert open_step.retry_limit == limit
 
     def test_a_rollback_has_none(self) -> None:
         undo = step("charge-1", None)
         undo.type, undo.config = "rollback", StepConfig(Retries(3))
-        (open_step,) = taken(None, answer(undo)).values.open_steps
+        (open_step,) = taken(None, response(undo)).values.open_steps
         assert open_step.retry_limit is None
 
 
@@ -303,7 +303,7 @@ class TestErrors:
     """Which step an instance failed at; the API doesn't say."""
 
     def error_of(self, error: Error, *steps: Step) -> tuple[str | None, str | None]:
-        values = taken(None, answer(*steps, status="errored", error=error, end=at(20))).values
+        values = taken(None, response(*steps, status="errored", error=error, end=at(20))).values
         return values.error_name, values.error_step
 
     def test_the_step_that_failed_last(self) -> None:
@@ -316,7 +316,7 @@ class TestErrors:
         assert self.error_of(flat, failing("pay-1", cause)) == ("WorkflowTimeoutError", "pay-1")
 
     def test_of_a_long_message_the_beginning_is_enough(self) -> None:
-        """A large answer holds but the beginning of each, and the name is before the instance's."""
+        """A large response has only the beginning of each, with the name before the instance's."""
         cause = Error("TypeError", "x" * 200)
         flat = Error("Error", "TypeError: " + "x" * 189)
         assert self.error_of(flat, failing("pay-1", cause)) == ("TypeError", "pay-1")
@@ -365,55 +365,55 @@ class TestFreshness:
     """Responses of a replica that is behind, and restarts from a step."""
 
     def known(self) -> Run:
-        return taken(None, answer(step("a-1", True), status="complete", end=at(9))).run
+        return taken(None, response(step("a-1", True), status="complete", end=at(9))).run
 
     def test_a_response_of_an_earlier_run_is_stale(self) -> None:
-        earlier = answer(queued=at(-60))
+        earlier = response(queued=at(-60))
         assert judge(self.known(), earlier) is Freshness.STALE
         assert track(self.known(), earlier, now=NOW) is None
 
     def test_a_simple_response_that_lacks_something_known_leaves_it_open(self) -> None:
         for lacks in (
-            answer(status="complete"),
-            answer(step("a-1", True), start=None),
-            answer(step("a-1", True)),
+            response(status="complete"),
+            response(step("a-1", True), start=None),
+            response(step("a-1", True)),
         ):
             assert judge(self.known(), lacks) is Freshness.OPEN
 
     def test_a_detail_response_that_lacks_something_and_has_no_later_time_is_stale(self) -> None:
-        assert track(self.known(), answer(status="complete", end=at(9)), now=NOW) is None
-        assert track(self.known(), answer(step("a-1", True)), now=NOW) is None
+        assert track(self.known(), response(status="complete", end=at(9)), now=NOW) is None
+        assert track(self.known(), response(step("a-1", True)), now=NOW) is None
 
     def test_live_again_with_a_later_step_is_a_restart(self) -> None:
-        again = answer(step("a-1", True), step("b-1", None, start=10))
+        again = response(step("a-1", True), step("b-1", None, start=10))
         assert taken(self.known(), again).values.status == "running"
 
     def test_rolling_back_after_an_end_is_news(self) -> None:
-        rolling = answer(step("a-1", True), status="rollingBack")
+        rolling = response(step("a-1", True), status="rollingBack")
         assert judge(self.known(), rolling) is Freshness.CURRENT
         first = taken(self.known(), rolling)
         assert first.values.status == "rollingBack"
         assert taken(first.run, rolling).values.status == "rollingBack"
 
     def test_a_status_of_tomorrow_after_an_end_is_news(self) -> None:
-        archived = answer(step("a-1", True), status="archived")
+        archived = response(step("a-1", True), status="archived")
         assert judge(self.known(), archived) is Freshness.CURRENT
         assert taken(self.known(), archived).values.status == "archived"
 
     def test_a_later_run_is_news(self) -> None:
-        assert judge(self.known(), answer(queued=at(60))) is Freshness.CURRENT
+        assert judge(self.known(), response(queued=at(60))) is Freshness.CURRENT
 
     def test_on_first_sight_everything_is_news(self) -> None:
-        assert judge(None, answer()) is Freshness.CURRENT
+        assert judge(None, response()) is Freshness.CURRENT
 
     def test_a_finished_attempt_that_is_open_again_is_stale(self) -> None:
         """Same status, as many steps: only the steps show that the response is older."""
-        run = taken(None, answer(step("a-1", False))).run
-        assert track(run, answer(step("a-1", None)), now=NOW) is None
+        run = taken(None, response(step("a-1", False))).run
+        assert track(run, response(step("a-1", None)), now=NOW) is None
 
     def test_a_response_without_the_attempt_that_runs_now_is_stale(self) -> None:
-        run = taken(None, answer(step("a-1", False, None))).run
-        assert track(run, answer(step("a-1", False)), now=NOW) is None
+        run = taken(None, response(step("a-1", False, None))).run
+        assert track(run, response(step("a-1", False)), now=NOW) is None
 
 
 class TestRestartFromAStep:
@@ -421,17 +421,17 @@ class TestRestartFromAStep:
 
     def errored(self) -> Detail:
         failed = failing("pay-1", Error("Error", "no"), 4)
-        return answer(step("a-1", True), failed, status="errored", end=at(6))
+        return response(step("a-1", True), failed, status="errored", end=at(6))
 
     def known(self) -> Run:
         return taken(None, self.errored()).run
 
     def test_what_ran_again_counts_again_and_the_rest_does_not(self) -> None:
-        running = taken(self.known(), answer(step("a-1", True), step("pay-1", None, start=20)))
+        running = taken(self.known(), response(step("a-1", True), step("pay-1", None, start=20)))
         assert running.values.status == "running"
         assert running.values.error_name is None
         assert not running.observations
-        done = answer(
+        done = response(
             step("a-1", True), step("pay-1", True, start=20), status="complete", end=at(30)
         )
         new = taken(running.run, done).observations
@@ -442,40 +442,40 @@ class TestRestartFromAStep:
 
     def test_ended_again_between_two_responses_the_later_end_counts(self) -> None:
         again = failing("pay-1", Error("Error", "no"), 20)
-        failed = answer(step("a-1", True), again, status="errored", end=at(22))
+        failed = response(step("a-1", True), again, status="errored", end=at(22))
         new = taken(self.known(), failed).observations
         assert new.run == FinishedRun("errored", 21.0)
         assert [(s.name, s.outcome) for s in new.steps] == [("pay-1", "failure")]
 
     def test_terminated_before_the_step_ran_again_counts_as_an_end(self) -> None:
-        stopped = answer(step("a-1", True), status="terminated", end=at(25))
+        stopped = response(step("a-1", True), status="terminated", end=at(25))
         assert taken(self.known(), stopped).observations.run == FinishedRun("terminated", 24.0)
 
     def test_stale_responses_in_between_change_nothing(self) -> None:
-        run = taken(self.known(), answer(step("a-1", True), step("pay-1", None, start=20))).run
+        run = taken(self.known(), response(step("a-1", True), step("pay-1", None, start=20))).run
         assert track(run, self.errored(), now=NOW) is None
-        assert track(run, answer(step("a-1", True)), now=NOW) is None
+        assert track(run, response(step("a-1", True)), now=NOW) is None
 
     def test_of_a_run_that_continues(self) -> None:
         """What had finished of the deleted step was observed; what finishes now counts, too."""
-        run = taken(None, answer(step("a-1", True), step("pay-1", False, None, start=4))).run
-        again = taken(run, answer(step("a-1", True, start=20)))
+        run = taken(None, response(step("a-1", True), step("pay-1", False, None, start=4))).run
+        again = taken(run, response(step("a-1", True, start=20)))
         assert [s.name for s in again.observations.steps] == ["a-1"]
         new = taken(
-            again.run, answer(step("a-1", True, start=20), step("pay-1", False, start=24))
+            again.run, response(step("a-1", True, start=20), step("pay-1", False, start=24))
         ).observations
         assert new.attempts == [FinishedAttempt("pay-1", "failure", 1.0)]
 
     def test_a_queued_time_that_is_not_known_yet_keeps_the_run(self) -> None:
-        later = answer(step("a-1", True), step("b-1", None, start=9), queued=None)
+        later = response(step("a-1", True), step("b-1", None, start=9), queued=None)
         assert taken(self.known(), later).run.queued == at(0).timestamp()
 
 
 def test_tracking_changes_nothing_it_was_given() -> None:
     """Pure: the same run and answer give the same result again."""
-    run = taken(None, answer(step("a-1", True))).run
+    run = taken(None, response(step("a-1", True))).run
     before = Run(**{name: getattr(run, name) for name in run.__struct_fields__})
-    detail = answer(step("a-1", True), step("b-1", True, start=5))
+    detail = response(step("a-1", True), step("b-1", True, start=5))
     assert taken(run, detail) == taken(run, detail)
     assert run == before
     assert unix(detail.queued) == run.queued

@@ -16,7 +16,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(str(self.file))
 
     def sign(self, name: str, *sans: str) -> tuple[Path, Path]:
-        """`name.crt` and `name.key`; anew, if they are there already."""
+        """`name.crt` and `name.key`; again, if they are there already."""
         signed = self._ca.issue_cert(*(sans or ("127.0.0.1", "::1", "localhost")))
         files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         files[0].write_bytes(b"".join(pem.bytes() for pem in signed.cert_chain_pems))

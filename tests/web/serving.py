@@ -102,7 +102,7 @@ class Raw:
         self.writer.write(data)
 
     async def status(self) -> int:
-        """The status of the next answer."""
+        """The status of the next response."""
         async with asyncio.timeout(DEADLINE):
             line = await self.reader.readline()
         assert line.startswith(b"HTTP/1.1 "), line

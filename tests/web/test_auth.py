@@ -97,8 +97,8 @@ class TestTime:
         assert await users.admits(basic("bob", ""))
         assert not all(task.done() for task in flood)
         told = await asyncio.gather(*flood, return_exceptions=True)
-        assert 0 < sum(answer is False for answer in told) < 30
-        assert all(answer is False or isinstance(answer, BusyError) for answer in told)
+        assert 0 < sum(response is False for response in told) < 30
+        assert all(response is False or isinstance(response, BusyError) for response in told)
         assert await users.admits(basic("alice", "wonder land: ü"))
 
 
@@ -109,12 +109,12 @@ class TestOverHttp:
     ) -> None:
         async with serving(protect(users={"alice": "word"})) as served:
             for auth in (None, ("alice", "wrong"), ("nobody", "word")):
-                answer = await served.get(path, auth=auth)
-                assert (answer.status_code, answer.text) == (401, "Unauthorized\n")
-                assert answer.headers["www-authenticate"] == (
+                response = await served.get(path, auth=auth)
+                assert (response.status_code, response.text) == (401, "Unauthorized\n")
+                assert response.headers["www-authenticate"] == (
                     'Basic realm="metrics", charset="UTF-8"'
                 )
-                assert answer.headers.keys() == {
+                assert response.headers.keys() == {
                     "date",
                     "www-authenticate",
                     "content-type",
@@ -136,13 +136,17 @@ class TestOverHttp:
             httpx.AsyncClient(trust_env=False) as http,
         ):
             for other in (("Authorization", "Basic eDp5"), right):
-                answer = await http.get(f"http://127.0.0.1:{served.port}/", headers=[right, other])
-                assert answer.status_code == 401
+                response = await http.get(
+                    f"http://127.0.0.1:{served.port}/", headers=[right, other]
+                )
+                assert response.status_code == 401
 
     @pytest.mark.slow
     async def test_too_many_at_once_are_asked_to_come_back(self, protect: Protect) -> None:
         async with serving(protect(users={"alice": "word"})) as served:
-            answers = await asyncio.gather(*(served.get(auth=("alice", str(n))) for n in range(60)))
-            assert {a.status_code for a in answers} <= {401, 503}
-            assert all(a.headers["retry-after"] == "1" for a in answers if a.status_code == 503)
+            responses = await asyncio.gather(
+                *(served.get(auth=("alice", str(n))) for n in range(60))
+            )
+            assert {a.status_code for a in responses} <= {401, 503}
+            assert all(a.headers["retry-after"] == "1" for a in responses if a.status_code == 503)
             assert (await served.get(auth=("alice", "word"))).status_code == 200

@@ -102,15 +102,15 @@ class TestFormat:
         ],
     )
     async def test_negotiation(self, site: Site, accept: str, content_type: str) -> None:
-        answer = await site.get("/metrics", Accept=accept)
-        assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
-        assert answer.text.endswith("# EOF\n") == (content_type == OPENMETRICS)
-        assert "cloudflare_workflows_exporter_build_info" in answer.text
+        response = await site.get("/metrics", Accept=accept)
+        assert (response.status_code, response.headers["content-type"]) == (200, content_type)
+        assert response.text.endswith("# EOF\n") == (content_type == OPENMETRICS)
+        assert "cloudflare_workflows_exporter_build_info" in response.text
 
     async def test_it_may_come_in_several_headers(self, site: Site) -> None:
         headers = [("Accept", "text/plain;q=0.5"), ("Accept", "application/openmetrics-text")]
-        answer = await site.http.get("/metrics", headers=headers)
-        assert answer.headers["content-type"] == OPENMETRICS
+        response = await site.http.get("/metrics", headers=headers)
+        assert response.headers["content-type"] == OPENMETRICS
 
     async def test_vary_names_what_it_depends_on(self, site: Site) -> None:
         assert (await site.get("/metrics")).headers["vary"] == "Accept, Accept-Encoding"
@@ -141,16 +141,16 @@ class TestGzip:
         ],
     )
     async def test_decision(self, site: Site, header: str, zipped: bool) -> None:
-        answer = await site.get("/metrics", Accept_Encoding=header)
-        assert (answer.headers.get("content-encoding") == "gzip") == zipped
-        assert answer.text.startswith("# HELP")  # unpacked by httpx
+        response = await site.get("/metrics", Accept_Encoding=header)
+        assert (response.headers.get("content-encoding") == "gzip") == zipped
+        assert response.text.startswith("# HELP")  # unpacked by httpx
 
     async def test_the_length_is_that_of_what_is_sent(self, site: Site) -> None:
         async with site.http.stream(
             "GET", "/metrics", headers={"Accept-Encoding": "gzip"}
-        ) as answer:
-            sent = b"".join([chunk async for chunk in answer.aiter_raw()])
-        assert len(sent) == int(answer.headers["content-length"])
+        ) as response:
+            sent = b"".join([chunk async for chunk in response.aiter_raw()])
+        assert len(sent) == int(response.headers["content-length"])
         assert gzip.decompress(sent).startswith(b"# HELP")
 
 
@@ -162,21 +162,21 @@ class TestHealth:
     async def test_200_and_a_word_or_503_and_what_is_wrong(
         self, site: Site, path: str, check: str, well: str
     ) -> None:
-        answer = await site.get(path)
-        assert (answer.status_code, answer.text) == (200, well)
+        response = await site.get(path)
+        assert (response.status_code, response.text) == (200, well)
         setattr(site, check, ["acc/orders: the first round isn't over", "acc/billing: too"])
-        answer = await site.get(path)
-        assert answer.status_code == 503
-        assert answer.text == "acc/orders: the first round isn't over\nacc/billing: too\n"
-        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        response = await site.get(path)
+        assert response.status_code == 503
+        assert response.text == "acc/orders: the first round isn't over\nacc/billing: too\n"
+        assert response.headers["content-type"] == "text/plain; charset=utf-8"
 
 
 async def test_the_page_links_what_there_is(site: Site) -> None:
     """By relative addresses, so that it works behind a path of a proxy."""
-    answer = await site.get("/")
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    response = await site.get("/")
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
     for path in ("metrics", "-/healthy", "-/ready"):
-        assert f'<a href="{path}">' in answer.text
+        assert f'<a href="{path}">' in response.text
         assert (await site.get(f"/{path}")).status_code == 200
 
 
@@ -200,9 +200,9 @@ class TestEverywhere:
     @pytest.mark.parametrize("path", PATHS)
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
     async def test_nothing_can_be_changed(self, site: Site, path: str, method: str) -> None:
-        answer = await site.get(path, method)
-        assert answer.status_code == 405
-        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+        response = await site.get(path, method)
+        assert response.status_code == 405
+        assert set(response.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
     @pytest.mark.parametrize("path", ["/none", "/metrics/x", "/-/none", "/-/", "/%00"])
     async def test_other_paths_are_404(self, site: Site, path: str) -> None:

@@ -30,8 +30,8 @@ def request(*headers: bytes, method: bytes = b"GET", target: bytes = b"/") -> by
     return b"\r\n".join([*head, b"", b""])
 
 
-async def answers(served: Served, raw: bytes) -> tuple[int, bytes]:
-    """Status of the answer, and what comes after its first line until the connection ends."""
+async def responses(served: Served, raw: bytes) -> tuple[int, bytes]:
+    """Status of the response, and what comes after its first line until the connection ends."""
     async with served.connected() as client:
         client.send(raw)
         return await client.status(), await client.rest()
@@ -58,7 +58,7 @@ class TestSize:
     async def test_too_much_is_refused_and_ends_the_connection(
         self, served: Served, raw: bytes, status: int
     ) -> None:
-        got, rest = await answers(served, raw)
+        got, rest = await responses(served, raw)
         assert got in (status, 400)  # 400: it didn't even come in one piece
         assert b"connection: close" in rest.lower()
         assert (await served.get()).text == "hello"
@@ -87,7 +87,7 @@ class TestSize:
 
     async def test_strangers_get_no_further(self, protect: Protect) -> None:
         async with serving(protect(users={"alice": "word"})) as served:
-            got, rest = await answers(served, request(b"Content-Length: 1") + b"x")
+            got, rest = await responses(served, request(b"Content-Length: 1") + b"x")
             assert (got, b"hello" in rest) == (413, False)
 
     async def test_an_upgrade_is_not_made(self, served: Served) -> None:

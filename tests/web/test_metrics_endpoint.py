@@ -94,7 +94,7 @@ async def ask(port: int, path: str = "/metrics", **headers: str) -> httpx.Respon
 
 
 class Reader:
-    """A client that has read the head of an answer, and reads on when it is told to."""
+    """A client that has read the head of a response, and continues when it is asked to."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -185,8 +185,8 @@ class TestAnotherReplicaMayCount:
         show(exposition, 1)
         exposition.counts_shown = lambda: False
         async with serving(site(exposition)) as port:
-            answer = await ask(port)
-        shown = {sample.name for f in parse_text(answer.text) for sample in f.samples}
+            response = await ask(port)
+        shown = {sample.name for f in parse_text(response.text) for sample in f.samples}
         assert "cloudflare_workflow_instance_retries" in shown
         assert "cloudflare_workflow_details_skipped_total" not in shown
 
@@ -251,9 +251,9 @@ class TestGzipIsReadBy:
             yield port
 
     async def test_httpx(self, port: int) -> None:
-        answer = await ask(port, **{"Accept-Encoding": "gzip"})
-        assert answer.headers["content-encoding"] == "gzip"
-        assert answer.text.count('instance_id="order-') == 300
+        response = await ask(port, **{"Accept-Encoding": "gzip"})
+        assert response.headers["content-encoding"] == "gzip"
+        assert response.text.count('instance_id="order-') == 300
 
     async def test_python(self, port: int) -> None:
         async with reading(port, **{"Accept-Encoding": "gzip"}) as client:
@@ -284,7 +284,7 @@ class TestHeadAndNames:
             head, get = await http.head(path), await http.get(path)
             assert head.headers["content-length"] == get.headers["content-length"]
             assert (head.status_code, head.content) == (200, b"")
-            # The connection goes on.
+            # The connection continues.
             assert (await http.get(path)).content == get.content
 
     async def test_families_by_name(self) -> None:
@@ -292,9 +292,9 @@ class TestHeadAndNames:
         show(exposition, 1)
         async with serving(site(exposition)) as port:
             names = ("cloudflare_workflow_instance_retries", "cloudflare_workflow_up")
-            answer = await ask(port, "/metrics?" + "&".join(f"name[]={name}" for name in names))
-            assert {family.name for family in parse_text(answer.text)} == set(names)
-            assert answer.text.count("instance_id=") == 3
+            response = await ask(port, "/metrics?" + "&".join(f"name[]={name}" for name in names))
+            assert {family.name for family in parse_text(response.text)} == set(names)
+            assert response.text.count("instance_id=") == 3
 
 
 async def scraped(

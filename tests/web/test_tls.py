@@ -110,9 +110,9 @@ class TestServer:
         headers = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "deny"}
         async with serving(protect(headers=headers, users={"alice": "x"})) as served:
             for auth in (None, ("alice", "x")):
-                answer = await served.get(auth=auth)
-                assert answer.headers["x-frame-options"] == "deny"
-                assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+                response = await served.get(auth=auth)
+                assert response.headers["x-frame-options"] == "deny"
+                assert response.headers.get_list("x-content-type-options") == ["nosniff"]
 
 
 class TestClients:

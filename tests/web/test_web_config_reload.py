@@ -177,8 +177,8 @@ class TestFile:
             (tmp_path / "web.yaml").write_text(yaml.safe_dump(said))
             assert (await served.get(auth=("alice", "word"))).status_code == 200
             authority.sign("late")
-            answer = await served.get(tls=authority.client(), auth=("alice", "word"))
-            assert answer.status_code == 200
+            response = await served.get(tls=authority.client(), auth=("alice", "word"))
+            assert response.status_code == 200
 
 
 class TestPaths:

@@ -24,7 +24,7 @@ def errored(step: str, error: str, *, attempts: int = 3) -> Script:
 
 
 def fill(watched: Watching) -> None:
-    """Creates the instances of the scene, an hour and a half before it is looked at."""
+    """Creates the instances of the scene, an hour and a half before it is polled."""
     account = watched.simulator.world.account("acc")
     orders, billing = account.workflow("orders"), account.workflow("billing")
     reports = account.workflow("report-nightly")
@@ -50,7 +50,7 @@ def fill(watched: Watching) -> None:
 
 
 def retrying(step: str) -> Script:
-    """A run with a step that fails again and again, and goes on."""
+    """A run with a step that fails again and again, and continues."""
     return Script((*steps("load", "reserve", duration=5), retried(step, failures=40, backoff=20)))
 
 

@@ -183,9 +183,9 @@ class TestAddresses:
     async def test_an_instance_that_is_not_watched(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
             for query in ("", "?account=acc&workflow=orders&id=b", "?account=x&workflow=y&id=a"):
-                answer = await get(address, f"instance{query}")
-                assert answer.status_code == 404
-                assert "Not watched" in answer.text
+                response = await get(address, f"instance{query}")
+                assert response.status_code == 404
+                assert "Not watched" in response.text
 
     async def test_no_cache_stores_pages_and_any_stores_files_for_good(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
@@ -194,10 +194,10 @@ class TestAddresses:
             files = [a for a in Skeleton(page.text).addresses if a.startswith("assets/")]
             assert {file.rsplit(".")[-1] for file in files} == {"css", "js", "svg"}
             for file in files:
-                answer = await get(address, file)
-                assert answer.status_code == 200
-                assert answer.headers["cache-control"].endswith("immutable")
-                assert answer.headers["x-content-type-options"] == "nosniff"
+                response = await get(address, file)
+                assert response.status_code == 200
+                assert response.headers["cache-control"].endswith("immutable")
+                assert response.headers["x-content-type-options"] == "nosniff"
 
     @pytest.mark.parametrize("path", ["style.css", "..%2Fpages.py", "../pages.py", "", "%00"])
     async def test_other_files_are_404(self, path: str) -> None:
