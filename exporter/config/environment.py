@@ -1,54 +1,63 @@
 """Settings from the environment: `CWE_` variables, and the names that Cloudflare's tools read."""
 
 import difflib
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
+from typing import Any, cast, get_args
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
+from pydantic_settings.sources.types import EnvNoneType
 
-from exporter.config import tree
 from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN
-from exporter.config.settings import Settings, keys
-from exporter.config.validation import Loc
+from exporter.config.settings import Settings, keys, model_of
 
 FILE = "CWE_CONFIG__FILE"
 """Names the configuration file; isn't a setting."""
-_PREFIX = "CWE_"
+_PREFIX, _NULL = "CWE_", "null"
 
 
-def variable(loc: Loc) -> str:
+def variable(loc: Sequence[int | str]) -> str:
     """The environment variable of a key."""
     return _PREFIX + "__".join(map(str, loc)).upper()
 
 
-class _Variables(EnvSettingsSource):
-    """Variables by name in lower case. What isn't JSON where it should be is left for the model to
-    refuse, with its path and all else that is wrong."""
+class _Texts(EnvSettingsSource):
+    """Settings as texts, by the names of their variables in lower case."""
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, texts: Mapping[str, str]) -> None:
         super().__init__(
             cast("type[BaseSettings]", Settings),  # of which only the fields are read
             case_sensitive=True,
             env_prefix=_PREFIX.lower(),
             env_nested_delimiter="__",
+            env_parse_none_str=_NULL,
         )
-        self.env_vars = values
+        self.env_vars = texts
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """A list or section, as JSON; a list of plain values also with commas."""
         del field_name
-        return tree.decoded(value, field)
+        if not model_of(field.annotation) and not value.lstrip().startswith("["):
+            return [item.strip() for item in value.split(",")]
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value  # refused by the model, with its path and all else that is wrong
 
 
 def given(environ: Mapping[str, str]) -> dict[str, Any]:
     """The settings that `CWE_` variables give, as a tree like that of the file.
 
-    Names may be in lower case. A whole section is given as JSON.
+    Names may be in lower case. A whole section is given as JSON; `null` is null.
     """
-    known = {variable(loc).lower(): (loc, field) for loc, field in keys()}
-    values = {n: value for name, value in environ.items() if (n := name.lower()) in known}
-    nulls = [known[n][0] for n, value in values.items() if tree.decoded(value, known[n][1]) is None]
-    return tree.merge(_Variables(values)(), tree.of((loc, None) for loc in nulls))
+    known = {variable(loc).lower(): field for loc, field in keys()}
+    texts = {n: text for name, text in environ.items() if (n := name.lower()) in known}
+    for name, text in texts.items():
+        if text == _NULL and NoneType in get_args(known[name].annotation):
+            texts[name] = EnvNoneType(text)
+    return _Texts(texts)()
 
 
 def credential(environ: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from exporter.config import tree
+from exporter.config import environment
 from exporter.config.settings import Key, Settings, leaves, model_of
 from exporter.config.units import Duration
 
@@ -78,13 +78,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def given(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings that flags gave, as a tree like that of the file."""
-    texts = vars(namespace)
-    return tree.of(
-        (loc, tree.decoded(texts[".".join(loc)], field))
-        for loc, field in leaves()
-        if ".".join(loc) in texts
-    )
+    """The settings that flags gave, as a tree like that of the file: read as variables are."""
+    flags = vars(namespace).items()
+    return environment.given({environment.variable(key.split(".")): text for key, text in flags})
 
 
 def _kind(field: FieldInfo) -> Any:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
-from exporter.config import environment, flags, tree, whole_account, yaml_file
+from exporter.config import environment, flags, whole_account, yaml_file
 from exporter.config.errors import ConfigError, line
 from exporter.config.settings import Settings
 from exporter.config.validation import Loc
@@ -27,7 +27,7 @@ def load(path: Path | None, given: Mapping[str, Any], environ: Mapping[str, str]
         ConfigError: with everything that is wrong.
     """
     content = yaml_file.read(path) if path else {}
-    values = tree.merge(tree.merge(content, environment.given(environ)), given)
+    values = _merged(_merged(content, environment.given(environ)), given)
     whole = path is None and values.get("accounts") is None
     if whole:
         values["accounts"] = whole_account.accounts(environ)
@@ -46,6 +46,16 @@ def load(path: Path | None, given: Mapping[str, Any], environ: Mapping[str, str]
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Two trees in one; where both have a value, that of `high` stands."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(cast("Any", below), value) if both else value
+    return merged
 
 
 def _origin(loc: Loc, given: Mapping[str, Any], environ: Mapping[str, str]) -> str:
