@@ -27,6 +27,8 @@ _SCRIPTS = {"playwright": "browser", "engine_server.mjs": "engine"}
 def needed_by(command: list[str]) -> str:
     """The mark of a test that runs a command."""
     program = Path(command[0]).name
+    if program == "setpriv":
+        return needed_by([part for part in command[1:] if not part.startswith("-")])
     if program == "node":
         script = " ".join(command[1:2])
         return next((mark for part, mark in _SCRIPTS.items() if part in script), "process")

@@ -12,11 +12,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import trustme
+from pydantic import SecretStr
 
+from exporter.state.backend import Server
 from tests.requires import requires_program
 
 PASSWORD = "it's a s3cret: 100% @/?#"
@@ -29,6 +31,7 @@ _OPTIONS = {
     "shared_buffers": "16MB",
 }
 _SECONDS = 60.0
+_COPIES = itertools.count(1)
 
 
 def _program(name: str) -> str:
@@ -75,7 +78,9 @@ class PostgresServer:
             file_size: Bytes that no file grows beyond, as on a disk that is full.
             options: The server's settings.
         """
-        command = [_program("postgres"), "-D", str(self._data), "-k", str(self.folder)]
+        # It ends with a test run that is killed.
+        command = ["setpriv", "--pdeathsig=QUIT", _program("postgres"), "-D", str(self._data)]
+        command += ["-k", str(self.folder)]
         while True:
             self.port = self.port or _free_port()
             given = _OPTIONS | {"port": str(self.port)} | options
@@ -177,6 +182,25 @@ def _file_size(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def copied(server: Server) -> Server:
+    """What is in a database at this moment, in another one; nobody uses the first from now on. The
+    time of all leases and shares of budgets is over in it."""
+    url = urlsplit(server.url.get_secret_value())
+    name, copy = url.path[1:], f"copy{next(_COPIES)}_of_{url.path[1:]}"
+    admin = f"postgresql://admin:{quote(PASSWORD, safe='')}@{url.netloc.rpartition('@')[2]}"
+    with psycopg.connect(f"{admin}/postgres", autocommit=True) as connection:
+        for statement in (
+            f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+            f"CREATE DATABASE {copy} TEMPLATE {name} OWNER {url.username}",
+        ):
+            connection.execute(statement.encode())
+    with psycopg.connect(f"{admin}/{copy}") as connection:
+        connection.execute("DELETE FROM replicas")
+        connection.execute("DELETE FROM budgets")
+    return server._replace(url=SecretStr(url._replace(path=f"/{copy}").geturl()))
 
 
 def _free_port() -> int:

@@ -12,9 +12,10 @@ import pytest
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
-from exporter.state.backend import Location
+from exporter.state.backend import Location, Server
 from simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
 from tests.e2e.scrape import scrape
+from tests.postgres import copied
 
 
 @dataclass
@@ -135,18 +136,22 @@ class Watching:
         # More than enough: with the clock in hand, nobody waits for the budget.
         url = self.url + "/accounts/{account_id}"
         api = {"url": url, "timeout": "30s", "requests_per_5m": 100_000, **sections.pop("api", {})}
+        if isinstance(self.state, Server):
+            sections["state"] = {"url": self.state.url.get_secret_value()}
         return Settings(accounts=accounts, api=api, **sections)
 
     async def restart(self, *, killed: bool = False, **settings: Any) -> None:
         """The next exporter on the same state: after this one has stopped or, `killed`, on what
         is on the disk at this moment. It takes this one's settings but those that are given."""
-        assert isinstance(self.state, Path), "watching(state=…) keeps one"
+        assert self.state is not None, "watching(state=…) keeps one"
         state = self.state
-        if killed:
+        if killed and isinstance(state, Path):
             state = state.with_name(f"{state.stem}+.db")
             for suffix in ("", "-wal"):
                 if Path(f"{self.state}{suffix}").exists():
                     shutil.copy(f"{self.state}{suffix}", f"{state}{suffix}")
+        elif killed and isinstance(state, Server):
+            state = copied(state)
         await self.running.aclose()
         self.state, self.settings = state, {**self.settings, **settings}
         await self.start()

@@ -5,12 +5,14 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+import psycopg
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.state.backend import InUse
+from exporter.state.backend import InUse, Location, Server
 from simulator import (
     Attempt,
     Error,
@@ -23,6 +25,7 @@ from simulator import (
     steps,
 )
 from tests import disk
+from tests.postgres import PostgresServer
 from tests.watching import Watching, watching
 
 RUN = Script((*steps("fetch", "store"), retried("charge", failures=2), Sleep("nap", 30)))
@@ -32,8 +35,17 @@ DISCOVERED = [{"name": "orders", "discover": {}}]
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def file(tmp_path: Path) -> Path:
     return tmp_path / "state.db"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def state(request: pytest.FixtureRequest, file: Path) -> Location:
+    """A state file, or a database; tests of what takes long have the file alone."""
+    if request.param == "sqlite":
+        return file
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return Server(SecretStr(server.url(server.new_database())), None, 5.0)
 
 
 def counts(w: Watching) -> dict[str, float]:
@@ -55,10 +67,14 @@ def gauges(w: Watching) -> dict[str, float]:
     return {s: v for s, v in w.values().items() if s.startswith("cloudflare_workflow_instance_")}
 
 
-def ids(state: Path) -> set[str]:
-    """Instances of which the file holds anything."""
-    with contextlib.closing(sqlite3.connect(state)) as connection:
-        return {row[0] for row in connection.execute("SELECT id FROM instances")}
+def ids(state: Location) -> set[str]:
+    """Instances of which the state holds anything."""
+    query = "SELECT id FROM instances"
+    if isinstance(state, Server):
+        with psycopg.connect(state.url.get_secret_value()) as connection:
+            return {row[0] for row in connection.execute(query)}
+    with contextlib.closing(sqlite3.connect(state or "")) as file:
+        return {row[0] for row in file.execute(query)}
 
 
 def owners(state: Path) -> set[str]:
@@ -69,7 +85,7 @@ def owners(state: Path) -> set[str]:
 
 
 class TestNothingHappened:
-    async def test_everything_is_as_it_was_before_the_first_call(self, state: Path) -> None:
+    async def test_everything_is_as_it_was_before_the_first_call(self, state: Location) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", RUN)
             await w.round(after=5)
@@ -79,7 +95,9 @@ class TestNothingHappened:
             await w.restart()
             assert w.values() == before
 
-    async def test_an_exporter_that_ended_with_an_error_saved_its_counts(self, state: Path) -> None:
+    async def test_an_exporter_that_ended_with_an_error_saved_its_counts(
+        self, state: Location
+    ) -> None:
         async def fail() -> None:
             await w.app.pollers[0].round(whole=True)
             raise ArithmeticError("unexpected")
@@ -93,37 +111,37 @@ class TestNothingHappened:
             await w.start()
             assert runs(w) == 1
 
-    async def test_an_instance_at_rest_costs_no_detail_request(self, state: Path) -> None:
+    async def test_an_instance_at_rest_costs_no_detail_request(self, state: Location) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script((Wait("approval"),)))
             await w.round(after=5)
             await w.restart()
             assert await w.round(after=15) == {"simple": 1}
 
-    async def test_nothing_is_written_anew(self, state: Path) -> None:
+    async def test_nothing_is_written_anew(self, state: Location) -> None:
         async with watching(["a", "b"], state=state) as w:
             w.orders.create("a", Script((Wait("approval"),)))
             w.orders.create("b", RUN)
             await w.round(after=600)
             await w.running.aclose()
             settings = w.whole_settings()
-            app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock))
+            app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock), state=state)
             await app.writer.open(state)
             await app.apply(settings)
             assert not app.pollers[0].state.changed
             await app.writer.close()
 
 
-async def test_scrapes_see_what_is_restored_so_far(state: Path) -> None:
+async def test_scrapes_see_what_is_restored_so_far(file: Path) -> None:
     ids = [f"order-{n}" for n in range(1000)]
-    async with watching(ids, state=state) as w:
+    async with watching(ids, state=file) as w:
         for name in ids:
             w.orders.create(name, Script((Wait("approval"),)))
         await w.round(after=5)
         await w.running.aclose()
         settings, shown = w.whole_settings(), list[int]()
-        w.app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock))
-        await w.app.writer.open(state)
+        w.app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock), state=file)
+        await w.app.writer.open(file)
         restoring = asyncio.create_task(w.app.apply(settings))
         while not restoring.done():
             await w.saved()
@@ -139,13 +157,13 @@ async def test_scrapes_see_what_is_restored_so_far(state: Path) -> None:
 @pytest.mark.parametrize("killed", [False, True])
 class TestCountedOnce:
     @pytest.mark.slow
-    async def test_restarted_every_other_second(self, state: Path, killed: bool) -> None:
+    async def test_restarted_every_other_second(self, file: Path, killed: bool) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", RUN)
             await w.round(after=240)
             true = counts(w)
             assert runs(w) == 1
-        async with watching(["a"], state=state) as w:
+        async with watching(["a"], state=file) as w:
             w.orders.create("a", RUN)
             for _ in range(120):
                 before = counts(w)
@@ -156,7 +174,7 @@ class TestCountedOnce:
                 assert counts(w) == shown
             assert counts(w) == true
 
-    async def test_what_wasnt_written_is_counted_again(self, state: Path, killed: bool) -> None:
+    async def test_what_wasnt_written_is_counted_again(self, state: Location, killed: bool) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=0.5)
@@ -167,7 +185,7 @@ class TestCountedOnce:
             await w.round(after=15)
             assert runs(w) == 1
 
-    async def test_one_whose_looks_failed_all_the_time(self, state: Path, killed: bool) -> None:
+    async def test_one_whose_looks_failed_all_the_time(self, state: Location, killed: bool) -> None:
         named = [{"name": "orders", "instances": ["a"], "discover": {}}]
         async with watching(workflows=named, state=state, poll={"forget_after": "1m"}) as w:
             w.simulator.faults.add(error(500), instance="a")
@@ -179,7 +197,7 @@ class TestCountedOnce:
             await w.cycle(after=15)
             assert runs(w) == 1
 
-    async def test_a_run_that_was_restarted_meanwhile(self, state: Path, killed: bool) -> None:
+    async def test_a_run_that_was_restarted_meanwhile(self, state: Location, killed: bool) -> None:
         async with watching(["a"], state=state) as w:
             order = w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
@@ -190,7 +208,7 @@ class TestCountedOnce:
             assert runs(w) == 2
 
     async def test_a_discovered_run_that_began_and_ended_meanwhile(
-        self, state: Path, killed: bool
+        self, state: Location, killed: bool
     ) -> None:
         async with watching(workflows=DISCOVERED, state=state) as w:
             await w.cycle()
@@ -205,9 +223,9 @@ class TestCountedOnce:
 
     @pytest.mark.slow
     async def test_a_discovered_run_that_was_counted_and_forgotten(
-        self, state: Path, killed: bool
+        self, file: Path, killed: bool
     ) -> None:
-        async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
+        async with watching(workflows=DISCOVERED, state=file, poll={"forget_after": "1m"}) as w:
             await w.cycle()
             w.orders.create("short", Script(steps("one")))
             for _ in range(8):
@@ -216,7 +234,7 @@ class TestCountedOnce:
                 await w.cycle()
             assert runs(w) == 1
 
-    async def test_history_stays_history(self, state: Path, killed: bool) -> None:
+    async def test_history_stays_history(self, state: Location, killed: bool) -> None:
         async with watching(["a", "b"], state=state, metrics={"backfill": False}) as w:
             w.orders.create("a", Script(steps("one")), at=w.clock() - 600)
             await w.round()
@@ -226,7 +244,7 @@ class TestCountedOnce:
             assert runs(w) == 1
 
     async def test_an_error_is_counted_once_and_told_at_once(
-        self, state: Path, killed: bool
+        self, state: Location, killed: bool
     ) -> None:
         async with watching(workflows=DISCOVERED, state=state) as w:
             script = Script(steps("one"), throws=Error("TypeError"))
@@ -239,7 +257,7 @@ class TestCountedOnce:
 
 
 class TestSettingsChange:
-    async def test_another_workflow_keeps_what_was_counted(self, state: Path) -> None:
+    async def test_another_workflow_keeps_what_was_counted(self, state: Location) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
@@ -253,7 +271,7 @@ class TestSettingsChange:
             )
             assert counts(w) == before
 
-    async def test_a_workflow_that_is_left_out_for_a_while(self, state: Path) -> None:
+    async def test_a_workflow_that_is_left_out_for_a_while(self, state: Location) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
@@ -266,8 +284,8 @@ class TestSettingsChange:
             await w.round(after=600)
             assert counts(w) == before
 
-    async def test_for_a_week(self, state: Path) -> None:
-        async with watching(["a"], state=state) as w:
+    async def test_for_a_week(self, file: Path) -> None:
+        async with watching(["a"], state=file) as w:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
             orders = w.settings["workflows"]
@@ -277,7 +295,7 @@ class TestSettingsChange:
             await w.restart(workflows=orders)
             assert counts(w) == {}
 
-    async def test_an_account_of_another_name(self, state: Path) -> None:
+    async def test_an_account_of_another_name(self, state: Location) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
@@ -287,8 +305,8 @@ class TestSettingsChange:
             assert counts(w).keys() == renamed
             assert w.status("a") == "complete"
 
-    async def test_an_instance_that_is_no_longer_listed(self, state: Path) -> None:
-        async with watching(["a", "b"], state=state) as w:
+    async def test_an_instance_that_is_no_longer_listed(self, file: Path) -> None:
+        async with watching(["a", "b"], state=file) as w:
             w.orders.create("a", Script(steps("one")))
             w.orders.create("b", Script(steps("one")))
             await w.round(after=60)
@@ -297,7 +315,7 @@ class TestSettingsChange:
             assert (w.status("a"), w.status("b")) == (None, "complete")
             assert counts(w) == before
 
-    async def test_one_that_the_selector_takes_no_longer(self, state: Path) -> None:
+    async def test_one_that_the_selector_takes_no_longer(self, state: Location) -> None:
         async with watching(workflows=DISCOVERED, state=state) as w:
             w.orders.create("a", Script((Wait("approval"),)))
             await w.cycle(after=1)
@@ -306,8 +324,8 @@ class TestSettingsChange:
             await w.cycle(after=15)
             assert w.status("a") is None
 
-    async def test_other_buckets_start_that_histogram_anew_and_only_that(self, state: Path) -> None:
-        async with watching(["a"], state=state) as w:
+    async def test_other_buckets_start_that_histogram_anew_and_only_that(self, file: Path) -> None:
+        async with watching(["a"], state=file) as w:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
             before = counts(w)
@@ -322,9 +340,9 @@ class TestSettingsChange:
             run = "cloudflare_workflow_run_duration_seconds"
             assert counts(w) == {s: v for s, v in before.items() if not s.startswith(run)}
 
-    async def test_step_names_are_held_to_their_limit_through_restarts(self, state: Path) -> None:
+    async def test_step_names_are_held_to_their_limit_through_restarts(self, file: Path) -> None:
         names = {"step_names": {"limit": 2}}
-        async with watching(["a", "b"], state=state, metrics=names) as w:
+        async with watching(["a", "b"], state=file, metrics=names) as w:
             w.orders.create("a", Script(steps("one", "two")))
             await w.round(after=60)
             await w.restart()
@@ -337,68 +355,68 @@ class TestSettingsChange:
 class TestWhatIsOldGoes:
     """From the file, too: it holds what is watched, and for a while what was."""
 
-    async def test_an_instance_that_left(self, state: Path) -> None:
-        async with watching(["a", "b"], state=state) as w:
+    async def test_an_instance_that_left(self, file: Path) -> None:
+        async with watching(["a", "b"], state=file) as w:
             w.orders.create("a", RUN)
             await w.cycle(after=600)
             await w.reload(workflows=[{"name": "orders", "instances": ["b"]}])
-            assert "a" in ids(state)
+            assert "a" in ids(file)
             for _ in range(8):
                 await w.cycle(after=86400)
-            assert ids(state) == {"b"}
+            assert ids(file) == {"b"}
 
     @pytest.mark.slow
-    async def test_an_instance_that_left_while_nothing_ran(self, state: Path) -> None:
-        async with watching(["a", "b"], state=state) as w:
+    async def test_an_instance_that_left_while_nothing_ran(self, file: Path) -> None:
+        async with watching(["a", "b"], state=file) as w:
             w.orders.create("a", RUN)
             await w.cycle(after=600)
             await w.restart(workflows=[{"name": "orders", "instances": ["b"]}])
-            assert "a" in ids(state)
+            assert "a" in ids(file)
             for _ in range(8):
                 await w.cycle(after=86400)
                 # None of these has its week begin anew.
                 await w.restart()
-            assert ids(state) == {"b"}
+            assert ids(file) == {"b"}
 
-    async def test_the_end_of_one_that_was_forgotten(self, state: Path) -> None:
-        async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
+    async def test_the_end_of_one_that_was_forgotten(self, file: Path) -> None:
+        async with watching(workflows=DISCOVERED, state=file, poll={"forget_after": "1m"}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("one")))
             while not w.app.pollers[0].state.ends:
                 await w.cycle(after=15)
             await w.reload(workflows=[{"name": "orders", "instances": ["b"]}])
-            assert "a" in ids(state)
+            assert "a" in ids(file)
             for _ in range(8):
                 await w.cycle(after=86400)
-            assert ids(state) == {"b"}
+            assert ids(file) == {"b"}
 
-    async def test_an_id_that_no_instance_ever_had(self, state: Path) -> None:
+    async def test_an_id_that_no_instance_ever_had(self, state: Location) -> None:
         async with watching(["a", "b"], state=state) as w:
             await w.cycle(after=15)
             await w.reload(workflows=[{"name": "orders", "discover": {"max_instances": 1}}])
             await w.cycle(after=15)
             assert ids(state) == set()
 
-    async def test_an_account(self, state: Path) -> None:
+    async def test_an_account(self, file: Path) -> None:
         other = {
             "name": "other", "account_id": "acc2", "api_token": "secret",
             "workflows": [{"name": "orders", "instances": ["z"]}],
         }  # fmt: skip
-        async with watching(["a"], state=state, more_accounts=[other]) as w:
+        async with watching(["a"], state=file, more_accounts=[other]) as w:
             w.simulator.world.account("acc2").workflow("orders").create("z", RUN)
             await w.cycle(after=60)
             await w.restart(more_accounts=[])
             await w.cycle(after=6 * 86400)
-            assert owners(state) == {"", "acc", "acc2"}
+            assert owners(file) == {"", "acc", "acc2"}
             await w.cycle(after=2 * 86400)
-            assert owners(state) == {"", "acc"}
+            assert owners(file) == {"", "acc"}
 
 
 class TestAWrongClock:
     """As the exporter stops and starts again; set right later on."""
 
     @pytest.mark.parametrize("days", [2, -2])
-    async def test_makes_no_history_of_what_comes(self, state: Path, days: int) -> None:
+    async def test_makes_no_history_of_what_comes(self, state: Location, days: int) -> None:
         async with watching(workflows=DISCOVERED, state=state) as w:
             w.orders.create("x", Script((Wait("approval"),)))
             await w.cycle(after=15)
@@ -409,8 +427,8 @@ class TestAWrongClock:
             assert runs(w) == 1
 
     @pytest.mark.parametrize("days", [2, -2])
-    async def test_makes_no_news_of_history(self, state: Path, days: int) -> None:
-        async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
+    async def test_makes_no_news_of_history(self, file: Path, days: int) -> None:
+        async with watching(workflows=DISCOVERED, state=file, poll={"forget_after": "1m"}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("one")))
             for _ in range(30):
@@ -422,8 +440,8 @@ class TestAWrongClock:
                 await w.cycle(after=15)
             assert runs(w) == 1
 
-    async def test_leaves_what_is_new_as_an_instance_leaves(self, state: Path) -> None:
-        async with watching(["a", "b"], state=state) as w:
+    async def test_leaves_what_is_new_as_an_instance_leaves(self, file: Path) -> None:
+        async with watching(["a", "b"], state=file) as w:
             w.orders.create("a", Script(steps("one")))
             w.orders.create("b", Script(steps("one")))
             await w.round(after=60)
@@ -440,9 +458,9 @@ class TestAWrongClock:
 
     @pytest.mark.parametrize("again", [False, True], ids=["set", "set and restarted"])
     async def test_leaves_what_comes_after_the_first_discovery(
-        self, state: Path, again: bool
+        self, file: Path, again: bool
     ) -> None:
-        async with watching(["a"], state=state) as w:
+        async with watching(["a"], state=file) as w:
             await w.cycle()
             w.ahead = 2 * 86400
             await w.restart(workflows=DISCOVERED)
@@ -476,6 +494,10 @@ def damage(state: Path) -> None:
 
 
 class TestTheDiskFails:
+    @pytest.fixture
+    def state(self, file: Path) -> Path:
+        return file
+
     @pytest.mark.slow
     async def test_gauges_go_on_and_counts_wait(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
@@ -643,21 +665,21 @@ class TestTheDiskFails:
         assert state.read_bytes() == before
 
 
-async def test_two_exporters_on_one_file_are_refused(state: Path) -> None:
-    async with watching(["a"], state=state):
+async def test_two_exporters_on_one_file_are_refused(file: Path) -> None:
+    async with watching(["a"], state=file):
         with pytest.raises(InUse, match="in use by another exporter"):
-            async with watching(["a"], state=state):
+            async with watching(["a"], state=file):
                 pass
 
 
-async def test_no_customers_data_is_on_the_disk(state: Path) -> None:
+async def test_no_customers_data_is_on_the_disk(file: Path) -> None:
     secret = "4111111111111111"
-    async with watching(["a"], state=state) as w:
+    async with watching(["a"], state=file) as w:
         failing = Step("pay", (Attempt(1, Error("TypeError", secret)),), output=secret)
         script = Script((failing,), output=secret, throws=Error("TypeError", secret))
         w.orders.create("a", script, params={"card": secret})
         await w.round(after=60)
         assert w.status("a") == "errored"
-        held = b"".join(file.read_bytes() for file in state.parent.iterdir())
+        held = b"".join(path.read_bytes() for path in file.parent.iterdir())
         assert b"TypeError" in held
         assert secret.encode() not in held
