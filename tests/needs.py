@@ -16,6 +16,7 @@ PROCESSES = ("browser", "container", "engine", "postgres", "prometheus")
 _PROGRAMS = {
     "buildah": "container",
     "initdb": "postgres",
+    "pg_basebackup": "postgres",
     "postgres": "postgres",
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus",

@@ -41,12 +41,15 @@ def _program(name: str) -> str:
 class PostgresServer:
     """A server that can be stopped in every way, and started again.
 
+    Args:
+        primary: Of which it is to be a standby.
+
     Attributes:
         folder: All that it writes.
         port: On 127.0.0.1, of TCP.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, primary: "PostgresServer | None" = None) -> None:
         self.folder = folder
         self.port = 0
         self._data = folder / "data"
@@ -59,12 +62,15 @@ class PostgresServer:
         if self._user:
             for path in (folder, password):
                 shutil.chown(path, self._user)
+        if primary is None:
+            options = [f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8"]
+            options += ["--locale=C", "--username=admin", "--wal-segsize=1"]
+            command = [_program("initdb"), *options]
+        else:
+            command = [_program("pg_basebackup"), "--checkpoint=fast", "--write-recovery-conf"]
+            command += ["-d", primary.url("", user="admin")]
         subprocess.run(
-            [
-                *(_program("initdb"), "--no-sync", "--auth=scram-sha-256", "--encoding=UTF8"),
-                *("--locale=C", "--username=admin", f"--pwfile={password}", "--wal-segsize=1"),
-                *("-D", self._data),
-            ],
+            [*command, "--no-sync", "-D", str(self._data)],
             user=self._user,
             cwd=folder,
             check=True,
@@ -211,11 +217,11 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """A running server."""
+def postgres_server(primary: PostgresServer | None = None) -> Iterator[PostgresServer]:
+    """A running server, or a standby of another."""
     # Folders of pytest's can't be entered by other users.
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
-        server = PostgresServer(Path(folder))
+        server = PostgresServer(Path(folder), primary)
         server.start()
         try:
             yield server

@@ -534,7 +534,9 @@ class StateWriter:
             log.error(
                 "state write failed; counters frozen at last committed values",
                 error=problem,
-                advice="check the space, the permissions and the health of state.path's disk",
+                advice="try the database with --check-api; it is written again once that succeeds"
+                if self.shared
+                else "check the space, the permissions and the health of state.path's disk",
             )
 
 

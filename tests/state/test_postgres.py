@@ -21,7 +21,7 @@ from exporter.state.backend import Batch, LeaseLost, Owner, Replica, Server, Unr
 from exporter.state.postgres import Postgres
 from exporter.state.postgres_connection import Session, validate
 from exporter.state.postgres_schema import MIGRATIONS, migrate
-from tests.postgres import PASSWORD, PostgresServer
+from tests.postgres import PASSWORD, PostgresServer, postgres_server
 from tests.relay import relay
 from tests.state.backends import (
     FULL,
@@ -478,6 +478,30 @@ class TestFaults:
         recovered(first)
         first.write(batch(b"3", held), now=0)
         assert content(first) == whole(b"3")
+
+
+def test_a_failover_to_a_standby() -> None:
+    """The replica's URL names both: it uses the one that can be written to."""
+    with postgres_server() as primary:
+        database = primary.new_database()
+        with postgres_server(primary) as standby:
+            both = f"127.0.0.1:{standby.port},127.0.0.1:{primary.port}"
+            with pytest.raises(Unreachable, match="session is read-only"):
+                postgres(standby.url(database))
+            with contextlib.closing(postgres(primary.url(database, address=both))) as backend:
+                held = epochs(turn(backend))
+                setting = "ALTER SYSTEM SET synchronous_standby_names = '*'"
+                primary.execute(setting, "SELECT pg_reload_conf()")
+                recovered(backend)  # the standby may have to connect first
+                backend.write(batch(leases=held), now=0)
+                primary.stop(signal.SIGQUIT)
+                with pytest.raises(Unreachable):
+                    backend.write(batch(b"2", held), now=0)
+                standby.execute("SELECT pg_promote()")
+                recovered(backend)
+                assert content(backend) == FULL
+                backend.write(batch(b"3", held), now=0)
+                assert content(backend) == whole(b"3")
 
 
 class TestRefusals:
