@@ -17,8 +17,9 @@ import httpx
 import msgspec
 from msgspec import UnsetType
 
+from exporter.cloudflare import resolver
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, get
+from exporter.cloudflare.connections import DNS_ADVICE, ReusedConnectionLost, failure_of, get
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import RequestFailed, from_status
 from exporter.cloudflare.json_filter import InvalidBody
@@ -244,6 +245,11 @@ class Client:
                         break
             code = str(response.status_code)
         except (TimeoutError, httpx.TimeoutException):
+            if resolver.is_waiting():
+                code = "dns"
+                raise RequestFailed(
+                    "dns", f"no name server responded within {allowed:g} s", DNS_ADVICE
+                ) from None
             code = "timeout"
             raise RequestFailed(
                 "timeout",

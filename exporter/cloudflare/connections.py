@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 import httpx
 
 from exporter import __version__
-from exporter.cloudflare import resolver
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.proxy import proxy_for
 from exporter.config.addresses import is_loopback
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
+
+DNS_ADVICE = "check api.url and the machine's DNS (in a cluster, CoreDNS and network policies)"
 
 
 def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
@@ -86,8 +87,7 @@ async def get(http: httpx.AsyncClient, url: str, auth: httpx.Auth) -> AsyncItera
 
     request = http.build_request("GET", url, extensions={"trace": record})
     try:
-        with resolver.within(http.timeout.connect or 5.0):
-            response = await http.send(request, auth=auth, stream=True)
+        response = await http.send(request, auth=auth, stream=True)
         try:
             yield response
         finally:
@@ -110,8 +110,7 @@ def failure_of(error: Exception, host: str) -> RequestFailed:
     root = chain[-1]
     message = f"{host}: {_message(root)}"
     if isinstance(root, socket.gaierror):
-        advice = "check api.url and the machine's DNS (in a cluster, CoreDNS and network policies)"
-        return RequestFailed("dns", message, advice)
+        return RequestFailed("dns", message, DNS_ADVICE)
     return RequestFailed("connection", message, _advice(root))
 
 
