@@ -31,16 +31,7 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
-from exporter.state.backend import (
-    Backend,
-    Batch,
-    LeaseLost,
-    Location,
-    Owner,
-    Replica,
-    Unreachable,
-    Unusable,
-)
+from exporter.state.backend import Backend, Batch, LeaseLost, Location, Owner, Unreachable, Unusable
 from exporter.state.leases import Leases
 from exporter.state.location import opened
 from exporter.state.records import (
@@ -382,10 +373,11 @@ class StateWriter:
         """Has the workflows of an account watched by this replica, or by another."""
         self.leases.wanted[account] = {self._owner(account, name) for name in workflows}
 
-    def holder(self, workflow: WorkflowKey) -> Replica | None:
-        """The live replica that holds a workflow, as of the last turn; None: there is none."""
+    def holder(self, workflow: WorkflowKey) -> tuple[str, str] | None:
+        """The name of the live replica that holds a workflow, and its page's address, as of the
+        last turn; None: there is none."""
         lease = self.leases.seen.leases.get(self._owner(*workflow))
-        return lease and lease.replica
+        return lease and (lease.replica.name, lease.replica.url)
 
     def may_attach(self, workflow: WorkflowKey) -> bool:
         """Whether this replica holds the workflow's lease, and keeps it."""

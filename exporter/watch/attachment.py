@@ -14,7 +14,6 @@ from exporter.cloudflare.client import Client
 from exporter.config.accounts import Account, Workflow
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Api, Poll
-from exporter.state.backend import Replica
 from exporter.watch.discovery import Discovery
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
@@ -47,8 +46,9 @@ class State(Protocol):
     async def turn(self) -> None:
         """Finds out what may be attached of what is wanted."""
 
-    def holder(self, workflow: WorkflowKey) -> Replica | None:
-        """The live replica that watches a workflow, as of the last turn; None: there is none."""
+    def holder(self, workflow: WorkflowKey) -> tuple[str, str] | None:
+        """The name of the live replica that watches a workflow, and its page's address; None: there
+        is no such replica."""
 
     def may_attach(self, workflow: WorkflowKey) -> bool:
         """Whether a workflow is this replica's to watch."""

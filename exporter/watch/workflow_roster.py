@@ -15,7 +15,6 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow as Listed
 from exporter.config.accounts import Workflow, is_glob
 from exporter.log_dedup import OpenProblems, Throttle
-from exporter.state.backend import Replica
 from exporter.watch.attachment import Attacher, Attachment, NotRestored
 from exporter.watch.discovery import Discovery
 from exporter.watch.poll_log import PollLog
@@ -105,9 +104,9 @@ class WorkflowRoster:
         return {n: a.discovery for n, a in self.attached.items() if a.discovery is not None}
 
     @property
-    def elsewhere(self) -> dict[str, Replica | None]:
-        """The workflows to be watched that aren't attached here, with the replicas that hold them;
-        None: no live replica does."""
+    def elsewhere(self) -> dict[str, tuple[str, str] | None]:
+        """The workflows to be watched that aren't attached here, each with its holder, as of
+        `exporter.watch.attachment.State.holder`."""
         missing = (name for name in self.wanted if name not in self.attached)
         return {n: self.attacher.state.holder(WorkflowKey(self.label, n)) for n in missing}
 

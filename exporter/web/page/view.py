@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
-from exporter.state.backend import Replica
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.attachment import Attachment
 from exporter.watch.instance import Instance, Pending
@@ -247,7 +246,7 @@ class WatchView:
             blocked_until=now + budget.blocked if budget.blocked else None,
             lag=account.lag,
             workflows=tuple(_workflow(attached.poller) for attached in roster.attached.values()),
-            elsewhere=tuple(HeldView(n, *_page(r)) for n, r in sorted(roster.elsewhere.items())),
+            elsewhere=tuple(_held(*item) for item in sorted(roster.elsewhere.items())),
         )
 
 
@@ -256,11 +255,10 @@ def _next_pass(account: ListSchedule, attached: Attachment) -> float:
     return inf if attached.discovery is None else account.next_pass
 
 
-def _page(replica: Replica | None) -> tuple[str, str]:
-    if replica is None:
-        return "", ""
+def _held(workflow: str, holder: tuple[str, str] | None) -> HeldView:
+    name, url = holder or ("", "")
     # Whoever can write to the database must not choose what a click runs.
-    return replica.name, replica.url if replica.url.startswith(("http://", "https://")) else ""
+    return HeldView(workflow, name, url if url.startswith(("http://", "https://")) else "")
 
 
 def _workflow(poller: Poller) -> WorkflowView:
