@@ -300,7 +300,7 @@ def _turn(session: Session, turn: Turn) -> Seen:
     me = turn.replica
     session.run(
         "INSERT INTO replicas VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s)) "
-        "ON CONFLICT (id) DO UPDATE SET expires = excluded.expires",
+        "ON CONFLICT (id) DO UPDATE SET url = excluded.url, expires = excluded.expires",
         (*me, turn.lease),
     )
     if turn.leaving:

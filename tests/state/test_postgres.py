@@ -194,6 +194,12 @@ class TestLeases:
         assert (seen.replicas, dict(seen.leases)) == ([], {})
         assert set(epochs(turn(second, PEER), PEER)) == {OWNER}
 
+    def test_others_see_the_newest_url(self, first: Postgres, second: Postgres) -> None:
+        turn(first)
+        moved = ME._replace(url="http://elsewhere")
+        assert turn(first, moved).leases[OWNER].replica == moved
+        assert turn(second, PEER).replicas == [moved, PEER]
+
     def test_two_of_the_same_name_are_two(self, first: Postgres, second: Postgres) -> None:
         namesake = ME._replace(id="a-2")
         turn(first)
