@@ -15,8 +15,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -27,7 +26,9 @@ from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.logs import configure
 from exporter.metrics import catalogue
+from exporter.state.backend import Location
 from exporter.watch.instance_values import InstanceValues
+from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import Observations
 from simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
@@ -74,7 +75,7 @@ def exporter(
     clock: Clock,
     discover: Any,
     *,
-    state: Path | None = None,
+    state: Location = None,
     **settings: Any,
 ) -> App:
     """An exporter that discovers everything, without sockets."""
@@ -194,7 +195,7 @@ class Run:
             while loop.time() < end:
                 await asyncio.sleep(30)
                 if loop.time() > START:
-                    ages.append(age(app, world, loop.time()))
+                    ages.append(age(app.pollers, world, loop.time()))
             for job in jobs:
                 job.cancel()
         self.spent = time.process_time() - spent
@@ -251,13 +252,13 @@ def finished(world: World, since: float, until: float) -> tuple[int, int]:
     return early, late
 
 
-def age(app: App, world: World, now: float) -> tuple[float, float]:
+def age(pollers: Iterable[Poller], world: World, now: float) -> tuple[float, float]:
     """Seconds since each live instance's status was last confirmed: median and 99th percentile.
 
     One that wasn't found yet is as old as its creation.
     """
     world.settle()
-    known = {i.id: i.checked_at for poller in app.pollers for i in poller.instances.values()}
+    known = {i.id: i.checked_at for poller in pollers for i in poller.instances.values()}
     ages = sorted(
         now - known.get(instance.id, instance.created / 1000 - EPOCH)
         for workflow in world.account("acc").workflows.values()

@@ -29,7 +29,7 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.logs import configure
-from exporter.state.backend import Batch
+from exporter.state.backend import Batch, Location
 from exporter.state.sqlite import Database
 from simulator import ManualClock, Script, Simulator, Wait, World, steps
 
@@ -48,7 +48,7 @@ def settings(ids: list[str], **sections: object) -> Settings:
 class Polls:
     """An exporter whose instances have each made a step at each poll."""
 
-    def __init__(self, instances: int, state: Path | None) -> None:
+    def __init__(self, instances: int, state: Location) -> None:
         self.clock = ManualClock()
         simulator = Simulator(World(self.clock))
         simulator.access.token("secret")
@@ -61,9 +61,10 @@ class Polls:
             settings(ids),
             clock=Clock(wall=self.clock, monotonic=self.clock),
             transport=httpx.ASGITransport(simulator),
+            state=state,
         )
         self.settings, self.state = settings(ids), state
-        self.cpu = self.wall = 0.0
+        self.cpu = self.wall = self.commits = 0.0
         self.polls = 0
 
     async def open(self) -> None:
@@ -76,7 +77,9 @@ class Polls:
         cpu, wall = time.process_time(), time.perf_counter()
         (poller,) = self.app.pollers
         await poller.round(whole=True)
+        polled = time.perf_counter()
         await self.app.writer.save()
+        self.commits += time.perf_counter() - polled
         self.cpu += time.process_time() - cpu
         self.wall += time.perf_counter() - wall
         self.polls += len(poller.instances)

@@ -22,6 +22,10 @@ SMALL = {
     "long_run_bytes": ["--steps", "20"],
     "page_cost": ["--instances", "100"],
     "poll_cost": ["--instances", "2", "--rounds", "1"],
+    "replicas": [
+        *("--instances", "5", "--rounds", "1", "--kills", "1", "--lease", "5s"),
+        *("--live", "30", "--minutes", "10.5", "--watched", "3", "--seconds", "0.1"),
+    ],
     "scrape_cost": ["--instances", "200", "--repeat", "1"],
     "soak_growth": ["--hours", "0.5", "--live", "10", "--every", "10"],
     "state_cost": ["--instances", "5", "--rounds", "1", "--restored", "20"],
@@ -47,7 +51,10 @@ def test_its_help_says_what_it_prints(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.postgres] * (name == "replicas")) for name in SMALL],
+)
 def test_it_runs(name: str) -> None:
     assert run(name, *SMALL[name]).strip()
 
