@@ -153,7 +153,7 @@ class TestNextRequest:
         assert request.kind == kind
 
     @pytest.mark.parametrize(
-        ("answer", "follows"),
+        ("response", "follows"),
         [
             (simple(), None),
             (simple(steps=1), PollReason.CHANGED),
