@@ -19,9 +19,9 @@ hypothesis.settings.load_profile("patient")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """`auto` is two for each processor: half of the time tests wait for others. `logical` is one,
+    """`auto` is three for each processor: most of the time tests wait for others. `logical` is one,
     for the fast tests, which wait for nobody."""
-    each = 1 if config.option.numprocesses == "logical" else 2
+    each = 1 if config.option.numprocesses == "logical" else 3
     return each * len(os.sched_getaffinity(0))
 
 

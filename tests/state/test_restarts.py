@@ -132,6 +132,7 @@ class TestNothingHappened:
             await app.writer.close()
 
 
+@pytest.mark.slow
 async def test_scrapes_see_what_is_restored_so_far(file: Path) -> None:
     ids = [f"order-{n}" for n in range(1000)]
     async with watching(ids, state=file) as w:

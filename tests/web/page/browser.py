@@ -21,6 +21,7 @@ async def chromium() -> AsyncIterator[Browser]:
             executable_path=program,
             # Its sandbox doesn't work for root; what it shows here is ours.
             chromium_sandbox=os.geteuid() != 0,
+            args=["--disable-gpu"],  # or it draws by a GPU in software, a process more
         )
         try:
             yield browser
