@@ -168,15 +168,24 @@ class PostgresServer:
             "SELECT pg_reload_conf()",
         )
 
+    def new_user(self) -> str:
+        """The name of a new user, who has an empty schema in the database `postgres`: that is made
+        sooner than a database."""
+        name = f"user{next(self._numbers)}"
+        self._new_role(name)
+        self.execute(f"CREATE SCHEMA {name} AUTHORIZATION {name}")
+        return name
+
     def new_database(self, options: str = "") -> str:
         """The name of a new, empty database, which a user of the same name owns."""
         name = f"test{next(self._numbers)}"
-        password = PASSWORD.replace("'", "''")
-        self.execute(
-            f"CREATE ROLE {name} LOGIN PASSWORD '{password}'",
-            f"CREATE DATABASE {name} OWNER {name} {options}",
-        )
+        self._new_role(name)
+        self.execute(f"CREATE DATABASE {name} OWNER {name} {options}")
         return name
+
+    def _new_role(self, name: str) -> None:
+        password = PASSWORD.replace("'", "''")
+        self.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
 
 
 @contextlib.contextmanager

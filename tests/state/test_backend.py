@@ -32,7 +32,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens the test's own state, after it was closed."""
     if request.param == "postgres":
         server: PostgresServer = request.getfixturevalue("postgres")
-        url = server.url(server.new_database())
+        url = server.url("postgres", user=server.new_user())
     with contextlib.ExitStack() as last:
 
         def opened() -> Backend:

@@ -54,8 +54,13 @@ def database(server: PostgresServer) -> str:
 
 
 @pytest.fixture
-def url(server: PostgresServer, database: str) -> str:
-    return server.url(database)
+def user(server: PostgresServer) -> str:
+    return server.new_user()
+
+
+@pytest.fixture
+def url(server: PostgresServer, user: str) -> str:
+    return server.url("postgres", user=user)
 
 
 @pytest.fixture
@@ -77,6 +82,11 @@ def expired(backend: Postgres, *wanted: Owner) -> dict[Owner, int]:
     held = epochs(turn(backend, wanted=wanted or (OWNER,)))
     turn(backend, wanted=wanted or (OWNER,), lease=0)
     return held
+
+
+def execute(url: str, statement: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(statement.encode())
 
 
 class TestLeases:
@@ -109,11 +119,11 @@ class TestLeases:
 
     @pytest.mark.parametrize("by", ["write", "turn"])
     def test_one_that_nobody_took_is_renewed(
-        self, first: Postgres, second: Postgres, server: PostgresServer, database: str, by: str
+        self, first: Postgres, second: Postgres, url: str, by: str
     ) -> None:
         held = epochs(turn(first))
         over = "UPDATE replicas SET expires = clock_timestamp()"
-        server.execute(over, database=database)
+        execute(url, over)
         assert not turn(second, PEER, wanted=()).leases
         if by == "write":
             first.write(batch(leases=held), now=0)
@@ -220,22 +230,22 @@ class TestLeases:
         assert content(first) == FULL
 
     def test_replicas_that_stopped_are_removed_after_a_while(
-        self, first: Postgres, server: PostgresServer, database: str
+        self, first: Postgres, url: str
     ) -> None:
         for n in range(3):
             turn(first, Replica(f"old-{n}", "old", ""), wanted=(), lease=0)
         past = "UPDATE replicas SET expires = clock_timestamp() - interval '2 hours'"
-        server.execute(f"{past} WHERE id != 'old-2'", database=database)
+        execute(url, f"{past} WHERE id != 'old-2'")
         turn(first)
-        with psycopg.connect(server.url(database)) as connection:
+        with psycopg.connect(url) as connection:
             rows = connection.execute("SELECT id FROM replicas ORDER BY id").fetchall()
         assert rows == [(ME.id,), ("old-2",)]
 
     def test_what_an_administrator_removes_is_free(
-        self, first: Postgres, second: Postgres, server: PostgresServer, database: str
+        self, first: Postgres, second: Postgres, url: str
     ) -> None:
         stale = epochs(turn(first))
-        server.execute("DELETE FROM replicas", database=database)
+        execute(url, "DELETE FROM replicas")
         with pytest.raises(LeaseLost):
             first.write(batch(leases=stale), now=0)
         assert epochs(turn(second, PEER), PEER)[OWNER] > stale[OWNER]
@@ -352,11 +362,11 @@ def recovered(backend: Postgres, seconds: float = 30.0) -> None:
             return
 
 
-def commits_wait(server: PostgresServer, database: str) -> bool:
-    """Whether a commit in a database waits for a standby."""
-    waits = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = %s"
+def commits_wait(server: PostgresServer, user: str) -> bool:
+    """Whether a commit of a user waits for a standby."""
+    waits = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = %s"
     with psycopg.connect(server.url("postgres", user="admin")) as connection:
-        return bool(connection.execute(waits, (database,)).fetchall())
+        return bool(connection.execute(waits, (user,)).fetchall())
 
 
 def until_it_fails(backend: Postgres, held: dict[Owner, int]) -> None:
@@ -385,10 +395,10 @@ class TestFaults:
         assert content(first) == whole(b"3")
 
     def test_a_connection_that_the_server_ends(
-        self, server: PostgresServer, database: str, first: Postgres
+        self, server: PostgresServer, user: str, first: Postgres
     ) -> None:
         held = epochs(turn(first))
-        ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname='{database}'"
+        ended = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename='{user}'"
         server.execute(ended)
         with pytest.raises(Unreachable):
             first.write(batch(leases=held), now=0)
@@ -409,12 +419,10 @@ class TestFaults:
             backend.write(batch(b"2", held), now=0)
             assert content(backend) == whole(b"2")
 
-    async def test_a_network_that_drops_everything(
-        self, server: PostgresServer, database: str
-    ) -> None:
+    async def test_a_network_that_drops_everything(self, server: PostgresServer, user: str) -> None:
         async with relay() as network:
             network.port = server.port
-            url = server.url(database, address=network.address)
+            url = server.url("postgres", user=user, address=network.address)
             backend = await asyncio.to_thread(postgres, url, SHORT)
             held = epochs(await asyncio.to_thread(turn, backend))
             network.silent = True
@@ -428,7 +436,7 @@ class TestFaults:
             await asyncio.to_thread(backend.close)
 
     def test_a_commit_of_which_nothing_is_heard(
-        self, server: PostgresServer, database: str, url: str
+        self, server: PostgresServer, user: str, url: str
     ) -> None:
         """It waits for a standby that isn't there: it may or may not be lost."""
         with contextlib.closing(postgres(url, SHORT)) as backend:
@@ -436,7 +444,7 @@ class TestFaults:
             setting = "ALTER SYSTEM SET synchronous_standby_names = "
             server.execute(f"{setting}'nobody'", "SELECT pg_reload_conf()")
             try:
-                while not commits_wait(server, database):
+                while not commits_wait(server, user):
                     with contextlib.suppress(Unreachable):
                         backend.write(batch(b"1", held), now=0)
                 # Nothing newer overtakes it.
@@ -521,25 +529,25 @@ class TestRefusals:
         assert "s3cret" not in line
         return line
 
-    def test_a_missing_database(self, server: PostgresServer, database: str) -> None:
-        url = server.url("nothing", user=database)
+    def test_a_missing_database(self, server: PostgresServer, user: str) -> None:
+        url = server.url("nothing", user=user)
         assert self.refused(url).endswith('FATAL:  database "nothing" does not exist')
 
-    def test_a_wrong_password(self, server: PostgresServer, database: str) -> None:
-        url = server.url(database).replace("s3cret", "s3crets")
-        expected = f'FATAL:  password authentication failed for user "{database}"'
+    def test_a_wrong_password(self, server: PostgresServer, user: str) -> None:
+        url = server.url("postgres", user=user).replace("s3cret", "s3crets")
+        expected = f'FATAL:  password authentication failed for user "{user}"'
         assert self.refused(url).endswith(expected)
 
-    def test_no_password(self, server: PostgresServer, database: str) -> None:
-        url = f"postgresql://{database}@127.0.0.1:{server.port}/{database}"
+    def test_no_password(self, server: PostgresServer, user: str) -> None:
+        url = f"postgresql://{user}@127.0.0.1:{server.port}/postgres"
         assert self.refused(url).endswith("fe_sendauth: no password supplied")
 
-    def test_no_server(self, server: PostgresServer, database: str) -> None:
-        url = server.url(database, address="127.0.0.1:1")
+    def test_no_server(self, server: PostgresServer, user: str) -> None:
+        url = server.url("postgres", user=user, address="127.0.0.1:1")
         assert "port 1 failed: Connection refused" in self.refused(url)
 
-    def test_an_unknown_host(self, server: PostgresServer, database: str) -> None:
-        url = server.url(database, address="nowhere.invalid")
+    def test_an_unknown_host(self, server: PostgresServer, user: str) -> None:
+        url = server.url("postgres", user=user, address="nowhere.invalid")
         assert self.refused(url).startswith("failed to resolve host 'nowhere.invalid': ")
 
     @pytest.mark.parametrize(
@@ -547,41 +555,38 @@ class TestRefusals:
         [("a..b", "'idna' codec failed"), ("127.0.0.1:99999", 'invalid port number: "99999"')],
     )
     def test_an_address_that_can_be_none(
-        self, server: PostgresServer, database: str, address: str, problem: str
+        self, server: PostgresServer, user: str, address: str, problem: str
     ) -> None:
-        assert problem in self.refused(server.url(database, address=address))
+        assert problem in self.refused(server.url("postgres", user=user, address=address))
 
-    def test_a_missing_permission(self, server: PostgresServer, database: str) -> None:
-        server.execute(
-            "REVOKE CREATE ON SCHEMA public FROM public, pg_database_owner",
-            f"ALTER DATABASE {database} OWNER TO admin",
-            database=database,
-        )
-        assert self.refused(server.url(database)) == "permission denied for schema public"
+    def test_a_missing_permission(self, server: PostgresServer, user: str) -> None:
+        owner = f"ALTER SCHEMA {user} OWNER TO admin", f"GRANT USAGE ON SCHEMA {user} TO {user}"
+        server.execute(*owner)
+        expected = f"permission denied for schema {user}"
+        assert self.refused(server.url("postgres", user=user)) == expected
 
-    def test_too_few_connections(self, server: PostgresServer, database: str) -> None:
-        server.execute(f"ALTER ROLE {database} CONNECTION LIMIT 0")
-        expected = f'FATAL:  too many connections for role "{database}"'
-        assert self.refused(server.url(database)).endswith(expected)
+    def test_too_few_connections(self, server: PostgresServer, user: str) -> None:
+        server.execute(f"ALTER ROLE {user} CONNECTION LIMIT 0")
+        expected = f'FATAL:  too many connections for role "{user}"'
+        assert self.refused(server.url("postgres", user=user)).endswith(expected)
 
-    def test_a_read_only_database(self, server: PostgresServer, database: str) -> None:
-        server.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
-        assert self.refused(server.url(database)).endswith("session is read-only")
+    def test_a_read_only_database(self, server: PostgresServer, user: str) -> None:
+        server.execute(f"ALTER ROLE {user} SET default_transaction_read_only = on")
+        assert self.refused(server.url("postgres", user=user)).endswith("session is read-only")
 
 
 class TestLogin:
     def test_the_password_may_come_from_a_file_and_change(
-        self, server: PostgresServer, database: str, tmp_path: Path
+        self, server: PostgresServer, user: str, tmp_path: Path
     ) -> None:
         file = tmp_path / "password"
-        url = f"postgresql://{database}@127.0.0.1:{server.port}/{database}"
+        url = f"postgresql://{user}@127.0.0.1:{server.port}/postgres"
         file.write_text(f"{PASSWORD}\n")
         with contextlib.closing(Postgres(Server(SecretStr(url), file, 5.0))) as backend:
             turn(backend)
             server.execute(
-                f"ALTER ROLE {database} PASSWORD 'another'",
-                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                f"WHERE datname = '{database}'",
+                f"ALTER ROLE {user} PASSWORD 'another'",
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{user}'",
             )
             with pytest.raises(Unreachable):
                 turn(backend)
@@ -597,15 +602,13 @@ class TestLogin:
         with pytest.raises(ConfigError, match=r"^state\.password_file: .*/none: No such file"):
             validate(Server(SecretStr("postgresql://db/exporter"), tmp_path / "none", 5.0))
 
-    def test_tls_as_the_url_says(
-        self, server: PostgresServer, database: str, tmp_path: Path
-    ) -> None:
+    def test_tls_as_the_url_says(self, server: PostgresServer, user: str, tmp_path: Path) -> None:
         authority = trustme.CA()
         certificate = authority.issue_cert("127.0.0.1")
         authority.cert_pem.write_to_path(tmp_path / "ca.pem")
         trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
         server.use_certificate(certificate)
-        url = f"{server.url(database)}?sslmode=verify-full&sslrootcert="
+        url = f"{server.url('postgres', user=user)}?sslmode=verify-full&sslrootcert="
         try:
             with contextlib.closing(postgres(f"{url}{tmp_path / 'ca.pem'}")) as backend:
                 [(encrypted,)] = backend._run(
