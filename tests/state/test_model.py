@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -89,6 +89,7 @@ COUNTED = re.compile(
 )
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 
+T = TypeVar("T")
 Thing = tuple[object, ...]
 
 
@@ -144,11 +145,12 @@ class Ear(httpx.AsyncBaseTransport):
         is_list = request.url.path.endswith("/instances")
         if response.status_code == 200 and (full or is_list):
             answer = msgspec.json.decode(await response.aread())
+            *_, workflow, _, instance_id = f"{request.url.path}{'/' * is_list}".split("/")
             if answer["success"] and full:
-                self._hear(request.url.path.rsplit("/", 1)[1], answer["result"])
+                self._hear(instance_id, answer["result"])
             elif answer["success"]:
                 for row in answer["result"]:
-                    self._hear_row(row["id"])
+                    self._hear_row(row["id"], workflow)
         return response
 
     def _hear(self, instance_id: str, result: dict[str, Any]) -> None:
@@ -156,78 +158,50 @@ class Ear(httpx.AsyncBaseTransport):
             self.heard.full.setdefault(thing, counts_as)
             self.heard.all.setdefault(thing, counts_as)
 
-    def _hear_row(self, instance_id: str) -> None:
+    def _hear_row(self, instance_id: str, workflow: str) -> None:
         # A row doesn't name the run that it tells of; at this moment it is the latest.
-        result = truth(self._simulator, instance_id)
+        result = truth(self._simulator, instance_id, workflow)
         assert result is not None, "it is in a list"
         for thing, counts_as in finished(instance_id, result).items():
             if thing[0] in ("run", "queue"):
                 self.heard.all.setdefault(thing, counts_as)
 
 
-def truth(simulator: Simulator, instance_id: str) -> dict[str, Any] | None:
+def truth(
+    simulator: Simulator, instance_id: str, workflow: str = "orders"
+) -> dict[str, Any] | None:
     """The full answer on an instance at this moment; None: there is no such instance."""
-    orders, now = simulator.world.account("acc").workflow("orders"), simulator.world.settle()
-    instance = orders.get(instance_id, now)
+    now = simulator.world.settle()
+    instance = simulator.world.account("acc").workflow(workflow).get(instance_id, now)
     return None if instance is None else instance_detail(instance, now)
 
 
-class Exporter(RuleBasedStateMachine):
+def counts(body: bytes, workflow: str = "orders") -> Counter[Thing]:
+    """What an exposition counts of a workflow."""
+    counted: Counter[Thing] = Counter()
+    for match in COUNTED.finditer(body.decode()):
+        labels, value = dict(LABEL.findall(match["labels"])), float(match["value"])
+        if value and labels["workflow"] == workflow:
+            key = (labels.get(n) for n in ("step", "step_type", "status", "outcome"))
+            counted[match["family"], *(k for k in key if k is not None)] += int(value)
+    return counted
+
+
+class Upstream(RuleBasedStateMachine):
     """Up to three instances of one workflow, by the simulator's clock."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.folder = Path(tempfile.mkdtemp())
         self.clock = ManualClock()
         self.simulator = Simulator(World(self.clock))
         self.simulator.access.token("secret")
         self.orders = self.simulator.world.account("acc").workflow("orders")
-        self.state = self.folder / "0.db"
-        self.saved = Heard()
-        self.shown: Counter[Thing] = Counter()
-        self.restarts = 0
         self.quiet = structlog.testing.capture_logs()
         self.quiet.__enter__()
 
-    @initialize(selected=SELECTED)
-    def begin(self, selected: dict[str, Any]) -> None:
-        # What ended before instances were first discovered would be history.
-        self.start({"discover": {}})
-        self.load_anew(selected)
-
-    def do(self, what: Coroutine[Any, Any, None]) -> None:
-        self.loop.run_until_complete(what)
-
-    def start(self, selected: dict[str, Any]) -> None:
-        async def started() -> App:
-            settings = self.settings(selected)
-            app = App(
-                settings,
-                clock=Clock(wall=self.clock, monotonic=self.clock),
-                transport=self.ear,
-            )
-            # Without the loop that saves: when that happens, the rules decide.
-            await app.writer.open(self.state)
-            await app.apply(settings)
-            return app
-
-        self.ear = Ear(self.simulator)
-        self.ear.heard = self.saved.copy()
-        self.app = self.loop.run_until_complete(started())
-
-    def settings(self, selected: dict[str, Any]) -> Settings:
-        self.selected = selected
-        workflow = {"name": "orders", **selected}
-        account = {"name": "acc", "account_id": "acc", "api_token": "secret"}
-        return Settings.model_validate(
-            {
-                "accounts": [{**account, "workflows": [workflow]}],
-                "api": {"url": "http://localhost/client/v4/accounts/{account_id}"}
-                | {"requests_per_5m": 10**9},
-                "poll": {"interval": "15s", "detail_refresh": "1m", "forget_after": "1m"},
-            }
-        )
+    def do(self, what: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(what)
 
     @rule(instance_id=st.sampled_from(IDS), script=st.sampled_from(SCRIPTS))
     def create(self, instance_id: str, script: Script) -> None:
@@ -271,6 +245,59 @@ class Exporter(RuleBasedStateMachine):
     )
     def calls_will_fail(self, failure: Any, kind: str, times: int) -> None:
         self.simulator.faults.add(failure, kind=kind, times=times)
+
+    def teardown(self) -> None:
+        self.quiet.__exit__(None, None, None)
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+
+class Exporter(Upstream):
+    """One exporter, with its state in a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.state = self.folder / "0.db"
+        self.saved = Heard()
+        self.shown: Counter[Thing] = Counter()
+        self.restarts = 0
+
+    @initialize(selected=SELECTED)
+    def begin(self, selected: dict[str, Any]) -> None:
+        # What ended before instances were first discovered would be history.
+        self.start({"discover": {}})
+        self.load_anew(selected)
+
+    def start(self, selected: dict[str, Any]) -> None:
+        async def started() -> App:
+            settings = self.settings(selected)
+            app = App(
+                settings,
+                clock=Clock(wall=self.clock, monotonic=self.clock),
+                transport=self.ear,
+            )
+            # Without the loop that saves: when that happens, the rules decide.
+            await app.writer.open(self.state)
+            await app.apply(settings)
+            return app
+
+        self.ear = Ear(self.simulator)
+        self.ear.heard = self.saved.copy()
+        self.app = self.do(started())
+
+    def settings(self, selected: dict[str, Any]) -> Settings:
+        self.selected = selected
+        workflow = {"name": "orders", **selected}
+        account = {"name": "acc", "account_id": "acc", "api_token": "secret"}
+        return Settings.model_validate(
+            {
+                "accounts": [{**account, "workflows": [workflow]}],
+                "api": {"url": "http://localhost/client/v4/accounts/{account_id}"}
+                | {"requests_per_5m": 10**9},
+                "poll": {"interval": "15s", "detail_refresh": "1m", "forget_after": "1m"},
+            }
+        )
 
     @rule()
     def look(self) -> None:
@@ -322,13 +349,7 @@ class Exporter(RuleBasedStateMachine):
         """What is counted is what was seen finished and saved, each thing once."""
         full = Counter(self.saved.full.values())
         body, _ = self.app.exposition.render()
-        counted: Counter[Thing] = Counter()
-        for match in COUNTED.finditer(body.decode()):
-            labels = dict(LABEL.findall(match["labels"]))
-            value = float(match["value"])
-            if value:
-                key = (labels.get(n) for n in ("step", "step_type", "status", "outcome"))
-                counted[match["family"], *(k for k in key if k is not None)] += int(value)
+        counted = counts(body)
         assert counted <= Counter(self.saved.all.values()), "counted twice, or not seen"
         assert self.skipped(body) or counted >= full, "seen, not counted"
         assert not self.shown - counted, "a counter went back"
@@ -362,11 +383,9 @@ class Exporter(RuleBasedStateMachine):
             assert found.keys() <= self.saved.full.keys()
 
     def teardown(self) -> None:
-        self.quiet.__exit__(None, None, None)
         if hasattr(self, "app"):
             self.do(self.app.writer.close())
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
-        self.loop.close()
+        super().teardown()
         shutil.rmtree(self.folder)
 
 
