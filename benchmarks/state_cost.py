@@ -29,7 +29,7 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.logs import configure
-from exporter.state.backend import Batch, Location
+from exporter.state.backend import Batch, InstanceRow, Location
 from exporter.state.sqlite import Database
 from simulator import ManualClock, Script, Simulator, Wait, World, steps
 
@@ -117,8 +117,8 @@ def state_file(folder: Path, count: int) -> Path:
     shutil.copy(sample, path)
     database = Database(path)
     records = [data for _, data in database.instances(OWNER, after="", limit=count)]
-    many = {(OWNER, f"copy-{n:06}"): records[n % len(records)] for n in range(count)}
-    database.write(Batch({}, dict(many), {}), now=time.time())
+    many = {(OWNER, f"copy-{n:06}"): InstanceRow(records[n % len(records)]) for n in range(count)}
+    database.write(Batch({}, {**many}, {}), now=time.time())
     database.close()
     return path
 

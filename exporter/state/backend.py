@@ -55,15 +55,35 @@ Location = Path | Server | None
 """Where the state is: a file, a database, or memory."""
 
 
+class InstanceRow(NamedTuple):
+    """What is recorded of an instance. Times are Unix seconds; without one, it is watched."""
+
+    data: bytes
+    removed: float | None = None
+    """When it was taken out of what is watched."""
+    ended: float | None = None
+    """Of one that has expired, up to when all of it was counted."""
+
+
+class Horizon(NamedTuple):
+    """Before when what is recorded of instances that aren't watched has expired, in Unix time."""
+
+    removed: float
+    ended: float
+
+
 class Batch(NamedTuple):
     """What one transaction writes; None deletes."""
 
     workflows: dict[Owner, bytes]
-    instances: dict[tuple[Owner, str], bytes | None]
+    instances: dict[tuple[Owner, str], InstanceRow | None]
     series: dict[tuple[Owner, str, str], bytes | None]
     """By owner, family, and the other labels in JSON."""
     leases: Mapping[Owner, int] = _NONE
     """The epochs of all leases that are held: the transaction renews them."""
+
+    horizons: Mapping[Owner, Horizon] = MappingProxyType({})
+    """Deletes what has expired."""
 
     def __bool__(self) -> bool:
         return bool(self.workflows or self.instances or self.series)
@@ -148,10 +168,11 @@ class Backend(Protocol):
         """The series of an owner, each by its family and other labels."""
 
     def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
-        """The records of a workflow's instances by id: at most `limit` of those after an id."""
+        """The records of a workflow's watched instances: at most `limit` of those after an id, in
+        the order of ids."""
 
-    def holds(self, owner: Owner, instance_id: str) -> bool:
-        """Whether there is a record of an instance."""
+    def by_ids(self, owner: Owner, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The records of these instances, watched or not, as far as there are any."""
 
     def write(self, batch: Batch, *, now: float) -> None:
         """Commits all of a batch, at Unix time `now`, or, when it raises, nothing.

@@ -6,7 +6,7 @@ from replicas whose time is over locks their rows first. All times are by the da
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from psycopg import errors
 from exporter.cloudflare.budget_shares import Allotment, BudgetUse, allot
 from exporter.state.backend import (
     Batch,
+    InstanceRow,
     Lease,
     LeaseLost,
     Owner,
@@ -40,7 +41,10 @@ _CONFLICTS = (
 )
 """Errors of a transaction that another one got in the way of."""
 _TRIES = 5
-_TABLES = {"instances": ("id",), "series": ("family", "labels")}
+_TABLES = {
+    "instances": (("id",), {"data": "bytea", "removed": "float8", "ended": "float8"}),
+    "series": (("family", "labels"), {"data": "bytea"}),
+}
 """By table, its key beside the owner."""
 _ROWS = 2000
 """Of one statement, at most."""
@@ -106,18 +110,21 @@ class Postgres:
         for (data,) in self._run(query, owner):
             yield owner, data
 
-    def holds(self, owner: Owner, instance_id: str) -> bool:
-        """That there may be a record of an instance: it costs less to delete it than to ask."""
-        del owner, instance_id
-        return True
-
     def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
-        """The records of a workflow's instances by id: at most `limit` of those after an id."""
+        """The records of a workflow's watched instances: at most `limit` of those after an id, in
+        the order of ids."""
         query = (
-            "SELECT id, data FROM instances WHERE account = %s AND workflow = %s AND id > %s "
-            "ORDER BY id LIMIT %s"
+            "SELECT id, data FROM instances WHERE account = %s AND workflow = %s "
+            "AND removed IS NULL AND ended IS NULL AND id > %s ORDER BY id LIMIT %s"
         )
         yield from self._run(query, (*owner, after, limit))
+
+    def by_ids(self, owner: Owner, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The records of these instances, watched or not, as far as there are any."""
+        query = (
+            "SELECT id, data FROM instances WHERE account = %s AND workflow = %s AND id = ANY(%s)"
+        )
+        yield from self._run(query, (*owner, [*ids]))
 
     def series(self, owner: Owner) -> Iterator[tuple[tuple[str, str], bytes]]:
         """The series of an owner, each by its family and other labels."""
@@ -204,8 +211,8 @@ def check(server: Server) -> None:
             if lacks_migrations:
                 migrate(session)
             held = {owner: _turn(session, turn).leases[owner].epoch}
-            for data in b"", None:
-                rows = {(owner, "id"): data}, {(owner, "family", "[]"): data}
+            for row, data in ((InstanceRow(b""), b""), (None, None)):
+                rows = {(owner, "id"): row}, {(owner, "family", "[]"): data}
                 _write(session, Batch({owner: b""}, *rows, held), me.id, turn.lease)
             _expire(session, 10 * 365 * 86400.0)
         except psycopg.Error as error:
@@ -244,11 +251,16 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
         (lease, replica),
     )
     held = {(a, w): epoch for a, w, epoch in session.run(_HELD, (replica,))}
-    rows: dict[str, list[tuple[tuple[str, ...], bytes | None]]] = {
-        "instances": [((*owner, id_), data) for (owner, id_), data in batch.instances.items()],
-        "series": [((*o, *key), data) for (o, *key), data in batch.series.items() if o[1]],
+    rows: dict[str, list[tuple[tuple[str, ...], Sequence[object] | None]]] = {
+        "instances": [((*owner, id_), row) for (owner, id_), row in batch.instances.items()],
+        "series": [
+            ((*owner, *key), None if data is None else (data,))
+            for (owner, *key), data in batch.series.items()
+            if owner[1]
+        ],
     }
-    written = {(key[0], key[1]) for part in rows.values() for key, _ in part} | {*batch.workflows}
+    written = {(key[0], key[1]) for part in rows.values() for key, _ in part}
+    written |= {*batch.workflows, *batch.horizons}
     lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
     if lost := lost | (written - batch.leases.keys()):
         raise LeaseLost(lost)
@@ -260,27 +272,32 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
             "DO UPDATE SET data = excluded.data, watched = excluded.watched",
             columns,
         )
-    for name, key in _TABLES.items():
-        _upsert(session, name, key, [(*k, data) for k, data in rows[name] if data is not None])
-        _delete(session, name, key, [k for k, data in rows[name] if data is None])
+    for name in _TABLES:
+        _upsert(session, name, [(*key, *row) for key, row in rows[name] if row is not None])
+        _delete(session, name, [key for key, row in rows[name] if row is None])
+    for owner, horizon in batch.horizons.items():
+        session.run(_EXPIRE_INSTANCES, (*owner, *horizon))
 
 
-def _upsert(session: Session, name: str, key: tuple[str, ...], rows: list[Any]) -> None:
+def _upsert(session: Session, name: str, rows: list[Any]) -> None:
+    key, values = _TABLES[name]
+    types = " ".join(("text text", *("text" for _ in key), *values.values()))
+    changes = ", ".join(f"{value} = excluded.{value}" for value in values)
     for part in _parts(rows):
-        table, columns = _columns(part, f"text text {'text ' * len(key)} bytea")
+        table, columns = _columns(part, types)
         session.run(
             f"INSERT INTO {name} SELECT * FROM {table} "  # noqa: S608 - names of our own
-            f"ON CONFLICT (account, workflow, {', '.join(key)}) DO UPDATE SET data = excluded.data",
+            f"ON CONFLICT (account, workflow, {', '.join(key)}) DO UPDATE SET {changes}",
             columns,
         )
 
 
-def _delete(session: Session, name: str, key: tuple[str, ...], rows: list[Any]) -> None:
-    names = ", ".join(("account", "workflow", *key))
+def _delete(session: Session, name: str, rows: list[Any]) -> None:
+    names = ("account", "workflow", *_TABLES[name][0])
     for part in _parts(rows):
-        table, columns = _columns(part, f"text text {'text ' * len(key)}")
+        table, columns = _columns(part, "text " * len(names))
         session.run(
-            f"DELETE FROM {name} WHERE ({names}) IN (SELECT * FROM {table})",  # noqa: S608
+            f"DELETE FROM {name} WHERE ({', '.join(names)}) IN (SELECT * FROM {table})",  # noqa: S608
             columns,
         )
 
@@ -290,6 +307,10 @@ def _parts(rows: list[T]) -> Iterator[list[T]]:
     return (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
 
 
+_EXPIRE_INSTANCES = (
+    "DELETE FROM instances WHERE account = %s AND workflow = %s "
+    "AND (removed < %s OR removed IS NULL AND ended < %s)"
+)
 _HELD = "SELECT account, workflow, epoch FROM leases WHERE holder = %s"
 _DEAD = (
     "SELECT id FROM replicas WHERE expires <= clock_timestamp() AND id != %s ORDER BY id FOR UPDATE"

@@ -16,9 +16,10 @@ MIGRATIONS = (
     );
     CREATE TABLE instances (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C", id TEXT COLLATE "C",
-        data BYTEA NOT NULL,
+        data BYTEA NOT NULL, removed FLOAT8, ended FLOAT8,
         PRIMARY KEY (account, workflow, id)
     );
+    CREATE INDEX watched ON instances (account, workflow, removed, ended, id);
     CREATE TABLE series (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C", family TEXT COLLATE "C",
         labels TEXT COLLATE "C", data BYTEA NOT NULL,

@@ -9,8 +9,8 @@ from exporter.config.accounts import Account
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.series import Changes, Histogram, SeriesData, SeriesKey
-from exporter.state.backend import Owner
-from exporter.watch.records import Record, WorkflowRecord
+from exporter.state.backend import InstanceRow, Owner
+from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 _OF_NOW = frozenset(
@@ -35,6 +35,17 @@ INSTANCE = msgspec.msgpack.Decoder(Record)
 WORKFLOW = msgspec.msgpack.Decoder(WorkflowRecord)
 SERIES = msgspec.msgpack.Decoder(SeriesRecord)
 encode = msgspec.msgpack.Encoder().encode
+
+
+def instance_row(record: Record | None) -> InstanceRow | None:
+    """The row of an instance; None: it has none."""
+    match record:
+        case None:
+            return None
+        case InstanceRecord():
+            return InstanceRow(encode(record), removed=record.removed_at)
+        case end:
+            return InstanceRow(encode(end), ended=end)
 
 
 def series_records(

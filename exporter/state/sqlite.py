@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ _MIGRATIONS = (
         account TEXT, workflow TEXT, family TEXT, labels TEXT, data BLOB NOT NULL,
         PRIMARY KEY (account, workflow, family, labels)
     ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE instances ADD COLUMN removed REAL;
+    ALTER TABLE instances ADD COLUMN ended REAL;
+    CREATE INDEX watched ON instances (account, workflow, removed, ended, id);
     """,
 )
 """The n-th makes version n out of version n - 1."""
@@ -135,27 +140,36 @@ class Database:
                 "REPLACE INTO workflows VALUES (?, ?, ?, ?)",
                 [(*owner, data, now) for owner, data in batch.workflows.items()],
             )
-            for table, key, rows in (
+            instances = [((*o, id_), row) for (o, id_), row in batch.instances.items()]
+            connection.executemany(
+                "REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?)",
+                [(*key, *row) for key, row in instances if row is not None],
+            )
+            series = [((*o, *key), data) for (o, *key), data in batch.series.items()]
+            connection.executemany(
+                "REPLACE INTO series VALUES (?, ?, ?, ?, ?)",
+                [(*key, data) for key, data in series if data is not None],
+            )
+            of_owner = "WHERE account = ? AND workflow = ?"
+            for query, rows in (
                 (
-                    "instances",
-                    "id = ?",
-                    [((*owner, id_), data) for (owner, id_), data in batch.instances.items()],
+                    f"instances {of_owner} AND id = ?",
+                    [key for key, row in instances if row is None],
                 ),
                 (
-                    "series",
-                    "family = ? AND labels = ?",
-                    [((*owner, *key), data) for (owner, *key), data in batch.series.items()],
+                    f"series {of_owner} AND family = ? AND labels = ?",
+                    [key for key, data in series if data is None],
+                ),
+                (
+                    f"instances {of_owner} AND removed < ?",
+                    [(*owner, horizon.removed) for owner, horizon in batch.horizons.items()],
+                ),
+                (
+                    f"instances {of_owner} AND removed IS NULL AND ended < ?",
+                    [(*owner, horizon.ended) for owner, horizon in batch.horizons.items()],
                 ),
             ):
-                places = ", ".join("?" * (key.count("?") + 3))
-                connection.executemany(
-                    f"REPLACE INTO {table} VALUES ({places})",  # noqa: S608 - names of our own
-                    [(*columns, data) for columns, data in rows if data is not None],
-                )
-                connection.executemany(
-                    f"DELETE FROM {table} WHERE account = ? AND workflow = ? AND {key}",  # noqa: S608
-                    [columns for columns, data in rows if data is None],
-                )
+                connection.executemany(f"DELETE FROM {query}", rows)  # noqa: S608 - names of our own
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -173,22 +187,22 @@ class Database:
         for (data,) in self._connection.execute(query, owner):
             yield owner, data
 
-    def holds(self, owner: Owner, instance_id: str) -> bool:
-        """Whether there is a record of an instance."""
-        query = "SELECT 1 FROM instances WHERE account = ? AND workflow = ? AND id = ?"
-        try:
-            found = self._connection.execute(query, (*owner, instance_id)).fetchone()
-        except sqlite3.ProgrammingError:
-            return False  # it is closed: there is no file, and an empty one is to come
-        return found is not None
-
     def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
-        """The records of a workflow's instances by id: at most `limit` of those after an id."""
+        """The records of a workflow's watched instances: at most `limit` of those after an id, in
+        the order of ids."""
         query = (
-            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? AND id > ? "
-            "ORDER BY id LIMIT ?"
+            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? "
+            "AND removed IS NULL AND ended IS NULL AND id > ? ORDER BY id LIMIT ?"
         )
         yield from self._connection.execute(query, (*owner, after, limit))
+
+    def by_ids(self, owner: Owner, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The records of these instances, watched or not, as far as there are any."""
+        query = (
+            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? "  # noqa: S608
+            f"AND id IN ({', '.join('?' * len(ids))})"
+        )
+        yield from self._connection.execute(query, (*owner, *ids))
 
     def series(self, owner: Owner) -> Iterator[tuple[tuple[str, str], bytes]]:
         """The series of an owner, each by its family and other labels."""

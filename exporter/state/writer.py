@@ -19,6 +19,7 @@ from collections.abc import (
 )
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from math import inf
 from typing import TypeVar
 
 import msgspec
@@ -31,7 +32,16 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
-from exporter.state.backend import Backend, Batch, LeaseLost, Location, Owner, Unreachable, Unusable
+from exporter.state.backend import (
+    Backend,
+    Batch,
+    Horizon,
+    LeaseLost,
+    Location,
+    Owner,
+    Unreachable,
+    Unusable,
+)
 from exporter.state.leases import Leases
 from exporter.state.location import opened
 from exporter.state.records import (
@@ -42,15 +52,15 @@ from exporter.state.records import (
     SeriesRecord,
     data_of,
     encode,
+    instance_row,
     series_key,
     series_records,
     without_counts,
 )
 from exporter.state.sqlite import Database
-from exporter.watch.attachment import NotRestored
-from exporter.watch.records import Record, WorkflowRecord
+from exporter.watch.records import InstanceRecord, NotRestored, Record, WorkflowRecord
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.workflow_state import WorkflowState
+from exporter.watch.workflow_state import UNWATCHED_FOR, WorkflowState
 
 log = structlog.get_logger(__name__)
 
@@ -188,7 +198,9 @@ class StateWriter:
         owner = self._owner(*workflow)
         await self.restore_series(*workflow)
         rows = await self._read(lambda: self._backend.workflow(owner), WORKFLOW)
-        record = self._uncommitted().workflows.get(owner) or next((r for _, r in rows if r), None)
+        record = next((r for _, r in rows if r), None)
+        for uncommitted in (self._writing, self._pending):
+            record = uncommitted.workflows.get(owner, record)
         if record is None:
             return WorkflowRecord(self._clock.steady())
         self._workflows[owner] = record
@@ -197,10 +209,23 @@ class StateWriter:
     async def instances(
         self, workflow: WorkflowKey
     ) -> AsyncIterator[Sequence[tuple[str, Record | None]]]:
-        """The records of a workflow's instances by id, in slices; None: it can't be read."""
+        """The records of a workflow's watched instances by id, in slices; None: it can't be read.
+
+        Raises:
+            NotRestored: the state can't be read now.
+        """
         owner, after = self._owner(*workflow), ""
-        pending = {i: r for (o, i), r in self._uncommitted().instances.items() if o == owner}
-        for part in _slices((i, record) for i, record in pending.items() if record is not None):
+        pending = {
+            instance_id: record
+            for uncommitted in (self._writing, self._pending)
+            for (other, instance_id), record in uncommitted.instances.items()
+            if other == owner
+        }
+        for part in _slices(
+            (i, record)
+            for i, record in pending.items()
+            if isinstance(record, InstanceRecord) and record.removed_at is None
+        ):
             yield part
             await asyncio.sleep(0)
         while True:
@@ -212,6 +237,29 @@ class StateWriter:
             if len(rows) < _SLICE:
                 return
             after = rows[-1][0]
+
+    async def records(
+        self, workflow: WorkflowKey, ids: Collection[str]
+    ) -> Mapping[str, Record | None]:
+        """What is recorded of these instances, watched or not, as far as anything is; None: it
+        can't be read.
+
+        Raises:
+            NotRestored: the state can't be read now.
+        """
+        owner = self._owner(*workflow)
+        if owner in self._attached:
+            self._collect_from(owner, self._attached[owner])
+        pending, writing = self._pending.instances, self._writing.instances
+        newest = {
+            i: (pending if (owner, i) in pending else writing)[owner, i]
+            for i in ids
+            if (owner, i) in pending or (owner, i) in writing
+        }
+        found = dict[str, Record | None]()
+        for part in _slices(i for i in ids if i not in newest):
+            found.update(await self._by_ids(owner, part))
+        return found | {i: record for i, record in newest.items() if record is not None}
 
     def attach(self, watched: WorkflowState) -> None:
         """Persists a workflow from now on."""
@@ -256,6 +304,8 @@ class StateWriter:
                 at_once, self._pending.shown = without_counts(self._pending.shown)
                 await self._show(at_once)
                 self._hide()
+                with contextlib.suppress(NotRestored):
+                    await self._drop_expired()
                 if self._backend.is_damage(error):
                     await self._renew()
             else:
@@ -332,6 +382,22 @@ class StateWriter:
         for uncommitted in (self._writing, self._pending):
             uncommitted.discard(owners)
 
+    async def _drop_expired(self) -> None:
+        """Drops what came and expired unwritten: while nothing can be written, these would become
+        ever more."""
+        expired: dict[Owner, list[str]] = {}
+        for (owner, instance_id), record in self._pending.instances.items():
+            workflow = self._workflows.get(owner)
+            horizon = None if workflow is None else workflow.horizon
+            if record is None or (isinstance(record, float) and record < (horizon or -inf)):
+                expired.setdefault(owner, []).append(instance_id)
+        for owner, ids in expired.items():
+            for part in _slices(ids):
+                recorded = {instance_id for instance_id, _ in await self._by_ids(owner, part)}
+                for key in ((owner, i) for i in part if i not in recorded):
+                    if not isinstance(self._pending.instances.get(key), InstanceRecord):
+                        self._pending.instances.pop(key, None)
+
     async def _show(self, changes: Changes) -> None:
         """Shows what changed: a slice as a whole, so that no scrape waits for long."""
         for part in changes.slices(_SLICE):
@@ -399,7 +465,12 @@ class StateWriter:
             self._store.found(WorkflowKey(account, workflow))
         elif account:
             self._store.account_found(account)
-        pending = {p: s for p, s in self._uncommitted().series.items() if p[0] == owner}
+        pending = {
+            place: series
+            for uncommitted in (self._writing, self._pending)
+            for place, series in uncommitted.series.items()
+            if place[0] == owner
+        }
         shown = Changes()
         for place, series in {**on_disk, **pending}.items():
             key = series_key(place, account, workflow)
@@ -420,6 +491,9 @@ class StateWriter:
                 "the histogram's buckets have changed; counting from zero", metric=family.name
             )
 
+    async def _by_ids(self, owner: Owner, ids: Sequence[str]) -> list[tuple[str, Record | None]]:
+        return await self._read(lambda: self._backend.by_ids(owner, ids), INSTANCE)
+
     async def _read(
         self, rows: Callable[[], Iterable[tuple[T, bytes]]], decoder: msgspec.msgpack.Decoder[V]
     ) -> list[tuple[T, V | None]]:
@@ -436,11 +510,9 @@ class StateWriter:
                     except msgspec.DecodeError:
                         found.append((key, None))
                         whole = False
-            except Unreachable as error:
-                raise NotRestored(str(error)) from None
             except Exception as error:
                 if not self._backend.is_damage(error):
-                    raise
+                    raise NotRestored(str(error)) from error
                 whole = False
             return whole
 
@@ -457,13 +529,6 @@ class StateWriter:
         self._broken = True
         self._store.state_write_failed()
 
-    def _is_on_disk(self, instance: tuple[Owner, str]) -> bool:
-        """Whether the file holds anything of an instance, or may."""
-        try:
-            return self._backend.holds(*instance)
-        except Exception:
-            return True
-
     def _collect(self) -> None:
         self._collect_series()  # with the instances, so that counts and observed runs fit together
         for owner, watched in self._attached.items():
@@ -477,36 +542,30 @@ class StateWriter:
         self._pending.series.update(series_records(changes, self.accounts))
 
     def _collect_from(self, owner: Owner, watched: WorkflowState) -> None:
-        pending, writing = self._pending.instances, self._writing.instances
-        for instance_id in watched.changed:
-            key, newest = (owner, instance_id), watched.record_of(instance_id)
-            came = newest is None and key in pending and key not in writing
-            if came and not self._is_on_disk(key):
-                # It came and went unwritten: while nothing can be, these would become ever more.
-                del pending[key]
-            else:
-                pending[key] = newest
-        watched.changed.clear()
-        if (record := watched.record) != self._workflows.get(owner):
-            self._pending.workflows[owner] = self._workflows[owner] = record
+        for instance_id, record in watched.take_changes().items():
+            self._pending.instances[owner, instance_id] = record
+        if (workflow := watched.record) != self._workflows.get(owner):
+            self._pending.workflows[owner] = self._workflows[owner] = workflow
 
     def _write(self, pending: _Pending) -> None:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
         workflows = dict(self._workflows) if tidy else pending.workflows
         batch = Batch(
             {owner: encode(record) for owner, record in workflows.items()},
-            {
-                key: None if record is None else encode(record)
-                for key, record in pending.instances.items()
-            },
+            {key: instance_row(record) for key, record in pending.instances.items()},
             {place: encode(series) for place, series in pending.series.items()},
             self.leases.held,
+            {owner: self._horizon(record) for owner, record in workflows.items()} if tidy else {},
         )
         if batch:
             self._backend.write(batch, now=now)
         if tidy:
             self._backend.expire(after=_EXPIRES_AFTER, now=now, accounts=self.accounts.values())
             self._tidied = self._clock.monotonic()
+
+    def _horizon(self, workflow: WorkflowRecord) -> Horizon:
+        ended = -inf if workflow.horizon is None else workflow.horizon
+        return Horizon(min(ended, self._clock.steady() - UNWATCHED_FOR), ended)
 
     async def _renew(self) -> None:
         """Begins an empty file, and has everything written to it."""

@@ -4,8 +4,9 @@ A workflow is attached with settings that stay as they are until it is detached.
 reload, and a workflow that a glob finds or that no longer exists are made of these two.
 """
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -25,10 +26,6 @@ from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.workflow_state import WorkflowState
 
 
-class NotRestored(Exception):  # noqa: N818 - reads as what is wrong
-    """The state can't be read now."""
-
-
 class State(Protocol):
     """The state, as far as attachments need it (`exporter.state.writer.StateWriter`)."""
 
@@ -38,7 +35,21 @@ class State(Protocol):
     def instances(
         self, workflow: WorkflowKey
     ) -> AsyncIterator[Sequence[tuple[str, Record | None]]]:
-        """The records of its instances by id, in slices; None: one that can't be read."""
+        """The records of its watched instances by id, in slices; None: one that can't be read.
+
+        Raises:
+            NotRestored: the state can't be read now.
+        """
+
+    async def records(
+        self, workflow: WorkflowKey, ids: Collection[str]
+    ) -> Mapping[str, Record | None]:
+        """What is recorded of these instances, watched or not, as far as anything is; None: it
+        can't be read.
+
+        Raises:
+            NotRestored: the state can't be read now.
+        """
 
     def want(self, account: str, workflows: Collection[str]) -> None:
         """Has the workflows of an account watched by this replica, or by another."""
@@ -132,6 +143,7 @@ class Attacher:
             async for records in self.state.instances(key):
                 for instance_id, instance in records:
                     state.restore(instance_id, instance)
+            state.begin_configured(await self.state.records(key, state.missing))
         except BaseException:
             self.sink.lost(key)
             raise
@@ -151,6 +163,7 @@ class Attacher:
                 poller,
                 selector,
                 lister=self.client,
+                records=partial(self.state.records, key),
                 sink=self.sink,
                 poll=self.settings.poll,
                 backfill=bool(self.settings.metrics.backfill),

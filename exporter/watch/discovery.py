@@ -8,7 +8,7 @@ missed while moving from one list to another is found by that poll or the next p
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from math import ceil, inf
 
@@ -22,6 +22,7 @@ from exporter.watch import lifecycle
 from exporter.watch.instance import Instance, Pending, Scope
 from exporter.watch.list_reader import Lister, ListReader
 from exporter.watch.poller import Poller
+from exporter.watch.records import NotRestored, Record
 from exporter.watch.selector import Selector
 from exporter.watch.series_cap import SeriesCap
 from exporter.watch.sink import Sink
@@ -41,6 +42,7 @@ class Discovery:
     Args:
         poller: Holds the instances, and polls those that changed.
         selector: Which have series.
+        records: What the state holds of instances; raises `NotRestored`.
         backfill: Whether what ended before instances were first discovered counts, too.
     """
 
@@ -50,6 +52,7 @@ class Discovery:
         selector: Selector,
         *,
         lister: Lister,
+        records: Callable[[Sequence[str]], Awaitable[Mapping[str, Record | None]]],
         sink: Sink,
         poll: Poll,
         backfill: bool,
@@ -73,6 +76,10 @@ class Discovery:
             sink=sink,
             clock=clock,
         )
+        self._records = records
+        self._taking = asyncio.Lock()
+        self._left_out = False
+        """Whether rows were left out in this pass, since the state couldn't be read."""
         self._sink = sink
         self._poll = poll
         self._backfill = backfill
@@ -108,6 +115,7 @@ class Discovery:
     async def list_pass(self) -> int:
         """Reads the lists once; the number of pages that took."""
         self._pass += 1
+        self._left_out = False
         if self._pass == 1:
             self._resume()
         self._places.pass_begins()
@@ -137,7 +145,7 @@ class Discovery:
         self.pass_done = True
         self.poller.pass_failure = failures[0] if failures else None
         if not failures and not self.poller.over:
-            if ended_too:
+            if ended_too and not self._left_out:
                 self._whole_pass_at = started
             self._after(wall, ended_too=ended_too)
         self._state.lists_as_of = self._lists_as_of(started)
@@ -150,7 +158,7 @@ class Discovery:
 
     def _resume(self) -> None:
         """Continues with what was put off when the exporter stopped."""
-        self._expire_ends()
+        self._raise_horizon()
         for instance in list(self._state.instances.values()):
             if not instance.configured and instance.wants_detail:
                 self._put(instance, lifecycle.want_detail(instance))
@@ -202,7 +210,42 @@ class Discovery:
             ):
                 yield instance
 
-    def _take(self, row: Row) -> None:
+    async def _take(self, rows: list[Row]) -> None:
+        """Takes the rows of a page, of those that may be recorded with what the state holds."""
+        known: dict[str, Record | None] = {}
+        left_out = set[str]()
+        async with self._taking:  # one page after another: no row is unknown twice
+            while ids := [
+                row.id
+                for row in rows
+                if row.id and row.id not in known and self._may_be_recorded(row)
+            ]:
+                known.update(dict.fromkeys(ids, -inf))
+                try:
+                    known.update(await self._records(ids))
+                except NotRestored:
+                    self._left_out = True
+                    left_out.update(ids)
+            for row in rows:
+                if row.id not in left_out:
+                    self._take_row(row, known.get(row.id or "", -inf))
+
+    def _may_be_recorded(self, row: Row) -> bool:
+        """Whether the state may hold something of an instance that isn't watched, and it matters:
+        most that are new were created later than any that the state holds."""
+        created = unix(row.created_on)
+        if self.poller.over or not row.id or not row.status or row.id in self._state.instances:
+            return False
+        if created is not None and created > self._state.newest_unwatched:
+            return False
+        return self._selector.takes_id(row.id) and not self._is_passed_over(row, -inf)
+
+    def _is_passed_over(self, row: Row, known: Record | None) -> bool:
+        """Whether the row of an instance that isn't watched shows nothing to count or to show."""
+        taken = self._selector.takes(row.status or "", unix(row.ended_on), self._now)
+        return row.status in ENDED and not taken and self._is_history(row, known)
+
+    def _take_row(self, row: Row, known: Record | None) -> None:
         if self.poller.over:
             return
         if not row.status or not row.id or not is_instance_id(row.id):
@@ -214,10 +257,9 @@ class Discovery:
             return
         instance = self._state.instances.get(row.id)
         if instance is None:
-            taken = self._selector.takes(row.status, unix(row.ended_on), self._now)
-            if row.status in ENDED and not taken and self._is_history(row.id, row):
+            if self._is_passed_over(row, known):
                 return
-            instance = self._state.begin(row.id, Scope.COUNTED, since=self._since)
+            instance = self._state.begin(row.id, Scope.COUNTED, since=self._since, known=known)
         if instance.configured:
             return
         effects = lifecycle.on_row(
@@ -250,35 +292,32 @@ class Discovery:
         for instance in self._missed():
             # It moved from list to list as they were read, or it ended.
             self._put(instance, lifecycle.on_missing_from_lists(instance))
-        self._state.last_pass = started
+        if not self._left_out:  # otherwise the next pass reads the same lists
+            self._state.last_pass = started
         self._places.pass_ends()
-        self._expire_ends()
+        self._raise_horizon()
 
-    def _expire_ends(self) -> None:
+    def _raise_horizon(self) -> None:
         """Of what ended long before the last pass, every end was seen."""
         if self._state.last_pass is not None:
             # Long before the newest, too: a clock that is ahead makes no history of what comes.
             last = self._state.last_pass
             seen = min(last, max(self._newest, last - _QUIET))
             # A longer poll.forget_after brings back nothing that has expired.
-            self._state.expire_ends(seen - self._poll.forget_after - _LATE)
+            horizon = seen - self._poll.forget_after - _LATE
+            self._state.horizon = max(self._state.horizon, horizon)
 
-    def _is_history(self, instance_id: str, row: Row) -> bool:
-        """Whether the end of an unknown instance was counted already, or never is to be."""
+    def _is_history(self, row: Row, known: Record | None) -> bool:
+        """Whether the end of an instance that isn't watched was counted already, or never is to be;
+        `known` as of `WorkflowState.begin`."""
+        since = max(self._since, self._state.since_of(known))
+        counted = known if isinstance(known, float) else -inf
         end = unix(row.ended_on)
         if end is None:
             # It has no times: history on the first pass, and what is known of it afterwards.
             created = unix(row.created_on) or 0.0
-            counted = self._state.ends.get(instance_id, -inf)
-            return created < self._since_of(instance_id) or created <= counted
-        known = self._state.ends.get(instance_id)
-        if known is not None and same_time(known, end):
-            return True
-        return end < self._since_of(instance_id)
-
-    def _since_of(self, instance_id: str) -> float:
-        """Unix time before which an end of an instance unknown till now isn't to be counted."""
-        return max(self._since, self._state.since_of(instance_id))
+            return created < since or created <= counted
+        return end < since or (counted > -inf and same_time(counted, end))
 
 
 def _created_since(moment: float) -> dict[str, str]:

@@ -27,7 +27,7 @@ class ListReader:
         workflow: Its name.
         lister: Makes the requests.
         turn: Waits for a page's turn at the budget.
-        take: Gets each row, once a list.
+        take: Gets the rows of each page, each row once a list.
         over: Whether the workflow was detached.
     """
 
@@ -37,7 +37,7 @@ class ListReader:
         lister: Lister,
         *,
         turn: Callable[[], Awaitable[None]],
-        take: Callable[[Row], None],
+        take: Callable[[list[Row]], Awaitable[None]],
         over: Callable[[], bool],
         sink: Sink,
         clock: Clock,
@@ -69,8 +69,7 @@ class ListReader:
         try:
             async for rows in found:
                 pages += 1
-                for row in rows:
-                    self._take(row)
+                await self._take(rows)
                 if self._over():
                     break
         except RequestFailed as failure:

@@ -4,6 +4,7 @@ Written as arrays: a field's place is its name in the state file, so new ones go
 default. Times are Unix seconds.
 """
 
+from math import inf
 from typing import Any
 
 from msgspec import Struct
@@ -43,7 +44,13 @@ class WorkflowRecord(Struct, frozen=True, array_like=True):
     """Before it no end of a discovered instance is news any more."""
     discovered_since: float | None = None
     """When its instances were first discovered."""
+    newest_unwatched: float = -inf
+    """The state holds nothing of instances that were created later and aren't watched."""
+
+
+class NotRestored(Exception):  # noqa: N818 - reads as what is wrong
+    """The state can't be read now."""
 
 
 Record = InstanceRecord | float
-"""An instance or, of one that has expired, the end of its run: all that is known of it."""
+"""An instance or, of one that has expired, up to when all of it was counted (Unix time)."""

@@ -1,9 +1,8 @@
-"""Which instances of one workflow are watched, and what is known of those that were."""
+"""Which instances of one workflow are watched, and what the state is to record of them."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
-from typing import TypeGuard
 
 from msgspec.structs import replace
 
@@ -16,25 +15,28 @@ from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.tracker import APART
 
-_REMOVED_FOR = 7 * 86400.0
-"""Seconds until the record of a removed instance expires: named again before, by a configuration
-that was rolled back, say, it isn't counted twice."""
+UNWATCHED_FOR = 7 * 86400.0
+"""Seconds until the record of a removed instance expires. When a configuration that was rolled back
+names it again before, it continues with what is recorded."""
+_RAISED_BY = 3600.0
+"""Seconds by which the horizon is raised at least where no list pass raises it."""
 
 
 class WorkflowState:
     """The instances of one workflow.
 
     An instance is watched, as it is configured or as it was discovered, until it is *removed*, by a
-    configuration that no longer selects it, or *expires*, deleted on the platform or old. The whole
-    record of a removed one stays for a week. Of an expired one stays the moment up to which all of
-    it was counted, until no list can hold it. When it comes back, nothing is counted twice.
+    configuration that no longer selects it, or *expires*, deleted on the platform or old. What is
+    known then is in the state alone: of a removed one the whole record, for a week; of an expired
+    one the moment up to which all of it was counted, until no list can hold it. When it comes back,
+    nothing is counted twice.
 
     Args:
         key: The workflow.
         record: What the state holds of the workflow.
         ids: The configured instances.
         selector: Which others are watched too; None: none.
-        since: Unix time; what ended before it of an instance unknown until now is history.
+        since: Unix time; what ended before it of a configured instance that is new is history.
         sink: Gets what is shown, and what no longer is.
     """
 
@@ -51,28 +53,28 @@ class WorkflowState:
     ) -> None:
         self.key = key
         self.instances: dict[str, Instance] = {}
-        self.ends: dict[str, float] = {}
-        """Up to when, in Unix time, all was counted of expired instances that lists may still hold:
-        the end of the run, mostly."""
         self.last_pass = record.last_pass
         """Unix time at which the last list pass that succeeded began."""
         self.horizon = -inf if record.horizon is None else record.horizon
         """Unix time before which no end of a discovered instance is news any more."""
         self.discovered_since = record.discovered_since
         """Unix time at which instances were first discovered; None: they never were."""
+        self.newest_unwatched = record.newest_unwatched
+        """Unix time; the state holds nothing of instances that were created later and aren't
+        watched."""
         self.changed: set[str] = set()
-        """Instances whose record has changed since the state last took note."""
+        """Watched instances whose record has changed since the state last took note."""
+        self._unwatched: dict[str, Record | None] = {}
+        """What the state is to record of instances that are watched no longer; None: nothing."""
         self._record = record
-        self._removed: dict[str, InstanceRecord] = {}
+        self._ids = frozenset(ids)
         self._selector = selector
+        self._since = since
         self._sink = sink
         self._clock = clock
         self.lists_as_of = self.last_pass_began()
         """When the list pass began that covers all instances: the one under way or, where one
         has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
-        now = clock.monotonic()
-        for instance_id in sorted(set(ids)):
-            self.begin(instance_id, Scope.CONFIGURED, since=since, due=now)
 
     @property
     def record(self) -> WorkflowRecord:
@@ -82,70 +84,94 @@ class WorkflowState:
             last_pass=self.last_pass,
             horizon=self.horizon,
             discovered_since=self.discovered_since,
+            newest_unwatched=self.newest_unwatched,
         )
 
-    def _is_over(self, removed_at: float | None) -> TypeGuard[float]:
-        """Whether the record of an instance removed at a Unix time has expired."""
-        return removed_at is not None and self._clock.steady() - removed_at >= _REMOVED_FOR
+    @property
+    def missing(self) -> list[str]:
+        """Configured instances that are not watched yet."""
+        return sorted(self._ids - self.instances.keys())
 
-    def begin(self, instance_id: str, scope: Scope, *, since: float, due: float = inf) -> Instance:
-        """Watches an instance; one that comes back is as it was when it was removed."""
-        since = max(since, self.since_of(instance_id))
-        instance = Instance(instance_id, scope, since, due)
+    def begin_configured(self, known: Mapping[str, Record | None]) -> None:
+        """Watches the configured instances that are missing.
+
+        Args:
+            known: What the state holds of them, as `begin` takes it.
+        """
+        for instance_id in self.missing:
+            self.begin(
+                instance_id,
+                Scope.CONFIGURED,
+                since=self._since,
+                due=self._clock.monotonic(),
+                known=known.get(instance_id, -inf),
+            )
+
+    def begin(
+        self,
+        instance_id: str,
+        scope: Scope,
+        *,
+        since: float,
+        due: float = inf,
+        known: Record | None = -inf,
+    ) -> Instance:
+        """Watches an instance; one that was removed and comes back is as it was.
+
+        Args:
+            since: Unix time; what ended before it is history.
+            known: What the state holds of it; None: that can't be read, so none of the past is
+                counted; -inf: nothing.
+        """
+        instance = Instance(instance_id, scope, max(since, self.since_of(known)), due)
         # Since when it is watched is known from here on, whether it is ever seen or not.
         self.changed.add(instance_id)
-        known = self._removed.pop(instance_id, None)
-        if known is not None:
+        self._unwatched.pop(instance_id, None)
+        if isinstance(known, InstanceRecord):
             self._take_record(instance, known, scope=scope)
         self.instances[instance_id] = instance
         if instance.has_series:
             self.show(instance)
         return instance
 
-    def since_of(self, instance_id: str) -> float:
-        """Unix time before which an end of an instance unknown till now was counted already, if it
-        is one to be counted."""
-        counted = self.ends.get(instance_id, -inf) + APART
+    def since_of(self, known: Record | None) -> float:
+        """Unix time before which an end of an instance that isn't watched was counted already, if
+        it is one to be counted; `known` as of `begin`."""
+        counted = self._clock.steady() if known is None else -inf
+        if isinstance(known, float):
+            counted = known + APART
         return max(self.horizon, counted)
 
-    def _never_seen(self, instance_id: str, since: float) -> None:
-        """Has of an instance that goes unseen the end that was counted before, if any was."""
-        if since > self.horizon:
-            self.ends[instance_id] = since - APART
+    def _unwatch(self, instance_id: str, record: Record | None, newest: float) -> None:
+        """Has the state record of an instance that is watched no longer what is known of it.
+
+        Args:
+            newest: Unix time that is not before its creation, nor before any end that was counted.
+        """
+        self._unwatched[instance_id] = record
+        self.newest_unwatched = max(self.newest_unwatched, newest)
 
     def _expire(self, instance: Instance) -> None:
-        """Watches an expired instance no longer; up to when all of it was counted stays known."""
-        self.changed.add(instance.id)
+        """Watches an expired instance no longer; up to when all of it was counted is recorded."""
         del self.instances[instance.id]
-        run, now = instance.run, self._clock.steady()
+        run, end = instance.run, None
         if run is not None and instance.live:
             # To the millisecond: both times are of one store.
             seen = max(run.newest, -inf if run.start is None else run.start)
-            self.ends[instance.id] = seen + 0.001 - APART
+            end = seen + 0.001 - APART
         elif run is not None:
-            self.ends[instance.id] = now if run.end is None else run.end
-
-    def expire_ends(self, before: float) -> None:
-        """Takes no end before a Unix time for news any more."""
-        self.horizon = max(self.horizon, before)
-        for instance_id in [i for i, end in self.ends.items() if end < self.horizon]:
-            del self.ends[instance_id]
-            self.changed.add(instance_id)
+            end = self._clock.steady() if run.end is None else run.end
+        newest = -inf if run is None else run.newest + APART
+        times = (newest, end, instance.row.created)
+        self._unwatch(instance.id, end, max(time for time in times if time is not None))
 
     def expire_old(self) -> None:
-        """Expires what was removed, or ended, too long ago to come back."""
-        removed = ((i, record.removed_at) for i, record in self._removed.items())
-        over = {i: at for i, at in removed if self._is_over(at)}
-        for instance_id in over:
-            del self._removed[instance_id]
-            self.changed.add(instance_id)
-        old = list(over.values())
-        if self._selector is None:  # otherwise list passes tell which ends are old
-            before = self._clock.steady() - _REMOVED_FOR
-            old += [end + APART for end in self.ends.values() if end < before]
-        if old:
+        """Raises the horizon to what was removed, or ended, too long ago to come back."""
+        if self._selector is None:  # otherwise list passes raise it
             # No further than what has expired: the clock may be days ahead.
-            self.expire_ends(max(old))
+            old = min(self._clock.steady() - UNWATCHED_FOR, self.newest_unwatched)
+            if old > self.horizon + _RAISED_BY or old == self.newest_unwatched > self.horizon:
+                self.horizon = old
 
     def as_of(self, *, readable: bool) -> float | None:
         """The moment (monotonic clock) as of which the status of 99% of the live instances is
@@ -192,38 +218,54 @@ class WorkflowState:
         if instance.values is not None:
             self._sink.shown(self.key, instance.id, instance.values, instance.last_change)
 
-    def record_of(self, instance_id: str) -> Record | None:
-        """What of an instance is to outlive a restart; None: nothing."""
-        instance = self.instances.get(instance_id)
-        if instance is not None:
-            return instance.record(self._clock.now())
-        return self._removed.get(instance_id) or self.ends.get(instance_id)
+    def take_changes(self) -> dict[str, Record | None]:
+        """What the state is to record from now on, by instance; None: nothing."""
+        now = self._clock.now()
+        watched = {i: self.instances[i].record(now) for i in self.changed if i in self.instances}
+        taken = {**self._unwatched, **watched}
+        self.changed.clear()
+        self._unwatched.clear()
+        return taken
 
     def record_all(self) -> None:
-        """Has all records written again, whatever the state holds."""
-        self.changed.update(self.instances, self._removed, self.ends)
+        """Has the state record everything again: it was lost.
+
+        What was counted of instances that aren't watched is lost with it, so the horizon is raised.
+        """
+        self.changed.update(self.instances)
+        self.horizon = max(self.horizon, self.newest_unwatched + APART)
 
     def restore(self, instance_id: str, record: Record | None) -> None:
-        """Takes the record of an instance, if it is still one to be watched, or may be again.
+        """Takes the record of an instance that is watched, if it is still one to be watched.
 
-        None: it can't be read. What was counted of it is unknown, so none of the past is counted.
+        None: it can't be read.
         """
-        instance = self.instances.get(instance_id)
         if record is None:
-            if instance is not None:
-                lifecycle.count_from(instance, self._clock.steady())
             return
-        if isinstance(record, float):
-            self._restore_end(instance_id, record)
-            return
-        if instance is None:
-            instance = self._restore_unnamed(instance_id, record)
-        elif record.removed_at is None and record.shown:
-            self.changed.discard(instance_id)  # the state holds what follows
-        if instance is not None:
-            self._take_record(instance, record)
-            if instance.has_series:
-                self.show(instance)
+        now, selector = self._clock.steady(), self._selector
+        if isinstance(record, float):  # as a former version recorded what isn't watched
+            self._unwatch(instance_id, record, record + APART)
+        elif instance_id in self._ids and record.removed_at is None:
+            due = self._clock.monotonic()
+            self._restore(Instance(instance_id, Scope.CONFIGURED, self._since, due), record)
+            if not record.shown:
+                self.changed.add(instance_id)
+        elif record.run is None:
+            # Unseen, it has the end that was counted before, if any was.
+            end = record.since - APART if record.since > self.horizon else None
+            self._unwatch(instance_id, end, record.since)
+        elif record.removed_at is None and selector and selector.takes_id(instance_id):
+            self._restore(Instance(instance_id, Scope.COUNTED, record.since), record)
+        else:
+            newest = max(now, record.run.newest) + APART
+            removed_at = record.removed_at or now
+            self._unwatch(instance_id, replace(record, removed_at=removed_at), newest)
+
+    def _restore(self, instance: Instance, record: InstanceRecord) -> None:
+        self.instances[instance.id] = instance
+        self._take_record(instance, record)
+        if instance.has_series:
+            self.show(instance)
 
     def _take_record(
         self, instance: Instance, record: InstanceRecord, *, scope: Scope | None = None
@@ -232,30 +274,3 @@ class WorkflowState:
         lifecycle.restore(
             instance, record, scope=scope, now=self._clock.now(), list_pass_at=lists_at
         )
-
-    def _restore_end(self, instance_id: str, end: float) -> None:
-        instance = self.instances.get(instance_id)
-        if end >= self.horizon:
-            self.ends[instance_id] = end
-        elif instance is None:
-            self.changed.add(instance_id)
-        if instance is not None:
-            lifecycle.count_from(instance, self.since_of(instance_id))
-
-    def _restore_unnamed(self, instance_id: str, record: InstanceRecord) -> Instance | None:
-        """Has what isn't configured in its place; the instance, if it is watched."""
-        removed_at = record.removed_at
-        if removed_at is None and not (self._selector and self._selector.takes_id(instance_id)):
-            removed_at = self._clock.steady()
-            self.changed.add(instance_id)
-        if record.run is None:
-            self.changed.add(instance_id)
-            self._never_seen(instance_id, record.since)
-        elif self._is_over(removed_at):
-            self.changed.add(instance_id)
-            self.expire_ends(removed_at)
-        elif removed_at is not None:
-            self._removed[instance_id] = replace(record, removed_at=removed_at)
-        else:
-            self.instances[instance_id] = Instance(instance_id, Scope.COUNTED, record.since)
-        return self.instances.get(instance_id)

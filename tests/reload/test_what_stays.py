@@ -1,6 +1,7 @@
 """What a reload leaves as it is, what it begins and what it ends."""
 
 import asyncio
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -514,7 +515,7 @@ class TestSettings:
         async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
             await w.cycle()
             w.orders.create("a", RUN)
-            while not w.app.pollers[0].state.ends:
+            while w.app.pollers[0].state.newest_unwatched == -inf:
                 await w.cycle(after=15)
             before = counted(w)
             await w.reload(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import SecretStr
 
 from exporter.cloudflare.budget_shares import BudgetUse
-from exporter.state.backend import Backend, Batch, Owner, Replica, Seen, Server, Turn
+from exporter.state.backend import Backend, Batch, InstanceRow, Owner, Replica, Seen, Server, Turn
 from exporter.state.postgres import Postgres
 
 OWNER = ("acc", "orders")
@@ -41,7 +41,7 @@ def epochs(seen: Seen, replica: Replica = ME) -> dict[Owner, int]:
 def batch(value: bytes = b"1", leases: Mapping[Owner, int] | None = None) -> Batch:
     return Batch(
         workflows={OWNER: value},
-        instances={(OWNER, "order-1"): value},
+        instances={(OWNER, "order-1"): InstanceRow(value)},
         series={(OWNER, "runs_total", '["complete"]'): value},
         leases=leases or {},
     )

@@ -17,7 +17,15 @@ from pydantic import SecretStr
 
 from exporter.cloudflare.budget_shares import BudgetUse
 from exporter.config.errors import ConfigError
-from exporter.state.backend import Batch, LeaseLost, Owner, Replica, Server, Unreachable
+from exporter.state.backend import (
+    Batch,
+    InstanceRow,
+    LeaseLost,
+    Owner,
+    Replica,
+    Server,
+    Unreachable,
+)
 from exporter.state.postgres import Postgres
 from exporter.state.postgres_connection import Session, validate
 from exporter.state.postgres_schema import MIGRATIONS, migrate
@@ -139,7 +147,10 @@ class TestLeases:
         second.write(batch(b"2", epochs(turn(second, PEER), PEER)), now=0)
         with pytest.raises(LeaseLost) as lost:
             first.write(
-                batch(b"1", stale)._replace(instances={(OTHER, "x"): b"1"}, workflows={}), now=0
+                batch(b"1", stale)._replace(
+                    instances={(OTHER, "x"): InstanceRow(b"1")}, workflows={}
+                ),
+                now=0,
             )
         assert lost.value.owners == {OWNER}
         assert content(first) == whole(b"2")
@@ -481,7 +492,7 @@ class TestFaults:
         server.start(file_size=4 << 20)
         try:
             recovered(first)
-            rows = {(OWNER, f"big-{n}"): os.urandom(1800) for n in range(4000)}
+            rows = {(OWNER, f"big-{n}"): InstanceRow(os.urandom(1800)) for n in range(4000)}
             for _ in range(2):
                 with pytest.raises(Unreachable, match=r"could not extend file .*: File too large"):
                     first.write(batch(b"2", held)._replace(instances={**rows}), now=0)

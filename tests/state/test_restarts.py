@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+from math import inf
 from pathlib import Path
 
 import psycopg
@@ -353,6 +354,37 @@ class TestSettingsChange:
             assert {dict(labels)["step"] for labels in found} == {"one", "two", "other"}
 
 
+@pytest.mark.postgres
+async def test_instances_are_found_while_the_database_fails(postgres: PostgresServer) -> None:
+    """Those that it can't hold: where another was counted already, it alone knows."""
+    state = Server(SecretStr(postgres.url(postgres.new_database())), None, 5.0)
+    poll = {"forget_after": "1m"}
+    waits = Script((*steps("one"), Wait("approval")))
+    async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
+        await w.cycle()
+        a = w.orders.create("a", Script(steps("one")))
+        while w.app.pollers[0].state.newest_unwatched == -inf:
+            await w.cycle(after=15)
+        assert "a" not in w.app.pollers[0].instances
+        postgres.stop()
+        try:
+            w.clock.advance(5)
+            a.restart(script=waits)
+            w.orders.create("b", waits)
+            await w.cycle(after=10)
+            assert w.status("b") == "waiting"
+            assert w.status("a") is None
+        finally:
+            postgres.start()
+        for _ in range(2):
+            await w.cycle(after=15)
+        assert w.status("a") == "waiting"
+        a.send_event()
+        await w.cycle(after=15)
+        await w.cycle(after=15)
+        assert runs(w) == 2
+
+
 class TestWhatIsOldGoes:
     """From the file, too: it holds what is watched, and for a while what was."""
 
@@ -383,7 +415,7 @@ class TestWhatIsOldGoes:
         async with watching(workflows=DISCOVERED, state=file, poll={"forget_after": "1m"}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("one")))
-            while not w.app.pollers[0].state.ends:
+            while w.app.pollers[0].state.newest_unwatched == -inf:
                 await w.cycle(after=15)
             await w.reload(workflows=[{"name": "orders", "instances": ["b"]}])
             assert "a" in ids(file)

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -528,7 +529,7 @@ class TestCounting:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             a = w.orders.create("a", Script(steps("pay")))
-            while not w.app.pollers[0].state.ends:
+            while w.app.pollers[0].state.newest_unwatched == -inf:
                 await w.cycle(after=INTERVAL)
             await w.cycle(after=3600)
             a.restart(script=Script((*steps("pay"), Wait("approval")), queued=3))
