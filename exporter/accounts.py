@@ -89,6 +89,7 @@ class Accounts:
         self._reported: dict[str, AccountLog] = {}
         self._passes: dict[ListSchedule, asyncio.Task[None]] = {}
         self._running = False
+        self._faults = Throttle(clock)
         self._following: asyncio.Task[None] | None = None
         writer.lost = self._lost
         self._budgets = Budgets(self.watched)
@@ -313,8 +314,15 @@ class Accounts:
             self._writer.turned.clear()
             async with self._changing:
                 for account in self.watched:
-                    if await account.roster.follow():
-                        account.wake()
+                    try:
+                        if await account.roster.follow():
+                            account.wake()
+                    except Exception as error:  # a fault of ours: it must not end the watching
+                        if self._faults.may(type(error).__name__):
+                            log.exception(
+                                "failed to attach workflows; will try again",
+                                account=account.roster.label,
+                            )
 
     def _lost(self) -> None:
         for account in self.watched:
