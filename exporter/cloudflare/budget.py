@@ -137,7 +137,7 @@ class Budget:
         Where the share was larger, what was sent of it stays reserved until it no longer counts:
         requests continue, without a pause, at the rate of the share of today.
         """
-        drains = 1 <= self.share < self._reported and self._unseen < FRESH
+        drains = 1 <= self.share < self._reported and self._unseen < FRESH + WINDOW
         return self._reported if drains else int(self.allowed)
 
     @property

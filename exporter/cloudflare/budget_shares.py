@@ -6,7 +6,8 @@ or what it did send where its share was larger before. A share grows only into w
 the others leave, so that all replicas together never pass the limit, whatever happens to one.
 
 A replica that takes no turn may have stopped, or may lack only the database and poll: nobody can
-know. Its share is halved every 300 s, by itself and, one window later, in its entry.
+know. After 30 s it halves its share, and again every 300 s; the others count on that, so that they
+get half of it at once, as its requests leave the window.
 """
 
 import math
@@ -21,13 +22,17 @@ WINDOW = 300.0
 SLICE = 10.0
 """Seconds, of what `BudgetUse.spent` counts together."""
 FRESH = 30.0
-"""Seconds after its last turn for which a replica may have sent more than its share: requests that
-it sent when its share was larger."""
+"""Seconds after its last turn for which a replica sends all of its share, and more where its share
+was larger before: as many requests as it had sent."""
 
 _LATE = 30.0
 """Seconds from the decision to send a request to its arrival, at most."""
 _LEAST = 0.05
 """Of what can be shared, what each replica gets even if it needs nothing."""
+_BURST = 0.35
+"""The part of its share that a replica sends in `FRESH` seconds, at most."""
+_CREDIT = 0.02
+"""The part of its share that a replica may send at once after a pause."""
 _PROBE = 15.0
 """Seconds that one replica has to probe, after a 429, before the others send requests."""
 
@@ -80,9 +85,17 @@ class _Entry(Struct, frozen=True):
         """The most requests that it may have sent in the 300 s before `now`."""
         if self.share < 1:  # it sends none
             return self.counted(now)
-        unseen = max(0.0, now - self.seen)
-        spent = sum(self.spent) if unseen < FRESH + WINDOW + _LATE else 0
-        return max(spent, usable(self.share, unseen - WINDOW - _LATE))
+        before = now - _LATE  # what was decided then has arrived
+        most, silent_at = max(self.share, sum(self.spent)), self.seen + FRESH
+        if before < silent_at:
+            return most
+        left, silent = usable(self.share, before - self.seen), before - silent_at
+        if silent > WINDOW:
+            return left
+        # Of what it sent since it was seen last, the first seconds at the pace of all its share.
+        unknown = min(_BURST * self.share, most - self.counted(silent_at) + _CREDIT * self.share)
+        since = usable(self.share, FRESH) * silent / WINDOW
+        return max(left, min(most, self.counted(before) + unknown + since))
 
     def counted(self, now: float) -> int:
         """Of the requests that it reported, those that count now."""
@@ -101,7 +114,9 @@ _LEDGER = msgspec.json.Decoder(dict[str, _Entry])
 
 def usable(share: float, unseen: float) -> float:
     """What a replica may use of its share, `unseen` seconds after its last turn."""
-    return share * math.pow(0.5, max(1.0, unseen / WINDOW) - 1)
+    if unseen < FRESH:
+        return share
+    return share * math.pow(0.5, 1 + (unseen - FRESH) / WINDOW)
 
 
 def allot(

@@ -18,15 +18,17 @@ class Database:
         *,
         share: float | None = None,
         spent: int = 0,
+        evenly: int = 0,
         blocked: float = 0.0,
         leaving: bool = False,
     ) -> Allotment:
         """A replica's turn, that has its share since the last one unless told otherwise.
 
-        Its requests of the last 30 s are `spent`.
+        Its requests of the last 10 s are `spent`, those of the last 300 s `evenly`.
         """
         had = self.shares.get(replica, 0.0) if share is None else share
-        use = BudgetUse(600, had, (0, spent), demand, blocked)
+        sent = (0, *[evenly // 30] * 30) if evenly else (0, spent)
+        use = BudgetUse(600, had, sent, demand, blocked)
         self.ledger, allotment = allot(self.ledger, replica, use, now=self.now, leaving=leaving)
         self.shares = {**self.shares, replica: allotment.share}
         return allotment
@@ -91,13 +93,22 @@ class TestAbsent:
         database = Database()
         database.settle(a=1000, b=1000, c=1000)
         silent_since = database.now
-        for unseen, free in ((10, 400), (630, 400), (930, 500), (1230, 550)):
+        for unseen, free in ((10, 400), (40, 400), (660, 575), (960, 587.5)):
             database.now = silent_since + unseen
             shares = database.settle(a=1000, b=1000)
-            assert shares == pytest.approx({"a": free / 2, "b": free / 2}, abs=1)
+            assert shares == pytest.approx({"a": free / 2, "b": free / 2}, abs=2)
+
+    def test_one_that_follows_a_killed_one_sends_requests_as_its_own_leave_the_window(self) -> None:
+        database = Database()
+        database.turn("a")
+        database.turn("a", evenly=600)
+        for unseen, least in ((30, 0), (90, 10), (180, 100), (330, 200), (630, 400)):
+            database.now = unseen
+            assert database.turn(f"b-{unseen}").share >= least
+            database.turn(f"b-{unseen}", leaving=True)
 
     @pytest.mark.parametrize(
-        ("unseen", "share"), [(0, 200), (300, 200), (600, 100), (900, 50), (10**9, 0)]
+        ("unseen", "share"), [(0, 200), (29, 200), (30, 100), (330, 50), (630, 25), (10**9, 0)]
     )
     def test_a_replica_uses_less_and_less_without_turns(self, unseen: float, share: float) -> None:
         assert usable(200, unseen) == share
