@@ -163,6 +163,10 @@ class Instance:
         return self.run is not None and self.run.status not in ENDED
 
     @property
+    def has_ended(self) -> bool:
+        return self.run is not None and self.run.status in ENDED
+
+    @property
     def status(self) -> str | None:
         """As the last response or, before one, the last row has it."""
         return self.values.status if self.values else self.row.status

@@ -342,8 +342,7 @@ def on_selected(
 def on_series_given_up(instance: Instance, *, poll: Poll, now: Moment) -> None:
     """Its series give way to those of another: from now on it is only counted."""
     instance.scope = Scope.COUNTED
-    ended = instance.run is not None and not instance.live
-    if ended and instance.expires_at is None:
+    if instance.has_ended and instance.expires_at is None:
         instance.expires_at = now.monotonic + poll.forget_after
 
 
@@ -354,8 +353,7 @@ def on_tick(instance: Instance, *, now: Moment) -> Effects:
         return NOTHING
     hide = instance.values is not None and instance.has_series
     if not instance.configured:
-        ended = instance.run is not None and not instance.live
-        skipped = instance.wants_detail and ended and instance.is_news
+        skipped = instance.wants_detail and instance.has_ended and instance.is_news
         return Effects(record=True, hide=hide, remove=True, skipped=skipped)
     instance.values, instance.timeline, instance.expires_at = None, None, None
     instance.fingerprints = Fingerprints()

@@ -1,0 +1,55 @@
+"""What isn't committed to the state yet: the newest record of each."""
+
+from collections.abc import Collection, Mapping
+
+from exporter.metrics.series import Changes
+from exporter.state.backend import Batch, Horizon, Owner
+from exporter.state.records import Place, SeriesRecord, encode, instance_row
+from exporter.watch.records import Record, WorkflowRecord
+
+
+class Pending:
+    """Records of series, instances and workflows, and what scrapes see once they are committed."""
+
+    def __init__(self) -> None:
+        self.shown = Changes()
+        self.series: dict[Place, SeriesRecord] = {}
+        self.instances: dict[tuple[Owner, str], Record | None] = {}
+        self.workflows: dict[Owner, WorkflowRecord] = {}
+
+    def with_newer(self, newer: "Pending") -> "Pending":
+        """The newest of both."""
+        both = Pending()
+        for part in (self, newer):
+            both.shown.update(part.shown)
+            both.series.update(part.series)
+            both.instances.update(part.instances)
+            both.workflows.update(part.workflows)
+        return both
+
+    @property
+    def owners(self) -> set[Owner]:
+        """Whose records these are."""
+        series, instances = (place[0] for place in self.series), (o for o, _ in self.instances)
+        return {*series, *instances, *self.workflows}
+
+    def discard(self, owners: Collection[Owner]) -> None:
+        """Drops the records of these, which are another replica's to write."""
+        self.series = {p: s for p, s in self.series.items() if p[0] not in owners}
+        self.instances = {p: i for p, i in self.instances.items() if p[0] not in owners}
+        self.workflows = {o: w for o, w in self.workflows.items() if o not in owners}
+
+    def batch(
+        self,
+        workflows: Mapping[Owner, WorkflowRecord],
+        leases: Mapping[Owner, int],
+        horizons: Mapping[Owner, Horizon],
+    ) -> Batch:
+        """All of it for one transaction, with these records of workflows."""
+        return Batch(
+            {owner: encode(record) for owner, record in workflows.items()},
+            {key: instance_row(record) for key, record in self.instances.items()},
+            {place: encode(series) for place, series in self.series.items()},
+            leases,
+            horizons,
+        )

@@ -1,0 +1,217 @@
+"""Opens the state and reads it, as far as it can be read, in a thread of its own: what is on the
+disk, and what is still to be written."""
+
+import asyncio
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from math import inf
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from exporter.metrics.store import Store
+from exporter.state.backend import Backend, Location, Owner, Unusable
+from exporter.state.location import opened
+from exporter.state.pending import Pending
+from exporter.state.records import INSTANCE, SERIES, WORKFLOW, Place, SeriesRecord
+from exporter.state.sqlite import Database
+from exporter.watch.records import InstanceRecord, NotRestored, Record, WorkflowRecord
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+SLICE = 100
+"""Records, or series, that are restored or shown at a stretch: they take a few milliseconds."""
+
+
+class StateReader:
+    """Reads the state. A record is None where it can't be read: it may have been damaged since it
+    was written, and SQLite doesn't see a bit that flipped.
+
+    Each method that reads raises `NotRestored` where the state can't be read now.
+
+    Args:
+        store: Counts what goes wrong.
+
+    Attributes:
+        pending: What is to be written next.
+        writing: What is being written.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.backend: Backend
+        self.pending, self.writing = Pending(), Pending()
+        self._store = store
+        # Its own: a name server that doesn't respond may hold all of the event loop's threads.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
+        self._broken = False
+
+    async def open(self, location: Location) -> None:
+        """Opens the state; in memory, where its file can't be used.
+
+        Raises:
+            InUse: another exporter uses the file.
+            Unreachable: the database can't be used.
+        """
+        try:
+            self.backend = await self.in_thread(opened, location)
+        except Unusable as error:
+            self._store.state_write_failed()
+            log.error(
+                "the state file can't be used; counting from zero, and nothing is persisted",
+                path=str(location),
+                error=str(error),
+                advice="fix it, or name another file with state.path, and restart",
+            )
+            self.backend = Database(None)
+        if self.backend.set_aside is not None:
+            self._store.state_write_failed()
+            log.error(
+                "the state file is damaged; counting from zero",
+                set_aside=str(self.backend.set_aside),
+                advice="keep it if its counts matter to you, delete it otherwise",
+            )
+
+    async def in_thread(self, act: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False)
+        self.backend.close()
+
+    def uncommitted(self) -> Pending:
+        """What isn't on the disk, or may not be: it is being written."""
+        return self.writing.with_newer(self.pending)
+
+    async def workflow(self, owner: Owner) -> WorkflowRecord | None:
+        """The record of a workflow; None: there is none."""
+        rows = await self._read(lambda: self.backend.workflow(owner), WORKFLOW)
+        record = next((record for _, record in rows if record), None)
+        for uncommitted in (self.writing, self.pending):
+            record = uncommitted.workflows.get(owner, record)
+        return record
+
+    async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, Record | None]]]:
+        """The records of a workflow's watched instances by id, in slices."""
+        pending = {
+            instance_id: record
+            for uncommitted in (self.writing, self.pending)
+            for (other, instance_id), record in uncommitted.instances.items()
+            if other == owner
+        }
+        for part in _slices(
+            (i, record)
+            for i, record in pending.items()
+            if isinstance(record, InstanceRecord) and record.removed_at is None
+        ):
+            yield part
+            await asyncio.sleep(0)
+        after = ""
+        while True:
+            rows = await self._read(
+                lambda after=after: self.backend.instances(owner, after=after, limit=SLICE),  # type: ignore[misc]
+                INSTANCE,
+            )
+            yield [(i, record) for i, record in rows if i not in pending]
+            if len(rows) < SLICE:
+                return
+            after = rows[-1][0]
+
+    async def records(self, owner: Owner, ids: Collection[str]) -> dict[str, Record | None]:
+        """What is recorded of these instances, watched or not, as far as anything is."""
+        pending, writing = self.pending.instances, self.writing.instances
+        newest = {
+            i: (pending if (owner, i) in pending else writing)[owner, i]
+            for i in ids
+            if (owner, i) in pending or (owner, i) in writing
+        }
+        found = dict[str, Record | None]()
+        for part in _slices(i for i in ids if i not in newest):
+            found.update(await self._by_ids(owner, part))
+        return found | {i: record for i, record in newest.items() if record is not None}
+
+    async def series(
+        self, owner: Owner
+    ) -> tuple[dict[Place, SeriesRecord | None], dict[Place, SeriesRecord | None]]:
+        """The records of the series of a workflow, of an account as such, or of neither: those on
+        the disk, and the newest."""
+        rows = await self._read(lambda: self.backend.series(owner), SERIES)
+        on_disk = {(owner, *place): series for place, series in rows}
+        newest = on_disk | {
+            place: series
+            for uncommitted in (self.writing, self.pending)
+            for place, series in uncommitted.series.items()
+            if place[0] == owner
+        }
+        return on_disk, newest
+
+    async def drop_expired(self, workflows: Mapping[Owner, WorkflowRecord]) -> None:
+        """Drops what came and expired unwritten: while nothing can be written, these would become
+        ever more."""
+        expired: dict[Owner, list[str]] = {}
+        for (owner, instance_id), record in self.pending.instances.items():
+            workflow = workflows.get(owner)
+            horizon = None if workflow is None else workflow.horizon
+            if record is None or (isinstance(record, float) and record < (horizon or -inf)):
+                expired.setdefault(owner, []).append(instance_id)
+        for owner, ids in expired.items():
+            for part in _slices(ids):
+                recorded = {instance_id for instance_id, _ in await self._by_ids(owner, part)}
+                for key in ((owner, i) for i in part if i not in recorded):
+                    if not isinstance(self.pending.instances.get(key), InstanceRecord):
+                        self.pending.instances.pop(key, None)
+
+    async def _by_ids(self, owner: Owner, ids: Sequence[str]) -> list[tuple[str, Record | None]]:
+        return await self._read(lambda: self.backend.by_ids(owner, ids), INSTANCE)
+
+    async def _read(
+        self, rows: Callable[[], Iterable[tuple[T, bytes]]], decoder: msgspec.msgpack.Decoder[V]
+    ) -> list[tuple[T, V | None]]:
+        found: list[tuple[T, V | None]] = []
+
+        def read() -> bool:
+            whole = True
+            try:
+                for key, data in rows():
+                    try:
+                        found.append((key, decoder.decode(data)))
+                    except msgspec.DecodeError:
+                        found.append((key, None))
+                        whole = False
+            except Exception as error:
+                if not self.backend.is_damage(error):
+                    raise NotRestored(str(error)) from error
+                whole = False
+            return whole
+
+        if not await self.in_thread(read):
+            self._unreadable()
+        return found
+
+    def _unreadable(self) -> None:
+        if not self._broken:
+            log.error(
+                "parts of the state can't be read; counting these from zero",
+                advice="check the disk",
+            )
+        self._broken = True
+        self._store.state_write_failed()
+
+
+def _slices(items: Iterable[T]) -> Iterator[list[T]]:
+    """The items, `SLICE` at a time."""
+    rest = iter(items)
+    while part := list(islice(rest, SLICE)):
+        yield part
