@@ -90,7 +90,9 @@ def _server(command: list[str], log: Path) -> Iterator[httpx.Client]:
             wait_until(lambda: listening() or process.poll() is not None, log.read_text)
             found = listening()
             assert found, log.read_text()
-            with httpx.Client(base_url=f"http://{found[1]}", trust_env=False) as http:
+            with httpx.Client(
+                base_url=f"http://{found[1]}", trust_env=False, timeout=DEADLINE
+            ) as http:
                 wait_until(lambda: http.get("/-/ready").is_success, log.read_text)
                 yield http
         finally:

@@ -125,7 +125,7 @@ class Walk:
                 stderr=file,
                 start_new_session=True,
             ) as process,
-            httpx.Client(trust_env=False) as http,
+            httpx.Client(trust_env=False, timeout=DEADLINE) as http,
         ):
 
             def ready() -> bool:

@@ -92,7 +92,9 @@ class Daemon:
         found = self._listening()
         assert found, self.stderr()
         self.address = found[1]
-        self.http = httpx.Client(base_url=f"http://{self.address}", trust_env=False)
+        self.http = httpx.Client(
+            base_url=f"http://{self.address}", trust_env=False, timeout=DEADLINE
+        )
 
     def _listening(self) -> re.Match[str] | None:
         return re.search(r'address[":= ]+(127\.0\.0\.1:\d+)', self.stderr())

@@ -123,7 +123,9 @@ def test_no_file_can_be_opened(simulator: Simulator, folder: Path) -> None:
             httpx.get(f"http://{running.address}/metrics", trust_env=False, timeout=1)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         wait_until_all_is_counted(running, simulator)
-        assert httpx.get(f"http://{running.address}/-/healthy", trust_env=False).is_success
+        assert httpx.get(
+            f"http://{running.address}/-/healthy", trust_env=False, timeout=DEADLINE
+        ).is_success
         assert running.stop() == 0
 
 
@@ -264,4 +266,4 @@ class TestTheWayToCloudflare:
             # A page is made in a thread; lookups take none from it.
             assert running.http.get("/").is_success
             running.process.send_signal(signal.SIGTERM)
-            assert running.process.wait(10) == 0, "5 s, and as many for a machine that is busy"
+            assert running.process.wait(20) == 0, "less than a lookup takes"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from simulator import Simulator, serve_in_thread
-from tests.e2e.daemon import Daemon, configuration, daemon, run, wait_until
+from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, run, wait_until
 from tests.prometheus import Prometheus, prometheus
 from tests.web.certificates import Authority
 from tests.web.conftest import hashed
@@ -41,7 +41,10 @@ class Setup(NamedTuple):
 
     def http(self, name: str, **options: Any) -> httpx.Client:
         return httpx.Client(
-            base_url=f"https://{self.exporters[name].address}", trust_env=False, **options
+            base_url=f"https://{self.exporters[name].address}",
+            trust_env=False,
+            timeout=DEADLINE,
+            **options,
         )
 
 

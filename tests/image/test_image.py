@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from simulator import Script, Simulator, Wait, serve_in_thread
-from tests.e2e.daemon import configuration, wait_until
+from tests.e2e.daemon import DEADLINE, configuration, wait_until
 from tests.e2e.scrape import samples, value
 from tests.image.build import Image, built
 from tests.image.container import Container, running
@@ -114,7 +114,9 @@ class TestContainer:
     """As uid 65532, with a read-only root, without capabilities and without a shell."""
 
     def test_it_serves_what_it_watches(self, container: Container) -> None:
-        with httpx.Client(base_url=f"http://{container.address}", trust_env=False) as http:
+        with httpx.Client(
+            base_url=f"http://{container.address}", trust_env=False, timeout=DEADLINE
+        ) as http:
             wait_until(lambda: http.get("/-/ready").is_success, container.log)
             found = samples(http.get("/metrics").text)
             name = "cloudflare_workflow_instance_status"
@@ -157,7 +159,9 @@ class TestContainer:
                 CWE_API__URL=f"{served.url}/accounts/{{account_id}}",
                 CWE_WEB__LISTEN_ADDRESS="127.0.0.1:0",
             ) as started,
-            httpx.Client(base_url=f"http://{started.address}", trust_env=False) as http,
+            httpx.Client(
+                base_url=f"http://{started.address}", trust_env=False, timeout=DEADLINE
+            ) as http,
         ):
             wait_until(lambda: http.get("/-/ready").is_success, started.log)
             found = samples(http.get("/metrics").text)

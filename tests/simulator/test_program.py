@@ -161,7 +161,7 @@ class TestTheProgram:
             assert program.control.post("/clock/advance", json={"seconds": 1}).status_code == 400
             program.close()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
             assert process.stderr is not None
             assert process.stderr.read() == ""
 

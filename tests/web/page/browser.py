@@ -4,10 +4,13 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from demo.node_packages import node
+from tests.e2e.daemon import DEADLINE
 from tests.requires import requires_program
+
+expect.set_options(timeout=1000 * DEADLINE)
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page, expect
 
 from demo.node_packages import install
 from simulator import Attempt, Error, Script, Step, Wait
+from tests.e2e.daemon import DEADLINE
 from tests.node import HERE
 from tests.watch.test_ids import IDS
 from tests.watching import Watching, watching
@@ -32,6 +33,7 @@ class Site:
     async def page(self, path: str = "", **options: Any) -> AsyncIterator[Page]:
         """A page; nothing may go wrong in it, nor come from elsewhere."""
         context = await self.browser.new_context(**options)
+        context.set_default_timeout(1000 * DEADLINE)
         page = await context.new_page()
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
@@ -72,6 +74,7 @@ class TestAccessible:
             color_scheme="dark" if scheme == "dark" else "light",
             viewport={"width": width, "height": 800},
         )
+        context.set_default_timeout(1000 * DEADLINE)
         page = await context.new_page()
         await page.goto(site.address + path)
         await page.evaluate(axe)
