@@ -575,7 +575,7 @@ class TestTheDiskFails:
                     for m in range(5):
                         w.orders.create(f"{n}-{m}", Script(steps("one")))
                     await w.cycle(after=30)
-                    unsaved = w.app.writer._pending
+                    unsaved = w.app.writer._reader.pending
                     held.append(len(unsaved.instances) + len(unsaved.shown.instances))
             assert max(held[20:]) <= max(held[:20])
             await w.cycle(after=15)
