@@ -15,7 +15,12 @@ from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
-from exporter.cloudflare.credentials import Credential, read_credentials
+from exporter.cloudflare.credentials import (
+    Credential,
+    read_credentials,
+    read_events_credentials,
+)
+from exporter.cloudflare.queue import Queue
 from exporter.config.accounts import Workflow
 from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Settings
@@ -24,6 +29,8 @@ from exporter.metrics.store import Store
 from exporter.state.records import stored_names
 from exporter.state.writer import StateWriter
 from exporter.watch.attachment import AccountSettings, Attacher
+from exporter.watch.event_coverage import EventCoverage
+from exporter.watch.events import Events
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.scheduler import Scheduler
@@ -109,11 +116,11 @@ class Accounts:
             ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
                 stays as it was.
         """
-        credentials, http = self._checked(settings)
+        credentials, queues_credentials, http = self._checked(settings)
         async with self._changing:
             former = {_place(account): account for account in self.watched}
             queues, self.queues = self.queues, self._queues_for(settings, credentials, former)
-            accounts = self._accounts_for(settings, credentials, http, former)
+            accounts = self._accounts_for(settings, credentials, queues_credentials, http, former)
             async with self._writer.paused():
                 await self._replace(settings, accounts, former)
             self._store.configured(successful=True, at=self._clock.wall())
@@ -142,6 +149,8 @@ class Accounts:
         for account in settings.accounts:
             if account.label not in self._store.accounts:
                 await self._writer.restore_series(account.label)
+            if account.events is not None:
+                self._store.events_found(account.label)
         self.watched[:] = accounts
         for watched in accounts:
             watched.roster.want()
@@ -216,6 +225,7 @@ class Accounts:
         self,
         settings: Settings,
         credentials: Sequence[Credential],
+        queues_credentials: Sequence[Credential | None],
         http: httpx.AsyncClient,
         former: dict[_Place, ListSchedule],
     ) -> list[ListSchedule]:
@@ -223,8 +233,8 @@ class Accounts:
         new ones otherwise."""
         accounts = []
         limits = {"requests_per_5m": 1, "reserve": 0.0}  # these the queue's budget has
-        for account, place, credential in zip(
-            settings.accounts, _places(settings), credentials, strict=True
+        for account, place, credential, queue_credential in zip(
+            settings.accounts, _places(settings), credentials, queues_credentials, strict=True
         ):
             shared = AccountSettings(
                 account.model_copy(update={"workflows": []}),
@@ -243,13 +253,15 @@ class Accounts:
             reported = self._reported.setdefault(
                 account.label, AccountLog(account.label, self._clock)
             )
+            on_request = partial(self._store.api_request, account.label)
+            coverage = None if queue_credential is None else EventCoverage()
             client = Client(
                 http,
                 settings.api,
                 account.account_id,
                 credential,
                 budget=queue.budget,
-                on_request=partial(self._store.api_request, account.label),
+                on_request=on_request,
                 on_ignored=partial(_ignored, self._store, account.label, reported.ignored),
             )
             roster = WorkflowRoster(
@@ -263,6 +275,7 @@ class Accounts:
                     scheduler=self._scheduler,
                     logs=reported.workflows,
                     clock=self._clock,
+                    coverage=coverage,
                 ),
                 changing=self._changing,
                 reported=reported,
@@ -270,24 +283,45 @@ class Accounts:
             )
             if known:
                 roster.take_over(known.roster)
+            events = None
+            if account.events and queue_credential and coverage:
+                events = Events(
+                    Queue(
+                        http,
+                        settings.api,
+                        account.account_id,
+                        account.events,
+                        credential=queue_credential,
+                        on_request=on_request,
+                    ),
+                    roster,
+                    coverage,
+                    list_interval=account.events.list_interval,
+                    clock=self._clock,
+                )
+            interval = settings.poll.interval
             accounts.append(
-                ListSchedule(roster, poll_interval=settings.poll.interval, clock=self._clock)
+                ListSchedule(roster, poll_interval=interval, events=events, clock=self._clock)
             )
         return accounts
 
-    def _checked(self, settings: Settings) -> tuple[list[Credential], httpx.AsyncClient]:
-        """The credential of each account, and the connections that all accounts share; those of
-        former settings are closed at the end, since requests may be under way."""
+    def _checked(
+        self, settings: Settings
+    ) -> tuple[list[Credential], list[Credential | None], httpx.AsyncClient]:
+        """The credentials of each account and of its queue, and the connections that all accounts
+        share; those of former settings are closed at the end, since requests may be under way."""
         problems: list[str] = []
         with collected(problems):
             credentials = read_credentials(settings.accounts)
+        with collected(problems):
+            queues_credentials = read_events_credentials(settings.accounts)
         key = settings.api.timeout, settings.api.url
         with collected(problems):
             if key not in self._http:
                 self._http[key] = http_client(settings.api, self._transport)
         if problems:
             raise ConfigError(problems)
-        return credentials, self._http[key]
+        return credentials, queues_credentials, self._http[key]
 
     def start(self) -> None:
         """Begins the list passes of all accounts, and of those to come."""

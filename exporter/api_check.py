@@ -19,8 +19,9 @@ from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
-from exporter.cloudflare.credentials import read_credentials
+from exporter.cloudflare.credentials import read_credentials, read_events_credentials
 from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.queue import Queue
 from exporter.config.accounts import Account
 from exporter.config.settings import Settings
 from exporter.logs import printable
@@ -79,9 +80,12 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     budgets: dict[object, Budget] = {}
     skew = _ClockSkew(clock)
     credentials = read_credentials(settings.accounts)
+    queue_credentials = read_events_credentials(settings.accounts)
     async with http_client(settings.api) as http:
         http.event_hooks = {"response": [skew.measure]}
-        for account, credential in zip(settings.accounts, credentials, strict=True):
+        for account, credential, queue_credential in zip(
+            settings.accounts, credentials, queue_credentials, strict=True
+        ):
             budget = budgets.setdefault(
                 credential.budget_key,
                 Budget(settings.api.requests_per_5m, reserve=settings.api.reserve, clock=clock),
@@ -92,10 +96,28 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
                     yield Finding(verdict, account.label, text)
             except RequestFailed as failure:
                 yield Finding("wrong", account.label, _described(failure))
+            if account.events is not None and queue_credential is not None:
+                queue = Queue(
+                    http,
+                    settings.api,
+                    account.account_id,
+                    account.events,
+                    credential=queue_credential,
+                )
+                yield Finding(*await _queue(account, queue))
     if skew.seconds is not None:
         yield Finding(*_clock(skew.seconds))
     if settings.state.url is not None:
         yield await _database(location)
+
+
+async def _queue(account: Account, queue: Queue) -> tuple[Verdict, str, str]:
+    """Checks the queue of an account's events, without taking a message."""
+    try:
+        name = await queue.check()
+    except RequestFailed as failure:
+        return "wrong", account.label, f"events: {_described(failure)}"
+    return "ok", account.label, f"queue {name} has a pull consumer, and its token may pull"
 
 
 async def _account(account: Account, client: Client, budget: Budget) -> AsyncIterator[_Result]:

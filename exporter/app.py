@@ -121,6 +121,10 @@ class App:
             yield catalogue.API_REMAINING, labels, budget.remaining
             until = self._clock.wall() + budget.blocked if budget.blocked else 0.0
             yield catalogue.API_BLOCKED_UNTIL, labels, until
+            if account.events is not None:
+                yield catalogue.EVENT_BACKLOG, labels, account.events.backlog
+                coverage = account.events.coverage.ratio(self._clock.monotonic())
+                yield catalogue.EVENT_COVERAGE, labels, coverage
         if self.writer.shared:
             yield catalogue.REPLICAS, (), len(self.leases.seen.replicas)
             yield catalogue.WORKFLOWS_HELD, (), len(self.leases.held)

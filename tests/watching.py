@@ -131,6 +131,7 @@ class Watching:
             "account_id": "acc",
             "api_token": sections.pop("token", "secret"),
             "workflows": sections.pop("workflows"),
+            "events": sections.pop("events", None),
         }
         accounts = [account, *sections.pop("more_accounts", [])]
         # More than enough: with the clock in hand, nobody waits for the budget.

@@ -72,6 +72,7 @@ _NO_RUNS = "No run ended"
 _NO_STEPS = "No step ended"
 _NO_RULES = "No data; needs the recording rules of alerts/prometheus.rules.yaml"
 _NONE = "None"
+_NO_EVENTS = "No events configured"
 _NO_REPLICAS = "No database is shared"
 
 _ALERTS = annotation(
@@ -714,6 +715,47 @@ def exporter() -> Json:
                 ),
             ],
             "Nothing",
+        ),
+        row("Events"),
+        series(
+            "Event coverage",
+            "Share of the changes that list passes found in the last hour which an event had "
+            "announced, by account. Below 99% list passes are back at poll.interval.",
+            [query(f"min by (account) ({_OWN}_event_coverage_ratio{at})", "{{account}}")],
+            _NO_EVENTS,
+            unit="percentunit",
+        ),
+        series(
+            "Event delay",
+            "Seconds from an event until what it announced was shown.",
+            [
+                query(
+                    f"histogram_quantile({quantile}, "
+                    f"sum by (le) (rate({_OWN}_event_delay_seconds_bucket{at}[15m])))",
+                    name,
+                )
+                for quantile, name in ((0.5, "median"), (0.99, "99th percentile"))
+            ],
+            _NO_EVENTS,
+            unit="s",
+        ),
+        series(
+            "Events",
+            "Per hour, by type and what came of them.",
+            [
+                query(
+                    f"sum by (type, result) (increase({_OWN}_events_total{at}[1h])) > 0",
+                    "{{type}}: {{result}}",
+                )
+            ],
+            _NO_EVENTS,
+            stacked=True,
+        ),
+        series(
+            "Queue backlog",
+            "Messages in the queue, by account.",
+            [query(f"max by (account) ({_OWN}_event_queue_backlog{at})", "{{account}}")],
+            _NO_EVENTS,
         ),
         row("Replicas"),
         series(

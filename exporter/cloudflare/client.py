@@ -1,28 +1,17 @@
-"""Requests to Cloudflare's API: URLs, the envelope, pages of lists, and why a request failed.
+"""The requests for workflows and instances, and pages of lists."""
 
-A failed request is not repeated here: the next poll is the retry, so that an API with problems gets
-no additional requests.
-"""
-
-import asyncio
 import re
-import ssl
-import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from email.utils import parsedate_to_datetime
-from typing import TypeVar, cast
-from urllib.parse import quote, urlencode, urlsplit
+from collections.abc import AsyncIterator
+from typing import TypeVar
+from urllib.parse import quote, urlencode
 
 import httpx
-import msgspec
 from msgspec import UnsetType
 
-from exporter.cloudflare import resolver
+from exporter.cloudflare.api_requests import ApiRequests, OnIgnored, OnRequest
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.connections import DNS_ADVICE, ReusedConnectionLost, failure_of, get
 from exporter.cloudflare.credentials import Credential
-from exporter.cloudflare.errors import RequestFailed, from_status
-from exporter.cloudflare.json_filter import InvalidBody
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import (
     Detail,
@@ -34,27 +23,12 @@ from exporter.cloudflare.models import (
     WorkflowVersion,
 )
 from exporter.cloudflare.pages import Page, next_page, read_pages
-from exporter.cloudflare.response_body import ResponseBody
 from exporter.config.settings import Api
 
 Result = TypeVar("Result")
 
-OnRequest = Callable[[str, str, float], None]
-"""Called after each request: endpoint, HTTP status or kind of error, seconds."""
-OnIgnored = Callable[[str, list[str]], None]
-"""Called with an endpoint and the places in its response that were ignored, if there are any."""
-
-_MIB = 1024 * 1024
-_MAX_ERROR_BODY = 64 * 1024
-"""Bytes that are read of a response other than 2xx: an error takes a few."""
-_MAX_RETRY_AFTER = 3600.0
-"""Seconds: a longer `Retry-After` comes from a wrong clock."""
 _MAX_WORKFLOW_PAGES = 100
-_MAX_MESSAGE = 200
-"""Characters."""
-_RESULT = "$.result"
 _ROW = re.compile(r"\$\.result\[\d+\]")
-_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidBody)
 
 _ACCOUNTS = LenientDecoder(Envelope[list[ListedAccount]])
 _SUMMARY = LenientDecoder(Envelope[Summary])
@@ -63,7 +37,6 @@ _ROWS = LenientDecoder(Envelope[list[Row]])
 _WORKFLOW = LenientDecoder(Envelope[ListedWorkflow])
 _WORKFLOWS = LenientDecoder(Envelope[list[ListedWorkflow]])
 _VERSIONS = LenientDecoder(Envelope[list[WorkflowVersion]])
-_FAILURE = LenientDecoder(Envelope[msgspec.Raw])
 
 
 class Client:
@@ -83,26 +56,22 @@ class Client:
         on_request: OnRequest = lambda *_: None,
         on_ignored: OnIgnored = lambda *_: None,
     ) -> None:
-        self._http = http
-        self._budget = budget
-        self._base_url = api.url.replace("{account_id}", account_id or "").rstrip("/")
-        self._credential = credential
-        self._timeout = api.timeout
-        self._max_body = api.max_body
-        self._on_request = on_request
-        self._on_ignored = on_ignored
+        self._base_url = base_url(api, account_id)
+        self._get = ApiRequests(
+            http, api, credential, budget=budget, on_request=on_request, on_ignored=on_ignored
+        ).send
 
     async def instance(self, workflow: str, instance_id: str) -> Summary:
         """An instance without its steps (`simple=true`)."""
         url = self._instance_url(workflow, instance_id)
         response, *_ = await self._get("instance", f"{url}?simple=true", _SUMMARY)
-        return _result(response)
+        return result_of(response)
 
     async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]:
         """An instance with all its steps, and the bytes of the response."""
         url = self._instance_url(workflow, instance_id)
         response, size, _ = await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
-        return _result(response), size
+        return result_of(response), size
 
     async def instances(self, workflow: str, parameters: dict[str, str]) -> Page[Row]:
         """A page of a workflow's instances, newest first.
@@ -118,7 +87,7 @@ class Client:
     async def workflow(self, workflow: str) -> ListedWorkflow:
         """A workflow with the platform's counts of its instances."""
         response, *_ = await self._get("workflow", self._workflow_url(workflow), _WORKFLOW)
-        return _result(response)
+        return result_of(response)
 
     def workflows(self) -> AsyncIterator[list[ListedWorkflow]]:
         """The account's workflows, page by page."""
@@ -170,157 +139,17 @@ class Client:
             total=info.total_count if info else None,
         )
 
-    async def _get(
-        self, endpoint: str, url: str, decoder: LenientDecoder[Envelope[Result]]
-    ) -> tuple[Envelope[Result], int, list[str]]:
-        """A response, its bytes, and the places in it that were ignored."""
-        body = ResponseBody(self._max_body, decoder.model)
-        try:
-            response = await self._request(endpoint, url, body)
-            envelope, ignored = self._decode(response, body, decoder)
-        except RequestFailed as failure:
-            failure.size = body.size
-            raise
-        if ignored:
-            self._on_ignored(endpoint, ignored)
-        return envelope, body.size, ignored
 
-    def _decode(
-        self,
-        response: httpx.Response,
-        body: ResponseBody,
-        decoder: LenientDecoder[Envelope[Result]],
-    ) -> tuple[Envelope[Result], list[str]]:
-        if not response.is_success:
-            raise from_status(response.status_code, self._api_errors(response, body))
-        if not body.size:
-            raise RequestFailed("invalid_answer", "the body is empty")
-        try:
-            envelope, ignored = decoder.decode(body.read())
-        except _UNDECODABLE as error:
-            # msgspec's message has the place and the types, not the value; others have the value.
-            own = isinstance(error, msgspec.MsgspecError | InvalidBody)
-            why = str(error) if own else type(error).__name__
-            raise _undecodable(response, body, why) from None
-        if _RESULT in ignored:
-            raise _undecodable(response, body, f"unexpected type at {_RESULT}")
-        if envelope.success is False or isinstance(envelope.result, UnsetType):
-            errors = self._api_errors(response, body) or "no result"
-            raise RequestFailed("invalid_answer", f"the API reports a failure: {errors}")
-        return envelope, ignored
-
-    async def _request(self, endpoint: str, url: str, body: ResponseBody) -> httpx.Response:
-        while True:
-            try:
-                async with self._budget.request():
-                    response = await self._send(endpoint, url, body)
-                    if response.status_code == 429:
-                        self._budget.rate_limited(retry_after(response))
-                    else:
-                        self._budget.update(response.headers)
-                return response
-            except ReusedConnectionLost:
-                # Other kept-alive connections may be closed too: each repeat takes one out of the
-                # pool, until the request gets a new one.
-                continue
-
-    async def _send(self, endpoint: str, url: str, body: ResponseBody) -> httpx.Response:
-        started, code = time.perf_counter(), "cancelled"
-        allowed: float = self._timeout
-        try:
-            async with (
-                asyncio.timeout(allowed) as limit,
-                get(self._http, url, self._credential) as response,
-            ):
-                until = limit.when() or 0.0
-                body.begin(response.headers.get("content-encoding", ""))
-                # Not `aiter_bytes`: it would decompress without a limit.
-                async for data in cast("AsyncIterable[bytes]", response.stream):
-                    body.add(data)
-                    if body.received > _MIB:
-                        # One more second for each MiB, so that a slow sender gains none.
-                        allowed = self._timeout + body.received // _MIB
-                        limit.reschedule(until + body.received // _MIB)
-                    if body.size > _MAX_ERROR_BODY and not response.is_success:
-                        break
-            code = str(response.status_code)
-        except (TimeoutError, httpx.TimeoutException):
-            if resolver.is_waiting():
-                code = "dns"
-                raise RequestFailed(
-                    "dns", f"no name server responded within {allowed:g} s", DNS_ADVICE
-                ) from None
-            code = "timeout"
-            raise RequestFailed(
-                "timeout",
-                f"no complete response within {allowed:g} s",
-                "raise api.timeout, or check the network between here and Cloudflare",
-            ) from None
-        except (InvalidBody, httpx.TooManyRedirects) as error:
-            code = "invalid"
-            raise RequestFailed("invalid_answer", f"unreadable body: {error}") from None
-        except ReusedConnectionLost:
-            code = "connection"
-            raise
-        except (httpx.TransportError, ssl.SSLError, OSError) as error:
-            failure = failure_of(error, urlsplit(url).netloc)
-            code = "invalid" if failure.reason == "invalid_answer" else failure.reason
-            raise failure from None
-        finally:
-            self._on_request(endpoint, code, time.perf_counter() - started)
-        return response
-
-    def _api_errors(self, response: httpx.Response, body: ResponseBody) -> str:
-        """The errors that the API reports, short and on one line; empty where it reports none."""
-        try:
-            errors = _FAILURE.decode(body.read())[0].errors or []
-        except _UNDECODABLE:
-            return f"not from the API, but {_content(response, body)}"
-        text = "; ".join(
-            f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
-            for error in errors[:3]
-        )
-        return " ".join(self._credential.scrub(text).split())[:_MAX_MESSAGE]
+def base_url(api: Api, account_id: str | None) -> str:
+    """What the URLs of an account's endpoints begin with."""
+    return api.url.replace("{account_id}", account_id or "").rstrip("/")
 
 
-def _result(response: Envelope[Result]) -> Result:
+def result_of(response: Envelope[Result]) -> Result:
     if response.result is None or isinstance(response.result, UnsetType):
         raise RequestFailed("invalid_answer", "the API reports a failure: no result")
     return response.result
 
 
 def _list(response: Envelope[list[Result]]) -> list[Result]:
-    return [] if response.result is None else _result(response)
-
-
-def _content(response: httpx.Response, body: ResponseBody) -> str:
-    kind = response.headers.get("content-type", "").partition(";")[0].strip() or "an untyped body"
-    return f"{kind[:50]} of {body.size} bytes"
-
-
-def _undecodable(response: httpx.Response, body: ResponseBody, why: str) -> RequestFailed:
-    message = f"{_content(response, body)} can't be read: {why}"
-    return RequestFailed("invalid_answer", message[:_MAX_MESSAGE])
-
-
-def retry_after(response: httpx.Response) -> float | None:
-    """Seconds of `Retry-After`, an hour at most; None where it is missing or invalid.
-
-    It is a number, or a date (RFC 9110), which is relative to the response's own: clocks differ.
-    """
-    value = response.headers.get("retry-after", "")
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), _MAX_RETRY_AFTER)
-    until = _date(value)
-    sent = _date(response.headers.get("date", ""))
-    if until is None:
-        return None
-    return min(max(0.0, until - (time.time() if sent is None else sent)), _MAX_RETRY_AFTER)
-
-
-def _date(text: str) -> float | None:
-    """Unix time of an HTTP date; None where it is invalid."""
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
+    return [] if response.result is None else result_of(response)

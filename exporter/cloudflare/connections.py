@@ -73,8 +73,10 @@ class ReusedConnectionLost(Exception):  # noqa: N818 - reads as what happened
 
 
 @asynccontextmanager
-async def get(http: httpx.AsyncClient, url: str, auth: httpx.Auth) -> AsyncIterator[httpx.Response]:
-    """The response to a GET request, its body not yet read.
+async def request(
+    http: httpx.AsyncClient, url: str, auth: httpx.Auth, content: bytes | None
+) -> AsyncIterator[httpx.Response]:
+    """The response to a GET or, with JSON as its content, a POST; its body not yet read.
 
     Raises:
         ReusedConnectionLost: the server has not seen the request, in all likelihood.
@@ -85,17 +87,23 @@ async def get(http: httpx.AsyncClient, url: str, auth: httpx.Auth) -> AsyncItera
     async def record(event: str, _: object) -> None:
         events.add(event)
 
-    request = http.build_request("GET", url, extensions={"trace": record})
+    sent = http.build_request(
+        "GET" if content is None else "POST",
+        url,
+        content=content,
+        headers=None if content is None else {"Content-Type": "application/json"},
+        extensions={"trace": record},
+    )
     try:
-        response = await http.send(request, auth=auth, stream=True)
+        response = await http.send(sent, auth=auth, stream=True)
         try:
             yield response
         finally:
             await response.aclose()
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-        sent = "http11.send_request_headers.started" in events
+        begun = "http11.send_request_headers.started" in events
         fresh = any(event.startswith("connection.connect_tcp") for event in events)
-        if sent and not fresh and "http11.receive_response_headers.complete" not in events:
+        if begun and not fresh and "http11.receive_response_headers.complete" not in events:
             raise ReusedConnectionLost from None
         raise
 

@@ -1,14 +1,15 @@
 """How requests authenticate: an API token, or the older e-mail and global API key."""
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
 from pydantic import SecretStr
 
 from exporter import logs
-from exporter.config.accounts import Account
+from exporter.config.accounts import Account, Events
 from exporter.config.errors import ConfigError
 
 
@@ -88,20 +89,38 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credential]:
     Raises:
         ConfigError: a file that holds a secret can't be used; every such file is named.
     """
+
+    def read(account: Account) -> Credential:
+        return Credential(
+            token=account.api_token or account.api_token_file,
+            email=account.api_email,
+            key=account.api_key or account.api_key_file,
+        )
+
+    return _read({f"accounts[{n}]": partial(read, account) for n, account in enumerate(accounts)})
+
+
+def read_events_credentials(accounts: Sequence[Account]) -> list[Credential | None]:
+    """The credential for the queue of each account, of those that have one (`read_credentials`)."""
+
+    def read(events: Events) -> Credential:
+        return Credential(token=events.api_token or events.api_token_file)
+
+    queues = {n: account.events for n, account in enumerate(accounts) if account.events}
+    made = _read({f"accounts[{n}].events": partial(read, events) for n, events in queues.items()})
+    by_account = dict(zip(queues, made, strict=True))
+    return [by_account.get(n) for n in range(len(accounts))]
+
+
+def _read(places: Mapping[str, Callable[[], Credential]]) -> list[Credential]:
     made, problems = [], []
-    for index, account in enumerate(accounts):
+    for place, read in places.items():
         try:
-            made.append(
-                Credential(
-                    token=account.api_token or account.api_token_file,
-                    email=account.api_email,
-                    key=account.api_key or account.api_key_file,
-                )
-            )
+            made.append(read())
         except OSError as error:
-            problems.append(f"accounts[{index}]: {error.filename}: {error.strerror}")
+            problems.append(f"{place}: {error.filename}: {error.strerror}")
         except ValueError as error:
-            problems.append(f"accounts[{index}]: {error}")
+            problems.append(f"{place}: {error}")
     if problems:
         raise ConfigError(problems)
     for credential in made:

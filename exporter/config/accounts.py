@@ -120,6 +120,42 @@ class Workflow(Section):
         yield from duplicates(("instances",), instances if isinstance(instances, list) else [])
 
 
+class Events(Section):
+    queue_id: Annotated[
+        str,
+        _matching(
+            r"[A-Za-z0-9_-]{1,64}",
+            "not a queue id: wrangler queues info NAME shows it, 32 hex digits",
+        ),
+    ] = Field(description="Id of the queue that gets the events of the account's workflows.")
+    api_token: SecretStr | None = Field(
+        None, min_length=1, description="API token with the permission Queues Edit."
+    )
+    api_token_file: Path | None = Field(
+        None, description="File that holds this API token; re-read when it changes."
+    )
+    list_interval: PositiveDuration = Field(
+        Duration.parse("2m"),
+        description="Maximum time between two list passes while events announce nearly every "
+        "change; never less than poll.interval.",
+    )
+
+    @classmethod
+    def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
+        yield from _one_secret(given, "api_token")
+        if not given.keys() & {"api_token", "api_token_file"}:
+            text = "needs api_token_file or api_token: a token with the permission Queues Edit"
+            yield (), text
+
+
+def _one_secret(given: Mapping[str, Any], secret: str) -> Iterator[Problem]:
+    if {secret, f"{secret}_file"} <= given.keys():
+        yield (), f"give one of {secret} and {secret}_file"
+    if _SECRET.fullmatch(str(given.get(f"{secret}_file"))):
+        # Refused here, so that it isn't looked for on the disk and reported as missing.
+        yield (), f"{secret}_file must name a file; its value looks like the secret itself"
+
+
 class Account(Section):
     name: str | None = Field(
         None, min_length=1, description="Value of the label account; default: the account id."
@@ -143,6 +179,11 @@ class Account(Section):
     api_key_file: Path | None = Field(
         None, description="File that holds the global API key; re-read when it changes."
     )
+    events: Events | None = Field(
+        None,
+        description="Queue of the workflows' lifecycle events, which make changes show within "
+        "seconds; experimental, see events.md.",
+    )
     workflows: list[Workflow] = Field(min_length=1, description="Workflows to watch.")
 
     @property
@@ -160,14 +201,7 @@ class Account(Section):
         if not given.keys() & {"name", "account_id"}:
             yield (), "needs a name or an account_id"
         for secret in ("api_token", "api_key"):
-            if {secret, f"{secret}_file"} <= given.keys():
-                yield (), f"give one of {secret} and {secret}_file"
-            if _SECRET.fullmatch(str(given.get(f"{secret}_file"))):
-                # Refused here, so that it isn't looked for on the disk and reported as missing.
-                yield (
-                    (),
-                    f"{secret}_file must name a file; its value looks like the secret itself",
-                )
+            yield from _one_secret(given, secret)
         key = given.keys() & {"api_key", "api_key_file"}
         email = "api_email" in given
         if given.keys() & {"api_token", "api_token_file"} and (key or email):

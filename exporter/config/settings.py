@@ -215,6 +215,13 @@ class Settings(Section):
                 yield ("accounts", index), text
         labels = [account.get("name") or account.get("account_id") for _, account in accounts]
         yield from duplicates(("accounts",), labels)
+        events = [account.get("events") for _, account in accounts]
+        queues = [e.get("queue_id") for e in events if isinstance(e, dict)]
+        sends = sends or bool(queues)
+        yield from duplicates(("accounts",), queues)
+        if queues and _section(given, "state").get("url") is not None:
+            text = "events can't be used with state.url yet; remove accounts[].events"
+            yield ("state", "url"), text
         if sends and is_plain(url) and not is_loopback(url) and not api["allow_plain_http"]:
             text = "would send credentials unencrypted; use https, or set api.allow_plain_http"
             yield ("api", "url"), text

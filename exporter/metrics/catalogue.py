@@ -296,6 +296,28 @@ LEASES_LOST = _own(
     "leases_lost_total",
     "Workflows that other replicas took over, since this one could not renew its lease in time.",
 )
+EVENTS = _own(
+    "events_total",
+    "Messages of the account's queue by type of event and result: shown by a poll, known before, "
+    "listed (left to the list passes), unconfirmed by any poll, other (not watched), or "
+    "unreadable. Only with `accounts[].events`.",
+    "account type result",
+)
+EVENT_BACKLOG = _own(
+    "event_queue_backlog",
+    "Messages in the account's queue as of the last pull, roughly (API: message_backlog_count).",
+    "account",
+)
+EVENT_DELAY = _own(
+    "event_delay_seconds",
+    "Seconds from the time of an event (API: eventTimestamp) until what it announced was shown.",
+    kind="histogram",
+)
+EVENT_COVERAGE = _own(
+    "event_coverage_ratio",
+    "Share of the changes which list passes found in the last hour that an event had announced.",
+    "account",
+)
 
 OUTCOMES = ("success", "failure")
 """Of a finished step or attempt. Once a step's name is known, series exist for both."""
@@ -323,6 +345,14 @@ ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
 }
 """The series that exist at 0 before anything happens, since `increase()` ignores the first value of
 a series: the known values of each label but `account` and `workflow`, in all combinations."""
+
+QUEUE_ENDPOINTS = ("pull", "ack")
+
+
+def queue_requests(account: str) -> list[tuple[str, str, str]]:
+    """The labels of `API_REQUESTS` that exist from the start of an account that has events."""
+    return [(account, endpoint, code) for endpoint in QUEUE_ENDPOINTS for code in _CODES]
+
 
 FAMILIES: tuple[Family, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Family)

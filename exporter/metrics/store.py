@@ -7,6 +7,7 @@ from itertools import product
 
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURE_REASONS
+from exporter.cloudflare.queue import KINDS
 from exporter.config.metrics import Metrics
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
@@ -15,13 +16,14 @@ from exporter.metrics.labels import LimitedLabel, StepLabel
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import STATUSES
 from exporter.watch.instance_values import InstanceValues
-from exporter.watch.sink import RoundOutcome, WorkflowKey
+from exporter.watch.sink import EVENT_RESULTS, RoundOutcome, WorkflowKey
 from exporter.watch.tracker import Observations
 
 _MAX_WORDS = 50
 _WITHOUT_ATTEMPTS = frozenset({"sleep", "waitForEvent"})
 _HIDDEN_WITH_UNFINISHED = frozenset({"complete", "terminated"})
 # Seconds. A request to the API takes 50 to 500 ms; api.timeout bounds it.
+_EVENT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600)
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -173,6 +175,22 @@ class Store:
         if outcome.up:
             self.series.set(catalogue.LAST_SUCCESS, workflow, outcome.at)
 
+    def events_found(self, account: str) -> None:
+        """An account's events are watched."""
+        series = self.series
+        every = [(account, kind, result) for kind in (*KINDS, "") for result in EVENT_RESULTS]
+        series.zero(catalogue.EVENTS, every)
+        series.zero(catalogue.EVENT_DELAY, [()])
+        series.zero(catalogue.API_REQUESTS, catalogue.queue_requests(account))
+        series.zero(catalogue.API_DURATION, [(endpoint,) for endpoint in catalogue.QUEUE_ENDPOINTS])
+
+    def event_seen(self, account: str, kind: str, result: str) -> None:
+        if account in self.accounts:
+            self.series.add(catalogue.EVENTS, (account, kind, result))
+
+    def event_shown(self, seconds: float) -> None:
+        self.series.observe(catalogue.EVENT_DELAY, (), seconds)
+
     def _set_by_status(
         self, family: Family, workflow: WorkflowKey, counts: Mapping[str, int]
     ) -> None:
@@ -273,4 +291,5 @@ def _bounds(settings: Metrics) -> dict[Family, Sequence[float]]:
         catalogue.ATTEMPT_DURATIONS: buckets.step_attempt_duration_seconds,
         catalogue.STEP_ATTEMPTS: buckets.step_attempts,
         catalogue.API_DURATION: _API_SECONDS,
+        catalogue.EVENT_DELAY: _EVENT_SECONDS,
     }

@@ -169,8 +169,8 @@ class StateWriter:
                 async with asyncio.timeout(_EVERY):
                     await self._closing.wait()
 
-    async def save(self) -> None:
-        """Commits what changed, then shows it.
+    async def save(self) -> bool:
+        """Commits what changed, then shows it; whether it was committed.
 
         While that fails, gauges and the exporter's own metrics are shown all the same; what is
         counted of workflows waits, since a restart would take it back.
@@ -179,7 +179,7 @@ class StateWriter:
             if not self._reader.backend.is_there:
                 self._failed("it was deleted or replaced; writing all of it again")
                 await self._renew()
-            over = self.first_polls_over()
+            over, committed = self.first_polls_over(), False
             self.writes_since = self._clock.monotonic()
             try:
                 await self._commit()
@@ -196,11 +196,13 @@ class StateWriter:
                 if self._reader.backend.is_damage(error):
                     await self._renew()
             else:
+                committed = True
                 if self._problems.over([]):
                     log.info("state write succeeded again")
             self._reader.writing = Pending()
             self.first_polls_shown = self.first_polls_shown or over
             self.writes_since = None
+            return committed
 
     async def _commit(self) -> None:
         """Commits what changed and shows it, then takes a turn among the replicas.

@@ -16,6 +16,7 @@ from exporter.config.accounts import Account, Workflow
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Api, Poll
 from exporter.watch.discovery import Discovery
+from exporter.watch.event_coverage import EventCoverage
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
@@ -63,6 +64,9 @@ class State(Protocol):
 
     def may_attach(self, workflow: WorkflowKey) -> bool:
         """Whether a workflow is this replica's to watch."""
+
+    async def save(self) -> bool:
+        """Commits what changed, then shows it; whether it was committed."""
 
     def attach(self, watched: WorkflowState) -> None:
         """Persists what changes from now on."""
@@ -114,6 +118,7 @@ class Attacher:
         client: Makes the requests.
         queue: Where polls and pages wait for the credential's budget.
         logs: What was reported of each workflow by name; outlives its attachment.
+        coverage: Of the account's events; None: there are none.
     """
 
     settings: AccountSettings
@@ -124,6 +129,7 @@ class Attacher:
     scheduler: Scheduler
     logs: dict[str, PollLog]
     clock: Clock
+    coverage: EventCoverage | None = None
 
     async def attach(
         self, name: str, workflow: Workflow, *, former: Workflow | None = None
@@ -167,6 +173,7 @@ class Attacher:
                 sink=self.sink,
                 poll=self.settings.poll,
                 backfill=bool(self.settings.metrics.backfill),
+                coverage=self.coverage,
                 clock=self.clock,
             )
             if former is not None and former.discover != discover:

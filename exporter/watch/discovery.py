@@ -19,6 +19,7 @@ from exporter.config.accounts import is_instance_id
 from exporter.config.settings import Poll
 from exporter.statuses import ENDED, LIVE
 from exporter.watch import lifecycle
+from exporter.watch.event_coverage import EventCoverage, kind_of
 from exporter.watch.instance import Instance, Pending, Scope
 from exporter.watch.list_reader import Lister, ListReader
 from exporter.watch.poller import Poller
@@ -44,6 +45,7 @@ class Discovery:
         selector: Which have series.
         records: What the state holds of instances; raises `NotRestored`.
         backfill: Whether what ended before instances were first discovered counts, too.
+        coverage: Of the account's events; None: there are none.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Discovery:
         sink: Sink,
         poll: Poll,
         backfill: bool,
+        coverage: EventCoverage | None = None,
         clock: Clock,
     ) -> None:
         self.poller = poller
@@ -83,11 +86,38 @@ class Discovery:
         self._sink = sink
         self._poll = poll
         self._backfill = backfill
+        self._coverage = coverage
         self._clock = clock
         self._newest = -inf
         """Unix time of the newest time in a row, by Cloudflare's clock."""
         self._pass = 0
         self._whole_pass_at = -inf
+
+    async def look_up(self, instance_id: str) -> Instance | None:
+        """Begins with an instance that an event announced before a list did; None: the selector
+        doesn't take its id.
+
+        Raises:
+            NotRestored: the state can't be read now.
+        """
+        if not self._selector.takes_id(instance_id):
+            return None
+        async with self._taking:
+            if instance_id not in self._state.instances:
+                known = dict(await self._records([instance_id]))
+                instance = self._state.begin(
+                    instance_id,
+                    Scope.COUNTED,
+                    since=self._since,
+                    known=known.get(instance_id, -inf),
+                )
+                lifecycle.on_looked_up(instance, list_pass=self._pass)
+        return self._state.instances[instance_id]
+
+    def choose(self, instance: Instance) -> None:
+        """Gives an instance series, if it has come to be one that has them."""
+        if not instance.configured:
+            self._places.choose(instance, self._now)
 
     def reselect(self) -> None:
         """Applies a selector that is new to the restored instances."""
@@ -262,11 +292,16 @@ class Discovery:
             instance = self._state.begin(row.id, Scope.COUNTED, since=self._since, known=known)
         if instance.configured:
             return
+        before = instance.row.status
         effects = lifecycle.on_row(
             instance, row, list_pass=self._pass, poll=self._poll, now=self._clock.now()
         )
         if effects is None:
             return
+        kind = kind_of(before, row.status)
+        # What changed before the first pass wasn't announced to this process, perhaps.
+        if self._coverage and kind and row.status != before and self._pass > 1:
+            self._coverage.found(self._state.key.workflow, row.id, kind, self._clock.monotonic())
         self._places.choose(instance, self._now)
         self._state.apply(instance, effects)
         if effects.want_detail or instance.has_series or row.status in ENDED:

@@ -55,6 +55,7 @@ class PollReason(StrEnum):
     ROW = "its list row changed"
     MISSED = "missing from the lists"
     CONTROL = "all others failed; checks whether every poll does"
+    EVENT = "an event announced a change"
     SPARE = "spare request budget"
 
 

@@ -15,7 +15,6 @@ Only two polls in a row that didn't find it, or falling out of the selector, sta
 """
 
 from math import inf
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -24,6 +23,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary, unix
 from exporter.config.settings import Poll
 from exporter.statuses import ENDED
+from exporter.watch.effects import NOTHING, Effects
 from exporter.watch.fingerprints import Fingerprints, changes
 from exporter.watch.instance import (
     InFlight,
@@ -40,7 +40,7 @@ from exporter.watch.instance_values import InstanceValues
 from exporter.watch.list_rows import has_times, take_row
 from exporter.watch.records import InstanceRecord
 from exporter.watch.step_timeline import pack
-from exporter.watch.tracker import Freshness, Observations, Run, judge, track
+from exporter.watch.tracker import Freshness, Run, judge, track
 
 _NOT_FOUND = 2
 """Polls in a row that must find that an instance doesn't exist: one response may come from a
@@ -50,32 +50,6 @@ _FREE = 256 * 1024
 larger one the next has to wait as many intervals as it is larger: so what a long run costs grows
 with its steps, not with their square."""
 _LONGEST_REST = 3600.0
-
-
-class Effects(NamedTuple):
-    """What the caller of a transition has to do."""
-
-    record: bool = False
-    """Write to the state what is known of the instance."""
-    show: bool = False
-    """Show its values, if it has series."""
-    observations: Observations | None = None
-    """Count these."""
-    request: PollRequest | None = None
-    """Make this request: the poll isn't over."""
-    want_detail: bool = False
-    """Ask for a detail request: only that shows which run a row is of."""
-    deleted: bool = False
-    """Log that a configured instance was deleted."""
-    hide: bool = False
-    """Take its series away."""
-    remove: bool = False
-    """Watch it no longer. What was counted of its run stays known."""
-    skipped: bool = False
-    """Count that it ended and its steps were never fetched."""
-
-
-NOTHING = Effects()
 
 
 def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
@@ -118,6 +92,30 @@ def want_detail(instance: Instance) -> Pending | None:
 def on_missing_from_lists(instance: Instance) -> Pending | None:
     """No list of a pass holds it: it moved from list to list meanwhile, ended, or was deleted."""
     return _want_detail(instance, Urgency.MISSED, PollReason.MISSED)
+
+
+def on_event(instance: Instance, kind: str) -> Pending | None:
+    """An event announced a change: a hint, of which only a poll shows what is true.
+
+    Args:
+        kind: What it became, as `cloudflare.queue.KINDS` has it.
+    """
+    if kind == "errored":
+        urgency = Urgency.ERRORED
+    elif instance.configured:
+        urgency = Urgency.CONFIGURED
+    elif kind in ("completed", "terminated"):
+        urgency = Urgency.CHANGED
+    elif instance.has_series:
+        urgency = Urgency.LIVE
+    else:
+        return None  # lists show soon enough that it is there, and lives
+    return _want_detail(instance, urgency, PollReason.EVENT)
+
+
+def on_looked_up(instance: Instance, *, list_pass: int) -> None:
+    """An event named it before a list did; the pass under way needn't hold it."""
+    instance.seen_in_pass = list_pass
 
 
 def _want_detail(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
@@ -313,7 +311,8 @@ def on_row(
     if has_times(row):
         tracked = take_row(instance.run, instance.values, row, now=now.steady, since=instance.since)
     if tracked is None:
-        return Effects(record=True, want_detail=before.status is not None)
+        unclear = before.status is not None or instance.run is not None
+        return Effects(record=True, want_detail=unclear)
     changed = _take(instance, tracked.run, tracked.values, now)
     return Effects(record=True, show=changed, observations=tracked.observations)
 

@@ -9,6 +9,7 @@ import structlog
 from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import WINDOW
 from exporter.log_dedup import Throttle
+from exporter.watch.events import Events
 from exporter.watch.workflow_roster import WorkflowRoster
 
 log = structlog.get_logger(__name__)
@@ -20,20 +21,37 @@ class ListSchedule:
     Args:
         roster: The account's workflows.
         poll_interval: Seconds from the start of one pass over all workflows to the next.
+        events: Those of the account; None: there are none.
     """
 
-    def __init__(self, roster: WorkflowRoster, *, poll_interval: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        roster: WorkflowRoster,
+        *,
+        poll_interval: float,
+        events: Events | None = None,
+        clock: Clock,
+    ) -> None:
         self.roster = roster
+        self.events = events
+        if events is not None:
+            events.on_distrust = self.wake
         self.pass_done = False
         """Whether every discovered workflow's lists were read once, whatever came of it."""
         self.pages = 0
         """Requests that the last pass over all workflows took."""
         self.next_pass = self._passed_at = clock.monotonic()
         """When the next pass is due (monotonic clock)."""
-        self._interval = poll_interval
+        self._poll_interval = poll_interval
         self._clock = clock
         self._faults = Throttle(clock)
         self._wake = asyncio.Event()
+
+    @property
+    def _interval(self) -> float:
+        if self.events is None or not self.events.trusted:
+            return self._poll_interval
+        return max(self._poll_interval, self.events.list_interval)
 
     @property
     def lag(self) -> float:
@@ -59,11 +77,14 @@ class ListSchedule:
         return max([self._passed_at, *(d.progress for d in self.roster.discoveries.values())])
 
     def wake(self) -> None:
-        """Begins the next pass at once: there are new workflows."""
+        """Begins the next pass at once: there are new workflows, or events don't do."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Makes pass after pass, without end."""
+        """Makes pass after pass and pulls events, without end."""
+        await asyncio.gather(self._passes(), *([self.events.run()] if self.events else []))
+
+    async def _passes(self) -> None:
         while True:
             self._wake.clear()
             await self.cycle()

@@ -15,6 +15,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Summary
 from exporter.config.settings import Poll
 from exporter.watch import lifecycle
+from exporter.watch.effects import NOTHING, Effects
 from exporter.watch.instance import (
     InFlight,
     Instance,
@@ -23,7 +24,6 @@ from exporter.watch.instance import (
     PollRequest,
     Urgency,
 )
-from exporter.watch.lifecycle import Effects
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.sink import RoundOutcome, Sink
@@ -213,7 +213,7 @@ class Poller:
     def _apply(self, instance: Instance, transition: Callable[..., Effects]) -> Effects:
         """Has a transition take effect now, unless the instance is watched no longer."""
         if self.over or self.instances.get(instance.id) is not instance:
-            return lifecycle.NOTHING
+            return NOTHING
         effects = transition(poll=self._poll, now=self._clock.now())
         self.state.apply(instance, effects)
         return effects

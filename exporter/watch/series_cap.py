@@ -89,6 +89,8 @@ class SeriesCap:
         status, end = (run.status, run.end) if run else (instance.row.status or "", None)
         selected = self.selector.takes(status, end, now)
         created = instance.row.created
+        if created is None and run is not None:
+            created = run.queued  # an event announced it before a list held it
         is_old = status == "errored" or created is None or now - created >= self.selector.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
         if lifecycle.on_selected(

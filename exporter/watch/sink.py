@@ -27,6 +27,11 @@ class RoundOutcome(NamedTuple):
     """Instances that are watched, with series or without, by status."""
 
 
+EVENT_RESULTS = ("shown", "known", "listed", "unconfirmed", "other", "unreadable")
+"""Of messages: a poll showed the change; it was known before; it is left to list passes; no poll
+showed it; it isn't of an instance that is watched; it can't be read."""
+
+
 class Sink(Protocol):
     """Takes what a poll of an instance brought; every call takes effect as a whole."""
 
@@ -64,6 +69,12 @@ class Sink(Protocol):
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
         """The platform's own counts of a workflow's instances, by status."""
+
+    def event_seen(self, account: str, kind: str, result: str) -> None:
+        """A message of the account's queue is done with; empty kind: of another, or unreadable."""
+
+    def event_shown(self, seconds: float) -> None:
+        """What an event announced was committed, so long after it happened."""
 
     def limits(self, workflow: WorkflowKey, *, steps: int | None, concurrency: int | None) -> None:
         """A workflow's limits on the steps of an instance and on instances running at once."""

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from exporter.clock import Clock
 from exporter.watch import lifecycle
+from exporter.watch.effects import Effects
 from exporter.watch.instance import Instance, Scope
-from exporter.watch.lifecycle import Effects
 from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink, WorkflowKey

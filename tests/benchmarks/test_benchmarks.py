@@ -18,6 +18,7 @@ NAMES = sorted(
 SMALL = {
     "api_budget": ["--live", "20", "--minutes", "12"],
     "churn_memory": ["--hours", "1", "--a-day", "1000", "--memory", "--series", "1"],
+    "events": ["--live", "50", "--minutes", "14"],
     "huge_responses": ["--steps", "10", "--sizes", "1"],
     "long_run_bytes": ["--steps", "20"],
     "page_cost": ["--instances", "100"],

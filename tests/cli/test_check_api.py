@@ -14,7 +14,18 @@ from pydantic import SecretStr
 from demo import LocalEngine
 from exporter.state.backend import Server
 from exporter.state.location import opened
-from simulator import Drop, Rewrite, Script, Simulator, error, serve_in_thread, steps
+from simulator import (
+    QUEUES_EDIT,
+    QUEUES_READ,
+    Drop,
+    Queue,
+    Rewrite,
+    Script,
+    Simulator,
+    error,
+    serve_in_thread,
+    steps,
+)
 from tests.cli.command import Command
 from tests.postgres import PASSWORD, PostgresServer
 
@@ -69,6 +80,42 @@ def check(tmp_path: Path) -> Iterator[Check]:
     account.workflow("report-weekly")
     with serve_in_thread(simulator) as served:
         yield Check(tmp_path, served)
+
+
+class TestEvents:
+    @pytest.fixture
+    def queue(self, check: Check) -> Queue:
+        check.account["events"] = {"queue_id": "q-1", "api_token": "hidden-too"}
+        check.simulator.access.token("hidden-too", permissions=[QUEUES_EDIT])
+        return check.simulator.world.account("acc").queue("q-1", "orders", name="changes")
+
+    def test_their_queue_is_checked_without_taking_a_message(
+        self, check: Check, queue: Queue
+    ) -> None:
+        queue.push({"n": 1}, 0)
+        status, lines = check()
+        text = "ok     production: queue changes has a pull consumer, and its token may pull"
+        assert (status, text in lines) == (0, True)
+        assert (queue.backlog, queue.leased, check.simulator.requests.by_kind["pull"]) == (1, 0, 0)
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            ("worker", QUEUES_EDIT, "q-1", "the queue's consumer is worker, and must be http_pull"),
+            (None, QUEUES_EDIT, "q-1", "the queue's consumer is missing, and must be http_pull"),
+            ("http_pull", QUEUES_READ, "q-1", "give events.api_token the permission Queues Edit"),
+            ("http_pull", QUEUES_EDIT, "q-2", "check events.queue_id and account_id"),
+        ],
+    )
+    def test_a_queue_that_cannot_be_pulled_is_wrong(
+        self, check: Check, queue: Queue, given: tuple[Any, str, str, str]
+    ) -> None:
+        queue.consumer, permission, queue_id, problem = given
+        check.simulator.access.token("hidden-too", permissions=[permission])
+        check.account["events"]["queue_id"] = queue_id
+        (line,) = check.wrong()
+        assert line.startswith("production: events: ")
+        assert problem in line
 
 
 class TestWhenAllIsWell:

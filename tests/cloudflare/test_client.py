@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from exporter.cloudflare.client import Client, OnRequest, retry_after
+from exporter.cloudflare.api_requests import OnRequest, retry_after
+from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from simulator import (
+    QUEUES_EDIT,
     Attempt,
     Error,
     Script,
@@ -18,6 +19,7 @@ from simulator import (
     serve_in_thread,
     steps,
 )
+from simulator.credentials import PERMISSIONS
 from tests.e2e.daemon import configuration, daemon, wait_until
 from tests.grafana.queries import expressions, filled_in
 from tests.grafana.test_dashboards import DASHBOARDS
@@ -39,9 +41,11 @@ def server(
     """Has scraped a replica whose workflow does everything that a dashboard shows."""
     folder = tmp_path_factory.mktemp("dashboards")
     simulator = Simulator(clock=time.time)
-    simulator.access.token(TOKEN)
+    simulator.access.token(TOKEN, permissions=[*PERMISSIONS, QUEUES_EDIT])
     simulator.limit.quota = 1_000_000  # so that answers tell what is left
     orders = simulator.world.account("acc").workflow("orders")
+    announced = simulator.world.account("announced").workflow("orders")
+    simulator.world.account("announced").queue("q-1", "orders")
     orders.release(step_limit=1024, concurrency=100)
     orders.create("waits", Script(pieces=(*steps("fetch"), Wait("approval"))))
     orders.create("sleeps", Script(pieces=(Sleep("nap", 3600),)))
@@ -51,6 +55,7 @@ def server(
         pieces = retried("charge", failures=1, duration=0.1, backoff=0.1)
         script = Script(queued=0.1, pieces=(pieces,), throws=throws)
         orders.create(f"order-{n}", script, at=time.time() + n / 4)
+        announced.create(f"order-{n}", script, at=time.time() + n / 4)
     workflows = [{"name": "orders", "discover": {"min_age": "0s"}}]
     rules = folder / "rules.yaml"
     text = (ROOT / "alerts" / "prometheus.rules.yaml").read_text()
@@ -63,14 +68,28 @@ def server(
             api_token=TOKEN,
             workflows=workflows,
         )
+        events = folder / "events"  # not with a database
+        events.mkdir()
+        configuration(
+            events,
+            f"{served.url}/accounts/{{account_id}}",
+            name="with-events",
+            account_id="announced",
+            api_token=TOKEN,
+            events={"queue_id": "q-1", "api_token": TOKEN},
+            workflows=workflows,
+        )
         config = (
             "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}\n"
-            "scrape_configs: [{job_name: workflows, static_configs: [{targets: [ADDRESS]}]}]\n"
+            "scrape_configs: [{job_name: workflows, static_configs: [{targets: [ADDRESSES]}]}]\n"
             f"rule_files: [{rules}]\n"
         )
         with (
             daemon(folder, "--api.requests-per-5m=1000000", f"--state.url={database}") as exporter,
-            prometheus(folder, config.replace("ADDRESS", f"'{exporter.address}'")) as running,
+            daemon(events) as other,
+            prometheus(
+                folder, config.replace("ADDRESSES", f"'{exporter.address}', '{other.address}'")
+            ) as running,
         ):
             yield running
 

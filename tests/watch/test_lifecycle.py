@@ -18,19 +18,21 @@ from hypothesis.stateful import (
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary
+from exporter.cloudflare.queue import KINDS
 from exporter.config.settings import Poll
 from exporter.statuses import ENDED, STATUSES
 from exporter.watch import lifecycle
+from exporter.watch.effects import NOTHING, Effects
 from exporter.watch.instance import (
     InFlight,
     Instance,
+    LastPoll,
     Pending,
     PollReason,
     PollRequest,
     Scope,
     Urgency,
 )
-from exporter.watch.lifecycle import NOTHING, Effects
 from exporter.watch.tracker import Freshness, judge
 
 POLL = Poll()
@@ -309,6 +311,32 @@ class TestSelected:
         assert instance.expires_at == (20 + POLL.forget_after if expires else None)
 
 
+class TestAnEvent:
+    @pytest.mark.parametrize(
+        ("kind", "scope", "urgency"),
+        [
+            ("errored", Scope.CONFIGURED, Urgency.ERRORED),
+            ("errored", Scope.COUNTED, Urgency.ERRORED),
+            ("paused", Scope.CONFIGURED, Urgency.CONFIGURED),
+            ("completed", Scope.COUNTED, Urgency.CHANGED),
+            ("terminated", Scope.DISCOVERED, Urgency.CHANGED),
+            ("started", Scope.DISCOVERED, Urgency.LIVE),
+            ("started", Scope.COUNTED, None),
+        ],
+    )
+    def test_makes_its_instance_due(self, kind: str, scope: Scope, urgency: Urgency | None) -> None:
+        instance = Instance("a", scope, 0.0)
+        pending = lifecycle.on_event(instance, kind)
+        assert (pending and pending.urgency) == urgency
+        assert instance.wants_detail == (urgency is not None)
+
+    def test_waits_for_the_pause_of_an_instance_that_fails(self) -> None:
+        instance = Instance("a", Scope.CONFIGURED, 0.0)
+        instance.last_poll = LastPoll(failure=FAILURE)
+        assert lifecycle.on_event(instance, "errored") is None
+        assert instance.wants_detail
+
+
 class Life(RuleBasedStateMachine):
     """Whatever happens to an instance, in whatever order."""
 
@@ -381,6 +409,13 @@ class Life(RuleBasedStateMachine):
         lifecycle.on_missing_from_lists(self.instance)
         lifecycle.cancel(self.instance)
         assert (self._known(), self.instance.wants_detail) == (before, True)
+
+    @rule(kind=st.sampled_from(KINDS))
+    def event(self, kind: str) -> None:
+        before = self._known()
+        lifecycle.on_event(self.instance, kind)
+        lifecycle.cancel(self.instance)
+        assert self._known() == before, "an event is only a hint"
 
     @precondition(lambda self: not self.instance.configured)
     @rule(selected=st.booleans(), room=st.booleans())

@@ -1,0 +1,238 @@
+"""Requests to Cloudflare's API and their responses: the envelope, timeouts, and why one failed.
+
+A failed request is not repeated here: the next poll is the retry, so that an API with problems gets
+no additional requests.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterable, Callable
+from email.utils import parsedate_to_datetime
+from typing import TypeVar, cast
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+from msgspec import UnsetType
+
+from exporter.cloudflare import resolver
+from exporter.cloudflare.budget import Budget
+from exporter.cloudflare.connections import (
+    DNS_ADVICE,
+    ReusedConnectionLost,
+    failure_of,
+    request,
+)
+from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.errors import RequestFailed, from_status
+from exporter.cloudflare.json_filter import InvalidBody
+from exporter.cloudflare.lenient_decoder import LenientDecoder
+from exporter.cloudflare.models import Envelope
+from exporter.cloudflare.response_body import ResponseBody
+from exporter.config.settings import Api
+
+Result = TypeVar("Result")
+
+OnRequest = Callable[[str, str, float], None]
+"""Called after each request: endpoint, HTTP status or kind of error, seconds."""
+OnIgnored = Callable[[str, list[str]], None]
+"""Called with an endpoint and the places in its response that were ignored, if there are any."""
+
+_MIB = 1024 * 1024
+_MAX_ERROR_BODY = 64 * 1024
+"""Bytes that are read of a response other than 2xx: an error takes a few."""
+_MAX_RETRY_AFTER = 3600.0
+"""Seconds: a longer `Retry-After` comes from a wrong clock."""
+_MAX_MESSAGE = 200
+"""Characters."""
+_RESULT = "$.result"
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidBody)
+
+_FAILURE = LenientDecoder(Envelope[msgspec.Raw])
+
+
+class ApiRequests:
+    """Sends requests with one credential.
+
+    Args:
+        budget: What they draw on; None: they don't count towards a limit.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        api: Api,
+        credential: Credential,
+        *,
+        budget: Budget | None,
+        on_request: OnRequest = lambda *_: None,
+        on_ignored: OnIgnored = lambda *_: None,
+    ) -> None:
+        self._http = http
+        self._budget = budget
+        self._credential = credential
+        self._timeout = api.timeout
+        self._max_body = api.max_body
+        self._on_request = on_request
+        self._on_ignored = on_ignored
+
+    async def send(
+        self,
+        endpoint: str,
+        url: str,
+        decoder: LenientDecoder[Envelope[Result]],
+        content: bytes | None = None,
+    ) -> tuple[Envelope[Result], int, list[str]]:
+        """The response to a GET or, with JSON as its content, a POST; its bytes, and the places in
+        it that were ignored.
+
+        Raises:
+            RequestFailed: there is no usable response.
+        """
+        body = ResponseBody(self._max_body, decoder.model)
+        try:
+            response = await self._request(endpoint, url, body, content)
+            envelope, ignored = self._decode(response, body, decoder)
+        except RequestFailed as failure:
+            failure.size = body.size
+            raise
+        if ignored:
+            self._on_ignored(endpoint, ignored)
+        return envelope, body.size, ignored
+
+    def _decode(
+        self,
+        response: httpx.Response,
+        body: ResponseBody,
+        decoder: LenientDecoder[Envelope[Result]],
+    ) -> tuple[Envelope[Result], list[str]]:
+        if not response.is_success:
+            raise from_status(response.status_code, self._api_errors(response, body))
+        if not body.size:
+            raise RequestFailed("invalid_answer", "the body is empty")
+        try:
+            envelope, ignored = decoder.decode(body.read())
+        except _UNDECODABLE as error:
+            # msgspec's message has the place and the types, not the value; others have the value.
+            own = isinstance(error, msgspec.MsgspecError | InvalidBody)
+            why = str(error) if own else type(error).__name__
+            raise _undecodable(response, body, why) from None
+        if _RESULT in ignored:
+            raise _undecodable(response, body, f"unexpected type at {_RESULT}")
+        if envelope.success is False or isinstance(envelope.result, UnsetType):
+            errors = self._api_errors(response, body) or "no result"
+            raise RequestFailed("invalid_answer", f"the API reports a failure: {errors}")
+        return envelope, ignored
+
+    async def _request(
+        self, endpoint: str, url: str, body: ResponseBody, content: bytes | None
+    ) -> httpx.Response:
+        while True:
+            try:
+                if self._budget is None:
+                    return await self._send(endpoint, url, body, content)
+                async with self._budget.request():
+                    response = await self._send(endpoint, url, body, content)
+                    if response.status_code == 429:
+                        self._budget.rate_limited(retry_after(response))
+                    else:
+                        self._budget.update(response.headers)
+                return response
+            except ReusedConnectionLost:
+                # Other kept-alive connections may be closed too: each repeat takes one out of the
+                # pool, until the request gets a new one.
+                continue
+
+    async def _send(
+        self, endpoint: str, url: str, body: ResponseBody, content: bytes | None
+    ) -> httpx.Response:
+        started, code = time.perf_counter(), "cancelled"
+        allowed: float = self._timeout
+        try:
+            async with (
+                asyncio.timeout(allowed) as limit,
+                request(self._http, url, self._credential, content) as response,
+            ):
+                until = limit.when() or 0.0
+                body.begin(response.headers.get("content-encoding", ""))
+                # Not `aiter_bytes`: it would decompress without a limit.
+                async for data in cast("AsyncIterable[bytes]", response.stream):
+                    body.add(data)
+                    if body.received > _MIB:
+                        # One more second for each MiB, so that a slow sender gains none.
+                        allowed = self._timeout + body.received // _MIB
+                        limit.reschedule(until + body.received // _MIB)
+                    if body.size > _MAX_ERROR_BODY and not response.is_success:
+                        break
+            code = str(response.status_code)
+        except (TimeoutError, httpx.TimeoutException):
+            if resolver.is_waiting():
+                code = "dns"
+                raise RequestFailed(
+                    "dns", f"no name server responded within {allowed:g} s", DNS_ADVICE
+                ) from None
+            code = "timeout"
+            raise RequestFailed(
+                "timeout",
+                f"no complete response within {allowed:g} s",
+                "raise api.timeout, or check the network between here and Cloudflare",
+            ) from None
+        except (InvalidBody, httpx.TooManyRedirects) as error:
+            code = "invalid"
+            raise RequestFailed("invalid_answer", f"unreadable body: {error}") from None
+        except ReusedConnectionLost:
+            code = "connection"
+            raise
+        except (httpx.TransportError, ssl.SSLError, OSError) as error:
+            failure = failure_of(error, urlsplit(url).netloc)
+            code = "invalid" if failure.reason == "invalid_answer" else failure.reason
+            raise failure from None
+        finally:
+            self._on_request(endpoint, code, time.perf_counter() - started)
+        return response
+
+    def _api_errors(self, response: httpx.Response, body: ResponseBody) -> str:
+        """The errors that the API reports, short and on one line; empty where it reports none."""
+        try:
+            errors = _FAILURE.decode(body.read())[0].errors or []
+        except _UNDECODABLE:
+            return f"not from the API, but {_content(response, body)}"
+        text = "; ".join(
+            f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
+            for error in errors[:3]
+        )
+        return " ".join(self._credential.scrub(text).split())[:_MAX_MESSAGE]
+
+
+def _content(response: httpx.Response, body: ResponseBody) -> str:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip() or "an untyped body"
+    return f"{kind[:50]} of {body.size} bytes"
+
+
+def _undecodable(response: httpx.Response, body: ResponseBody, why: str) -> RequestFailed:
+    message = f"{_content(response, body)} can't be read: {why}"
+    return RequestFailed("invalid_answer", message[:_MAX_MESSAGE])
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds of `Retry-After`, an hour at most; None where it is missing or invalid.
+
+    It is a number, or a date (RFC 9110), which is relative to the response's own: clocks differ.
+    """
+    value = response.headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), _MAX_RETRY_AFTER)
+    until = _date(value)
+    sent = _date(response.headers.get("date", ""))
+    if until is None:
+        return None
+    return min(max(0.0, until - (time.time() if sent is None else sent)), _MAX_RETRY_AFTER)
+
+
+def _date(text: str) -> float | None:
+    """Unix time of an HTTP date; None where it is invalid."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -1,0 +1,202 @@
+"""A queue of Cloudflare Queues, pulled over HTTP, and the lifecycle events that its messages hold.
+
+Sources: "Pull consumers" and "Event subscriptions" in Cloudflare's Queues docs, and the types of
+its official SDK. A pull leases messages for a while; what isn't acknowledged by then comes back.
+Requests for queues are outside of the limit on API requests, so they draw on no budget.
+"""
+
+import base64
+from collections.abc import Collection
+from datetime import datetime
+from math import inf
+from typing import NamedTuple, TypeVar
+
+import httpx
+import msgspec
+from msgspec import Raw, Struct
+
+from exporter.cloudflare.api_requests import ApiRequests, OnRequest
+from exporter.cloudflare.client import base_url, result_of
+from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.lenient_decoder import LenientDecoder
+from exporter.cloudflare.models import Envelope, unix
+from exporter.config.accounts import Events, is_instance_id
+from exporter.config.settings import Api
+
+Result = TypeVar("Result")
+
+BATCH = 100
+"""Messages of a pull, at most: Cloudflare's limit."""
+_LEASE_MS = 120_000
+_PREFIX = "cf.workflows.workflow.instance."
+KINDS = ("queued", "started", "paused", "errored", "terminated", "completed")
+"""Of events: what the instance became."""
+_ADD_CONSUMER = "add a pull consumer: wrangler queues consumer http add QUEUE (docs/events.md)"
+
+
+class Event(NamedTuple):
+    """A change of an instance, as its queue announces it."""
+
+    kind: str
+    """One of `KINDS`; empty: of another kind."""
+    account_id: str
+    workflow: str
+    instance_id: str
+    at: float
+    """Unix time by Cloudflare's clock; -inf: not given."""
+
+
+class Message(Struct):
+    body: Raw = Raw(b"")
+    lease_id: str | None = None
+
+
+class _Pulled(Struct):
+    messages: list[Message] | None = None
+    message_backlog_count: float | None = None
+
+
+class Pulled(NamedTuple):
+    """What a pull brought."""
+
+    messages: list[Message]
+    backlog: float
+    """Messages in the queue, roughly."""
+
+
+class _Acked(Struct):
+    """Counts, which are of no use: what wasn't acknowledged comes back."""
+
+
+class _Consumer(Struct):
+    type: str | None = None
+
+
+class _Queue(Struct):
+    queue_name: str | None = None
+    consumers: list[_Consumer] | None = None
+
+
+class _Source(Struct, frozen=True):
+    workflowName: str | None = None  # noqa: N815 - as Cloudflare spells it
+
+
+class _Payload(Struct, frozen=True):
+    instanceId: str | None = None  # noqa: N815
+
+
+class _Metadata(Struct, frozen=True):
+    accountId: str | None = None  # noqa: N815
+    eventTimestamp: datetime | None = None  # noqa: N815
+
+
+class _Event(Struct):
+    type: str | None = None
+    source: _Source = _Source()
+    payload: _Payload = _Payload()
+    metadata: _Metadata = _Metadata()
+
+
+_PULLED = LenientDecoder(Envelope[_Pulled])
+_QUEUE = LenientDecoder(Envelope[_Queue])
+_ACKED = LenientDecoder(Envelope[_Acked])
+_EVENT = LenientDecoder(_Event)
+
+
+class Queue:
+    """The queue of an account's events. Every method raises `RequestFailed`."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        api: Api,
+        account_id: str | None,
+        events: Events,
+        *,
+        credential: Credential,
+        on_request: OnRequest = lambda *_: None,
+    ) -> None:
+        self._url = f"{base_url(api, account_id)}/queues/{events.queue_id}"
+        self._requests = ApiRequests(http, api, credential, budget=None, on_request=on_request)
+
+    async def pull(self) -> Pulled:
+        """Leases the next messages, `BATCH` at most."""
+        content = {"batch_size": BATCH, "visibility_timeout_ms": _LEASE_MS}
+        result = result_of(await self._send("pull", "/messages/pull", _PULLED, content))
+        return Pulled(result.messages or [], result.message_backlog_count or 0.0)
+
+    async def ack(self, leases: Collection[str]) -> None:
+        """Removes leased messages from the queue."""
+        content = {"acks": [{"lease_id": lease} for lease in leases], "retries": []}
+        await self._send("ack", "/messages/ack", _ACKED, content)
+
+    async def check(self) -> str:
+        """The queue's name, once it has a pull consumer and the token may pull; takes no message.
+
+        To pull and to acknowledge take the same permission, so nothing is acknowledged to see it.
+        """
+        queue = result_of(await self._send("queue", "", _QUEUE))
+        if not any(consumer.type == "http_pull" for consumer in queue.consumers or []):
+            types = ", ".join(str(consumer.type) for consumer in queue.consumers or [])
+            text = f"the queue's consumer is {types or 'missing'}, and must be http_pull"
+            raise RequestFailed("http_4xx", text, _ADD_CONSUMER)
+        try:
+            await self.ack([])
+        except RequestFailed as failure:
+            if failure.reason != "http_4xx":  # an empty list may be refused, once it is allowed
+                raise
+        return queue.queue_name or ""
+
+    async def _send(
+        self,
+        endpoint: str,
+        path: str,
+        decoder: LenientDecoder[Envelope[Result]],
+        content: object = None,
+    ) -> Envelope[Result]:
+        body = None if content is None else msgspec.json.encode(content)
+        try:
+            response, *_ = await self._requests.send(endpoint, self._url + path, decoder, body)
+        except RequestFailed as failure:
+            raise RequestFailed(failure.reason, str(failure), _advice(failure)) from None
+        return response
+
+
+def _advice(failure: RequestFailed) -> str:
+    if failure.reason == "unauthorized":
+        return "give events.api_token the permission Queues Edit for this account"
+    if "http_pull" in str(failure):
+        return _ADD_CONSUMER
+    if failure.reason == "http_4xx":
+        return "check events.queue_id and account_id"
+    return "" if failure.reason == "rate_limited" else failure.advice
+
+
+def event_of(message: Message) -> Event | None:
+    """The event that a message holds; None: it can't be read.
+
+    The body is JSON, as text or as base64 of it: Cloudflare's docs have both.
+    """
+    body = bytes(message.body)
+    try:
+        if body[:1] == b'"':
+            text = msgspec.json.decode(body, type=str).strip()
+            plain = text[:1] == "{"
+            body = text.encode() if plain else base64.b64decode(text, validate=True)
+        event, _ = _EVENT.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    workflow, instance_id = event.source.workflowName, event.payload.instanceId
+    name = event.type or ""
+    kind = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else ""
+    if not name or (kind in KINDS and not (workflow and is_instance_id(instance_id or ""))):
+        return None
+    at = unix(event.metadata.eventTimestamp)
+    return Event(
+        kind if kind in KINDS else "",
+        event.metadata.accountId or "",
+        workflow or "",
+        instance_id or "",
+        -inf if at is None else at,
+    )

@@ -1,0 +1,92 @@
+"""Which share of the changes that list passes find an event had announced: whether events may take
+the place of frequent list passes. Pure."""
+
+from collections import deque
+
+from exporter.cloudflare.queue import Event
+from exporter.statuses import ENDED
+
+_GRACE = 30.0
+"""Seconds by which an event may come after the list row that shows the change."""
+_REMEMBERED = 900.0
+"""Seconds for which an event waits for a list row that shows the change; a pass over 50,000
+instances takes minutes."""
+_MOST_EVENTS = 100_000
+_WINDOW, _SLOT = 3600.0, 60.0
+ENOUGH = 100
+"""Changes without which the share says little."""
+GOOD = 0.99
+_BEFORE_START = frozenset({None, "queued", "paused"})
+
+_Change = tuple[str, str, str]
+"""Workflow, instance, and kind of event."""
+
+
+def kind_of(before: str | None, status: str) -> str | None:
+    """The kind of event that announces that rows show another status; None: nothing does.
+
+    Args:
+        before: The status in the row before; None: it is the first.
+        status: The status now.
+    """
+    if status in ("paused", "errored", "terminated"):
+        return status
+    if status == "queued":
+        # Again in the queue, for a place among those that run, it may not be announced.
+        return status if before is None or before in ENDED else None
+    if status == "complete":
+        return "completed"
+    return "started" if status in ("running", "waiting") and before in _BEFORE_START else None
+
+
+class EventCoverage:
+    """The changes of an account in the last hour. Times are of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._announced: dict[_Change, float] = {}
+        self._found: deque[tuple[float, _Change]] = deque()
+        """Changes whose event may still come."""
+        self._slots: deque[tuple[float, int, int]] = deque()
+        """Start of each minute, changes and those of them that were announced."""
+
+    def announced(self, event: Event, now: float) -> None:
+        """An event came."""
+        change = event.workflow, event.instance_id, event.kind
+        self._announced.pop(change, None)  # to the end, as the newest
+        self._announced[change] = now
+        while self._announced:
+            oldest = next(iter(self._announced))
+            if now - self._announced[oldest] < _REMEMBERED and len(self._announced) <= _MOST_EVENTS:
+                break
+            del self._announced[oldest]
+
+    def found(self, workflow: str, instance_id: str, kind: str, now: float) -> None:
+        """A list row showed a change."""
+        self._found.append((now + _GRACE, (workflow, instance_id, kind)))
+
+    def ratio(self, now: float) -> float | None:
+        """The share of the changes that an event announced; None: there were none."""
+        self._judge(now)
+        changes = sum(found for _, found, _ in self._slots)
+        return sum(announced for *_, announced in self._slots) / changes if changes else None
+
+    def is_good(self, now: float) -> bool:
+        """Whether events announce so nearly everything that list passes may be rare."""
+        ratio = self.ratio(now)
+        return ratio is not None and ratio >= GOOD and self.changes >= ENOUGH
+
+    @property
+    def changes(self) -> int:
+        """Changes in the last hour, as far as `ratio` has judged them."""
+        return sum(found for _, found, _ in self._slots)
+
+    def _judge(self, now: float) -> None:
+        while self._found and self._found[0][0] <= now:
+            at, change = self._found.popleft()
+            if not self._slots or at - self._slots[-1][0] >= _SLOT:
+                self._slots.append((at, 0, 0))
+            start, found, announced = self._slots[-1]
+            known = self._announced.pop(change, None) is not None
+            self._slots[-1] = start, found + 1, announced + known
+        while self._slots and now - self._slots[0][0] > _WINDOW:
+            self._slots.popleft()
