@@ -23,12 +23,13 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
+import httpx
 import psycopg
 from pydantic import SecretStr
 
@@ -36,7 +37,6 @@ from benchmarks import argument_parser, virtual_time
 from benchmarks.api_budget import (
     EPOCH,
     HOUR,
-    START,
     age,
     arrivals,
     exporter,
@@ -44,7 +44,9 @@ from benchmarks.api_budget import (
     rounds,
     scripts,
 )
+from benchmarks.churn_memory import virtual_clock
 from benchmarks.state_cost import Polls
+from exporter.app import App
 from exporter.clock import Clock
 from exporter.logs import configure
 from exporter.state.backend import Location, Server
@@ -58,6 +60,8 @@ Ts = TypeVarTuple("Ts")
 
 TIMEOUT = 5.0
 """Seconds that an exchange with the database may take."""
+SETTLED = 540.0
+"""Seconds that ages are not measured: shares settle as the first, uneven window drains."""
 SAMPLED = 11.7
 """Seconds from one sample of ages to the next: no multiple of what else happens."""
 REQUESTS = 600
@@ -124,12 +128,8 @@ class Ages(NamedTuple):
     """Requests beyond those that all replicas together may send in 5 minutes."""
 
 
-async def watch(
-    live: int, workflows: int, locations: Sequence[Location], minutes: float, life: float
-) -> Ages:
-    """Watches `live` instances for `minutes` with a replica for each location of the state."""
-    loop = asyncio.get_running_loop()
-    clock = Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
+def upstream(live: int, workflows: int, clock: Clock, life: float) -> Simulator:
+    """Cloudflare with `live` instances, which take `life` seconds on average."""
     world, chance = World(clock.wall), random.Random(live)
     simulator = Simulator(world)
     simulator.access.token("secret")
@@ -140,32 +140,41 @@ async def watch(
         rate = live / life / workflows
         crowd = scripts(life, chance)
         workflow.arrivals(arrivals(name, rate, EPOCH - 1.8 * life, crowd, chance))
-    apps = [
-        exporter(
-            simulator,
-            clock,
-            {"max_instances": 100_000},
-            state=location,
-            api={"requests_per_5m": REQUESTS},
-        )
-        for location in locations
-    ]
-    found: list[tuple[float, float]] = []
-    async with AsyncExitStack() as running, asyncio.TaskGroup() as tasks:
-        for app in apps:
-            await running.enter_async_context(app.opened())
-            app._watch.start()
+    return simulator
+
+
+@asynccontextmanager
+async def replica(simulator: Simulator, clock: Clock, location: Location) -> AsyncIterator[App]:
+    """A running exporter, which stops cleanly."""
+    limits = {"requests_per_5m": REQUESTS}
+    discover = {"max_instances": 100_000}
+    app = exporter(simulator, clock, discover, state=location, api=limits)
+    async with app.opened():
+        app._watch.start()
         # Not by the scheduler, whose time is the machine's.
-        jobs = [tasks.create_task(rounds(app)) for app in apps]
+        polling = asyncio.create_task(rounds(app))
+        yield app
+        polling.cancel()
+        app._watch.pause()
+
+
+async def watch(
+    live: int, workflows: int, locations: Sequence[Location], minutes: float, life: float
+) -> Ages:
+    """Watches `live` instances for `minutes` with a replica for each location of the state."""
+    loop, clock = asyncio.get_running_loop(), virtual_clock()
+    simulator = upstream(live, workflows, clock, life)
+    found: list[tuple[float, float]] = []
+    async with AsyncExitStack() as running:
+        apps = [
+            await running.enter_async_context(replica(simulator, clock, location))
+            for location in locations
+        ]
         while loop.time() < minutes * 60:
             await asyncio.sleep(SAMPLED)
-            if loop.time() > START:
+            if loop.time() > SETTLED:
                 pollers = [poller for app in apps for poller in app.pollers]
-                found.append(age(pollers, world, loop.time()))
-        for job in jobs:
-            job.cancel()
-        for app in apps:
-            app._watch.pause()
+                found.append(age(pollers, simulator.world, loop.time()))
     assert not simulator.limit.refused
     return Ages(
         statistics.median(p50 for p50, _ in found),
@@ -189,11 +198,15 @@ def ages(
 ) -> tuple[Ages, Ages]:
     """Of one exporter, and of three replicas."""
     alone = virtual_time.run(watch(live, workflows, [None], minutes, life))
+    return alone, with_database(server, lambda at: watch(live, workflows, [at] * 3, minutes, life))
+
+
+def with_database(server: PostgresServer, main: Callable[[Location], Coroutine[Any, Any, T]]) -> T:
+    """Runs a coroutine in virtual time with a database that has the same time."""
     # Its own clock_timestamp goes before the server's.
     url = server.url(server.new_database(), query="?options=-csearch_path%3Dpublic,pg_catalog")
-    location = Server(SecretStr(url), None, TIMEOUT)
     with asyncio.Runner(loop_factory=lambda: DatabaseLoop(url)) as runner:
-        return alone, runner.run(watch(live, workflows, [location] * 3, minutes, life))
+        return runner.run(main(Server(SecretStr(url), None, TIMEOUT)))
 
 
 # Processes
@@ -252,10 +265,18 @@ class Replicas:
 
     def wait(self, condition: Callable[[Sequence[str]], bool], *, every: float = 0.05) -> None:
         """Until what they show meets it."""
-        while not condition([replica.metrics() for replica in self.live]):
+        while not condition([scraped(replica) for replica in self.live]):
             for replica in self.live:
                 assert replica.process.poll() is None, replica.stderr()
             time.sleep(every)
+
+
+def scraped(replica: Daemon) -> str:
+    """Its metrics; none if it is late to renew its leases: it then ends the response."""
+    try:
+        return replica.metrics()
+    except httpx.TransportError:
+        return ""
 
 
 def takeovers(
