@@ -6,7 +6,7 @@ from replicas whose time is over locks their rows first. All times are by the da
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from exporter.state.backend import (
     Unreachable,
 )
 from exporter.state.postgres_connection import Connector, Session, connect, reason
+from exporter.state.postgres_rows import TABLES, columns_of, delete, expire_instances, upsert
 from exporter.state.postgres_schema import migrate, missing
 
 T = TypeVar("T")
@@ -41,13 +42,6 @@ _CONFLICTS = (
 )
 """Errors of a transaction that another one got in the way of."""
 _TRIES = 5
-_TABLES = {
-    "instances": (("id",), {"data": "bytea", "removed": "float8", "ended": "float8"}),
-    "series": (("family", "labels"), {"data": "bytea"}),
-}
-"""By table, its key beside the owner."""
-_ROWS = 2000
-"""Of one statement, at most."""
 _STAYS = 3600.0
 """Seconds for which a replica that stopped stays in the table."""
 
@@ -231,20 +225,6 @@ def _transaction(session: Session, begin: str, act: Callable[[Session], T]) -> T
     return done
 
 
-def _columns(rows: Iterable[tuple[Any, ...]], types: str) -> tuple[str, list[list[Any]]]:
-    """Rows as the table `unnest(…)`: a round trip for all of them.
-
-    Args:
-        rows: Of as many values as there are types.
-        types: PostgreSQL's, of the columns.
-    """
-    names = types.split()
-    arrays = ", ".join(f"%b::{name}[]" for name in names)
-    columns: list[list[Any]] = [[*column] for column in zip(*rows, strict=True)]
-    columns = columns or [[] for _ in names]
-    return f"unnest({arrays})", columns
-
-
 def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
     session.run(
         "UPDATE replicas SET expires = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
@@ -265,52 +245,22 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
     if lost := lost | (written - batch.leases.keys()):
         raise LeaseLost(lost)
     if batch.workflows:
-        table, columns = _columns(((*o, d) for o, d in batch.workflows.items()), "text text bytea")
+        table, columns = columns_of(
+            ((*o, d) for o, d in batch.workflows.items()), "text text bytea"
+        )
         session.run(
             f"INSERT INTO workflows SELECT *, clock_timestamp() FROM {table} "  # noqa: S608
             "ON CONFLICT (account, workflow) "
             "DO UPDATE SET data = excluded.data, watched = excluded.watched",
             columns,
         )
-    for name in _TABLES:
-        _upsert(session, name, [(*key, *row) for key, row in rows[name] if row is not None])
-        _delete(session, name, [key for key, row in rows[name] if row is None])
+    for name, part in rows.items():
+        upsert(session, name, [(*key, *row) for key, row in part if row is not None])
+        delete(session, name, [key for key, row in part if row is None])
     for owner, horizon in batch.horizons.items():
-        session.run(_EXPIRE_INSTANCES, (*owner, *horizon))
+        expire_instances(session, owner, horizon)
 
 
-def _upsert(session: Session, name: str, rows: list[Any]) -> None:
-    key, values = _TABLES[name]
-    types = " ".join(("text text", *("text" for _ in key), *values.values()))
-    changes = ", ".join(f"{value} = excluded.{value}" for value in values)
-    for part in _parts(rows):
-        table, columns = _columns(part, types)
-        session.run(
-            f"INSERT INTO {name} SELECT * FROM {table} "  # noqa: S608 - names of our own
-            f"ON CONFLICT (account, workflow, {', '.join(key)}) DO UPDATE SET {changes}",
-            columns,
-        )
-
-
-def _delete(session: Session, name: str, rows: list[Any]) -> None:
-    names = ("account", "workflow", *_TABLES[name][0])
-    for part in _parts(rows):
-        table, columns = _columns(part, "text " * len(names))
-        session.run(
-            f"DELETE FROM {name} WHERE ({', '.join(names)}) IN (SELECT * FROM {table})",  # noqa: S608
-            columns,
-        )
-
-
-def _parts(rows: list[T]) -> Iterator[list[T]]:
-    """Rows in as many statements as they need: each must end in time."""
-    return (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
-
-
-_EXPIRE_INSTANCES = (
-    "DELETE FROM instances WHERE account = %s AND workflow = %s "
-    "AND (removed < %s OR removed IS NULL AND ended < %s)"
-)
 _HELD = "SELECT account, workflow, epoch FROM leases WHERE holder = %s"
 _DEAD = (
     "SELECT id FROM replicas WHERE expires <= clock_timestamp() AND id != %s ORDER BY id FOR UPDATE"
@@ -327,7 +277,7 @@ def _turn(session: Session, turn: Turn) -> Seen:
     if turn.leaving:
         session.run("DELETE FROM replicas WHERE id = %s", (me.id,))
     if turn.released:
-        table, columns = _columns(turn.released, "text text")
+        table, columns = columns_of(turn.released, "text text")
         session.run(
             f"UPDATE leases SET holder = NULL WHERE holder = %s "  # noqa: S608 - names of our own
             f"AND (account, workflow) IN (SELECT * FROM {table})",
@@ -344,7 +294,7 @@ def _turn(session: Session, turn: Turn) -> Seen:
 
 def _take(session: Session, me: Replica, wanted: Collection[Owner]) -> None:
     dead = [id_ for (id_,) in session.run(_DEAD, (me.id,))]
-    table, columns = _columns(sorted(wanted), "text text")
+    table, columns = columns_of(sorted(wanted), "text text")
     session.run(
         "INSERT INTO leases SELECT account, workflow, %s, nextval('epochs') "  # noqa: S608
         f"FROM {table} AS wanted (account, workflow) WHERE NOT EXISTS ("
@@ -400,7 +350,7 @@ def _expire(session: Session, after: float) -> None:
         ") ORDER BY account, workflow FOR UPDATE",
         (after,),
     )
-    table, columns = _columns(old, "text text")
+    table, columns = columns_of(old, "text text")
     # Nobody can take them now; somebody may have before.
     free = session.run(
         f"DELETE FROM leases WHERE (account, workflow) IN (SELECT * FROM {table}) "  # noqa: S608
@@ -409,6 +359,6 @@ def _expire(session: Session, after: float) -> None:
         columns,
     )
     for owner in free:
-        for name in ("workflows", *_TABLES):
+        for name in ("workflows", *TABLES):
             query = f"DELETE FROM {name} WHERE account = %s AND workflow = %s"  # noqa: S608
             session.run(query, owner)

@@ -365,7 +365,7 @@ class StateWriter:
     def _write(self, pending: Pending) -> None:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
         workflows = dict(self._workflows) if tidy else pending.workflows
-        horizons = {o: self._horizon(record) for o, record in workflows.items()} if tidy else {}
+        horizons = {owner: self._horizon(record) for owner, record in workflows.items()}
         if batch := pending.batch(workflows, self.leases.held, horizons):
             self._reader.backend.write(batch, now=now)
         if tidy:
