@@ -364,9 +364,13 @@ class StateWriter:
 
     def _write(self, pending: Pending) -> None:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
-        workflows = dict(self._workflows) if tidy else pending.workflows
+        held, workflows = self.leases.held, pending.workflows
+        if tidy:
+            # Of what was lost meanwhile, some may still be being restored.
+            known = {o: record for o, record in dict(self._workflows).items() if o in held}
+            workflows = known | workflows
         horizons = {owner: self._horizon(record) for owner, record in workflows.items()}
-        if batch := pending.batch(workflows, self.leases.held, horizons):
+        if batch := pending.batch(workflows, held, horizons):
             self._reader.backend.write(batch, now=now)
         if tidy:
             self._reader.backend.expire(
