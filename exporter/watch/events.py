@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 _REPEATS = (1.0, 2.0, 5.0, 15.0)
 """Seconds after which an instance is polled again that doesn't show yet what its event said."""
+_CHECK = 0.2
+"""Seconds after which it is checked whether polls showed what is awaited; more where much is."""
 _BUSY, _IDLE, _LONGEST_BACKOFF = 1.0, 5.0, 60.0
 _MOST_AWAITED = 10_000
 """Changes that are polled for, and messages to acknowledge, at once; until there are fewer, others
@@ -134,7 +136,8 @@ class Events:
                     self._log.exception("events failed: a fault of the exporter")
             pause = max(0.0, self._pull_at - self._clock.monotonic())
             if self._is_full or self._awaited:
-                pause = _BUSY if self._is_full else min(pause, _BUSY)
+                check = min(_BUSY, _CHECK + len(self._awaited) / 1000)
+                pause = check if self._is_full else min(pause, check)
             await asyncio.sleep(pause)
 
     @property
