@@ -163,8 +163,8 @@ class StateReader:
         expired: dict[Owner, list[str]] = {}
         for (owner, instance_id), record in self.pending.instances.items():
             workflow = workflows.get(owner)
-            horizon = None if workflow is None else workflow.horizon
-            if record is None or (isinstance(record, float) and record < (horizon or -inf)):
+            horizon = -inf if workflow is None else workflow.horizon
+            if record is None or (isinstance(record, float) and record < horizon):
                 expired.setdefault(owner, []).append(instance_id)
         for owner, ids in expired.items():
             for part in _slices(ids):

@@ -9,7 +9,6 @@ it then outlives a reload, and a restart counts from zero.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from math import inf
 
 import structlog
 
@@ -367,20 +366,15 @@ class StateWriter:
         held, workflows = self.leases.held, pending.workflows
         if tidy:
             # Of what was lost meanwhile, some may still be being restored.
-            known = {o: record for o, record in dict(self._workflows).items() if o in held}
-            workflows = known | workflows
-        horizons = {owner: self._horizon(record) for owner, record in workflows.items()}
+            workflows = {o: r for o, r in [*self._workflows.items()] if o in held} | workflows
+        old = self._clock.steady() - UNWATCHED_FOR
+        horizons = {o: Horizon(min(r.horizon, old), r.horizon) for o, r in workflows.items()}
         if batch := pending.batch(workflows, held, horizons):
             self._reader.backend.write(batch, now=now)
         if tidy:
-            self._reader.backend.expire(
-                after=_EXPIRES_AFTER, now=now, accounts=self.accounts.values()
-            )
+            accounts = self.accounts.values()
+            self._reader.backend.expire(after=_EXPIRES_AFTER, now=now, accounts=accounts)
             self._tidied = self._clock.monotonic()
-
-    def _horizon(self, workflow: WorkflowRecord) -> Horizon:
-        ended = -inf if workflow.horizon is None else workflow.horizon
-        return Horizon(min(ended, self._clock.steady() - UNWATCHED_FOR), ended)
 
     async def _renew(self) -> None:
         """Begins an empty file, and has everything written to it."""

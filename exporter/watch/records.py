@@ -40,7 +40,7 @@ class WorkflowRecord(Struct, frozen=True, array_like=True):
     """When it was first watched."""
     last_pass: float | None = None
     """When the last list pass that succeeded began."""
-    horizon: float | None = None
+    horizon: float = -inf
     """Before it no end of a discovered instance is news any more."""
     discovered_since: float | None = None
     """When its instances were first discovered."""

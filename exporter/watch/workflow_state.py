@@ -55,7 +55,7 @@ class WorkflowState:
         self.instances: dict[str, Instance] = {}
         self.last_pass = record.last_pass
         """Unix time at which the last list pass that succeeded began."""
-        self.horizon = -inf if record.horizon is None else record.horizon
+        self.horizon = record.horizon
         """Unix time before which no end of a discovered instance is news any more."""
         self.discovered_since = record.discovered_since
         """Unix time at which instances were first discovered; None: they never were."""
