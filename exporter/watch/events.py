@@ -131,9 +131,9 @@ class Events:
             try:
                 await self.step()
             except Exception as error:  # a fault of ours: it must not end the watching
-                self._pull_at = self._clock.monotonic() + _LONGEST_BACKOFF
                 if self._problems.news([type(error).__name__]):
                     self._log.exception("events failed: a fault of the exporter")
+                await asyncio.sleep(_LONGEST_BACKOFF)
             pause = max(0.0, self._pull_at - self._clock.monotonic())
             if self._is_full or self._awaited:
                 check = min(_BUSY, _CHECK + len(self._awaited) / 1000)
