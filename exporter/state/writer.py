@@ -115,8 +115,8 @@ class StateWriter:
     async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
         """Restores the series of a workflow; its record, a new one on first sight."""
         owner = self._owner(*workflow)
-        await self.restore_series(*workflow)
         record = await self._reader.workflow(owner)
+        await self.restore_series(*workflow)  # last: without an error the series are the caller's
         if record is None:
             return WorkflowRecord(self._clock.steady())
         self._workflows[owner] = record
@@ -128,9 +128,13 @@ class StateWriter:
         """The records of a workflow's watched instances by id, in slices; None: it can't be read.
 
         Raises:
-            NotRestored: the state can't be read now.
+            NotRestored: the state can't be read now, or another replica held the workflow
+                meanwhile.
         """
-        async for part in self._reader.instances(self._owner(*workflow)):
+        owner = self._owner(*workflow)
+        async for part in self._reader.instances(owner):
+            if self.leases.held.get(owner, 0) != self._shown.get(owner, 0):
+                raise NotRestored("another replica held it meanwhile")
             yield part
 
     async def records(
@@ -316,10 +320,11 @@ class StateWriter:
     async def restore_series(self, account: str = "", workflow: str = "") -> None:
         """Restores the series of a workflow, of an account as such, or those of neither."""
         owner = self._owner(account, workflow)
+        epoch = self.leases.held.get(owner, 0)
         on_disk, newest = await self._reader.series(owner)
         # Together, lest a zero that they begin at is written over what was counted.
         if workflow:
-            self._shown[owner] = self.leases.held.get(owner, 0)
+            self._shown[owner] = epoch
             self._store.found(WorkflowKey(account, workflow))
         elif account:
             self._store.account_found(account)
