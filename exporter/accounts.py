@@ -15,11 +15,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
-from exporter.cloudflare.credentials import (
-    Credential,
-    read_credentials,
-    read_events_credentials,
-)
+from exporter.cloudflare.credentials import Credential, read_credentials, read_events_credentials
 from exporter.cloudflare.queue import Queue
 from exporter.config.accounts import Workflow
 from exporter.config.errors import ConfigError, collected
@@ -262,7 +258,7 @@ class Accounts:
                 credential,
                 budget=queue.budget,
                 on_request=on_request,
-                on_ignored=partial(_ignored, self._store, account.label, reported.ignored),
+                on_ignored=partial(_ignored, self._store, reported),
             )
             roster = WorkflowRoster(
                 account.workflows,
@@ -394,16 +390,6 @@ def _places(settings: Settings) -> list[_Place]:
     return [(a.label, a.account_id or "", stored[a.label]) for a in settings.accounts]
 
 
-def _ignored(
-    store: Store, account: str, throttle: Throttle, endpoint: str, places: list[str]
-) -> None:
+def _ignored(store: Store, reported: AccountLog, endpoint: str, places: list[str]) -> None:
     store.ignored(sum(_LACKING.fullmatch(place) is None for place in places))
-    if throttle.may(endpoint):
-        log.warning(
-            "ignored parts of a response that could not be read; the rest is taken",
-            account=account,
-            endpoint=endpoint,
-            parts=len(places),
-            first=places[0],
-            advice="Cloudflare's API may have changed: check for a newer version of the exporter",
-        )
+    reported.ignored(endpoint, places)

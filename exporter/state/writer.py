@@ -19,14 +19,7 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
-from exporter.state.backend import (
-    Horizon,
-    LeaseLost,
-    Location,
-    Owner,
-    Unreachable,
-    Unusable,
-)
+from exporter.state.backend import Horizon, LeaseLost, Location, Owner, Unreachable, Unusable
 from exporter.state.leases import Leases
 from exporter.state.pending import Pending
 from exporter.state.reader import SLICE, StateReader

@@ -33,11 +33,22 @@ class AccountLog:
 
     def __init__(self, label: str, clock: Clock) -> None:
         self.workflows: dict[str, PollLog] = {}
-        self.ignored = Throttle(clock)
-        """For reports of parts of responses that could not be read."""
+        self._throttle = Throttle(clock)
         self._problems = OpenProblems(clock)
         self._unmatched: set[str] = set()
         self._log = log.bind(account=label)
+
+    def ignored(self, endpoint: str, places: Sequence[str]) -> None:
+        """Parts of a response could not be read."""
+        if self._throttle.may(endpoint):
+            self._log.warning(
+                "ignored parts of a response that could not be read; the rest is taken",
+                endpoint=endpoint,
+                parts=len(places),
+                first=places[0],
+                advice="Cloudflare's API may have changed: check for a newer version of the "
+                "exporter",
+            )
 
     def unmatched(self, names: set[str]) -> None:
         """No workflow matches these configured names."""
