@@ -10,7 +10,6 @@ from typing import NamedTuple
 import httpx
 import structlog
 
-from exporter.budgets import Budgets
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
@@ -22,7 +21,8 @@ from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Settings
 from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
-from exporter.state.records import stored_names
+from exporter.replica_budgets import Budgets
+from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
 from exporter.watch.attachment import AccountSettings, Attacher
 from exporter.watch.event_coverage import EventCoverage

@@ -13,7 +13,6 @@ import structlog
 
 from exporter import __version__
 from exporter.accounts import Accounts
-from exporter.budgets import Budgets
 from exporter.clock import Clock
 from exporter.config.errors import ConfigError, collected
 from exporter.config.reload import Reloader
@@ -24,6 +23,7 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import LabelValues, Series
 from exporter.metrics.store import Store
+from exporter.replica_budgets import Budgets
 from exporter.state import backend
 from exporter.state.backend import Location, Replica
 from exporter.state.leases import Leases

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from exporter.metrics.series import Changes
 from exporter.state.backend import Batch, Horizon, Owner
-from exporter.state.records import Place, SeriesRecord, encode, instance_row
+from exporter.state.record_codec import Place, SeriesRecord, encode, instance_row
 from exporter.watch.records import Record, WorkflowRecord
 
 

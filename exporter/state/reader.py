@@ -23,7 +23,7 @@ from exporter.metrics.store import Store
 from exporter.state.backend import Backend, Location, Owner, Unusable
 from exporter.state.location import opened
 from exporter.state.pending import Pending
-from exporter.state.records import INSTANCE, SERIES, WORKFLOW, Place, SeriesRecord
+from exporter.state.record_codec import INSTANCE, SERIES, WORKFLOW, Place, SeriesRecord
 from exporter.state.sqlite import Database
 from exporter.watch.records import InstanceRecord, NotRestored, Record, WorkflowRecord
 

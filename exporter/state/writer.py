@@ -23,7 +23,7 @@ from exporter.state.backend import Horizon, LeaseLost, Location, Owner, Unreacha
 from exporter.state.leases import Leases
 from exporter.state.pending import Pending
 from exporter.state.reader import SLICE, StateReader
-from exporter.state.records import data_of, series_key, series_records, without_counts
+from exporter.state.record_codec import data_of, series_key, series_records, without_counts
 from exporter.watch.records import NotRestored, Record, WorkflowRecord
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.workflow_state import UNWATCHED_FOR, WorkflowState

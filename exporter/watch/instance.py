@@ -13,7 +13,7 @@ from typing import NamedTuple
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.statuses import ENDED
-from exporter.watch.fingerprints import Change, Fingerprints
+from exporter.watch.change_fingerprints import Change, Fingerprints
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.records import InstanceRecord
 from exporter.watch.tracker import APART, Run

@@ -23,8 +23,8 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary, unix
 from exporter.config.settings import Poll
 from exporter.statuses import ENDED
+from exporter.watch.change_fingerprints import Fingerprints, changes
 from exporter.watch.effects import NOTHING, Effects
-from exporter.watch.fingerprints import Fingerprints, changes
 from exporter.watch.instance import (
     InFlight,
     Instance,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from exporter.budgets import Budgets
 from exporter.cloudflare.budget_shares import Allotment
+from exporter.replica_budgets import Budgets
 from simulator import Script, Wait
 from tests.watching import watching
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec import msgpack
 
 from exporter.cloudflare.models import Detail, Error, Summary
-from exporter.watch.fingerprints import Fingerprints, fingerprint
+from exporter.watch.change_fingerprints import Fingerprints, fingerprint
 
 QUEUED = datetime(2026, 1, 1, tzinfo=UTC)
 
