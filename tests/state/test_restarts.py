@@ -659,7 +659,7 @@ class TestTheDiskFails:
             w.orders.create("b", Script(steps("one")))
             await w.round(after=60)
             await w.running.aclose()
-            with sqlite3.connect(state) as connection:
+            with contextlib.closing(sqlite3.connect(state)) as connection, connection:
                 connection.execute("UPDATE instances SET data = x'c1' WHERE id = 'a'")
             connection.close()
             with capture_logs() as logs:
@@ -684,7 +684,7 @@ class TestTheDiskFails:
     async def test_a_file_from_a_newer_version_is_left_alone(self, state: Path) -> None:
         async with watching(["a"], state=state):
             pass
-        with sqlite3.connect(state) as connection:
+        with contextlib.closing(sqlite3.connect(state)) as connection, connection:
             connection.execute("PRAGMA user_version = 99")
         connection.close()
         before = state.read_bytes()

@@ -1,5 +1,6 @@
 """The state file itself: what it survives, and what it refuses."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -74,7 +75,7 @@ class TestSharing:
 
     def test_another_process_may_read_it_meanwhile(self, path: Path) -> None:
         database = Database(path)
-        with sqlite3.connect(path) as reader:
+        with contextlib.closing(sqlite3.connect(path)) as reader, reader:
             database.write(batch(), now=0)
             assert reader.execute("SELECT count(*) FROM instances").fetchone() == (1,)
         reader.close()
@@ -169,7 +170,7 @@ class TestRefusals:
     """What is refused is left as it is."""
 
     def test_a_newer_version(self, path: Path) -> None:
-        with sqlite3.connect(written(path)) as connection:
+        with contextlib.closing(sqlite3.connect(written(path))) as connection, connection:
             connection.execute("PRAGMA user_version = 99")
         connection.close()
         before = path.read_bytes()
@@ -178,7 +179,7 @@ class TestRefusals:
         assert path.read_bytes() == before
 
     def test_a_database_of_something_else(self, path: Path) -> None:
-        with sqlite3.connect(path) as connection:
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("CREATE TABLE customers (name)")
         connection.close()
         with pytest.raises(Unusable, match="an SQLite database of something else"):
