@@ -85,9 +85,9 @@ class Budget:
         """What the others get to know at this replica's turn; `demand`: requests in 5 minutes."""
         self._reported_at = now = self._clock.monotonic()
         spent = [self._in_flight] + [0] * int(WINDOW / SLICE)
-        for at in self._ended:
-            if at > now - WINDOW:
-                spent[1 + int((now - at) / SLICE)] += 1
+        for age in (now - at for at in self._ended):
+            if age < WINDOW:
+                spent[1 + int(age / SLICE)] += 1
         self._reported = sum(spent)
         refused = max(0.0, self._refused_until - now)
         return BudgetUse(self.limit, self.share, tuple(spent), demand, refused)

@@ -214,3 +214,14 @@ def test_polls_give_way_to_requests_that_wait() -> None:
         return order
 
     assert virtual_time.run(main()) == ["list"] * 4 + ["look"]
+
+
+async def test_a_request_that_ended_a_window_ago_is_no_longer_in_use() -> None:
+    """Also where the moment rounds to just within the window."""
+    now = [1e-20]
+    spender = Budget(600, clock=Clock(wall=lambda: now[0], monotonic=lambda: now[0]))
+    async with spender.request():
+        pass
+    assert sum(spender.use(0.0).spent) == 1
+    now[0] = WINDOW
+    assert sum(spender.use(0.0).spent) == 0
