@@ -27,7 +27,6 @@ from tests.state import backends
 from tests.state.test_model import (
     EXAMPLES,
     IDS,
-    PARTS,
     SCRIPTS,
     SELECTED,
     Ear,
@@ -272,7 +271,7 @@ def skipped(body: bytes, workflow: str) -> bool:
 
 @pytest.mark.postgres
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(1, PARTS + 1), ids="part {}".format)
+@pytest.mark.parametrize("part", (1, 2), ids="part {}".format)
 def test_two_count_what_they_have_seen_finished_and_recorded(
     part: int, postgres: PostgresServer
 ) -> None:
@@ -284,7 +283,8 @@ def test_two_count_what_they_have_seen_finished_and_recorded(
         run_state_machine_as_test(
             Replicas,
             settings=settings(
-                max_examples=EXAMPLES // 5 // PARTS,  # each takes a hundred transactions
+                # Each takes hundreds of transactions: seven seconds.
+                max_examples=max(2, EXAMPLES // 300),
                 stateful_step_count=50,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
