@@ -81,10 +81,9 @@ class Leases:
         self._taking: Collection[Owner] = ()
         self._giving_up: Collection[Owner] = ()
 
-    @property
-    def attachable(self) -> frozenset[Owner]:
-        """What may be attached: what it holds and won't give up."""
-        return frozenset(self.held).difference(self._giving_up)
+    def may_attach(self, owner: Owner) -> bool:
+        """Whether it holds a workflow, and won't give it up."""
+        return owner in self.held and owner not in self._giving_up
 
     @property
     def unheld(self) -> int:

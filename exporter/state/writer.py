@@ -241,7 +241,7 @@ class StateWriter:
             if self._left:
                 return
             self._left = leaving
-            attached = {*self._shown, *self._reader.uncommitted().owners}
+            attached = {*self._shown, *self._reader.writing.owners, *self._reader.pending.owners}
             turn = self.leases.turn(attached, self.budgets(), leaving=leaving)
             began = self._clock.monotonic()
             seen = await self._reader.in_thread(self._reader.backend.take_turn, turn)
@@ -305,7 +305,7 @@ class StateWriter:
 
     def may_attach(self, workflow: WorkflowKey) -> bool:
         """Whether this replica holds the workflow's lease, and keeps it."""
-        return self._owner(*workflow) in self.leases.attachable
+        return self.leases.may_attach(self._owner(*workflow))
 
     def _owner(self, account: str, workflow: str) -> Owner:
         return self.accounts.get(account, account), workflow
