@@ -23,7 +23,6 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import LabelValues, Series
 from exporter.metrics.store import Store
-from exporter.replica_budgets import Budgets
 from exporter.state import backend
 from exporter.state.backend import Location, Replica
 from exporter.state.leases import Leases
@@ -95,8 +94,6 @@ class App:
         """The list passes of each account; empty until settings are applied."""
         self.health = Health(self.accounts, self.writer, self._clock)
         self.overview = WatchView(self.accounts, clock=self._clock)
-        budgets = Budgets(self.accounts)
-        self.writer.budgets, self.writer.allotted = budgets.uses, budgets.allot
 
     @property
     def series(self) -> Series:
