@@ -36,6 +36,7 @@ from .run_script import (
 )
 from .server import serve, serve_in_thread
 from .simulator import Simulator
+from .threads import in_thread
 from .world import Account, Instance, Workflow, World
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "error",
     "garbage",
     "html",
+    "in_thread",
     "parallel",
     "redirect",
     "retried",

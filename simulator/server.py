@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
@@ -14,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .api import PREFIX
 from .control import control_app
 from .simulator import Simulator
+from .threads import in_thread
 from .world import World
 
 
@@ -80,21 +80,5 @@ def serve_in_thread(simulator: Simulator | World, *, port: int = 0) -> Iterator[
     Change the world before, or between requests: it isn't locked.
     """
     served = simulator if isinstance(simulator, Simulator) else Simulator(simulator)
-    ready = threading.Event()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def run() -> None:
-        async with serve(served, port=port):
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
-    thread.start()
-    try:
-        ready.wait()
+    with in_thread(serve(served, port=port)):
         yield served
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()

@@ -8,9 +8,8 @@ import signal
 import socket
 import ssl
 import subprocess
-import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ import pytest
 
 from exporter.app import App
 from exporter.config.settings import Settings
-from simulator import Drop, Script, Simulator, retried, serve_in_thread, steps
+from simulator import Drop, Script, Simulator, in_thread, retried, serve_in_thread, steps
 from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, environment, wait_until
 from tests.e2e.scrape import Samples, differences, samples, scrape, value
 from tests.relay import relay
@@ -163,22 +162,9 @@ def show(context: ssl.SSLContext, path: Path) -> None:
 def tls_before(simulator: Simulator) -> Iterator[tuple[int, ssl.SSLContext]]:
     """A port that speaks TLS, and how; behind it is the simulator."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    loop, stack = asyncio.new_event_loop(), contextlib.AsyncExitStack()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    def do(work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(DEADLINE)
-
-    try:
-        between = do(stack.enter_async_context(relay(context)))
-        between.port = urlsplit(simulator.url).port
+    with in_thread(relay(context)) as (between, _):
+        between.port = urlsplit(simulator.url).port or 0
         yield int(between.address.split(":")[1]), context
-    finally:
-        do(stack.aclose())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import json
 import random
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from simulator import Simulator, serve_in_thread
+from simulator import Simulator, in_thread, serve_in_thread
 from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
 from tests.e2e.scrape import Samples, differences, samples
 from tests.postgres import PostgresServer
@@ -40,11 +39,10 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 class Network:
-    """A relay before the database in a thread of its own, for programs without an event loop."""
+    """A relay before the database, that can be cut from a thread without an event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, between: Relay) -> None:
-        self._loop = loop
-        self._between = between
+    def __init__(self, between: Relay, loop: asyncio.AbstractEventLoop) -> None:
+        self._between, self._loop = between, loop
         self.address = between.address
 
     @contextmanager
@@ -62,25 +60,9 @@ class Network:
 
 @contextmanager
 def network(port: int) -> Iterator[Network]:
-    loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
-    found: list[Network] = []
-
-    async def run() -> None:
-        async with relay() as between:
-            between.port = port
-            found.append(Network(loop, between))
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
-    thread.start()
-    try:
-        ready.wait()
-        yield found[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+    with in_thread(relay()) as (between, loop):
+        between.port = port
+        yield Network(between, loop)
 
 
 class Fleet:
