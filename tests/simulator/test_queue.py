@@ -52,6 +52,11 @@ async def http(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def official_sdk(simulator: Simulator, token: str) -> AsyncCloudflare:
+    http = httpx.AsyncClient(verify=False)
+    return AsyncCloudflare(api_token=token, base_url=simulator.url, max_retries=0, http_client=http)
+
+
 async def pull(http: httpx.AsyncClient, size: int = 100, visibility: int = 30_000) -> Any:
     body = {"batch_size": size, "visibility_timeout_ms": visibility}
     return (await http.post("/messages/pull", json=body)).json()["result"]
@@ -136,12 +141,7 @@ class TestTheTypes:
     ) -> None:
         orders.create("a", Script(steps("fetch")))
         clock.advance(60)
-        async with AsyncCloudflare(
-            api_token="queues",
-            base_url=simulator.url,
-            max_retries=0,
-            http_client=httpx.AsyncClient(verify=False),
-        ) as sdk:
+        async with official_sdk(simulator, "queues") as sdk:
             messages = sdk.queues.messages
             pulled = await messages.pull(QUEUE, account_id=ACCOUNT, batch_size=1)
             assert pulled
@@ -244,16 +244,10 @@ class TestRefusals:
             assert (await http.post(f"/messages/{act}", json={})).status_code == 403
 
     async def test_an_unknown_queue_is_not_found(self, simulator: Simulator) -> None:
-        async with AsyncCloudflare(
-            api_token="wrong", base_url=simulator.url, max_retries=0,
-            http_client=httpx.AsyncClient(verify=False),
-        ) as sdk:  # fmt: skip
+        async with official_sdk(simulator, "wrong") as sdk:
             with pytest.raises(Exception, match="401"):
                 await sdk.queues.messages.pull("other", account_id=ACCOUNT)
-        async with AsyncCloudflare(
-            api_token="queues", base_url=simulator.url, max_retries=0,
-            http_client=httpx.AsyncClient(verify=False),
-        ) as sdk:  # fmt: skip
+        async with official_sdk(simulator, "queues") as sdk:
             with pytest.raises(Exception, match="404"):
                 await sdk.queues.messages.pull("other", account_id=ACCOUNT)
             simulator.access.token("queues", permissions=[QUEUES_EDIT], accounts=["other"])
