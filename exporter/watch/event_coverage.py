@@ -67,8 +67,8 @@ class EventCoverage:
     def ratio(self, now: float) -> float | None:
         """The share of the changes that an event announced; None: there were none."""
         self._judge(now)
-        changes = sum(found for _, found, _ in self._slots)
-        return sum(announced for *_, announced in self._slots) / changes if changes else None
+        announced = sum(announced for *_, announced in self._slots)
+        return announced / self.changes if self.changes else None
 
     def is_good(self, now: float) -> bool:
         """Whether events announce so nearly everything that list passes may be rare."""
