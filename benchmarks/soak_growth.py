@@ -4,7 +4,7 @@
 
 The whole exporter runs in virtual time with its state on disk, and is scraped every minute, against
 the simulator in the same process, which fails 2% of the requests and, for 5 minutes every 4 hours,
-all of them. Measured `--every` so many minutes, and printed after the first three hours, when the
+all of them. Measured every `--every` minutes, and printed after the first three hours, when the
 first instances have expired (of a shorter run, three measurements before the end), and at the end:
 memory, open files, tasks, series, known instances and the size of the state. The slope between is
 by least squares over all measurements, as a share of the mean in an hour, with its standard error:

@@ -121,9 +121,19 @@ def finished(instance_id: str, result: dict[str, Any]) -> dict[Thing, Thing]:
     return found
 
 
+def fetched(instance_id: str, answer: dict[str, Any], body: bytes) -> dict[Thing, Thing]:
+    """What is finished of an instance and was fetched by now, where `body` is what scrapes see."""
+    found = finished(instance_id, answer)
+    if f'instance_id="{instance_id}"'.encode() not in body:
+        # It is only counted, and has its steps fetched when it ends.
+        ended = {t[1:3] for t in found if t[0] == "run"}
+        found = {t: c for t, c in found.items() if t[1:3] in ended}
+    return found
+
+
 @dataclass
 class Heard:
-    """What the exporter was told of what is finished: by full answers, and by these or rows."""
+    """What responses showed to be finished: detail responses, and these or rows."""
 
     full: dict[Thing, Thing] = field(default_factory=dict)
     all: dict[Thing, Thing] = field(default_factory=dict)
@@ -375,11 +385,7 @@ class Exporter(Upstream):
             answer = truth(self.simulator, instance_id)
             if answer is None or self.skipped(body):
                 continue
-            found = finished(instance_id, answer)
-            if f'instance_id="{instance_id}"'.encode() not in body:
-                # It is only counted, and has its steps fetched when it ends.
-                ended = {t[1:3] for t in found if t[0] == "run"}
-                found = {t: c for t, c in found.items() if t[1:3] in ended}
+            found = fetched(instance_id, answer, body)
             assert found.keys() <= self.saved.full.keys()
 
     def teardown(self) -> None:

@@ -2,7 +2,7 @@
 
 Each replica polls, commits and takes its turns when the rules say so; in between it stands still. A
 replica may be killed, stopped, or not get round to renewing its leases in time, whatever the other
-does meanwhile. What it was told of a workflow and hadn't committed when it lost it, it never
+does meanwhile. What it received of a workflow and hadn't committed when it lost the lease, it never
 counts; what either has committed is never taken back, counted again, or shown by both.
 """
 
@@ -34,7 +34,7 @@ from tests.state.test_model import (
     Thing,
     Upstream,
     counts,
-    finished,
+    fetched,
     truth,
 )
 
@@ -244,11 +244,7 @@ class Replicas(Upstream):
                 answer = truth(self.simulator, instance_id, workflow)
                 if answer is None or skipped(body, workflow):
                     continue
-                found = finished(instance_id, answer)
-                if f'instance_id="{instance_id}"'.encode() not in body:
-                    # It is only counted, and has its steps fetched when it ends.
-                    ended = {t[1:3] for t in found if t[0] == "run"}
-                    found = {t: c for t, c in found.items() if t[1:3] in ended}
+                found = fetched(instance_id, answer, body)
                 assert found.keys() <= self.committed.full.keys()
 
     def teardown(self) -> None:
