@@ -75,40 +75,29 @@ def _matches_some(value: list[str]) -> list[str]:
 
 
 class Discover(Section):
-    statuses: list[Status] = Field(
-        list(SELECTED), min_length=1, description="Statuses of the instances to watch."
-    )
-    max_age: PositiveDuration = Field(
-        Duration.parse("24h"),
-        description="Maximum time since an instance ended; live instances are always watched.",
-    )
-    min_age: Duration = Field(
-        Duration.parse("1m"),
-        description="Minimum age of an instance that has series, unless it has errored; younger "
-        "instances are only counted. 0s: every instance has series.",
-    )
-    max_instances: int = Field(
-        5000,
-        ge=1,
-        description="Maximum discovered instances with series per workflow; errored "
-        "ones come first, then live ones.",
-    )
-    include: list[str] = Field(
-        ["*"], min_length=1, description="Globs over the ids of instances to watch."
-    )
-    exclude: Annotated[list[str], AfterValidator(_matches_some)] = Field(
-        [], description="Globs over the ids of instances not to watch."
-    )
+    statuses: list[Status] = Field(list(SELECTED), min_length=1)
+    """Statuses of the instances to watch."""
+    max_age: PositiveDuration = Duration.parse("24h")
+    """Maximum time since an instance ended; live instances are always watched."""
+    min_age: Duration = Duration.parse("1m")
+    """Minimum age of an instance that has series, unless it has errored; younger instances are only
+    counted. 0s: every instance has series."""
+    max_instances: int = Field(5000, ge=1)
+    """Maximum discovered instances with series per workflow; errored ones come first, then live
+    ones."""
+    include: list[str] = Field(["*"], min_length=1)
+    """Globs over the ids of instances to watch."""
+    exclude: Annotated[list[str], AfterValidator(_matches_some)] = Field([])
+    """Globs over the ids of instances not to watch."""
 
 
 class Workflow(Section):
-    name: _WorkflowName = Field(description="Name of the workflow, or a glob over names.")
-    instances: list[Annotated[str, AfterValidator(_instance_id)]] = Field(
-        [], description="Ids of instances to watch."
-    )
-    discover: Discover | None = Field(
-        None, description="Watch all instances that match; {} takes the defaults below."
-    )
+    name: _WorkflowName
+    """Name of the workflow, or a glob over names."""
+    instances: list[Annotated[str, AfterValidator(_instance_id)]] = Field([])
+    """Ids of instances to watch."""
+    discover: Discover | None = None
+    """Watch all instances that match; {} takes the defaults below."""
 
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -127,18 +116,15 @@ class Events(Section):
             r"[A-Za-z0-9_-]{1,64}",
             "not a queue id: wrangler queues info NAME shows it, 32 hex digits",
         ),
-    ] = Field(description="Id of the queue that gets the events of the account's workflows.")
-    api_token: SecretStr | None = Field(
-        None, min_length=1, description="API token with the permission Queues Edit."
-    )
-    api_token_file: Path | None = Field(
-        None, description="File that holds this API token; re-read when it changes."
-    )
-    list_interval: PositiveDuration = Field(
-        Duration.parse("2m"),
-        description="Maximum time between two list passes while events announce nearly every "
-        "change; never less than poll.interval.",
-    )
+    ]
+    """Id of the queue that gets the events of the account's workflows."""
+    api_token: SecretStr | None = Field(None, min_length=1)
+    """API token with the permission Queues Edit."""
+    api_token_file: Path | None = None
+    """File that holds this API token; re-read when it changes."""
+    list_interval: PositiveDuration = Duration.parse("2m")
+    """Maximum time between two list passes while events announce nearly every change; never less
+    than poll.interval."""
 
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -157,34 +143,25 @@ def _one_secret(given: Mapping[str, Any], secret: str) -> Iterator[Problem]:
 
 
 class Account(Section):
-    name: str | None = Field(
-        None, min_length=1, description="Value of the label account; default: the account id."
-    )
-    account_id: _AccountId | None = Field(
-        None,
-        description="From Cloudflare's dashboard; required where api.url has {account_id}.",
-    )
-    api_token: SecretStr | None = Field(
-        None, min_length=1, description=f"API token; otherwise from {ENV_TOKEN}."
-    )
-    api_token_file: Path | None = Field(
-        None, description="File that holds the API token; re-read when it changes."
-    )
-    api_email: _Email | None = Field(
-        None,
-        min_length=1,
-        description=f"E-mail for api_key; otherwise both from {ENV_EMAIL} and {ENV_KEY}.",
-    )
-    api_key: SecretStr | None = Field(None, min_length=1, description="Global API key.")
-    api_key_file: Path | None = Field(
-        None, description="File that holds the global API key; re-read when it changes."
-    )
-    events: Events | None = Field(
-        None,
-        description="Queue of the workflows' lifecycle events, which make changes show within "
-        "seconds; experimental, see events.md.",
-    )
-    workflows: list[Workflow] = Field(min_length=1, description="Workflows to watch.")
+    name: str | None = Field(None, min_length=1)
+    """Value of the label account; default: the account id."""
+    account_id: _AccountId | None = None
+    """From Cloudflare's dashboard; required where api.url has {account_id}."""
+    api_token: SecretStr | None = Field(None, min_length=1)
+    """API token; otherwise from CLOUDFLARE_API_TOKEN."""
+    api_token_file: Path | None = None
+    """File that holds the API token; re-read when it changes."""
+    api_email: _Email | None = Field(None, min_length=1)
+    """E-mail for api_key; otherwise both from CLOUDFLARE_EMAIL and CLOUDFLARE_API_KEY."""
+    api_key: SecretStr | None = Field(None, min_length=1)
+    """Global API key."""
+    api_key_file: Path | None = None
+    """File that holds the global API key; re-read when it changes."""
+    events: Events | None = None
+    """Queue of the workflows' lifecycle events, which make changes show within seconds;
+    experimental, see events.md."""
+    workflows: list[Workflow] = Field(min_length=1)
+    """Workflows to watch."""
 
     @property
     def label(self) -> str:

@@ -24,12 +24,10 @@ def _ascending(value: list[float]) -> list[float]:
 
 
 class Rewrite(Section):
-    regex: Annotated[str, AfterValidator(_regex)] = Field(
-        description="Regular expression, searched in the name."
-    )
-    replacement: str = Field(
-        description=r"Replaces each match; \1 stands for the first group of the regex."
-    )
+    regex: Annotated[str, AfterValidator(_regex)]
+    """Regular expression, searched in the name."""
+    replacement: str
+    r"""Replaces each match; \1 stands for the first group of the regex."""
 
     @model_validator(mode="after")
     def _groups_exist(self) -> Self:
@@ -43,10 +41,10 @@ class Rewrite(Section):
 class Names(Section):
     """How names that customers choose become values of a label."""
 
-    limit: int = Field(
-        200, ge=1, description="Maximum distinct names per workflow; the rest become `other`."
-    )
-    rewrite: list[Rewrite] = Field([], description="Rules that rewrite names, applied in order.")
+    limit: int = Field(200, ge=1)
+    """Maximum distinct names per workflow; the rest become `other`."""
+    rewrite: list[Rewrite] = Field([])
+    """Rules that rewrite names, applied in order."""
 
     @property
     def rules(self) -> list[tuple[str, str]]:
@@ -58,41 +56,33 @@ Bounds = Annotated[list[FiniteFloat], Field(min_length=1), AfterValidator(_ascen
 
 
 class Buckets(Section):
-    run_duration_seconds: Bounds = Field(
-        [1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800], description="In seconds."
-    )
-    queue_duration_seconds: Bounds = Field(
-        [0.1, 1, 5, 15, 60, 300, 900, 3600], description="In seconds."
-    )
-    step_duration_seconds: Bounds = Field(
-        [0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 86400], description="In seconds."
-    )
-    step_attempt_duration_seconds: Bounds = Field(
-        [0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600], description="In seconds."
-    )
-    step_attempts: Bounds = Field([1, 2, 3, 4, 5, 8, 10, 20, 50], description="In attempts.")
+    run_duration_seconds: Bounds = Field([1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800])
+    """In seconds."""
+    queue_duration_seconds: Bounds = Field([0.1, 1, 5, 15, 60, 300, 900, 3600])
+    """In seconds."""
+    step_duration_seconds: Bounds = Field([0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 86400])
+    """In seconds."""
+    step_attempt_duration_seconds: Bounds = Field([0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600])
+    """In seconds."""
+    step_attempts: Bounds = Field([1, 2, 3, 4, 5, 8, 10, 20, 50])
+    """In attempts."""
 
 
 class Metrics(Section):
-    instance_status: Literal["all", "current"] = Field(
-        "all",
-        description="Statuses that have a series for each instance: every known status, as 1 or 0, "
-        "or only the current one.",
-    )
-    instance_series: Literal["all", "unfinished", "none"] = Field(
-        "all",
-        description="Instances that have series; unfinished: all but complete and terminated.",
-    )
-    backfill: bool | None = Field(
-        None,
-        description="Count runs, steps and attempts that ended before the first poll. "
-        "null: yes for configured instances, no for discovered ones.",
-    )
-    created: bool = Field(
-        False,
-        description="Expose in OpenMetrics when each counter and histogram began, as `_created`; "
-        "Prometheus stores it as one more series of each.",
-    )
-    step_names: Names = Field(Names(), description="The label step.")
-    error_names: Names = Field(Names(), description="The label error_name.")
-    buckets: Buckets = Field(Buckets(), description="Upper bounds of the histogram's buckets.")
+    instance_status: Literal["all", "current"] = "all"
+    """Statuses that have a series for each instance: every known status, as 1 or 0, or only the
+    current one."""
+    instance_series: Literal["all", "unfinished", "none"] = "all"
+    """Instances that have series; unfinished: all but complete and terminated."""
+    backfill: bool | None = None
+    """Count runs, steps and attempts that ended before the first poll. null: yes for configured
+    instances, no for discovered ones."""
+    created: bool = False
+    """Expose in OpenMetrics when each counter and histogram began, as `_created`; Prometheus stores
+    it as one more series of each."""
+    step_names: Names = Names()
+    """The label step."""
+    error_names: Names = Names()
+    """The label error_name."""
+    buckets: Buckets = Buckets()
+    """Upper bounds of the histogram's buckets."""

@@ -40,37 +40,22 @@ Cloudflare's docs)."""
 
 
 class Api(Section):
-    url: ApiUrl = Field(
-        "https://api.cloudflare.com/client/v4/accounts/{account_id}",
-        description="Base URL of the API; {account_id} is replaced by the account's id. For a "
-        "local engine: http://127.0.0.1:8787/cdn-cgi/local/explorer/api",
-    )
-    timeout: PositiveDuration = Field(
-        Duration.parse("10s"),
-        description="Timeout of a whole request, from connecting to the last byte; a large "
-        "response gets one more second for each MiB received.",
-    )
-    max_body: Size = Field(
-        ByteSize(256 << 20),
-        description="Maximum size of a response, decompressed; a longer one is not read.",
-    )
-    requests_per_5m: int = Field(
-        600,
-        ge=1,
-        description="Maximum requests in 5 minutes for each credential. Cloudflare allows 1200 to "
-        "a user or account token, and then refuses all of its requests for 5 minutes.",
-    )
-    reserve: float = Field(
-        0.2,
-        ge=0,
-        lt=1,
-        description="Share of Cloudflare's limit that is left to other tools of the same user, in "
-        "addition to what they use.",
-    )
-    allow_plain_http: bool = Field(
-        False,
-        description="Send credentials over unencrypted http to hosts that are not loopback.",
-    )
+    url: ApiUrl = "https://api.cloudflare.com/client/v4/accounts/{account_id}"
+    """Base URL of the API; {account_id} is replaced by the account's id. For a local engine:
+    http://127.0.0.1:8787/cdn-cgi/local/explorer/api"""
+    timeout: PositiveDuration = Duration.parse("10s")
+    """Timeout of a whole request, from connecting to the last byte; a large response gets one more
+    second for each MiB received."""
+    max_body: Size = ByteSize(256 << 20)
+    """Maximum size of a response, decompressed; a longer one is not read."""
+    requests_per_5m: int = Field(600, ge=1)
+    """Maximum requests in 5 minutes for each credential. Cloudflare allows 1200 to a user or
+    account token, and then refuses all of its requests for 5 minutes."""
+    reserve: float = Field(0.2, ge=0, lt=1)
+    """Share of Cloudflare's limit that is left to other tools of the same user, in addition to what
+    they use."""
+    allow_plain_http: bool = False
+    """Send credentials over unencrypted http to hosts that are not loopback."""
 
     @field_validator("requests_per_5m")
     @classmethod
@@ -84,42 +69,28 @@ class Api(Section):
 
 
 class Poll(Section):
-    interval: PositiveDuration = Field(
-        Duration.parse("15s"),
-        description="Time between two polls (simple=true) of an instance that has not ended, and "
-        "between two list passes.",
-    )
-    detail_refresh: PositiveDuration = Field(
-        Duration.parse("5m"),
-        description="Maximum time between two detail requests for a live instance: a retry inside "
-        "an open step shows only there.",
-    )
-    ended_interval: PositiveDuration = Field(
-        Duration.parse("10m"),
-        description="Time between two polls of an instance that has ended; also the maximum "
-        "back-off of an instance whose polls fail.",
-    )
-    forget_after: PositiveDuration = Field(
-        Duration.parse("1h"),
-        description="Time after which the series of an instance expire, once it is deleted or no "
-        "longer selected.",
-    )
+    interval: PositiveDuration = Duration.parse("15s")
+    """Time between two polls (simple=true) of an instance that has not ended, and between two list
+    passes."""
+    detail_refresh: PositiveDuration = Duration.parse("5m")
+    """Maximum time between two detail requests for a live instance: a retry inside an open step
+    shows only there."""
+    ended_interval: PositiveDuration = Duration.parse("10m")
+    """Time between two polls of an instance that has ended; also the maximum back-off of an
+    instance whose polls fail."""
+    forget_after: PositiveDuration = Duration.parse("1h")
+    """Time after which the series of an instance expire, once it is deleted or no longer
+    selected."""
 
 
 class State(Section):
-    path: Path | None = Field(
-        Path("state.db"),
-        description="SQLite file that persists what was counted; null: nothing is persisted.",
-    )
-    url: DatabaseUrl | None = Field(
-        None,
-        description="URL of a PostgreSQL database that replicas share, as libpq takes it; "
-        "state.path is then not used.",
-    )
-    password_file: Path | None = Field(
-        None,
-        description="File that holds the database's password; re-read for each connection.",
-    )
+    path: Path | None = Path("state.db")
+    """SQLite file that persists what was counted; null: nothing is persisted."""
+    url: DatabaseUrl | None = None
+    """URL of a PostgreSQL database that replicas share, as libpq takes it; state.path is then not
+    used."""
+    password_file: Path | None = None
+    """File that holds the database's password; re-read for each connection."""
 
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
@@ -137,45 +108,33 @@ def _lease(value: Duration) -> Duration:
 
 
 class Replica(Section):
-    name: str = Field(
-        "auto",
-        min_length=1,
-        description="Name that the other replicas show for this one; auto: the host's name.",
-    )
-    lease: Annotated[Duration, AfterValidator(_lease)] = Field(
-        Duration.parse("30s"),
-        description="Time after which other replicas take over from one that stopped, or lacks the "
-        "database. Its counters are shown until then, and again once it is back.",
-    )
+    name: str = Field("auto", min_length=1)
+    """Name that the other replicas show for this one; auto: the host's name."""
+    lease: Annotated[Duration, AfterValidator(_lease)] = Duration.parse("30s")
+    """Time after which other replicas take over from one that stopped, or lacks the database. Its
+    counters are shown until then, and again once it is back."""
 
 
 class Web(Section):
-    listen_address: ListenAddress = Field(
-        "127.0.0.1:9734",
-        description="host:port or [IPv6]:port; :port or [::]:port for every address, also of IPv4.",
-    )
-    config_file: Path | None = Field(
-        None,
-        description="File with TLS and passwords, in the format of Prometheus' exporters.",
-    )
-    enable_lifecycle: bool = Field(
-        False, description="Let POST /-/reload reload the configuration."
-    )
+    listen_address: ListenAddress = "127.0.0.1:9734"
+    """host:port or [IPv6]:port; :port or [::]:port for every address, also of IPv4."""
+    config_file: Path | None = None
+    """File with TLS and passwords, in the format of Prometheus' exporters."""
+    enable_lifecycle: bool = False
+    """Let POST /-/reload reload the configuration."""
 
 
 class Config(Section):
-    auto_reload_interval: Duration = Field(
-        Duration(0),
-        description="How often to check whether the file has changed, and reload it if so; 0s: "
-        "only on SIGHUP or POST /-/reload.",
-    )
+    auto_reload_interval: Duration = Duration(0)
+    """How often to check whether the file has changed, and reload it if so; 0s: only on SIGHUP or
+    POST /-/reload."""
 
 
 class Log(Section):
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Minimum level that is logged; info logs nothing while nothing changes."
-    )
-    format: Literal["logfmt", "json"] = Field("logfmt", description="Format of each line.")
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Minimum level that is logged; info logs nothing while nothing changes."""
+    format: Literal["logfmt", "json"] = "logfmt"
+    """Format of each line."""
 
 
 class Settings(Section):
@@ -185,15 +144,24 @@ class Settings(Section):
         ValidationError: with everything that is wrong.
     """
 
-    api: Api = Field(Api(), description="Cloudflare's API")
-    accounts: list[Account] = Field(min_length=1, description="Accounts to watch")
-    poll: Poll = Field(Poll(), description="How often to poll")
-    metrics: Metrics = Field(Metrics(), description="What the metrics show")
-    state: State = Field(State(), description="What is persisted, on disk or in a database")
-    replica: Replica = Field(Replica(), description="One of several that share state.url")
-    web: Web = Field(Web(), description="The HTTP server")
-    config: Config = Field(Config(), description="The configuration itself")
-    log: Log = Field(Log(), description="Logs, on standard error")
+    api: Api = Api()
+    """Cloudflare's API"""
+    accounts: list[Account] = Field(min_length=1)
+    """Accounts to watch"""
+    poll: Poll = Poll()
+    """How often to poll"""
+    metrics: Metrics = Metrics()
+    """What the metrics show"""
+    state: State = State()
+    """What is persisted, on disk or in a database"""
+    replica: Replica = Replica()
+    """One of several that share state.url"""
+    web: Web = Web()
+    """The HTTP server"""
+    config: Config = Config()
+    """The configuration itself"""
+    log: Log = Log()
+    """Logs, on standard error"""
 
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
