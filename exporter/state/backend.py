@@ -1,13 +1,15 @@
-"""What a backend of the state does: few operations on bytes, whose meaning it doesn't know.
+"""What a backend of the state does: few operations on bytes, whose meaning it doesn't know, in
+tables of the same names and columns.
 
 An owner is an account and a workflow; either is empty for what belongs to none.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
@@ -146,34 +148,56 @@ def alone(turn: Turn) -> Seen:
     )
 
 
-class Backend(Protocol):
-    """An open state. Its methods may be called from any thread, one at a time."""
+class Backend(ABC):
+    """An open state. Its methods may be called from any thread, one at a time.
 
-    @property
-    def shared(self) -> bool:
-        """Whether several replicas use it."""
+    Attributes:
+        shared: Whether several replicas use it.
+        set_aside: Where a damaged file was moved, if there was one.
+    """
 
-    @property
-    def set_aside(self) -> Path | None:
-        """Where a damaged file was moved, if there was one."""
+    shared = False
+    set_aside: Path | None = None
 
     @property
     def is_there(self) -> bool:
         """Whether what was opened is still there."""
+        return True
+
+    @abstractmethod
+    def _select(self, query: str, *parameters: object) -> Iterable[Any]:
+        """The rows of a query in SQL, in which `?` stands for each parameter."""
 
     def workflow(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
         """The record of a workflow, if there is one."""
+        query = "SELECT data FROM workflows WHERE account = ? AND workflow = ?"
+        for (data,) in self._select(query, *owner):
+            yield owner, data
 
     def series(self, owner: Owner) -> Iterator[tuple[tuple[str, str], bytes]]:
         """The series of an owner, each by its family and other labels."""
+        query = "SELECT family, labels, data FROM series WHERE account = ? AND workflow = ?"
+        for family, labels, data in self._select(query, *owner):
+            yield (family, labels), data
 
-    def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
+    def instances(self, owner: Owner, *, after: str, limit: int) -> Iterable[tuple[str, bytes]]:
         """The records of a workflow's watched instances: at most `limit` of those after an id, in
         the order of ids."""
+        query = (
+            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? "
+            "AND removed IS NULL AND ended IS NULL AND id > ? ORDER BY id LIMIT ?"
+        )
+        return self._select(query, *owner, after, limit)
 
-    def by_ids(self, owner: Owner, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    def by_ids(self, owner: Owner, ids: Sequence[str]) -> Iterable[tuple[str, bytes]]:
         """The records of these instances, watched or not, as far as there are any."""
+        query = (
+            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? "  # noqa: S608
+            f"AND id IN ({', '.join('?' * len(ids))})"
+        )
+        return self._select(query, *owner, *ids)
 
+    @abstractmethod
     def write(self, batch: Batch, *, now: float) -> None:
         """Commits all of a batch, at Unix time `now`, or, when it raises, nothing.
 
@@ -183,6 +207,7 @@ class Backend(Protocol):
             Unreachable: whether the batch was committed may be unknown; it can be written again.
         """
 
+    @abstractmethod
     def take_turn(self, turn: Turn) -> Seen:
         """Renews, takes and releases leases, and shares budgets with the other replicas.
 
@@ -190,16 +215,22 @@ class Backend(Protocol):
             Unreachable: as of `write`.
         """
 
+    @abstractmethod
     def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
         """Deletes workflows last watched more than `after` seconds before the Unix time `now`, and
         all that is theirs; and the series of accounts without workflows, but of those that are
         named."""
 
-    def is_damage(self, error: Exception) -> bool:
-        """Whether an error of a method means that the content is broken."""
+    @staticmethod
+    def is_damage(error: Exception) -> bool:
+        """Whether an error of a method means that the content is broken, and `renew` helps."""
+        del error
+        return False
 
     def renew(self) -> None:
         """Begins an empty state in place of a damaged one."""
+        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Closes it."""

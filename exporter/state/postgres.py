@@ -6,8 +6,7 @@ from replicas whose time is over locks their rows first. All times are by the da
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -15,6 +14,7 @@ from psycopg import errors
 
 from exporter.cloudflare.budget_shares import Allotment, BudgetUse, allot
 from exporter.state.backend import (
+    Backend,
     Batch,
     InstanceRow,
     Lease,
@@ -46,8 +46,8 @@ _STAYS = 3600.0
 """Seconds for which a replica that stopped stays in the table."""
 
 
-class Postgres:
-    """An open database (`exporter.state.backend.Backend`).
+class Postgres(Backend):
+    """An open database.
 
     Raises:
         Unreachable: it can't be reached or used now, is from a newer version of the exporter, or
@@ -55,8 +55,6 @@ class Postgres:
     """
 
     shared = True
-    set_aside: Path | None = None
-    is_there = True
 
     def __init__(self, server: Server) -> None:
         timeout = round(server.timeout * 900)  # milliseconds; before the session's own
@@ -78,68 +76,22 @@ class Postgres:
             raise
 
     def take_turn(self, turn: Turn) -> Seen:
-        """Renews, takes and releases leases, and shares budgets with the other replicas.
-
-        Raises:
-            Unreachable: what became of the turn may be unknown; the next one shows it.
-        """
         seen = self._transaction(lambda session: _turn(session, turn))
         self._me = turn.replica.id, turn.lease
         return seen
 
     def write(self, batch: Batch, *, now: float) -> None:
-        """Commits all of a batch, and renews the leases, or, when it raises, does nothing. The
-        series of owners without a workflow are each replica's own: they aren't persisted.
-
-        Raises:
-            LeaseLost: a lease that the batch relies on.
-            Unreachable: whether the batch was committed may be unknown; it can be written again.
-        """
+        """Also renews the leases. The series of owners without a workflow are each replica's own:
+        they aren't persisted."""
         del now
         self._transaction(lambda session: _write(session, batch, *self._me))
 
-    def workflow(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
-        """The record of a workflow, if there is one."""
-        query = "SELECT data FROM workflows WHERE account = %s AND workflow = %s"
-        for (data,) in self._run(query, owner):
-            yield owner, data
-
-    def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
-        """The records of a workflow's watched instances: at most `limit` of those after an id, in
-        the order of ids."""
-        query = (
-            "SELECT id, data FROM instances WHERE account = %s AND workflow = %s "
-            "AND removed IS NULL AND ended IS NULL AND id > %s ORDER BY id LIMIT %s"
-        )
-        yield from self._run(query, (*owner, after, limit))
-
-    def by_ids(self, owner: Owner, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """The records of these instances, watched or not, as far as there are any."""
-        query = (
-            "SELECT id, data FROM instances WHERE account = %s AND workflow = %s AND id = ANY(%s)"
-        )
-        yield from self._run(query, (*owner, [*ids]))
-
-    def series(self, owner: Owner) -> Iterator[tuple[tuple[str, str], bytes]]:
-        """The series of an owner, each by its family and other labels."""
-        query = "SELECT family, labels, data FROM series WHERE account = %s AND workflow = %s"
-        for family, labels, data in self._run(query, owner):
-            yield (family, labels), data
+    def _select(self, query: str, *parameters: object) -> list[Any]:
+        return self._run(query.replace("?", "%s"), parameters)
 
     def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
-        """Deletes workflows that nobody watched for some seconds, and all that is theirs."""
         del now, accounts
         self._transaction(lambda session: _expire(session, after))
-
-    @staticmethod
-    def is_damage(error: Exception) -> bool:
-        """Never: damage is for the server's administrator to repair."""
-        del error
-        return False
-
-    def renew(self) -> None:
-        """Is never asked for, without damage."""
-        raise NotImplementedError
 
     def close(self) -> None:
         self._connector.close()

@@ -6,12 +6,12 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.state.backend import Batch, InUse, Owner, Seen, Turn, Unusable, alone
+from exporter.state.backend import Backend, Batch, InUse, Seen, Turn, Unusable, alone
 
 _MAGIC = 0x43574558
 """`application_id` of the file: CWEX."""
@@ -48,8 +48,8 @@ _SUFFIXES = ("", "-wal", "-shm")
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-class Database:
-    """An open state file, or memory (`exporter.state.backend.Backend`).
+class Database(Backend):
+    """An open state file, or memory.
 
     Args:
         path: The file; made if it isn't there. Beside it are SQLite's log (`-wal`, `-shm`) and a
@@ -60,13 +60,9 @@ class Database:
         Unusable: it is from a newer version, is no state file, or can't be opened.
     """
 
-    shared = False
-
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._inode = 0
-        self.set_aside: Path | None = None
-        """Where a damaged file went, if there was one."""
         self._lock = _lock(path) if path else None
         try:
             self._connection = self._opened()
@@ -128,11 +124,6 @@ class Database:
             return False
 
     def write(self, batch: Batch, *, now: float) -> None:
-        """Writes all of a batch, at Unix time `now`, or, when it raises, nothing.
-
-        Raises:
-            sqlite3.Error: it can't be written.
-        """
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -181,43 +172,10 @@ class Database:
         exporters away."""
         return alone(turn)
 
-    def workflow(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
-        """The record of a workflow, if there is one."""
-        query = "SELECT data FROM workflows WHERE account = ? AND workflow = ?"
-        for (data,) in self._connection.execute(query, owner):
-            yield owner, data
-
-    def instances(self, owner: Owner, *, after: str, limit: int) -> Iterator[tuple[str, bytes]]:
-        """The records of a workflow's watched instances: at most `limit` of those after an id, in
-        the order of ids."""
-        query = (
-            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? "
-            "AND removed IS NULL AND ended IS NULL AND id > ? ORDER BY id LIMIT ?"
-        )
-        yield from self._connection.execute(query, (*owner, after, limit))
-
-    def by_ids(self, owner: Owner, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """The records of these instances, watched or not, as far as there are any."""
-        query = (
-            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? "  # noqa: S608
-            f"AND id IN ({', '.join('?' * len(ids))})"
-        )
-        yield from self._connection.execute(query, (*owner, *ids))
-
-    def series(self, owner: Owner) -> Iterator[tuple[tuple[str, str], bytes]]:
-        """The series of an owner, each by its family and other labels."""
-        query = "SELECT family, labels, data FROM series WHERE account = ? AND workflow = ?"
-        for family, labels, data in self._connection.execute(query, owner):
-            yield (family, labels), data
+    def _select(self, query: str, *parameters: object) -> sqlite3.Cursor:
+        return self._connection.execute(query, parameters)
 
     def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
-        """Deletes workflows last watched more than `after` seconds before the Unix time `now`, and
-        all that is theirs; and what accounts have as such of which no workflow is left, but those
-        that are named.
-
-        Raises:
-            sqlite3.Error: it can't be written.
-        """
         old = "SELECT account, workflow FROM workflows WHERE watched < ?"
         with self._connection:
             for owner in self._connection.execute(old, (now - after,)).fetchall():
