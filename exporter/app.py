@@ -68,9 +68,9 @@ class App:
         name = settings.replica.name
         name = socket.gethostname() if name == "auto" else name
         replica = Replica(f"{name}-{secrets.token_hex(4)}", name, "")
-        shared = isinstance(state, backend.Server)
+        self._shared = isinstance(state, backend.Server)
         self.leases = Leases(
-            replica, lease=settings.replica.lease if shared else inf, clock=self._clock
+            replica, lease=settings.replica.lease if self._shared else inf, clock=self._clock
         )
         self.writer = StateWriter(
             store=self._store, exposition=self.exposition, leases=self.leases, clock=self._clock
@@ -122,7 +122,7 @@ class App:
                 yield catalogue.EVENT_BACKLOG, labels, account.events.backlog
                 coverage = account.events.coverage.ratio(self._clock.monotonic())
                 yield catalogue.EVENT_COVERAGE, labels, coverage
-        if self.writer.shared:
+        if self._shared:
             yield catalogue.REPLICAS, (), len(self.leases.seen.replicas)
             yield catalogue.WORKFLOWS_HELD, (), len(self.leases.held)
             yield catalogue.WORKFLOWS_UNHELD, (), self.leases.unheld
@@ -181,7 +181,7 @@ class App:
             self._watch.pause()
             for task in others:
                 task.cancel()
-            if self.writer.shared:
+            if self._shared:
                 await self._watch.leave()
             await _stop(server, serving)
         self._scheduler.stop()

@@ -29,6 +29,7 @@ SMALL = {
     ],
     "scrape_cost": ["--instances", "200", "--repeat", "1"],
     "soak_growth": ["--hours", "0.5", "--live", "10", "--every", "10"],
+    "stalls": ["--instances", "20"],
     "state_cost": ["--instances", "5", "--rounds", "1", "--restored", "20"],
 }
 """Options; `rules_cost` needs minutes of Prometheus."""

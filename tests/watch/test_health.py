@@ -201,6 +201,7 @@ class TestReady:
                 ],
             )
             app = App(settings, state=tmp_path / "state.db" if kept else None)
+            assert value(scrape(app), "cloudflare_workflows_exporter_poll_lag_seconds") == 0
             stop = asyncio.Event()
             with listen("127.0.0.1", 0) as listener:
                 running = asyncio.create_task(app.run(listener, stop))
