@@ -23,7 +23,6 @@ import random
 import resource
 import tempfile
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from exporter.clock import Clock
 from exporter.logs import configure
 from exporter.metrics import catalogue
 from simulator import Attempt, Error, Script, Simulator, Step, Wait, World, steps
+from simulator.request_log import RequestLog
 
 SETTINGS: list[tuple[str, dict[str, str], dict[str, str]]] = [
     ("default settings", {}, {}),
@@ -52,7 +52,7 @@ def upstream(clock: Clock) -> tuple[World, Simulator]:
     world = World(clock.wall)
     simulator = Simulator(world)
     # By default it holds the last 20,000 requests, which takes three hours to fill.
-    simulator.requests.latest = deque(maxlen=100)
+    simulator.requests = RequestLog(100)
     simulator.access.token("secret")
     return world, simulator
 

@@ -16,7 +16,6 @@ import os
 import random
 import statistics
 import tempfile
-from collections import deque
 from pathlib import Path
 
 from benchmarks import argument_parser, virtual_time
@@ -26,6 +25,7 @@ from exporter.app import App
 from exporter.logs import configure
 from exporter.metrics import catalogue
 from simulator import Simulator, World, error
+from simulator.request_log import RequestLog
 
 _SETTLED = 180
 """Minutes after which what began in the first hour has expired."""
@@ -70,7 +70,7 @@ async def soak(hours: float, live: int, life: float, every: float, state: Path) 
     clock, chance = virtual_clock(), random.Random(1)
     world = World(clock.wall)
     simulator = Simulator(world)
-    simulator.requests.latest = deque(maxlen=100)
+    simulator.requests = RequestLog(100)
     simulator.access.token("secret")
     simulator.limit.quota = 1200
     simulator.faults.add(error(500, 1, "broken"), probability=0.02)

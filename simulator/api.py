@@ -77,6 +77,10 @@ class Api:
 
     def respond(self, request: Request, entry: ApiRequest) -> Response:
         """The response, as the hosted API would give it."""
+        with self.world.lock:
+            return self._respond(request, entry)
+
+    def _respond(self, request: Request, entry: ApiRequest) -> Response:
         headers = {"Date": formatdate(self.world.clock(), usegmt=True)}
         try:
             posts = entry.kind in {"pull", "ack"}

@@ -134,7 +134,7 @@ class Control:
             "by_kind": log.by_kind,
             "by_status": {f"{kind} {status}": n for (kind, status), n in log.by_status.items()},
             "most_in_flight": log.most_in_flight,
-            "latest": list(log.latest)[-100:],
+            "latest": log.latest[-100:],
         }
 
     def clear_requests(self, _: Request, __: bytes) -> None:

@@ -293,6 +293,7 @@ class Faults:
         self.rules: list[Fault] = []
         self.chance = random.Random(seed)
         self.released = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def add(self, action: Action, **conditions: Any) -> Fault:
         """Adds a rule; the conditions are the fields of `Fault`."""
@@ -308,9 +309,12 @@ class Faults:
         self.release()
 
     def release(self) -> None:
-        """Lets the requests that hang now get their response."""
-        self.released.set()
-        self.released = asyncio.Event()
+        """Lets the requests that hang now get their response. Any thread may call it."""
+        released, self.released = self.released, asyncio.Event()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(released.set)
 
     def pick(self, request: ApiRequest) -> Action | None:
+        """What happens to a request of the running event loop; None: its response."""
+        self._loop = asyncio.get_running_loop()
         return next((r.action for r in self.rules if r.takes(request, self.chance)), None)

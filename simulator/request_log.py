@@ -1,6 +1,7 @@
 """The requests that arrived at the socket: the latest ones, and exact counts."""
 
 from collections import Counter, deque
+from threading import Lock
 
 from msgspec import Struct
 
@@ -28,17 +29,19 @@ class ApiRequest(Struct):
 
 
 class RequestLog:
-    """The latest requests, and counters over all of them."""
+    """The latest requests, at most `size`, and counters over all. Any thread may read them."""
 
     def __init__(self, size: int = 20_000) -> None:
-        self.latest: deque[ApiRequest] = deque(maxlen=size)
+        self._latest: deque[ApiRequest] = deque(maxlen=size)
+        self._lock = Lock()
         self.in_flight: Counter[str] = Counter()
         """Requests without a complete response, by path."""
         self.clear()
 
     def clear(self) -> None:
         """Resets the counters; requests in flight stay."""
-        self.latest.clear()
+        with self._lock:
+            self._latest.clear()
         self.total = 0
         self.by_kind: Counter[str] = Counter()
         self.by_status: Counter[tuple[str, int]] = Counter()
@@ -49,7 +52,8 @@ class RequestLog:
         """The most in flight at once for one path, whatever their query."""
 
     def begin(self, request: ApiRequest) -> None:
-        self.latest.append(request)
+        with self._lock:
+            self._latest.append(request)
         self.total += 1
         self.by_kind[request.kind] += 1
         self.in_flight[request.path] += 1
@@ -62,6 +66,12 @@ class RequestLog:
         self.in_flight[request.path] -= 1
         if not self.in_flight[request.path]:
             del self.in_flight[request.path]
+
+    @property
+    def latest(self) -> list[ApiRequest]:
+        """The latest requests, oldest first."""
+        with self._lock:
+            return list(self._latest)
 
     def of(
         self, kind: str | None = None, instance: str | None = None, workflow: str | None = None

@@ -77,7 +77,8 @@ async def serve(
 def serve_in_thread(simulator: Simulator | World, *, port: int = 0) -> Iterator[Simulator]:
     """Serve from a thread of its own, for programs that have no event loop.
 
-    Change the world before, or between requests: it isn't locked.
+    Instances may be created and changed, requests read, and what hangs released meanwhile, from
+    any thread; all else that is configured, before.
     """
     served = simulator if isinstance(simulator, Simulator) else Simulator(simulator)
     with in_thread(serve(served, port=port)):

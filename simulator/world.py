@@ -8,6 +8,7 @@ each instance's next change, and `World.settle` moves what has become due.
 from __future__ import annotations
 
 import heapq
+import threading
 import time
 import uuid
 from bisect import bisect_left, insort
@@ -418,6 +419,10 @@ class World:
         counts_age: how old, in seconds, the counts of instances by status may be.
         per_page_limit: the largest page that lists give.
         cursor_lifetime: seconds after which a list's cursor is refused; None is never.
+
+    Attributes:
+        lock: held while a response is made, and while an instance changes: any thread may have it
+            do so.
     """
 
     def __init__(
@@ -436,6 +441,7 @@ class World:
         self.cursor_lifetime = cursor_lifetime
         self.accounts: dict[str, Account] = {}
         self.numbers = count()
+        self.lock = threading.RLock()
         self._due: list[tuple[int, int, int, Instance]] = []
         self._arriving: list[tuple[int, int, Workflow, Arrival, Iterator[Arrival]]] = []
         self._settled = 0
@@ -454,18 +460,23 @@ class World:
         """Brings the lists up to now, and returns it. They don't go back when the clock does."""
         now = self.moment(None)
         self._settled = max(self._settled, now)
-        while self._arriving and self._arriving[0][0] <= self._settled:
-            _, _, workflow, (at, instance_id, script), rest = heapq.heappop(self._arriving)
-            workflow.create(instance_id, script, at=at)
-            self.follow(workflow, rest)
-        while self._due and self._due[0][0] <= self._settled:
-            _, _, epoch, instance = heapq.heappop(self._due)
-            if epoch == instance.epoch:
-                self.refresh(instance)
+        with self.lock:
+            while self._arriving and self._arriving[0][0] <= self._settled:
+                _, _, workflow, (at, instance_id, script), rest = heapq.heappop(self._arriving)
+                workflow.create(instance_id, script, at=at)
+                self.follow(workflow, rest)
+            while self._due and self._due[0][0] <= self._settled:
+                _, _, epoch, instance = heapq.heappop(self._due)
+                if epoch == instance.epoch:
+                    self.refresh(instance)
         return now
 
     def refresh(self, instance: Instance) -> None:
         """Lists an instance as it is now, and schedules its next change."""
+        with self.lock:
+            self._refresh(instance)
+
+    def _refresh(self, instance: Instance) -> None:
         at = self._settled
         if instance.workflow.queues:
             instance.workflow.publish(instance, at)
@@ -479,10 +490,11 @@ class World:
             heapq.heappush(self._due, (change, next(self.numbers), instance.epoch, instance))
 
     def drop(self, instance: Instance) -> None:
-        instance.epoch += 1
-        instance.workflow.relist(instance, None)
-        if instance.workflow.instances.get(instance.id) is instance:
-            del instance.workflow.instances[instance.id]
+        with self.lock:
+            instance.epoch += 1
+            instance.workflow.relist(instance, None)
+            if instance.workflow.instances.get(instance.id) is instance:
+                del instance.workflow.instances[instance.id]
 
     def follow(self, workflow: Workflow, arrivals: Iterator[Arrival]) -> None:
         """Keep the next arrival in sight; the rest stays in the iterator."""
