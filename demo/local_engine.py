@@ -21,7 +21,8 @@ Workflow = Literal["orders", "billing"]
 Action = Literal["pause", "resume", "terminate", "restart", "event"]
 
 _STOP_TIMEOUT = 10.0
-_REQUEST_TIMEOUT = 30.0
+_REQUEST_TIMEOUT = 120.0
+_WAIT_TIMEOUT = 300.0
 
 
 class EngineError(RuntimeError):
@@ -48,7 +49,7 @@ class LocalEngine:
 
     @classmethod
     def start(
-        cls, persist_dir: Path | None = None, timeout: float = 60, token: str = "local-engine"
+        cls, persist_dir: Path | None = None, timeout: float = 120, token: str = "local-engine"
     ) -> Self:
         """Installs the engine if need be and starts it on free ports of 127.0.0.1.
 
@@ -152,7 +153,7 @@ class LocalEngine:
         workflow: Workflow,
         instance_id: str,
         condition: str | Callable[[dict[str, Any]], bool],
-        timeout: float = 30,
+        timeout: float = _WAIT_TIMEOUT,
     ) -> dict[str, Any]:
         """Polls an instance until it has a status, or a condition on its result holds.
 

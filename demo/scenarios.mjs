@@ -150,10 +150,10 @@ const scenarios = {
     return await step.do("big", async () => "x".repeat(bytes));
   },
 
-  /** Two steps side by side: one takes `ms`, the other fails until the instance is restarted. */
-  async race(step, { ms = 1_000 }, instanceId) {
+  /** Two steps side by side: until the instance is restarted, one never ends and the other fails. */
+  async race(step, params, instanceId) {
     const slow = step.do("slow", async () => {
-      await pause(ms);
+      if (!failedOnce.has(instanceId)) await pause(500_000);
       return "slow";
     });
     const charge = chargeOnceRestarted(step, instanceId);

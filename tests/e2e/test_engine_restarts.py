@@ -117,7 +117,7 @@ async def test_each_end_and_what_ran_again_counts_once_more(
 async def test_what_was_open_beside_the_step_continues(engine: LocalEngine, tmp_path: Path) -> None:
     """It keeps its start and gets another attempt; the interrupted one never finishes."""
     async with observing(engine, tmp_path / "state.db", {"instances": ["race"]}) as o:
-        await asyncio.to_thread(engine.create, "orders", "race", "race", ms=1000)
+        await asyncio.to_thread(engine.create, "orders", "race", "race")
         await asyncio.to_thread(engine.wait_for, "orders", "race", "errored")
         await o.round()
         assert o.counts() == {"errored": 1, "step charge": 1, "attempt charge": 1}

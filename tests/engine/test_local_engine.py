@@ -59,7 +59,7 @@ class TestScenarios:
         engine.wait_for("orders", "engine-sleep", "running")
 
     def test_an_instance_pauses_only_when_its_step_has_ended(self, engine: LocalEngine) -> None:
-        engine.create("orders", "engine-slow", "slowstep")
+        engine.create("orders", "engine-slow", "slowstep", ms=500_000)
         engine.act("orders", "engine-slow", "pause")
         engine.wait_for("orders", "engine-slow", "waitingForPause")
         engine.act("orders", "engine-slow", "terminate")
