@@ -304,7 +304,8 @@ class Discovery:
             self._coverage.found(self._state.key.workflow, row.id, kind, self._clock.monotonic())
         self._places.choose(instance, self._now)
         self._state.apply(instance, effects)
-        if effects.want_detail or instance.has_series or row.status in ENDED:
+        details_matter = instance.has_series or row.status in ENDED
+        if effects.want_detail or (details_matter and not effects.repeats):
             self._put(instance, lifecycle.want_detail(instance))
 
     def _put(self, instance: Instance, pending: Pending | None) -> None:

@@ -19,6 +19,8 @@ class Effects(NamedTuple):
     """Make this request: the poll isn't over."""
     want_detail: bool = False
     """Ask for a detail request: only that shows which run a row is of."""
+    repeats: bool = False
+    """It shows the end that a detail response has shown with all steps."""
     deleted: bool = False
     """Log that a configured instance was deleted."""
     hide: bool = False

@@ -313,8 +313,11 @@ def on_row(
     if tracked is None:
         unclear = before.status is not None or instance.run is not None
         return Effects(record=True, want_detail=unclear)
+    # After an event, the poll came first.
+    known = instance.has_ended and instance.fingerprints.seen and not instance.wants_detail
+    repeats = known and instance.status == row.status and not instance.row_is_newer
     changed = _take(instance, tracked.run, tracked.values, now)
-    return Effects(record=True, show=changed, observations=tracked.observations)
+    return Effects(record=True, show=changed, observations=tracked.observations, repeats=repeats)
 
 
 def on_selected(

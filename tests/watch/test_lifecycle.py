@@ -131,6 +131,34 @@ class TestPend:
         lifecycle.on_row(instance, row(status, 20), list_pass=1, poll=POLL, now=at(20))
         assert lifecycle.want_detail(instance) == Pending(urgency, PollReason.ROW)
 
+    @pytest.mark.parametrize(
+        ("polled", "listed", "modified", "repeats"),
+        [
+            ("errored", "errored", 9, True),
+            ("errored", "errored", 20, False),
+            ("errored", "complete", 9, False),
+            ("errored", "running", 20, False),
+            ("running", "errored", 9, False),
+            ("running", "running", 0, False),  # within a second it may have moved
+        ],
+    )
+    def test_a_row_of_an_end_that_a_poll_has_shown_repeats_it(
+        self, polled: str, listed: str, modified: float, *, repeats: bool
+    ) -> None:
+        instance = known(Scope.DISCOVERED, polled)
+        effects = lifecycle.on_row(
+            instance, row(listed, modified), list_pass=1, poll=POLL, now=at(20)
+        )
+        assert effects is not None
+        assert effects.repeats is repeats
+
+    def test_a_row_of_an_end_whose_steps_are_still_to_be_polled_does_not_repeat_it(self) -> None:
+        instance = known(Scope.DISCOVERED, "errored")
+        instance.wants_detail = True
+        effects = lifecycle.on_row(instance, row("errored", 9), list_pass=1, poll=POLL, now=at(20))
+        assert effects is not None
+        assert not effects.repeats
+
     def test_after_a_failure_a_row_waits_for_the_pause(self) -> None:
         instance = known(Scope.DISCOVERED)
         lifecycle.on_failure(instance, FAILURE, begun(instance, 20), poll=POLL, now=at(20))
