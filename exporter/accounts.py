@@ -14,7 +14,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
-from exporter.cloudflare.credentials import Credential, read_credentials, read_events_credentials
+from exporter.cloudflare.credentials import Credentials, read_credentials
 from exporter.cloudflare.queue import Queue
 from exporter.config.accounts import Workflow
 from exporter.config.errors import ConfigError, collected
@@ -112,11 +112,11 @@ class Accounts:
             ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
                 stays as it was.
         """
-        credentials, queues_credentials, http = self._checked(settings)
+        credentials, http = self._checked(settings)
         async with self._changing:
             former = {_place(account): account for account in self.watched}
             queues, self.queues = self.queues, self._queues_for(settings, credentials, former)
-            accounts = self._accounts_for(settings, credentials, queues_credentials, http, former)
+            accounts = self._accounts_for(settings, credentials, http, former)
             async with self._writer.paused():
                 await self._replace(settings, accounts, former)
             self._store.configured(successful=True, at=self._clock.wall())
@@ -188,7 +188,7 @@ class Accounts:
     def _queues_for(
         self,
         settings: Settings,
-        credentials: Sequence[Credential],
+        credentials: Sequence[Credentials],
         former: dict[_Place, ListSchedule],
     ) -> dict[object, PollQueue]:
         """One queue and one budget a credential, by its identity, however many accounts it serves.
@@ -196,9 +196,9 @@ class Accounts:
         An account's new token is taken for one of the same user, as it is when tokens are rotated:
         the requests that were made with the old one count on.
         """
-        wanted = {credential.budget_key for credential in credentials}
+        wanted = {credential.budget_key for credential, _ in credentials}
         used: dict[object, PollQueue] = {}
-        for place, credential in zip(_places(settings), credentials, strict=True):
+        for place, (credential, _) in zip(_places(settings), credentials, strict=True):
             queue = used.get(credential.budget_key, self.queues.get(credential.budget_key))
             account = former.get(place)
             if queue is None and account and account.roster.queue not in used.values():
@@ -220,8 +220,7 @@ class Accounts:
     def _accounts_for(
         self,
         settings: Settings,
-        credentials: Sequence[Credential],
-        queues_credentials: Sequence[Credential | None],
+        credentials: Sequence[Credentials],
         http: httpx.AsyncClient,
         former: dict[_Place, ListSchedule],
     ) -> list[ListSchedule]:
@@ -229,8 +228,8 @@ class Accounts:
         new ones otherwise."""
         accounts = []
         limits = {"requests_per_5m": 1, "reserve": 0.0}  # these the queue's budget has
-        for account, place, credential, queue_credential in zip(
-            settings.accounts, _places(settings), credentials, queues_credentials, strict=True
+        for account, place, credential in zip(
+            settings.accounts, _places(settings), credentials, strict=True
         ):
             shared = AccountSettings(
                 account.model_copy(update={"workflows": []}),
@@ -239,85 +238,81 @@ class Accounts:
                 settings.metrics,
                 place[-1],
             )
-            queue, known = self.queues[credential.budget_key], former.get(place)
+            queue, known = self.queues[credential.api.budget_key], former.get(place)
             if known and (known.roster.attacher.settings, known.roster.queue) == (shared, queue):
                 if account.workflows != known.roster.configured:
                     known.roster.configured = account.workflows
                     known.wake()
                 accounts.append(known)
                 continue
-            reported = self._reported.setdefault(
-                account.label, AccountLog(account.label, self._clock)
-            )
-            on_request = partial(self._store.api_request, account.label)
-            coverage = None if queue_credential is None else EventCoverage()
-            client = Client(
-                http,
-                settings.api,
-                account.account_id,
-                credential,
-                budget=queue.budget,
-                on_request=on_request,
-                on_ignored=partial(_ignored, self._store, reported),
-            )
-            roster = WorkflowRoster(
-                account.workflows,
-                attacher=Attacher(
-                    settings=shared,
-                    client=client,
-                    queue=queue,
-                    sink=self._store,
-                    state=self._writer,
-                    scheduler=self._scheduler,
-                    logs=reported.workflows,
-                    clock=self._clock,
-                    coverage=coverage,
-                ),
-                changing=self._changing,
-                reported=reported,
-                clock=self._clock,
-            )
+            made = self._account(shared, account.workflows, credential, http, queue)
             if known:
-                roster.take_over(known.roster)
-            events = None
-            if account.events and queue_credential and coverage:
-                events = Events(
-                    Queue(
-                        http,
-                        settings.api,
-                        account.account_id,
-                        account.events,
-                        credential=queue_credential,
-                        on_request=on_request,
-                    ),
-                    roster,
-                    coverage,
-                    list_interval=account.events.list_interval,
-                    clock=self._clock,
-                )
-            interval = settings.poll.interval
-            accounts.append(
-                ListSchedule(roster, poll_interval=interval, events=events, clock=self._clock)
-            )
+                made.roster.take_over(known.roster)
+            accounts.append(made)
         return accounts
 
-    def _checked(
-        self, settings: Settings
-    ) -> tuple[list[Credential], list[Credential | None], httpx.AsyncClient]:
-        """The credentials of each account and of its queue, and the connections that all accounts
-        share; those of former settings are closed at the end, since requests may be under way."""
+    def _account(
+        self,
+        settings: AccountSettings,
+        workflows: list[Workflow],
+        credentials: Credentials,
+        http: httpx.AsyncClient,
+        queue: PollQueue,
+    ) -> ListSchedule:
+        """An account, of which nothing is attached yet."""
+        account, clock = settings.account, self._clock
+        reported = self._reported.setdefault(account.label, AccountLog(account.label, clock))
+        at = http, settings.api, account.account_id
+        on_request = partial(self._store.api_request, account.label)
+        on_ignored = partial(_ignored, self._store, reported)
+        client = Client(
+            *at,
+            credentials.api,
+            budget=queue.budget,
+            on_request=on_request,
+            on_ignored=on_ignored,
+        )
+        coverage = EventCoverage() if account.events else None
+        attacher = Attacher(
+            settings=settings,
+            client=client,
+            queue=queue,
+            sink=self._store,
+            state=self._writer,
+            scheduler=self._scheduler,
+            logs=reported.workflows,
+            clock=clock,
+            coverage=coverage,
+        )
+        roster = WorkflowRoster(
+            workflows, attacher=attacher, changing=self._changing, reported=reported, clock=clock
+        )
+        events = None
+        if account.events and credentials.events and coverage:
+            events = Events(
+                Queue(*at, account.events, credential=credentials.events, on_request=on_request),
+                roster,
+                coverage,
+                list_interval=account.events.list_interval,
+                clock=clock,
+            )
+        return ListSchedule(
+            roster, poll_interval=settings.poll.interval, events=events, clock=clock
+        )
+
+    def _checked(self, settings: Settings) -> tuple[list[Credentials], httpx.AsyncClient]:
+        """The credentials of each account, and the connections that all accounts share; those of
+        former settings are closed at the end, since requests may be under way."""
         problems: list[str] = []
         with collected(problems):
             credentials = read_credentials(settings.accounts)
-        with collected(problems):
-            queues_credentials = read_events_credentials(settings.accounts)
         key = settings.api.timeout, settings.api.url
         with collected(problems):
             if key not in self._http:
                 self._http[key] = http_client(settings.api, self._transport)
         if problems:
             raise ConfigError(problems)
-        return credentials, queues_credentials, self._http[key]
+        return credentials, self._http[key]
 
     def start(self) -> None:
         """Begins the list passes of all accounts, and of those to come."""

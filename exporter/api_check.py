@@ -19,7 +19,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
-from exporter.cloudflare.credentials import read_credentials, read_events_credentials
+from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.queue import Queue
 from exporter.config.accounts import Account
@@ -80,11 +80,10 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     budgets: dict[object, Budget] = {}
     skew = _ClockSkew(clock)
     credentials = read_credentials(settings.accounts)
-    queue_credentials = read_events_credentials(settings.accounts)
     async with http_client(settings.api) as http:
         http.event_hooks = {"response": [skew.measure]}
-        for account, credential, queue_credential in zip(
-            settings.accounts, credentials, queue_credentials, strict=True
+        for account, (credential, queue_credential) in zip(
+            settings.accounts, credentials, strict=True
         ):
             budget = budgets.setdefault(
                 credential.budget_key,
@@ -97,14 +96,8 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
             except RequestFailed as failure:
                 yield Finding("wrong", account.label, _described(failure))
             if account.events is not None and queue_credential is not None:
-                queue = Queue(
-                    http,
-                    settings.api,
-                    account.account_id,
-                    account.events,
-                    credential=queue_credential,
-                )
-                yield Finding(*await _queue(account, queue))
+                at = http, settings.api, account.account_id, account.events
+                yield Finding(*await _queue(account, Queue(*at, credential=queue_credential)))
     if skew.seconds is not None:
         yield Finding(*_clock(skew.seconds))
     if settings.state.url is not None:

@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
             _app(settings)
-            report = config_check.report(settings, read_credentials(settings.accounts))
+            credentials = [c.api for c in read_credentials(settings.accounts)]
+            report = config_check.report(settings, credentials)
             return 0 if _print("".join(f"{line}\n" for line in report).encode()) else 1
         with asyncio.Runner(loop_factory=Loop) as runner:
             if whole_account.lacks_id(settings):

@@ -1,15 +1,15 @@
 """How requests authenticate: an API token, or the older e-mail and global API key."""
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import partial
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 from pydantic import SecretStr
 
 from exporter import logs
-from exporter.config.accounts import Account, Events
+from exporter.config.accounts import Account
 from exporter.config.errors import ConfigError
 
 
@@ -83,46 +83,41 @@ class Credential(httpx.Auth):
         return text
 
 
-def read_credentials(accounts: Sequence[Account]) -> list[Credential]:
-    """The credential of each account; no line of the log shows its secret from now on.
+class Credentials(NamedTuple):
+    """Those of an account."""
+
+    api: Credential
+    events: Credential | None
+    """For the queue of its events, if it has one."""
+
+
+def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
+    """The credentials of each account; no line of the log shows their secrets from now on.
 
     Raises:
         ConfigError: a file that holds a secret can't be used; every such file is named.
     """
+    problems: list[str] = []
 
-    def read(account: Account) -> Credential:
-        return Credential(
-            token=account.api_token or account.api_token_file,
-            email=account.api_email,
-            key=account.api_key or account.api_key_file,
-        )
-
-    return _read({f"accounts[{n}]": partial(read, account) for n, account in enumerate(accounts)})
-
-
-def read_events_credentials(accounts: Sequence[Account]) -> list[Credential | None]:
-    """The credential for the queue of each account, of those that have one (`read_credentials`)."""
-
-    def read(events: Events) -> Credential:
-        return Credential(token=events.api_token or events.api_token_file)
-
-    queues = {n: account.events for n, account in enumerate(accounts) if account.events}
-    made = _read({f"accounts[{n}].events": partial(read, events) for n, events in queues.items()})
-    by_account = dict(zip(queues, made, strict=True))
-    return [by_account.get(n) for n in range(len(accounts))]
-
-
-def _read(places: Mapping[str, Callable[[], Credential]]) -> list[Credential]:
-    made, problems = [], []
-    for place, read in places.items():
+    def read(place: str, **given: Any) -> Credential:
         try:
-            made.append(read())
+            credential = Credential(**given)
         except OSError as error:
             problems.append(f"{place}: {error.filename}: {error.strerror}")
         except ValueError as error:
             problems.append(f"{place}: {error}")
+        else:
+            logs.hide(credential)
+            return credential
+        return Credential()  # never used
+
+    made = []
+    for n, account in enumerate(accounts):
+        place, events = f"accounts[{n}]", account.events
+        token, key = account.api_token or account.api_token_file, account.api_key
+        api = read(place, token=token, email=account.api_email, key=key or account.api_key_file)
+        queue = events and (events.api_token or events.api_token_file)
+        made.append(Credentials(api, read(f"{place}.events", token=queue) if queue else None))
     if problems:
         raise ConfigError(problems)
-    for credential in made:
-        logs.hide(credential)
     return made
