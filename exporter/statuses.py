@@ -22,6 +22,8 @@ STATUSES: tuple[str, ...] = get_args(Status)
 ENDED = frozenset[str]({"complete", "errored", "terminated"})
 """After these an instance moves only by a restart."""
 LIVE = tuple(status for status in STATUSES if status not in ENDED)
+RESTING = frozenset[str]({"queued", "paused", "waiting"})
+"""A run leaves these before it ends, unless somebody terminates it."""
 BEFORE_END = frozenset[str](LIVE) - {"rollingBack"}
 """Of a run that has not ended; `rollingBack`, and a status not known today, may follow an end."""
 MAY_BE_STUCK = ("running", "waitingForPause", "rollingBack")

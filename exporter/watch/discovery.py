@@ -3,7 +3,8 @@
 Lists are the cheap poll, 100 instances a request. A pass reads either everything or, where ended
 instances outnumber the live ones, the live statuses one by one and what was created since the last
 pass; what was live and is in neither gets a poll of its own. None is shown twice, and what is
-missed while moving from one list to another is found by that poll or the next pass.
+missed while moving from one list to another is found by that poll or the next pass. Runs end from
+the lists that are read last: few ends are older than a pass when it shows them.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row, unix
 from exporter.config.accounts import is_instance_id
 from exporter.config.settings import Poll
-from exporter.statuses import ENDED, LIVE
+from exporter.statuses import ENDED, LIVE, RESTING
 from exporter.watch import lifecycle
 from exporter.watch.event_coverage import EventCoverage, kind_of
 from exporter.watch.instance import Instance, Pending, Scope
@@ -142,6 +143,18 @@ class Discovery:
         """Unix time; what ended before it is history and not counted."""
         return -inf if self._backfill else self._state.discovered_since or -inf
 
+    async def first_contact(self) -> int:
+        """Reads the lists from which runs end, the first time ever; the number of pages.
+
+        What ends after that, while the lists of other workflows are read, is in no list of the
+        first pass: it is missed, and counted.
+        """
+        if self._state.last_pass is not None or self.pass_done or self._whole_is_due():
+            return 0
+        pages = self._lists.pages
+        await self._read(self._live_lists(resting=False))  # the list pass reports what fails
+        return self._lists.pages - pages
+
     async def list_pass(self) -> int:
         """Reads the lists once; the number of pages that took."""
         self._pass += 1
@@ -155,23 +168,16 @@ class Discovery:
         self._state.lists_as_of = self._lists_as_of(started)
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval
-        lists = [{}] if whole else self._by_status(wall)
-        if ended_too and not whole:
-            lists += [{"status": status} for status in sorted(self._selector.ended_statuses)]
-        failures: list[RequestFailed] = []
-        pages = 0
-        for read in await asyncio.gather(*map(self._lists.read, lists), return_exceptions=True):
-            if isinstance(read, RequestFailed):
-                failures.append(read)
-            elif isinstance(read, BaseException):
-                raise read
-            else:
-                pages += read
-        if not failures and not whole:
-            try:
-                pages += await self._read_missed()
-            except RequestFailed as failure:
-                failures.append(failure)
+        pages = self._lists.pages
+        if whole:
+            failures = await self._read([{}])
+        else:
+            ended = sorted(self._selector.ended_statuses) if ended_too else []
+            others = [_created_since(self._last_pass_or(wall) - _LATE), *map(_of_status, ended)]
+            failures = await self._read(self._live_lists(resting=True))
+            failures += await self._read(self._live_lists(resting=False) + others)
+            if not failures:
+                failures = await self._read(self._missed_lists())
         self.pass_done = True
         self.poller.pass_failure = failures[0] if failures else None
         if not failures and not self.poller.over:
@@ -179,7 +185,18 @@ class Discovery:
                 self._whole_pass_at = started
             self._after(wall, ended_too=ended_too)
         self._state.lists_as_of = self._lists_as_of(started)
-        return max(1, pages)
+        return max(1, self._lists.pages - pages)
+
+    async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
+        """Reads lists side by side, each as far as that succeeds; what failed."""
+        results = await asyncio.gather(*map(self._lists.read, lists), return_exceptions=True)
+        failures = []
+        for result in results:
+            if isinstance(result, RequestFailed):
+                failures.append(result)
+            elif result is not None:
+                raise result
+        return failures
 
     def _lists_as_of(self, began: float) -> float | None:
         """When the pass began that tells of all instances: this one, unless one has failed."""
@@ -203,19 +220,19 @@ class Discovery:
         )
         return pages <= by_status * _WORTH
 
-    def _by_status(self, now: float) -> list[dict[str, str]]:
-        """The lists of the live, and of what was created since the last pass that succeeded."""
+    def _live_lists(self, *, resting: bool) -> list[dict[str, str]]:
+        """The lists of the live: of those that rest, or of the others."""
         counts = self.counts or {}
-        live = [s for s in dict.fromkeys((*LIVE, *counts)) if s not in ENDED and counts.get(s)]
-        last = self._state.last_pass or self._state.discovered_since or now
-        recent = min(now, last) - _LATE
-        return [
-            *({"status": s} for s in live if s not in self._lists.refused_statuses),
-            _created_since(recent),
-        ]
+        left_out = ENDED | self._lists.refused_statuses
+        live = [s for s in dict.fromkeys((*LIVE, *counts)) if counts.get(s) and s not in left_out]
+        return [_of_status(s) for s in live if (s in RESTING) == resting]
 
-    async def _read_missed(self) -> int:
-        """Lists what was created since some of the missed were, where that saves requests.
+    def _last_pass_or(self, now: float) -> float:
+        """Unix time of the last pass that succeeded or, before one, of the first contact."""
+        return min(now, self._state.last_pass or self._state.discovered_since or now)
+
+    def _missed_lists(self) -> list[dict[str, str]]:
+        """The list of what was created since some of the missed were, where that saves requests.
 
         Of runs that live for minutes, many end between two passes: a page of the newest instances
         shows the ends of up to 100 of them, a poll that of one.
@@ -228,7 +245,7 @@ class Discovery:
             pages = 1 + (len(created) - bisect_left(created, moment)) / 100
             if count - pages > best:
                 best, since = count - pages, moment
-        return 0 if since is None else await self._lists.read(_created_since(since))
+        return [] if since is None else [_created_since(since)]
 
     def _missed(self) -> Iterator[Instance]:
         """Live ones that no list of this pass held."""
@@ -354,6 +371,11 @@ class Discovery:
             created = unix(row.created_on) or 0.0
             return created < since or created <= counted
         return end < since or (counted > -inf and same_time(counted, end))
+
+
+def _of_status(status: str) -> dict[str, str]:
+    """Parameters of the list of one status."""
+    return {"status": status}
 
 
 def _created_since(moment: float) -> dict[str, str]:

@@ -44,6 +44,8 @@ class ListReader:
     ) -> None:
         self.progress = clock.monotonic()
         """When a page was last read, or refused (monotonic clock)."""
+        self.pages = 0
+        """Pages read so far."""
         self.refused_statuses: set[str] = set()
         """Statuses that rows may have and lists can't be asked for."""
         self._workflow = workflow
@@ -55,29 +57,29 @@ class ListReader:
         self._clock = clock
         self._size = 0
 
-    async def read(self, parameters: dict[str, str], *, again: bool = True) -> int:
-        """Reads one list to its end; the number of pages.
+    async def read(self, parameters: dict[str, str], *, again: bool = True) -> None:
+        """Reads one list to its end.
 
         Raises:
             RequestFailed: a page can't be read, or the list isn't whole; the rows until then were
                 taken.
         """
-        pages = 0
         if self._over():
-            return pages
+            return
         found = read_pages(self._page, parameters, key=lambda row: row.id, max_pages=_MAX_PAGES)
+        begun = False
         try:
             async for rows in found:
-                pages += 1
+                begun = True
+                self.pages += 1
                 await self._take(rows)
                 if self._over():
                     break
         except RequestFailed as failure:
-            if pages and again and failure.reason == "http_4xx":
-                # The cursor has expired, perhaps: from the start, once.
-                return pages + await self.read(parameters, again=False)
-            raise
-        return pages
+            if not (begun and again and failure.reason == "http_4xx"):
+                raise
+            # The cursor has expired, perhaps: from the start, once.
+            await self.read(parameters, again=False)
 
     async def _page(self, parameters: dict[str, str]) -> Page[Row]:
         while True:

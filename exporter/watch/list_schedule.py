@@ -99,6 +99,8 @@ class ListSchedule:
         started, requests = self._clock.monotonic(), 0
         try:
             requests += await self.roster.read()
+            for discovery in self.roster.discoveries.values():
+                requests += await discovery.first_contact()
             for attachment in list(self.roster.attached.values()):
                 if attachment.poller.over:
                     continue  # detached meanwhile

@@ -17,7 +17,7 @@ class Selector:
 
     def __init__(self, settings: Discover) -> None:
         self.limit = settings.max_instances
-        self.statuses = frozenset(settings.statuses)
+        self.statuses = frozenset[str](settings.statuses)
         self.ended_statuses = self.statuses & ENDED
         self.min_age = settings.min_age
         """Seconds from its creation until an instance has series, unless it errors before."""

@@ -46,17 +46,16 @@ class SeriesCap:
         self._sink = sink
         self._poll = poll
         self._clock = clock
-        self._taken = 0
         self._order: list[_Place] | None = None
         """Instances with series by rank and age, those that give way first at the end; None: to be
         listed when one asks for a place."""
         self._dropped: set[str] = set()
         self._dropping: set[str] = set()
+        self.recount()
 
     def reselect(self) -> None:
         """Takes the series of restored instances that are not selected, or are too many: the
         selector is not the one by which they had them."""
-        self.recount()
         for instance in list(self._state.instances.values()):
             if instance.scope is not Scope.DISCOVERED or instance.expires_at is not None:
                 continue

@@ -32,6 +32,7 @@ from simulator import (
     steps,
 )
 from simulator.response import Response
+from tests.e2e.scrape import scrape
 from tests.watching import Watching, watching
 
 WAITING = Script(pieces=(Wait("approval"),))
@@ -731,6 +732,30 @@ class TestManyEnded:
             w.simulator.faults.clear()
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+    async def test_one_that_ends_as_the_first_pass_reads_other_lists_counts(self) -> None:
+        async with discovering("*") as w:
+            billing = w.simulator.world.account("acc").workflow("billing")
+            for workflow in (billing, w.orders):
+                for n in range(400):
+                    workflow.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+                workflow.create("waits", WAITING, at=w.clock() - 9000)
+                workflow.create("ends", Script(steps("pay", duration=3600)), at=w.clock() - 3590)
+
+            def slowly(reply: Response) -> Response:
+                w.clock.advance(20)
+                return reply
+
+            w.simulator.faults.add(Rewrite(slowly), kind="list", skip=2, times=1)
+            for _ in range(2):
+                await w.cycle(after=1)
+            counted = scrape(w.app, "cloudflare_workflow_runs_finished_total")
+            complete = {
+                dict(k)["workflow"]: v
+                for (_, k), v in counted.items()
+                if ("status", "complete") in k
+            }
+            assert complete == {"billing": 1, "orders": 1}
 
     async def test_one_that_ends_is_found_by_a_request_of_its_own(self) -> None:
         async with discovering() as w:
