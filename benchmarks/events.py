@@ -94,7 +94,7 @@ class Delays:
 
 
 async def measure(live: int, minutes: float, *, events: bool, lost: float) -> str:
-    """Watches for so long; the figures as a line."""
+    """Watches for some seconds; the values as a line."""
     loop = asyncio.get_running_loop()
 
     def wall() -> float:

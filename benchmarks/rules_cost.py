@@ -89,7 +89,7 @@ def history(lines: list[str], now: int) -> Iterator[str]:
 
 
 def _records(at: int, began: int) -> dict[str, float]:
-    """What recording rules would have recorded, where rules look back over it."""
+    """What recording rules would have recorded, where rules read back over it."""
     return {
         "cloudflare_workflow:data_timestamp:seconds": at // 60 * 60,
         "cloudflare_workflow:runs_completed:increase1h": 60,

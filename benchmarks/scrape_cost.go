@@ -36,12 +36,12 @@ func main() {
 		gauges[name].WithLabelValues(values...).Set(value)
 	}
 	http.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	http.HandleFunc("/cpu", func(answer http.ResponseWriter, _ *http.Request) {
+	http.HandleFunc("/cpu", func(response http.ResponseWriter, _ *http.Request) {
 		var used syscall.Rusage
 		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
 			panic(err)
 		}
-		fmt.Fprint(answer, float64(used.Utime.Nano()+used.Stime.Nano())/1e9)
+		fmt.Fprint(response, float64(used.Utime.Nano()+used.Stime.Nano())/1e9)
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

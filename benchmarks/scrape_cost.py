@@ -254,7 +254,7 @@ def client_golang(size: int) -> Iterator[int | None]:
     """The Go program with as many series; None without Go."""
     go, source = shutil.which("go"), Path(__file__).with_name("scrape_cost.go")
     if go is None:
-        print("no go on this machine: nothing is compared with client_golang")
+        print("Go is not installed: nothing is compared with client_golang")
         yield None
         return
     world = World(size)

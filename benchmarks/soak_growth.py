@@ -8,7 +8,7 @@ all of them. Measured every `--every` minutes, and printed after the first three
 first instances have expired (of a shorter run, three measurements before the end), and at the end:
 memory, open files, tasks, series, known instances and the size of the state. The slope between is
 by least squares over all measurements, as a share of the mean in an hour, with its standard error:
-a slope of less than two of them can't be told from none.
+a slope of less than two of them can't be distinguished from none.
 """
 
 import asyncio

@@ -235,10 +235,10 @@ async def _stop(server: Server, serving: asyncio.Task[None]) -> None:
 def _without_collection() -> Iterator[None]:
     """Restores without garbage collection.
 
-    There is little garbage in cycles, and to look for it among a million objects, which is how many
-    tens of thousands of instances are, takes up to a second. Of what is restored none is garbage,
-    so it is put among the old objects without a look at it: once, since whatever else is garbage at
-    that moment stays for long.
+    There is little garbage in cycles, and a search for it among a million objects, as many as tens
+    of thousands of instances are, takes up to a second. Nothing that is restored is garbage: it is
+    put among the old objects unexamined, once, since whatever else is garbage at that moment stays
+    for long.
     """
     gc.set_threshold(50_000, 20, 20)
     gc.disable()

@@ -37,7 +37,7 @@ class Clock:
     def steady(self) -> float:
         """Unix time for what is measured against Cloudflare's times over hours.
 
-        A clock that is set ahead, by mistake and for a while, doesn't make everything history.
+        A clock that is wrongly set ahead for a while doesn't make everything history.
         """
         return min(self.wall(), self._start + self.monotonic())
 

@@ -126,7 +126,7 @@ def undisturbed(script: Script) -> Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A restart from a step: what goes on from where.
+    """A restart from a step: what continues from where.
 
     `at` is when the instance was restarted, `resumed` when it left the queue after that, `started`
     when its run had started; `unchanged` are the records that it leaves.
@@ -179,7 +179,7 @@ class _Player:
     def play(self) -> Timeline:
         script, restart = self.script, self.restart
         begins = restart.resumed if restart else milliseconds(script.queued)
-        begins = self.gate(begins)
+        begins = self.unpaused(begins)
         start = restart.started if restart else begins
         records: list[Record] = []
         end, error = self.sequence(script.pieces, begins, records)
@@ -227,7 +227,7 @@ class _Player:
             events=events_of(marks, _retried(records)),
         )
 
-    def gate(self, time: int) -> int:
+    def unpaused(self, time: int) -> int:
         """The first moment from `time` on at which the run isn't paused."""
         for begin, end in self.pauses:
             if begin <= time < end:
@@ -241,7 +241,7 @@ class _Player:
             if time >= NEVER:
                 break
             time, error = self.piece(piece, time, records)
-            time = self.gate(time)
+            time = self.unpaused(time)
             if error is not None and not getattr(piece, "caught", False):
                 return time, error
         return time, None
@@ -292,7 +292,7 @@ class _Player:
         if record.end < NEVER:
             return time, None
         record.planned = _later(record.start, sleep.duration)
-        record.end = self.gate(max(time, record.planned))
+        record.end = self.unpaused(max(time, record.planned))
         return record.end, None
 
     def wait(self, wait: Wait, time: int, records: list[Record]) -> tuple[int, Error | None]:
@@ -300,12 +300,12 @@ class _Player:
         if record.end < NEVER:
             return time, record.error
         record.planned = due = _later(record.start, wait.timeout)
-        record.end = self.gate(max(time, due))
+        record.end = self.unpaused(max(time, due))
         for event in self.events:
             kind, payload = event.value
             if kind == wait.event_type and event.at <= due:
                 self.events.remove(event)
-                record.end = self.gate(max(time, event.at))
+                record.end = self.unpaused(max(time, event.at))
                 record.output = (kind, payload, event.at)
                 return record.end, None
         record.error = Error(

@@ -11,7 +11,7 @@ class Relay:
 
     Attributes:
         port: Where to.
-        silent: Connections are taken, and not a byte goes on either way: half-open, as after a
+        silent: Connections are taken, and no byte is passed on either way: half-open, as after a
             firewall has forgotten them. It holds for those that are there already, too.
         connections: Taken so far.
     """

@@ -112,14 +112,14 @@ class Watching:
         await self.saved()
 
     async def reload(self, **settings: Any) -> None:
-        """Goes on with these settings in place of those that there were."""
+        """Continues with these settings in place of those that there were."""
         self.settings = {**self.settings, **settings}
         await self.app.apply(self.whole_settings())
 
     def whole_settings(self) -> Settings:
         """The settings, for one account unless they name others."""
         sections = dict(self.settings)
-        # Instances are made a moment before they are looked for: they have series at once.
+        # Instances are made a moment before they are discovered: they have series at once.
         sections["workflows"] = [
             {**entry, "discover": {"min_age": "0s", **entry["discover"]}}
             if entry.get("discover") is not None
@@ -172,7 +172,7 @@ async def watching(
     Args:
         ids: What is configured.
         workflows: In place of it, `workflows` of the configuration.
-        style: How the upstream answers.
+        style: How the upstream responds.
         state: The state file, or the database.
         settings: Further sections of the configuration; keys of `api` go over the harness' own.
     """

@@ -4,7 +4,7 @@ The detail response of an instance may hold gigabytes of outputs; its steps with
 megabytes.
 
 A value is dropped by its key, at any depth. Numbers, and keys that contain an escape, stay: msgspec
-ignores them later. Of a dropped value only the end is looked for. Regular expressions that never
+ignores them later. Only the end of a dropped value is searched for. Regular expressions that never
 backtrack do the search, so the time is linear in the bytes, and Python's share is one loop for each
 value dropped.
 """

@@ -138,7 +138,7 @@ def _one_secret(given: Mapping[str, Any], secret: str) -> Iterator[Problem]:
     if {secret, f"{secret}_file"} <= given.keys():
         yield (), f"give one of {secret} and {secret}_file"
     if _SECRET.fullmatch(str(given.get(f"{secret}_file"))):
-        # Refused here, so that it isn't looked for on the disk and reported as missing.
+        # Refused here, before it is opened as a file and reported as missing.
         yield (), f"{secret}_file must name a file; its value looks like the secret itself"
 
 

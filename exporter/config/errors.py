@@ -132,8 +132,8 @@ def _path(loc: Loc) -> str:
 def _word(key: str) -> str:
     """A key as far as it can be one: `api_token:abc`, without a space, would be a key too."""
     start = re.match(r"[A-Za-z0-9_.-]{0,40}", key)
-    kept = start[0] if start else ""
-    return kept if kept == key else f"{kept}…"
+    shown = start[0] if start else ""
+    return shown if shown == key else f"{shown}…"
 
 
 def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:

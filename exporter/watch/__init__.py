@@ -1,1 +1,1 @@
-"""Watching: what to look at when, what changed, and what that adds to the counts."""
+"""Watching: what to poll when, what changed, and what that adds to the counts."""

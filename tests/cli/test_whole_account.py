@@ -205,7 +205,7 @@ class TestWhatIsRefused:
             "in 15s, 5m or 1h30m (it is '3')",
         ]
 
-    def test_nothing_is_looked_up_while_something_else_is_wrong(
+    def test_nothing_is_requested_while_something_else_is_wrong(
         self, without: Without, simulator: Simulator
     ) -> None:
         without.refused(**TOKEN, CWE_POLL__INTERVAL="3")

@@ -32,8 +32,8 @@ def headers(
     }
 
 
-async def calls(spender: Budget, count: int, *, takes: float = 0.2) -> list[float]:
-    """Makes calls as fast as the budget lets; when each began."""
+async def requests(spender: Budget, count: int, *, takes: float = 0.2) -> list[float]:
+    """Makes requests as fast as the budget lets; when each began."""
     begun: list[float] = []
 
     async def one() -> None:
@@ -65,14 +65,14 @@ class TestTheWindow:
     @settings(deadline=None)
     def test_never_holds_more_requests_than_allowed(self, limit: int, takes: float) -> None:
         async def main() -> list[float]:
-            return await calls(budget(limit), 3 * limit, takes=takes)
+            return await requests(budget(limit), 3 * limit, takes=takes)
 
         assert most_in_a_window(virtual_time.run(main())) <= limit
 
     @pytest.mark.slow
     def test_is_used_almost_whole_after_the_start(self) -> None:
         async def main() -> list[float]:
-            return await calls(budget(600), 3000)
+            return await requests(budget(600), 3000)
 
         begun = [moment for moment in virtual_time.run(main()) if WINDOW < moment <= 4 * WINDOW]
         assert len(begun) / 3 > 0.95 * 600
@@ -81,7 +81,7 @@ class TestTheWindow:
         """A window spent in a burst would leave minutes without news."""
 
         async def main() -> list[float]:
-            return await calls(budget(600), 2000)
+            return await requests(budget(600), 2000)
 
         begun = virtual_time.run(main())
         assert max(later - earlier for earlier, later in pairwise(begun)) < 1.0
@@ -89,10 +89,10 @@ class TestTheWindow:
     def test_a_few_requests_after_a_pause_come_at_once(self) -> None:
         async def main() -> float:
             spender = budget(600)
-            await calls(spender, 1)
+            await requests(spender, 1)
             await asyncio.sleep(2 * WINDOW)
             started = asyncio.get_running_loop().time()
-            return max(await calls(spender, 10)) - started
+            return max(await requests(spender, 10)) - started
 
         assert virtual_time.run(main()) < 0.1
 
@@ -194,7 +194,7 @@ class TestRefused:
 
 
 def test_polls_give_way_to_requests_that_wait() -> None:
-    """`ready` returns only when nobody waits in `call`: lists go before looks."""
+    """`ready` returns only when nobody waits in `request`: lists go before polls."""
 
     async def main() -> list[str]:
         spender = budget(8)
@@ -206,14 +206,14 @@ def test_polls_give_way_to_requests_that_wait() -> None:
 
         async def looking() -> None:
             await spender.ready()
-            order.append("look")
+            order.append("poll")
 
         lists = [asyncio.create_task(listing()) for _ in range(4)]
         await asyncio.sleep(0)
         await asyncio.gather(looking(), *lists)
         return order
 
-    assert virtual_time.run(main()) == ["list"] * 4 + ["look"]
+    assert virtual_time.run(main()) == ["list"] * 4 + ["poll"]
 
 
 async def test_a_request_that_ended_a_window_ago_is_no_longer_in_use() -> None:

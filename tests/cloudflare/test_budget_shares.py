@@ -22,7 +22,7 @@ class Database:
         blocked: float = 0.0,
         leaving: bool = False,
     ) -> Allotment:
-        """A replica's turn, that has its share since the last one unless told otherwise.
+        """A replica's turn, that has its share since the last one by default.
 
         Its requests of the last 10 s are `spent`, those of the last 300 s `evenly`.
         """

@@ -1,4 +1,4 @@
-"""Calls: what is asked, what is reported of a failure, and that nothing else ever comes out."""
+"""Requests: what is sent, what is reported of a failure, and that nothing else ever comes out."""
 
 import asyncio
 import email.utils
@@ -216,11 +216,11 @@ class TestStatuses:
             assert (await failure(refusal(status))).advice
 
     async def test_the_code_of_each_request_is_reported(self, ok: httpx.Response) -> None:
-        calls: list[tuple[str, str]] = []
-        await failure(refusal(503), codes=calls)
-        async with client_of(ok, codes=calls) as client:
+        reported: list[tuple[str, str]] = []
+        await failure(refusal(503), codes=reported)
+        async with client_of(ok, codes=reported) as client:
             await client.instance_detail("orders", "order-1")
-        assert calls == [("instance", "503"), ("instance", "200")]
+        assert reported == [("instance", "503"), ("instance", "200")]
 
 
 class TestMessages:
@@ -309,7 +309,7 @@ class TestConnections:
             (Truncate(keep=0.5), "invalid_answer"),
             (Truncate(keep=0), "invalid_answer"),
         ],
-        ids=["no answer", "ends in mid-body", "reset in mid-body", "half a body", "no body"],
+        ids=["no response", "ends in mid-body", "reset in mid-body", "half a body", "no body"],
     )
     async def test_broken_responses(self, action: Any, expected: str) -> None:
         async with serve(self.simulator()) as simulator:
@@ -378,7 +378,7 @@ class TestConnections:
         assert str(failed).startswith("nowhere.invalid: ")
 
     async def test_a_request_that_is_given_up_is_reported_too(self) -> None:
-        calls: list[tuple[str, str]] = []
+        reported: list[tuple[str, str]] = []
         begun = asyncio.Event()
 
         async def response(_: httpx.Request) -> httpx.Response:
@@ -386,22 +386,22 @@ class TestConnections:
             await asyncio.Event().wait()
             raise AssertionError
 
-        async with client_of(response, codes=calls) as client:
-            call = asyncio.create_task(client.instance("orders", "order-1"))
+        async with client_of(response, codes=reported) as client:
+            request = asyncio.create_task(client.instance("orders", "order-1"))
             await begun.wait()
-            call.cancel()
+            request.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await call
-        assert calls == [("instance", "cancelled")]
+                await request
+        assert reported == [("instance", "cancelled")]
 
     async def test_a_body_in_a_wrong_coding(self) -> None:
         def response(_: httpx.Request) -> httpx.Response:
             stream = httpx.ByteStream(b"no gzip")
             return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=stream)
 
-        calls: list[tuple[str, str]] = []
-        assert (await failure(response, codes=calls)).reason == "invalid_answer"
-        assert calls == [("instance", "invalid")]
+        reported: list[tuple[str, str]] = []
+        assert (await failure(response, codes=reported)).reason == "invalid_answer"
+        assert reported == [("instance", "invalid")]
 
     @staticmethod
     def simulator() -> Simulator:
@@ -428,13 +428,13 @@ results = st.dictionaries(
 class TestWhateverComes:
     """Only `RequestFailed` ever comes out, of a known class, with a short message of one line."""
 
-    async def call(self, status: int, body: bytes, kind: str = "application/json") -> None:
+    async def fails(self, status: int, body: bytes, kind: str = "application/json") -> None:
         response = httpx.Response(status, content=body, headers={"Content-Type": kind})
         async with client_of(response) as client:
-            for look in (client.instance, client.instance_detail):
+            for request in (client.instance, client.instance_detail):
                 failed = None
                 try:
-                    await look("orders", "order-1")
+                    await request("orders", "order-1")
                 except RequestFailed as error:
                     failed = error
                 if failed is not None:
@@ -444,11 +444,11 @@ class TestWhateverComes:
 
     @given(status=st.sampled_from([200, 204, 403, 404, 429, 500]), body=st.binary())
     async def test_bytes(self, status: int, body: bytes) -> None:
-        await self.call(status, body)
+        await self.fails(status, body)
 
     @given(status=st.sampled_from([200, 400, 503]), body=any_json)
     async def test_json(self, status: int, body: object) -> None:
-        await self.call(status, json.dumps(body).encode())
+        await self.fails(status, json.dumps(body).encode())
 
     @pytest.mark.slow
     @settings(max_examples=200)
@@ -462,14 +462,14 @@ class TestWhateverComes:
         self, status: int, result: object, errors: object, success: object
     ) -> None:
         body = {"result": result, "errors": errors, "success": success}
-        await self.call(status, json.dumps(body).encode())
+        await self.fails(status, json.dumps(body).encode())
 
     @pytest.mark.parametrize("status", [200, 500])
     @pytest.mark.parametrize(
         "opening", [b"[", b'{"result":', b'{"result":{"steps":[', b'{"errors":[']
     )
     async def test_nesting(self, status: int, opening: bytes) -> None:
-        await self.call(status, opening * 50_000)
+        await self.fails(status, opening * 50_000)
 
     @given(kind=st.text(st.characters(codec="latin-1", exclude_categories=["Cc"])))
     async def test_content_types(self, kind: str) -> None:

@@ -155,7 +155,7 @@ class TestWhatIsLeft:
         }
 
     def test_counts_under_names_of_their_own(self) -> None:
-        """A workflow's counts by status: numbers are kept, whatever their key."""
+        """A workflow's counts by status: numbers stay, whatever their key."""
         body = b'{"result":{"name":"orders","instances":{"queued":1,"new":2},"more":{"a":1}}}'
         response = read(skim(bytewise(body), Envelope[ListedWorkflow]), Envelope[ListedWorkflow])
         assert response == Envelope(ListedWorkflow("orders", {"queued": 1, "new": 2}))

@@ -1,4 +1,4 @@
-"""What is read from answers, those of Cloudflare's real engine among them."""
+"""What is read from responses, those of Cloudflare's real engine among them."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone

@@ -108,7 +108,7 @@ class TestLargeAnswers:
         ids=["text", "objects"],
     )
     async def test_steps_are_read_and_outputs_are_not_held(self, value: bytes) -> None:
-        """Of 64 MiB, less than 1 MiB a step: most of the memory is what may be kept whole."""
+        """Of 64 MiB, less than 1 MiB a step: most of the memory is what may stay unfiltered."""
         action = Inflate(value, 64 * MIB // 100 // (len(value) + 1))
         async with upstream(action) as (client, _):
             tracemalloc.start()
@@ -154,7 +154,7 @@ class TestLargeAnswers:
 
 
 class TestBadAnswers:
-    """Each is an invalid answer, in the metrics too, and says what is wrong with it."""
+    """Each is an invalid response, in the metrics too, and says what is wrong with it."""
 
     @pytest.mark.parametrize(
         ("pieces", "said"),
@@ -177,7 +177,7 @@ class TestBadAnswers:
         assert codes == ["invalid"]
         assert failed.size > 4 * MIB
 
-    async def test_more_steps_than_can_be_kept(self) -> None:
+    async def test_more_steps_than_fit(self) -> None:
         steps = b'{"name":"%s"},' % (b"x" * 10_000) * 10
         failed, _ = await failure(Stream(lambda: endless(steps, b'1,"steps":[')))
         said = f"more than {32 * MIB} bytes without outputs and params"

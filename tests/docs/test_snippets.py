@@ -1,4 +1,4 @@
-"""What a page tells people to type, write or ask works as it stands there."""
+"""What a page has people type, write or ask works as it stands there."""
 
 import os
 import subprocess
@@ -148,10 +148,10 @@ def test_recipes_are_answered_by_a_real_prometheus(account: Simulator, tmp_path:
         scrape = f"global: {{scrape_interval: 1s}}\nscrape_configs: [{{{job}}}]\n"
         with prometheus(tmp_path, scrape) as server:
             wait_until(lambda: server.query("cloudflare_workflow_up == 1"), exporter.stderr)
-            answers = {
+            results = {
                 block.text: server.query(block.text)
                 for block in everywhere("promql")
                 if block.page.name == "promql.md"
             }
-    assert len(answers) > 20
-    assert sum(bool(answer) for answer in answers.values()) > 10
+    assert len(results) > 20
+    assert sum(bool(result) for result in results.values()) > 10

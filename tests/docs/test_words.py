@@ -1,4 +1,4 @@
-"""The pages use one word for one thing, and the field's own (docs/glossary.md)."""
+"""Pages and code use one word for one thing, and the field's own (docs/glossary.md)."""
 
 import re
 from pathlib import Path
@@ -25,12 +25,41 @@ WORDS = {
     r"(?:full|simple|large) answers?": "response",
     r"is no key": "unknown key",
 }
+# Those that names, comments and texts of programs have no other use for.
+NOT_IN_CODE = (
+    r"sweeps?|anew|seldom|mends?|mistakes?|troubles?|go(?:es)?[ _]on|figures?|ears?|heard|told"
+)
+FOLDERS = [
+    "exporter",
+    "alerts",
+    "helm",
+    "grafana",
+    "deploy",
+    "simulator",
+    "demo",
+    "benchmarks",
+    "tests",
+]
+CODE = {".py", ".yaml", ".tpl", ".txt", ".html", ".js", ".mjs", ".css"}
 
 
 @pytest.mark.parametrize("page", OURS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_has_no_private_words(page: Path) -> None:
     prose = re.sub(r"`[^`\n]+`", "", page.read_text())
     found = re.findall(rf"\b({'|'.join(WORDS)})\b", prose)
+    assert found == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_code_has_no_private_words(folder: str) -> None:
+    pattern = re.compile(rf"(?<![a-z])(?:{NOT_IN_CODE})(?![a-z])", re.IGNORECASE)
+    found = [
+        f"{file.relative_to(ROOT)}: {word}"
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in CODE and not {"node_modules", ".cache"} & set(file.parts)
+        for word in pattern.findall(file.read_text())
+        if file != Path(__file__)
+    ]
     assert found == []
 
 

@@ -97,7 +97,7 @@ class Walk:
         return printed
 
     def _printed(self, line: str, block: Block) -> str:
-        # So that an answer of 404 is a failure.
+        # So that a response of 404 is a failure.
         line = line.replace("curl ", "curl --fail --silent --show-error --noproxy '*' ")
         finished = subprocess.run(
             self._command(line.replace(DOCUMENTED, self._address)),

@@ -22,7 +22,7 @@ def wait_until(condition: Callable[[], object], what: Callable[[], str]) -> None
     """Returns once the condition holds.
 
     Raises:
-        AssertionError: it doesn't in time; `what` tells more.
+        AssertionError: it doesn't in time; `what` names it.
     """
     deadline = time.monotonic() + DEADLINE
     while not condition():

@@ -1,8 +1,8 @@
 """What `/metrics` must show, worked out from the engine's raw JSON and from nothing else.
 
 Written from the contract and not from the exporter's code, and simpler than it can be: the last
-answer of each run, all at once, without any memory. What an instance failed with and at which
-step the JSON doesn't say outright, so the scenario tells.
+response of each run, all at once, without any memory. What an instance failed with and at which
+step the JSON doesn't say outright; the scenario has it.
 """
 
 import re
@@ -16,7 +16,7 @@ from exporter.cloudflare.errors import FAILURE_REASONS
 from tests.e2e.scrape import Samples
 
 Result = dict[str, Any]
-"""An instance as the API's `result` tells it."""
+"""An instance as the API's `result` has it."""
 
 STATUSES = (
     "queued",
@@ -124,7 +124,7 @@ class Expected:
 
         for each in {*STATUSES, status}:
             add("status", each == status, status=each)
-        # The local engine tells neither; the hosted API does.
+        # The local engine reports neither; the hosted API does.
         add("info", 1, version_id="", trigger="unknown")
         assert (failure is None) == (result["error"] is None)
         if failure is not None:
@@ -174,7 +174,7 @@ class Expected:
                 add("current_step_retry_limit", limit, step=name)
 
     def counts(self, runs: Iterable[Result]) -> None:
-        """Counters and histograms, given the last answer of each run that was seen."""
+        """Counters and histograms, given the last response of each run that was seen."""
         runs = list(runs)
         ended = [run for run in runs if run["status"] in ENDED]
         for status in ENDED:
@@ -215,7 +215,7 @@ class Expected:
             self.histogram("step_attempt_duration_seconds", values, step=name, outcome=outcome)
 
     def watch(self, *, watched: list[Result], last_success: float) -> None:
-        """What the exporter tells of its own watching, while all goes well."""
+        """What the exporter shows of its own watching, while all goes well."""
         self.add("up", 1)
         self.add("data_timestamp_seconds", last_success)
         for failure in FAILURE_REASONS:

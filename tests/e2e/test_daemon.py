@@ -1,4 +1,4 @@
-"""The command end to end: what it serves, how it stops, and what it says when it can't go on."""
+"""The command end to end: what it serves, how it stops, and what it says when it can't continue."""
 
 import gzip
 import json
@@ -120,13 +120,15 @@ class TestServing:
     def test_the_scraper_chooses_the_format(
         self, running: Daemon, accept: str, format_: str
     ) -> None:
-        answer = running.http.get("/metrics", headers={"Accept": accept})
-        assert answer.headers["Content-Type"] == format_
+        response = running.http.get("/metrics", headers={"Accept": accept})
+        assert response.headers["Content-Type"] == format_
 
     def test_the_exposition_is_packed_for_those_who_take_it(self, running: Daemon) -> None:
-        with running.http.stream("GET", "/metrics", headers={"Accept-Encoding": "gzip"}) as answer:
-            assert answer.headers["Content-Encoding"] == "gzip"
-            unpacked = gzip.decompress(b"".join(answer.iter_raw())).decode()
+        with running.http.stream(
+            "GET", "/metrics", headers={"Accept-Encoding": "gzip"}
+        ) as response:
+            assert response.headers["Content-Encoding"] == "gzip"
+            unpacked = gzip.decompress(b"".join(response.iter_raw())).decode()
         assert value(samples(unpacked), "cloudflare_workflow_up") == 1
         plain = running.http.get("/metrics", headers={"Accept-Encoding": "identity"})
         assert "Content-Encoding" not in plain.headers
@@ -165,9 +167,7 @@ class TestConfiguration:
             lines = [json.loads(line) for line in running.stderr().splitlines()]
         assert lines[0]["msg"] == "watching"
 
-    def test_a_look_at_everything_once_prints_the_exposition(
-        self, api: str, tmp_path: Path
-    ) -> None:
+    def test_one_poll_of_everything_prints_the_exposition(self, api: str, tmp_path: Path) -> None:
         configuration(tmp_path, api, api_token=TOKEN)
         done = run(tmp_path, "--once")
         assert (done.returncode, done.stderr) == (0, "")

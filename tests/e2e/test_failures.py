@@ -1,5 +1,5 @@
-"""Whatever goes wrong with a call shows, harms nothing, is told once, and is over with the next
-round."""
+"""Whatever goes wrong with a request shows, harms nothing, is logged once, and is over with the
+next round."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,7 +34,7 @@ from simulator import (
 from simulator.faults import Action
 from tests.e2e.scrape import Samples, scrape, value
 
-FIGURES = ("cloudflare_workflow_instance", "cloudflare_workflow_step", "cloudflare_workflow_run")
+WATCHED = ("cloudflare_workflow_instance", "cloudflare_workflow_step", "cloudflare_workflow_run")
 POLLS = "cloudflare_workflows_exporter_polls_total"
 LAST_SUCCESS = "cloudflare_workflow_last_success_timestamp_seconds"
 UP = "cloudflare_workflow_up"
@@ -104,11 +104,11 @@ FAILURES: Mapping[str, Failure] = {
         "invalid_answer",
         ("unreadable body",),
     ),
-    "dropped without an answer": Failure(Drop(), "connection", ("disconnected",), ("firewalls",)),
+    "dropped without a response": Failure(Drop(), "connection", ("disconnected",), ("firewalls",)),
     "dropped in mid-body": Failure(Drop(0.5), "connection", ("closed connection",), ("firewalls",)),
     "reset": Failure(Drop(0.5, reset=True), "connection", ("reset",), ("firewalls",)),
-    "no answer in time": Failure(Hang(), "timeout", ("within 2 s",), ("api.timeout",)),
-    "too slow an answer": Failure(
+    "no response in time": Failure(Hang(), "timeout", ("within 2 s",), ("api.timeout",)),
+    "too slow a response": Failure(
         Drip(size=1, every=0.05), "timeout", ("within 2 s",), ("api.timeout",)
     ),
     "a redirect": Failure(
@@ -148,13 +148,13 @@ class Watch:
 
     def values(self) -> Samples:
         """Everything that says something of instances and their runs."""
-        return {k: v for k, v in self.shown.items() if k[0].startswith(FIGURES)}
+        return {k: v for k, v in self.shown.items() if k[0].startswith(WATCHED)}
 
     def value(self, name: str) -> float:
         return value(self.shown, name)
 
     def polls(self) -> dict[tuple[str, str], float]:
-        """Calls by kind and result."""
+        """Requests by kind and result."""
         return {
             (dict(labels)["kind"], dict(labels)["result"]): count
             for (name, labels), count in self.shown.items()
@@ -197,10 +197,10 @@ def moved(
 async def assert_visible_and_harmless(
     watch: Watch, kind: str, failure: Failure, *, succeeding: Callable[[], object]
 ) -> None:
-    """A round in which the call fails, one more, and one that succeeds again."""
+    """A round in which the request fails, one more, and one that succeeds again."""
     values, succeeded, polls = watch.values(), watch.value(LAST_SUCCESS), watch.polls()
 
-    # A 429 stops all calls for 5 minutes, or for as long as it says.
+    # A 429 stops all requests for 5 minutes, or for as long as it says.
     later = 301.0 if failure.result == "rate_limited" else 15.0
 
     (line,) = await watch.round()
@@ -215,7 +215,7 @@ async def assert_visible_and_harmless(
     assert watch.value(LAST_SUCCESS) == succeeded
     assert moved(polls, watch.polls()) == {(kind, failure.result): 1}
 
-    assert await watch.round(after=later) == [], "it is told once"
+    assert await watch.round(after=later) == [], "it is logged once"
     assert watch.values() == values
 
     succeeding()
@@ -255,7 +255,7 @@ async def test_an_api_that_takes_no_connections() -> None:
         await watch.round()
         await serving.aclose()
         values, polls = watch.values(), watch.polls()
-        # The first call finds its old connection closed, or a new one refused.
+        # The first request finds its old connection closed, or a new one refused.
         (line,) = await watch.round()
         assert line["result"] == "connection"
         assert moved(polls, watch.polls()) == {("simple", "connection"): 1}
@@ -289,15 +289,15 @@ async def test_a_failure_at_first_sight_leaves_nothing_but_the_failure() -> None
         assert w.value("cloudflare_workflow_instance_step_count") == 3
 
 
-async def test_a_failure_of_another_class_is_told_too() -> None:
+async def test_a_failure_of_another_class_is_logged_too() -> None:
     clock = ManualClock()
     simulator, _ = order_1(clock)
     async with serve(simulator) as served, watching(served.url, clock) as w:
         await w.round()
         simulator.faults.add(error(500), times=1)
         simulator.faults.add(error(403), times=1)
-        told = [line["result"] for _ in range(2) for line in await w.round()]
-        assert told == ["http_5xx", "unauthorized"]
+        logged = [line["result"] for _ in range(2) for line in await w.round()]
+        assert logged == ["http_5xx", "unauthorized"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -319,7 +319,7 @@ async def test_no_credential_goes_along_a_redirect(status: int) -> None:
         assert elsewhere.requests.total == 0
 
 
-async def test_a_token_without_the_permission_is_told_which_it_needs() -> None:
+async def test_a_token_without_the_permission_has_the_needed_one_logged() -> None:
     """As the API itself refuses it, and not a fault put in its way."""
     clock = ManualClock()
     simulator, _ = order_1(clock)
@@ -330,7 +330,7 @@ async def test_a_token_without_the_permission_is_told_which_it_needs() -> None:
         assert [permission for permission in PERMISSIONS if permission not in line["advice"]] == []
 
 
-async def test_a_wrong_token_is_told_to_be_wrong() -> None:
+async def test_a_wrong_token_is_logged_as_wrong() -> None:
     clock = ManualClock()
     simulator, _ = order_1(clock)
     simulator.access.revoke(TOKEN)

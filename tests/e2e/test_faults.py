@@ -1,7 +1,7 @@
-"""Whatever goes wrong between the exporter and Cloudflare, two rounds after it is over every figure
+"""Whatever goes wrong between the exporter and Cloudflare, two rounds after it is over every value
 is what an exporter shows that nothing happened to.
 
-How a single failed call shows, and what is logged of it, is in test_failures.py.
+How a single failed request shows, and what is logged of it, is in test_failures.py.
 """
 
 import asyncio
@@ -121,10 +121,10 @@ FAULTS: Mapping[str, Action] = {
     "truncated": Truncate(),
     "no content": Respond(status=204),
     "redirect": redirect("https://example.com/login"),
-    "closed without an answer": Drop(),
+    "closed without a response": Drop(),
     "closed in mid-body": Drop(0.5),
     "reset in mid-body": Drop(0.5, reset=True),
-    "no answer": Hang(),
+    "no response": Hang(),
     "a byte a second": Drip(size=1, every=1),
 }
 
@@ -141,7 +141,7 @@ async def test_of_every_call(fault: str, undisturbed: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["401", "404", "503", "garbage", "closed in mid-body", "no answer"]
+    "fault", ["401", "404", "503", "garbage", "closed in mid-body", "no response"]
 )
 async def test_from_the_start(fault: str, undisturbed: dict[str, float]) -> None:
     async with world() as w:
@@ -187,7 +187,7 @@ async def test_a_429_stops_all_calls_until_it_says(wait: int | None) -> None:
 
 @pytest.mark.slow
 async def test_connections_that_are_half_open(undisturbed: dict[str, float]) -> None:
-    """Those that are there, and new ones, which are taken and never answered."""
+    """Those that are there, and new ones, which are taken and never served."""
     async with relay() as between:
         url = f"http://{between.address}/client/v4/accounts/{{account_id}}"
         # A reload would make new connections, so it's one timeout for both: longer than a response
@@ -206,7 +206,7 @@ async def test_connections_that_are_half_open(undisturbed: dict[str, float]) -> 
 
 
 class TestClock:
-    """The wall clock is set, the time of Cloudflare's answers goes on."""
+    """The wall clock is set, the time of Cloudflare's responses continues."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("by", [3600.0, -3600.0, 86400.0, -86400.0, 400 * 86400.0])
@@ -241,19 +241,19 @@ class TestClock:
 
 
 def counts_of(values: dict[str, float]) -> dict[str, float]:
-    """All but times that the exporter itself tells."""
+    """All but times that the exporter itself sets."""
     return {s: v for s, v in values.items() if "_last_success_" not in s}
 
 
 async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, float]) -> None:
-    """In the middle of a round, with calls under way."""
+    """In the middle of a round, with requests under way."""
     async with world() as w:
         await cycles(w, 1)
         watch = asyncio.create_task(w.app.health.watch())
         await w.reload(api={"timeout": IMPATIENT})
         w.simulator.faults.add(Hang())
         w.clock.advance(INTERVAL)
-        sweep = asyncio.create_task(w.app.accounts[0].cycle())
+        list_pass = asyncio.create_task(w.app.accounts[0].cycle())
         rounds = [asyncio.create_task(poller.round(whole=True)) for poller in w.app.pollers]
         async with asyncio.timeout(30):
             with capture_logs() as logs:
@@ -263,7 +263,7 @@ async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, fl
                 w.simulator.faults.clear()
                 while not logs:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-        await asyncio.gather(sweep, *rounds)
+        await asyncio.gather(list_pass, *rounds)
         watch.cancel()
         await w.reload(api={"timeout": PATIENT})
         await cycles(w, 1)

@@ -31,8 +31,8 @@ Patch = Callable[[dict[str, Any]], dict[str, Any]]
 WAITING = Script(pieces=(*steps("pay", duration=1), Wait("approval")))
 
 
-async def look(w: Watching, *, after: float = 15) -> None:
-    """A round in which all goes well, and of which there is nothing to say."""
+async def poll(w: Watching, *, after: float = 15) -> None:
+    """A round in which all goes well, and of which nothing is logged."""
     with capture_logs() as lines:
         await w.round(after=after)
     assert [line for line in lines if line["log_level"] != "debug"] == []
@@ -64,9 +64,9 @@ class TestStatuses:
     async def test_an_unknown_one_is_shown_under_its_own_name(self) -> None:
         async with watching(["a"]) as w:
             a = w.orders.create("a", WAITING)
-            await look(w)
+            await poll(w)
             a.force_status("hibernating")
-            await look(w)
+            await poll(w)
             assert w.status("a") == "hibernating"
             assert w.value(STATUS, instance_id="a", status="waiting") == 0
             ones = [labels for labels, value in w.samples(STATUS).items() if value == 1]
@@ -76,16 +76,16 @@ class TestStatuses:
         async with watching(["a"]) as w:
             a = w.orders.create("a", WAITING)
             a.force_status("hibernating")
-            await look(w)
+            await poll(w)
             a.force_status(None)
-            await look(w)
+            await poll(w)
             assert w.status("a") == "waiting"
             assert w.value(STATUS, instance_id="a", status="hibernating") is None
 
     async def test_an_unknown_one_ends_no_run(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING).force_status("archived")
-            await look(w)
+            await poll(w)
             assert sum(w.samples("cloudflare_workflow_runs_finished_total").values()) == 0
             labels = {"step": "approval", "step_type": "waitForEvent", "instance_id": "a"}
             assert w.value("cloudflare_workflow_instance_current_step_attempts", **labels) == 0
@@ -107,13 +107,13 @@ class TestStatuses:
             w.clock.advance(after)
             if done is not None:
                 done(a)
-            await look(w, after=0)
+            await poll(w, after=0)
             assert w.status("a") == status
 
     async def test_without_one_it_is_unknown(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING).patch = without("status")
-            await look(w)
+            await poll(w)
             assert w.status("a") == "unknown"
 
 
@@ -136,7 +136,7 @@ class TestSteps:
                 return {**result, "step_count": result["step_count"] + 1}
 
             a.patch = patch
-            await look(w)
+            await poll(w)
             shown = {"instance_id": "a", "step_type": "subworkflow"}
             assert w.value(STEPS, **shown, outcome="success") == 1
             assert w.value(STEPS, **shown, outcome="running") == 0
@@ -149,7 +149,7 @@ class TestSteps:
         async with watching(["a"]) as w:
             a = w.orders.create("a", WAITING)
             a.patch = lambda result: {**result, "steps": [{"start": None}, {}]}
-            await look(w)
+            await poll(w)
             assert w.value(STEPS, instance_id="a", step_type="unknown", outcome="running") == 2
             assert w.samples("cloudflare_workflow_instance_current_step_attempts") == {}
 
@@ -161,14 +161,14 @@ class TestSteps:
                 rollback=(Step("refund", (Attempt(30),)),),
             )
             w.orders.create("a", script)
-            await look(w, after=5)
+            await poll(w, after=5)
             assert w.status("a") == "rollingBack"
             current = {"instance_id": "a", "step": "refund", "step_type": "rollback"}
             name = "cloudflare_workflow_instance_current_step_attempts"
             assert w.value(name, **current) == 1
             assert sum(w.samples("cloudflare_workflow_runs_finished_total").values()) == 0
 
-            await look(w, after=60)
+            await poll(w, after=60)
             assert w.status("a") == "errored"
             assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
             observed = {"step": "refund", "step_type": "rollback", "outcome": "success"}
@@ -180,7 +180,7 @@ class TestSteps:
             a = w.orders.create("a", WAITING)
             w.clock.advance(5)
             a.terminate(source="cron")
-            await look(w)
+            await poll(w)
             assert w.status("a") == "terminated"
             assert w.value(STEPS, instance_id="a", step_type="termination", outcome="running") == 1
             assert w.value("cloudflare_workflow_runs_finished_total", status="terminated") == 1
@@ -190,7 +190,7 @@ class TestSteps:
     async def test_the_planned_end_of_a_sleep_is_no_end(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", Script(pieces=(Sleep("nap", 3600),)))
-            await look(w)
+            await poll(w)
             shown = {"instance_id": "a", "step_type": "sleep"}
             assert w.value(STEPS, **shown, outcome="running") == 1
             durations = w.samples("cloudflare_workflow_step_duration_seconds_count")
@@ -224,7 +224,7 @@ class TestFields:
     async def test_those_that_are_not_read_may_hold_anything(self, patch: Patch) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING).patch = patch
-            await look(w)
+            await poll(w)
             assert w.status("a") == "waiting"
             assert w.value("cloudflare_workflow_instance_attempts", **SUCCEEDED) == 1
 
@@ -233,7 +233,7 @@ class TestFields:
         async with watching(["a"]) as w:
             step = Step("pay", (Attempt(1),), config=Config(delay=delay, timeout=delay))
             w.orders.create("a", Script(pieces=(step, Wait("approval"))))
-            await look(w)
+            await poll(w)
             assert w.value("cloudflare_workflow_instance_attempts", **SUCCEEDED) == 1
 
     @pytest.mark.parametrize(
@@ -245,20 +245,20 @@ class TestFields:
     ) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING).patch = patched(missing)
-            await look(w)
+            await poll(w)
             assert w.status("a") == "waiting"
 
     async def test_a_run_without_success_is_finished_all_the_same(self) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", Script(steps("pay"))).patch = without("success")
-            await look(w)
+            await poll(w)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
     @pytest.mark.parametrize("patch", [without("versionId"), with_(versionId=None)])
     async def test_without_a_version_it_is_empty(self, patch: Patch) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING).patch = patch
-            await look(w)
+            await poll(w)
             assert w.value(INFO, instance_id="a", version_id="", trigger="api") == 1
 
     @pytest.mark.parametrize(
@@ -276,21 +276,21 @@ class TestFields:
         async with watching(["a"]) as w:
             a = w.orders.create("a", WAITING)
             a.patch = patch
-            await look(w)
+            await poll(w)
             assert w.value(INFO, instance_id="a", version_id=a.version, trigger=shown) == 1
 
     @pytest.mark.parametrize("count", ["2", 2.0, 2])
     async def test_a_count_is_a_number_however_it_is_written(self, count: object) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING).patch = with_(step_count=count)
-            await look(w)
+            await poll(w)
             assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
 
     @pytest.mark.parametrize("queued", ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00.000+01:00"])
     async def test_a_time_may_have_an_offset_or_no_fraction(self, queued: str) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", WAITING).patch = with_(queued=queued)
-            await look(w)
+            await poll(w)
             name = "cloudflare_workflow_instance_queued_timestamp_seconds"
             assert w.value(name, instance_id="a") == 1_767_225_600
 

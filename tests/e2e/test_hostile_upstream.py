@@ -1,5 +1,5 @@
-"""An upstream that answers with anything at all: nothing crashes, nothing grows without bound, and
-nothing but figures gets into the exposition."""
+"""An upstream that responds with anything at all: nothing crashes, nothing grows without bound, and
+nothing but values gets into the exposition."""
 
 import json
 import re
@@ -78,7 +78,7 @@ times = st.sampled_from(
 
 
 def often(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """`usual`, but once in a while anything else: one thing is enough for an answer to be refused
+    """`usual`, but once in a while anything else: one thing is enough for a response to be refused
     as a whole."""
     return st.integers(0, 40).flatmap(lambda n: rubbish if n == 40 else usual)
 
@@ -151,7 +151,7 @@ pages = st.fixed_dictionaries(
 
 
 @st.composite
-def answers(draw: st.DrawFn, result: st.SearchStrategy[Any]) -> bytes:
+def responses(draw: st.DrawFn, result: st.SearchStrategy[Any]) -> bytes:
     body = {
         "success": draw(st.sampled_from([True, True, True, False, "yes"])),
         "result": draw(result),
@@ -164,17 +164,17 @@ def answers(draw: st.DrawFn, result: st.SearchStrategy[Any]) -> bytes:
 
 
 class Upstream:
-    """Answers each kind of call with what was drawn for it, by turns."""
+    """Responds to each kind of request with what was drawn for it, by turns."""
 
     def __init__(self, draw: st.DataObject) -> None:
         many = st.lists(rows, max_size=20)
         self._bodies = {
-            r".*/instances/[^/]+": draw.draw(st.lists(answers(often(instances)), min_size=3)),
-            r".*/instances": draw.draw(st.lists(answers(often(many)), min_size=2, max_size=4)),
+            r".*/instances/[^/]+": draw.draw(st.lists(responses(often(instances)), min_size=3)),
+            r".*/instances": draw.draw(st.lists(responses(often(many)), min_size=2, max_size=4)),
             r".*/workflows": draw.draw(
-                st.lists(answers(often(st.lists(workflows))), min_size=1, max_size=3)
+                st.lists(responses(often(st.lists(workflows))), min_size=1, max_size=3)
             ),
-            r".*": draw.draw(st.lists(answers(often(workflows)), min_size=1, max_size=3)),
+            r".*": draw.draw(st.lists(responses(often(workflows)), min_size=1, max_size=3)),
         }
         self.requests = 0
 
@@ -230,10 +230,10 @@ async def test_whatever_it_says(data: st.DataObject) -> None:
     assert_sound(text)
     list(openmetrics_families(open_metrics))  # type: ignore[no-untyped-call]
     assert upstream.requests < 1000
-    told = json.dumps(logs, default=str)
-    assert PRIVATE not in told
-    assert TOKEN not in told
-    assert len(told) < 100_000
+    logged = json.dumps(logs, default=str)
+    assert PRIVATE not in logged
+    assert TOKEN not in logged
+    assert len(logged) < 100_000
 
 
 def assert_sound(text: str) -> None:

@@ -66,7 +66,7 @@ def counts(running: Daemon) -> Samples:
 
 
 def undisturbed(simulator: Simulator) -> Samples:
-    """What an exporter counts that looks now for the first time."""
+    """What an exporter counts that polls now for the first time."""
     api = {"url": simulator.url + "/accounts/{account_id}", "requests_per_5m": 100_000}
     account = {"name": "production", "account_id": "acc", "api_token": "secret"}
     settings = Settings(
@@ -98,7 +98,7 @@ def wait_until_all_is_counted(running: Daemon, simulator: Simulator) -> None:
 
 
 def refused(running: Daemon) -> float:
-    """Looks that found no connection."""
+    """Polls that found no connection."""
     polls = "cloudflare_workflows_exporter_polls_total"
     return value(samples(running.metrics()), polls, kind="detail", result="connection")
 
@@ -114,9 +114,9 @@ def test_no_file_can_be_opened(simulator: Simulator, folder: Path) -> None:
         drop = simulator.faults.add(Drop())
         wait_until(lambda: refused(running), running.stderr)
         simulator.faults.remove(drop)
-        before_that, calls = refused(running), simulator.requests.total
+        before_that, requests = refused(running), simulator.requests.total
         wait_until(lambda: refused(running) > before_that + 5, running.metrics)
-        assert simulator.requests.total - calls < 2, "one may have been under way"
+        assert simulator.requests.total - requests < 2, "one may have been under way"
         create(simulator, "two")
         with contextlib.suppress(httpx.TransportError):
             httpx.get(f"http://{running.address}/metrics", trust_env=False, timeout=1)
@@ -198,7 +198,7 @@ class TestTheWayToCloudflare:
         timeout: str = "1s",
         workflows: list[dict[str, Any]] = WORKFLOWS,
     ) -> Iterator[Daemon]:
-        """An exporter that calls https://api.example and waits so many seconds for its address."""
+        """An exporter that polls https://api.example and waits so many seconds for its address."""
         folder, resolver = hosts.parent, hosts.with_name("resolv.conf")
         api = f"https://api.example:{port}/client/v4/accounts/{{account_id}}"
         configuration(folder, api, api_token="secret", workflows=workflows)
@@ -247,7 +247,7 @@ class TestTheWayToCloudflare:
             wait_until(lambda: failed("dns") >= 20, running.stderr)
             assert failed("timeout") == 0
 
-    def test_it_stops_at_once_though_names_are_being_looked_up(self, hosts: Path) -> None:
+    def test_it_stops_at_once_during_a_dns_lookup(self, hosts: Path) -> None:
         with self.running(hosts, 443, patience=25) as running:
             # A page is made in a thread; lookups take none from it.
             assert running.http.get("/").is_success

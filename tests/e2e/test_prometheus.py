@@ -84,7 +84,7 @@ class TestPrometheus:
         assert math.isfinite(seconds)
         assert seconds >= 0
 
-    def test_the_age_of_a_run_is_told_by_its_start(self, prometheus: Prometheus) -> None:
+    def test_the_age_of_a_run_follows_from_its_start(self, prometheus: Prometheus) -> None:
         ((labels, age),) = prometheus.query(
             "time() - cloudflare_workflow_instance_start_timestamp_seconds"
             " unless on (instance_id) cloudflare_workflow_instance_end_timestamp_seconds"

@@ -120,7 +120,7 @@ class TestPrometheus:
         build = scraping.query("cloudflare_workflows_exporter_build_info")
         assert {labels["job"] for labels, _ in build} == up()
 
-    def test_a_renewed_certificate_is_served_and_scrapes_go_on(
+    def test_a_renewed_certificate_is_served_and_scrapes_continue(
         self, scraping: Prometheus, setup: Setup
     ) -> None:
         exporter = setup.exporters["certificates"]
@@ -147,15 +147,15 @@ class TestPrometheus:
 
 @pytest.mark.process
 class TestDaemon:
-    def test_without_a_password_nothing_is_told(self, setup: Setup) -> None:
+    def test_without_a_password_nothing_is_shown(self, setup: Setup) -> None:
         with setup.http("passwords", verify=setup.authority.client()) as http:
             for path in ("/", "/metrics", "/-/healthy", "/-/ready", "/none"):
-                answer = http.get(path)
-                assert (answer.status_code, answer.text) == (401, "Unauthorized\n")
-                assert answer.headers["strict-transport-security"] == "max-age=3600"
+                response = http.get(path)
+                assert (response.status_code, response.text) == (401, "Unauthorized\n")
+                assert response.headers["strict-transport-security"] == "max-age=3600"
                 assert http.get(path, auth=("prometheus", "right")).status_code != 401
 
-    def test_a_bad_file_is_told_once_and_changes_nothing(self, setup: Setup) -> None:
+    def test_a_bad_file_is_logged_once_and_changes_nothing(self, setup: Setup) -> None:
         exporter, web = setup.exporters["passwords"], setup.folder / "passwords.yaml"
         right = web.read_text()
         web.write_text(right.replace("basic_auth_users", "basic_auth_user"))

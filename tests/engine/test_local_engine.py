@@ -44,7 +44,7 @@ class TestScenarios:
         result = engine.wait_for("orders", "engine-error", "errored")
         assert [len(step["attempts"]) for step in result["steps"]] == [1, 1]
 
-    def test_wait_goes_on_once_its_event_has_come(self, engine: LocalEngine) -> None:
+    def test_wait_continues_once_its_event_has_come(self, engine: LocalEngine) -> None:
         engine.create("orders", "engine-wait", "wait")
         waiting = engine.wait_for("orders", "engine-wait", lambda r: len(r["steps"]) == 2)
         assert waiting["steps"][1]["type"] == "waitForEvent"
@@ -65,7 +65,7 @@ class TestScenarios:
         engine.act("orders", "engine-slow", "terminate")
         engine.wait_for("orders", "engine-slow", "terminated")
 
-    def test_a_restart_queues_the_instance_anew(self, engine: LocalEngine) -> None:
+    def test_a_restart_queues_the_instance_again(self, engine: LocalEngine) -> None:
         engine.create("orders", "engine-again", "ok")
         first = engine.wait_for("orders", "engine-again", "complete")
         engine.act("orders", "engine-again", "restart")
@@ -121,7 +121,7 @@ class TestRefusals:
 
 @pytest.mark.engine
 class TestAccountsLayout:
-    """The hosted API's paths and its bearer token, before the same answers."""
+    """The hosted API's paths and its bearer token, before the same responses."""
 
     def get(self, engine: LocalEngine, path: str, token: str) -> httpx.Response:
         url = engine.accounts_api.format(account_id="acc") + path
@@ -129,15 +129,15 @@ class TestAccountsLayout:
 
     def test_it_answers_what_the_engine_answers(self, engine: LocalEngine) -> None:
         engine.create("orders", "engine-accounts", "ok")
-        answer = self.get(
+        response = self.get(
             engine, "/workflows/orders/instances/engine-accounts?simple=true", engine.token
         )
-        assert answer.json()["result"] == engine.get("orders", "engine-accounts")
+        assert response.json()["result"] == engine.get("orders", "engine-accounts")
 
     def test_a_wrong_token_is_refused_in_the_api_s_own_envelope(self, engine: LocalEngine) -> None:
-        answer = self.get(engine, "/workflows", "wrong")
-        assert answer.status_code == 403
-        assert answer.json() == {
+        response = self.get(engine, "/workflows", "wrong")
+        assert response.status_code == 403
+        assert response.json() == {
             "success": False,
             "errors": [{"code": 10000, "message": "Authentication error"}],
             "messages": [],
@@ -154,10 +154,10 @@ class TestLifetime:
         self, tmp_path: Path
     ) -> None:
         with LocalEngine.start(tmp_path) as first:
-            first.create("orders", "kept", "ok")
-            before = first.wait_for("orders", "kept", "complete")
+            first.create("orders", "persisted", "ok")
+            before = first.wait_for("orders", "persisted", "complete")
         with LocalEngine.start(tmp_path) as second:
-            assert second.get("orders", "kept") == before
+            assert second.get("orders", "persisted") == before
 
     @pytest.mark.engine
     def test_an_engine_that_does_not_start_in_time_is_an_error(self) -> None:
@@ -185,4 +185,4 @@ class TestLifetime:
             except httpx.TransportError:
                 return
             time.sleep(0.05)
-        pytest.fail("the engine still answers")
+        pytest.fail("the engine still responds")

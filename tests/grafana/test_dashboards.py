@@ -7,7 +7,7 @@ import pytest
 
 from exporter.metrics.catalogue import FAMILIES
 from tests.grafana.queries import INTERVALS, annotations, expressions, filled_in
-from tests.node import Typed, type_mistakes
+from tests.node import Typed, type_errors
 from tests.promql import catalogued, metrics_of
 from tools import alert_rules, grafana_dashboards
 
@@ -63,7 +63,7 @@ def test_they_have_the_types_that_grafana_publishes() -> None:
         for panel in board["panels"]
         if panel["type"] != "row"
     ]
-    assert type_mistakes(typed) == ""
+    assert type_errors(typed) == ""
 
 
 @each_dashboard
@@ -166,13 +166,13 @@ def test_the_dashboard_of_an_instance_links_cloudflare_and_the_exporters_page() 
 class TestTypes:
     """The check itself."""
 
-    def test_a_field_that_grafana_does_not_know_is_a_mistake(self) -> None:
+    def test_a_field_that_grafana_does_not_know_is_an_error(self) -> None:
         panel = next(p for p in DASHBOARDS[0]["panels"] if p["type"] == "stat")
         wrong = {**panel["options"], "colourMode": "value"}
-        assert "colourMode" in type_mistakes([Typed(options_type(panel), wrong)])
+        assert "colourMode" in type_errors([Typed(options_type(panel), wrong)])
 
-    def test_a_value_that_grafana_does_not_know_is_a_mistake(self) -> None:
+    def test_a_value_that_grafana_does_not_know_is_an_error(self) -> None:
         wrong = {**DASHBOARDS[0], "graphTooltip": 7, "time": "now"}
-        found = type_mistakes([Typed('import("@grafana/schema").Dashboard', wrong)])
+        found = type_errors([Typed('import("@grafana/schema").Dashboard', wrong)])
         assert "'7' is not assignable" in found
         assert "'string' is not assignable" in found

@@ -42,7 +42,7 @@ def server(
     folder = tmp_path_factory.mktemp("dashboards")
     simulator = Simulator(clock=time.time)
     simulator.access.token(TOKEN, permissions=[*PERMISSIONS, QUEUES_EDIT])
-    simulator.limit.quota = 1_000_000  # so that answers tell what is left
+    simulator.limit.quota = 1_000_000  # so that responses say what is left
     orders = simulator.world.account("acc").workflow("orders")
     announced = simulator.world.account("announced").workflow("orders")
     simulator.world.account("announced").queue("q-1", "orders")

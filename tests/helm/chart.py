@@ -101,7 +101,7 @@ def render(*values: Values, name: str = "exporter", namespace: str = "monitoring
     return _rendered(json.dumps(merged), name, namespace)
 
 
-@cache  # many tests look at the same release, and none changes it
+@cache  # many tests read the same release, and none changes it
 def _rendered(values: str, name: str, namespace: str) -> Release:
     files = _chart().render(json.loads(values), name=name, namespace=namespace)
     objects, notes = [], ""
@@ -138,7 +138,7 @@ def _validation() -> Any:
     return kubernetes_validate
 
 
-def kubernetes_mistakes(value: Object, version: str) -> str:
+def kubernetes_errors(value: Object, version: str) -> str:
     """What Kubernetes' schema of that version says of an object, unknown fields included."""
     try:
         _validation().validate(value, version, strict=True)

@@ -1,4 +1,4 @@
-"""What the pages tell people to write is what the chart takes."""
+"""What the pages have people write is what the chart takes."""
 
 import re
 from pathlib import Path

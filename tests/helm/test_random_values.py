@@ -9,7 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helm.chart import KUBERNETES, SMALLEST, kubernetes_mistakes, over, render
+from tests.helm.chart import KUBERNETES, SMALLEST, kubernetes_errors, over, render
 from tests.helm.pod_security import violations
 from tests.node import Validator, validator
 from tools import alert_rules
@@ -230,7 +230,7 @@ def test_valid_values_render_valid_objects(
     for o in release.custom:
         assert schemas.problems(o) == []
     for o in release.native:
-        assert kubernetes_mistakes(o, version) == ""
+        assert kubernetes_errors(o, version) == ""
     for o in release.objects:
         assert re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", o["metadata"]["name"])
     identities = [

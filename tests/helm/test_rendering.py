@@ -20,13 +20,13 @@ from tests.helm.chart import (
     SMALLEST,
     Release,
     group,
-    kubernetes_mistakes,
+    kubernetes_errors,
     over,
     render,
 )
 from tests.helm.matrix import MATRIX
 from tests.helm.pod_security import violations
-from tests.node import Typed, Validator, type_mistakes, validator
+from tests.node import Typed, Validator, type_errors, validator
 from tools import CHART, ROOT, alert_rules
 from tools.chart_config_schema import CHARTS_OWN
 
@@ -49,7 +49,7 @@ class TestEachCase:
     @pytest.mark.slow
     @pytest.mark.parametrize("version", KUBERNETES)
     def test_kubernetes_takes_it(self, values: dict[str, Any], version: str) -> None:
-        problems = [kubernetes_mistakes(o, version) for o in render(SMALLEST, values).native]
+        problems = [kubernetes_errors(o, version) for o in render(SMALLEST, values).native]
         assert list(filter(None, problems)) == []
 
     @pytest.mark.process
@@ -77,7 +77,7 @@ class TestEachCase:
             assert labels["app.kubernetes.io/instance"] == "exporter"
             assert labels["app.kubernetes.io/managed-by"] == "Helm"
 
-    def test_helm_lint_finds_no_mistake(self, values: dict[str, Any]) -> None:
+    def test_helm_lint_finds_no_error(self, values: dict[str, Any]) -> None:
         report = helm.lint(CHART, over(SMALLEST, values), strict=True)
         assert (report["errors"], report["messages"]) == ([], [])
 
@@ -96,7 +96,7 @@ def test_no_custom_resource_has_a_field_that_it_does_not_know() -> None:
         for o in render(SMALLEST, values).custom
     ]
     assert len({o.type for o in objects}) == 5
-    assert type_mistakes(objects) == ""
+    assert type_errors(objects) == ""
 
 
 class TestPod:
@@ -215,7 +215,7 @@ class TestWebConfig:
         found: dict[str, Any] = container
         return found
 
-    def test_the_file_is_where_the_exporter_looks_for_it(self) -> None:
+    def test_the_file_is_where_the_exporter_reads_it(self) -> None:
         container = self.container(MATRIX["TLS and passwords"])
         assert "--web.config.file=/run/secrets/web/web.yaml" in container["args"]
         mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
@@ -239,7 +239,7 @@ class TestWebConfig:
             assert container[probe]["tcpSocket"] == {"port": "metrics"}
             assert "httpGet" not in container[probe]
 
-    def test_monitors_are_told_how_to_get_in(self) -> None:
+    def test_monitors_have_what_authentication_needs(self) -> None:
         (service,) = render(SMALLEST, MATRIX["TLS and passwords"]).the("ServiceMonitor")["spec"][
             "endpoints"
         ]

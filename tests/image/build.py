@@ -113,7 +113,7 @@ def _base_context(folder: Path, base: Path) -> tuple[str, str]:
 
 
 def _base() -> Path:
-    """A Debian with Python, as an archive; kept for the next time."""
+    """A Debian with Python, as an archive; cached for the next time."""
     archive = _CACHE / f"{SUITE}.tar"
     if not archive.exists():
         mmdebstrap = requires_program("mmdebstrap", "mmdebstrap")
@@ -124,7 +124,7 @@ def _base() -> Path:
 
 
 def _wheels() -> Path:
-    """All that the locks name, as wheels for the base; kept until a lock changes."""
+    """All that the locks name, as wheels for the base; cached until a lock changes."""
     locks = [ROOT / "requirements/runtime.txt", ROOT / "requirements/build.txt"]
     key = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()[:16]
     folder = _CACHE / f"wheels-{key}"

@@ -31,7 +31,7 @@ class Container:
     """A running container.
 
     Attributes:
-        started: Seconds from its start until it answered.
+        started: Seconds from its start until it responded.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -122,7 +122,7 @@ class TestLibraries:
         logger.debug("detail")
         logger.info("chatter")
         assert error_lines(capsys) == []
-        logger.warning("trouble")
+        logger.warning("problem")
         assert len(error_lines(capsys)) == 1
 
     def test_malformed_requests_fill_no_log(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +141,7 @@ class TestLibraries:
 
     def test_they_are_no_louder_than_the_rest(self, capsys: pytest.CaptureFixture[str]) -> None:
         logs.configure("error", "logfmt")
-        logging.getLogger("httpx").warning("trouble")
+        logging.getLogger("httpx").warning("problem")
         assert error_lines(capsys) == []
 
 
@@ -172,8 +172,8 @@ class TestExceptions:
         """Not even one that the message of a library's exception repeats."""
         logs.configure("info", "json" if fmt == "json" else "logfmt")
         token, key = "t0ken" * 8, "k3y" * 12
-        kept = Credential(token=SecretStr(token)), Credential(email="a@b", key=SecretStr(key))
-        for credential in kept:
+        hidden = Credential(token=SecretStr(token)), Credential(email="a@b", key=SecretStr(key))
+        for credential in hidden:
             logs.hide(credential)
         try:
             try:

@@ -133,28 +133,28 @@ class TestInstancesThatAreNotThere:
             with capture_logs() as logs:
                 for _ in range(8):
                     await w.round(after=15)
-        told = [e["event"] for e in logs]
-        assert "instance was deleted; its series will expire" in told
-        assert [event for event in told if "instances not found" in event] == []
+        logged = [e["event"] for e in logs]
+        assert "instance was deleted; its series will expire" in logged
+        assert [event for event in logged if "instances not found" in event] == []
 
 
 class TestTroubles:
     def test_each_is_reported_when_it_begins_and_their_end_once(self) -> None:
-        troubles = OpenProblems(Clock(monotonic=ManualClock()))
-        assert troubles.news(["a"]) == {"a"}
-        assert troubles.news(["a", "b"]) == {"b"}
-        assert not troubles.over(["b"])
-        assert troubles.over([])
-        assert not troubles.over([])
+        problems = OpenProblems(Clock(monotonic=ManualClock()))
+        assert problems.news(["a"]) == {"a"}
+        assert problems.news(["a", "b"]) == {"b"}
+        assert not problems.over(["b"])
+        assert problems.over([])
+        assert not problems.over([])
 
     def test_one_that_returns_soon_is_not_reported_and_neither_is_its_end(self) -> None:
         clock = ManualClock()
-        troubles = OpenProblems(Clock(monotonic=clock))
-        assert troubles.news(["a"])
-        assert troubles.over([])
+        problems = OpenProblems(Clock(monotonic=clock))
+        assert problems.news(["a"])
+        assert problems.over([])
         clock.advance(299)
-        assert not troubles.news(["a"])
-        assert not troubles.over([])
+        assert not problems.news(["a"])
+        assert not problems.over([])
         clock.advance(1)
-        assert troubles.news(["a"])
-        assert troubles.over([])
+        assert problems.news(["a"])
+        assert problems.over([])

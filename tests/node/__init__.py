@@ -20,7 +20,7 @@ class Validator:
         self._process = process
 
     def problems(self, value: Mapping[str, Any]) -> list[str]:
-        """What is wrong with an object; unknown fields don't count (see `type_mistakes`)."""
+        """What is wrong with an object; unknown fields don't count (see `type_errors`)."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(value) + "\n")
@@ -61,7 +61,7 @@ type Plain<T> = unknown extends T ? T
 """
 
 
-def type_mistakes(values: Iterable[Typed]) -> str:
+def type_errors(values: Iterable[Typed]) -> str:
     """What TypeScript's compiler says of values written as literals of their types.
 
     A literal may have no field that its type lacks.

@@ -1,5 +1,5 @@
 // Validates objects of the Prometheus operator and of the Gateway API by their own schemas: reads a JSON
-// object a line, writes its mistakes, a JSON list a line.
+// object a line, writes its problems, a JSON list a line.
 import { createInterface } from "node:readline";
 import { HTTPRoute } from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1";
 import { AlertmanagerConfig, ScrapeConfig } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1alpha1";
@@ -7,7 +7,7 @@ import { PodMonitor, PrometheusRule, ServiceMonitor } from "@kubernetes-models/p
 
 const models = { AlertmanagerConfig, HTTPRoute, PodMonitor, PrometheusRule, ScrapeConfig, ServiceMonitor };
 
-function mistakes(object) {
+function problems(object) {
   const model = models[object.kind];
   if (!model) return [`unknown kind ${object.kind}`];
   try {
@@ -19,5 +19,5 @@ function mistakes(object) {
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  console.log(JSON.stringify(mistakes(JSON.parse(line))));
+  console.log(JSON.stringify(problems(JSON.parse(line))));
 }

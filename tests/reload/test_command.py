@@ -196,7 +196,7 @@ class TestMountedFile:
         def swap(name: str, text: str) -> None:
             (mount / name).mkdir()
             (mount / name / "config.yaml").write_text(text)
-            # As old as any other: nothing but the content tells them apart.
+            # As old as any other: they differ in nothing but the content.
             os.utime(mount / name / "config.yaml", (1, 1))
             (mount / "..tmp").symlink_to(name)
             (mount / "..tmp").rename(mount / "..data")

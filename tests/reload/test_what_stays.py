@@ -21,9 +21,9 @@ FINISHED = "cloudflare_workflow_runs_finished_total"
 RUNS_OF_ORDERS = FINISHED + '{account="acc",workflow="orders",status="complete"}'
 
 
-@pytest.fixture(params=[True, False], ids=["state kept", "no state"])
+@pytest.fixture(params=[True, False], ids=["state", "no state"])
 def state(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
-    """A reload is the same whether a state is kept or not."""
+    """A reload is the same whether there is a state or not."""
     return tmp_path / "state.db" if request.param else None
 
 
@@ -115,10 +115,10 @@ class TestWhatStays:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", RUN)
             w.clock.advance(60)
-            look = await hanging(w, "a")
+            poll = await hanging(w, "a")
             await w.reload(workflows=orders("a", "b"))
             w.simulator.faults.clear()
-            await look
+            await poll
             await w.round(after=15)
             assert w.value(FINISHED, status="complete") == 1
             assert w.status("a") == "complete"
@@ -130,10 +130,10 @@ class TestWhatGoes:
             w.orders.create("a", WAITS)
             w.orders.create("b", RUN)
             w.clock.advance(60)
-            look = await hanging(w, "b")
+            poll = await hanging(w, "b")
             await w.reload(workflows=orders("a"))
             w.simulator.faults.clear()
-            await look
+            await poll
             await w.saved()
             assert not of_instances(w, "b")
             assert w.value(FINISHED, status="complete") == 0
@@ -587,8 +587,8 @@ class TestSettings:
             await w.round(after=60)
             with capture_logs() as logs:
                 await w.reload(metrics={"buckets": {"run_duration_seconds": [1, 2]}})
-            told = [line["metric"] for line in logs if "buckets" in line["event"]]
-            assert told == ["cloudflare_workflow_run_duration_seconds"]
+            logged = [line["metric"] for line in logs if "buckets" in line["event"]]
+            assert logged == ["cloudflare_workflow_run_duration_seconds"]
             name = "cloudflare_workflow_run_duration_seconds_bucket"
             assert w.value(name, status="complete", le="2.0") == 0
             assert w.value(name, status="complete", le="5.0") is None

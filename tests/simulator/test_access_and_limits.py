@@ -75,9 +75,7 @@ class TestTheRateLimit:
     def quota(self, simulator: Simulator) -> None:
         simulator.limit.quota = 4
 
-    async def test_is_told_with_each_answer(
-        self, clock: ManualClock, client: httpx.AsyncClient
-    ) -> None:
+    async def test_is_in_each_response(self, clock: ManualClock, client: httpx.AsyncClient) -> None:
         await client.get("")
         clock.advance(100)
         headers = (await client.get("")).headers

@@ -251,7 +251,7 @@ class TestWhichCallsMeetAFault:
 
 
 class TestTheRecordOfCalls:
-    async def test_tells_each_call_and_what_became_of_it(
+    async def test_has_each_request_and_what_became_of_it(
         self, simulator: Simulator, client: httpx.AsyncClient
     ) -> None:
         simulator.faults.add(error(500), kind="simple")
@@ -281,7 +281,7 @@ class TestTheRecordOfCalls:
         simulator.requests.clear()
         assert (simulator.requests.total, simulator.requests.latest) == (0, [])
 
-    async def test_tells_how_many_were_open_at_once(
+    async def test_has_how_many_were_open_at_once(
         self, simulator: Simulator, client: httpx.AsyncClient
     ) -> None:
         simulator.faults.add(Hang(), kind="detail")

@@ -51,7 +51,7 @@ class TestAPageOfInstances:
         ids, info = await page(client, direction="asc", per_page="2")
         assert (ids, info["total_pages"]) == (["i-0", "i-1"], 15)
 
-    async def test_goes_on_after_a_cursor(
+    async def test_continues_after_a_cursor(
         self, orders: Workflow, client: httpx.AsyncClient
     ) -> None:
         crowd(orders, 5)

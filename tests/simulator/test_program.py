@@ -102,7 +102,7 @@ class TestControl:
         program.do("POST", f"/instances/{path}/delete")
         assert program.api.get(f"/workflows/w/instances/{created['id']}").status_code == 404
 
-    def test_sets_faults_and_tells_calls(self, program: Program) -> None:
+    def test_sets_faults_and_shows_requests(self, program: Program) -> None:
         program.do("POST", "/faults", {"action": {"type": "respond", "status": 503}, "times": 1})
         assert program.api.get("/workflows").status_code == 503
         assert program.api.get("/workflows").status_code == 200
@@ -185,7 +185,7 @@ class TestTheProgram:
         assert why in said
         assert "Traceback" not in said
 
-    def test_keeps_a_small_shop_moving_unless_told_otherwise(self) -> None:
+    def test_moves_a_small_shop_by_default(self) -> None:
         with run() as process:
             program = Program(process)
             names = [workflow["name"] for workflow in program.result("/workflows")]

@@ -111,17 +111,17 @@ def agrees_with_itself(shown: dict[str, Any]) -> None:
             assert step["end"] is None or (attempt["end"] or "") <= step["end"]
 
 
-def goes_on_from(now: dict[str, Any], before: dict[str, Any]) -> None:
+def continues_from(now: dict[str, Any], before: dict[str, Any]) -> None:
     """What was finished is still there, unchanged."""
     if now["queued"] != before["queued"]:
         return
-    kept = now["steps"]
+    unchanged = now["steps"]
     for index, step in enumerate(before["steps"]):
-        assert kept[index].get("name") == step.get("name")
+        assert unchanged[index].get("name") == step.get("name")
         if finished(step):
-            assert kept[index] == step
+            assert unchanged[index] == step
         ended = [a for a in step.get("attempts", []) if a["end"] is not None]
-        assert kept[index].get("attempts", [])[: len(ended)] == ended
+        assert unchanged[index].get("attempts", [])[: len(ended)] == ended
     if before["end"] is not None:
         assert now == before
 
@@ -129,17 +129,17 @@ def goes_on_from(now: dict[str, Any], before: dict[str, Any]) -> None:
 @pytest.mark.slow
 @given(scripts, styles, st.lists(st.tuples(times, st.none() | interventions), max_size=12))
 @settings(deadline=None)
-def test_answers_are_consistent_and_only_ever_go_on(
+def test_responses_are_consistent_and_only_ever_continue(
     script: Script, style: Style, course: list[tuple[float, str | None]]
 ) -> None:
-    """Whatever is done to an instance, and whenever one looks."""
+    """Whatever is done to an instance, and whenever it is polled."""
     clock, instance = start(script, style)
     before = answer(instance)
     for gap, what in course:
         clock.advance(gap)
         shown = answer(instance)
         agrees_with_itself(shown)
-        goes_on_from(shown, before)
+        continues_from(shown, before)
         if what is not None:
             intervene(instance, what)
         before = answer(instance)
@@ -227,7 +227,7 @@ def test_lists_hold_every_instance_once_under_its_status(
 
 
 def pass_done(workflow: Workflow, per_page: int, direction: str, **query: str) -> list[str]:
-    """The ids of a whole sweep by cursor."""
+    """The ids of a whole list, by cursor."""
     query |= {"per_page": str(per_page), "direction": direction}
     ids: list[str] = []
     for _ in range(20):

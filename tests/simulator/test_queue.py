@@ -10,7 +10,7 @@ import pytest
 from cloudflare import AsyncCloudflare, PermissionDeniedError
 from cloudflare.types.queues import MessageAckResponse, MessagePullResponse
 
-# The SDK's own adapter tells the types of consumers apart.
+# The SDK's own adapter distinguishes the types of consumers.
 from cloudflare.types.queues import Queue as SdkQueue
 
 from simulator import (

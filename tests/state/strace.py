@@ -122,7 +122,7 @@ class Disk:
             content = bytearray(file.synced)
             if lasting is not None:
                 _apply([call for call in file.written if lasting.random() < 0.5], content)
-            if not path.endswith("-shm"):  # memory that processes share, made anew after a boot
+            if not path.endswith("-shm"):  # memory that processes share, made again after a boot
                 (folder / Path(path).name).write_bytes(content)
 
 
@@ -136,8 +136,8 @@ def _apply(written: Iterable[Call], content: bytearray) -> None:
             content[call.number : end] = call.data
 
 
-class Answers:
-    """The bodies of HTTP answers that a process has begun to send, put together from its calls."""
+class Responses:
+    """The bodies of HTTP responses that a process has begun to send, from its system calls."""
 
     def __init__(self) -> None:
         self._heads: dict[str, tuple[int, bytes]] = {}

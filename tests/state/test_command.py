@@ -45,7 +45,7 @@ def prepare(folder: Path, simulator: Simulator) -> None:
     """A configuration, with the state in `state/state.db`.
 
     It watches `order-1`, `order-2` which a test may create, and one that never comes and so is
-    looked at all the time.
+    polled all the time.
     """
     workflows = [{"name": "orders", "instances": ["order-1", "order-2", "never"]}]
     api = simulator.url + "/accounts/{account_id}"
@@ -62,7 +62,7 @@ def folder(simulator: Simulator, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def state_of_order_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kept")
+    folder = tmp_path_factory.mktemp("state")
     with simulated() as simulator:
         prepare(folder, simulator)
         with daemon(folder) as running:
@@ -72,7 +72,7 @@ def state_of_order_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def kept(folder: Path, state_of_order_1: Path) -> Path:
+def restored(folder: Path, state_of_order_1: Path) -> Path:
     """The folder, and its state holds the run of `order-1`."""
     shutil.copy(state_of_order_1, folder / "state")
     return folder
@@ -108,11 +108,11 @@ def powerless() -> list[str]:
 
 
 class TestItCanBeReadAndNotWritten:
-    """What it holds is shown; gauges go on; counts wait, since a restart would take them back."""
+    """What it holds is shown; gauges continue; counts wait: a restart would take them back."""
 
     @pytest.fixture(params=["the file", "the folder", "the file system"])
-    def within(self, request: pytest.FixtureRequest, kept: Path) -> Iterator[Sequence[str]]:
-        file, state = kept / "state" / "state.db", kept / "state"
+    def within(self, request: pytest.FixtureRequest, restored: Path) -> Iterator[Sequence[str]]:
+        file, state = restored / "state" / "state.db", restored / "state"
         match request.param:
             case "the file":
                 file.chmod(0o400)
@@ -127,10 +127,10 @@ class TestItCanBeReadAndNotWritten:
         state.chmod(0o700)
 
     def test_it_says_so_and_serves_on(
-        self, within: Sequence[str], kept: Path, simulator: Simulator
+        self, within: Sequence[str], restored: Path, simulator: Simulator
     ) -> None:
         create(simulator, "order-2")
-        with daemon(kept, within=within) as running:
+        with daemon(restored, within=within) as running:
             running.wait_until_ready()
             wait_until(lambda: shows(running, "order-2"), running.metrics)
             assert errors(running) >= 1
@@ -155,7 +155,7 @@ def test_a_folder_in_which_no_file_can_be_made(folder: Path) -> None:
 
 
 def test_a_full_disk(folder: Path, simulator: Simulator) -> None:
-    """Gauges go on, counts wait for room, and then come at once."""
+    """Gauges continue, counts wait for room, and then come at once."""
     state = folder / "state"
     with daemon(
         folder, within=requires_mounts(f"mount -t tmpfs -o size=512k none {state}")
@@ -192,12 +192,12 @@ def copied(inside: Path, folder: Path) -> Path:
 
 
 def test_a_lock_of_another_process_at_the_start_and_when_it_stops(
-    kept: Path, simulator: Simulator
+    restored: Path, simulator: Simulator
 ) -> None:
     create(simulator, "order-2")
-    other = sqlite3.connect(kept / "state" / "state.db", isolation_level=None)
+    other = sqlite3.connect(restored / "state" / "state.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with daemon(kept, "--api.timeout=1m") as running:
+    with daemon(restored, "--api.timeout=1m") as running:
         wait_until(lambda: shows(running, "order-2"), running.metrics)
         assert runs(running) == 1
         other.execute("ROLLBACK")
@@ -225,7 +225,7 @@ def test_a_second_exporter_is_refused(folder: Path) -> None:
 
 
 def test_the_last_counts_are_written_when_it_stops(folder: Path, simulator: Simulator) -> None:
-    """Those, too, that no scrape has seen, and of a call that ends while it stops."""
+    """Those, too, that no scrape has seen, and of a request that ends while it stops."""
     with daemon(folder, "--api.timeout=1m") as running:
         running.wait_until_ready()
         simulator.faults.add(Hang(), instance="order-2")

@@ -1,4 +1,4 @@
-"""Killed again and again, with calls that fail: nothing is counted twice, nothing is lost, and no
+"""Killed again and again while requests fail: nothing is counted twice, nothing is lost, and no
 count is ever lower than a scrape has shown."""
 
 import random
@@ -47,7 +47,7 @@ FLAGS = ("--poll.interval=250ms", "--poll.detail-refresh=500ms")
 def counts(exposition: str) -> Samples:
     """Every counter and histogram of workflows.
 
-    But one sum: lists and answers tell the start of a wait in the queue a millisecond apart, and
+    But one sum: lists and responses show the start of a wait in the queue a millisecond apart, and
     it depends on the moment of a kill which of them is seen first.
     """
     ends = ("_total", "_bucket", "_count", "_sum")
@@ -150,5 +150,5 @@ def test_ten_kills_in_a_run_where_calls_fail(tmp_path: Path) -> None:
                 )
                 assert finished(scraper.shown) == 2 * RUNS
                 assert scraper.scrapes > 3 * KILLS
-                faults = {call.fault for call in simulator.requests.latest} - {""}
+                faults = {request.fault for request in simulator.requests.latest} - {""}
                 assert len(faults) == 3, faults

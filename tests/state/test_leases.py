@@ -128,33 +128,33 @@ class TestLeases:
     def test_what_is_no_longer_wanted_is_released_once_it_is_detached(self) -> None:
         leases, _ = self.make()
         self.take(leases, 2)
-        kept, dropped = sorted(workflows(2))
-        leases.wanted["acc"] = {kept}
-        turn = leases.turn(attached={kept, dropped}, budgets={})
-        assert (set(turn.wanted), list(turn.released)) == ({kept, dropped}, [])
-        assert attachable(leases) == {kept}
-        turn = leases.turn(attached={kept}, budgets={})
-        assert (set(turn.wanted), list(turn.released)) == ({kept}, [dropped])
+        stays, dropped = sorted(workflows(2))
+        leases.wanted["acc"] = {stays}
+        turn = leases.turn(attached={stays, dropped}, budgets={})
+        assert (set(turn.wanted), list(turn.released)) == ({stays, dropped}, [])
+        assert attachable(leases) == {stays}
+        turn = leases.turn(attached={stays}, budgets={})
+        assert (set(turn.wanted), list(turn.released)) == ({stays}, [dropped])
         assert leases.took(turn, alone(turn), began=1001.0, shown={}) == set()
-        assert attachable(leases) == {kept}
+        assert attachable(leases) == {stays}
 
     def test_what_another_has_taken_is_lost_and_nothing_proven_by_that_turn(self) -> None:
         leases, _ = self.make()
         self.take(leases, 2)
-        kept, taken = sorted(workflows(2))
+        stays, taken = sorted(workflows(2))
         turn = leases.turn(leases.held, {})
         peer = replica(1)
-        seen = Seen([replica(0), peer], {kept: Lease(replica(0), 1), taken: Lease(peer, 2)}, {})
+        seen = Seen([replica(0), peer], {stays: Lease(replica(0), 1), taken: Lease(peer, 2)}, {})
         before = leases.proven_until
-        shown = {kept: 1, taken: 1}
+        shown = {stays: 1, taken: 1}
         assert leases.took(turn, seen, began=1020.0, shown=shown) == {taken}
         assert leases.proven_until == before
         # Nor by the next one, while scrapes may still see its counts.
         assert leases.took(turn, seen, began=1021.0, shown=shown) == set()
         assert leases.proven_until == before
-        leases.took(turn, seen, began=1022.0, shown={kept: 1})
+        leases.took(turn, seen, began=1022.0, shown={stays: 1})
         assert leases.proven_until > before
-        assert attachable(leases) == {kept}
+        assert attachable(leases) == {stays}
 
     def test_a_lease_that_was_another_s_meanwhile_is_lost(self) -> None:
         leases, _ = self.make()

@@ -1,10 +1,10 @@
-"""The whole engine against a model that only remembers what it was told.
+"""The whole engine against a model that only knows the responses.
 
-Instances live in the simulator; calls fail; the configuration names others of them, or has them
-discovered; the exporter looks, saves, loads it anew, stops, is killed. The model keeps what the
-answers said that the exporter got, and forgets what it had not saved when it is killed. What is
-counted must always be what the model has seen finished, each thing once. Only of what nothing but
-a row of a list told, it may still be to come: a call may have to tell which run the row is of.
+Instances live in the simulator; requests fail; the configuration names others of them, or has them
+discovered; the exporter polls, saves, reloads, stops, is killed. The model records the responses
+that the exporter got, and drops what was not saved when it is killed. What is counted must always
+be what the model has seen finished, each thing once. What only a list row showed may be counted
+later: a request may have to find out which run the row is of.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ Thing = tuple[object, ...]
 
 
 def finished(instance_id: str, result: dict[str, Any]) -> dict[Thing, Thing]:
-    """What of an answer is finished: each thing by its identity, with what it counts as."""
+    """What of a result is finished: each thing by its identity, with what it counts as."""
     run = (instance_id, result["queued"])
     found: dict[Thing, Thing] = {}
     if result["status"] in ("complete", "errored", "terminated"):
@@ -121,9 +121,9 @@ def finished(instance_id: str, result: dict[str, Any]) -> dict[Thing, Thing]:
     return found
 
 
-def fetched(instance_id: str, answer: dict[str, Any], body: bytes) -> dict[Thing, Thing]:
+def fetched(instance_id: str, result: dict[str, Any], body: bytes) -> dict[Thing, Thing]:
     """What is finished of an instance and was fetched by now, where `body` is what scrapes see."""
-    found = finished(instance_id, answer)
+    found = finished(instance_id, result)
     if f'instance_id="{instance_id}"'.encode() not in body:
         # It is only counted, and has its steps fetched when it ends.
         ended = {t[1:3] for t in found if t[0] == "run"}
@@ -132,55 +132,55 @@ def fetched(instance_id: str, answer: dict[str, Any], body: bytes) -> dict[Thing
 
 
 @dataclass
-class Heard:
+class Received:
     """What responses showed to be finished: detail responses, and these or rows."""
 
     full: dict[Thing, Thing] = field(default_factory=dict)
     all: dict[Thing, Thing] = field(default_factory=dict)
 
-    def copy(self) -> "Heard":
-        return Heard(dict(self.full), dict(self.all))
+    def copy(self) -> "Received":
+        return Received(dict(self.full), dict(self.all))
 
 
-class Ear(httpx.AsyncBaseTransport):
-    """Hears the full answers and the lists that the exporter gets."""
+class RecordingTransport(httpx.AsyncBaseTransport):
+    """Records what the detail responses and lists show that the exporter gets."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator, self._inner = simulator, httpx.ASGITransport(simulator)
-        self.heard = Heard()
+        self.received = Received()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._inner.handle_async_request(request)
         full = b"simple=false" in request.url.query
         is_list = request.url.path.endswith("/instances")
         if response.status_code == 200 and (full or is_list):
-            answer = msgspec.json.decode(await response.aread())
+            envelope = msgspec.json.decode(await response.aread())
             *_, workflow, _, instance_id = f"{request.url.path}{'/' * is_list}".split("/")
-            if answer["success"] and full:
-                self._hear(instance_id, answer["result"])
-            elif answer["success"]:
-                for row in answer["result"]:
-                    self._hear_row(row["id"], workflow)
+            if envelope["success"] and full:
+                self._record(instance_id, envelope["result"])
+            elif envelope["success"]:
+                for row in envelope["result"]:
+                    self._record_row(row["id"], workflow)
         return response
 
-    def _hear(self, instance_id: str, result: dict[str, Any]) -> None:
+    def _record(self, instance_id: str, result: dict[str, Any]) -> None:
         for thing, counts_as in finished(instance_id, result).items():
-            self.heard.full.setdefault(thing, counts_as)
-            self.heard.all.setdefault(thing, counts_as)
+            self.received.full.setdefault(thing, counts_as)
+            self.received.all.setdefault(thing, counts_as)
 
-    def _hear_row(self, instance_id: str, workflow: str) -> None:
-        # A row doesn't name the run that it tells of; at this moment it is the latest.
+    def _record_row(self, instance_id: str, workflow: str) -> None:
+        # A row doesn't name the run that it is of; at this moment it is the latest.
         result = truth(self._simulator, instance_id, workflow)
         assert result is not None, "it is in a list"
         for thing, counts_as in finished(instance_id, result).items():
             if thing[0] in ("run", "queue"):
-                self.heard.all.setdefault(thing, counts_as)
+                self.received.all.setdefault(thing, counts_as)
 
 
 def truth(
     simulator: Simulator, instance_id: str, workflow: str = "orders"
 ) -> dict[str, Any] | None:
-    """The full answer on an instance at this moment; None: there is no such instance."""
+    """The result of a detail request at this moment; None: there is no such instance."""
     now = simulator.world.settle()
     instance = simulator.world.account("acc").workflow(workflow).get(instance_id, now)
     return None if instance is None else instance_detail(instance, now)
@@ -216,7 +216,7 @@ class Upstream(RuleBasedStateMachine):
     @rule(instance_id=st.sampled_from(IDS), script=st.sampled_from(SCRIPTS))
     def create(self, instance_id: str, script: Script) -> None:
         if self.orders.get(instance_id, self.simulator.world.settle()) is None:
-            # An instance of that name may just have gone, and times are told to the second.
+            # An instance of that name may just have been deleted, and times are to the second.
             self.clock.advance(2)
             self.orders.create(instance_id, script)
 
@@ -269,7 +269,7 @@ class Exporter(Upstream):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.state = self.folder / "0.db"
-        self.saved = Heard()
+        self.saved = Received()
         self.shown: Counter[Thing] = Counter()
         self.restarts = 0
 
@@ -277,7 +277,7 @@ class Exporter(Upstream):
     def begin(self, selected: dict[str, Any]) -> None:
         # What ended before instances were first discovered would be history.
         self.start({"discover": {}})
-        self.load_anew(selected)
+        self.reload(selected)
 
     def start(self, selected: dict[str, Any]) -> None:
         async def started() -> App:
@@ -285,15 +285,15 @@ class Exporter(Upstream):
             app = App(
                 settings,
                 clock=Clock(wall=self.clock, monotonic=self.clock),
-                transport=self.ear,
+                transport=self.transport,
             )
             # Without the loop that saves: when that happens, the rules decide.
             await app.writer.open(self.state)
             await app.apply(settings)
             return app
 
-        self.ear = Ear(self.simulator)
-        self.ear.heard = self.saved.copy()
+        self.transport = RecordingTransport(self.simulator)
+        self.transport.received = self.saved.copy()
         self.app = self.do(started())
 
     def settings(self, selected: dict[str, Any]) -> Settings:
@@ -310,36 +310,36 @@ class Exporter(Upstream):
         )
 
     @rule()
-    def look(self) -> None:
+    def poll(self) -> None:
         self.clock.advance(15)
-        self.do(self.looked())
+        self.do(self.polled())
 
-    async def looked(self) -> None:
+    async def polled(self) -> None:
         (account,), (poller,) = self.app.accounts, self.app.pollers
         if account.roster.discoveries:
             await account.cycle()
         await poller.round(whole=True)
 
     @rule()
-    def look_and_save(self) -> None:
-        self.look()
+    def poll_and_save(self) -> None:
+        self.poll()
         self.save()
 
     @rule()
     def save(self) -> None:
         self.do(self.app.writer.save())
-        self.saved = self.ear.heard.copy()
+        self.saved = self.transport.received.copy()
         self.check()
 
     @rule(selected=SELECTED)
-    def load_anew(self, selected: dict[str, Any]) -> None:
+    def reload(self, selected: dict[str, Any]) -> None:
         self.do(self.app.apply(self.settings(selected)))
         self.save()
 
     @rule(selected=SELECTED)
     def stop(self, selected: dict[str, Any]) -> None:
         self.do(self.app.writer.close())
-        self.saved = self.ear.heard.copy()
+        self.saved = self.transport.received.copy()
         self.start(selected)
         self.save()
 
@@ -366,26 +366,26 @@ class Exporter(Upstream):
         self.shown = counted
 
     def skipped(self, body: bytes) -> bool:
-        """Whether a run was forgotten of which no full answer could be had: its steps, which a
-        later one tells, are history."""
+        """Whether a run was dropped of which no detail response came: its steps, which a later
+        one shows, are history."""
         skipped = re.search(rb"details_skipped_total\{.*\} (\d+)", body)
         assert skipped
         return skipped[1] != b"0"
 
     @rule()
     def in_quiet_all_is_seen(self) -> None:
-        """Without failures two looks, with time for a refresh between them, see all there is."""
+        """Without failures two polls, with time for a refresh between them, see all there is."""
         self.simulator.faults.clear()
         self.clock.advance(60)
-        self.look()
+        self.poll()
         self.clock.advance(600)
-        self.look_and_save()
+        self.poll_and_save()
         body, _ = self.app.exposition.render()
         for instance_id in IDS if "discover" in self.selected else self.selected["instances"]:
-            answer = truth(self.simulator, instance_id)
-            if answer is None or self.skipped(body):
+            result = truth(self.simulator, instance_id)
+            if result is None or self.skipped(body):
                 continue
-            found = fetched(instance_id, answer, body)
+            found = fetched(instance_id, result, body)
             assert found.keys() <= self.saved.full.keys()
 
     def teardown(self) -> None:

@@ -446,7 +446,7 @@ class TestFaults:
             assert await asyncio.to_thread(content, backend) == whole(b"3")
             await asyncio.to_thread(backend.close)
 
-    def test_a_commit_of_which_nothing_is_heard(
+    def test_a_commit_whose_result_is_lost(
         self, server: PostgresServer, user: str, url: str
     ) -> None:
         """It waits for a standby that isn't there: it may or may not be lost."""

@@ -18,11 +18,11 @@ from simulator import Script, Simulator, retried, serve_in_thread, steps
 from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
 from tests.e2e.scrape import Samples, samples, scrape
 from tests.requires import requires_program
-from tests.state.strace import Answers, Disk, calls, tracer
+from tests.state.strace import Disk, Responses, calls, tracer
 
 pytestmark = pytest.mark.process
 
-FIGURES = ("cloudflare_workflow_runs", "cloudflare_workflow_run_", "cloudflare_workflow_step_")
+COUNTS = ("cloudflare_workflow_runs", "cloudflare_workflow_run_", "cloudflare_workflow_step_")
 INSTANCES = [f"order-{n}" for n in range(24)]
 
 
@@ -38,7 +38,7 @@ def counts(found: Samples) -> Samples:
     return {
         key: value
         for key, value in found.items()
-        if key[0].startswith(FIGURES) and key[0].endswith(ends)
+        if key[0].startswith(COUNTS) and key[0].endswith(ends)
     }
 
 
@@ -98,11 +98,11 @@ async def restored(state: Path) -> Samples:
 
 
 async def test_no_count_is_lower_afterwards(folder: Path, tmp_path: Path) -> None:
-    disk, answers = Disk(folder / "state"), Answers()
+    disk, responses = Disk(folder / "state"), Responses()
     done = [call for number in range(2) for call in calls(folder / f"trace-{number}")]
     for place, call in enumerate(done):
-        answers.take(place, call)
-    scrapes = {at: body for at, body in answers.bodies if body.startswith(b"# HELP")}
+        responses.take(place, call)
+    scrapes = {at: body for at, body in responses.bodies if body.startswith(b"# HELP")}
     assert len(scrapes) > 20
     chance = random.Random(6)
     shown: Samples = {}

@@ -29,8 +29,8 @@ from tests.state.test_model import (
     IDS,
     SCRIPTS,
     SELECTED,
-    Ear,
-    Heard,
+    Received,
+    RecordingTransport,
     Thing,
     Upstream,
     counts,
@@ -56,13 +56,13 @@ class Replicas(Upstream):
     def __init__(self) -> None:
         super().__init__()
         self.billing = self.simulator.world.account("acc").workflow("billing")
-        self.committed = Heard()
+        self.committed = Received()
         self.shown: dict[str, Counter[Thing]] = {name: Counter() for name in WORKFLOWS}
         self.selected: dict[str, Any] = {"discover": {}}
         self.apps: list[App] = []
         self.killed: list[App] = []
-        self.ears: dict[App, Ear] = {}
-        """What each replica heard since its last commit."""
+        self.transports: dict[App, RecordingTransport] = {}
+        """What each replica received since its last commit."""
 
     @initialize(selected=SELECTED)
     def begin(self, selected: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Replicas(Upstream):
         # What ended before instances were first discovered would be history.
         self.apps = [self.started(), self.started()]
         for which in (0, 1):
-            self.load_anew(which, selected)
+            self.reload(which, selected)
 
     def settings(self) -> Settings:
         orders, billing = {"name": "orders", **self.selected}, {"name": "billing", "discover": {}}
@@ -92,7 +92,7 @@ class Replicas(Upstream):
             app = App(
                 self.settings(),
                 clock=Clock(wall=self.clock, monotonic=self.clock),
-                transport=ear,
+                transport=transport,
                 state=location,
             )
             # Without the loop that saves: when that happens, the rules decide.
@@ -101,9 +101,9 @@ class Replicas(Upstream):
             return app
 
         self.share_budget()
-        ear = Ear(self.simulator)
+        transport = RecordingTransport(self.simulator)
         app = self.do(started())
-        self.ears[app] = ear
+        self.transports[app] = transport
         return app
 
     def share_budget(self) -> None:
@@ -116,19 +116,21 @@ class Replicas(Upstream):
         return dict.fromkeys(WORKFLOWS) | dict(rows)
 
     def before_its_turn(self, app: App) -> None:
-        """What a replica heard of a workflow that it lost meanwhile counts for nothing."""
+        """What a replica received of a workflow that it lost meanwhile counts for nothing."""
         self.share_budget()
-        holders, heard = self.holders(), self.ears[app].heard
-        for things in (heard.full, heard.all):
+        holders, received = self.holders(), self.transports[app].received
+        for things in (received.full, received.all):
             for thing in list(things):
                 if holders[workflow_of(thing)] != app.leases.replica.id:
                     del things[thing]
 
     def commit(self, app: App) -> None:
-        """A replica has committed what it heard."""
-        heard = self.ears[app].heard
-        self.committed = Heard(heard.full | self.committed.full, heard.all | self.committed.all)
-        self.ears[app].heard = Heard()
+        """A replica has committed what it received."""
+        received = self.transports[app].received
+        self.committed = Received(
+            received.full | self.committed.full, received.all | self.committed.all
+        )
+        self.transports[app].received = Received()
 
     @rule(instance_id=st.sampled_from(BILLED), script=st.sampled_from(SCRIPTS))
     def create_billed(self, instance_id: str, script: Script) -> None:
@@ -146,8 +148,8 @@ class Replicas(Upstream):
         self.check()
 
     @rule(which=WHICH)
-    def look(self, which: int) -> None:
-        async def looked() -> None:
+    def poll(self, which: int) -> None:
+        async def polled() -> None:
             for account in app.accounts:
                 await account.cycle()
             for poller in app.pollers:
@@ -156,7 +158,7 @@ class Replicas(Upstream):
         app = self.apps[which]
         self.clock.advance(15)
         self.before_its_turn(app)
-        self.do(looked())
+        self.do(polled())
         self.check()
 
     @rule(which=WHICH)
@@ -174,11 +176,11 @@ class Replicas(Upstream):
 
     @rule(which=WHICH)
     def look_and_save(self, which: int) -> None:
-        self.look(which)
+        self.poll(which)
         self.save(which)
 
     @rule(which=WHICH, selected=SELECTED)
-    def load_anew(self, which: int, selected: dict[str, Any]) -> None:
+    def reload(self, which: int, selected: dict[str, Any]) -> None:
         self.selected = selected
         self.before_its_turn(self.apps[which])
         self.do(self.apps[which].apply(self.settings()))
@@ -201,7 +203,7 @@ class Replicas(Upstream):
         self.check()
 
     def check(self) -> None:
-        """What is counted is what was heard finished and committed, each thing once, by one."""
+        """What is counted is what was received finished and committed, each thing once, by one."""
         bodies = [app.exposition.render()[0] for app in self.apps]
         for workflow in WORKFLOWS:
             mine = f'runs_finished_total{{account="acc",workflow="{workflow}"'.encode()
@@ -226,7 +228,7 @@ class Replicas(Upstream):
         self.simulator.faults.clear()
         self.leases_run_out()
         for which in (0, 1):
-            self.load_anew(which, self.selected)
+            self.reload(which, self.selected)
         for _ in range(6):
             for which in (0, 1):
                 self.save(which)
@@ -241,10 +243,10 @@ class Replicas(Upstream):
             (body,) = (body for body in bodies if mine in body)
             discovered = workflow == "billing" or "discover" in self.selected
             for instance_id in ids if discovered else self.selected["instances"]:
-                answer = truth(self.simulator, instance_id, workflow)
-                if answer is None or skipped(body, workflow):
+                result = truth(self.simulator, instance_id, workflow)
+                if result is None or skipped(body, workflow):
                     continue
-                found = fetched(instance_id, answer, body)
+                found = fetched(instance_id, result, body)
                 assert found.keys() <= self.committed.full.keys()
 
     def teardown(self) -> None:
@@ -258,8 +260,8 @@ def workflow_of(thing: Thing) -> str:
 
 
 def skipped(body: bytes, workflow: str) -> bool:
-    """Whether a run was forgotten of which no full answer could be had: its steps, which a later
-    one tells, are history."""
+    """Whether a run was dropped of which no detail response came: its steps, which a later one
+    shows, are history."""
     found = re.search(rf'details_skipped_total{{.*"{workflow}"}} (\d+)'.encode(), body)
     assert found
     return found[1] != b"0"

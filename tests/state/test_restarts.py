@@ -119,7 +119,7 @@ class TestNothingHappened:
             await w.restart()
             assert await w.round(after=15) == {"simple": 1}
 
-    async def test_nothing_is_written_anew(self, state: Location) -> None:
+    async def test_nothing_is_written_again(self, state: Location) -> None:
         async with watching(["a", "b"], state=state) as w:
             w.orders.create("a", Script((Wait("approval"),)))
             w.orders.create("b", RUN)
@@ -187,7 +187,7 @@ class TestCountedOnce:
             await w.round(after=15)
             assert runs(w) == 1
 
-    async def test_one_whose_looks_failed_all_the_time(self, state: Location, killed: bool) -> None:
+    async def test_one_whose_polls_failed_all_the_time(self, state: Location, killed: bool) -> None:
         named = [{"name": "orders", "instances": ["a"], "discover": {}}]
         async with watching(workflows=named, state=state, poll={"forget_after": "1m"}) as w:
             w.simulator.faults.add(error(500), instance="a")
@@ -245,7 +245,7 @@ class TestCountedOnce:
             await w.round(after=600)
             assert runs(w) == 1
 
-    async def test_an_error_is_counted_once_and_told_at_once(
+    async def test_an_error_is_counted_once_and_shown_at_once(
         self, state: Location, killed: bool
     ) -> None:
         async with watching(workflows=DISCOVERED, state=state) as w:
@@ -326,7 +326,7 @@ class TestSettingsChange:
             await w.cycle(after=15)
             assert w.status("a") is None
 
-    async def test_other_buckets_start_that_histogram_anew_and_only_that(self, file: Path) -> None:
+    async def test_other_buckets_restart_that_histogram_and_only_that(self, file: Path) -> None:
         async with watching(["a"], state=file) as w:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
@@ -407,7 +407,7 @@ class TestWhatIsOldGoes:
             assert "a" in ids(file)
             for _ in range(8):
                 await w.cycle(after=86400)
-                # None of these has its week begin anew.
+                # None of these has its week begin again.
                 await w.restart()
             assert ids(file) == {"b"}
 
@@ -532,7 +532,7 @@ class TestTheDiskFails:
         return file
 
     @pytest.mark.slow
-    async def test_gauges_go_on_and_counts_wait(self, state: Path) -> None:
+    async def test_gauges_continue_and_counts_wait(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", RUN)
             await w.round(after=1)
@@ -627,7 +627,7 @@ class TestTheDiskFails:
                 series = f'{finished}{{account="acc",workflow="{workflow}",status="complete"}}'
                 assert w.values()[series] == 1
 
-    async def test_a_deleted_file_is_written_anew(self, state: Path) -> None:
+    async def test_a_deleted_file_is_written_again(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script(steps("one")))
             await w.round(after=60)
@@ -672,7 +672,7 @@ class TestTheDiskFails:
             assert w.status("a") == "complete"
             assert runs(w) == 2
 
-    async def test_a_damaged_file_is_told_and_set_aside(self, state: Path) -> None:
+    async def test_a_damaged_file_is_logged_and_set_aside(self, state: Path) -> None:
         state.write_bytes(b"no database at all")
         with capture_logs() as logs:
             async with watching(["a"], state=state) as w:

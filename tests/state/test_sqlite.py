@@ -147,7 +147,7 @@ class TestDamage:
         assert (content(database), database.set_aside) == (EMPTY, None)
         database.close()
 
-    def test_it_is_told_from_what_may_pass(self) -> None:
+    def test_it_is_distinguished_from_what_may_pass(self) -> None:
         damaged, locked = sqlite3.DatabaseError(), sqlite3.OperationalError()
         damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         locked.sqlite_errorcode = sqlite3.SQLITE_BUSY

@@ -165,7 +165,7 @@ _OFTEN: list[Happening] = [
     lambda life, draw: life.wake(draw(_WHICH), draw(st.booleans())),
     lambda life, _: life.pause_or_resume(),
 ]
-_SELDOM: list[Happening] = [
+_RARE: list[Happening] = [
     lambda life, draw: life.finish(draw(st.sampled_from(ENDINGS))),
     lambda life, _: life.roll_back(),
     lambda life, _: life.restart(),
@@ -179,7 +179,7 @@ def lives(draw: st.DrawFn) -> Life:
     """A random life with all its detail responses, in order."""
     life = Life()
     life.see()
-    for happens in draw(st.lists(st.sampled_from(_OFTEN * 3 + _SELDOM), min_size=1, max_size=40)):
+    for happens in draw(st.lists(st.sampled_from(_OFTEN * 3 + _RARE), min_size=1, max_size=40)):
         life.tick(draw(st.integers(0, 5000)))
         happens(life, draw)
         life.see()
@@ -187,7 +187,7 @@ def lives(draw: st.DrawFn) -> Life:
 
 
 def deliveries(count: int) -> st.SearchStrategy[list[int]]:
-    """Which answers arrive, by index: most in order; some lost, repeated or out of date."""
+    """Which responses arrive, by index: most in order; some lost, repeated or out of date."""
     jumps = st.lists(st.sampled_from([1, 1, 1, 2, 5, 0, -1, -4]), max_size=3 * count)
 
     def walk(steps: list[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""`data_timestamp_seconds` tells the real age of what is shown, never a younger one."""
+"""`data_timestamp_seconds` is the real age of what is shown, never a younger one."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ LIFE = 42 * 3600.0
 
 def ages(app: App, world: World, now: float) -> tuple[float, float]:
     """Seconds since the status of live instances was last confirmed, 99th percentile, and as the
-    metric tells it."""
+    metric has it."""
     world.settle()
     (poller,) = app.pollers
     known = {i.id: i.checked_at for i in poller.instances.values()}
@@ -35,8 +35,8 @@ def ages(app: App, world: World, now: float) -> tuple[float, float]:
         if status not in ("complete", "errored", "terminated")
         for instance in instances
     )
-    told = EPOCH + now - app.series.values(catalogue.DATA_TIME)[poller.key]
-    return live[int(len(live) * 0.99)], told
+    shown = EPOCH + now - app.series.values(catalogue.DATA_TIME)[poller.key]
+    return live[int(len(live) * 0.99)], shown
 
 
 @pytest.mark.slow
@@ -106,8 +106,8 @@ def test_it_lies_between_the_real_age_and_twice_that(
                 job.cancel()
         return found
 
-    for real, told in virtual_time.run(main()):
-        assert real - 0.1 <= told <= 2 * real + INTERVAL
+    for real, shown in virtual_time.run(main()):
+        assert real - 0.1 <= shown <= 2 * real + INTERVAL
 
 
 async def test_before_anything_is_known_it_is_the_start() -> None:

@@ -119,9 +119,9 @@ class TestFinding:
             w.clock.advance(1)
 
             def churn(reply: Response) -> Response:
-                call = w.simulator.requests.by_kind["list"]
-                w.orders.create(f"new-{call}", WAITING)
-                w.orders.instances[f"i-{call}"].terminate()
+                number = w.simulator.requests.by_kind["list"]
+                w.orders.create(f"new-{number}", WAITING)
+                w.orders.instances[f"i-{number}"].terminate()
                 return reply
 
             w.simulator.faults.add(Rewrite(churn), kind="list")
@@ -259,10 +259,10 @@ class TestWholeLists:
             calls = itertools.count()
 
             def churn(reply: Response) -> Response:
-                call = next(calls)
-                w.orders.create(f"new-{call}", WAITING)
+                number = next(calls)
+                w.orders.create(f"new-{number}", WAITING)
                 for n in range(10):
-                    w.orders.instances[f"i-{10 * call + n}"].delete()
+                    w.orders.instances[f"i-{10 * number + n}"].delete()
                 return reply
 
             w.simulator.faults.add(Rewrite(churn), kind="list")
@@ -500,11 +500,11 @@ class TestCounting:
             await w.cycle()
             w.orders.create("a", WAITING)
             w.simulator.faults.add(error(404, 10400), instance="a")
-            looks = 0
+            polls = 0
             for _ in range(160):  # 40 minutes; poll.ended_interval is 10
                 calls = await w.cycle(after=INTERVAL)
-                looks += calls.get("detail", 0) + calls.get("simple", 0)
-            assert 3 <= looks <= 8
+                polls += calls.get("detail", 0) + calls.get("simple", 0)
+            assert 3 <= polls <= 8
 
     async def test_one_that_was_let_in_again_where_lists_show_no_times(
         self, tmp_path: Path
@@ -542,7 +542,7 @@ class TestCounting:
 
     @pytest.mark.parametrize("seen", [True, False], ids=["seen in the queue", "not seen before"])
     async def test_a_restart_of_one_that_was_terminated_in_the_queue(self, *, seen: bool) -> None:
-        """Such a run has no start by which rows and answers could tell it from the next."""
+        """Such a run has no start that would distinguish it from the next in rows and responses."""
         async with discovering() as w:
             await w.cycle()
             a = w.orders.create("a", Script(steps("pay"), queued=1000))
@@ -590,7 +590,7 @@ class TestCounting:
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
     async def test_a_restarted_one_waits_in_the_queue_since_its_restart(self) -> None:
-        """Rows tell when the instance was created, whatever has become of it since."""
+        """Rows say when the instance was created, whatever has become of it since."""
         async with discovering() as w:
             await w.cycle()
             a = w.orders.create("a", Script(steps("pay")))
@@ -668,7 +668,7 @@ class TestCounting:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("pay")))
-            looks = w.app.pollers[0]._queue
+            queue = w.app.pollers[0]._queue
             over, full = asyncio.Event(), asyncio.Barrier(11)
 
             async def hang() -> None:
@@ -676,7 +676,7 @@ class TestCounting:
                 await over.wait()
 
             for _ in range(10):  # as many polls as there may be at once: others wait
-                looks.put(hang, Urgency.LIVE, due=0.0)
+                queue.put(hang, Urgency.LIVE, due=0.0)
             await full.wait()
             for _ in range(7):
                 w.clock.advance(INTERVAL)
@@ -716,7 +716,7 @@ class TestManyEnded:
             w.clock.advance(INTERVAL)
             w.simulator.requests.clear()
             await w.app.accounts[0].cycle()
-            lists = [call.query for call in w.simulator.requests.of(kind="list")]
+            lists = [request.query for request in w.simulator.requests.of(kind="list")]
             assert len(lists) == 3
             assert sum("status=waiting" in query for query in lists) == 2
             assert sum("date_start=" in query for query in lists) == 1
@@ -858,8 +858,8 @@ class TestWorkflows:
             with capture_logs() as logs:
                 for _ in range(3):
                     await w.cycle(after=60)
-            told = [(line["workflow"], line["log_level"]) for line in logs]
-            assert told == [("nothing-*", "warning")]
+            logged = [(line["workflow"], line["log_level"]) for line in logs]
+            assert logged == [("nothing-*", "warning")]
 
     async def test_a_glob_takes_what_matches_and_what_appears_later(self) -> None:
         async with discovering("report-*") as w:

@@ -54,7 +54,7 @@ async def step(w: Watching, *, after: float = 0) -> dict[str, int]:
     w.simulator.requests.clear()
     await source(w).step()
     queue = w.app.accounts[0].roster.queue
-    while len(queue) or queue.under_way:  # noqa: ASYNC110 - on a socket, and no event tells
+    while len(queue) or queue.under_way:  # noqa: ASYNC110 - on a socket, and no event is set
         await asyncio.sleep(0.002)
     await source(w).step()
     await w.saved()
@@ -81,7 +81,7 @@ class TestAnEvent:
             assert "detail" not in await w.cycle(after=15)
             assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
 
-    async def test_has_an_unseen_instance_looked_up_and_taken_by_the_selectors_rules(self) -> None:
+    async def test_has_an_unseen_instance_requested_and_taken_by_the_selectors_rules(self) -> None:
         async with events({"min_age": "10m", "exclude": ["x*"]}) as (w, queue):
             await w.cycle()
             for name in ("a", "x-1"):

@@ -79,7 +79,7 @@ class TestOneInstance:
                 assert await w.round(after=INTERVAL) == {"simple": 2}
 
     async def test_it_leaves_the_workflow_up_where_the_others_are_not_due(self) -> None:
-        """One of those is polled to tell."""
+        """One of those is polled to find out."""
         async with watching(["ended", "bad"]) as w:
             w.orders.create("ended", Script(steps("pay")))
             w.orders.create("bad", WAITING)
@@ -235,8 +235,8 @@ class TestMissingWorkflow:
                     for labels, value in w.samples("cloudflare_workflow_instances").items()
                 }
                 assert counts["waiting"] == 1
-        told = [line["workflow"] for line in logs if line["log_level"] == "warning"]
-        assert told == ["ordres"]
+        logged = [line["workflow"] for line in logs if line["log_level"] == "warning"]
+        assert logged == ["ordres"]
 
 
 class TestReady:

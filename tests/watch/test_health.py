@@ -30,7 +30,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def asked(app: App, path: str = "/-/healthy") -> tuple[int, list[str]]:
-    """Status and lines that an endpoint answers with."""
+    """Status and lines that an endpoint responds with."""
     health = app.health
     site = endpoints(
         app.exposition, app.overview, unhealthy=health.unhealthy, unready=health.unready
@@ -44,7 +44,7 @@ def parts(lines: list[str]) -> set[str]:
     return {line.partition(":")[0] for line in lines}
 
 
-def told(app: App) -> list[tuple[str, str]]:
+def logged(app: App) -> list[tuple[str, str]]:
     """What the watchdog logs: the event, and which part it is about."""
     with capture_logs() as logs:
         app.health.check()
@@ -74,7 +74,7 @@ class TestScheduler:
 
 
 class TestPoller:
-    """With rounds that begin and calls that hang beyond all that should end them."""
+    """With rounds that begin and requests that hang beyond all that should end them."""
 
     @asynccontextmanager
     async def hanging(self, count: int) -> AsyncIterator[Watching]:
@@ -117,7 +117,7 @@ class TestListPasses:
         async with watching(workflows=discovered, api={"timeout": "10m"}) as w:
             await w.cycle()
             w.simulator.faults.add(Hang(), kind="list")
-            sweep = asyncio.create_task(w.app.accounts[0].cycle())
+            list_pass = asyncio.create_task(w.app.accounts[0].cycle())
             await until(lambda: w.simulator.requests.in_flight)
             w.clock.advance(11 * MINUTE)
             await w.app.pollers[0].round()
@@ -125,7 +125,7 @@ class TestListPasses:
             assert (status, parts(lines)) == (503, {"lists"})
             assert "no list of acc" in lines[0]
             w.simulator.faults.clear()
-            await sweep
+            await list_pass
             await w.cycle()
             assert await asked(w.app) == (200, ["healthy"])
 
@@ -151,7 +151,7 @@ class TestState:
             assert await asked(w.app) == (200, ["healthy"])
 
     async def test_it_continues_while_others_keep_all_threads(self, tmp_path: Path) -> None:
-        """As a name server does that never answers: each lookup holds a thread for minutes."""
+        """As a name server does that never responds: each lookup holds a thread for minutes."""
         async with watching(["a"], state=tmp_path / "state.db") as w:
             over = threading.Event()
             loop = asyncio.get_running_loop()
@@ -168,20 +168,20 @@ class TestWatchdog:
     async def test_each_problem_is_reported_once_and_once_that_it_is_over(self) -> None:
         async with watching(["a"], poll={"interval": "15s"}) as w:
             await w.cycle()
-            assert told(w.app) == []
+            assert logged(w.app) == []
             w.clock.advance(2 * MINUTE)
-            assert told(w.app) == [("no progress", "scheduler")]
+            assert logged(w.app) == [("no progress", "scheduler")]
             w.clock.advance(MINUTE)
-            assert told(w.app) == []
+            assert logged(w.app) == []
             await w.cycle()
-            assert told(w.app) == [("progress again", "scheduler")]
-            assert told(w.app) == []
+            assert logged(w.app) == [("progress again", "scheduler")]
+            assert logged(w.app) == []
 
 
 class TestReady:
-    @pytest.mark.parametrize("kept", [False, True], ids=["without state", "with state"])
+    @pytest.mark.parametrize("with_state", [False, True], ids=["without state", "with state"])
     async def test_it_comes_when_metrics_shows_what_the_first_polls_brought(
-        self, kept: bool, tmp_path: Path
+        self, with_state: bool, tmp_path: Path
     ) -> None:
         simulator = Simulator()
         simulator.access.token("secret")
@@ -200,7 +200,7 @@ class TestReady:
                     }
                 ],
             )
-            app = App(settings, state=tmp_path / "state.db" if kept else None)
+            app = App(settings, state=tmp_path / "state.db" if with_state else None)
             assert value(scrape(app), "cloudflare_workflows_exporter_poll_lag_seconds") == 0
             stop = asyncio.Event()
             with listen("127.0.0.1", 0) as listener:

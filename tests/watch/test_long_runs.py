@@ -48,7 +48,7 @@ class TestProgress:
             for _ in range(4):
                 assert await w.round(after=INTERVAL) == {"simple": 1}
             assert finished(w) == 2
-            # As there is news, without a simple look before.
+            # As there is news, without a simple request before.
             assert await w.round(after=INTERVAL) == {"detail": 1}
             assert finished(w) == 10
 
@@ -70,8 +70,8 @@ class TestProgress:
         async with watching(["a"], poll={"detail_refresh": "30s"}) as w:
             long_run(w, Wait("approval"))
             await w.round(after=25)
-            looks = [await w.round(after=INTERVAL) for _ in range(5)]
-            assert looks == [{"simple": 1}] * 4 + [{"detail": 1}]
+            polls = [await w.round(after=INTERVAL) for _ in range(5)]
+            assert polls == [{"simple": 1}] * 4 + [{"detail": 1}]
 
     async def test_of_discovered_instances_as_well(self) -> None:
         async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:

@@ -21,28 +21,28 @@ def queue(limit: int = 10**6, at_once: int = 1) -> tuple[PollQueue, Clock]:
     return PollQueue(Budget(limit, clock=clock), at_once=at_once, clock=clock), clock
 
 
-async def served(looks: PollQueue, asked: list[tuple[str, Urgency]]) -> list[str]:
-    """The order in which looks that were asked for at once are made."""
+async def served(queue_: PollQueue, asked: list[tuple[str, Urgency]]) -> list[str]:
+    """The order in which polls that were asked for at once are made."""
     order: list[str] = []
 
-    def look(name: str) -> Callable[[], Awaitable[None]]:
+    def poll(name: str) -> Callable[[], Awaitable[None]]:
         async def make() -> None:
-            async with looks.budget.request():
+            async with queue_.budget.request():
                 order.append(name)
 
         return make
 
     for number, (name, urgency) in enumerate(asked):
-        looks.put(look(name), urgency, due=float(number))
+        queue_.put(poll(name), urgency, due=float(number))
     await asyncio.sleep(60)
     return order
 
 
 def test_the_most_urgent_first_and_within_one_urgency_in_order() -> None:
     async def main() -> list[str]:
-        looks, _ = queue()
+        queue_, _ = queue()
         return await served(
-            looks,
+            queue_,
             [
                 ("live", Urgency.LIVE),
                 ("changed", Urgency.CHANGED),
@@ -58,16 +58,16 @@ def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
     """The order in which so many polls and pages of each urgency get their turns."""
 
     async def main() -> list[Urgency]:
-        looks, _ = queue(budget, at_once=1000)
+        queue_, _ = queue(budget, at_once=1000)
         order: list[Urgency] = []
 
         async def request(urgency: Urgency) -> None:
-            async with looks.budget.request():
+            async with queue_.budget.request():
                 order.append(urgency)
                 await asyncio.sleep(0.2)
 
         async def page() -> None:
-            await looks.turn(Urgency.PAGE)
+            await queue_.turn(Urgency.PAGE)
             await request(Urgency.PAGE)
 
         async with asyncio.TaskGroup() as pages:
@@ -76,7 +76,7 @@ def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
                     if urgency is Urgency.PAGE:
                         pages.create_task(page())
                     else:
-                        looks.put(partial(request, urgency), urgency, due=0.0)
+                        queue_.put(partial(request, urgency), urgency, due=0.0)
         await asyncio.sleep(86_400)
         assert len(order) == sum(asked.values())
         return order
@@ -123,15 +123,15 @@ class TestTurns:
 
 def test_polls_that_hang_do_not_hold_up_list_pages() -> None:
     async def main() -> bool:
-        looks, _ = queue(at_once=3)
+        queue_, _ = queue(at_once=3)
         for _ in range(10):
-            looks.put(partial(asyncio.sleep, 10**6), Urgency.ERRORED, due=0.0)
+            queue_.put(partial(asyncio.sleep, 10**6), Urgency.ERRORED, due=0.0)
         await asyncio.sleep(1)
         async with asyncio.timeout(60):
-            await looks.turn(Urgency.PAGE)
+            await queue_.turn(Urgency.PAGE)
         await asyncio.sleep(1)
-        under_way = looks.under_way
-        await looks.stop(grace=0)
+        under_way = queue_.under_way
+        await queue_.stop(grace=0)
         return under_way == 3
 
     assert virtual_time.run(main())
@@ -139,24 +139,24 @@ def test_polls_that_hang_do_not_hold_up_list_pages() -> None:
 
 def test_a_page_that_nobody_waits_for_any_more_takes_no_turn() -> None:
     async def main() -> int:
-        looks, _ = queue(60)
-        looks.budget.rate_limited(60)
-        waiting = asyncio.create_task(looks.turn(Urgency.PAGE))
+        queue_, _ = queue(60)
+        queue_.budget.rate_limited(60)
+        waiting = asyncio.create_task(queue_.turn(Urgency.PAGE))
         await asyncio.sleep(1)
         waiting.cancel()
         await asyncio.sleep(120)
-        return len(looks)
+        return len(queue_)
 
     assert virtual_time.run(main()) == 0
 
 
 def test_a_page_continues_when_its_queue_is_replaced() -> None:
     async def main() -> float:
-        looks, clock = queue(60)
-        looks.budget.rate_limited(60)
-        waiting = asyncio.create_task(looks.turn(Urgency.PAGE))
+        queue_, clock = queue(60)
+        queue_.budget.rate_limited(60)
+        waiting = asyncio.create_task(queue_.turn(Urgency.PAGE))
         await asyncio.sleep(1)
-        await looks.stop(grace=3)
+        await queue_.stop(grace=3)
         await waiting
         return clock.monotonic()
 
@@ -165,42 +165,42 @@ def test_a_page_continues_when_its_queue_is_replaced() -> None:
 
 def test_what_is_no_longer_wanted_is_given_up_and_takes_no_turn() -> None:
     async def main() -> tuple[list[str], int]:
-        looks, _ = queue()
+        queue_, _ = queue()
         made: list[str] = []
         wanted = {"a": True, "b": True, "c": True}
 
         def put(name: str) -> None:
             async def make() -> None:
-                async with looks.budget.request():
+                async with queue_.budget.request():
                     made.append(name)
 
-            looks.put(make, Urgency.LIVE, due=0.0, wanted=lambda: wanted[name])
+            queue_.put(make, Urgency.LIVE, due=0.0, wanted=lambda: wanted[name])
 
-        looks.budget.rate_limited(60)
+        queue_.budget.rate_limited(60)
         for name in wanted:
             put(name)
         wanted["a"] = wanted["c"] = False
         await asyncio.sleep(120)
-        return made, len(looks)
+        return made, len(queue_)
 
     assert virtual_time.run(main()) == (["b"], 0)
 
 
 def test_no_more_than_so_many_at_once() -> None:
     async def main() -> int:
-        looks, _ = queue(at_once=3)
+        queue_, _ = queue(at_once=3)
         under_way = most = 0
 
         async def make() -> None:
             nonlocal under_way, most
-            async with looks.budget.request():
+            async with queue_.budget.request():
                 under_way += 1
                 most = max(most, under_way)
                 await asyncio.sleep(1)
                 under_way -= 1
 
         for _ in range(20):
-            looks.put(make, Urgency.LIVE, due=0.0)
+            queue_.put(make, Urgency.LIVE, due=0.0)
         await asyncio.sleep(60)
         return most
 
@@ -209,7 +209,7 @@ def test_no_more_than_so_many_at_once() -> None:
 
 def test_stopping_forgets_what_waits_and_gives_up_what_does_not_end() -> None:
     async def main() -> tuple[int, list[str]]:
-        looks, clock = queue()
+        queue_, clock = queue()
         ends: list[str] = []
 
         async def endless() -> None:
@@ -218,12 +218,12 @@ def test_stopping_forgets_what_waits_and_gives_up_what_does_not_end() -> None:
             finally:
                 ends.append("given up")
 
-        looks.put(endless, Urgency.LIVE, due=0.0)
-        looks.put(endless, Urgency.LIVE, due=0.0)
+        queue_.put(endless, Urgency.LIVE, due=0.0)
+        queue_.put(endless, Urgency.LIVE, due=0.0)
         await asyncio.sleep(1)
         started = clock.monotonic()
-        await looks.stop(grace=3)
+        await queue_.stop(grace=3)
         assert clock.monotonic() - started == 3
-        return len(looks), ends
+        return len(queue_), ends
 
     assert virtual_time.run(main()) == (0, ["given up"])

@@ -50,8 +50,8 @@ class TestWhatIsFetchedWhen:
             w.orders.create("a", Script(steps("pay")))
             await w.round(after=60)
             assert w.status("a") == "complete"
-            looks = [await w.round(after=INTERVAL) for _ in range(8)]
-            assert looks == [{}, {}, {}, {"simple": 1}] * 2
+            polls = [await w.round(after=INTERVAL) for _ in range(8)]
+            assert polls == [{}, {}, {}, {"simple": 1}] * 2
 
     async def test_a_restart_of_an_ended_instance_is_found(self) -> None:
         async with watching(["a"], poll={"ended_interval": "1m"}) as w:
@@ -142,8 +142,8 @@ class TestFailures:
                 w.simulator.faults.remove(fault)
                 await w.round(after=INTERVAL)
                 await w.round(after=INTERVAL)
-            told = [(e["log_level"], e["event"], e.get("instances")) for e in logs]
-            assert told == [
+            logged = [(e["log_level"], e["event"], e.get("instances")) for e in logs]
+            assert logged == [
                 ("warning", "failed to poll instances; keeping last known values", 2),
                 ("info", "polls of instances succeed again", None),
             ]

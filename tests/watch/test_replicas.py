@@ -1,4 +1,4 @@
-"""Cloudflare may answer from a replica that is behind: nothing known goes back, nothing that comes
+"""Cloudflare may respond from a replica that is behind: nothing known goes back, nothing that comes
 later is lost, and nothing is counted twice."""
 
 import asyncio
@@ -80,8 +80,8 @@ async def test_a_live_instance_is_polled_after_a_restart_though_no_row_moves(
         w.orders.create("a", Script((Wait("approval"),)))
         await w.cycle(after=15)
         await w.restart()
-        calls = [await w.cycle(after=60) for _ in range(10)]
-        assert any(made.get("detail") for made in calls)
+        requests = [await w.cycle(after=60) for _ in range(10)]
+        assert any(made.get("detail") for made in requests)
 
 
 class TestAwayForAWhile:

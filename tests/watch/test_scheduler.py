@@ -45,9 +45,9 @@ async def test_a_clock_that_is_set_has_rounds_begin_at_once(by: float) -> None:
                 w.ahead = by
                 with capture_logs() as logs:
                     scheduler.restart_jobs_if_clock_was_set()
-                told = [
+                logged = [
                     line["by"] for line in logs if line["event"] == "the system's clock was set"
                 ]
-                assert told == ([f"{by:+.1f}s"] if rounds == 1 else [])
+                assert logged == ([f"{by:+.1f}s"] if rounds == 1 else [])
         finally:
             scheduler.stop()

@@ -1,4 +1,4 @@
-"""Tracking: every finished thing once, whatever order answers come in."""
+"""Tracking: every finished thing once, whatever order responses come in."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -67,7 +67,7 @@ class TestOnce:
     @given(lives(), st.data())
     @settings(max_examples=400)
     def test_every_finished_thing_is_observed_once(self, life: Life, data: st.DataObject) -> None:
-        """Lost, repeated and out-of-date answers add nothing twice and lose nothing that showed."""
+        """Lost, repeated and stale responses add nothing twice and lose nothing that showed."""
         responses = life.responses
         run: Run | None = None
         seen: Counter[str] = Counter()
@@ -79,7 +79,7 @@ class TestOnce:
             tracked = track(run, detail, now=NOW)
             if index >= fresh:
                 fresh = index
-                assert tracked is not None, "an answer that is up to date was refused"
+                assert tracked is not None, "a response that is up to date was refused"
                 assert tracked.values.status == detail.status
                 expected |= finished(detail)
                 if detail.status in ENDINGS:
@@ -472,7 +472,7 @@ class TestRestartFromAStep:
 
 
 def test_tracking_changes_nothing_it_was_given() -> None:
-    """Pure: the same run and answer give the same result again."""
+    """Pure: the same run and response give the same result again."""
     run = taken(None, response(step("a-1", True))).run
     before = Run(**{name: getattr(run, name) for name in run.__struct_fields__})
     detail = response(step("a-1", True), step("b-1", True, start=5))

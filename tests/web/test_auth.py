@@ -96,9 +96,9 @@ class TestTime:
             await users.admits(basic("alice", "wonder land: ü"))
         assert await users.admits(basic("bob", ""))
         assert not all(task.done() for task in flood)
-        told = await asyncio.gather(*flood, return_exceptions=True)
-        assert 0 < sum(response is False for response in told) < 30
-        assert all(response is False or isinstance(response, BusyError) for response in told)
+        responses = await asyncio.gather(*flood, return_exceptions=True)
+        assert 0 < sum(response is False for response in responses) < 30
+        assert all(response is False or isinstance(response, BusyError) for response in responses)
         assert await users.admits(basic("alice", "wonder land: ü"))
 
 

@@ -1,4 +1,4 @@
-"""Whatever comes over a socket: the server answers in HTTP or hangs up, and serves on."""
+"""Whatever comes over a socket: the server responds in HTTP or hangs up, and serves on."""
 
 import asyncio
 import contextlib

@@ -57,7 +57,7 @@ def empty() -> Exposition:
 
 
 def show(exposition: Exposition, number: int, *, instances: int = 3, size: int = 1) -> None:
-    """Makes everything tell that number. A name of `size` bytes stands beside each."""
+    """Makes everything show that number. A name of `size` bytes stands beside each."""
     exposition.show(
         Changes(
             {(catalogue.DETAILS_SKIPPED, ORDERS): SeriesData(float(number))},
@@ -74,7 +74,7 @@ def show(exposition: Exposition, number: int, *, instances: int = 3, size: int =
 
 
 def numbers(body: bytes) -> set[float]:
-    """What the samples tell: one number, if they are all of one moment."""
+    """What the samples show: one number, if they are all of one moment."""
     return {
         sample.value
         for family in parse_text(body.decode())

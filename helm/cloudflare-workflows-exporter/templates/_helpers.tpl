@@ -147,7 +147,7 @@ annotations:
 {{- fail (printf "\n%s are enabled: every sample would be there twice; enable one" (join " and " $scrapes)) }}
 {{- end }}
 {{- if and $values.ingress.enabled (not $values.ingress.hosts) }}
-{{- fail "\ningress.hosts is empty: name the hosts, or the page would answer for every name" }}
+{{- fail "\ningress.hosts is empty: name the hosts, or the page would be served under every name" }}
 {{- end }}
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) }}
 {{- fail "\nhttpRoute.parentRefs is empty: name the Gateway" }}

@@ -186,8 +186,8 @@ class TestInstance:
     async def test_it_explains(self, site: Site) -> None:
         async with site.page(INSTANCE) as page:
             text = await page.locator("main").inner_text()
-            for told in ("PaymentDeclined at charge-1", "discovered", "first poll", "3 failed"):
-                assert told in text
+            for shown in ("PaymentDeclined at charge-1", "discovered", "first poll", "3 failed"):
+                assert shown in text
             assert "4111" not in await page.content()
 
     async def test_a_query_can_be_copied(self, site: Site) -> None:

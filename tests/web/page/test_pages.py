@@ -1,4 +1,4 @@
-"""The pages as text: what they tell, and that names stay text."""
+"""The pages as text: what they show, and that names stay text."""
 
 from html.parser import HTMLParser
 

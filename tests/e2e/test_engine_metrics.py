@@ -1,4 +1,4 @@
-"""Every figure on `/metrics`, exact, for whatever Cloudflare's real engine can act out."""
+"""Every value on `/metrics`, exact, for whatever Cloudflare's real engine can act out."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +26,7 @@ Condition = str | Callable[[Result], bool]
 
 @dataclass(frozen=True)
 class Stage:
-    """What is done to the instance, and what it then comes to: there it is looked at."""
+    """What is done to the instance, and what it then comes to: there it is polled."""
 
     until: Condition
     act: tuple[Action, ...] = ()
@@ -45,7 +45,7 @@ class Scenario:
 
     @property
     def instance_id(self) -> str:
-        return f"figures-{self.name.replace(' ', '-')}"
+        return f"metrics-{self.name.replace(' ', '-')}"
 
 
 def begun(steps: int) -> Callable[[Result], bool]:
@@ -148,7 +148,7 @@ class Observer:
             await poller.round(whole=True)
         await self.app.writer.save()  # what a scrape shows is committed
 
-    async def look(self, *instance_ids: str) -> list[Result]:
+    async def poll(self, *instance_ids: str) -> list[Result]:
         """A round; what the engine said of these instances, before it and after it the same."""
         before = [self.engine.get(self.workflow, i) for i in instance_ids]
         await self.round()
@@ -191,17 +191,17 @@ def expected(workflow: str) -> Expected:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-async def test_the_figures_are_those_of_the_engines_own_answer(
+async def test_the_values_are_those_of_the_engines_own_response(
     acting: LocalEngine, scenario: Scenario
 ) -> None:
-    """At each stage, and no more after further looks: nothing is counted twice."""
+    """At each stage, and no more after further polls: nothing is counted twice."""
     workflow, instance_id = scenario.workflow, scenario.instance_id
     async with observing(acting, workflow, instance_id) as o:
         for number, stage in enumerate(scenario.stages):
             for action in stage.act:
                 acting.act(workflow, instance_id, action)
             acting.wait_for(workflow, instance_id, stage.until)
-            (result,) = await o.look(instance_id)
+            (result,) = await o.poll(instance_id)
             moved = o.clock()
             last = number == len(scenario.stages) - 1
             for again in (False, True, True) if last else (False,):
@@ -217,19 +217,19 @@ async def test_the_figures_are_those_of_the_engines_own_answer(
                 assert o.wrong(values) == []
 
 
-async def test_a_step_is_looked_at_between_two_attempts_and_after_the_last(
+async def test_a_step_is_polled_between_two_attempts_and_after_the_last(
     engine: LocalEngine,
 ) -> None:
     """What was counted of an open step isn't counted again once it has finished."""
     for delay in (1, 4, 16, 64):  # a busy machine polls later than it is to
-        instance_id = f"figures-between-{delay}"
+        instance_id = f"metrics-between-{delay}"
         async with observing(engine, "billing", instance_id) as o:
             engine.create("billing", instance_id, "retry", delay=f"{delay} seconds")
             try:
                 engine.wait_for(
                     "billing", instance_id, lambda result: retried(result).get("failure", 0) > 0
                 )
-                (backing_off,) = await o.look(instance_id)
+                (backing_off,) = await o.poll(instance_id)
             except MovedError:
                 continue
             if retried(backing_off) != {"success": 1, "failure": 1}:
@@ -241,7 +241,7 @@ async def test_a_step_is_looked_at_between_two_attempts_and_after_the_last(
             assert o.wrong(values) == []
 
             engine.wait_for("billing", instance_id, "complete")
-            (complete,) = await o.look(instance_id)
+            (complete,) = await o.poll(instance_id)
             values = expected("billing")
             values.instance(instance_id, complete, None, last_change=o.clock())
             values.counts([complete])
@@ -252,22 +252,22 @@ async def test_a_step_is_looked_at_between_two_attempts_and_after_the_last(
 
 
 async def test_a_restart_is_a_new_run_and_counted_once_more(engine: LocalEngine) -> None:
-    async with observing(engine, "billing", "figures-again") as o:
-        engine.create("billing", "figures-again", "error")
-        engine.wait_for("billing", "figures-again", "errored")
-        (first,) = await o.look("figures-again")
-        engine.act("billing", "figures-again", "restart")
+    async with observing(engine, "billing", "metrics-again") as o:
+        engine.create("billing", "metrics-again", "error")
+        engine.wait_for("billing", "metrics-again", "errored")
+        (first,) = await o.poll("metrics-again")
+        engine.act("billing", "metrics-again", "restart")
         engine.wait_for(
             "billing",
-            "figures-again",
+            "metrics-again",
             lambda r: r["status"] == "errored" and r["queued"] > first["queued"],
         )
-        (second,) = await o.look("figures-again")
+        (second,) = await o.poll("metrics-again")
         moved = o.clock()
         await o.round(after=600)
         values = expected("billing")
         failure = Failure("WorkflowFatalError", "fatal")
-        values.instance("figures-again", second, failure, last_change=moved)
+        values.instance("metrics-again", second, failure, last_change=moved)
         values.counts([first, second])
         values.watch(watched=[second], last_success=o.clock())
         assert o.wrong(values) == []
@@ -279,7 +279,7 @@ async def test_a_workflow_adds_up_over_its_instances(acting: LocalEngine) -> Non
         for scenario in ended:
             (stage,) = scenario.stages
             acting.wait_for("orders", scenario.instance_id, stage.until)
-        results = await o.look(*(s.instance_id for s in ended))
+        results = await o.poll(*(s.instance_id for s in ended))
         values = expected("orders")
         for scenario, result in zip(ended, results, strict=True):
             values.instance(scenario.instance_id, result, scenario.failure, last_change=o.clock())
@@ -291,18 +291,18 @@ async def test_a_workflow_adds_up_over_its_instances(acting: LocalEngine) -> Non
 async def test_an_instance_that_does_not_exist_yet_is_polled_on_and_appears_once_it_does(
     engine: LocalEngine,
 ) -> None:
-    async with observing(engine, "billing", "figures-later") as o:
+    async with observing(engine, "billing", "metrics-later") as o:
         for _ in range(3):
             await o.round()
             values = expected("billing")
             values.counts([])
             values.watch(watched=[], last_success=o.clock())
             assert o.wrong(values) == []
-        engine.create("billing", "figures-later", "ok")
-        engine.wait_for("billing", "figures-later", "complete")
-        (result,) = await o.look("figures-later")
+        engine.create("billing", "metrics-later", "ok")
+        engine.wait_for("billing", "metrics-later", "complete")
+        (result,) = await o.poll("metrics-later")
         values = expected("billing")
-        values.instance("figures-later", result, None, last_change=o.clock())
+        values.instance("metrics-later", result, None, last_change=o.clock())
         values.counts([result])
         values.watch(watched=[result], last_success=o.clock())
         assert o.wrong(values) == []
@@ -311,8 +311,8 @@ async def test_an_instance_that_does_not_exist_yet_is_polled_on_and_appears_once
 async def test_a_back_off_of_an_hour_shows_as_one_failed_attempt_of_the_current_step(
     acting: LocalEngine,
 ) -> None:
-    """The figure that tells a retry storm from a slow step, spelt out."""
-    async with observing(acting, "orders", "figures-backing-off-for-an-hour") as o:
+    """The value that distinguishes a retry storm from a slow step, spelt out."""
+    async with observing(acting, "orders", "metrics-backing-off-for-an-hour") as o:
         await o.round()
         found = scrape(o.app)
     name = "cloudflare_workflow_instance_current_step_attempts"
@@ -322,8 +322,8 @@ async def test_a_back_off_of_an_hour_shows_as_one_failed_attempt_of_the_current_
 
 
 async def test_a_step_name_is_shown_as_its_author_wrote_it(acting: LocalEngine) -> None:
-    async with observing(acting, "orders", "figures-odd-name") as o:
-        acting.wait_for("orders", "figures-odd-name", "complete")
+    async with observing(acting, "orders", "metrics-odd-name") as o:
+        acting.wait_for("orders", "metrics-odd-name", "complete")
         await o.round()
         written = 'étape n°1 / "quoted" \\ back {x="1"}'
         name = "cloudflare_workflow_step_duration_seconds_count"

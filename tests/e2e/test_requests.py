@@ -36,7 +36,7 @@ def simulated(*workflows: str) -> Simulator:
 
 @asynccontextmanager
 async def running(simulator: Simulator) -> AsyncIterator[App]:
-    """An exporter that watches all instances, and has looked at each once or more."""
+    """An exporter that watches all instances, and has polled each once or more."""
     async with serve(simulator) as served:
         settings = Settings(
             api={"url": served.url + "/accounts/{account_id}", "requests_per_5m": 1_000_000},
@@ -63,56 +63,56 @@ async def running(simulator: Simulator) -> AsyncIterator[App]:
             await task
 
 
-def looks(simulator: Simulator, instance: str, workflow: str = "orders") -> int:
+def polls(simulator: Simulator, instance: str, workflow: str = "orders") -> int:
     return len(simulator.requests.of("simple", instance, workflow))
 
 
-async def test_an_instance_at_rest_costs_one_simple_call_a_round_and_one_full_answer_in_all() -> (
+async def test_an_instance_at_rest_costs_one_simple_request_a_round_and_one_detail_request() -> (
     None
 ):
     simulator = simulated("orders")
     async with running(simulator):
-        await until(lambda: looks(simulator, "order-0") >= 5)
+        await until(lambda: polls(simulator, "order-0") >= 5)
     assert simulator.requests.by_kind["detail"] == len(INSTANCES)
-    counts = [looks(simulator, name) for name in INSTANCES]
+    counts = [polls(simulator, name) for name in INSTANCES]
     assert min(counts) >= 5
     assert max(counts) - min(counts) <= 1, "the exporter stopped in mid-round at most"
     assert simulator.requests.by_kind["simple"] == sum(counts)
-    # Beside the looks: how many instances there are of which workflow, and their limits.
+    # Beside the polls: how many instances there are of which workflow, and their limits.
     assert simulator.requests.by_kind["workflows"] == simulator.requests.by_kind["versions"] == 1
     assert simulator.requests.total == len(INSTANCES) + sum(counts) + 2
     assert simulator.requests.most_in_flight_of_one == 1
 
 
-async def test_one_that_hangs_holds_up_nobody_and_is_never_asked_twice_at_once() -> None:
+async def test_one_that_hangs_holds_up_nobody_and_is_never_polled_twice_at_once() -> None:
     simulator = simulated("orders")
     async with running(simulator) as app:
         simulator.faults.add(Hang(), instance="order-3")
         await until(lambda: simulator.requests.in_flight)
         simulator.requests.clear()
-        await until(lambda: min(looks(simulator, n) for n in INSTANCES if n != "order-3") >= 4)
-        assert looks(simulator, "order-3") <= 1
+        await until(lambda: min(polls(simulator, n) for n in INSTANCES if n != "order-3") >= 4)
+        assert polls(simulator, "order-3") <= 1
         assert app.health.unhealthy() == []
     assert simulator.requests.most_in_flight_of_one == 1
 
 
-async def test_a_workflow_that_hangs_has_one_round_outstanding_and_the_other_goes_on() -> None:
+async def test_a_workflow_that_hangs_has_one_round_outstanding_and_the_other_continues() -> None:
     simulator = simulated("orders", "billing")
     async with running(simulator):
         simulator.faults.add(Hang(), workflow="billing")
         await until(lambda: simulator.requests.in_flight.total() >= len(INSTANCES))
         simulator.requests.clear()
-        await until(lambda: min(looks(simulator, name) for name in INSTANCES) >= 4)
-        assert sum(looks(simulator, name, "billing") for name in INSTANCES) <= len(INSTANCES)
+        await until(lambda: min(polls(simulator, name) for name in INSTANCES) >= 4)
+        assert sum(polls(simulator, name, "billing") for name in INSTANCES) <= len(INSTANCES)
     assert simulator.requests.most_in_flight_of_one == 1
 
 
-async def test_a_workflow_that_hung_is_looked_at_again_once_it_answers() -> None:
+async def test_a_workflow_that_hung_is_polled_again_once_it_responds() -> None:
     simulator = simulated("orders")
     async with running(simulator) as app:
         simulator.faults.add(Hang())
         await until(lambda: simulator.requests.in_flight.total() == len(INSTANCES))
         simulator.faults.clear()
         simulator.requests.clear()
-        await until(lambda: min(looks(simulator, name) for name in INSTANCES) >= 2)
+        await until(lambda: min(polls(simulator, name) for name in INSTANCES) >= 2)
         assert all(poller.up for poller in app.pollers)
