@@ -70,15 +70,15 @@ class Delays:
 
     def __init__(self, app: App, world: World) -> None:
         self.shown: dict[str, float] = {}
-        self._world, self._show = world, app.exposition.show
-        app.exposition.show = self.show  # type: ignore[method-assign]
+        self._world, self._showing = world, app.exposition.showing
+        app.exposition.showing = self.showing  # type: ignore[method-assign]
 
-    def show(self, changes: Changes) -> None:
+    def showing(self, changes: Changes) -> Iterator[None]:
+        yield from self._showing(changes)
         for (_, instance_id), samples in changes.instances.items():
             values: Any = getattr(samples, "values", None)
             if values is not None and values.status == "errored" and values.end is not None:
                 self.shown.setdefault(instance_id, self._world.clock() - values.end)
-        self._show(changes)
 
     def of_errors(self, until: float) -> list[float]:
         """Of the runs that ended after the start, in order of their ends; those that aren't shown

@@ -1,6 +1,7 @@
 """The exposition: the body of a scrape, in Prometheus' text format or OpenMetrics 1.0."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector
@@ -11,8 +12,10 @@ from prometheus_client.registry import Collector
 from exporter.metrics import text_format
 from exporter.metrics.accept_headers import prefers_openmetrics
 from exporter.metrics.catalogue import FAMILIES, Family
-from exporter.metrics.render_cache import RenderCache, Segment, Text
-from exporter.metrics.series import Changes, LabelValues
+from exporter.metrics.gzip_parts import Part, pack, unpack
+from exporter.metrics.instance_samples import Sample
+from exporter.metrics.render_cache import RenderCache
+from exporter.metrics.series import Changes, LabelValues, SeriesData
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
 
@@ -57,14 +60,18 @@ class Exposition:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.counts_shown: Callable[[], bool] = lambda: True
-        self._instances = RenderCache[tuple[WorkflowKey, str]](len(text_format.INSTANCE_FAMILIES))
+        self._instances = RenderCache[tuple[WorkflowKey, str], Iterable[Sample]](
+            len(text_format.INSTANCE_FAMILIES), text_format.instance_labels, text_format.of_instance
+        )
         self._series = {
-            family: RenderCache[LabelValues](2)
+            family: RenderCache[LabelValues, SeriesData](
+                2, partial(text_format.series_labels, family), partial(self._of_series, family)
+            )
             for family in FAMILIES
             if family not in text_format.INSTANCE_FAMILIES
         }
         self._heads = {
-            (format_, family): Segment([Text(_encode(format_, [_metric(family)]))])
+            (format_, family): pack(_encode(format_, [_metric(family)]))
             for format_ in (_TEXT, _OPENMETRICS)
             for family in FAMILIES
         }
@@ -72,31 +79,37 @@ class Exposition:
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
 
+    def _of_series(
+        self, family: Family, labels: LabelValues, data: SeriesData
+    ) -> tuple[bytes, bytes]:
+        created = data.created if self._store.settings.created else None
+        return text_format.of_series(family, labels, data.value, data.exemplars, created)
+
     def show(self, changes: Changes) -> None:
-        """Makes scrapes see the changes, all at once."""
+        """Makes scrapes see the changes."""
+        for _ in self.showing(changes):
+            pass
+
+    def showing(self, changes: Changes) -> Iterator[None]:
+        """Makes scrapes see the changes, all at once when it ends; yields every few milliseconds.
+        One must end before another begins."""
+        series: dict[Family, dict[LabelValues, SeriesData | None]] = {}
         for (family, labels), data in changes.series.items():
-            if data is None:
-                self._series[family].remove(labels)
-            else:
-                created = data.created if self._store.settings.created else None
-                texts = text_format.of_series(family, labels, data.value, data.exemplars, created)
-                self._series[family].put([(labels, texts)])
-        for instance, samples in changes.instances.items():
-            if samples is None:
-                self._instances.remove(instance)
-        self._instances.put(
-            (instance, text_format.of_instance(instance, samples))
-            for instance, samples in changes.instances.items()
-            if samples is not None
-        )
+            series.setdefault(family, {})[labels] = data
+        prepared = []
+        for family, values in series.items():
+            prepared.append((yield from self._series[family].prepare(values)))
+        prepared.append((yield from self._instances.prepare(changes.instances)))
+        for show in prepared:
+            show()
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The whole body, and its content type, for a request's Accept header."""
-        segments, content_type = self.scrape(accept)
-        return b"".join(text for segment in segments for text in segment.plain), content_type
+        parts, content_type = self.scrape(accept)
+        return unpack(parts), content_type
 
-    def scrape(self, accept: str = "", names: Collection[str] = ()) -> tuple[list[Segment], str]:
-        """The exposition as of now, and its content type.
+    def scrape(self, accept: str = "", names: Collection[str] = ()) -> tuple[list[Part], str]:
+        """The exposition as of now in parts, and its content type.
 
         Args:
             accept: A request's Accept header.
@@ -109,24 +122,22 @@ class Exposition:
             if value is not None:
                 line, _ = text_format.of_series(family, labels, value, {}, None)
                 now[family] = now.get(family, b"") + line
-        segments = []
+        parts = []
         for family in FAMILIES:
             if names and _names(_metric(family)).isdisjoint(names):
                 continue
-            segments.append(self._heads[format_, family])
+            parts.append(self._heads[format_, family])
             if family in now:
-                segments.append(Segment([Text(now[family])]))
+                parts.append(pack(now[family]))
             elif family.counts_of_workflow and not counts_shown:
                 continue
             elif family in text_format.INSTANCE_FAMILIES:
-                segments.append(
-                    self._instances.segment(text_format.INSTANCE_FAMILIES.index(family))
-                )
+                parts += self._instances.column(text_format.INSTANCE_FAMILIES.index(family))
             else:
-                segments.append(self._series[family].segment(format_.column))
+                parts += self._series[family].column(format_.column)
         process = [m for m in self._process.collect() if not names or _names(m) & set(names)]
-        segments.append(Segment([Text(_encode(format_, process) + format_.end)]))
-        return segments, format_.content_type
+        parts.append(pack(_encode(format_, process) + format_.end))
+        return parts, format_.content_type
 
 
 def _metric(family: Family) -> Metric:

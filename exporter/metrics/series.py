@@ -3,9 +3,8 @@ them changed. The state persists them."""
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -99,15 +98,6 @@ class Changes:
         """Adds later changes."""
         self.series.update(newer.series)
         self.instances.update(newer.instances)
-
-    def slices(self, size: int) -> Iterator["Changes"]:
-        """All of it, in parts of at most `size` series and `size` instances."""
-        series, shown = iter(self.series.items()), iter(self.instances.items())
-        while True:
-            part = Changes(dict(islice(series, size)), dict(islice(shown, size)))
-            if not (part.series or part.instances):
-                return
-            yield part
 
 
 class Series:

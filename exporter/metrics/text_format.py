@@ -19,14 +19,22 @@ _COLUMNS = {family.name: column for column, family in enumerate(INSTANCE_FAMILIE
 
 def of_instance(key: tuple[WorkflowKey, str], samples: Iterable[Sample]) -> list[bytes]:
     """The lines of an instance, for both formats: a text for each of `INSTANCE_FAMILIES`."""
-    workflow, instance_id = key
-    owner = f'{_workflow_labels(workflow)},instance_id="{_escape(instance_id)}"'
+    owner = _owner(key)
     texts = [""] * len(INSTANCE_FAMILIES)
     for family, labels, value in samples:
         column, pieces = _frame(family, labels)
         number = value if type(value) is int else _number(value)
         texts[column] += f"{owner.join(pieces)}{number}\n"
     return [_encode(text) for text in texts]
+
+
+def instance_labels(key: tuple[WorkflowKey, str]) -> bytes:
+    """What each line of an instance contains, and no line of another."""
+    return _encode(_owner(key))
+
+
+def _owner(key: tuple[WorkflowKey, str]) -> str:
+    return f'{{{_workflow_labels(key[0])},instance_id="{_escape(key[1])}"'
 
 
 @lru_cache
@@ -42,9 +50,14 @@ def _frame(family: Family, labels: LabelValues) -> tuple[int, list[str]]:
     pieces, before = list[str](), ""
     for values in (*others, labels):
         more = "," + _pairs(family.labels[len(INSTANCE_LABELS) :], values) if values else ""
-        pieces.append(f"{before}{family.name}{{")
+        pieces.append(before + family.name)
         before = f"{more}}} " if values is labels else f"{more}}} 0\n"
     return _COLUMNS[family.name], [*pieces, before]
+
+
+def series_labels(family: Family, labels: LabelValues) -> bytes:
+    """What each line of a series contains, and no line of another of its family."""
+    return _encode(f"{{{_pairs(family.labels, labels)}" if labels else "")
 
 
 def of_series(

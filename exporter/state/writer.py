@@ -22,7 +22,7 @@ from exporter.metrics.store import Store
 from exporter.state.backend import Horizon, LeaseLost, Location, Owner, Unreachable, Unusable
 from exporter.state.leases import Leases
 from exporter.state.pending import Pending
-from exporter.state.reader import SLICE, StateReader
+from exporter.state.reader import StateReader
 from exporter.state.record_codec import data_of, series_key, series_records, without_counts
 from exporter.watch.records import NotRestored, Record, WorkflowRecord
 from exporter.watch.sink import WorkflowKey
@@ -75,6 +75,7 @@ class StateWriter:
         """Those that had series when what is written was collected."""
         self._saving = asyncio.Lock()
         self._turning = asyncio.Lock()
+        self._showing = asyncio.Lock()
         self._left = False
         self._closing = asyncio.Event()
         # Not at once: what isn't attached yet would be taken for what nobody watches.
@@ -268,10 +269,10 @@ class StateWriter:
             uncommitted.discard(owners)
 
     async def _show(self, changes: Changes) -> None:
-        """Shows what changed: a slice as a whole, so that no scrape waits for long."""
-        for part in changes.slices(SLICE):
-            self._exposition.show(part)
-            await asyncio.sleep(0)
+        """Shows what changed, all at once; other tasks run meanwhile."""
+        async with self._showing:
+            for _ in self._exposition.showing(changes):
+                await asyncio.sleep(0)
 
     def _hide(self) -> None:
         """Scrapes no longer see the workflows whose removal has been shown."""

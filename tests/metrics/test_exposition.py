@@ -11,8 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.config.metrics import Metrics
-from exporter.metrics import catalogue
-from exporter.metrics import gzip_parts as packing
+from exporter.metrics import catalogue, gzip_parts
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesData
 from exporter.metrics.store import Store
@@ -23,6 +22,15 @@ from tests.metrics.random_changes import changes
 OPENMETRICS = "application/openmetrics-text"
 ORDERS = WorkflowKey("acc", "orders")
 OWN = ("process_", "python_")
+
+
+def many(number: int) -> Changes:
+    """A hundred instances, and a series, that show a number."""
+    row = [(catalogue.RETRIES, (), number)]
+    return Changes(
+        {(catalogue.DETAILS_SKIPPED, ORDERS): SeriesData(float(number))},
+        {(ORDERS, f"order-{n}"): row for n in range(100)},
+    )
 
 
 def exposition() -> Exposition:
@@ -85,9 +93,9 @@ def test_compressed_it_is_the_same(history: list[Changes]) -> None:
     for step in history:
         ours.show(step)
         for accept in ("", OPENMETRICS):
-            runs, _ = ours.scrape(accept)
-            stream = b"".join(packing.stream([run.packed for run in runs]))
-            assert gzip.decompress(stream) == b"".join(text for run in runs for text in run.plain)
+            parts, _ = ours.scrape(accept)
+            stream = b"".join(gzip_parts.stream(parts))
+            assert gzip.decompress(stream) == gzip_parts.unpack(parts)
 
 
 def test_lines() -> None:
@@ -191,34 +199,44 @@ class TestWhatScrapesSee:
     def test_a_scrape_under_way_continues_with_what_it_saw(self) -> None:
         ours = exposition()
         ours.show(Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 3)]}))
-        runs, _ = ours.scrape()
+        parts, _ = ours.scrape()
         ours.show(Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 4)]}))
-        assert b'instance_id="a"} 3\n' in b"".join(text for run in runs for text in run.plain)
-        stream = b"".join(packing.stream([run.packed for run in runs]))
+        assert b'instance_id="a"} 3\n' in gzip_parts.unpack(parts)
+        stream = b"".join(gzip_parts.stream(parts))
         assert b'instance_id="a"} 3\n' in gzip.decompress(stream)
         assert b'instance_id="a"} 4\n' in ours.render()[0]
+
+    def test_all_that_changed_at_once(self) -> None:
+        """A scrape while changes are being rendered, which takes a second for 50,000 instances."""
+        ours = exposition()
+        ours.show(several := many(1))
+        for _ in ours.showing(many(2)):
+            assert ours.render()[0].count(b"} 2\n") == 0
+        assert ours.render()[0].count(b"} 2\n") == len(several.series) + len(several.instances)
 
 
 def test_what_did_not_change_is_neither_rendered_nor_compressed_again() -> None:
     ours = exposition()
-    many = Changes()
+    everything = Changes()
     for n in range(1000):
-        many.instances[ORDERS, f"order-{n}"] = [
+        everything.instances[ORDERS, f"order-{n}"] = [
             (catalogue.RETRIES, (), n),
             (catalogue.START, (), 7),
         ]
-    ours.show(many)
-    before = {part: part for run in ours.scrape()[0] for part in run.packed.parts}
-    many.instances[ORDERS, "order-7"] = [(catalogue.RETRIES, (), 1007), (catalogue.START, (), 7)]
-    ours.show(many)
-    new = [
-        text
-        for run in ours.scrape(OPENMETRICS)[0]
-        for part, text in zip(run.packed.parts, run.plain, strict=True)
-        if before.get(part) is not part and text.startswith(b"cloudflare")
+    ours.show(everything)
+    before = ours.scrape()[0]
+    known = set(map(id, before))
+    everything.instances[ORDERS, "order-7"] = [
+        (catalogue.RETRIES, (), 1007),
+        (catalogue.START, (), 7),
     ]
+    ours.show(everything)
+    texts = [
+        gzip_parts.unpack([part]) for part in ours.scrape(OPENMETRICS)[0] if id(part) not in known
+    ]
+    new = [text for text in texts if text.startswith(b"cloudflare")]
     assert len(new) == 1
-    assert new[0].count(b"cloudflare_workflow_instance_retries{") == 16
+    assert new[0].count(b"cloudflare_workflow_instance_retries{") == 32
 
 
 class TestNames:
@@ -255,8 +273,8 @@ class TestNames:
     )
     def test_choose_families(self, ours: Exposition, names: list[str], families: set[str]) -> None:
         """By the family's name in either format, or a sample's."""
-        runs, _ = ours.scrape(OPENMETRICS, names)
-        body = b"".join(text for run in runs for text in run.plain).decode()
+        parts, _ = ours.scrape(OPENMETRICS, names)
+        body = gzip_parts.unpack(parts).decode()
         assert {family.name for family in families_of(body)} == families
 
 
