@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from exporter.config.settings import Settings, model_of
 from exporter.config.validation import Loc
@@ -15,23 +16,18 @@ _SECRETS = frozenset({"api_token", "api_key"})
 _REPLIES = {
     "missing": "is missing",
     "invalid_key": "a key must be text",
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
+    "int": "must be a whole number",
     "int_parsing_size": "must be a smaller number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
+    "bool": "must be true or false",
+    "float": "must be a number",
     "finite_number": "must be a finite number",
-    "path_type": "must be the path of a file",
-    "byte_size": "not a size; write it with its unit, as in 64MiB or 1GiB",
-    "byte_size_unit": "not a size; write it with its unit, as in 64MiB or 1GiB",
+    "path": "must be the path of a file",
+    "byte": "not a size; write it with its unit, as in 64MiB or 1GiB",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
-    "list_type": "must be a list",
 }
+"""By pydantic's type of the error, or the first word of several such types."""
 _REMOVED = {
     "shard": "removed; for several replicas, set state.url to a PostgreSQL that they share, and "
     "give them the same configuration (docs/kubernetes.md)",
@@ -62,38 +58,31 @@ def collected(into: list[str]) -> Iterator[None]:
         into += error.problems
 
 
-def line(
-    loc: Loc,
-    kind: str,
-    text: str,
-    given: object,
-    origin: str = "",
-    *,
-    root: type[BaseModel] = Settings,
-) -> str:
+def line(error: ErrorDetails, origin: str = "", *, root: type[BaseModel] = Settings) -> str:
     """One problem, in one line.
 
     Args:
-        loc: Where, in the tree of settings.
-        kind, text, given: pydantic's type and message, and the value.
+        error: pydantic's, with its place in the tree of settings.
         origin: The flag or variable that the value came from; empty for the file.
         root: The model of the whole tree.
     """
+    loc, kind, given = error["loc"], error["type"], error["input"]
+    keys = _keys(loc, root)
     where = _path(loc) + (f" (from {origin})" if origin else "")
     match kind:
         case "extra_forbidden":
             return f"{where}: {_unknown_key(loc, root)}"
         case "model_type" | "model_attributes_type" | "dict_type":
             kind = "a mapping in JSON" if origin else "a mapping"
-            return f"{where}: must be {kind} with keys{_examples(loc, root)}"
+            examples = f" such as {', '.join(keys[:3])}" if keys else ""
+            return f"{where}: must be {kind} with keys{examples}"
         case "list_type" if origin:
             return f"{where}: must be a list; in JSON, or with commas if it holds plain values"
-        case "list_type" if [*_keys(loc, root)]:
-            first = next(_keys(loc, root))
-            return f"{where}: must be a list; begin each item with a dash, as in '- {first}: …'"
+        case "list_type" if keys:
+            return f"{where}: must be a list; begin each item with a dash, as in '- {keys[0]}: …'"
         case "list_type":
             return f"{where}: must be a list, as in [a, b]{_shown(loc, given, root)}"
-    reply = _REPLIES.get(kind, text)
+    reply = _REPLIES.get(kind) or _REPLIES.get(kind.partition("_")[0], error["msg"])
     for pydantics, ours in _WORDS.items():
         reply = reply.replace(pydantics, ours)
     if kind == "string_type" and isinstance(given, int | float):
@@ -101,25 +90,21 @@ def line(
     return f"{where}: {reply}{_shown(loc, given, root)}"
 
 
-def _examples(loc: Loc, root: type[BaseModel]) -> str:
-    some = [*_keys(loc, root)][:3]
-    return f" such as {', '.join(some)}" if some else ""
-
-
 def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
     """The value, where it can't hold a secret: that of a known key, and not a URL's user."""
-    if not isinstance(given, str | int | float) or not _is_known(loc, root):
+    if not isinstance(given, str | int | float) or not _takes_a_value(loc, root):
         return ""
     if _SECRETS & set(loc) or loc == ("state", "url") or "@" in str(given):
         return ""
     return f" (it is {str(given)[:60]!r})"
 
 
-def _is_known(loc: Loc, root: type[BaseModel]) -> bool:
+def _takes_a_value(loc: Loc, root: type[BaseModel]) -> bool:
+    """Whether a known key is meant, and not a section."""
     names = [part for part in loc if isinstance(part, str)]
-    if not names or names[-1] not in _keys(loc[: loc.index(names[-1])], root):
+    if not names or _keys(loc, root):
         return False
-    return not [*_keys(loc, root)]
+    return names[-1] in _keys(loc[: loc.index(names[-1])], root)
 
 
 def _path(loc: Loc) -> str:
@@ -139,7 +124,7 @@ def _word(key: str) -> str:
 def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:
     if (removed := _path(loc)) in _REMOVED:
         return _REMOVED[removed]
-    known = list(_keys(loc[:-1], root))
+    known = _keys(loc[:-1], root)
     near = difflib.get_close_matches(_word(str(loc[-1])), known, n=1)
     elsewhere = (path for path in _paths(root) if path.rpartition(".")[2] == loc[-1])
     if meant := _path((*loc[:-1], near[0])) if near else next(elsewhere, None):
@@ -147,14 +132,14 @@ def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:
     return f"unknown key; known here: {', '.join(known)}"
 
 
-def _keys(loc: Loc, root: type[BaseModel]) -> Iterator[str]:
+def _keys(loc: Loc, root: type[BaseModel]) -> list[str]:
     """The keys that are known at a place in the tree."""
     model: type[BaseModel] | None = root
     for part in loc:
         if model is not None and isinstance(part, str):
             field = model.model_fields.get(part)
             model = model_of(field.annotation) if field else None
-    yield from model.model_fields if model is not None else ()
+    return [*model.model_fields] if model is not None else []
 
 
 def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

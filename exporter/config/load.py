@@ -41,7 +41,7 @@ def load(path: Path | None, given: Mapping[str, Any], environ: Mapping[str, str]
             variables = whole_account.VARIABLES if whole else {}
             origin = variables.get(loc) or _origin(loc, given, environ)
             hint = f"; {whole_account.MISSING}" if whole and loc == ("accounts",) else ""
-            problems.append(line(loc, e["type"], e["msg"], e["input"], origin) + hint)
+            problems.append(line(e, origin) + hint)
     problems += environment.unknown(environ)
     if problems:
         raise ConfigError(problems)

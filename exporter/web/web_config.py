@@ -193,5 +193,5 @@ def read(path: Path) -> WebConfig:
 
 def _line(problem: ErrorDetails) -> str:
     # Text is not repeated: it may be a key or a password in the wrong place.
-    given = None if isinstance(problem["input"], str) else problem["input"]
-    return line(problem["loc"], problem["type"], problem["msg"], given, root=WebConfig)
+    hidden = None if isinstance(problem["input"], str) else problem["input"]
+    return line({**problem, "input": hidden}, root=WebConfig)
