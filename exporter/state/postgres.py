@@ -7,7 +7,7 @@ from replicas whose time is over locks their rows first. All times are by the da
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -31,6 +31,7 @@ from exporter.state.postgres_rows import TABLES, columns_of, delete, expire_inst
 from exporter.state.postgres_schema import migrate, missing
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _NO_USE = BudgetUse(limit=1, share=0.0, spent=(), demand=0.0, blocked=0.0)
 
@@ -102,29 +103,21 @@ class Postgres(Backend):
             self._session.close()
             self._session = None
 
-    def _connected(self) -> Session:
-        if self._session is None:
-            session = self._connector.session()
-            try:
-                if missing(session):
-                    self._retried(lambda: _transaction(session, self._begin, migrate))
-            except BaseException:
-                session.close()
-                raise
-            self._session = session
-        return self._session
-
     def _run(self, query: str, parameters: tuple[object, ...] | None = None) -> list[Any]:
-        return self._tried(lambda: self._connected().run(query, parameters))
+        return self._tried(lambda session: session.run(query, parameters))
 
     def _transaction(self, act: Callable[[Session], T]) -> T:
-        return self._tried(lambda: _transaction(self._connected(), self._begin, act))
+        return self._tried(lambda session: _transaction(session, self._begin, act))
 
-    def _tried(self, act: Callable[[], T]) -> T:
-        """What an operation returns; after an error that may be the connection's, a new connection
-        is made."""
+    def _tried(self, act: Callable[[Session], T]) -> T:
+        """What an operation returns; after an error that may be the connection's, the next one
+        makes a new connection."""
         try:
-            return self._retried(act)
+            if self._session is None:
+                self._session = self._connector.session()
+                if missing(self._session):
+                    self._retried(_transaction, self._session, self._begin, migrate)
+            return self._retried(act, self._session)
         except LeaseLost:
             raise
         except psycopg.Error as error:
@@ -135,11 +128,11 @@ class Postgres(Backend):
             raise
 
     @staticmethod
-    def _retried(act: Callable[[], T]) -> T:
+    def _retried(act: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         for _ in range(_TRIES - 1):
             with contextlib.suppress(*_CONFLICTS):
-                return act()
-        return act()
+                return act(*args, **options)
+        return act(*args, **options)
 
 
 def check(server: Server) -> None:
