@@ -31,10 +31,7 @@ _LAST_REQUESTS = 10
 # Seconds, where Cloudflare sends no Retry-After.
 _LOCKOUT = 300.0
 
-_REMAINING = re.compile(r"\br=(\d{1,9})\b")
-_RESET = re.compile(r"\bt=(\d{1,9})\b")
-_QUOTA = re.compile(r"\bq=(\d{1,9})\b")
-_SECONDS = re.compile(r"\bw=(\d{1,9})\b")
+_PARAMETER = re.compile(r"\b([qrtw])=(\d{1,9})\b")
 
 
 class Budget:
@@ -215,9 +212,8 @@ class Budget:
 
     def update(self, headers: Mapping[str, str]) -> None:
         """Reads the user's quota from a response (`Ratelimit`, `Ratelimit-Policy`)."""
-        remaining = _number(_REMAINING, headers.get("ratelimit", ""))
-        policy = headers.get("ratelimit-policy", "")
-        quota, seconds = _number(_QUOTA, policy), _number(_SECONDS, policy) or int(WINDOW)
+        limit, policy = (_parameters(headers, h) for h in ("ratelimit", "ratelimit-policy"))
+        remaining, quota, seconds = limit.get("r"), policy.get("q"), policy.get("w") or int(WINDOW)
         self._probing = self._probing and self.blocked > 0
         if remaining is None or not quota:
             return
@@ -232,8 +228,7 @@ class Budget:
         while self._others[0][0] < now - _MEMORY:
             self._others.popleft()
         if remaining < _LAST_REQUESTS:
-            reset = _number(_RESET, headers.get("ratelimit", ""))
-            self._refused(min(_LOCKOUT, reset or _LOCKOUT))
+            self._refused(min(_LOCKOUT, limit.get("t") or _LOCKOUT))
 
     def rate_limited(self, retry_after: float | None) -> None:
         """Stops requests after a 429, for `retry_after` seconds; then a single one is sent."""
@@ -249,6 +244,7 @@ class Budget:
         self._changed.set()
 
 
-def _number(pattern: re.Pattern[str], text: str) -> int | None:
-    match = pattern.search(text)
-    return int(match[1]) if match else None
+def _parameters(headers: Mapping[str, str], name: str) -> dict[str, int]:
+    """The numbers in a header by their letter; of several policies, those of the first."""
+    found = _PARAMETER.findall(headers.get(name, ""))
+    return {letter: int(digits) for letter, digits in reversed(found)}
