@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from math import inf
-from typing import NamedTuple
 
 import httpx
 import structlog
@@ -44,14 +43,8 @@ _LACKING = re.compile(r"\$\.result\[\d+\]\.(id|status)")
 _Place = tuple[str, str, str]
 """What an account is recognized by after a reload: label, id, and name in the state."""
 
-
-class _Replaced(NamedTuple):
-    """A workflow that is detached and attached again."""
-
-    roster: WorkflowRoster
-    name: str
-    settings: Workflow
-    former: Workflow
+_Replaced = tuple[WorkflowRoster, str, Workflow, Workflow]
+"""A workflow that is detached and attached again: its new roster, name, new and former settings."""
 
 
 class Accounts:
@@ -162,7 +155,7 @@ class Accounts:
             accounts: What is to be watched.
             former: What is watched, by the account's place.
         """
-        replaced = []
+        replaced: list[_Replaced] = []
         successors = {_place(account): account for account in accounts}
         for place, account in former.items():
             attached, successor = account.roster.attached, successors.get(place)
@@ -172,9 +165,7 @@ class Accounts:
                     continue
                 account.roster.detach(name)
                 if successor and name in wanted:
-                    replaced.append(
-                        _Replaced(successor.roster, name, wanted[name], attachment.settings)
-                    )
+                    replaced.append((successor.roster, name, wanted[name], attachment.settings))
                 else:
                     account.roster.reported.workflows.pop(name, None)
             if successor is None:

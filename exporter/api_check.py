@@ -97,20 +97,21 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
                 yield Finding("wrong", account.label, _described(failure))
             if account.events is not None and queue_credential is not None:
                 at = http, settings.api, account.account_id, account.events
-                yield Finding(*await _queue(account, Queue(*at, credential=queue_credential)))
+                yield await _queue(account, Queue(*at, credential=queue_credential))
     if skew.seconds is not None:
-        yield Finding(*_clock(skew.seconds))
+        yield _clock(skew.seconds)
     if settings.state.url is not None:
         yield await _database(location)
 
 
-async def _queue(account: Account, queue: Queue) -> tuple[Verdict, str, str]:
+async def _queue(account: Account, queue: Queue) -> Finding:
     """Checks the queue of an account's events, without taking a message."""
     try:
         name = await queue.check()
     except RequestFailed as failure:
-        return "wrong", account.label, f"events: {_described(failure)}"
-    return "ok", account.label, f"queue {name} has a pull consumer, and its token may pull"
+        return Finding("wrong", account.label, f"events: {_described(failure)}")
+    text = f"queue {name} has a pull consumer, and its token may pull"
+    return Finding("ok", account.label, text)
 
 
 async def _account(account: Account, client: Client, budget: Budget) -> AsyncIterator[_Result]:
@@ -211,15 +212,15 @@ def _requests_left(budget: Budget) -> _Result:
     return "note", f"{left}; {text}; give it a token of a user of its own"
 
 
-def _clock(ahead: float) -> tuple[Verdict, str, str]:
+def _clock(ahead: float) -> Finding:
     if abs(ahead) <= _SKEW:
-        return "ok", "clock", f"correct to within {_SKEW:.0f} s"
+        return Finding("ok", "clock", f"correct to within {_SKEW:.0f} s")
     side = "ahead of" if ahead > 0 else "behind"
     text = (
         f"this machine's clock is {abs(ahead):.0f} s {side} the API's; synchronize it, for example "
         "with NTP: ages, and what counts as history, are wrong by as much"
     )
-    return "wrong", "clock", text
+    return Finding("wrong", "clock", text)
 
 
 def _described(failure: RequestFailed) -> str:

@@ -47,6 +47,14 @@ CLOUDFLARE_ACCOUNT_ID is watched. docs/configuration.md explains every setting.
 Exit status: 0 on success; 1 when the exporter could not start, a poll failed (--once) or something
 is wrong (--check-api); 2 when the command line or the configuration is wrong."""
 
+_MODES = {
+    "--check-config": "check the configuration, print the requests that it needs, and exit",
+    "--check-api": "check credentials, permissions, names, clock and budget with a few requests to "
+    "the API, try the database, print what is wrong and how to fix it, and exit",
+    "--once": "poll everything once, print the metrics, and exit; on a terminal, standard error "
+    "shows a progress bar",
+}
+
 log = structlog.get_logger(__name__)
 
 
@@ -123,23 +131,8 @@ def parser() -> flags.Parser:
     )
     modes = made.add_argument_group("modes", "Instead of watching, do one of these")
     mode = modes.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--check-config",
-        action="store_true",
-        help="check the configuration, print the requests that it needs, and exit",
-    )
-    mode.add_argument(
-        "--check-api",
-        action="store_true",
-        help="check credentials, permissions, names, clock and budget with a few requests to the "
-        "API, try the database, print what is wrong and how to fix it, and exit",
-    )
-    mode.add_argument(
-        "--once",
-        action="store_true",
-        help="poll everything once, print the metrics, and exit; on a terminal, standard error "
-        "shows a progress bar",
-    )
+    for flag, does in _MODES.items():
+        mode.add_argument(flag, action="store_true", help=does)
     flags.add(made)
     return made
 
