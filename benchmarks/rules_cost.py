@@ -48,7 +48,7 @@ def exposition(size: int) -> list[str]:
     store = Store(Metrics())
     shown = Exposition(store)
     for workflow in WORKFLOWS:
-        store.found(workflow)
+        store.attached(workflow)
     for index in range(size):
         put(store, *world.tracked(index))
     shown.show(store.take())

@@ -141,7 +141,7 @@ def exporter(size: int, port: Connection) -> None:
     world, store = World(size), Store(Metrics())
     exposition = Exposition(store)
     for workflow in WORKFLOWS:
-        store.found(workflow)
+        store.attached(workflow)
     base = resident()
     for index in range(size):
         put(store, *world.tracked(index))

@@ -91,12 +91,12 @@ class Store:
         """Those that have series."""
         return self._seen.keys()
 
-    def found(self, workflow: WorkflowKey) -> None:
+    def attached(self, workflow: WorkflowKey) -> None:
         self._seen[workflow] = set()
         self._name(workflow)
         self._zero(*workflow)
 
-    def lost(self, workflow: WorkflowKey) -> None:
+    def detached(self, workflow: WorkflowKey) -> None:
         for instance_id in self._seen.pop(workflow):
             self._changed[workflow, instance_id] = None
         del self._labels[workflow], self._error_names[workflow]

@@ -319,7 +319,7 @@ class StateWriter:
         # Together, lest a zero that they begin at is written over what was counted.
         if workflow:
             self._shown[owner] = epoch
-            self._store.found(WorkflowKey(account, workflow))
+            self._store.attached(WorkflowKey(account, workflow))
         elif account:
             self._store.account_found(account)
         shown = Changes()

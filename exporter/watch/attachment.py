@@ -151,7 +151,7 @@ class Attacher:
                     state.restore(instance_id, instance)
             state.begin_configured(await self.state.records(key, state.missing))
         except BaseException:
-            self.sink.lost(key)
+            self.sink.detached(key)
             raise
         self.state.attach(state)
         poller = Poller(
@@ -204,4 +204,4 @@ class Attacher:
         self.scheduler.remove(attachment.poller)
         attachment.poller.detach()
         self.state.detach(attachment.state)
-        self.sink.lost(attachment.key)
+        self.sink.detached(attachment.key)

@@ -199,7 +199,7 @@ class Discovery:
         return failures
 
     def _lists_as_of(self, began: float) -> float | None:
-        """When the pass began that tells of all instances: this one, unless one has failed."""
+        """When the pass began that shows all instances: this one, unless one has failed."""
         failed = not self.pass_done or self.poller.pass_failure is not None
         return self._state.last_pass_began() if failed else began
 

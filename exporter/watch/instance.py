@@ -39,7 +39,7 @@ class Urgency(IntEnum):
     CONFIGURED = 2
     """Named in the configuration, and due."""
     PAGE = 3
-    """A page of a list: it keeps the statuses of 100 instances fresh."""
+    """A page of a list: it shows the statuses of 100 instances."""
     CHANGED = 4
     LIVE = 5
 

@@ -24,7 +24,7 @@ from exporter.watch.tracker import (
 
 
 def has_times(row: Row) -> bool:
-    """Whether a row tells more than the status; the local engine's don't."""
+    """Whether a row shows more than the status; the local engine's don't."""
     return row.modified_on is not None or row.started_on is not None or row.ended_on is not None
 
 
@@ -60,7 +60,7 @@ def take_row(
                 return None
     known = run or Run(queued=None, status="")
     new = Observations()
-    # A row tells when the first run was queued; whether a later one was since, polls tell.
+    # A row shows when the first run was queued; whether a later one was since, polls show.
     created = unix(row.created_on)
     first = known.queued is None and created is not None and created >= since
     waited = seconds(row.created_on, row.started_on) if first else None

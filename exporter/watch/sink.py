@@ -61,10 +61,10 @@ class Sink(Protocol):
     def dropped(self) -> None:
         """`max_instances` left an instance out."""
 
-    def found(self, workflow: WorkflowKey) -> None:
+    def attached(self, workflow: WorkflowKey) -> None:
         """A workflow is watched from now on."""
 
-    def lost(self, workflow: WorkflowKey) -> None:
+    def detached(self, workflow: WorkflowKey) -> None:
         """A workflow is detached, and its series are removed."""
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:

@@ -1,6 +1,6 @@
 """The steps of a run as people are shown them: the latest, packed, without params or outputs.
 
-Packed, since fifty thousand instances keep one each: a step takes some 50 bytes.
+Packed, since each of fifty thousand instances has one: a step takes some 50 bytes.
 """
 
 from math import inf
@@ -49,11 +49,11 @@ def pack(response: Detail, *, now: float) -> bytes:
     """The timeline of a detail response that arrived at Unix time `now`."""
     steps = sorted(response.steps or (), key=lambda step: unix(step.start) or inf)
     is_open = [step.outcome == "running" for step in steps]
-    kept = {
+    shown = {
         *[i for i, open_ in enumerate(is_open) if not open_][-LATEST:],
         *[i for i, open_ in enumerate(is_open) if open_][-LATEST:],
     }
-    entries = tuple(_entry(step, now) for i, step in enumerate(steps) if i in kept)
+    entries = tuple(_entry(step, now) for i, step in enumerate(steps) if i in shown)
     return msgpack.encode(Timeline(entries, len(steps) - len(entries)))
 
 

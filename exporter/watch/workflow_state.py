@@ -177,7 +177,7 @@ class WorkflowState:
         """The moment (monotonic clock) as of which the status of 99% of the live instances is
         known; None: of none.
 
-        One in a hundred may be moving from list to list, or have ended: the next polls tell. While
+        One in a hundred may be moving from list to list, or have ended: the next polls show. While
         others can be read, an instance that can't is left out: it is reported as such.
         """
         lists = inf if self._selector is None else self.lists_as_of

@@ -282,7 +282,7 @@ def test_an_endless_supply_of_new_words_ends_in_other() -> None:
     """Those of tomorrow are shown under their own names, in moderation."""
     store = Store(Metrics())
     workflow = WorkflowKey("production", "orders")
-    store.found(workflow)
+    store.attached(workflow)
     for n in range(1000):
         counts = {"status-0": 1, f"status-{n}": 1, f"more-{n}": 2, "running": 3}
         store.counts(workflow, counts)

@@ -51,7 +51,7 @@ def shown(store: Shown, name: str) -> dict[tuple[str, ...], float]:
 
 def watching(settings: Metrics | None = None) -> Shown:
     store = Shown(settings or Metrics())
-    store.found(ORDERS)
+    store.attached(ORDERS)
     return store
 
 

@@ -1,4 +1,4 @@
-"""What a restart keeps: every count, and what of each run was counted already."""
+"""What outlives a restart: every count, and what of each run was counted already."""
 
 import asyncio
 import contextlib

@@ -356,7 +356,7 @@ class TestPrometheus:
     async def test_it_finds_the_instance_behind_an_observation(self, tmp_path: Path) -> None:
         """Exemplars, on finished runs and on all durations."""
         store = Store(Metrics())
-        store.found(ORDERS)
+        store.attached(ORDERS)
         observations = Observations(
             run=FinishedRun("errored", 12.0),
             queue_duration=0.5,
