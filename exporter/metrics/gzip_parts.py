@@ -14,8 +14,8 @@ from msgspec import Struct
 
 # One above the fastest level: two thirds of its size, and of zlib's fastest in a third of its time.
 _LEVEL, _RAW = 1, -15
-# RFC 1952: deflate, no name, no time, unknown system.
-_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+"""The begin of a stream (RFC 1952): deflate, no name, no time, unknown system."""
 # An empty block that is marked as the last.
 _LAST = b"\x03\0"
 
@@ -47,12 +47,13 @@ def unpack(parts: Iterable[Part]) -> bytes:
     return isal_zlib.decompressobj(_RAW).decompress(b"".join([part.data for part in parts]))
 
 
-def stream(parts: Iterable[Part]) -> list[bytes]:
-    """The buffers of a gzip stream of all parts."""
-    buffers, crc, size = [_HEADER], 0, 0
+def checksum(parts: Iterable[Part], crc: int = 0) -> int:
+    """The CRC of the texts of parts that follow data with the CRC `crc`."""
     for part in parts:
-        buffers.append(part.data)
         crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
-        size += part.size
-    tail = crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
-    return [*buffers, _LAST, tail]
+    return crc
+
+
+def end(crc: int, size: int) -> bytes:
+    """What follows the parts in a stream, by the CRC and the bytes of all texts."""
+    return _LAST + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")

@@ -1,6 +1,8 @@
 """`/metrics`: sends the exposition of one moment, as fast as the client reads it."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TypeVar
 
 from starlette.datastructures import Headers, QueryParams
@@ -50,17 +52,23 @@ class MetricsEndpoint:
         counts_shown = self._exposition.counts_shown()
         parts, content_type = self._exposition.scrape(",".join(request.getlist("accept")), names)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        size, begin, end = sum(part.size for part in parts), b"", b""
         if accepts_gzip(request.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"
-            buffers = gzip_parts.stream(parts)
-            size, chunks = sum(map(len, buffers)), map(b"".join, _chunks(buffers, len))
+            crc = 0
+            for some in _chunks(parts, lambda part: part.size):
+                crc = gzip_parts.checksum(some, crc)
+                await asyncio.sleep(0)
+            begin, end = gzip_parts.HEADER, gzip_parts.end(crc, size)
+            size = len(begin) + sum(len(part.data) for part in parts) + len(end)
+            chunks = map(_joined, _chunks(parts, lambda part: len(part.data)))
         else:
-            size = sum(part.size for part in parts)
             chunks = map(gzip_parts.unpack, _chunks(parts, lambda part: part.size))
         headers["Content-Length"] = str(size)
         raw = Headers(headers).raw
         await send({"type": "http.response.start", "status": 200, "headers": raw})
-        for chunk in chunks if scope["method"] == "GET" else ():
+        for chunk in chain([begin], chunks, [end]) if scope["method"] == "GET" else ():
+            await asyncio.sleep(0)  # a reader as fast as this would hold up others
             await send(_MORE)  # returns when most of what was sent before is on its way
             if counts_shown and not self._exposition.counts_shown():
                 await _cut(scope, receive)
@@ -74,6 +82,10 @@ async def _cut(scope: Scope, receive: Receive) -> None:
     scope["state"]["abort"]()
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _joined(parts: Iterable[gzip_parts.Part]) -> bytes:
+    return b"".join([part.data for part in parts])
 
 
 def _chunks(pieces: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
