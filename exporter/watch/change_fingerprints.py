@@ -5,20 +5,28 @@ fingerprints mean that there is nothing to fetch. `changes` says which values tw
 in, for people.
 """
 
+from hashlib import blake2b
 from typing import Any, NamedTuple
+
+from msgspec import msgpack
 
 from exporter.cloudflare.models import Summary, unix
 from exporter.watch.instance_values import InstanceValues
 
-Fingerprint = tuple[Any, ...]
+Fingerprint = bytes
+"""Two digests of 8 bytes, the second without what changes while a run continues from step to step.
+Tens of thousands are in memory."""
+
+# Between steps a long run waits, maybe thousands of times.
+_UNDER_WAY = ("running", "waiting")
 
 
 def fingerprint(response: Summary) -> Fingerprint:
     """What of a response changes when the instance does."""
-    return (
+    return _of(
         response.status,
-        response.step_count,
-        # As they are stored: not every time that has a time zone can be written in UTC.
+        None if response.step_count is None else int(response.step_count),
+        # As numbers: not every time that has a time zone can be written in UTC.
         unix(response.queued),
         unix(response.start),
         unix(response.end),
@@ -28,14 +36,13 @@ def fingerprint(response: Summary) -> Fingerprint:
     )
 
 
-# Between steps a long run waits, maybe thousands of times.
-_UNDER_WAY = ("running", "waiting")
+def _of(status: object, step_count: object, *others: object) -> Fingerprint:
+    progress = _UNDER_WAY if status in _UNDER_WAY else status
+    return _digest((status, step_count, *others)) + _digest((progress, *others))
 
 
-def _but_progress(known: Fingerprint) -> Fingerprint:
-    """A fingerprint that stays the same while a run continues from step to step."""
-    status, _, *rest = known
-    return (_UNDER_WAY if status in _UNDER_WAY else status, *rest)
+def _digest(values: tuple[object, ...]) -> bytes:
+    return blake2b(msgpack.encode(values), digest_size=8).digest()
 
 
 class Change(NamedTuple):
@@ -84,6 +91,11 @@ class Fingerprints(NamedTuple):
     simple: Fingerprint | None = None
     """Of a simple response that brought nothing new and differs."""
 
+    @classmethod
+    def restored(cls, *recorded: Fingerprint | tuple[Any, ...] | None) -> "Fingerprints":
+        """Those that were recorded, by a former version as the fields themselves."""
+        return cls(*(_of(*each) if isinstance(each, tuple) else each for each in recorded))
+
     @property
     def seen(self) -> bool:
         return self.detail is not None
@@ -91,10 +103,8 @@ class Fingerprints(NamedTuple):
     def knows(self, simple: Summary, *, but_progress: bool = False) -> bool:
         """Whether a simple response shows nothing new; with `but_progress`: at most that the run
         continues, from step to step and from running to waiting and back."""
-        known = [known for known in self if known is not None]
-        if but_progress:
-            return _but_progress(fingerprint(simple)) in map(_but_progress, known)
-        return fingerprint(simple) in known
+        new, part = fingerprint(simple), slice(8, 16) if but_progress else slice(16)
+        return any(new[part] == known[part] for known in self if known is not None)
 
     def updated(self, detail: Summary, *, after: Summary | None, changed: bool) -> "Fingerprints":
         """With a detail response, which followed a simple one that wasn't known, if any.

@@ -386,7 +386,7 @@ def restore(
         instance.scope = scope or (Scope.DISCOVERED if record.shown else Scope.COUNTED)
     instance.since = record.since
     instance.run, instance.values = record.run, record.values
-    instance.fingerprints = Fingerprints(*record.fingerprints)
+    instance.fingerprints = Fingerprints.restored(*record.fingerprints)
     instance.last_change = record.last_change
     instance.detailed_at = min(now.monotonic, record.detailed_at - ahead)
     instance.wants_detail = record.wants_detail

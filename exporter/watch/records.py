@@ -20,7 +20,7 @@ class InstanceRecord(Struct, frozen=True, array_like=True):
     shown: bool
     run: Run | None
     values: InstanceValues | None
-    fingerprints: tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]
+    fingerprints: tuple[bytes | tuple[Any, ...] | None, bytes | tuple[Any, ...] | None]
     last_change: float
     detailed_at: float
     wants_detail: bool
