@@ -21,6 +21,7 @@ from exporter.config.settings import Settings
 from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
 from exporter.replica_budgets import Budgets
+from exporter.state.event_relay import EventRelay
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
 from exporter.watch.attachment import AccountSettings, Attacher
@@ -284,6 +285,7 @@ class Accounts:
                 Queue(*at, account.events, credential=credentials.events, on_request=on_request),
                 roster,
                 coverage,
+                EventRelay(self._writer.leases, settings.stored_as),
                 list_interval=account.events.list_interval,
                 clock=clock,
             )

@@ -25,7 +25,7 @@ from exporter.metrics.series import LabelValues, Series
 from exporter.metrics.store import Store
 from exporter.state import backend
 from exporter.state.backend import Location, Replica
-from exporter.state.leases import Leases
+from exporter.state.leases import Leases, workflows_of
 from exporter.state.writer import StateWriter
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
@@ -124,7 +124,7 @@ class App:
                 yield catalogue.EVENT_COVERAGE, labels, coverage
         if self._shared:
             yield catalogue.REPLICAS, (), len(self.leases.seen.replicas)
-            yield catalogue.WORKFLOWS_HELD, (), len(self.leases.held)
+            yield catalogue.WORKFLOWS_HELD, (), workflows_of(self.leases.held)
             yield catalogue.WORKFLOWS_UNHELD, (), self.leases.unheld
 
     async def refused(self) -> None:

@@ -173,8 +173,11 @@ def _advice(failure: RequestFailed) -> str:
     return "" if failure.reason == "rate_limited" else failure.advice
 
 
-def event_of(message: Message) -> Event | None:
-    """The event that a message holds; None: it can't be read.
+UNREADABLE = Event("", "", "", "", -inf)
+
+
+def event_of(message: Message) -> Event:
+    """The event that a message holds, or `UNREADABLE`.
 
     The body is JSON, as text or as base64 of it: Cloudflare's docs have both.
     """
@@ -186,12 +189,12 @@ def event_of(message: Message) -> Event | None:
             body = text.encode() if plain else base64.b64decode(text, validate=True)
         event, _ = _EVENT.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
+        return UNREADABLE
     workflow, instance_id = event.source.workflowName, event.payload.instanceId
     name = event.type or ""
     kind = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else ""
     if not name or (kind in KINDS and not (workflow and is_instance_id(instance_id or ""))):
-        return None
+        return UNREADABLE
     at = unix(event.metadata.eventTimestamp)
     return Event(
         kind if kind in KINDS else "",

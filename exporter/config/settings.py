@@ -187,9 +187,6 @@ class Settings(Section):
         queues = [e.get("queue_id") for e in events if isinstance(e, dict)]
         sends = sends or bool(queues)
         yield from duplicates(("accounts",), queues)
-        if queues and _section(given, "state").get("url") is not None:
-            text = "events can't be used with state.url yet; remove accounts[].events"
-            yield ("state", "url"), text
         if sends and is_plain(url) and not is_loopback(url) and not api["allow_plain_http"]:
             text = "would send credentials unencrypted; use https, or set api.allow_plain_http"
             yield ("api", "url"), text

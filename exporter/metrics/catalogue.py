@@ -294,7 +294,8 @@ WORKFLOWS_UNHELD = _own(
 )
 LEASES_LOST = _own(
     "leases_lost_total",
-    "Workflows that other replicas took over, since this one could not renew its lease in time.",
+    "Workflows, and queues of events, that other replicas took over, since this one could not "
+    "renew its lease in time.",
 )
 EVENTS = _own(
     "events_total",
@@ -305,7 +306,8 @@ EVENTS = _own(
 )
 EVENT_BACKLOG = _own(
     "event_queue_backlog",
-    "Messages in the account's queue as of the last pull, roughly (API: message_backlog_count).",
+    "Messages in the account's queue as of the last pull, roughly (API: message_backlog_count); of "
+    "several replicas the one that pulls shows it.",
     "account",
 )
 EVENT_DELAY = _own(

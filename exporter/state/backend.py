@@ -109,6 +109,19 @@ class Lease(NamedTuple):
     """Rises whenever the workflow changes hands."""
 
 
+class Notice(NamedTuple):
+    """What a replica has for the holder of a workflow."""
+
+    account: str
+    workflow: str
+    data: bytes
+
+    @property
+    def owner(self) -> Owner:
+        """Whose holder it is for."""
+        return self.account, self.workflow
+
+
 class Turn(NamedTuple):
     """What a replica wants and shows to the others, once a second."""
 
@@ -123,6 +136,9 @@ class Turn(NamedTuple):
     """By credential: the name in the state of the first account that uses it."""
     leaving: bool = False
     """Its last turn: it gives up all it holds, its shares of budgets too."""
+    sent: Collection[Notice] = ()
+    """For holders; those that are in the state already aren't sent again."""
+    deleted: Collection[Notice] = ()
 
 
 class Seen(NamedTuple):
@@ -134,6 +150,10 @@ class Seen(NamedTuple):
     """Those that have not expired, of all replicas."""
     budgets: Mapping[str, Allotment]
     """By credential, as in the turn."""
+    notices: Sequence[Notice] = ()
+    """For what it holds, the oldest first; when there are many, not all."""
+    unread: int = 0
+    """Notices in the state, for all holders."""
 
 
 def alone(turn: Turn) -> Seen:
@@ -145,6 +165,7 @@ def alone(turn: Turn) -> Seen:
             credential: Allotment(share=inf, pace=inf, peers_spent=0, blocked=use.blocked)
             for credential, use in turn.budgets.items()
         },
+        [*turn.sent],
     )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import BudgetUse
 from exporter.state.backend import Owner, Replica, Seen, Turn
+from exporter.state.notices import Notices
 
 _MARGIN = 0.1
 """The share of a lease's time by which a holder stops relying on it before the database does: two
@@ -51,6 +52,11 @@ def plan(seen: Seen, wanted: Set[Owner], replica: str) -> Plan:
     return Plan(free[: max(0, fair - len(mine))], mine[fair:])
 
 
+def workflows_of(owners: Collection[Owner]) -> int:
+    """How many of these are workflows."""
+    return sum(workflow != "" for _, workflow in owners)
+
+
 def _order(replica: str, owner: Owner) -> bytes:
     return blake2b("\0".join((replica, *owner)).encode(), digest_size=8).digest()
 
@@ -64,7 +70,9 @@ class Leases:
         clock: The time.
 
     Attributes:
-        wanted: The workflows of each account that are to be watched, by whichever replica.
+        wanted: Of each account, what whichever replica is to hold: its workflows, and its queue of
+            events under an empty name.
+        notices: What it has for other holders, and they for it.
         held: The epochs of the leases that this replica has.
         seen: What it saw at its last turn.
         proven_until: Until when (monotonic clock) no other replica can have taken what is held.
@@ -76,6 +84,7 @@ class Leases:
         self.held: Mapping[Owner, int] = {}
         self.seen = Seen([], {}, {})
         self.proven_until = -inf
+        self.notices = Notices()
         self._lease = lease
         self._clock = clock
         self._taking: Collection[Owner] = ()
@@ -86,9 +95,14 @@ class Leases:
         return owner in self.held and owner not in self._giving_up
 
     @property
+    def proven(self) -> bool:
+        """Whether no other replica can have taken what is held."""
+        return self._clock.monotonic() < self.proven_until
+
+    @property
     def unheld(self) -> int:
         """Wanted workflows that no live replica holds."""
-        return len(self._all_wanted() - self.seen.leases.keys())
+        return workflows_of(self._all_wanted() - self.seen.leases.keys())
 
     def turn(
         self,
@@ -108,7 +122,8 @@ class Leases:
         self._plan()
         released = [owner for owner in self._giving_up if owner not in attached]
         wanted = [*(owner for owner in self.held if owner not in released), *self._taking]
-        return Turn(self.replica, self._lease, wanted, released, budgets, leaving)
+        notices = [*self.notices.sending], [*self.notices.deleting]
+        return Turn(self.replica, self._lease, wanted, released, budgets, leaving, *notices)
 
     def took(
         self, turn: Turn, seen: Seen, *, began: float, shown: Mapping[Owner, int]
@@ -128,6 +143,7 @@ class Leases:
         lost = {owner for owner, epoch in self.held.items() if mine.get(owner) != epoch}
         lost.difference_update(given_up)
         self.held = mine
+        self.notices.took(turn, seen, mine)
         self._plan()
         if all(mine.get(owner) == epoch for owner, epoch in shown.items()):
             self.proven_until = began + self._lease * (1 - _MARGIN)

@@ -29,9 +29,9 @@ class Pending:
 
     @property
     def owners(self) -> set[Owner]:
-        """Whose records these are."""
+        """Of which workflows these are."""
         series, instances = (place[0] for place in self.series), (o for o, _ in self.instances)
-        return {*series, *instances, *self.workflows}
+        return {owner for owner in (*series, *instances, *self.workflows) if owner[1]}
 
     def discard(self, owners: Collection[Owner]) -> None:
         """Drops the records of these, which are another replica's to write."""

@@ -19,6 +19,7 @@ from exporter.state.backend import (
     InstanceRow,
     Lease,
     LeaseLost,
+    Notice,
     Owner,
     Replica,
     Seen,
@@ -43,6 +44,10 @@ _CONFLICTS = (
 )
 """Errors of a transaction that another one got in the way of."""
 _TRIES = 5
+_NOTICES = 1000
+"""Of a turn, at most."""
+_NOTICE_LASTS = 600.0
+"""Seconds after which a notice that no holder took expires."""
 _STAYS = 3600.0
 """Seconds for which a replica that stopped stays in the table."""
 
@@ -142,7 +147,8 @@ def check(server: Server) -> None:
         Unreachable: that fails, and why.
     """
     me, owner = Replica("check", "check", ""), ("", "check")
-    turn = Turn(me, 60.0, wanted=[owner], released=[], budgets={"check": _NO_USE})
+    notices = [Notice(*owner, b"")]
+    turn = Turn(me, 60.0, [owner], [], {"check": _NO_USE}, sent=notices, deleted=notices)
     with contextlib.closing(connect(server)) as session:
         try:
             lacks_migrations = missing(session)
@@ -234,7 +240,28 @@ def _turn(session: Session, turn: Turn) -> Seen:
         credential: _allotted(session, credential, turn, use)
         for credential, use in sorted(turn.budgets.items())
     }
-    return _seen(session, budgets)
+    _exchange(session, turn)
+    return _seen(session, budgets, me.id)
+
+
+def _exchange(session: Session, turn: Turn) -> None:
+    """Sends and deletes notices."""
+    if turn.sent:
+        session.run(
+            "DELETE FROM notices WHERE sent < clock_timestamp() - make_interval(secs => %s)",
+            (_NOTICE_LASTS,),
+        )
+        table, columns = columns_of(sorted(turn.sent), "text text bytea")
+        session.run(
+            f"INSERT INTO notices SELECT * FROM {table} ON CONFLICT DO NOTHING",  # noqa: S608
+            columns,
+        )
+    if turn.deleted:
+        table, columns = columns_of(turn.deleted, "text text bytea")
+        session.run(
+            f"DELETE FROM notices WHERE (account, workflow, data) IN (SELECT * FROM {table})",  # noqa: S608
+            columns,
+        )
 
 
 def _take(session: Session, me: Replica, wanted: Collection[Owner]) -> None:
@@ -269,7 +296,7 @@ def _allotted(session: Session, credential: str, turn: Turn, use: BudgetUse) -> 
     return allotment
 
 
-def _seen(session: Session, budgets: Mapping[str, Allotment]) -> Seen:
+def _seen(session: Session, budgets: Mapping[str, Allotment], me: str) -> Seen:
     replicas = {
         row[0]: Replica(*row)
         for row in session.run(
@@ -283,7 +310,16 @@ def _seen(session: Session, budgets: Mapping[str, Allotment]) -> Seen:
             ([*replicas],),
         )
     }
-    return Seen([*replicas.values()], leases, budgets)
+    notices = session.run(
+        "SELECT account, workflow, data FROM notices JOIN leases USING (account, workflow) "
+        "WHERE holder = %s ORDER BY sent LIMIT %s",
+        (me, _NOTICES),
+    )
+    query = (
+        "SELECT count(*) FROM notices WHERE sent > clock_timestamp() - make_interval(secs => %s)"
+    )
+    [(unread,)] = session.run(query, (_NOTICE_LASTS,))
+    return Seen([*replicas.values()], leases, budgets, [Notice(*n) for n in notices], unread)
 
 
 def _expire(session: Session, after: float) -> None:

@@ -37,6 +37,13 @@ MIGRATIONS = (
     );
     CREATE TABLE budgets (credential TEXT COLLATE "C" PRIMARY KEY, ledger BYTEA NOT NULL);
     """,
+    """
+    CREATE TABLE notices (
+        account TEXT COLLATE "C", workflow TEXT COLLATE "C", data BYTEA,
+        sent TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (account, workflow, data)
+    );
+    """,
 )
 """The n-th makes version n out of version n - 1. "C": an order that no update of the server's
 libraries changes."""

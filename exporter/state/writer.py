@@ -88,7 +88,7 @@ class StateWriter:
         self.first_polls_over: Callable[[], bool] = lambda: True
         self.first_polls_shown = False
         """Whether scrapes see what the first polls of everything brought."""
-        exposition.counts_shown = lambda: clock.monotonic() < leases.proven_until
+        exposition.counts_shown = lambda: leases.proven
 
     async def open(self, location: Location) -> None:
         """Opens the state, and restores what belongs to no account.

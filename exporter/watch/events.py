@@ -3,18 +3,23 @@
 An event is a hint: events come twice, late, in no order or never, and `errored` also means an
 attempt that is retried. So nothing is counted, and no status shown, from an event alone. A message
 is acknowledged once what it made due is done or recorded in the state.
+
+Of several replicas the one with the queue's lease pulls. An event of a workflow that another one
+holds goes there as a notice, through the state.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Protocol
 
 import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.queue import BATCH, Event, Message, Queue, event_of
+from exporter.cloudflare.queue import BATCH, UNREADABLE, Event, Queue, event_of
 from exporter.log_dedup import OpenProblems
 from exporter.statuses import ENDED
 from exporter.watch import lifecycle
@@ -62,25 +67,46 @@ def shows(instance: Instance, event: Event) -> bool:
     return not waits and (live or as_new)
 
 
+class Relay(Protocol):
+    """What passes events on between replicas (`exporter.state.event_relay.EventRelay`)."""
+
+    @property
+    def pulls(self) -> bool:
+        """Whether this replica is the one that pulls the queue."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should be pulled now."""
+
+    def holds(self, workflow: str) -> bool:
+        """Whether this replica holds a workflow."""
+
+    def listen(self, arrived: Callable[[], None]) -> None:
+        """Has `arrived` called when there is something to receive."""
+
+    def received(self) -> list[Event]:
+        """What other replicas passed on, each event once."""
+
+    def pass_on(self, event: Event, *, new: bool) -> None:
+        """Leaves an event to the holder of its workflow, with the next commit."""
+
+    def done(self, events: Iterable[Event]) -> None:
+        """What these made due is recorded."""
+
+
 @dataclass(slots=True, eq=False)
 class _Awaited:
     """A change that isn't shown yet."""
 
     event: Event
     since: float
-    leases: list[str]
+    leases: list[str] = field(default_factory=list)
+    """Of its messages that aren't acknowledged."""
+    messages: int = 0
     polling: bool = False
     polls: int = 0
     due: float = -inf
-    messages: int = 1
-
-
-@dataclass(slots=True)
-class _Done:
-    """What to acknowledge with the next commit, and what then is shown."""
-
-    leases: list[str] = field(default_factory=list)
-    shown: list[float] = field(default_factory=list)
+    shown: bool = False
 
 
 class Events:
@@ -90,10 +116,11 @@ class Events:
         queue: Where they come from.
         roster: The account's workflows.
         coverage: Compares them with what list passes find.
+        relay: Passes them on between replicas.
         list_interval: Seconds between list passes while events announce nearly all.
 
     Attributes:
-        backlog: Messages in the queue, roughly; None: it was never pulled.
+        backlog: Messages in the queue, roughly; None: this replica doesn't pull it.
         trusted: Whether list passes may be `list_interval` apart.
         on_distrust: Called when they no longer may.
     """
@@ -103,6 +130,7 @@ class Events:
         queue: Queue,
         roster: WorkflowRoster,
         coverage: EventCoverage,
+        relay: Relay,
         *,
         list_interval: float,
         clock: Clock,
@@ -114,41 +142,54 @@ class Events:
         self.on_distrust: Callable[[], None] = lambda: None
         self._queue = queue
         self._roster = roster
+        self._relay = relay
         self._sink, self._state = roster.attacher.sink, roster.attacher.state
         self._account = roster.attacher.settings.account
         self._clock = clock
         self._awaited: dict[Event, _Awaited] = {}
-        self._done = _Done()
+        self._done: list[_Awaited] = []
+        """What the next commit records or shows: then their messages are acknowledged."""
         self._problems = OpenProblems(clock)
         self._backoff = 0.0
         self._pause = _BUSY
         self._pull_at = -inf
+        self._arrived = asyncio.Event()
+        relay.listen(self._arrived.set)
         self._log = log.bind(account=self._account.label)
 
     async def run(self) -> None:
         """Pulls without end."""
         while True:
+            self._arrived.clear()
             try:
                 await self.step()
             except Exception as error:  # a fault of ours: it must not end the watching
                 if self._problems.news([type(error).__name__]):
                     self._log.exception("events failed: a fault of the exporter")
                 await asyncio.sleep(_LONGEST_BACKOFF)
-            pause = max(0.0, self._pull_at - self._clock.monotonic())
+            pause = (
+                max(0.0, self._pull_at - self._clock.monotonic()) if self._relay.pulls else _BUSY
+            )
             if self._is_full or self._awaited:
                 check = min(_BUSY, _CHECK + len(self._awaited) / 1000)
                 pause = check if self._is_full else min(pause, check)
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._arrived.wait()
 
     @property
     def _is_full(self) -> bool:
-        return len(self._awaited) + len(self._done.leases) >= _MOST_AWAITED
+        here = len(self._awaited) + sum(len(awaited.leases) for awaited in self._done)
+        return here >= _MOST_AWAITED or self._relay.full
 
     async def step(self) -> None:
         """Pulls if it is time, polls for what came, and acknowledges what is done."""
-        now = self._clock.monotonic()
-        if now >= self._pull_at and not self._is_full:
+        if not self._relay.pulls:
+            self.backlog, self._backoff = None, 0.0
+        elif self._clock.monotonic() >= self._pull_at and not self._is_full:
             await self._pull()
+        for event in self._relay.received():
+            self._await(event)
         for awaited in list(self._awaited.values()):
             await self._follow(awaited)
         await self._acknowledge()
@@ -165,7 +206,8 @@ class Events:
         if self._problems.over([]):
             self._log.info("events can be pulled again")
         for message in pulled.messages:
-            self._take(message)
+            if message.lease_id is not None:
+                self._await(event_of(message), [message.lease_id])
         full = len(pulled.messages) >= BATCH
         self._pause = _BUSY if pulled.messages else min(self._pause * 1.5, _IDLE)
         self._pull_at = self._clock.monotonic() + (0.0 if full else self._pause)
@@ -181,48 +223,42 @@ class Events:
                 advice=failure.advice,
             )
 
-    def _take(self, message: Message) -> None:
-        lease, event = message.lease_id, event_of(message)
-        if lease is None:
-            return
-        if event is None:
-            self._finish("", "unreadable", [lease])
-            return
-        account_id, attachment = self._account.account_id, self._attached(event)
-        if not event.kind or (account_id or event.account_id) != event.account_id:
-            self._finish("", "other", [lease])
-            return
-        if attachment is None:
-            if event.workflow not in self._roster.wanted:  # otherwise it is being attached
-                self._finish(event.kind, "other", [lease])
-            return
-        now = self._clock.monotonic()
-        self.coverage.announced(event, now)
-        instance = attachment.state.instances.get(event.instance_id)
-        if (awaited := self._awaited.get(event)) is not None:
-            awaited.leases.append(lease)
-            awaited.messages += 1
-        elif instance is not None and shows(instance, event):
-            self._finish(event.kind, "known", [lease])
-        else:
-            self._awaited[event] = _Awaited(event, now, [lease])
-
-    def _attached(self, event: Event) -> Attachment | None:
-        attachment = self._roster.attached.get(event.workflow)
-        return None if attachment is None or attachment.poller.over else attachment
+    def _await(self, event: Event, leases: Sequence[str] = ()) -> None:
+        awaited = self._awaited.setdefault(event, _Awaited(event, self._clock.monotonic()))
+        awaited.leases += leases
+        awaited.messages += 1
 
     async def _follow(self, awaited: _Awaited) -> None:
         """Polls for a change until it is shown."""
         event, now = awaited.event, self._clock.monotonic()
-        attachment = self._attached(event)
-        if attachment is None or now - awaited.since > _LONGEST:
+        attachment = self._roster.attached.get(event.workflow)
+        if event is UNREADABLE:
+            self._end(awaited, "unreadable")
+        elif not self._is_ours(event):
+            self._end(awaited, "other")
+        elif not self._relay.holds(event.workflow):
+            self._relay.pass_on(event, new=bool(awaited.leases))
+            self._done.append(self._awaited.pop(event))
+        elif now - awaited.since > _LONGEST:
             self._end(awaited, "unconfirmed")
-            return
+        elif attachment is not None:  # otherwise it is being attached
+            await self._look_for(awaited, attachment, now)
+
+    def _is_ours(self, event: Event) -> bool:
+        """Whether it is of a workflow that is to be watched, by whichever replica."""
+        ours = event.account_id == (self._account.account_id or event.account_id)
+        known = event.workflow in self._roster.attached or event.workflow in self._roster.wanted
+        return event.kind != "" and ours and known
+
+    async def _look_for(self, awaited: _Awaited, attachment: Attachment, now: float) -> None:
+        event, begun = awaited.event, awaited.polling or awaited.polls
+        if not begun:
+            self.coverage.announced(event, now)
         instance = attachment.state.instances.get(event.instance_id)
         if instance is not None and shows(instance, event):
-            if attachment.discovery is not None:
+            if begun and attachment.discovery is not None:
                 attachment.discovery.choose(instance)
-            self._end(awaited, "shown")
+            self._end(awaited, "shown" if begun else "known")
         elif awaited.polling and instance is not None:
             # The round repeats a poll that failed.
             if instance.activity is None and instance.failure is None:
@@ -252,13 +288,11 @@ class Events:
         if not instance.wants_detail:
             self._end(awaited, "listed")
             return
+        # The next commit records that it is due.
         attachment.state.changed.add(instance.id)
         attachment.poller.put(instance, pending)
         awaited.polling = True
-        if instance.run is not None:
-            # The next commit records that it is due.
-            self._done.leases += awaited.leases
-            awaited.leases.clear()
+        self._done.append(awaited)
 
     def _polled(self, awaited: _Awaited, now: float) -> None:
         if awaited.polls == len(_REPEATS):
@@ -268,31 +302,28 @@ class Events:
         awaited.polls += 1
 
     def _end(self, awaited: _Awaited, result: str) -> None:
-        del self._awaited[awaited.event]
-        if result == "shown" and awaited.event.at > -inf:
-            self._done.shown.append(awaited.event.at)
-        self._finish(awaited.event.kind, result, awaited.leases, messages=awaited.messages)
-
-    def _finish(self, kind: str, result: str, leases: list[str], *, messages: int = 1) -> None:
-        for _ in range(messages):
-            self._sink.event_seen(self._account.label, kind, result)
-        self._done.leases += leases
+        awaited.shown = result == "shown"
+        for _ in range(awaited.messages):
+            self._sink.event_seen(self._account.label, awaited.event.kind, result)
+        self._done.append(self._awaited.pop(awaited.event))
 
     async def _acknowledge(self) -> None:
         """Commits what events made due or had shown, then acknowledges their messages."""
         done = self._done
-        if not (done.leases or done.shown):
+        if not done or not await self._state.save():
             return
-        self._done = _Done()
-        if not await self._state.save():
-            self._done.leases[:0], self._done.shown[:0] = done.leases, done.shown
-            return
-        for at in done.shown:
-            # This machine's clock may be behind Cloudflare's.
-            self._sink.event_shown(max(0.0, self._clock.wall() - at))
-        for start in range(0, len(done.leases), BATCH):
+        self._done = []
+        self._relay.done(awaited.event for awaited in done)
+        leases = []
+        for awaited in done:
+            leases += awaited.leases
+            awaited.leases.clear()
+            if awaited.shown and awaited.event.at > -inf:
+                # This machine's clock may be behind Cloudflare's.
+                self._sink.event_shown(max(0.0, self._clock.wall() - awaited.event.at))
+        for start in range(0, len(leases), BATCH):
             try:
-                await self._queue.ack(done.leases[start : start + BATCH])
+                await self._queue.ack(leases[start : start + BATCH])
             except RequestFailed as failure:
                 self._failed(failure)  # they come back, and are known then
                 return

@@ -243,8 +243,9 @@ class WorkflowRoster:
             await self.follow()
 
     def want(self) -> None:
-        """Has what is wanted watched, by this replica or by another."""
-        self.attacher.state.want(self.label, self.wanted)
+        """Has what is wanted watched and the events pulled, by this replica or by another."""
+        queue = [] if self.attacher.coverage is None else [""]
+        self.attacher.state.want(self.label, [*self.wanted, *queue])
 
     def _report_unmatched(self, names: Collection[str]) -> None:
         """Reports configured names that no workflow has; one may still appear."""

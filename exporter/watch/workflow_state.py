@@ -243,6 +243,7 @@ class WorkflowState:
         if record is None:
             return
         now, selector = self._clock.steady(), self._selector
+        watched = selector is not None and selector.takes_id(instance_id)
         if isinstance(record, float):  # as a former version recorded what isn't watched
             self._unwatch(instance_id, record, record + APART)
         elif instance_id in self._ids and record.removed_at is None:
@@ -250,12 +251,12 @@ class WorkflowState:
             self._restore(Instance(instance_id, Scope.CONFIGURED, self._since, due), record)
             if not record.shown:
                 self.changed.add(instance_id)
+        elif watched and record.removed_at is None and (record.run or record.wants_detail):
+            self._restore(Instance(instance_id, Scope.COUNTED, record.since), record)
         elif record.run is None:
             # Unseen, it has the end that was counted before, if any was.
             end = record.since - APART if record.since > self.horizon else None
             self._unwatch(instance_id, end, record.since)
-        elif record.removed_at is None and selector and selector.takes_id(instance_id):
-            self._restore(Instance(instance_id, Scope.COUNTED, record.since), record)
         else:
             newest = max(now, record.run.newest) + APART
             removed_at = record.removed_at or now

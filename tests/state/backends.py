@@ -5,7 +5,17 @@ from collections.abc import Mapping
 from pydantic import SecretStr
 
 from exporter.cloudflare.budget_shares import BudgetUse
-from exporter.state.backend import Backend, Batch, InstanceRow, Owner, Replica, Seen, Server, Turn
+from exporter.state.backend import (
+    Backend,
+    Batch,
+    InstanceRow,
+    Notice,
+    Owner,
+    Replica,
+    Seen,
+    Server,
+    Turn,
+)
 from exporter.state.postgres import Postgres
 
 OWNER = ("acc", "orders")
@@ -29,8 +39,12 @@ def turn(
     lease: float = LEASE,
     budgets: Mapping[str, BudgetUse] | None = None,
     leaving: bool = False,
+    sent: tuple[Notice, ...] = (),
+    deleted: tuple[Notice, ...] = (),
 ) -> Seen:
-    return backend.take_turn(Turn(replica, lease, wanted, released, budgets or {}, leaving))
+    budgets = budgets or {}
+    made = Turn(replica, lease, wanted, released, budgets, leaving, sent, deleted)
+    return backend.take_turn(made)
 
 
 def epochs(seen: Seen, replica: Replica = ME) -> dict[Owner, int]:

@@ -21,6 +21,7 @@ from exporter.state.backend import (
     Batch,
     InstanceRow,
     LeaseLost,
+    Notice,
     Owner,
     Replica,
     Server,
@@ -299,6 +300,46 @@ class TestBudgets:
         assert turn(second, PEER, budgets={"acc": use()}).budgets["acc"].blocked > 60
 
 
+class TestNotices:
+    NOTICE = Notice(*OWNER, b"\x00 for the holder")
+    ELSEWHERE = Notice(*OTHER, b"for the holder")
+
+    def test_come_to_the_holder_until_it_has_deleted_them(
+        self, first: Postgres, second: Postgres
+    ) -> None:
+        turn(first, PEER, wanted=(OWNER,))
+        sent = turn(second, wanted=(OTHER,), sent=(self.NOTICE, self.NOTICE))
+        assert (sent.notices, sent.unread) == ([], 1)
+        turn(second, wanted=(OTHER,), sent=(self.NOTICE,))
+        for _ in range(2):
+            assert turn(first, PEER).notices == [self.NOTICE]
+        deleted = turn(first, PEER, deleted=(self.NOTICE, self.ELSEWHERE))
+        assert (deleted.notices, deleted.unread) == ([], 0)
+
+    def test_come_to_the_next_holder(self, first: Postgres, second: Postgres) -> None:
+        turn(first, PEER, sent=(self.NOTICE, self.ELSEWHERE))
+        turn(first, PEER, leaving=True)
+        assert turn(second).notices == [self.NOTICE]
+        assert turn(second, wanted=(OWNER, OTHER)).notices == [self.ELSEWHERE, self.NOTICE]
+
+    def test_expire_when_nobody_takes_them(self, first: Postgres, url: str) -> None:
+        turn(first, wanted=(), sent=(self.NOTICE,))
+        execute(url, "UPDATE notices SET sent = sent - interval '11 minutes'")
+        assert turn(first, wanted=()).unread == 0
+        turn(first, wanted=(), sent=(self.ELSEWHERE,))
+        assert turn(first, wanted=(OWNER, OTHER)).notices == [self.ELSEWHERE]
+
+    def test_come_in_parts_the_oldest_first(self, first: Postgres) -> None:
+        sent = tuple(Notice(*OWNER, f"{n:05}".encode()) for n in range(2500))
+        seen = turn(first, sent=sent)
+        assert seen.unread == 2500
+        for start in (0, 1000, 2000):
+            part = sent[start : start + 1000]
+            assert sorted(seen.notices) == list(part)
+            seen = turn(first, deleted=part)
+        assert seen.unread == 0
+
+
 class TestMigrations:
     def test_two_that_start_at_once_make_one_schema(self, url: str) -> None:
         with ThreadPoolExecutor(4) as threads:
@@ -318,7 +359,8 @@ class TestMigrations:
             assert session.run("SELECT id, seen FROM instances") == [("order-1", 7)]
             session.run("COMMIT")
         assert content(first) == FULL  # an older one continues until it restarts
-        with pytest.raises(Unreachable, match=r"^the database is of version 2, from a newer exp"):
+        refusal = f"^the database is of version {len(newer)}, from a newer exporter"
+        with pytest.raises(Unreachable, match=refusal):
             postgres(url)
 
     def test_a_failed_migration_changes_nothing(self, first: Postgres, url: str) -> None:
