@@ -1,7 +1,8 @@
 """Time that runs as fast as the work allows: an event loop whose clock jumps to the next timer.
 
 All waiting in the exporter is done by the loop, and its clocks are handed in, so a day of it passes
-in minutes. The API is called without sockets, which would bring real time back.
+in minutes. The API is called without sockets, and what threads are to do is done at once: both
+would bring real time back.
 """
 
 import asyncio
@@ -13,25 +14,18 @@ from typing import Any, TypeVar, TypeVarTuple
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_PATIENCE = 10.0
-
 
 class _Selector(selectors.DefaultSelector):
-    """Waits for nothing but threads: what it should have waited is added to the time instead."""
+    """Waits for nothing: what it should have waited is added to the time instead."""
 
     skipped = 0.0
-    threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if self.threads and timeout != 0:
-            return super().select(None)
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
-        if not ready and timeout:
-            self.skipped += timeout
-        elif not ready and timeout is None:
-            ready = super().select(_PATIENCE)  # a thread that isn't the loop's own, perhaps
-            if not ready:
-                raise RuntimeError("everything waits, and for nothing that will come")
+        if not ready and timeout is None:
+            raise RuntimeError("everything waits, and for nothing that will come")
+        if not ready:
+            self.skipped += timeout or 0.0
         return ready
 
 
@@ -46,17 +40,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.skipped
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+        self,
+        executor: Executor | None,  # noqa: ARG002
+        func: Callable[[*Ts], T],
+        *args: *Ts,
     ) -> asyncio.Future[T]:
-        """What a thread does takes no time."""
-
-        def ended(_: asyncio.Future[Any]) -> None:
-            self._virtual.threads -= 1
-
-        self._virtual.threads += 1
-        future = super().run_in_executor(executor, func, *args)
-        future.add_done_callback(ended)
-        return future
+        """Runs the function at once: a thread's end would come at a real time."""
+        ended: asyncio.Future[T] = self.create_future()
+        try:
+            ended.set_result(func(*args))
+        except Exception as error:
+            ended.set_exception(error)
+        return ended
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
