@@ -22,7 +22,7 @@ LOCKING := .cache/lock
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run watch demo test check coverage tools lint format types docs lock release-dry-run clean
+.PHONY: help run watch demo test check fast coverage tools lint format types docs lock release-dry-run clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ demo: $(NODE) ## watch sample workflows on Cloudflare's engine, run on this mach
 test: tools ## run the tests; PYTEST_ARGS="-k name" picks some
 	$(BIN)/python -m $(PYTEST) $(PYTEST_ARGS)
 
-check: lint types ## lint, types and the fast tests, which start no process: within a minute
+check: $(DEV) ## lint, types and the fast tests, which start no process, side by side: within a minute
+	@$(MAKE) --no-print-directory --jobs --output-sync=line lint types fast
+
+fast: $(DEV)
 	$(BIN)/python -m pytest --numprocesses=logical -m "not (process or slow)" $(PYTEST_ARGS)
 
 coverage: tools ## run the tests, and show the lines that none of them reaches
