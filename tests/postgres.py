@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from exporter.state.backend import Server
 from tests.requires import requires_program
+from tests.waiting import DEADLINE, tied
 
 PASSWORD = "it's a s3cret: 100% @/?#"
 """Of every user: nothing that a URL, or an option, takes as it is."""
@@ -30,7 +31,6 @@ _OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "shared_buffers": "16MB",
 }
-_SECONDS = 60.0
 _COPIES = itertools.count(1)
 
 
@@ -85,7 +85,7 @@ class PostgresServer:
             options: The server's settings.
         """
         # It ends with a test run that is killed.
-        command = ["setpriv", "--pdeathsig=QUIT", _program("postgres"), "-D", str(self._data)]
+        command = tied(_program("postgres"), "-D", str(self._data), signal="QUIT")
         command += ["-k", str(self.folder)]
         while True:
             self.port = self.port or _free_port()
@@ -100,7 +100,7 @@ class PostgresServer:
                     stderr=output,
                     start_new_session=True,
                 )
-            end = time.monotonic() + _SECONDS
+            end = time.monotonic() + DEADLINE
             while b"database system is ready to accept" not in (said := log.read_bytes()):
                 if self._process.poll() is not None and b"Address already in use" in said:
                     self.port = 0
@@ -115,7 +115,7 @@ class PostgresServer:
         """Stops it: SIGINT ends the connections (fast), SIGQUIT the processes (immediate)."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(_SECONDS)
+            self._process.wait(DEADLINE)
             self._process = None
 
     @contextlib.contextmanager

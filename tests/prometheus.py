@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.daemon import DEADLINE, wait_until
 from tests.requires import requires_program
+from tests.waiting import DEADLINE, tied, wait_until
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _server(command: list[str], log: Path) -> Iterator[httpx.Client]:
     with (
         log.open("wb") as file,
         subprocess.Popen(
-            [*command, "--web.listen-address=127.0.0.1:0"], stdout=file, stderr=file
+            tied(*command, "--web.listen-address=127.0.0.1:0"), stdout=file, stderr=file
         ) as process,
     ):
         try:

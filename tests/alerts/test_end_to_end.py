@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 from demo import LocalEngine
-from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.e2e.daemon import configuration, daemon
 from tests.node import validator
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
+from tests.waiting import wait_until
 from tools import ROOT, alert_rules
 
 OFTEN = "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from simulator import Error, Script, Simulator, serve_in_thread, steps
-from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
+from tests.e2e.daemon import Daemon, configuration, daemon
 from tests.postgres import PostgresServer
 from tests.prometheus import prometheus
+from tests.waiting import wait_until
 from tools import ROOT
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.postgres]

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from exporter.config.settings import leaves
 from simulator import Hang, Script, Simulator, error, serve_in_thread, steps
 from tests.cli.command import Command
 from tests.e2e.daemon import environment
+from tests.waiting import DEADLINE, tied, wait_until
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ class TestOutputThatIsCutShort:
         command.file(GOOD)
         url = f"--api.url={simulator.url}/accounts/{{account_id}}"
         return subprocess.Popen(
-            [sys.executable, "-m", "exporter", "--once", url, "--state.path=null"],
+            tied(sys.executable, "-m", "exporter", "--once", url, "--state.path=null"),
             cwd=command.folder,
             env=environment(),
             stdout=stdout,
@@ -293,7 +293,7 @@ class TestOutputThatIsCutShort:
         os.close(read)
         with self.child(command, simulator, write) as child:
             os.close(write)
-            _, err = child.communicate(timeout=60)
+            _, err = child.communicate(timeout=DEADLINE)
         assert (child.returncode, err) == (1, "")
 
     @pytest.mark.parametrize("flag", ["--once", "--check-config"])
@@ -310,7 +310,7 @@ class TestOutputThatIsCutShort:
                 env=environment(),
                 stderr=subprocess.PIPE,
                 text=True,
-                timeout=60,
+                timeout=DEADLINE,
                 check=False,
             )
             assert done.returncode == 1
@@ -321,11 +321,9 @@ class TestOutputThatIsCutShort:
     ) -> None:
         simulator.faults.add(Hang())
         with self.child(command, simulator, subprocess.DEVNULL) as child:
-            deadline = time.monotonic() + 60
-            while not simulator.requests.in_flight and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_until(lambda: simulator.requests.in_flight, lambda: "no request")
             child.send_signal(signal.SIGINT)
-            _, err = child.communicate(timeout=60)
+            _, err = child.communicate(timeout=DEADLINE)
         assert child.returncode == 130
         assert "Traceback" not in err
 

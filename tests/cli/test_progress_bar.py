@@ -7,16 +7,15 @@ import pty
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from exporter.progress_bar import line
 from simulator import Hang, Script, Simulator, serve_in_thread, steps
-from tests.e2e.daemon import DEADLINE, environment
+from tests.e2e.daemon import environment
+from tests.waiting import DEADLINE, tied, wait_until
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def terminal() -> Iterator[Terminal]:
 
 def once(folder: Path, terminal: Terminal, **environ: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "exporter", "--once"],
+        tied(sys.executable, "-m", "exporter", "--once"),
         cwd=folder,
         env=environment(**{"TERM": "xterm", **environ}),
         stdout=subprocess.PIPE,
@@ -86,13 +85,9 @@ def test_a_bar_grows_and_goes_and_the_metrics_stay_clean(
 ) -> None:
     hanging = simulator.faults.add(Hang(), kind="detail", skip=5)
     with once(configured(tmp_path, simulator), terminal) as child:
-        deadline = time.monotonic() + DEADLINE
-        while "5 of 12 instances" not in terminal.read():
-            assert time.monotonic() < deadline, terminal.text
-            time.sleep(0.02)
+        wait_until(lambda: "5 of 12 instances" in terminal.read(), lambda: terminal.text)
         simulator.faults.remove(hanging)
         simulator.faults.release()
-        httpx.get(simulator.url)  # wakes the thread that serves
         out, _ = child.communicate(timeout=DEADLINE)
     assert child.returncode == 0
     assert out.startswith(b"# HELP ")

@@ -13,7 +13,8 @@ import pytest
 from exporter.cli import PROGRAM
 from simulator import Rewrite, Script, Simulator, Wait, error, serve_in_thread
 from tests.cli.command import Command
-from tests.e2e.daemon import daemon, environment, wait_until
+from tests.e2e.daemon import daemon, environment
+from tests.waiting import wait_until
 
 TOKEN = {"CLOUDFLARE_API_TOKEN": "hidden"}
 LINE = "no configuration file; watching every workflow of the account"

@@ -28,7 +28,7 @@ from simulator import (
     serve,
     steps,
 )
-from tests.simulator import poll
+from tests.waiting import until
 
 from .conftest import BASE, api, client_of, unlimited
 
@@ -356,7 +356,7 @@ class TestConnections:
             async with asyncio.TaskGroup() as group:
                 for _ in range(3):
                     group.create_task(client.instance("orders", "order-1"))
-                await poll.until(lambda: simulator.requests.most_in_flight == 3)
+                await until(lambda: simulator.requests.most_in_flight == 3)
                 simulator.faults.remove(hang)
                 simulator.faults.release()
             simulator.faults.add(Drop(), times=3)

@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from tests.alerts.test_end_to_end import from_the_page
-from tests.e2e.daemon import configuration, daemon, environment, run, wait_until
+from tests.e2e.daemon import configuration, daemon, environment, run
 from tests.postgres import PostgresServer
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
+from tests.waiting import wait_until
 from tools import ROOT
 
 FOLDER = ROOT / "deploy" / "compose"

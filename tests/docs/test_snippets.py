@@ -15,10 +15,11 @@ from exporter.metrics.catalogue import FAMILIES
 from simulator import Error, Script, Simulator, Wait, serve_in_thread, steps
 from tests.docs.pages import Block, everywhere
 from tests.docs.walk import ELSEWHERE, walk
-from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.e2e.daemon import configuration, daemon
 from tests.prometheus import prometheus
 from tests.promql import catalogued, metrics_of
 from tests.requires import requires_program
+from tests.waiting import wait_until
 from tools import ROOT
 
 ACCOUNT = "023e105f4ecef8ad9ca31a8372d0c353"

@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 
 from tests.docs.pages import Block, blocks
-from tests.e2e.daemon import DEADLINE, environment, wait_until
+from tests.e2e.daemon import environment
 from tests.requires import requires_program
+from tests.waiting import DEADLINE, tied, wait_until
 from tools import ROOT
 
 ELSEWHERE = {
@@ -118,7 +119,7 @@ class Walk:
         with (
             output.open("wb") as file,
             subprocess.Popen(
-                self._command(line),
+                tied(*self._command(line)),
                 cwd=self.folder,
                 env=self._environ,
                 stdout=file,

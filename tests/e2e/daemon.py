@@ -6,28 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-DEADLINE = 120.0
-"""Seconds in which whatever a test waits for must come about."""
-
-
-def wait_until(condition: Callable[[], object], what: Callable[[], str]) -> None:
-    """Returns once the condition holds.
-
-    Raises:
-        AssertionError: it doesn't in time; `what` names it.
-    """
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what()}"
-        time.sleep(0.02)
+from tests.waiting import DEADLINE, tied, wait_until
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -129,7 +115,7 @@ def daemon(
     with (
         errors.open("wb") as file,
         subprocess.Popen(
-            [*within, *command("--web.listen-address=127.0.0.1:0", *flags)],
+            tied(*within, *command("--web.listen-address=127.0.0.1:0", *flags)),
             cwd=folder,
             env=environ or environment(),
             stdout=file,

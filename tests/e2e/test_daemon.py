@@ -25,8 +25,9 @@ from simulator import (
     error,
     serve_in_thread,
 )
-from tests.e2e.daemon import Daemon, configuration, daemon, environment, run, wait_until
+from tests.e2e.daemon import Daemon, configuration, daemon, environment, run
 from tests.e2e.scrape import samples, value
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
 

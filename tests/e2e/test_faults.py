@@ -33,6 +33,7 @@ from simulator import (
 )
 from simulator.faults import Action
 from tests.relay import relay
+from tests.waiting import until
 from tests.watching import Watching, watching
 
 INTERVAL = 15.0
@@ -255,14 +256,11 @@ async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, fl
         w.clock.advance(INTERVAL)
         list_pass = asyncio.create_task(w.app.accounts[0].cycle())
         rounds = [asyncio.create_task(poller.round(whole=True)) for poller in w.app.pollers]
-        async with asyncio.timeout(30):
-            with capture_logs() as logs:
-                while not w.simulator.requests.in_flight:  # noqa: ASYNC110 - the condition has no event
-                    await asyncio.sleep(0.01)
-                w.clock.advance(2 * INTERVAL)
-                w.simulator.faults.clear()
-                while not logs:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+        with capture_logs() as logs:
+            await until(lambda: w.simulator.requests.in_flight)
+            w.clock.advance(2 * INTERVAL)
+            w.simulator.faults.clear()
+            await until(lambda: logs)
         await asyncio.gather(list_pass, *rounds)
         watch.cancel()
         await w.reload(api={"timeout": PATIENT})

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from demo import LocalEngine
-from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
+from tests.e2e.daemon import Daemon, configuration, daemon
 from tests.prometheus import Prometheus
 from tests.prometheus import prometheus as running_prometheus
 from tests.requires import requires_program
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.engine
 

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from simulator import Simulator, serve_in_thread
-from tests.e2e.daemon import DEADLINE, Daemon, configuration, daemon, run, wait_until
+from tests.e2e.daemon import Daemon, configuration, daemon, run
 from tests.prometheus import Prometheus, prometheus
+from tests.waiting import DEADLINE, wait_until
 from tests.web.certificates import Authority
 from tests.web.conftest import hashed
 

@@ -7,9 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from demo.prometheus import (
 )
 from demo.sample_instances import Sample, SampleDriver
 from tests.requires import requires_program
+from tests.waiting import DEADLINE, tied, wait_until
 
 
 @pytest.mark.engine
@@ -147,13 +147,6 @@ def runs(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -169,11 +162,12 @@ class Demo:
         self._output = output
         with output.open("w") as file:
             self.process = subprocess.Popen(
-                [
+                tied(
                     *(sys.executable, "-m", "demo"),
                     f"--web.listen-address=127.0.0.1:{port}",
                     *flags,
-                ],
+                    signal="TERM",
+                ),
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
@@ -187,7 +181,7 @@ def demo(port: int, tmp_path: Path) -> Iterator[Demo]:
     demo = Demo(port, tmp_path / "output")
     yield demo
     demo.process.terminate()
-    demo.process.wait(60)
+    demo.process.wait(DEADLINE)
 
 
 @pytest.mark.process
@@ -196,7 +190,7 @@ class TestDemo:
     def test_it_shows_life_and_leaves_no_process_behind(
         self, demo: Demo, number: signal.Signals
     ) -> None:
-        wait_until(lambda: re.search(r"\d errored.*\d running", demo.output()), "life")
+        wait_until(lambda: re.search(r"\d errored.*\d running", demo.output()), demo.output)
         assert demo.metrics in demo.output()
         for page in re.findall(r"http://\S+", demo.output()):
             assert httpx.get(page, trust_env=False).is_success, page
@@ -205,8 +199,8 @@ class TestDemo:
         below = children(demo.process.pid)
         assert len(below) >= 3, "the exporter, node and workerd"
         demo.process.send_signal(number)
-        assert demo.process.wait(60) == 0
-        wait_until(lambda: not any(runs(pid) for pid in below), "everything has ended")
+        assert demo.process.wait(DEADLINE) == 0
+        wait_until(lambda: not any(runs(pid) for pid in below), lambda: f"{below} still run")
 
     def test_with_prometheus_it_is_scraped_and_the_alerts_are_there(
         self, port: int, tmp_path: Path
@@ -215,7 +209,7 @@ class TestDemo:
             requires_program(program, program)
         demo = Demo(port, tmp_path / "output", "--with=prometheus")
         try:
-            wait_until(lambda: re.search(r"\d errored", demo.output()), "life")
+            wait_until(lambda: re.search(r"\d errored", demo.output()), demo.output)
             found = re.search(r"Prometheus +(http://\S+/)", demo.output())
             assert found, demo.output()
             with httpx.Client(base_url=f"{found[1]}api/v1/", trust_env=False) as prometheus:
@@ -224,23 +218,22 @@ class TestDemo:
                     return prometheus.get(path, params=query).raise_for_status().json()["data"]
 
                 errors = "cloudflare_workflow_instance_error_info"
-                wait_until(lambda: result("query", query=errors)["result"], "errors are scraped")
+                wait_until(lambda: result("query", query=errors)["result"], demo.output)
                 assert result("rules", type="alert")["groups"]
-                wait_until(
-                    lambda: result("alertmanagers")["activeAlertmanagers"], "Alertmanager is known"
-                )
+                wait_until(lambda: result("alertmanagers")["activeAlertmanagers"], demo.output)
             below = children(demo.process.pid)
             demo.process.terminate()
-            assert demo.process.wait(60) == 0
-            wait_until(lambda: not any(runs(pid) for pid in below), "everything has ended")
+            assert demo.process.wait(DEADLINE) == 0
+            wait_until(lambda: not any(runs(pid) for pid in below), lambda: f"{below} still run")
         finally:
-            demo.process.kill()
+            demo.process.terminate()
+            demo.process.wait(DEADLINE)
 
     def test_a_port_in_use_ends_it_with_the_exporter_s_own_words_and_status(
         self, port: int, tmp_path: Path
     ) -> None:
         with socket.create_server(("127.0.0.1", port)):
             demo = Demo(port, tmp_path / "output")
-            assert demo.process.wait(60) == 1
+            assert demo.process.wait(DEADLINE) == 1
         assert f"127.0.0.1:{port}" in demo.output()
         assert "Traceback" not in demo.output()

@@ -3,13 +3,13 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from demo import EngineError, LocalEngine
+from tests.waiting import wait_until
 
 
 def step_names(result: dict[str, object]) -> list[object]:
@@ -178,11 +178,12 @@ class TestLifetime:
             api = parent.stdout.readline().strip()
             assert httpx.get(f"{api}/workflows", trust_env=False).is_success
             parent.send_signal(signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+
+        def stopped() -> bool:
             try:
                 httpx.get(f"{api}/workflows", trust_env=False)
             except httpx.TransportError:
-                return
-            time.sleep(0.05)
-        pytest.fail("the engine still responds")
+                return True
+            return False
+
+        wait_until(stopped, lambda: "the engine still responds")

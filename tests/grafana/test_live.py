@@ -20,11 +20,12 @@ from simulator import (
     steps,
 )
 from simulator.credentials import PERMISSIONS
-from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.e2e.daemon import configuration, daemon
 from tests.grafana.queries import expressions, filled_in
 from tests.grafana.test_dashboards import DASHBOARDS
 from tests.postgres import PostgresServer
 from tests.prometheus import Prometheus, prometheus
+from tests.waiting import wait_until
 from tools import ROOT
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.postgres]

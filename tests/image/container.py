@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.daemon import DEADLINE, wait_until
 from tests.image.build import Image
+from tests.waiting import DEADLINE, tied, wait_until
 
 # What a runtime does between making the namespaces and becoming the program.
 _ENTER = """
@@ -25,6 +25,16 @@ mount -o remount,bind,ro "$ROOT"
 exec chroot "$ROOT" setpriv --reuid="$UID_" --regid="$UID_" --clear-groups --no-new-privs \\
     --bounding-set=-all --inh-caps=-all env -i -C "$WORKDIR" "$@"
 """
+
+
+# As another user the program loses the signal that it gets when its parent dies. It ends with the
+# namespace around its own, whose first process has that signal.
+_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child")
+
+
+def _child(pid: int) -> int:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
 
 
 class Container:
@@ -42,9 +52,7 @@ class Container:
     @property
     def pid(self) -> int:
         """The program's process, which is number 1 in its namespace."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        (child,) = children.read_text().split()
-        return int(child)
+        return _child(_child(self._process.pid))
 
     @property
     def address(self) -> str:
@@ -78,7 +86,7 @@ def running(image: Image, folder: Path, *flags: str, **environ: str) -> Iterator
         log.open("wb") as file,
         subprocess.Popen(
             [
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-euc", _ENTER),
+                *tied(*_NAMESPACE, *_NAMESPACE, "--mount", "bash", "-euc", _ENTER),
                 *("bash", *config["Env"], *(f"{k}={v}" for k, v in environ.items()), *program),
             ],
             env={

@@ -14,10 +14,11 @@ import httpx
 import pytest
 
 from simulator import Script, Simulator, Wait, serve_in_thread
-from tests.e2e.daemon import DEADLINE, configuration, wait_until
+from tests.e2e.daemon import configuration
 from tests.e2e.scrape import samples, value
 from tests.image.build import Image, built
 from tests.image.container import Container, running
+from tests.waiting import DEADLINE, wait_until
 from tools import ROOT
 
 TOKEN = "the-token"

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 from exporter.clock import Clock
 from exporter.log_dedup import OpenProblems
 from simulator import ManualClock, Script, Simulator, Wait, error, serve_in_thread, steps
-from tests.e2e.daemon import configuration, daemon, wait_until
+from tests.e2e.daemon import configuration, daemon
+from tests.waiting import wait_until
 from tests.watching import watching
 
 WAITING = Script(pieces=(*steps("a"), Wait("approval")))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from simulator import ManualClock, Script, Simulator, Wait, serve_in_thread, steps
-from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
+from tests.e2e.daemon import Daemon, configuration, daemon
 from tests.e2e.scrape import samples, value
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from exporter.config.errors import ConfigError
 from simulator import Hang, Script, Wait, error, retried, steps
 from tests import disk
+from tests.waiting import until
 from tests.watching import Watching, watching
 
 RUN = Script((*steps("fetch", "store"), retried("charge", failures=2)))
@@ -47,9 +48,7 @@ async def hanging(w: Watching, instance_id: str) -> asyncio.Task[dict[str, int]]
     """A round whose call for this instance is under way, and answered when faults are cleared."""
     w.simulator.faults.add(Hang())
     task = asyncio.create_task(w.round())
-    async with asyncio.timeout(30):
-        while not w.simulator.requests.of(instance=instance_id):  # noqa: ASYNC110 - a real socket
-            await asyncio.sleep(0.01)
+    await until(lambda: w.simulator.requests.of(instance=instance_id))
     return task
 
 

@@ -27,8 +27,7 @@ from simulator import (
 )
 from simulator.request_log import RequestLog
 from simulator.response import Response
-
-from .poll import until
+from tests.waiting import until
 
 PATH = "/orders/instances/a"
 

@@ -13,6 +13,7 @@ import pytest
 
 from simulator import ManualClock, Simulator, World, serve_in_thread
 from simulator.scenarios import ACCOUNT, TOKEN, crowd
+from tests.waiting import DEADLINE, tied
 
 
 class Program:
@@ -40,7 +41,7 @@ class Program:
 
 
 def run(*arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "simulator", *arguments]
+    command = tied(sys.executable, "-m", "simulator", *arguments)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -161,7 +162,7 @@ class TestTheProgram:
             assert program.control.post("/clock/advance", json={"seconds": 1}).status_code == 400
             program.close()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(DEADLINE) == 0
             assert process.stderr is not None
             assert process.stderr.read() == ""
 

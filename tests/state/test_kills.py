@@ -25,8 +25,9 @@ from simulator import (
     serve_in_thread,
     steps,
 )
-from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
+from tests.e2e.daemon import Daemon, configuration, daemon
 from tests.e2e.scrape import Samples, differences, samples
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
 

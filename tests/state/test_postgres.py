@@ -45,6 +45,7 @@ from tests.state.backends import (
     turn,
     whole,
 )
+from tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.postgres
 
@@ -403,9 +404,9 @@ class TestMigrations:
             postgres(server.url(database))
 
 
-def recovered(backend: Postgres, seconds: float = 30.0) -> None:
+def recovered(backend: Postgres) -> None:
     """Waits until a turn succeeds again."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + DEADLINE
     while True:
         try:
             turn(backend)

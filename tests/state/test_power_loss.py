@@ -15,10 +15,11 @@ import pytest
 from exporter.app import App
 from exporter.config.settings import Settings
 from simulator import Script, Simulator, retried, serve_in_thread, steps
-from tests.e2e.daemon import Daemon, configuration, daemon, wait_until
+from tests.e2e.daemon import Daemon, configuration, daemon
 from tests.e2e.scrape import Samples, samples, scrape
 from tests.requires import requires_program
 from tests.state.strace import Disk, Responses, calls, tracer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
 

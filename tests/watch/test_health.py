@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,16 +17,10 @@ from exporter.web.endpoints import endpoints
 from exporter.web.server import listen
 from simulator import Hang, Script, Simulator, Wait, serve
 from tests.e2e.scrape import scrape, value
+from tests.waiting import DEADLINE, until
 from tests.watching import Watching, watching
 
 MINUTE = 60.0
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Returns once the condition holds; gives up after 30 s."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - the condition has no event
-            await asyncio.sleep(0.01)
 
 
 async def asked(app: App, path: str = "/-/healthy") -> tuple[int, list[str]]:
@@ -157,7 +151,7 @@ class TestState:
             loop = asyncio.get_running_loop()
             lookups = [loop.run_in_executor(None, over.wait) for _ in range(100)]
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(DEADLINE):
                     await w.cycle()
             finally:
                 over.set()

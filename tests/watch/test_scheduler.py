@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from exporter.clock import Clock
 from exporter.watch.scheduler import Interval, Scheduler
+from tests.waiting import DEADLINE
 from tests.watching import watching
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,7 +38,7 @@ async def test_a_clock_that_is_set_has_rounds_begin_at_once(by: float) -> None:
         scheduler.start()
         try:
             for rounds in (1, 2):
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(DEADLINE):
                     # A round under way, its request made already, is one that has begun.
                     while w.simulator.requests.total < rounds or not poller.tried:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)

@@ -15,9 +15,8 @@ from starlette.types import ASGIApp
 from exporter.web.connections import ConnectionLimits
 from exporter.web.server import Server, listen
 from exporter.web.web_config_reload import WebConfigReloader
+from tests.waiting import DEADLINE, until
 
-DEADLINE = 60.0
-"""Seconds in which whatever a test waits for must come about."""
 LARGE = 8 * 1024 * 1024
 """Bytes: more than the buffers between a server and a client that doesn't read hold."""
 
@@ -48,14 +47,6 @@ async def serving(
         yield served
         server.should_exit = True
         await running
-
-
-async def until(condition: object) -> None:
-    """Returns once a function gives something true."""
-    assert callable(condition)
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - a condition without an event
-            await asyncio.sleep(0.01)
 
 
 class Served:

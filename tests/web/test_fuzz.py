@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from exporter.web.connections import ConnectionLimits
 from exporter.web.web_config_reload import WebConfigReloader
+from tests.waiting import DEADLINE
 from tests.web.certificates import Authority
 from tests.web.conftest import hashed
-from tests.web.serving import DEADLINE, serving
+from tests.web.serving import serving
 
 VALID = b"GET /large HTTP/1.1\r\nHost: x\r\nAuthorization: Basic eDp5\r\n\r\n"
 PIECES = [

@@ -9,10 +9,11 @@ from structlog.testing import capture_logs
 
 from exporter.web.connections import ConnectionLimits
 from exporter.web.middleware import MAX_HEAD_SIZE, MAX_HEADERS, MAX_TARGET_SIZE
+from tests.waiting import DEADLINE, until
 from tests.web.certificates import Authority
 from tests.web.conftest import Protect
 from tests.web.serving import LARGE as LARGE_SIZE
-from tests.web.serving import Raw, Served, serving, until
+from tests.web.serving import Raw, Served, serving
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -221,7 +222,7 @@ class TestNumber:
                 await open_.enter_async_context(served.connected())
             assert (await served.get()).text == "hello"
             await slow.reader.readuntil(b"\r\n\r\n")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE):
                 assert await slow.reader.readexactly(LARGE_SIZE)
 
     async def test_unread_responses_are_limited(self) -> None:

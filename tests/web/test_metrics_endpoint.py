@@ -27,10 +27,10 @@ from exporter.web.connections import ConnectionLimits
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 from exporter.web.server import Server, listen
-from tests.e2e.daemon import wait_until
 from tests.metrics.random_changes import changes
 from tests.prometheus import Prometheus, prometheus
 from tests.requires import requires_program
+from tests.waiting import DEADLINE, until, wait_until
 
 ORDERS = WorkflowKey("acc", "orders")
 AT_ONCE = 8
@@ -44,9 +44,7 @@ async def serving(app: Starlette, limits: ConnectionLimits | None = None) -> Asy
     with listen("127.0.0.1", 0) as listener:
         server = Server(app, limits=limits)
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        async with asyncio.timeout(60):
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-                await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         yield listener.getsockname()[1]
         server.should_exit = True
         await task
@@ -89,7 +87,7 @@ def site(exposition: Exposition) -> Starlette:
 
 
 async def ask(port: int, path: str = "/metrics", **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE) as http:
         return await http.get(f"http://127.0.0.1:{port}{path}", headers=headers)
 
 
@@ -123,7 +121,7 @@ async def reading(port: int, **headers: str) -> AsyncIterator[Reader]:
 
 
 async def eventually_answered(port: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE):
         while (await ask(port, "/metrics?name[]=none")).status_code != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -204,7 +202,8 @@ class TestAnotherReplicaMayCount:
         shown = True
         exposition.counts_shown = lambda: shown
         headers = {"Accept-Encoding": encoding}
-        async with serving(site(exposition)) as port, reading(port, **headers) as slow:
+        limits = ConnectionLimits(response=DEADLINE)  # cut for nothing else
+        async with serving(site(exposition), limits) as port, reading(port, **headers) as slow:
             shown = False
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await slow.rest()

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from playwright.async_api import Browser, async_playwright, expect
 
 from demo.node_packages import node
-from tests.e2e.daemon import DEADLINE
 from tests.requires import requires_program
+from tests.waiting import DEADLINE
 
 expect.set_options(timeout=1000 * DEADLINE)
 

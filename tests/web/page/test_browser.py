@@ -10,8 +10,8 @@ from playwright.async_api import Browser, Page, expect
 
 from demo.node_packages import install
 from simulator import Attempt, Error, Script, Step, Wait
-from tests.e2e.daemon import DEADLINE
 from tests.node import HERE
+from tests.waiting import DEADLINE
 from tests.watch.test_ids import IDS
 from tests.watching import Watching, watching
 from tests.web.page.browser import chromium

@@ -9,8 +9,8 @@ from exporter.watch.instance import PollReason
 from exporter.web.page.formatting import changed, dashboard_href
 from exporter.web.page.view import STUCK_AFTER, Explanation
 from simulator import Hang, Script, Sleep, Wait, error, retried, steps
+from tests.waiting import until
 from tests.watching import Watching, watching
-from tests.web.serving import until
 
 ROOT = Path(__file__).parents[3]
 INTERVAL = 15.0
