@@ -92,6 +92,7 @@ class AccountSettings:
     stored_as: str
 
 
+@dataclass(frozen=True, eq=False)
 class Attachment:
     """A workflow that is attached.
 
@@ -102,12 +103,11 @@ class Attachment:
         discovery: Reads its lists; None: only configured instances are watched.
     """
 
-    def __init__(self, settings: Workflow, poller: Poller, discovery: Discovery | None) -> None:
-        self.key = poller.key
-        self.settings = settings
-        self.state = poller.state
-        self.poller = poller
-        self.discovery = discovery
+    key: WorkflowKey
+    settings: Workflow
+    state: WorkflowState
+    poller: Poller
+    discovery: Discovery | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,16 @@ class Attacher:
         selector = None if discover is None else Selector(discover)
         record = await self.state.restore(key)
         try:
-            state = self._workflow_state(key, workflow, selector, record)
+            state = WorkflowState(
+                key,
+                record=record,
+                ids=workflow.instances,
+                selector=selector,
+                since=record.since if self.settings.metrics.backfill is False else -inf,
+                poll=self.settings.poll,
+                sink=self.sink,
+                clock=self.clock,
+            )
             async for records in self.state.instances(key):
                 for instance_id, instance in records:
                     state.restore(instance_id, instance)
@@ -154,49 +163,21 @@ class Attacher:
             self.sink.detached(key)
             raise
         self.state.attach(state)
-        poller = Poller(
-            state,
-            upstream=self.client,
-            sink=self.sink,
-            poll=self.settings.poll,
-            queue=self.queue,
-            log=self.logs.setdefault(name, PollLog(key, self.clock)),
-            clock=self.clock,
-        )
+        reported = self.logs.setdefault(name, PollLog(key, self.clock))
+        poller = Poller(state, self.client, queue=self.queue, log=reported)
         discovery = None
         if selector is not None:
             discovery = Discovery(
                 poller,
                 selector,
-                lister=self.client,
                 records=partial(self.state.records, key),
-                sink=self.sink,
-                poll=self.settings.poll,
                 backfill=bool(self.settings.metrics.backfill),
                 coverage=self.coverage,
-                clock=self.clock,
             )
             if former is not None and former.discover != discover:
-                discovery.reselect()
+                discovery.places.reselect()
         self.scheduler.add(poller, every=self.settings.poll.interval)
-        return Attachment(workflow, poller, discovery)
-
-    def _workflow_state(
-        self,
-        key: WorkflowKey,
-        workflow: Workflow,
-        selector: Selector | None,
-        record: WorkflowRecord,
-    ) -> WorkflowState:
-        return WorkflowState(
-            key,
-            record=record,
-            ids=workflow.instances,
-            selector=selector,
-            since=record.since if self.settings.metrics.backfill is False else -inf,
-            sink=self.sink,
-            clock=self.clock,
-        )
+        return Attachment(key, workflow, state, poller, discovery)
 
     def detach(self, attachment: Attachment) -> None:
         """Stops polling, discards the responses under way, has what is pending committed, and takes

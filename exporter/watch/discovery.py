@@ -13,21 +13,18 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from math import ceil, inf
 
-from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row, unix
 from exporter.config.accounts import is_instance_id
-from exporter.config.settings import Poll
 from exporter.statuses import ENDED, LIVE, RESTING
 from exporter.watch import lifecycle
 from exporter.watch.event_coverage import EventCoverage, kind_of
 from exporter.watch.instance import Instance, Pending, Scope
-from exporter.watch.list_reader import Lister, ListReader
+from exporter.watch.list_reader import ListReader
 from exporter.watch.poller import Poller
 from exporter.watch.records import NotRestored, Record
 from exporter.watch.selector import Selector
 from exporter.watch.series_cap import SeriesCap
-from exporter.watch.sink import Sink
 from exporter.watch.tracker import same_time
 
 # Seconds by which a row may appear in lists after its instance was created.
@@ -54,41 +51,29 @@ class Discovery:
         poller: Poller,
         selector: Selector,
         *,
-        lister: Lister,
         records: Callable[[Sequence[str]], Awaitable[Mapping[str, Record | None]]],
-        sink: Sink,
-        poll: Poll,
         backfill: bool,
-        coverage: EventCoverage | None = None,
-        clock: Clock,
+        coverage: EventCoverage | None,
     ) -> None:
         self.poller = poller
+        self.places = SeriesCap(poller.state, selector)
+        """Which instances have series."""
+        self.lists = ListReader(poller, self._take)
         self.pass_done = False
         """Whether a list pass was made, whatever came of it."""
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it has any."""
-        self._state = poller.state
-        if self._state.discovered_since is None:
-            self._state.discovered_since = clock.steady()
-        self._places = SeriesCap(poller.state, selector, sink=sink, poll=poll, clock=clock)
-        self._lists = ListReader(
-            self._state.key.workflow,
-            lister,
-            turn=poller.page_turn,
-            take=self._take,
-            over=lambda: poller.over,
-            sink=sink,
-            clock=clock,
-        )
+        self._state = state = poller.state
+        self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
+        if state.discovered_since is None:
+            state.discovered_since = self._clock.steady()
+        self._selector = selector
         self._records = records
         self._taking = asyncio.Lock()
         self._left_out = False
         """Whether rows were left out in this pass, since the state couldn't be read."""
-        self._sink = sink
-        self._poll = poll
         self._backfill = backfill
         self._coverage = coverage
-        self._clock = clock
         self._newest = -inf
         """Unix time of the newest time in a row, by Cloudflare's clock."""
         self._pass = 0
@@ -118,20 +103,7 @@ class Discovery:
     def choose(self, instance: Instance) -> None:
         """Gives an instance series, if it has come to be one that has them."""
         if not instance.configured:
-            self._places.choose(instance, self._now)
-
-    def reselect(self) -> None:
-        """Applies a selector that is new to the restored instances."""
-        self._places.reselect()
-
-    @property
-    def _selector(self) -> Selector:
-        return self._places.selector
-
-    @property
-    def progress(self) -> float:
-        """When a page was last read, or refused (monotonic clock)."""
-        return self._lists.progress
+            self.places.choose(instance, self._now)
 
     @property
     def _now(self) -> float:
@@ -151,9 +123,9 @@ class Discovery:
         """
         if self._state.last_pass is not None or self.pass_done or self._whole_is_due():
             return 0
-        pages = self._lists.pages
+        pages = self.lists.pages
         await self._read(self._live_lists(resting=False))  # the list pass reports what fails
-        return self._lists.pages - pages
+        return self.lists.pages - pages
 
     async def list_pass(self) -> int:
         """Reads the lists once; the number of pages that took."""
@@ -161,14 +133,14 @@ class Discovery:
         self._left_out = False
         if self._pass == 1:
             self._resume()
-        self._places.pass_begins()
+        self.places.pass_begins()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
         self._state.discovered_since = min(self._state.discovered_since or wall, wall)
         self._state.lists_as_of = self._lists_as_of(started)
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval
-        pages = self._lists.pages
+        pages = self.lists.pages
         if whole:
             failures = await self._read([{}])
         else:
@@ -185,11 +157,11 @@ class Discovery:
                 self._whole_pass_at = started
             self._after(wall, ended_too=ended_too)
         self._state.lists_as_of = self._lists_as_of(started)
-        return max(1, self._lists.pages - pages)
+        return max(1, self.lists.pages - pages)
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
         """Reads lists side by side, each as far as that succeeds; what failed."""
-        results = await asyncio.gather(*map(self._lists.read, lists), return_exceptions=True)
+        results = await asyncio.gather(*map(self.lists.read, lists), return_exceptions=True)
         failures = []
         for result in results:
             if isinstance(result, RequestFailed):
@@ -223,7 +195,7 @@ class Discovery:
     def _live_lists(self, *, resting: bool) -> list[dict[str, str]]:
         """The lists of the live: of those that rest, or of the others."""
         counts = self.counts or {}
-        left_out = ENDED | self._lists.refused_statuses
+        left_out = ENDED | self.lists.refused_statuses
         live = [s for s in dict.fromkeys((*LIVE, *counts)) if counts.get(s) and s not in left_out]
         return [_of_status(s) for s in live if (s in RESTING) == resting]
 
@@ -319,7 +291,7 @@ class Discovery:
         # What changed before the first pass wasn't announced to this process, perhaps.
         if self._coverage and kind and row.status != before and self._pass > 1:
             self._coverage.found(self._state.key.workflow, row.id, kind, self._clock.monotonic())
-        self._places.choose(instance, self._now)
+        self.places.choose(instance, self._now)
         self._state.apply(instance, effects)
         details_matter = instance.has_series or row.status in ENDED
         if effects.want_detail or (details_matter and not effects.repeats):
@@ -331,11 +303,11 @@ class Discovery:
 
     def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a list pass that succeeded: what was in no list, and what is too old?"""
-        self._places.recount()
+        self.places.recount()
         for instance in self._state.instances.values():
             if instance.configured:
                 continue
-            self._places.choose(instance, self._now)
+            self.places.choose(instance, self._now)
             if instance.has_series and not (instance.fingerprints.seen or instance.wants_detail):
                 self._put(instance, lifecycle.want_detail(instance))  # rows don't have its steps
             ended_unseen = ended_too and instance.has_series and not instance.live
@@ -347,7 +319,7 @@ class Discovery:
             self._put(instance, lifecycle.on_missing_from_lists(instance))
         if not self._left_out:  # otherwise the next pass reads the same lists
             self._state.last_pass = started
-        self._places.pass_ends()
+        self.places.pass_ends()
         self._raise_horizon()
 
     def _raise_horizon(self) -> None:

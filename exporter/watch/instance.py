@@ -173,11 +173,14 @@ class Instance:
         return self.values.status if self.values else self.row.status
 
     @property
+    def run_status(self) -> str | None:
+        """Of its run or, where no row had more than the status, of the last row."""
+        return self.run.status if self.run else self.row.status
+
+    @property
     def counts_as_live(self) -> bool:
         """Whether it is live, as far as is known, and its series don't expire."""
-        # Of some, no row had more than the status.
-        live = self.live if self.run else (self.row.status or "complete") not in ENDED
-        return live and self.expires_at is None
+        return (self.run_status or "complete") not in ENDED and self.expires_at is None
 
     @property
     def row_is_newer(self) -> bool:

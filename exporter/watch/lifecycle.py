@@ -333,8 +333,7 @@ def on_selected(
     before = instance.scope, instance.expires_at
     if placed:
         instance.scope = Scope.DISCOVERED
-    status = instance.run.status if instance.run else instance.row.status
-    if status not in ENDED or (selected and instance.has_series):
+    if instance.run_status not in ENDED or (selected and instance.has_series):
         instance.expires_at = None
     elif instance.expires_at is None:
         instance.expires_at = now.monotonic + poll.forget_after
@@ -360,11 +359,6 @@ def on_tick(instance: Instance, *, now: Moment) -> Effects:
     instance.values, instance.timeline, instance.expires_at = None, None, None
     instance.fingerprints = Fingerprints()
     return Effects(record=True, hide=hide)
-
-
-def count_from(instance: Instance, since: float) -> None:
-    """What ended before a Unix time is history, too, and not counted."""
-    instance.since = max(instance.since, since)
 
 
 def restore(

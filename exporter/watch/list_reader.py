@@ -1,60 +1,36 @@
 """Reads lists of one workflow's instances, page by page, whatever changes meanwhile."""
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
-from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row
 from exporter.cloudflare.pages import Page, read_pages
-from exporter.watch.sink import Sink
+from exporter.watch.poller import Poller
 
 _PER_PAGE = (100, 50, 25, 10)
 _MAX_PAGES = 50_000
 """Of a list: more than the platform's limit on instances allows."""
 
 
-class Lister(Protocol):
-    """The request for a page; it raises `RequestFailed`."""
-
-    async def instances(self, workflow: str, parameters: dict[str, str]) -> Page[Row]: ...
-
-
 class ListReader:
     """The lists of one workflow.
 
     Args:
-        workflow: Its name.
-        lister: Makes the requests.
-        turn: Waits for a page's turn at the budget.
+        poller: Of its instances; it knows whether the workflow was detached.
         take: Gets the rows of each page, each row once a list.
-        over: Whether the workflow was detached.
     """
 
-    def __init__(
-        self,
-        workflow: str,
-        lister: Lister,
-        *,
-        turn: Callable[[], Awaitable[None]],
-        take: Callable[[list[Row]], Awaitable[None]],
-        over: Callable[[], bool],
-        sink: Sink,
-        clock: Clock,
-    ) -> None:
-        self.progress = clock.monotonic()
+    def __init__(self, poller: Poller, take: Callable[[list[Row]], Awaitable[None]]) -> None:
+        self._sink, self._clock = poller.state.sink, poller.state.clock
+        self.progress = self._clock.monotonic()
         """When a page was last read, or refused (monotonic clock)."""
         self.pages = 0
         """Pages read so far."""
         self.refused_statuses: set[str] = set()
         """Statuses that rows may have and lists can't be asked for."""
-        self._workflow = workflow
-        self._lister = lister
-        self._turn = turn
+        self._poller = poller
+        self._over: Callable[[], bool] = lambda: poller.over
         self._take = take
-        self._over = over
-        self._sink = sink
-        self._clock = clock
         self._size = 0
 
     async def read(self, parameters: dict[str, str], *, again: bool = True) -> None:
@@ -83,10 +59,12 @@ class ListReader:
 
     async def _page(self, parameters: dict[str, str]) -> Page[Row]:
         while True:
-            await self._turn()
+            await self._poller.page_turn()
             size = {"per_page": str(_PER_PAGE[self._size])}
             try:
-                page = await self._lister.instances(self._workflow, {**parameters, **size})
+                page = await self._poller.client.instances(
+                    self._poller.key.workflow, {**parameters, **size}
+                )
             except RequestFailed as failure:
                 self.progress = self._clock.monotonic()
                 self._sink.polled("list", failure.reason)

@@ -74,7 +74,7 @@ class ListSchedule:
     @property
     def progress(self) -> float:
         """When anything of a pass was last done (monotonic clock)."""
-        return max([self._passed_at, *(d.progress for d in self.roster.discoveries.values())])
+        return max([self._passed_at, *(d.lists.progress for d in self.roster.discoveries.values())])
 
     def wake(self) -> None:
         """Begins the next pass at once: there are new workflows, or events don't do."""

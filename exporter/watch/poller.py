@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import inf
-from typing import Protocol
 
-from exporter.clock import Clock
+from exporter.cloudflare.client import Client
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import Detail, Summary
-from exporter.config.settings import Poll
+from exporter.cloudflare.models import Summary
 from exporter.watch import lifecycle
 from exporter.watch.effects import NOTHING, Effects
 from exporter.watch.instance import (
@@ -26,7 +24,7 @@ from exporter.watch.instance import (
 )
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
-from exporter.watch.sink import RoundOutcome, Sink
+from exporter.watch.sink import RoundOutcome
 from exporter.watch.workflow_state import WorkflowState
 from exporter.watch.workflow_up import WorkflowUp
 
@@ -35,35 +33,22 @@ _SPARE = 0.3
 changed, while nothing more urgent waits."""
 
 
-class Upstream(Protocol):
-    """The requests of a poller; each raises `RequestFailed`."""
-
-    async def instance(self, workflow: str, instance_id: str) -> Summary: ...
-    async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]: ...
-
-
 class Poller:
     """Polls the instances of one workflow, round by round.
 
     Args:
         state: The instances, restored.
+        client: Makes the requests.
         queue: Where polls wait for their turn.
         log: Reports what fails; it outlives this attachment of the workflow.
     """
 
     def __init__(
-        self,
-        state: WorkflowState,
-        *,
-        upstream: Upstream,
-        sink: Sink,
-        poll: Poll,
-        queue: PollQueue,
-        log: PollLog,
-        clock: Clock,
+        self, state: WorkflowState, client: Client, *, queue: PollQueue, log: PollLog
     ) -> None:
         self.key = state.key
         self.state = state
+        self.client = client
         self.instances = state.instances
         self.up = False
         """Whether the workflow as a whole can be read: its lists, and some of its instances."""
@@ -75,15 +60,11 @@ class Poller:
         """Whether the account's list has no workflow of this name, as the log says."""
         self.over = False
         """Whether the workflow was detached: responses that still come change nothing."""
-        self.round_started = clock.monotonic()
-        self._upstream = upstream
-        self._sink = sink
-        self._poll = poll
+        self.round_started = self._as_of = state.clock.monotonic()
+        self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
         self._queue = queue
-        self._clock = clock
         self._active: set[Instance] = set()
         """Those whose polls wait or are in flight."""
-        self._as_of = clock.monotonic()
         self._up = WorkflowUp()
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
@@ -173,7 +154,7 @@ class Poller:
         try:
             if request.kind == "simple":
                 with self._counted("simple"):
-                    simple = await self._upstream.instance(self.key.workflow, instance.id)
+                    simple = await self.client.instance(self.key.workflow, instance.id)
                 effects = self._apply(
                     instance, partial(lifecycle.on_simple, instance, simple, request)
                 )
@@ -183,9 +164,7 @@ class Poller:
             if follows is not None:
                 request = follows
                 with self._counted("detail"):
-                    detail, size = await self._upstream.instance_detail(
-                        self.key.workflow, instance.id
-                    )
+                    detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
                 transition = partial(
                     lifecycle.on_detail, instance, detail, size, request, after=simple
                 )

@@ -8,13 +8,10 @@ does to an instance, `lifecycle` says.
 
 from enum import IntEnum
 
-from exporter.clock import Clock
-from exporter.config.settings import Poll
 from exporter.statuses import ENDED
 from exporter.watch import lifecycle
 from exporter.watch.instance import Instance, Scope
 from exporter.watch.selector import Selector
-from exporter.watch.sink import Sink
 from exporter.watch.workflow_state import WorkflowState
 
 
@@ -34,18 +31,14 @@ class SeriesCap:
     """The places of one workflow; configured instances take none.
 
     Args:
-        watched: The instances.
+        state: The instances.
         selector: Which are to have series.
     """
 
-    def __init__(
-        self, watched: WorkflowState, selector: Selector, *, sink: Sink, poll: Poll, clock: Clock
-    ) -> None:
+    def __init__(self, state: WorkflowState, selector: Selector) -> None:
         self.selector = selector
-        self._state = watched
-        self._sink = sink
-        self._poll = poll
-        self._clock = clock
+        self._state = state
+        self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
         self._order: list[_Place] | None = None
         """Instances with series by rank and age, those that give way first at the end; None: to be
         listed when one asks for a place."""
@@ -85,8 +78,8 @@ class SeriesCap:
         if instance.last_poll.not_found:
             return
         run, expired = instance.run, instance.expires_at is not None
-        status, end = (run.status, run.end) if run else (instance.row.status or "", None)
-        selected = self.selector.takes(status, end, now)
+        status = instance.run_status or ""
+        selected = self.selector.takes(status, run.end if run else None, now)
         created = instance.row.created
         if created is None and run is not None:
             created = run.queued  # an event announced it before a list held it
@@ -144,10 +137,9 @@ class SeriesCap:
 
 def _place(instance: Instance) -> _Place:
     """An instance's place in the order; of one rank, the newest gives way first."""
-    status = instance.run.status if instance.run else instance.row.status
-    if status == "errored" and instance.expires_at is None:
+    if instance.run_status == "errored" and instance.expires_at is None:
         rank = _Rank.ERRORED
-    elif status not in ENDED:
+    elif instance.run_status not in ENDED:
         rank = _Rank.LIVE
     else:
         rank = _Rank.ENDED if instance.expires_at is None else _Rank.LEAVING

@@ -7,6 +7,7 @@ from math import inf
 from msgspec.structs import replace
 
 from exporter.clock import Clock
+from exporter.config.settings import Poll
 from exporter.watch import lifecycle
 from exporter.watch.effects import Effects
 from exporter.watch.instance import Instance, Scope
@@ -38,6 +39,9 @@ class WorkflowState:
         selector: Which others are watched too; None: none.
         since: Unix time; what ended before it of a configured instance that is new is history.
         sink: Gets what is shown, and what no longer is.
+
+    Attributes:
+        poll, sink, clock: Those of everything that watches the workflow.
     """
 
     def __init__(
@@ -48,10 +52,12 @@ class WorkflowState:
         ids: Iterable[str],
         selector: Selector | None,
         since: float,
+        poll: Poll,
         sink: Sink,
         clock: Clock,
     ) -> None:
         self.key = key
+        self.poll, self.sink, self.clock = poll, sink, clock
         self.instances: dict[str, Instance] = {}
         self.last_pass = record.last_pass
         """Unix time at which the last list pass that succeeded began."""
@@ -70,8 +76,6 @@ class WorkflowState:
         self._ids = frozenset(ids)
         self._selector = selector
         self._since = since
-        self._sink = sink
-        self._clock = clock
         self.lists_as_of = self.last_pass_began()
         """When the list pass began that covers all instances: the one under way or, where one
         has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
@@ -103,7 +107,7 @@ class WorkflowState:
                 instance_id,
                 Scope.CONFIGURED,
                 since=self._since,
-                due=self._clock.monotonic(),
+                due=self.clock.monotonic(),
                 known=known.get(instance_id, -inf),
             )
 
@@ -137,7 +141,7 @@ class WorkflowState:
     def since_of(self, known: Record | None) -> float:
         """Unix time before which an end of an instance that isn't watched was counted already, if
         it is one to be counted; `known` as of `begin`."""
-        counted = self._clock.steady() if known is None else -inf
+        counted = self.clock.steady() if known is None else -inf
         if isinstance(known, float):
             counted = known + APART
         return max(self.horizon, counted)
@@ -160,7 +164,7 @@ class WorkflowState:
             seen = max(run.newest, -inf if run.start is None else run.start)
             end = seen + 0.001 - APART
         elif run is not None:
-            end = self._clock.steady() if run.end is None else run.end
+            end = self.clock.steady() if run.end is None else run.end
         newest = -inf if run is None else run.newest + APART
         times = (newest, end, instance.row.created)
         self._unwatch(instance.id, end, max(time for time in times if time is not None))
@@ -169,7 +173,7 @@ class WorkflowState:
         """Raises the horizon to what was removed, or ended, too long ago to come back."""
         if self._selector is None:  # otherwise list passes raise it
             # No further than what has expired: the clock may be days ahead.
-            old = min(self._clock.steady() - UNWATCHED_FOR, self.newest_unwatched)
+            old = min(self.clock.steady() - UNWATCHED_FOR, self.newest_unwatched)
             if old > self.horizon + _RAISED_BY or old == self.newest_unwatched > self.horizon:
                 self.horizon = old
 
@@ -188,7 +192,7 @@ class WorkflowState:
             for i in self.instances.values()
             if i.counts_as_live and not (readable and i.failure is not None)
         ]
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         oldest = heapq.nsmallest(len(known) // 100 + 1, known)[-1] if known else now
         return min(lists, oldest)
 
@@ -196,31 +200,31 @@ class WorkflowState:
         """`last_pass` on the monotonic clock."""
         if self.last_pass is None:
             return None
-        return self.last_pass - self._clock.steady() + self._clock.monotonic()
+        return self.last_pass - self.clock.steady() + self.clock.monotonic()
 
     def apply(self, instance: Instance, effects: Effects) -> None:
         """Does what a transition asks for: counts, shows, hides, records."""
         if effects.record:
             self.changed.add(instance.id)
         if effects.observations:
-            self._sink.counted(self.key, instance.id, effects.observations)
+            self.sink.counted(self.key, instance.id, effects.observations)
         if effects.show and instance.has_series:
             self.show(instance)
         if effects.hide:
-            self._sink.removed(self.key, instance.id)
+            self.sink.removed(self.key, instance.id)
         if effects.skipped:
-            self._sink.skipped(self.key)
+            self.sink.skipped(self.key)
         if effects.remove:
             self._expire(instance)
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
         if instance.values is not None:
-            self._sink.shown(self.key, instance.id, instance.values, instance.last_change)
+            self.sink.shown(self.key, instance.id, instance.values, instance.last_change)
 
     def take_changes(self) -> dict[str, Record | None]:
         """What the state is to record from now on, by instance; None: nothing."""
-        now = self._clock.now()
+        now = self.clock.now()
         watched = {i: self.instances[i].record(now) for i in self.changed if i in self.instances}
         taken = {**self._unwatched, **watched}
         self.changed.clear()
@@ -242,12 +246,12 @@ class WorkflowState:
         """
         if record is None:
             return
-        now, selector = self._clock.steady(), self._selector
+        now, selector = self.clock.steady(), self._selector
         watched = selector is not None and selector.takes_id(instance_id)
         if isinstance(record, float):  # as a former version recorded what isn't watched
             self._unwatch(instance_id, record, record + APART)
         elif instance_id in self._ids and record.removed_at is None:
-            due = self._clock.monotonic()
+            due = self.clock.monotonic()
             self._restore(Instance(instance_id, Scope.CONFIGURED, self._since, due), record)
             if not record.shown:
                 self.changed.add(instance_id)
@@ -273,5 +277,5 @@ class WorkflowState:
     ) -> None:
         lists_at = self.last_pass_began()
         lifecycle.restore(
-            instance, record, scope=scope, now=self._clock.now(), list_pass_at=lists_at
+            instance, record, scope=scope, now=self.clock.now(), list_pass_at=lists_at
         )
