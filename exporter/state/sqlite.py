@@ -124,9 +124,8 @@ class Database(Backend):
             return False
 
     def write(self, batch: Batch, *, now: float) -> None:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._connection as connection:
+            connection.execute("BEGIN IMMEDIATE")
             connection.executemany(
                 "REPLACE INTO workflows VALUES (?, ?, ?, ?)",
                 [(*owner, data, now) for owner, data in batch.workflows.items()],
@@ -161,11 +160,6 @@ class Database(Backend):
                 ),
             ):
                 connection.executemany(f"DELETE FROM {query}", rows)  # noqa: S608 - names of our own
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
 
     def take_turn(self, turn: Turn) -> Seen:
         """Grants all that is wanted, also while nothing can be written: the lock file keeps other
@@ -176,21 +170,18 @@ class Database(Backend):
         return self._connection.execute(query, parameters)
 
     def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
-        old = "SELECT account, workflow FROM workflows WHERE watched < ?"
-        with self._connection:
-            for owner in self._connection.execute(old, (now - after,)).fetchall():
-                for table in ("workflows", "instances", "series"):
-                    self._connection.execute(
-                        f"DELETE FROM {table} WHERE account = ? AND workflow = ?",  # noqa: S608
-                        owner,
-                    )
-            own = "SELECT DISTINCT account FROM series WHERE workflow = '' AND account != ''"
-            of_workflows = "SELECT account FROM workflows"
-            for (account,) in self._connection.execute(f"{own} EXCEPT {of_workflows}").fetchall():
-                if account not in accounts:
-                    self._connection.execute(
-                        "DELETE FROM series WHERE account = ? AND workflow = ''", (account,)
-                    )
+        of_owner = "WHERE account = ? AND workflow = ?"
+        with self._connection as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            old = "SELECT account, workflow FROM workflows WHERE watched < ?"
+            expired = connection.execute(old, (now - after,)).fetchall()
+            for table in ("workflows", "instances", "series"):
+                connection.executemany(f"DELETE FROM {table} {of_owner}", expired)  # noqa: S608
+            own = "SELECT account, workflow FROM series WHERE workflow = '' AND account != ''"
+            others = "SELECT account, '' FROM workflows"
+            unused = connection.execute(f"{own} EXCEPT {others}").fetchall()
+            unused = [owner for owner in unused if owner[0] not in accounts]
+            connection.executemany(f"DELETE FROM series {of_owner}", unused)  # noqa: S608
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):

@@ -44,6 +44,17 @@ class TestContent:
             assert len(list(database.series(own[0]))) == left
         database.close()
 
+    def test_a_workflow_expires_whole_or_not_at_all(self, path: Path) -> None:
+        database = Database(written(path))
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute(
+                "CREATE TRIGGER stop BEFORE DELETE ON series BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+        with pytest.raises(sqlite3.IntegrityError):
+            database.expire(after=10, now=11, accounts=[])
+        assert content(database) == FULL
+        database.close()
+
     def test_only_its_owner_may_read_it(self, path: Path) -> None:
         assert written(path).stat().st_mode & 0o077 == 0
 
