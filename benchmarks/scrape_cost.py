@@ -1,13 +1,13 @@
-"""Prints the time of a scrape, next to prometheus_client, client_golang, and bytes from memory.
+"""Prints the time of a scrape, next to prometheus_client, client_golang, and uvicorn sending bytes.
 
     python -m benchmarks.scrape_cost [--instances 1000 10000 50000] [--repeat 10]
 
 Each server is a child process; a client reads `/metrics` from a socket, plain and gzip, from each
 in turn: with nothing changed since the last scrape, and with 1% of the instances, picked at random,
 one step further. Wall time is the client's, CPU time the server's; ratios are of medians of this
-run. client_golang and bytes from memory make no difference between changed and unchanged. Then: CPU
-time of an update, memory, and what instances add to it. Times include rendering what changed, which
-the exporter does when it is scraped; prometheus_client's values are set before.
+run. client_golang and bytes from memory, which uvicorn sends, make no difference between changed
+and unchanged. Then: CPU time of an update, memory, and what instances add to it. Scrapes don't
+include rendering what changed: that is done before.
 
 With Go (Debian: golang-go golang-github-prometheus-client-golang-dev) `scrape_cost.go` is compared
 too.
@@ -35,8 +35,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app
+from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from benchmarks import argument_parser
@@ -145,7 +146,7 @@ def exporter(size: int, port: Connection) -> None:
     base = resident()
     for index in range(size):
         put(store, *world.tracked(index))
-        exposition.show(store.take())
+    exposition.show(store.take())
 
     async def change(_: Request) -> JSONResponse:
         for index in list(world.moved()):
@@ -166,10 +167,7 @@ def exporter(size: int, port: Connection) -> None:
     nothing = WatchView([], clock=Clock())
     app = endpoints(exposition, nothing, unhealthy=list, unready=list)
     app.router.routes += [Route(f"/{f.__name__}", f) for f in (change, update, memory, cpu)]
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    port.send(listener.getsockname()[1])
-    uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run([listener])
+    serve_app(app, port)
 
 
 class _Threading(ThreadingMixIn, WSGIServer):
@@ -221,19 +219,23 @@ def prometheus_client(size: int, port: Connection) -> None:
 
 
 def memory(bodies: dict[str, bytes], port: Connection) -> None:
-    """The floor: as little HTTP as will do, and ready-made bodies."""
+    """The floor: ready-made bodies, sent by uvicorn."""
+
+    async def metrics(request: Request) -> Response:
+        gzipped = "gzip" in request.headers["accept-encoding"]
+        return Response(bodies["gzip" if gzipped else "identity"])
+
+    async def cpu(_: Request) -> JSONResponse:
+        return JSONResponse(time.process_time())
+
+    serve_app(Starlette(routes=[Route(f"/{f.__name__}", f) for f in (metrics, cpu)]), port)
+
+
+def serve_app(app: Starlette, port: Connection) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port.send(listener.getsockname()[1])
-    while True:
-        connection, _ = listener.accept()
-        with connection:
-            request = connection.recv(4096)
-            if request.startswith(b"GET /metrics"):
-                body = bodies["gzip" if b"gzip" in request else "identity"]
-            else:
-                body = json.dumps(time.process_time()).encode()
-            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            connection.sendall(body)
+    uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run([listener])
 
 
 @contextmanager
@@ -316,7 +318,7 @@ class InstanceValues:
         return statistics.median(self.wall), statistics.median(self.cpu)
 
 
-def compare(size: int, repeat: int) -> dict[str, float]:
+def compare(size: int, repeat: int, *, alone: bool) -> dict[str, float]:
     """One size: prints all of it; wall seconds of the exporter's scrapes, by what was scraped."""
     mine: dict[str, float] = {}
     with ExitStack() as servers:
@@ -334,9 +336,10 @@ def compare(size: int, repeat: int) -> dict[str, float]:
             f"{first * 1e3:.0f} ms"
         )
         ports = {"exporter": exporter_}
-        ports["prometheus_client"] = servers.enter_context(child(prometheus_client, size))
-        if (go := servers.enter_context(client_golang(size))) is not None:
-            ports["client_golang"] = go
+        if not alone:
+            ports["prometheus_client"] = servers.enter_context(child(prometheus_client, size))
+            if (go := servers.enter_context(client_golang(size))) is not None:
+                ports["client_golang"] = go
         ports["from memory"] = servers.enter_context(child(memory, bodies))
         for encoding in ("identity", "gzip"):
             for change in (False, True):
@@ -369,7 +372,8 @@ def report(what: str, values: dict[str, InstanceValues]) -> None:
         their_wall, their_cpu = server.medians
         ratio = ""
         if name == "from memory":
-            ratio = f"   exporter: {wall / their_wall:5.1f} times the wall time"
+            ratio = f"   exporter: {wall / their_wall:5.1f} times the wall time, CPU "
+            ratio += f"{cpu / their_cpu:5.1f}"
         elif name != "exporter":
             ratio = (
                 f"   exporter: {their_wall / wall:5.0f} times faster, CPU {their_cpu / cpu:5.0f}"
@@ -386,9 +390,10 @@ def main() -> None:
     options = argument_parser(__doc__)
     options.add_argument("--instances", type=int, nargs="+", default=[1000, 10_000, 50_000])
     options.add_argument("--repeat", type=int, default=10, help="scrapes; of the slow ones, two")
+    options.add_argument("--alone", action="store_true", help="compare with nothing but memory")
     given = options.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, medians of {given.repeat} scrapes")
-    each = {size: compare(size, given.repeat) for size in given.instances}
+    each = {size: compare(size, given.repeat, alone=given.alone) for size in given.instances}
     least, most = min(each), max(each)
     if least < most:
         print(f"\nan instance at {most:,} costs, in terms of one at {least:,}:")

@@ -1,9 +1,11 @@
 """What the gauges of an instance show, and how a detail response becomes that. Pure."""
 
 from collections import Counter
+from sys import intern
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from exporter.cloudflare.models import Detail, seconds, unix
 from exporter.statuses import ENDED
@@ -55,6 +57,11 @@ class InstanceValues(Struct, frozen=True, array_like=True):
     run_duration: float | None = None
     """Seconds, once the run has ended."""
 
+    def __post_init__(self) -> None:
+        # Tens of thousands of instances have few of them.
+        for name in ("status", "version_id", "trigger"):
+            force_setattr(self, name, intern(getattr(self, name)))
+
     @property
     def ended(self) -> bool:
         return self.status in ENDED
@@ -76,15 +83,15 @@ def values_of(response: Detail, status: str) -> InstanceValues:
         error_name=error_name(error, failed) if error else None,
         error_step=failed.name if failed else None,
         step_count=len(steps) if response.step_count is None else int(response.step_count),
-        steps=dict(Counter((step.type or "unknown", step.outcome) for step in steps)),
+        steps=dict(Counter((intern(step.type or "unknown"), step.outcome) for step in steps)),
         attempts=attempts,
         retries=sum(max(0, len(step.attempts or ()) - 1) for step in steps),
         open_steps=()
         if status in ENDED
         else tuple(
             OpenStep(
-                step.name,
-                step.type or "unknown",
+                intern(step.name),
+                intern(step.type or "unknown"),
                 len(step.attempts or ()),
                 unix(step.start),
                 step.retry_limit if step.type == "step" else None,

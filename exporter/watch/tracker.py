@@ -12,9 +12,11 @@ So a step that a restart deleted and ran again is another one. A list row doesn'
 from datetime import UTC, datetime
 from enum import Enum, auto
 from math import inf
+from sys import intern
 from typing import NamedTuple
 
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from exporter.cloudflare.models import (
     Attempt,
@@ -59,6 +61,9 @@ class Run(Struct, frozen=True, array_like=True):
     """Whether only a row showed its end: how many steps it has isn't known."""
     newest: float = -inf
     """The latest time in the detail responses so far: one with a later time is newer."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "status", intern(self.status))  # tens of thousands have few of them
 
 
 class FinishedRun(NamedTuple):
@@ -265,7 +270,7 @@ def same_time(one: float | None, other: float | None) -> bool:
 
 
 def _key(step: Step) -> tuple[str, str, float]:
-    return step.type or "unknown", step.name or "", unix(step.start) or 0.0
+    return intern(step.type or "unknown"), intern(step.name or ""), unix(step.start) or 0.0
 
 
 def _bits(step: Step, *, after: float = -inf) -> int:
