@@ -145,7 +145,8 @@ class Discovery:
             failures = await self._read([{}])
         else:
             ended = sorted(self._selector.ended_statuses) if ended_too else []
-            others = [_created_since(self._last_pass_or(wall) - _LATE), *map(_of_status, ended)]
+            last = min(wall, self._state.last_pass or self._state.discovered_since)
+            others = [_created_since(last - _LATE), *map(_of_status, ended)]
             failures = await self._read(self._live_lists(resting=True))
             failures += await self._read(self._live_lists(resting=False) + others)
             if not failures:
@@ -198,10 +199,6 @@ class Discovery:
         left_out = ENDED | self.lists.refused_statuses
         live = [s for s in dict.fromkeys((*LIVE, *counts)) if counts.get(s) and s not in left_out]
         return [_of_status(s) for s in live if (s in RESTING) == resting]
-
-    def _last_pass_or(self, now: float) -> float:
-        """Unix time of the last pass that succeeded or, before one, of the first contact."""
-        return min(now, self._state.last_pass or self._state.discovered_since or now)
 
     def _missed_lists(self) -> list[dict[str, str]]:
         """The list of what was created since some of the missed were, where that saves requests.
