@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -158,9 +157,7 @@ class App:
         async with contextlib.AsyncExitStack() as running:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             running.push_async_callback(_stop, server, serving)
-            running.enter_context(_short_collections())
-            with _without_collection():
-                await running.enter_async_context(self.opened())
+            await running.enter_async_context(self.opened())
             self._scheduler.start()
             self._watch.start()
             others = [asyncio.create_task(self.health.watch())]
@@ -230,36 +227,3 @@ class App:
 async def _stop(server: Server, serving: asyncio.Task[None]) -> None:
     server.should_exit = True
     await serving
-
-
-@contextlib.contextmanager
-def _short_collections() -> Iterator[None]:
-    """Keeps garbage collections short.
-
-    There is little garbage in cycles, and to look for it among a million objects, which is how many
-    tens of thousands of instances are, takes up to a second. So what has survived two collections
-    is not looked at again: a cycle of it that becomes garbage later stays.
-    """
-    gc.set_threshold(20_000, 2, 20)
-    gc.callbacks.append(_freeze)
-    try:
-        yield
-    finally:
-        gc.callbacks.remove(_freeze)
-        gc.unfreeze()
-
-
-def _freeze(phase: str, info: dict[str, int]) -> None:
-    if phase == "stop" and info["generation"] > 0:
-        gc.freeze()
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Restores without garbage collection: of what is restored none is garbage."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

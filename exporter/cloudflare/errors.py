@@ -32,6 +32,11 @@ class RequestFailed(Exception):  # noqa: N818 - reads as what happened
         self.advice = advice
         self.size = 0
 
+    def without_frames(self) -> "RequestFailed":
+        """Itself, to be stored: the frames that it came through hold the response."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
+
 
 def from_status(status: int, message: str) -> RequestFailed:
     """The failure that an HTTP status other than 2xx stands for.

@@ -186,3 +186,5 @@ class Attacher:
         attachment.poller.detach()
         self.state.detach(attachment.state)
         self.sink.detached(attachment.key)
+        # Now, not when the garbage collector finds them: those attached instead take as much again.
+        attachment.state.instances.clear()

@@ -6,9 +6,9 @@ in, for people.
 """
 
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
-from msgspec import msgpack
+from msgspec import Struct, msgpack
 
 from exporter.cloudflare.models import Summary, unix
 from exporter.watch.instance_values import InstanceValues
@@ -45,7 +45,7 @@ def _digest(values: tuple[object, ...]) -> bytes:
     return blake2b(msgpack.encode(values), digest_size=8).digest()
 
 
-class Change(NamedTuple):
+class Change(Struct, frozen=True, gc=False):
     """A value that changed."""
 
     field: str
@@ -77,7 +77,7 @@ def changes(
     )
 
 
-class Fingerprints(NamedTuple):
+class Fingerprints(Struct, frozen=True, gc=False):
     """The fingerprints that stand for an instance as it is known.
 
     Normally one: a simple response repeats the fields of the detail response. Where an upstream's
@@ -104,7 +104,7 @@ class Fingerprints(NamedTuple):
         """Whether a simple response shows nothing new; with `but_progress`: at most that the run
         continues, from step to step and from running to waiting and back."""
         new, part = fingerprint(simple), slice(8, 16) if but_progress else slice(16)
-        return any(new[part] == known[part] for known in self if known is not None)
+        return any(new[part] == known[part] for known in (self.detail, self.simple) if known)
 
     def updated(self, detail: Summary, *, after: Summary | None, changed: bool) -> "Fingerprints":
         """With a detail response, which followed a simple one that wasn't known, if any.

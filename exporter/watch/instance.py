@@ -5,10 +5,11 @@ series expire. `tracker` says what its responses mean for its run and steps, and
 polls.
 """
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum, auto
 from math import inf
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
@@ -59,7 +60,7 @@ class PollReason(StrEnum):
     SPARE = "spare request budget"
 
 
-class PollRequest(NamedTuple):
+class PollRequest(Struct, frozen=True, gc=False):
     """A request for one instance."""
 
     at: float
@@ -82,7 +83,7 @@ class InFlight(NamedTuple):
     reason: PollReason
 
 
-class LastPoll(NamedTuple):
+class LastPoll(Struct, frozen=True, gc=False):
     """What the last poll came to."""
 
     request: PollRequest | None = None
@@ -92,7 +93,7 @@ class LastPoll(NamedTuple):
     """Polls in a row, this one included, that found that the instance doesn't exist."""
 
 
-class LastRow(NamedTuple):
+class LastRow(Struct, frozen=True, gc=False):
     """What the last list row said. Times are Unix seconds."""
 
     status: str | None = None
@@ -103,9 +104,12 @@ class LastRow(NamedTuple):
 _NO_POLL, _NO_ROW, _UNSEEN = LastPoll(), LastRow(), Fingerprints()
 
 
-@dataclass(slots=True, eq=False)
-class Instance:
-    """One instance. Times are of the monotonic clock where nothing else is said."""
+class Instance(Struct, eq=False, gc=False):
+    """One instance. Times are of the monotonic clock where nothing else is said.
+
+    Tens of thousands of them are no work for the garbage collector: neither they nor what they
+    hold refer back to them.
+    """
 
     id: str
     scope: Scope
@@ -202,7 +206,7 @@ class Instance:
             shown=self.has_series,
             run=self.run,
             values=self.values,
-            fingerprints=self.fingerprints,
+            fingerprints=(self.fingerprints.detail, self.fingerprints.simple),
             last_change=self.last_change,
             detailed_at=self.detailed_at + ahead,
             wants_detail=self.wants_detail,

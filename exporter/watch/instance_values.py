@@ -2,7 +2,6 @@
 
 from collections import Counter
 from sys import intern
-from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -12,7 +11,7 @@ from exporter.statuses import ENDED
 from exporter.watch.failed_step import error_name, failed_step
 
 
-class OpenStep(NamedTuple):
+class OpenStep(Struct, frozen=True, array_like=True, gc=False):
     """A step that is open now.
 
     Attributes:
@@ -30,7 +29,7 @@ class OpenStep(NamedTuple):
     retry_limit: float | None = None
 
 
-class InstanceValues(Struct, frozen=True, array_like=True):
+class InstanceValues(Struct, frozen=True, array_like=True, gc=False):
     """What an instance's gauges show; recorded in the state (see `records.py`).
 
     Times are Unix seconds; None: not known (yet). What comes from the steps is None until a detail

@@ -224,7 +224,7 @@ def on_failure(
     pause = max(min(pause, poll.ended_interval), poll.interval)
     # A round polls what is due before the middle of its interval.
     instance.due = max(now.monotonic + pause, instance.detail_after + poll.interval / 2)
-    instance.activity, instance.last_poll = None, LastPoll(request, failure)
+    instance.activity, instance.last_poll = None, LastPoll(request, failure.without_frames())
     return NOTHING
 
 

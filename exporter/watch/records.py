@@ -21,6 +21,7 @@ class InstanceRecord(Struct, frozen=True, array_like=True):
     run: Run | None
     values: InstanceValues | None
     fingerprints: tuple[bytes | tuple[Any, ...] | None, bytes | tuple[Any, ...] | None]
+    """Of a detail response, and of a simple one."""
     last_change: float
     detailed_at: float
     wants_detail: bool

@@ -40,7 +40,7 @@ Marks = dict[tuple[str, str, float], int]
 step, bit n its n-th attempt."""
 
 
-class Run(Struct, frozen=True, array_like=True):
+class Run(Struct, frozen=True, array_like=True, gc=False):
     """What is known of an instance's current run; recorded in the state (see `records.py`).
 
     Times are Unix seconds. `queued` is None as long as only rows of lists showed the run.

@@ -1,6 +1,7 @@
 """Discovery: instances found by lists, through everything that happens while lists are read."""
 
 import asyncio
+import gc
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -974,3 +975,33 @@ class TestFailures:
             assert w.value("cloudflare_workflow_up") == 0
             (poller,) = w.app.pollers
             assert str(poller.pass_failure) == "the list repeats after 100 rows"
+
+
+class TestGarbage:
+    """Tens of thousands of instances must not be work for the garbage collector."""
+
+    async def test_hardly_anything_of_an_instance_is_to_be_searched(self) -> None:
+        async with discovering() as w:
+
+            async def tracked(count: int) -> int:
+                for n in range(count):
+                    w.orders.create(f"{count}-{n}", WAITING, at=w.clock() - 9000)
+                for _ in range(count // 10):
+                    await w.cycle(after=INTERVAL)
+                gc.collect()
+                ours = [o for o in gc.get_objects() if type(o).__module__.startswith("exporter")]
+                return len(ours)
+
+            assert await tracked(100) + 10 > await tracked(200)
+            assert len(w.samples("cloudflare_workflow_instance_status")) >= 300
+
+    async def test_instances_of_detached_workflows_leave_without_a_search(self) -> None:
+        async with discovering() as w:
+            w.orders.create("a", WAITING, at=w.clock() - 9000)
+            await w.cycle(after=INTERVAL)
+            [poller] = w.app.pollers
+            detached = poller.instances
+            assert detached
+            await w.reload(poll={"interval": "20s"})
+            assert not detached
+            assert w.status("a") == "waiting"

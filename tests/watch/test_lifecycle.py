@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from msgspec.structs import replace
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
@@ -84,7 +85,7 @@ def begun(instance: Instance, seconds: float) -> PollRequest:
 
 def polled(instance: Instance, seconds: float, status: str = "running", steps: int = 0) -> Effects:
     """What the detail request of a poll brought."""
-    request = begun(instance, seconds)._replace(kind="detail")
+    request = replace(begun(instance, seconds), kind="detail")
     return lifecycle.on_detail(
         instance, detail(status, steps), 100, request, after=None, poll=POLL, now=at(seconds)
     )
@@ -484,14 +485,14 @@ TestLife = Life.TestCase
 
 
 def test_it_alone_writes_an_instance() -> None:
-    assert len(Instance.__slots__) <= 20
+    assert len(Instance.__struct_fields__) <= 20
     writers = set()
     for path in Path(lifecycle.__file__).parents[1].rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Attribute)
                 and isinstance(node.ctx, ast.Store)
-                and node.attr in Instance.__slots__
+                and node.attr in Instance.__struct_fields__
                 and ast.unparse(node.value) in ("instance", "control", "known", "i")
             ):
                 writers.add(path.name)

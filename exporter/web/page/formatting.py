@@ -105,10 +105,11 @@ def changed(instance: Instance) -> list[str]:
     """What the last change of an instance changed."""
     first = any(change.field == "steps" and change.before is None for change in instance.changes)
     texts = ["steps fetched for the first time"] if first else []
-    for field, before in instance.changes:
+    for change in instance.changes:
+        field = change.field
         if first and field in _DETAIL_ONLY:
             continue
-        values = (before, getattr(instance.values, field, None))
+        values = (change.before, getattr(instance.values, field, None))
         shown = " → ".join("none" if value is None else str(value) for value in values)
         texts.append(
             _FIELDS.get(field, field.replace("_", " "))
