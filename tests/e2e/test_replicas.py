@@ -257,13 +257,16 @@ def test_everything_is_counted_once_through_every_fault(
             postgres.start()
         fleet.wait_until_balanced()
 
-        # A rolling update, then one alone.
+        # A rolling update, then one alone, then three again.
         for old, new in (("b", "e"), ("c", "f"), ("d", "g")):
             fleet.start(new)
             fleet.end(old, signal.SIGTERM)
             fleet.wait_until_balanced()
         fleet.end("e", signal.SIGTERM)
         fleet.end("f", signal.SIGTERM)
+        fleet.wait_until_balanced()
+        fleet.start("h")
+        fleet.start("i")
         fleet.wait_until_balanced()
 
         begun = sum(len(w.instances) for w in simulator.world.account("calm").workflows.values())
