@@ -14,7 +14,7 @@ def account(name: str, token: str) -> dict[str, Any]:
 
 
 async def test_accounts_of_one_credential_go_by_the_first_of_them_and_never_by_its_secret() -> None:
-    more = [account("second", "secret"), account("third", "another")]
+    more = [account("second", "secret"), account("third", "another-token")]
     async with watching(["a"], more_accounts=more) as w:
         uses = Budgets(w.app.accounts).uses()
         assert list(uses) == ["acc", "third-id"]
@@ -45,7 +45,7 @@ async def test_what_was_sent_goes_by_its_age() -> None:
 
 
 async def test_an_allotment_goes_to_its_credential() -> None:
-    async with watching(["a"], more_accounts=[account("third", "another")]) as w:
+    async with watching(["a"], more_accounts=[account("third", "another-token")]) as w:
         budgets = Budgets(w.app.accounts)
         budgets.uses()
         budgets.allot({"acc": Allotment(20.0, 20.0, peers_spent=0, blocked=0.0)})
