@@ -1,7 +1,6 @@
 """Replicas on a real PostgreSQL, scraped by a real Prometheus with the published rules: what one
 watched is another's, and to those who are alerted nothing has happened."""
 
-import json
 import signal
 import time
 from contextlib import ExitStack
@@ -42,9 +41,8 @@ def test_a_hand_over_ends_no_alert_and_raises_none(
             folder.mkdir()
             api = f"{served.url}/accounts/{{account_id}}"
             found = [{"name": "*", "discover": {"min_age": "0s"}}]
-            path = configuration(folder, api, api_token="a-token", workflows=found)
             shared = {"state": {"url": url}, "replica": {"name": name, "lease": "5s"}}
-            path.write_text(json.dumps(json.loads(path.read_text()) | shared))
+            configuration(folder, api, shared, api_token="a-token", workflows=found)
             return running.enter_context(daemon(folder, "--poll.ended-interval=1s"))
 
         one, other = replica("one"), replica("other")

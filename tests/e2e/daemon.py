@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -22,10 +23,12 @@ def environment(**more: str) -> dict[str, str]:
     return own | more
 
 
-def configuration(folder: Path, url: str, **account: Any) -> Path:
+def configuration(
+    folder: Path, url: str, sections: Mapping[str, Any] = MappingProxyType({}), /, **account: Any
+) -> Path:
     """A configuration in a file of `folder` that watches `order-1` of `orders`.
 
-    `account` are keys of the account, over those that are there by default.
+    `sections` and `account`, keys of the account, replace those that are there by default.
     """
     whole_account = {
         "name": "production",
@@ -38,6 +41,7 @@ def configuration(folder: Path, url: str, **account: Any) -> Path:
         "accounts": [whole_account],
         "poll": {"interval": "100ms"},
         "state": {"path": str(folder / "state.db")},
+        **sections,
     }
     path = folder / "config.yaml"
     path.write_text(json.dumps(tree))  # which is YAML

@@ -1,7 +1,7 @@
 """Every value on `/metrics`, exact, for whatever Cloudflare's real engine can act out."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,7 +157,13 @@ class Observer:
             raise MovedError(f"{before} became {after} while it was polled")
         return before
 
-    def wrong(self, expected: Expected) -> list[str]:
+    def wrong(
+        self, expected: Expected, watched: list[Result], counted: Sequence[Result] = ()
+    ) -> list[str]:
+        """What differs from the values of instances that are watched now; `counted` are all runs,
+        where others were before."""
+        expected.counts(counted or watched)
+        expected.watch(watched=watched, last_success=self.clock())
         return differences(scrape(self.app, ALL), expected.samples)
 
 
@@ -212,9 +218,7 @@ async def test_the_values_are_those_of_the_engines_own_response(
                 values.instance(
                     instance_id, result, scenario.failure if last else None, last_change=moved
                 )
-                values.counts([result])
-                values.watch(watched=[result], last_success=o.clock())
-                assert o.wrong(values) == []
+                assert o.wrong(values, [result]) == []
 
 
 async def test_a_step_is_polled_between_two_attempts_and_after_the_last(
@@ -236,17 +240,13 @@ async def test_a_step_is_polled_between_two_attempts_and_after_the_last(
                 continue
             values = expected("billing")
             values.instance(instance_id, backing_off, None, last_change=o.clock())
-            values.counts([backing_off])
-            values.watch(watched=[backing_off], last_success=o.clock())
-            assert o.wrong(values) == []
+            assert o.wrong(values, [backing_off]) == []
 
             engine.wait_for("billing", instance_id, "complete")
             (complete,) = await o.poll(instance_id)
             values = expected("billing")
             values.instance(instance_id, complete, None, last_change=o.clock())
-            values.counts([complete])
-            values.watch(watched=[complete], last_success=o.clock())
-            assert o.wrong(values) == []
+            assert o.wrong(values, [complete]) == []
             return
     pytest.fail("between two attempts it was never polled")
 
@@ -268,9 +268,7 @@ async def test_a_restart_is_a_new_run_and_counted_once_more(engine: LocalEngine)
         values = expected("billing")
         failure = Failure("WorkflowFatalError", "fatal")
         values.instance("metrics-again", second, failure, last_change=moved)
-        values.counts([first, second])
-        values.watch(watched=[second], last_success=o.clock())
-        assert o.wrong(values) == []
+        assert o.wrong(values, [second], [first, second]) == []
 
 
 async def test_a_workflow_adds_up_over_its_instances(acting: LocalEngine) -> None:
@@ -283,9 +281,7 @@ async def test_a_workflow_adds_up_over_its_instances(acting: LocalEngine) -> Non
         values = expected("orders")
         for scenario, result in zip(ended, results, strict=True):
             values.instance(scenario.instance_id, result, scenario.failure, last_change=o.clock())
-        values.counts(results)
-        values.watch(watched=results, last_success=o.clock())
-        assert o.wrong(values) == []
+        assert o.wrong(values, results) == []
 
 
 async def test_an_instance_that_does_not_exist_yet_is_polled_on_and_appears_once_it_does(
@@ -295,17 +291,13 @@ async def test_an_instance_that_does_not_exist_yet_is_polled_on_and_appears_once
         for _ in range(3):
             await o.round()
             values = expected("billing")
-            values.counts([])
-            values.watch(watched=[], last_success=o.clock())
-            assert o.wrong(values) == []
+            assert o.wrong(values, []) == []
         engine.create("billing", "metrics-later", "ok")
         engine.wait_for("billing", "metrics-later", "complete")
         (result,) = await o.poll("metrics-later")
         values = expected("billing")
         values.instance("metrics-later", result, None, last_change=o.clock())
-        values.counts([result])
-        values.watch(watched=[result], last_success=o.clock())
-        assert o.wrong(values) == []
+        assert o.wrong(values, [result]) == []
 
 
 async def test_a_back_off_of_an_hour_shows_as_one_failed_attempt_of_the_current_step(

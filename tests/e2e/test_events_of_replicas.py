@@ -1,6 +1,5 @@
 """Events of replicas as people run them: processes on a real PostgreSQL, a queue over sockets."""
 
-import json
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,18 +25,19 @@ STATUS = "cloudflare_workflow_instance_status"
 def replica(folder: Path, api: str, url: str) -> Path:
     """The folder of a replica whose own list passes come an hour apart."""
     folder.mkdir()
-    path = configuration(
+    sections = {
+        "state": {"url": url},
+        "replica": {"name": folder.name, "lease": "10s"},
+        "poll": {"interval": "1h", "ended_interval": "2h"},
+    }
+    configuration(
         folder,
         api,
+        sections,
         api_token="secret",
         events={"queue_id": QUEUE, "api_token": "queues"},
         workflows=[{"name": name, "discover": {"min_age": "0s"}} for name in WORKFLOWS],
     )
-    tree = json.loads(path.read_text())
-    tree["state"] = {"url": url}
-    tree["replica"] = {"name": folder.name, "lease": "10s"}
-    tree["poll"] = {"interval": "1h", "ended_interval": "2h"}
-    path.write_text(json.dumps(tree))
     return folder
 
 

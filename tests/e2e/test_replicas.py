@@ -2,7 +2,6 @@
 databases: nothing is counted twice, nothing is lost, and no two count one workflow at once."""
 
 import asyncio
-import json
 import random
 import signal
 import sys
@@ -88,13 +87,12 @@ class Fleet:
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
         discovered = [{"name": "workflow-*", "discover": {"min_age": "0s"}}]
-        path = configuration(
-            folder, self._api, api_token="secret", account_id="shared", workflows=discovered
-        )
-        tree = json.loads(path.read_text())
-        tree["state"] = {"url": url or self._url}
-        tree["replica"] = {"name": called or name, "lease": f"{LEASE:.0f}s"}
-        path.write_text(json.dumps(tree))
+        sections = {
+            "state": {"url": url or self._url},
+            "replica": {"name": called or name, "lease": f"{LEASE:.0f}s"},
+        }
+        keys = {"api_token": "secret", "account_id": "shared", "workflows": discovered}
+        configuration(folder, self._api, sections, **keys)
         stack = self._stacks[name] = ExitStack()
         self.running[name] = stack.enter_context(
             daemon(folder, *FLAGS, within=[sys.executable, "-c", _AHEAD] if ahead else [])
