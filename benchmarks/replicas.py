@@ -7,8 +7,9 @@ PostgreSQL's own server runs on loopback, without waiting for the disk. Printed 
 
 - the cost of a poll that finds progress, and of a commit of that of `--instances`, with PostgreSQL
   and with a file, in turn;
-- takeovers: of two replicas one is killed, `--kills` times; seconds until the other shows the
-  counts of all workflows, where the default lease is 30 s and this one `--lease`;
+- takeovers and hand-overs: of two replicas one is ended, `--kills` times by SIGKILL and as often by
+  SIGTERM; seconds until the other shows the counts of all workflows, where the default lease is
+  30 s and this one `--lease`;
 - ages of what is shown, in virtual time, of one exporter and of three replicas with the same
   budget; requests beyond it, by the simulator's own sliding window;
 - 12 workflows of `--watched` instances each: memory, scrape time and CPU of one process with all
@@ -286,22 +287,23 @@ def scraped(replica: Daemon) -> str:
 
 
 def takeovers(
-    server: PostgresServer, folder: Path, kills: int, lease: str, workflows: int = 6
+    server: PostgresServer, folder: Path, ended_by: signal.Signals, times: int, lease: str
 ) -> list[float]:
-    """Seconds from each kill until the other replica shows the counts of all workflows."""
+    """Seconds from each signal until the other replica shows the counts of all workflows."""
+    workflows = 6
     url, took = server.url(server.new_database()), list[float]()
     with crowd(workflows, 5) as api, ExitStack() as running:
         more = {"poll": {"interval": "1s"}, "replica": {"lease": lease}}
         replicas = Replicas(folder, running, api, url, workflows, **more)
         replicas.start()
-        for _ in range(kills):
+        for _ in range(times):
             replicas.start()
             replicas.wait(lambda shown: all(counted(one) == workflows // 2 for one in shown))
             victim = replicas.live.pop(0)
-            victim.process.send_signal(signal.SIGKILL)
-            killed = time.monotonic()
+            victim.process.send_signal(ended_by)
+            began = time.monotonic()
             replicas.wait(lambda shown: counted(shown[0]) == workflows)
-            took.append(time.monotonic() - killed)
+            took.append(time.monotonic() - began)
     return took
 
 
@@ -382,11 +384,12 @@ def main() -> None:
         folder = Path(name)
         location = Server(SecretStr(server.url(server.new_database())), None, TIMEOUT)
         asyncio.run(polls(given.instances, given.rounds, folder, location))
-        took = takeovers(server, folder / "takeovers", given.kills, given.lease)
-        print(
-            f"takeover after {len(took)} kills, lease {given.lease}: p50 "
-            f"{quantile(took, 0.5):.1f} s, max {max(took):.1f} s"
-        )
+        for what, ended_by in (("takeover", signal.SIGKILL), ("hand-over", signal.SIGTERM)):
+            took = takeovers(server, folder / what, ended_by, given.kills, given.lease)
+            print(
+                f"{what} after {len(took)} times {ended_by.name}, lease {given.lease}: p50 "
+                f"{quantile(took, 0.5):.1f} s, max {max(took):.1f} s"
+            )
         for who, found in zip(
             ("one exporter", "three replicas"),
             ages(server, given.live, 12, given.minutes),
