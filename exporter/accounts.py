@@ -257,13 +257,7 @@ class Accounts:
         at = http, settings.api, account.account_id
         on_request = partial(self._store.api_request, account.label)
         on_ignored = partial(_ignored, self._store, reported)
-        client = Client(
-            *at,
-            credentials.api,
-            budget=queue.budget,
-            on_request=on_request,
-            on_ignored=on_ignored,
-        )
+        client = Client(*at, credentials.api, queue.budget, on_request, on_ignored)
         coverage = EventCoverage() if account.events else None
         attacher = Attacher(
             settings=settings,
@@ -282,7 +276,12 @@ class Accounts:
         events = None
         if account.events and credentials.events and coverage:
             events = Events(
-                Queue(*at, account.events, credential=credentials.events, on_request=on_request),
+                Queue(
+                    *at,
+                    credentials.events,
+                    on_request=on_request,
+                    queue_id=account.events.queue_id,
+                ),
                 roster,
                 coverage,
                 EventRelay(self._writer.leases, settings.stored_as),

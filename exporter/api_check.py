@@ -96,8 +96,8 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
             except RequestFailed as failure:
                 yield Finding("wrong", account.label, _described(failure))
             if account.events is not None and queue_credential is not None:
-                at = http, settings.api, account.account_id, account.events
-                yield await _queue(account, Queue(*at, credential=queue_credential))
+                at = http, settings.api, account.account_id, queue_credential
+                yield await _queue(account, Queue(*at, queue_id=account.events.queue_id))
     if skew.seconds is not None:
         yield _clock(skew.seconds)
     if settings.state.url is not None:

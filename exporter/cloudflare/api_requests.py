@@ -8,6 +8,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterable, Callable
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
@@ -52,30 +53,27 @@ _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Invali
 _FAILURE = LenientDecoder(Envelope[msgspec.Raw])
 
 
+@dataclass(frozen=True)
 class ApiRequests:
-    """Sends requests with one credential.
+    """Sends requests about one account with one credential; what clients of the API are made of.
 
-    Args:
-        budget: What they draw on; None: they don't count towards a limit.
+    Attributes:
+        account_id: None: for an API whose URL names no account.
+        budget: What requests draw on; None: they don't count towards a limit.
     """
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        api: Api,
-        credential: Credential,
-        *,
-        budget: Budget | None,
-        on_request: OnRequest = lambda *_: None,
-        on_ignored: OnIgnored = lambda *_: None,
-    ) -> None:
-        self._http = http
-        self._budget = budget
-        self._credential = credential
-        self._timeout = api.timeout
-        self._max_body = api.max_body
-        self._on_request = on_request
-        self._on_ignored = on_ignored
+    http: httpx.AsyncClient
+    api: Api
+    account_id: str | None
+    credential: Credential
+    budget: Budget | None = None
+    on_request: OnRequest = lambda *_: None
+    on_ignored: OnIgnored = lambda *_: None
+
+    @property
+    def base_url(self) -> str:
+        """What the URLs of the account's endpoints begin with."""
+        return self.api.url.replace("{account_id}", self.account_id or "").rstrip("/")
 
     async def send(
         self,
@@ -90,7 +88,7 @@ class ApiRequests:
         Raises:
             RequestFailed: there is no usable response.
         """
-        body = ResponseBody(self._max_body, decoder.model)
+        body = ResponseBody(self.api.max_body, decoder.model)
         try:
             response = await self._request(endpoint, url, body, content)
             envelope, ignored = self._decode(response, body, decoder)
@@ -98,7 +96,7 @@ class ApiRequests:
             failure.size = body.size
             raise
         if ignored:
-            self._on_ignored(endpoint, ignored)
+            self.on_ignored(endpoint, ignored)
         return envelope, body.size, ignored
 
     def _decode(
@@ -130,29 +128,29 @@ class ApiRequests:
     ) -> httpx.Response:
         while True:
             try:
-                if self._budget is None:
-                    return await self._send(endpoint, url, body, content)
-                async with self._budget.request():
-                    response = await self._send(endpoint, url, body, content)
+                if self.budget is None:
+                    return await self._receive(endpoint, url, body, content)
+                async with self.budget.request():
+                    response = await self._receive(endpoint, url, body, content)
                     if response.status_code == 429:
-                        self._budget.rate_limited(retry_after(response))
+                        self.budget.rate_limited(retry_after(response))
                     else:
-                        self._budget.update(response.headers)
+                        self.budget.update(response.headers)
                 return response
             except ReusedConnectionLost:
                 # Other kept-alive connections may be closed too: each repeat takes one out of the
                 # pool, until the request gets a new one.
                 continue
 
-    async def _send(
+    async def _receive(
         self, endpoint: str, url: str, body: ResponseBody, content: bytes | None
     ) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
-        allowed: float = self._timeout
+        allowed: float = self.api.timeout
         try:
             async with (
                 asyncio.timeout(allowed) as limit,
-                request(self._http, url, self._credential, content) as response,
+                request(self.http, url, self.credential, content) as response,
             ):
                 until = limit.when() or 0.0
                 body.begin(response.headers.get("content-encoding", ""))
@@ -161,7 +159,7 @@ class ApiRequests:
                     body.add(data)
                     if body.received > _MIB:
                         # One more second for each MiB, so that a slow sender gains none.
-                        allowed = self._timeout + body.received // _MIB
+                        allowed = self.api.timeout + body.received // _MIB
                         limit.reschedule(until + body.received // _MIB)
                     if body.size > _MAX_ERROR_BODY and not response.is_success:
                         break
@@ -189,7 +187,7 @@ class ApiRequests:
             code = "invalid" if failure.reason == "invalid_answer" else failure.reason
             raise failure from None
         finally:
-            self._on_request(endpoint, code, time.perf_counter() - started)
+            self.on_request(endpoint, code, time.perf_counter() - started)
         return response
 
     def _api_errors(self, response: httpx.Response, body: ResponseBody) -> str:
@@ -202,7 +200,7 @@ class ApiRequests:
             f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
             for error in errors[:3]
         )
-        return " ".join(self._credential.scrub(text).split())[:_MAX_MESSAGE]
+        return " ".join(self.credential.scrub(text).split())[:_MAX_MESSAGE]
 
 
 def _content(response: httpx.Response, body: ResponseBody) -> str:

@@ -5,12 +5,9 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-import httpx
 from msgspec import UnsetType
 
-from exporter.cloudflare.api_requests import ApiRequests, OnIgnored, OnRequest
-from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.api_requests import ApiRequests
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import (
@@ -23,7 +20,6 @@ from exporter.cloudflare.models import (
     WorkflowVersion,
 )
 from exporter.cloudflare.pages import Page, next_page, read_pages
-from exporter.config.settings import Api
 
 Result = TypeVar("Result")
 
@@ -39,38 +35,22 @@ _WORKFLOWS = LenientDecoder(Envelope[list[ListedWorkflow]])
 _VERSIONS = LenientDecoder(Envelope[list[WorkflowVersion]])
 
 
-class Client:
-    """The API of one account, or the one that lists accounts.
+class Client(ApiRequests):
+    """The workflows and instances of one account, or the list of accounts.
 
     Every method raises `RequestFailed`.
     """
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        api: Api,
-        account_id: str | None,
-        credential: Credential,
-        *,
-        budget: Budget,
-        on_request: OnRequest = lambda *_: None,
-        on_ignored: OnIgnored = lambda *_: None,
-    ) -> None:
-        self._base_url = base_url(api, account_id)
-        self._get = ApiRequests(
-            http, api, credential, budget=budget, on_request=on_request, on_ignored=on_ignored
-        ).send
-
     async def instance(self, workflow: str, instance_id: str) -> Summary:
         """An instance without its steps (`simple=true`)."""
         url = self._instance_url(workflow, instance_id)
-        response, *_ = await self._get("instance", f"{url}?simple=true", _SUMMARY)
+        response, *_ = await self.send("instance", f"{url}?simple=true", _SUMMARY)
         return result_of(response)
 
     async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]:
         """An instance with all its steps, and the bytes of the response."""
         url = self._instance_url(workflow, instance_id)
-        response, size, _ = await self._get("instance", f"{url}?simple=false&order=asc", _DETAIL)
+        response, size, _ = await self.send("instance", f"{url}?simple=false&order=asc", _DETAIL)
         return result_of(response), size
 
     async def instances(self, workflow: str, parameters: dict[str, str]) -> Page[Row]:
@@ -86,12 +66,12 @@ class Client:
 
     async def workflow(self, workflow: str) -> ListedWorkflow:
         """A workflow with the platform's counts of its instances."""
-        response, *_ = await self._get("workflow", self._workflow_url(workflow), _WORKFLOW)
+        response, *_ = await self.send("workflow", self._workflow_url(workflow), _WORKFLOW)
         return result_of(response)
 
     def workflows(self) -> AsyncIterator[list[ListedWorkflow]]:
         """The account's workflows, page by page."""
-        url = f"{self._base_url}/workflows"
+        url = f"{self.base_url}/workflows"
         return read_pages(
             lambda parameters: self._page("workflows", url, _WORKFLOWS, parameters),
             {"page": "1", "per_page": "100"},
@@ -101,18 +81,18 @@ class Client:
 
     async def accounts(self, per_page: int) -> list[ListedAccount]:
         """The first accounts that the credential can read, of a client whose URL names none."""
-        url = f"{self._base_url}?per_page={per_page}"
-        response, *_ = await self._get("accounts", url, _ACCOUNTS)
+        url = f"{self.base_url}?per_page={per_page}"
+        response, *_ = await self.send("accounts", url, _ACCOUNTS)
         return _list(response)
 
     async def versions(self, workflow: str) -> list[WorkflowVersion]:
         """The latest versions of a workflow."""
         url = f"{self._workflow_url(workflow)}/versions?per_page=10"
-        response, *_ = await self._get("versions", url, _VERSIONS)
+        response, *_ = await self.send("versions", url, _VERSIONS)
         return _list(response)
 
     def _workflow_url(self, workflow: str) -> str:
-        return f"{self._base_url}/workflows/{quote(workflow, safe='')}"
+        return f"{self.base_url}/workflows/{quote(workflow, safe='')}"
 
     def _instance_url(self, workflow: str, instance_id: str) -> str:
         name = quote(instance_id, safe="")
@@ -128,7 +108,7 @@ class Client:
         decoder: LenientDecoder[Envelope[list[Result]]],
         parameters: dict[str, str],
     ) -> Page[Result]:
-        response, _, ignored = await self._get(endpoint, f"{url}?{urlencode(parameters)}", decoder)
+        response, _, ignored = await self.send(endpoint, f"{url}?{urlencode(parameters)}", decoder)
         rows, info = _list(response), response.result_info
         sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in ignored)
         return Page(
@@ -138,11 +118,6 @@ class Client:
             full=sent >= int(parameters["per_page"]),
             total=info.total_count if info else None,
         )
-
-
-def base_url(api: Api, account_id: str | None) -> str:
-    """What the URLs of an account's endpoints begin with."""
-    return api.url.replace("{account_id}", account_id or "").rstrip("/")
 
 
 def result_of(response: Envelope[Result]) -> Result:

@@ -7,22 +7,20 @@ Requests for queues are outside of the limit on API requests, so they draw on no
 
 import base64
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 from typing import NamedTuple, TypeVar
 
-import httpx
 import msgspec
 from msgspec import Raw, Struct
 
-from exporter.cloudflare.api_requests import ApiRequests, OnRequest
-from exporter.cloudflare.client import base_url, result_of
-from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.api_requests import ApiRequests
+from exporter.cloudflare.client import result_of
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import Envelope, unix
-from exporter.config.accounts import Events, is_instance_id
-from exporter.config.settings import Api
+from exporter.config.accounts import is_instance_id
 
 Result = TypeVar("Result")
 
@@ -104,21 +102,15 @@ _ACKED = LenientDecoder(Envelope[_Acked])
 _EVENT = LenientDecoder(_Event)
 
 
-class Queue:
-    """The queue of an account's events. Every method raises `RequestFailed`."""
+@dataclass(frozen=True, kw_only=True)
+class Queue(ApiRequests):
+    """The queue of an account's events. Every method raises `RequestFailed`.
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        api: Api,
-        account_id: str | None,
-        events: Events,
-        *,
-        credential: Credential,
-        on_request: OnRequest = lambda *_: None,
-    ) -> None:
-        self._url = f"{base_url(api, account_id)}/queues/{events.queue_id}"
-        self._requests = ApiRequests(http, api, credential, budget=None, on_request=on_request)
+    Attributes:
+        queue_id: Its id.
+    """
+
+    queue_id: str
 
     async def pull(self) -> Pulled:
         """Leases the next messages, `BATCH` at most."""
@@ -155,9 +147,10 @@ class Queue:
         decoder: LenientDecoder[Envelope[Result]],
         content: object = None,
     ) -> Envelope[Result]:
+        url = f"{self.base_url}/queues/{self.queue_id}{path}"
         body = None if content is None else msgspec.json.encode(content)
         try:
-            response, *_ = await self._requests.send(endpoint, self._url + path, decoder, body)
+            response, *_ = await self.send(endpoint, url, decoder, body)
         except RequestFailed as failure:
             raise RequestFailed(failure.reason, str(failure), _advice(failure)) from None
         return response
