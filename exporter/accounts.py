@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf
+from typing import NamedTuple
 
 import httpx
 import structlog
@@ -17,14 +18,14 @@ from exporter.cloudflare.credentials import Credentials, read_credentials
 from exporter.cloudflare.queue import Queue
 from exporter.config.accounts import Workflow
 from exporter.config.errors import ConfigError, collected
-from exporter.config.settings import Settings
+from exporter.config.settings import Api, Settings
 from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
 from exporter.replica_budgets import Budgets
 from exporter.state.event_relay import EventRelay
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
-from exporter.watch.attachment import AccountSettings, Attacher
+from exporter.watch.attachment import AccountSettings, Attacher, Place
 from exporter.watch.event_coverage import EventCoverage
 from exporter.watch.events import Events
 from exporter.watch.list_schedule import ListSchedule
@@ -41,11 +42,18 @@ stops. With the 2 s that scrapes under way get before, stopping takes 5 s at mos
 _LACKING = re.compile(r"\$\.result\[\d+\]\.(id|status)")
 """Without these discovery ignores the whole row, and counts it."""
 
-_Place = tuple[str, str, str]
-"""What an account is recognized by after a reload: label, id, and name in the state."""
-
 _Replaced = tuple[WorkflowRoster, str, Workflow, Workflow]
 """A workflow that is detached and attached again: its new roster, name, new and former settings."""
+
+
+class _Wanted(NamedTuple):
+    """An account to watch."""
+
+    settings: AccountSettings
+    workflows: list[Workflow]
+    credentials: Credentials
+    identity: object
+    """Of the credential; equal for accounts that share a budget."""
 
 
 class Accounts:
@@ -106,11 +114,11 @@ class Accounts:
             ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
                 stays as it was.
         """
-        credentials, http = self._checked(settings)
+        wanted, http = self._checked(settings)
         async with self._changing:
-            former = {_place(account): account for account in self.watched}
-            queues, self.queues = self.queues, self._queues_for(settings, credentials, former)
-            accounts = self._accounts_for(settings, credentials, http, former)
+            former = _by_place(self.watched)
+            queues, self.queues = self.queues, self._queues_for(settings.api, wanted, former)
+            accounts = self._accounts_for(wanted, http, former)
             async with self._writer.paused():
                 await self._replace(settings, accounts, former)
             self._store.configured(successful=True, at=self._clock.wall())
@@ -129,7 +137,7 @@ class Accounts:
         self,
         settings: Settings,
         accounts: Sequence[ListSchedule],
-        former: dict[_Place, ListSchedule],
+        former: Mapping[Place, ListSchedule],
     ) -> None:
         """Detaches what settings name no longer, or with other settings; attaches these again."""
         replaced = self._detach(accounts, former)
@@ -148,7 +156,7 @@ class Accounts:
             await roster.attach(name, workflow, former=former_workflow)
 
     def _detach(
-        self, accounts: Sequence[ListSchedule], former: dict[_Place, ListSchedule]
+        self, accounts: Sequence[ListSchedule], former: Mapping[Place, ListSchedule]
     ) -> list[_Replaced]:
         """Detaches what is to be watched no longer, or in another way; those to be attached again.
 
@@ -157,7 +165,7 @@ class Accounts:
             former: What is watched, by the account's place.
         """
         replaced: list[_Replaced] = []
-        successors = {_place(account): account for account in accounts}
+        successors = _by_place(accounts)
         for place, account in former.items():
             attached, successor = account.roster.attached, successors.get(place)
             wanted = successor.roster.wanted if successor else {}
@@ -178,90 +186,64 @@ class Accounts:
         return replaced
 
     def _queues_for(
-        self,
-        settings: Settings,
-        credentials: Sequence[Credentials],
-        former: dict[_Place, ListSchedule],
+        self, api: Api, wanted: Sequence[_Wanted], former: Mapping[Place, ListSchedule]
     ) -> dict[object, PollQueue]:
         """One queue and one budget a credential, by its identity, however many accounts it serves.
 
         An account's new token is taken for one of the same user, as it is when tokens are rotated:
         the requests that were made with the old one count on.
         """
-        wanted = {credential.budget_key for credential, _ in credentials}
+        taken = {self.queues.get(one.identity) for one in wanted}
         used: dict[object, PollQueue] = {}
-        for place, (credential, _) in zip(_places(settings), credentials, strict=True):
-            queue = used.get(credential.budget_key, self.queues.get(credential.budget_key))
-            account = former.get(place)
-            if queue is None and account and account.roster.queue not in used.values():
-                known = account.roster.queue
-                served = {identity for identity, q in self.queues.items() if q is known}
-                queue = None if served & wanted else known
+        for one in wanted:
+            queue = used.get(one.identity, self.queues.get(one.identity))
+            account = former.get(one.settings.place)
+            if queue is None and account and account.roster.queue not in taken:
+                queue = account.roster.queue
             if queue is None:
-                budget = Budget(
-                    settings.api.requests_per_5m,
-                    reserve=settings.api.reserve,
-                    share=0.0 if self._writer.shared else inf,
-                    clock=self._clock,
-                )
+                share = 0.0 if self._writer.shared else inf
+                budget = Budget(api.requests_per_5m, share=share, clock=self._clock)
                 queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self._clock)
-            queue.budget.set_limits(settings.api.requests_per_5m, reserve=settings.api.reserve)
-            used[credential.budget_key] = queue
+            queue.budget.set_limits(api.requests_per_5m, reserve=api.reserve)
+            used[one.identity] = queue
+            taken.add(queue)
         return used
 
     def _accounts_for(
         self,
-        settings: Settings,
-        credentials: Sequence[Credentials],
+        wanted: Sequence[_Wanted],
         http: httpx.AsyncClient,
-        former: dict[_Place, ListSchedule],
+        former: Mapping[Place, ListSchedule],
     ) -> list[ListSchedule]:
         """The accounts of settings: those there are where nothing that all workflows share differs,
         new ones otherwise."""
         accounts = []
-        limits = {"requests_per_5m": 1, "reserve": 0.0}  # these the queue's budget has
-        for account, place, credential in zip(
-            settings.accounts, _places(settings), credentials, strict=True
-        ):
-            shared = AccountSettings(
-                account.model_copy(update={"workflows": []}),
-                settings.api.model_copy(update=limits),
-                settings.poll,
-                settings.metrics,
-                place[-1],
-            )
-            queue, known = self.queues[credential.api.budget_key], former.get(place)
-            if known and (known.roster.attacher.settings, known.roster.queue) == (shared, queue):
-                if account.workflows != known.roster.configured:
-                    known.roster.configured = account.workflows
+        for one in wanted:
+            queue, known = self.queues[one.identity], former.get(one.settings.place)
+            if known and (known.roster.settings, known.roster.queue) == (one.settings, queue):
+                if one.workflows != known.roster.configured:
+                    known.roster.configured = one.workflows
                     known.wake()
                 accounts.append(known)
                 continue
-            made = self._account(shared, account.workflows, credential, http, queue)
+            made = self._account(one, http, queue)
             if known:
                 made.roster.take_over(known.roster)
             accounts.append(made)
         return accounts
 
-    def _account(
-        self,
-        settings: AccountSettings,
-        workflows: list[Workflow],
-        credentials: Credentials,
-        http: httpx.AsyncClient,
-        queue: PollQueue,
-    ) -> ListSchedule:
+    def _account(self, one: _Wanted, http: httpx.AsyncClient, queue: PollQueue) -> ListSchedule:
         """An account, of which nothing is attached yet."""
-        account, clock = settings.account, self._clock
+        settings, credentials, clock = one.settings, one.credentials, self._clock
+        account = settings.account
         reported = self._reported.setdefault(account.label, AccountLog(account.label, clock))
         at = http, settings.api, account.account_id
         on_request = partial(self._store.api_request, account.label)
         on_ignored = partial(_ignored, self._store, reported)
-        client = Client(*at, credentials.api, queue.budget, on_request, on_ignored)
         coverage = EventCoverage() if account.events else None
         attacher = Attacher(
             settings=settings,
-            client=client,
+            client=Client(*at, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
             sink=self._store,
             state=self._writer,
@@ -271,30 +253,23 @@ class Accounts:
             coverage=coverage,
         )
         roster = WorkflowRoster(
-            workflows, attacher=attacher, changing=self._changing, reported=reported, clock=clock
+            one.workflows, attacher=attacher, changing=self._changing, reported=reported
         )
         events = None
         if account.events and credentials.events and coverage:
+            queue_id = account.events.queue_id
             events = Events(
-                Queue(
-                    *at,
-                    credentials.events,
-                    on_request=on_request,
-                    queue_id=account.events.queue_id,
-                ),
+                Queue(*at, credentials.events, on_request=on_request, queue_id=queue_id),
                 roster,
                 coverage,
                 EventRelay(self._writer.leases, settings.stored_as),
                 list_interval=account.events.list_interval,
-                clock=clock,
             )
-        return ListSchedule(
-            roster, poll_interval=settings.poll.interval, events=events, clock=clock
-        )
+        return ListSchedule(roster, events)
 
-    def _checked(self, settings: Settings) -> tuple[list[Credentials], httpx.AsyncClient]:
-        """The credentials of each account, and the connections that all accounts share; those of
-        former settings are closed at the end, since requests may be under way."""
+    def _checked(self, settings: Settings) -> tuple[list[_Wanted], httpx.AsyncClient]:
+        """The accounts to watch, and the connections that they share; those of former settings are
+        closed at the end, since requests may be under way."""
         problems: list[str] = []
         with collected(problems):
             credentials = read_credentials(settings.accounts)
@@ -304,7 +279,17 @@ class Accounts:
                 self._http[key] = http_client(settings.api, self._transport)
         if problems:
             raise ConfigError(problems)
-        return credentials, self._http[key]
+        names = stored_names(settings.accounts)
+        # The limits are the budget's: they may change while workflows are attached.
+        api = settings.api.model_copy(update={"requests_per_5m": 1, "reserve": 0.0})
+        wanted = []
+        for account, own in zip(settings.accounts, credentials, strict=True):
+            without_workflows = account.model_copy(update={"workflows": []})
+            shared = AccountSettings(
+                without_workflows, api, settings.poll, settings.metrics, names[account.label]
+            )
+            wanted.append(_Wanted(shared, account.workflows, own, own.api.budget_key))
+        return wanted, self._http[key]
 
     def start(self) -> None:
         """Begins the list passes of all accounts, and of those to come."""
@@ -366,15 +351,8 @@ class Accounts:
         await asyncio.gather(*(http.aclose() for http in self._http.values()))
 
 
-def _place(account: ListSchedule) -> _Place:
-    settings = account.roster.attacher.settings
-    return settings.account.label, settings.account.account_id or "", settings.stored_as
-
-
-def _places(settings: Settings) -> list[_Place]:
-    """Of each account what it is recognized by after a reload."""
-    stored = stored_names(settings.accounts)
-    return [(a.label, a.account_id or "", stored[a.label]) for a in settings.accounts]
+def _by_place(accounts: Sequence[ListSchedule]) -> dict[Place, ListSchedule]:
+    return {account.roster.settings.place: account for account in accounts}
 
 
 def _ignored(store: Store, reported: AccountLog, endpoint: str, places: list[str]) -> None:

@@ -85,7 +85,7 @@ class Health:
         now = self._clock.monotonic()
         for account in self._accounts:
             roster = account.roster
-            settings, queue = roster.attacher.settings, roster.queue
+            settings, queue = roster.settings, roster.queue
             interval = settings.poll.interval
             for name, attached in roster.attached.items():
                 since = now - attached.poller.round_started
@@ -138,7 +138,7 @@ class Health:
         late = [
             account
             for account in self._accounts
-            if account.lag >= max(_LATE, 4 * account.roster.attacher.settings.poll.interval)
+            if account.lag >= max(_LATE, 4 * account.roster.settings.poll.interval)
         ]
         if not late or now - self._warned_at < _WARN_EVERY:
             return

@@ -43,5 +43,5 @@ class Budgets:
     def _queues(self) -> dict[str, PollQueue]:
         names: dict[PollQueue, str] = {}
         for account in self._accounts:
-            names.setdefault(account.roster.queue, account.roster.attacher.settings.stored_as)
+            names.setdefault(account.roster.queue, account.roster.settings.stored_as)
         return {name: queue for queue, name in names.items()}

@@ -75,6 +75,10 @@ class State(Protocol):
         """Takes what is pending, to be committed, and persists nothing more."""
 
 
+Place = tuple[str, str | None, str]
+"""What an account is recognized by after a reload: label, id, and name in the state."""
+
+
 @dataclass(frozen=True)
 class AccountSettings:
     """The settings that all attachments of an account share.
@@ -90,6 +94,11 @@ class AccountSettings:
     poll: Poll
     metrics: Metrics
     stored_as: str
+
+    @property
+    def place(self) -> Place:
+        """What is the same for as long as it is this account."""
+        return self.account.label, self.account.account_id, self.stored_as
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,6 @@ from typing import Protocol
 
 import structlog
 
-from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.queue import BATCH, UNREADABLE, Event, Queue, event_of
 from exporter.log_dedup import OpenProblems
@@ -133,7 +132,6 @@ class Events:
         relay: Relay,
         *,
         list_interval: float,
-        clock: Clock,
     ) -> None:
         self.backlog: float | None = None
         self.trusted = False
@@ -144,12 +142,12 @@ class Events:
         self._roster = roster
         self._relay = relay
         self._sink, self._state = roster.attacher.sink, roster.attacher.state
-        self._account = roster.attacher.settings.account
-        self._clock = clock
+        self._account = roster.settings.account
+        self._clock = roster.attacher.clock
         self._awaited: dict[Event, _Awaited] = {}
         self._done: list[_Awaited] = []
         """What the next commit records or shows: then their messages are acknowledged."""
-        self._problems = OpenProblems(clock)
+        self._problems = OpenProblems(self._clock)
         self._backoff = 0.0
         self._pause = _BUSY
         self._pull_at = -inf

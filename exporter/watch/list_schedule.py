@@ -6,7 +6,6 @@ from itertools import chain
 
 import structlog
 
-from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import WINDOW
 from exporter.log_dedup import Throttle
 from exporter.watch.events import Events
@@ -20,18 +19,11 @@ class ListSchedule:
 
     Args:
         roster: The account's workflows.
-        poll_interval: Seconds from the start of one pass over all workflows to the next.
         events: Those of the account; None: there are none.
     """
 
-    def __init__(
-        self,
-        roster: WorkflowRoster,
-        *,
-        poll_interval: float,
-        events: Events | None = None,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, roster: WorkflowRoster, events: Events | None) -> None:
+        self._clock = clock = roster.attacher.clock
         self.roster = roster
         self.events = events
         if events is not None:
@@ -42,16 +34,16 @@ class ListSchedule:
         """Requests that the last pass over all workflows took."""
         self.next_pass = self._passed_at = clock.monotonic()
         """When the next pass is due (monotonic clock)."""
-        self._poll_interval = poll_interval
-        self._clock = clock
         self._faults = Throttle(clock)
         self._wake = asyncio.Event()
 
     @property
     def _interval(self) -> float:
+        """Seconds from the start of one pass over all workflows to the next."""
+        interval = self.roster.settings.poll.interval
         if self.events is None or not self.events.trusted:
-            return self._poll_interval
-        return max(self._poll_interval, self.events.list_interval)
+            return interval
+        return max(interval, self.events.list_interval)
 
     @property
     def lag(self) -> float:

@@ -94,10 +94,10 @@ class WorkflowRoster:
         attacher: Attacher,
         changing: asyncio.Lock,
         reported: AccountLog,
-        clock: Clock,
     ) -> None:
         self.attacher = attacher
-        self.label = attacher.settings.account.label
+        self.settings = attacher.settings
+        self.label = self.settings.account.label
         self.queue = attacher.queue
         self.reported = reported
         self.attached: dict[str, Attachment] = {}
@@ -105,7 +105,7 @@ class WorkflowRoster:
         self._found: set[str] = set()
         self._changing = changing
         self._upstream, self._sink = attacher.client, attacher.sink
-        self._clock = clock
+        self._clock = attacher.clock
         self._read_at = -inf
         self._limits_at: dict[str, float] = {}
         self._missing: dict[str, float] = {}
@@ -226,10 +226,7 @@ class WorkflowRoster:
             for name in list(self._found):
                 if name in names:
                     self._missing.pop(name, None)
-                elif (
-                    now - self._missing.setdefault(name, now)
-                    >= self.attacher.settings.poll.forget_after
-                ):
+                elif now - self._missing.setdefault(name, now) >= self.settings.poll.forget_after:
                     log.info(
                         "workflow no longer exists; its series expired",
                         account=self.label,

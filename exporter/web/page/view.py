@@ -218,7 +218,7 @@ class WatchView:
         instance = attached.state.instances.get(instance_id) if attached else None
         if not (account and attached and instance and instance.has_series):
             return None
-        settings, now = account.roster.attacher.settings, self._clock.now()
+        settings, now = account.roster.settings, self._clock.now()
         request = instance.last_poll.request
         refresh = instance.detailed_at + settings.poll.detail_refresh
         return Explanation(
