@@ -2,7 +2,6 @@
 counts, then each workflow's lists, whose pages take turns with polls at the budget."""
 
 import asyncio
-from itertools import chain
 
 import structlog
 
@@ -56,8 +55,7 @@ class ListSchedule:
     def needed(self) -> float:
         """Requests in 5 minutes that polls and list passes take if none is late."""
         attached = self.roster.attached.values()
-        instances = chain.from_iterable(a.state.instances.values() for a in attached)
-        configured = sum(i.configured for i in instances)
+        configured = sum(len(a.state.ids) for a in attached)
         # What is new to this replica has as many pages as the state's instances fill.
         new = (a for a in attached if a.discovery is not None and not a.discovery.pass_done)
         pages = self.pages + sum(1 + len(a.state.instances) // 100 for a in new)

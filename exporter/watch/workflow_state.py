@@ -41,6 +41,7 @@ class WorkflowState:
         sink: Gets what is shown, and what no longer is.
 
     Attributes:
+        ids: The configured instances, which are always watched.
         poll, sink, clock: Those of everything that watches the workflow.
     """
 
@@ -73,7 +74,7 @@ class WorkflowState:
         self._unwatched: dict[str, Record | None] = {}
         """What the state is to record of instances that are watched no longer; None: nothing."""
         self._record = record
-        self._ids = frozenset(ids)
+        self.ids = frozenset(ids)
         self._selector = selector
         self._since = since
         self.lists_as_of = self.last_pass_began()
@@ -94,7 +95,7 @@ class WorkflowState:
     @property
     def missing(self) -> list[str]:
         """Configured instances that are not watched yet."""
-        return sorted(self._ids - self.instances.keys())
+        return sorted(self.ids - self.instances.keys())
 
     def begin_configured(self, known: Mapping[str, Record | None]) -> None:
         """Watches the configured instances that are missing.
@@ -250,7 +251,7 @@ class WorkflowState:
         watched = selector is not None and selector.takes_id(instance_id)
         if isinstance(record, float):  # as a former version recorded what isn't watched
             self._unwatch(instance_id, record, record + APART)
-        elif instance_id in self._ids and record.removed_at is None:
+        elif instance_id in self.ids and record.removed_at is None:
             due = self.clock.monotonic()
             self._restore(Instance(instance_id, Scope.CONFIGURED, self._since, due), record)
             if not record.shown:
