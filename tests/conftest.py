@@ -41,7 +41,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if any(item.get_closest_marker(mark) for mark in PROCESSES):
+    if PROCESSES & {mark.name for mark in item.iter_markers()}:
         item.add_marker("process")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-PROCESSES = ("browser", "container", "engine", "postgres", "prometheus")
+PROCESSES = {"browser", "container", "engine", "postgres", "prometheus"}
 """Marks that say more than `process` does."""
 
 _PROGRAMS = {

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from tools import CHART, NOTICE, ROOT
@@ -36,7 +37,7 @@ def repository() -> str:
 @cache
 def parameters() -> dict[str, dict[str, Any]]:
     """Default and help of each parameter, by name."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(_parameters())
+    found: dict[str, dict[str, Any]] = msgspec.yaml.decode(_parameters())
     return found
 
 
@@ -58,7 +59,7 @@ def with_parameters(text: str, values: Mapping[str, object]) -> str:
 @cache
 def groups() -> list[dict[str, Any]]:
     """The rule groups, with the parameters' defaults."""
-    found: list[dict[str, Any]] = yaml.safe_load(_prometheus())["groups"]
+    found: list[dict[str, Any]] = msgspec.yaml.decode(_prometheus())["groups"]
     return found
 
 

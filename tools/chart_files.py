@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import yaml
 
 from exporter import __version__
@@ -33,7 +34,7 @@ def values() -> list[Value]:
         ValueError: a value has no comment above it, nor have all those below it.
     """
     text = VALUES.read_text(encoding="utf-8")
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = yaml.compose(text, Loader=yaml.CSafeLoader)
     assert isinstance(root, yaml.MappingNode)
     return list(_walk(root, text.splitlines(), ()))
 
@@ -58,12 +59,12 @@ def _comment_above(lines: list[str], line: int) -> str:
 
 
 def _data(node: yaml.Node) -> Any:
-    return yaml.safe_load(yaml.serialize(node, Dumper=yaml.SafeDumper))
+    return msgspec.yaml.decode(yaml.serialize(node, Dumper=yaml.CSafeDumper))
 
 
 def schema() -> dict[str, Any]:
     """`values.schema.json`: the source with what the exporter and the alerts define."""
-    whole: dict[str, Any] = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    whole: dict[str, Any] = msgspec.yaml.decode(SCHEMA.read_text(encoding="utf-8"))
     whole["properties"]["config"] = config_schema()
     rule = whole["properties"]["prometheusRule"]["properties"]["parameters"]["properties"]
     for name, parameter in alert_rules.parameters().items():
@@ -96,7 +97,7 @@ def _close(node: Any) -> None:
 def project() -> str:
     """The project in Chart.yaml, from pyproject.toml."""
     repository = alert_rules.repository()
-    image = yaml.safe_load(VALUES.read_text(encoding="utf-8"))["image"]["repository"]
+    image = msgspec.yaml.decode(VALUES.read_text(encoding="utf-8"))["image"]["repository"]
     images = [
         {
             "name": "exporter",

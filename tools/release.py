@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import helm_python
-import yaml
+import msgspec
 
 from exporter import __version__
 from tools import CHART, ROOT
@@ -117,7 +117,7 @@ def write_sbom(wheel: Path, path: Path) -> None:
 
 def build_chart(folder: Path) -> Path:
     """Packages the chart."""
-    app_version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    app_version = msgspec.yaml.decode((CHART / "Chart.yaml").read_text())["appVersion"]
     if app_version != __version__:
         raise ReleaseError(f"Chart.yaml: appVersion is {app_version}, not {__version__}")
     return Path(helm_python.package(CHART, destination=folder))

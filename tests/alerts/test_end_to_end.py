@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
-import yaml
 
 from demo import LocalEngine
 from tests.e2e.daemon import configuration, daemon
@@ -169,8 +169,8 @@ def test_a_storm_of_errors_is_one_notification(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_the_operators_form_has_the_same_routes_and_inhibit_rules() -> None:
-    plain = yaml.safe_load(from_the_page("alertmanager.yml"))
-    config = yaml.safe_load(from_the_page("alertmanagerconfig.yaml"))
+    plain = msgspec.yaml.decode(from_the_page("alertmanager.yml"))
+    config = msgspec.yaml.decode(from_the_page("alertmanagerconfig.yaml"))
     with validator() as operator:
         assert operator.problems(config) == []
 
@@ -192,7 +192,7 @@ def test_the_operators_form_has_the_same_routes_and_inhibit_rules() -> None:
 @pytest.mark.parametrize("source_or_target", ["source_matchers", "target_matchers"])
 def test_each_inhibit_rule_matches_alerts_that_exist(source_or_target: str) -> None:
     names = {rule["alert"] for rule in alert_rules.rules()}
-    for rule in yaml.safe_load(from_the_page("alertmanager.yml"))["inhibit_rules"]:
+    for rule in msgspec.yaml.decode(from_the_page("alertmanager.yml"))["inhibit_rules"]:
         (matcher,) = rule[source_or_target]
         pattern = re.compile(matcher.split("=", 1)[1].lstrip("~").strip('"'))
         assert any(map(pattern.fullmatch, names)), matcher

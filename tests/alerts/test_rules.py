@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import promql_parser
 import pytest
 import yaml
@@ -36,7 +37,7 @@ KNOWN = catalogued(FAMILIES) | set(RECORDS) | THRESHOLDS | {"up", "ALERTS"}
 def cases_of(rule: dict[str, Any], folder: Path) -> dict[str, Any]:
     """An alert's file of tests, over the rules that it needs: promtool evaluates all that are there
     at each step. The rules are written to `folder`."""
-    tests: dict[str, Any] = yaml.safe_load((TESTS / f"{rule['alert']}.yaml").read_text())
+    tests: dict[str, Any] = msgspec.yaml.decode((TESTS / f"{rule['alert']}.yaml").read_text())
     alerts = {at["alertname"] for case in tests["tests"] for at in case["alert_rule_test"]}
     (folder / "rules.yaml").write_text(yaml.safe_dump(published(alerts), sort_keys=False))
     return {**tests, "rule_files": ["rules.yaml"]}
@@ -49,7 +50,7 @@ def published(names: set[str]) -> dict[str, Any]:
         new = (metrics_of(todo.pop()) & RECORDS.keys()) - needed
         todo += [RECORDS[name] for name in new]
         needed |= new
-    file = yaml.safe_load((ROOT / "alerts" / "prometheus.rules.yaml").read_text())
+    file = msgspec.yaml.decode((ROOT / "alerts" / "prometheus.rules.yaml").read_text())
     for group in file["groups"]:
         group["rules"] = [r for r in group["rules"] if (r.get("alert") or r["record"]) in needed]
     return {"groups": [group for group in file["groups"] if group["rules"]]}
@@ -153,7 +154,7 @@ class TestEachAlert:
         ]
 
     def test_its_tests_show_it_silent_firing_and_silent_again(self, rule: dict[str, Any]) -> None:
-        cases = yaml.safe_load((TESTS / f"{rule['alert']}.yaml").read_text())["tests"]
+        cases = msgspec.yaml.decode((TESTS / f"{rule['alert']}.yaml").read_text())["tests"]
         firing = [
             [bool(at["exp_alerts"]) for at in case["alert_rule_test"]]
             for case in cases
@@ -221,7 +222,7 @@ def test_a_replica_that_takes_a_workflow_over_makes_the_same_alerts(
 def test_each_alert_on_workflows_outlasts_a_hand_over() -> None:
     """But for the one on stale data: it mutes others, and a new holder has new data."""
     lasting = "${keepFiringSeconds}s"
-    source = yaml.safe_load(alert_rules.SOURCE.read_text())["groups"]
+    source = msgspec.yaml.decode(alert_rules.SOURCE.read_text())["groups"]
     found = {
         rule["alert"]
         for group in source
@@ -250,7 +251,7 @@ async def test_the_series_in_the_tests_are_those_that_the_exporter_emits(
     real = await emitted(Server(url, None, timeout=5))
     wrong = []
     for path in TESTS.glob("*.yaml"):
-        for case in yaml.safe_load(path.read_text())["tests"]:
+        for case in msgspec.yaml.decode(path.read_text())["tests"]:
             for text in (series["series"] for series in case["input_series"]):
                 selector = promql_parser.parse(text)
                 assert isinstance(selector, promql_parser.VectorSelector)
@@ -270,7 +271,7 @@ def test_no_label_of_a_target_or_of_what_arrives_later_is_a_label_of_an_alert() 
     labels = {
         label
         for path in TESTS.glob("*.yaml")
-        for case in yaml.safe_load(path.read_text())["tests"]
+        for case in msgspec.yaml.decode(path.read_text())["tests"]
         for at in case["alert_rule_test"]
         for alert in at["exp_alerts"]
         for label in alert["exp_labels"]
@@ -350,14 +351,14 @@ def test_no_runbook_and_no_test_is_left_of_an_alert_that_is_gone() -> None:
 
 
 def test_each_parameter_is_used() -> None:
-    rules = yaml.safe_dump(yaml.safe_load(alert_rules.SOURCE.read_text()))
+    rules = yaml.safe_dump(msgspec.yaml.decode(alert_rules.SOURCE.read_text()))
     used = set(re.findall(r"\$\{(\w+)\}", rules))
     assert used == set(alert_rules.parameters())
 
 
 GRAFANA = [
     rule
-    for group in yaml.safe_load(alert_rules.outputs()[alert_rules.GRAFANA])["groups"]
+    for group in msgspec.yaml.decode(alert_rules.GRAFANA.read_text())["groups"]
     for rule in group["rules"]
 ]
 

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-import yaml
 from pydantic import BaseModel
 
 from exporter.config import flags
@@ -16,7 +16,7 @@ from exporter.config.settings import leaves
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 TEXT = EXAMPLE.read_text()
-CONTENT: dict[str, Any] = yaml.safe_load(TEXT)
+CONTENT: dict[str, Any] = msgspec.yaml.decode(TEXT)
 DEFAULTS = [(loc, field.default) for loc, field in leaves() if loc != ("accounts",)]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
+import msgspec
 import pytest
-import yaml
 
 from tests.alerts.test_end_to_end import from_the_page
 from tests.e2e.daemon import configuration, daemon, environment, run
@@ -21,7 +21,7 @@ from tests.waiting import wait_until
 from tools import ROOT
 
 FOLDER = ROOT / "deploy" / "compose"
-COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+COMPOSE: dict[str, Any] = msgspec.yaml.decode((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 each_service = pytest.mark.parametrize("name", SERVICES)
@@ -149,7 +149,7 @@ def test_prometheus_takes_its_configuration_and_scrapes_the_exporter(tmp_path: P
     file.write_text(config.replace("/etc/prometheus/", f"{ROOT}/alerts/"))
     done = subprocess.run([promtool, "check", "config", file], check=False, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (job,) = yaml.safe_load(config)["scrape_configs"]
+    (job,) = msgspec.yaml.decode(config)["scrape_configs"]
     assert job["dns_sd_configs"] == [{"names": ["exporter", "replica"], "type": "A", "port": 9734}]
 
 
@@ -178,8 +178,8 @@ def test_prometheus_and_alertmanager_run_with_their_flags_and_answer_their_healt
 
 def test_alertmanager_inhibits_what_the_docs_do() -> None:
     """An error storm is one notification for each workflow."""
-    own = yaml.safe_load((FOLDER / "alertmanager.yml").read_text())
-    documented = yaml.safe_load(from_the_page("alertmanager.yml"))
+    own = msgspec.yaml.decode((FOLDER / "alertmanager.yml").read_text())
+    documented = msgspec.yaml.decode(from_the_page("alertmanager.yml"))
     assert own["inhibit_rules"] == documented["inhibit_rules"]
     assert own["route"]["group_by"] == documented["route"]["group_by"]
 
@@ -194,15 +194,15 @@ def test_alertmanager_takes_its_configuration() -> None:
 
 
 def test_grafana_has_the_data_source_that_the_alerts_name() -> None:
-    sources = yaml.safe_load((FOLDER / "grafana" / "datasources" / "prometheus.yaml").read_text())
-    alerts = yaml.safe_load((ROOT / "grafana/alerting/cloudflare-workflows.yaml").read_text())
+    sources = msgspec.yaml.decode((FOLDER / "grafana/datasources/prometheus.yaml").read_text())
+    alerts = msgspec.yaml.decode((ROOT / "grafana/alerting/cloudflare-workflows.yaml").read_text())
     named = {r["data"][0]["datasourceUid"] for g in alerts["groups"] for r in g["rules"]}
     assert {source["uid"] for source in sources["datasources"]} == named
 
 
 def test_an_exemplar_links_to_the_dashboard_of_its_instance() -> None:
     text = (FOLDER / "grafana" / "datasources" / "prometheus.yaml").read_text()
-    (source,) = yaml.safe_load(text)["datasources"]
+    (source,) = msgspec.yaml.decode(text)["datasources"]
     (link,) = source["jsonData"]["exemplarTraceIdDestinations"]
     url = urlsplit(link["url"])
     dashboards = [json.loads(p.read_text()) for p in (ROOT / "grafana/dashboards").glob("*.json")]

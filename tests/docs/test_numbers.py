@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
-import yaml
 
 from exporter.config.accounts import Discover
 from exporter.config.settings import leaves
@@ -16,10 +16,10 @@ from exporter.web.metrics_endpoint import MAX_SCRAPES
 from exporter.web.middleware import MAX_HEAD_SIZE, MAX_HEADERS
 from tools import ROOT
 
-PARAMETERS = yaml.safe_load((ROOT / "alerts" / "parameters.yaml").read_text())
+PARAMETERS = msgspec.yaml.decode((ROOT / "alerts" / "parameters.yaml").read_text())
 RULES = {
     rule["alert"]: rule
-    for group in yaml.safe_load((ROOT / "alerts" / "prometheus.rules.yaml").read_text())["groups"]
+    for group in msgspec.yaml.decode((ROOT / "alerts/prometheus.rules.yaml").read_text())["groups"]
     for rule in group["rules"]
     if "alert" in rule
 }

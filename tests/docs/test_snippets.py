@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-import yaml
 
 from exporter.config import load as config
 from exporter.config.settings import Settings
@@ -25,7 +25,7 @@ from tools import ROOT
 ACCOUNT = "023e105f4ecef8ad9ca31a8372d0c353"
 RECORDED = {
     rule["record"]
-    for group in yaml.safe_load((ROOT / "alerts" / "prometheus.rules.yaml").read_text())["groups"]
+    for group in msgspec.yaml.decode((ROOT / "alerts/prometheus.rules.yaml").read_text())["groups"]
     for rule in group["rules"]
     if "record" in rule
 }
@@ -83,7 +83,7 @@ def test_queries_ask_for_metrics_that_there_are(block: Block) -> None:
 
 
 def _tree(block: Block) -> Any:
-    return yaml.safe_load(block.text)
+    return msgspec.yaml.decode(block.text)
 
 
 CONFIGURATIONS = [

@@ -5,7 +5,7 @@ import re
 import sys
 import tomllib
 
-import yaml
+import msgspec
 
 from tests.helm.chart import KUBERNETES
 from tools import CHART, ROOT
@@ -24,7 +24,7 @@ for part, *cells in ROWS:
 
 
 def test_pythons_are_those_of_ci() -> None:
-    matrix = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    matrix = msgspec.yaml.decode((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     (job,) = (j for j in matrix["jobs"].values() if "strategy" in j)
     assert VERSIONS["Python"] == job["strategy"]["matrix"]["python"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -37,7 +37,7 @@ def test_kubernetes_versions_are_those_of_the_schemas() -> None:
         re.match(r"\d+\.\d+", version)[0]  # type: ignore[index]
         for version in KUBERNETES
     ]
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    chart = msgspec.yaml.decode((CHART / "Chart.yaml").read_text())
     assert chart["kubeVersion"] == f">={KUBERNETES[0]}.0-0"
 
 

@@ -6,8 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
-import yaml
 
 from exporter import __version__
 from tests.docs.pages import Block, blocks
@@ -15,7 +15,7 @@ from tools import CHART, ROOT
 from tools.release import build_python
 
 PAGE = ROOT / "docs" / "getting-started.md"
-RELEASE = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+RELEASE = msgspec.yaml.decode((ROOT / ".github" / "workflows" / "release.yml").read_text())
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 
@@ -58,8 +58,8 @@ def test_names_and_versions_are_those_that_the_release_publishes() -> None:
     name = REPOSITORY.removeprefix("https://github.com/")
     image = RELEASE["env"]["IMAGE"].replace("${{ github.repository }}", name)
     charts = RELEASE["env"]["CHARTS"].replace("${{ github.repository_owner }}", name.split("/")[0])
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    chart = msgspec.yaml.decode((CHART / "Chart.yaml").read_text())
+    values = msgspec.yaml.decode((CHART / "values.yaml").read_text())
     assert values["image"]["repository"] == image
     assert f" {image}:{__version__} " in block("docker run").text
     assert f" {image}:{__version__} " in block("cosign verify").text

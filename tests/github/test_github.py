@@ -6,8 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
-import yaml
 
 from tools import ROOT
 
@@ -51,7 +51,7 @@ def test_zizmor_finds_nothing() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_has_no_permission_that_a_job_does_not_name(path: Path) -> None:
-    workflow = yaml.safe_load(path.read_text())
+    workflow = msgspec.yaml.decode(path.read_text())
     assert workflow["permissions"] == {}
     assert all("permissions" in job for job in workflow["jobs"].values())
 
@@ -59,7 +59,7 @@ def test_a_workflow_has_no_permission_that_a_job_does_not_name(path: Path) -> No
 def test_ci_runs_on_every_python_that_the_package_is_for() -> None:
     (matrix,) = re.findall(r"python: (\[.*\])", (GITHUB / "workflows" / "ci.yml").read_text())
     named = re.findall(r"Python :: (3\.\d+)", "\n".join(PYPROJECT["project"]["classifiers"]))
-    assert yaml.safe_load(matrix) == named
+    assert msgspec.yaml.decode(matrix) == named
 
 
 def test_addresses_are_those_of_the_repository() -> None:
@@ -71,7 +71,7 @@ def test_addresses_are_those_of_the_repository() -> None:
 
 
 def test_hooks_run_programs_of_the_lock() -> None:
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    hooks = msgspec.yaml.decode((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     for hook in hooks:
         program = hook["entry"].split()[0]
         assert program.startswith(".venv/bin/")

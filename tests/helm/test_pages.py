@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-import yaml
 
 from tests.helm.chart import render
 from tools import CHART, ROOT
@@ -16,7 +16,7 @@ PAGES = [ROOT / "docs" / "kubernetes.md", CHART / "README.md"]
 def files_on(page: Path, name: str) -> list[dict[str, Any]]:
     """The files of that name on a page."""
     block = re.compile(rf"^```yaml\n# {name}\n(.*?)^```", re.DOTALL | re.MULTILINE)
-    return [yaml.safe_load(text) for text in block.findall(page.read_text())]
+    return [msgspec.yaml.decode(text) for text in block.findall(page.read_text())]
 
 
 def values_on(page: Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -242,6 +242,6 @@ def test_valid_values_render_valid_objects(
     for service in release.of_kind("Service"):
         assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     (config, *_) = release.of_kind("ConfigMap")
-    assert yaml.safe_load(config["data"]["config.yaml"]) == over(
+    assert msgspec.yaml.decode(config["data"]["config.yaml"]) == over(
         SMALLEST["config"], values.get("config", {})
     )

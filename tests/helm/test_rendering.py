@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import helm_python as helm
+import msgspec
 import pytest
 import yaml
 
@@ -32,7 +33,7 @@ from tools.chart_config_schema import CHARTS_OWN
 
 GOOD = sorted((ROOT / "tests" / "config" / "good").glob("*.yaml"))
 
-CI = {path.name: yaml.safe_load(path.read_text()) for path in (CHART / "ci").glob("*.yaml")}
+CI = {path.name: msgspec.yaml.decode(path.read_text()) for path in (CHART / "ci").glob("*.yaml")}
 CASES = MATRIX | CI
 
 each_case = pytest.mark.parametrize("values", CASES.values(), ids=CASES)
@@ -133,7 +134,7 @@ class TestPod:
 
     def test_the_configuration_is_passed_on_as_it_is(self) -> None:
         rendered = render(SMALLEST).the("ConfigMap")["data"]["config.yaml"]
-        assert yaml.safe_load(rendered) == SMALLEST["config"]
+        assert msgspec.yaml.decode(rendered) == SMALLEST["config"]
 
     @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
     def test_what_the_exporter_takes_is_taken(self, path: Path, tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ class TestReplicas:
             {"name": "CWE_STATE__URL", "valueFrom": {"secretKeyRef": url}}
         ]
         config = render(SMALLEST, MATRIX["replicas"]).the("ConfigMap")["data"]["config.yaml"]
-        assert "state" not in yaml.safe_load(config)
+        assert "state" not in msgspec.yaml.decode(config)
 
     def test_with_the_url_in_the_configuration_the_password_is_a_file(self) -> None:
         container = self.container("replicas in full")
@@ -573,7 +574,7 @@ class TestNotes:
 
 
 def test_the_chart_has_the_version_of_the_exporter() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    chart = msgspec.yaml.decode((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == __version__
 
 

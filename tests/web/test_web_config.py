@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
-import yaml
 
 from exporter.config.errors import ConfigError
 from exporter.web import web_config as config
@@ -189,7 +189,7 @@ class TestTaken:
     def test_the_example_loads_and_names_every_key_that_works(self) -> None:
         text = EXAMPLE.read_text()
         config.read(EXAMPLE)
-        uncommented = yaml.safe_load(re.sub(r"(?m)^  # ([a-z_0-9]+: )", r"  \1", text))
+        uncommented = msgspec.yaml.decode(re.sub(r"(?m)^  # ([a-z_0-9]+: )", r"  \1", text))
         works = {
             name
             for name, field in config.Tls.model_fields.items()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import yaml
+import msgspec
 from msgspec.structs import replace
 
 from exporter.watch.instance import PollReason
@@ -163,7 +163,7 @@ class TestSteps:
 class TestStuck:
     async def test_as_the_alert_has_it(self) -> None:
         """The same patience by default, and a sleep or wait isn't stuck."""
-        parameters = yaml.safe_load((ROOT / "alerts" / "parameters.yaml").read_text())
+        parameters = msgspec.yaml.decode((ROOT / "alerts" / "parameters.yaml").read_text())
         assert parameters["stuckAfterSeconds"]["default"] == STUCK_AFTER
         async with watching(["a", "b"]) as w:
             w.orders.create("a", Script(steps("one", duration=10**6)))
