@@ -90,7 +90,9 @@ class Daemon:
         return re.search(r'address[":= ]+(127\.0\.0\.1:\d+)', self.stderr())
 
     def stderr(self) -> str:
-        return self._errors.read_text()
+        """The lines of its log that are whole: more of the last may be under way."""
+        lines, end, _ = self._errors.read_bytes().rpartition(b"\n")
+        return (lines + end).decode()
 
     def metrics(self) -> str:
         return self.http.get("/metrics").text

@@ -69,6 +69,13 @@ def reloads(running: Daemon) -> int:
     return running.stderr().count("configuration reloaded")
 
 
+def wait_until_reloaded(running: Daemon, times: int = 1) -> None:
+    """Until its reloads have ended, so many since the start: the log reports each last, when all
+    that it changes at once is shown."""
+    wait_until(lambda: reloads(running) >= times, running.stderr)
+    assert reloads(running) == times
+
+
 class TestSignal:
     def test_sighup_loads_the_file(self, tmp_path: Path, file: File) -> None:
         with daemon(tmp_path) as running:
@@ -78,9 +85,11 @@ class TestSignal:
             file.path.write_text(file.watch("order-1", "order-2"))
             running.process.send_signal(signal.SIGHUP)
             wait_until(lambda: watched(running) == {"order-1", "order-2"}, running.stderr)
+            wait_until_reloaded(running)
             file.path.write_text(file.watch("order-2"))
             running.process.send_signal(signal.SIGHUP)
             wait_until(lambda: watched(running) == {"order-2"}, running.stderr)
+            wait_until_reloaded(running, 2)
             assert metric(running, LOADED) == 1
             assert metric(running, LOADED_AT) > before
             assert running.stop() == 0
@@ -91,7 +100,7 @@ class TestSignal:
             text = file.watch("order-1", metrics={"instance_series": "all"})
             file.path.write_text(text)
             running.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: reloads(running) == 1, running.stderr)
+            wait_until_reloaded(running)
             assert watched(running) == set()
 
     def test_what_takes_a_restart_is_reported_and_the_rest_takes_effect(
@@ -210,10 +219,11 @@ class TestMountedFile:
             swap("..2", file.watch("order-1"))
             swap("..3", file.watch("order-2"))
             wait_until(lambda: watched(running) == {"order-2"}, running.stderr)
-            assert reloads(running) == 1
+            wait_until_reloaded(running)
             swap("..4", "accounts: [")
             wait_until(lambda: metric(running, LOADED) == 0, running.stderr)
             swap("..5", file.watch("order-3"))
             wait_until(lambda: watched(running) == {"order-3"}, running.stderr)
+            wait_until_reloaded(running, 2)
             assert running.stderr().count("problems=") == 1
             assert metric(running, LOADED) == 1
