@@ -1,20 +1,23 @@
 """Connections to PostgreSQL that never wait for long: neither for a name server, nor for a network
 that drops packets, nor for a server that is stopped."""
 
-import contextlib
 import os
 import re
-import socket
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from threading import Thread, Timer
-from typing import Any
+from math import inf
+from threading import Thread
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from exporter.config.errors import ConfigError
 from exporter.state.backend import Server, Unreachable
+
+T = TypeVar("T")
 
 _RECONNECT_WAIT = 1.0
 """Seconds that one operation waits for a connection that was lost; the attempt continues."""
@@ -46,12 +49,13 @@ def connect(server: Server) -> "Session":
     parameters = _parameters(server) | _password(server)
     try:
         # Statements aren't prepared: poolers hand each transaction to another connection.
-        connection = psycopg.connect(
+        session = Session.connect(
             make_conninfo(**parameters), autocommit=True, prepare_threshold=None
         )
     except (psycopg.Error, OSError, UnicodeError) as error:
         raise Unreachable(reason(error)) from None
-    return Session(connection, server.timeout)
+    session.timeout = server.timeout
+    return session
 
 
 def _parameters(server: Server) -> dict[str, Any]:
@@ -81,14 +85,11 @@ def _password(server: Server) -> dict[str, str]:
         raise Unreachable(f"{path}: not text in UTF-8") from None
 
 
-class Session:
+class Session(psycopg.Connection[Any]):
     """One connection, for one thread at a time. After an error it is of no further use."""
 
-    def __init__(self, connection: psycopg.Connection[Any], timeout: float) -> None:
-        self._connection = connection
-        self._timeout = timeout
-        self._socket = socket.socket(fileno=os.dup(connection.fileno()))
-        self._cut_off = False
+    timeout = inf
+    """Seconds that the server may take for a statement."""
 
     def run(self, query: str, parameters: Sequence[object] | None = None) -> list[Any]:
         """The rows of one statement; of several, without parameters, none.
@@ -97,28 +98,25 @@ class Session:
             Unreachable: the server doesn't respond in time.
             psycopg.Error: all other errors.
         """
-        watchdog = Timer(self._timeout, self._cut)
-        watchdog.daemon = True
-        watchdog.start()
+        cursor = self.execute(query.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        return super().wait(self._in_time(gen), *args, **kwargs)
+
+    def _in_time(self, exchange: PQGen[T]) -> PQGen[T]:
+        """The exchange, which psycopg resumes every tenth of a second at the latest."""
+        deadline = time.monotonic() + self.timeout
         try:
-            cursor = self._connection.execute(query.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
-        except psycopg.Error:
-            if self._cut_off:
-                text = f"the database doesn't respond within {self._timeout:g} s"
-                raise Unreachable(text) from None
-            raise
-        finally:
-            watchdog.cancel()
-
-    def _cut(self) -> None:
-        self._cut_off = True
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._connection.close()
-        self._socket.close()
+            wanted = next(exchange)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > deadline:
+                    raise Unreachable(f"the database doesn't respond within {self.timeout:g} s")
+                wanted = exchange.send(ready)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 class Connector:

@@ -355,7 +355,7 @@ class TestMigrations:
     ) -> None:
         first.write(batch(leases=epochs(turn(first))), now=0)
         newer = (*MIGRATIONS, "ALTER TABLE instances ADD COLUMN seen INTEGER DEFAULT 7")
-        with contextlib.closing(Session(psycopg.connect(url), 5.0)) as session:
+        with Session.connect(url) as session:
             migrate(session, newer)
             assert session.run("SELECT id, seen FROM instances") == [("order-1", 7)]
             session.run("COMMIT")
@@ -367,7 +367,7 @@ class TestMigrations:
     def test_a_failed_migration_changes_nothing(self, first: Postgres, url: str) -> None:
         newer = (*MIGRATIONS, "DROP TABLE instances", "DROP TABLE nonsense")
         with (
-            contextlib.closing(Session(psycopg.connect(url), 5.0)) as session,
+            Session.connect(url) as session,
             pytest.raises(psycopg.errors.UndefinedTable),
         ):
             migrate(session, newer)
