@@ -24,8 +24,15 @@ from tests.waiting import wait_until
 from tools import ROOT, alert_rules
 
 OFTEN = "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}"
-WINDOW = 5
-"""Seconds for which the alert of an errored instance lasts here; an hour by default."""
+
+
+def rules(*, errored_for: int) -> str:
+    """The rules, whose alert of an errored instance lasts for that many seconds from its end."""
+    defaults = {name: parameter["default"] for name, parameter in alert_rules.parameters().items()}
+    return alert_rules.with_parameters(
+        alert_rules.SOURCE.read_text().replace("${name}", ""),
+        {**defaults, "erroredForSeconds": errored_for, "keepFiringSeconds": 1},
+    )
 
 
 def from_the_page(name: str) -> str:
@@ -68,14 +75,8 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
 ) -> None:
     workflows = [{"name": "orders", "instances": ["alert-ok", "alert-failed"]}]
     configuration(tmp_path, engine.accounts_api, api_token=engine.token, workflows=workflows)
-    defaults = {name: parameter["default"] for name, parameter in alert_rules.parameters().items()}
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(
-        alert_rules.with_parameters(
-            alert_rules.SOURCE.read_text().replace("${name}", ""),
-            {**defaults, "erroredForSeconds": WINDOW, "keepFiringSeconds": 1},
-        )
-    )
+    file = tmp_path / "rules.yaml"
+    file.write_text(rules(errored_for=3600))
     with webhook() as (receiver, messages), daemon(tmp_path) as exporter:
         routes = (
             from_the_page("alertmanager.yml")
@@ -87,10 +88,10 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
             config = (
                 from_the_page("prometheus.yml")
                 .replace("127.0.0.1:9734", exporter.address)
-                .replace("/path/to/alerts/prometheus.rules.yaml", str(rules))
+                .replace("/path/to/alerts/prometheus.rules.yaml", str(file))
                 .replace("127.0.0.1:9093", manager)
             )
-            with prometheus(tmp_path, f"{OFTEN}\n{config}") as server:
+            with prometheus(tmp_path, f"{OFTEN}\n{config}", "--web.enable-lifecycle") as server:
                 engine.create("orders", "alert-ok", "ok")
                 wait_until(
                     lambda: server.query(
@@ -123,6 +124,9 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
                     "/CloudflareWorkflowInstanceErrored.md"
                 )
 
+                # An hour later, which nobody waits for.
+                file.write_text(rules(errored_for=0))
+                server.http.post("/-/reload").raise_for_status()
                 wait_until(
                     lambda: messages[-1]["status"] == "resolved", lambda: str(server.alerts())
                 )

@@ -93,4 +93,4 @@ def test_errors_show_by_events_alone_whoever_pulls_and_whoever_dies(
         for name in WORKFLOWS:
             account.workflow(name).create("second", FAILING)
         wait_until(lambda: errored(heir, "second") == {*WORKFLOWS}, heir.stderr)
-        assert pulls(heir)
+        wait_until(lambda: pulls(heir), heir.stderr)

@@ -3,6 +3,7 @@ that nothing happened to."""
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import socket
@@ -171,12 +172,15 @@ def tls_before(simulator: Simulator) -> Iterator[tuple[int, ssl.SSLContext]]:
 @contextlib.contextmanager
 def name_server_that_never_answers() -> Iterator[str]:
     """Its address."""
+    # A resolver asks port 53 alone; other test runs have addresses of their own.
+    process = os.getpid()
+    address = f"127.{1 + process // 2**16 % 254}.{process // 2**8 % 2**8}.{process % 2**8}"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         try:
-            server.bind(("127.0.0.153", 53))
+            server.bind((address, 53))
         except PermissionError:
             pytest.skip("to listen on port 53 needs root")
-        yield "127.0.0.153"
+        yield address
 
 
 class TestTheWayToCloudflare:

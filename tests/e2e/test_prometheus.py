@@ -43,7 +43,8 @@ def exporter(engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="module")
 def prometheus(exporter: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     config = (
-        "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
+        # A scrape that times out, as on a busy machine, would end all series for a moment.
+        "global: {scrape_interval: 5s, scrape_timeout: 5s}\n"
         "scrape_configs:\n"
         "- job_name: workflows\n"
         f"  static_configs: [{{targets: ['{exporter.address}']}}]\n"

@@ -171,7 +171,7 @@ def test_a_full_disk(folder: Path, simulator: Simulator) -> None:
         (inside / "filler").unlink()
         wait_until(lambda: runs(running) == 2, running.metrics)
         assert "database or disk is full" in running.stderr()
-        assert "state write succeeded again" in running.stderr()
+        wait_until(lambda: "state write succeeded again" in running.stderr(), running.stderr)
         with contextlib.closing(
             sqlite3.connect(f"file:{copied(inside, folder)}", uri=True)
         ) as copy:
@@ -206,7 +206,7 @@ def test_a_lock_of_another_process_at_the_start_and_when_it_stops(
         other.execute("ROLLBACK")
         wait_until(lambda: runs(running) == 2, running.metrics)
         assert "database is locked" in running.stderr()
-        assert "state write succeeded again" in running.stderr()
+        wait_until(lambda: "state write succeeded again" in running.stderr(), running.stderr)
 
         simulator.faults.add(Hang())
         wait_until(lambda: simulator.requests.in_flight, running.stderr)
