@@ -122,19 +122,20 @@ class Exposition:
             if value is not None:
                 line, _ = text_format.of_series(family, labels, value, {}, None)
                 now[family] = now.get(family, b"") + line
-        parts = []
+        parts = list[Part]()
         for family in FAMILIES:
             if names and _names(_metric(family)).isdisjoint(names):
                 continue
-            parts.append(self._heads[format_, family])
+            head = self._heads[format_, family]
             if family in now:
-                parts.append(pack(now[family]))
+                parts += (head, pack(now[family]))
             elif family.counts_of_workflow and not counts_shown:
-                continue
+                parts.append(head)
             elif family in text_format.INSTANCE_FAMILIES:
-                parts += self._instances.column(text_format.INSTANCE_FAMILIES.index(family))
+                column = text_format.INSTANCE_FAMILIES.index(family)
+                parts.append(self._instances.column(column, head))
             else:
-                parts += self._series[family].column(format_.column)
+                parts.append(self._series[family].column(format_.column, head))
         process = [m for m in self._process.collect() if not names or _names(m) & set(names)]
         parts.append(pack(_encode(format_, process) + format_.end))
         return parts, format_.content_type

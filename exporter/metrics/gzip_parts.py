@@ -7,15 +7,16 @@ Node and Python's gzip read all). ISA-L is several times as fast as zlib, which 
 checksums of parts in Python.
 """
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from isal import isal_zlib
+from isal import igzip_lib, isal_zlib
 from msgspec import Struct
 
 # One above the fastest level: two thirds of its size, and of zlib's fastest in a third of its time.
 _LEVEL, _RAW = 1, -15
-HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-"""The begin of a stream (RFC 1952): deflate, no name, no time, unknown system."""
+# The begin of a stream (RFC 1952): deflate, no name, no time, unknown system.
+_BEGIN = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 # An empty block that is marked as the last.
 _LAST = b"\x03\0"
 
@@ -42,18 +43,70 @@ def pack(text: bytes) -> Part:
     return Part(data, len(text), isal_zlib.crc32(text))
 
 
+class Pieces(Struct, frozen=True, gc=False):
+    """Texts that were compressed one by one, stored as one part: a scrape costs as much as there
+    are parts."""
+
+    whole: Part
+    index: "array[int]"
+    """For each text the bytes of its compressed data, its bytes, and its CRC."""
+
+    @classmethod
+    def empty(cls, count: int) -> "Pieces":
+        """With `count` empty texts."""
+        return cls(EMPTY, array("I", [0] * 3 * count))
+
+    def text(self, n: int) -> bytes:
+        """The n-th text."""
+        start = sum(self.index[: 3 * n : 3])
+        return unpack([Part(self.whole.data[start : start + self.index[3 * n]], 0, 0)])
+
+    def replaced(self, parts: Mapping[int, Part]) -> "Pieces":
+        """With some texts replaced, by number."""
+        if not parts:
+            return self
+        data, index = self.whole.data, self.index[:]
+        for n, part in parts.items():
+            start = sum(index[: 3 * n : 3])
+            data = b"".join((data[:start], part.data, data[start + index[3 * n] :]))
+            index[3 * n : 3 * n + 3] = array("I", (len(part.data), part.size, part.crc))
+        crc, sizes = 0, index[1::3]
+        for size, of_text in zip(sizes, index[2::3], strict=True):
+            crc = isal_zlib.crc32_combine(crc, of_text, size)
+        return Pieces(Part(data, sum(sizes), crc), index)
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """The texts, joined."""
+    crc, size = _checksum(parts)
+    return Part(b"".join([part.data for part in parts]), size, crc)
+
+
 def unpack(parts: Iterable[Part]) -> bytes:
     """The texts, joined."""
     return isal_zlib.decompressobj(_RAW).decompress(b"".join([part.data for part in parts]))
 
 
-def checksum(parts: Iterable[Part], crc: int = 0) -> int:
-    """The CRC of the texts of parts that follow data with the CRC `crc`."""
+def unpacked(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The texts of parts whose data was joined in chunks, in pieces of at most `size` bytes."""
+    unpacker = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE)
+    for chunk in chunks:
+        yield unpacker.decompress(chunk, size)
+        while not unpacker.needs_input:
+            yield unpacker.decompress(b"", size)
+
+
+def stream(parts: Sequence[Part]) -> list[Part]:
+    """The parts of a whole stream: with its begin and its end."""
+    crc, size = _checksum(parts)
+    end = _LAST + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
+    return [Part(_BEGIN, 0, 0), *parts, Part(end, 0, 0)]
+
+
+def _checksum(parts: Iterable[Part]) -> tuple[int, int]:
+    """The CRC of the texts, joined, and their bytes."""
+    crc = size = 0
     for part in parts:
         crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
-    return crc
-
-
-def end(crc: int, size: int) -> bytes:
-    """What follows the parts in a stream, by the CRC and the bytes of all texts."""
-    return _LAST + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
+        size += part.size
+    return crc, size

@@ -2,36 +2,47 @@
 
 An entry is one instance or series: a text for each column, where a column is a family, or a family
 in one format. A few entries share a block and stay in it. Only the compressed texts of a block are
-stored. They are never modified but replaced, so that a scrape in progress continues with those of
+stored, those of a group of blocks in one piece, and of a column as a whole from a scrape until it
+changes. They are never modified but replaced, so that a scrape in progress continues with those of
 the moment it started.
 """
 
-from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
-from exporter.metrics.gzip_parts import EMPTY, Part, pack, unpack
+from exporter.metrics.gzip_parts import Part, Pieces, joined, pack
 
-# Small, because one changed entry makes its whole block be compressed again; but each text costs
-# an object, and short texts compress badly.
+# Small, because one changed entry makes its whole block be compressed again; but short texts
+# compress badly.
 _BLOCK_SIZE = 32
+# Blocks. Each changed text has the checksum of its group combined again.
+_GROUP_SIZE = 16
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+_Texts = tuple[bytes, Sequence[bytes]]
+"""What the lines of an entry alone contain, and its new text for each column."""
+
+
+class _Group:
+    __slots__ = ("blocks", "columns")
+
+    def __init__(self, columns: int) -> None:
+        self.columns = [Pieces.empty(_GROUP_SIZE)] * columns
+        self.blocks = [_Block(self, number) for number in range(_GROUP_SIZE)]
 
 
 class _Block:
-    __slots__ = ("entries", "parts")
+    __slots__ = ("entries", "group", "number")
 
-    def __init__(self, columns: int) -> None:
-        self.entries = 0
-        self.parts = [EMPTY] * columns
+    def __init__(self, group: _Group, number: int) -> None:
+        self.group, self.number, self.entries = group, number, 0
 
-    def replaced(self, entries: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[Part]:
-        """The parts with other texts of these entries, each with what its lines alone contain."""
-        parts = []
-        for column, part in enumerate(self.parts):
-            before = unpack([part])
+    def replaced(self, entries: Iterable[_Texts]) -> Iterator[tuple[int, Part]]:
+        """The columns that change with other texts of these entries, with what they become."""
+        for column, pieces in enumerate(self.group.columns):
+            before = pieces.text(self.number)
             text, new = before, []
             for owner, texts in entries:
                 if (first := text.find(owner)) < 0:
@@ -41,8 +52,8 @@ class _Block:
                 end = text.find(b"\n", text.rfind(owner, first, len(text) - 1)) + 1
                 text = b"".join((text[:start], texts[column], text[end:]))
             text = b"".join((text, *new))
-            parts.append(part if text == before else pack(text))
-        return parts
+            if text != before:
+                yield column, pack(text)
 
 
 class RenderCache(Generic[K, V]):
@@ -63,9 +74,11 @@ class RenderCache(Generic[K, V]):
         self._owner, self._render = owner, render
         self._nothing = [b""] * columns
         # Dictionaries serve as ordered sets.
-        self._blocks: dict[_Block, None] = {}
+        self._groups: dict[_Group, None] = {}
         self._with_room: dict[_Block, None] = {}
         self._block_of: dict[K, _Block] = {}
+        self._columns: dict[tuple[int, Part], Part] = {}
+        """Those that have not changed since a scrape, by what is before them."""
 
     def prepare(self, changes: Mapping[K, V | None]) -> Generator[None, None, Callable[[], None]]:
         """Renders what changed, without letting scrapes see it; yields after each block.
@@ -76,50 +89,60 @@ class RenderCache(Generic[K, V]):
         Returns:
             Makes scrapes see the changes. Must be called before others are prepared.
         """
-        keys_of: dict[_Block, list[K]] = {}
+        keys_of: dict[_Group, dict[_Block, list[K]]] = {}
         for key, value in changes.items():
             if value is not None or key in self._block_of:
-                keys_of.setdefault(self._place(key), []).append(key)
+                block = self._place(key)
+                keys_of.setdefault(block.group, {}).setdefault(block, []).append(key)
         prepared = []
-        for block, keys in keys_of.items():
-            entries = []
-            for key in keys:
-                value = changes[key]
-                texts = self._nothing if value is None else self._render(key, value)
-                entries.append((self._owner(key), texts))
-            prepared.append((block, block.replaced(entries)))
-            yield
+        for group, blocks in keys_of.items():
+            changed: list[dict[int, Part]] = [{} for _ in group.columns]
+            for block, keys in blocks.items():
+                for column, part in block.replaced([self._texts(k, changes[k]) for k in keys]):
+                    changed[column][block.number] = part
+                yield
+            pieces = [p.replaced(parts) for p, parts in zip(group.columns, changed, strict=True)]
+            prepared.append((group, pieces))
         removed = [key for key, value in changes.items() if value is None]
         return partial(self._show, prepared, removed)
+
+    def _texts(self, key: K, value: V | None) -> _Texts:
+        return self._owner(key), self._nothing if value is None else self._render(key, value)
 
     def _place(self, key: K) -> _Block:
         """The block of an entry, which may be new."""
         block = self._block_of.get(key)
         if block is None:
-            block = next(iter(self._with_room), None) or _Block(len(self._nothing))
-            self._block_of[key] = block
+            if not self._with_room:
+                group = _Group(len(self._nothing))
+                self._groups[group] = None
+                self._with_room.update(dict.fromkeys(group.blocks))
+            block = self._block_of[key] = next(iter(self._with_room))
             block.entries += 1
-            self._file(block)
+            if block.entries == _BLOCK_SIZE:
+                del self._with_room[block]
         return block
 
-    def _show(self, prepared: Iterable[tuple[_Block, list[Part]]], removed: Iterable[K]) -> None:
-        for block, parts in prepared:
-            block.parts = parts
+    def _show(self, prepared: Iterable[tuple[_Group, list[Pieces]]], removed: Iterable[K]) -> None:
+        for group, pieces in prepared:
+            for head in [
+                head for head in self._columns if pieces[head[0]] is not group.columns[head[0]]
+            ]:
+                del self._columns[head]
+            group.columns = pieces
         for key in removed:
-            if (left := self._block_of.pop(key, None)) is not None:
-                left.entries -= 1
-                self._file(left)
+            if (block := self._block_of.pop(key, None)) is not None:
+                block.entries -= 1
+                self._with_room[block] = None
+                if not any(other.entries for other in block.group.blocks):
+                    del self._groups[block.group]
+                    for other in block.group.blocks:
+                        del self._with_room[other]
 
-    def _file(self, block: _Block) -> None:
-        for blocks, member in (
-            (self._blocks, block.entries > 0),
-            (self._with_room, 0 < block.entries < _BLOCK_SIZE),
-        ):
-            if member:
-                blocks[block] = None
-            else:
-                blocks.pop(block, None)
-
-    def column(self, column: int) -> list[Part]:
-        """All texts of a column."""
-        return [part for block in self._blocks if (part := block.parts[column]).size]
+    def column(self, column: int, head: Part) -> Part:
+        """All texts of a column, after a head."""
+        key = column, head
+        if key not in self._columns:
+            parts = [group.columns[column].whole for group in self._groups]
+            self._columns[key] = joined([head, *parts])
+        return self._columns[key]
