@@ -1,14 +1,15 @@
 """Prints how long an error takes to show on /metrics, with and without events.
 
-    python -m benchmarks.events [--live 1000 20000 50000] [--minutes 30] [--lost 0.05]
+    python -m benchmarks.events [--live 1000 20000 50000] [--rate 2.5] [--minutes 30]
+        [--lost 0.05]
 
 The whole exporter runs in virtual time against the simulator, with 600 requests in 5 minutes. Most
-instances are at rest; 2.5 new ones a second run for minutes, and one in ten of these fails, after
-an attempt that is retried and announced as `errored`, too. Events take up to a second to reach the
-queue, and 5% come twice. For each size it measures the seconds from an error to `errored` in what a
-scrape shows, the requests by kind, and how many were refused; for the smallest size also with a
-share of the events lost: then the coverage must say so, and nothing may be missed for longer than a
-list pass.
+instances are at rest; `--rate` new ones a second run for minutes, and one in ten of these fails,
+after an attempt that is retried and announced as `errored`, too. Events take up to a second to
+reach the queue, and 5% come twice. For each size it measures the seconds from an error to `errored`
+in what a scrape shows, the requests by kind, and how many were refused; for the smallest size also
+with a share of the events lost: then the coverage must say so, and nothing may be missed for longer
+than a list pass.
 """
 
 import asyncio
@@ -41,7 +42,6 @@ from simulator import (
 
 START = 600.0
 """Seconds that are not measured: the first list pass, and what follows from it."""
-RATE = 2.5
 QUEUE = "e5a9a1b1c0de4f0f8a1f5b6c7d8e9f00"
 RESTING = Script((Sleep("rest", 10_000_000.0),))
 FAILURE = Error("TypeError", "no")
@@ -56,11 +56,11 @@ def script(chance: random.Random) -> Script:
     return Script((*steps("fetch"), pause, Step("store", (Attempt(2.0),))), queued=1.0)
 
 
-def arrivals(chance: random.Random) -> Iterator[tuple[float, str, Script]]:
+def arrivals(rate: float, chance: random.Random) -> Iterator[tuple[float, str, Script]]:
     scripts = [script(chance) for _ in range(500)]
     at, number = EPOCH, 0
     while True:
-        at += chance.expovariate(RATE)
+        at += chance.expovariate(rate)
         number += 1
         yield at, f"run-{number}", chance.choice(scripts)
 
@@ -93,7 +93,7 @@ class Delays:
         return found
 
 
-async def measure(live: int, minutes: float, *, events: bool, lost: float) -> str:
+async def measure(live: int, rate: float, minutes: float, *, events: bool, lost: float) -> str:
     """Watches for some seconds; the values as a line."""
     loop = asyncio.get_running_loop()
 
@@ -112,7 +112,7 @@ async def measure(live: int, minutes: float, *, events: bool, lost: float) -> st
         orders.create(f"resting-{number}", RESTING, at=EPOCH - chance.uniform(3600, 86_400))
     if events:
         account.queue(QUEUE, "orders", delay=(0.0, 1.0), twice=0.05, lost=lost)
-    orders.arrivals(arrivals(chance))
+    orders.arrivals(arrivals(rate, chance))
     settings: dict[str, Any] = {
         "name": "acc",
         "account_id": "acc",
@@ -158,19 +158,18 @@ def main() -> None:
     assert __doc__ is not None
     options = argument_parser(__doc__)
     options.add_argument("--live", type=int, nargs="+", default=[1000, 20_000, 50_000])
+    options.add_argument("--rate", type=float, default=2.5, help="new instances a second")
     options.add_argument("--minutes", type=float, default=30.0, help="of virtual time")
     options.add_argument("--lost", type=float, default=0.05, help="share of the events")
     given = options.parse_args()
     configure("error", "logfmt")
     for live in given.live:
         for events in (False, True):
-            run = measure(live, given.minutes, events=events, lost=0.0)
+            run = measure(live, given.rate, given.minutes, events=events, lost=0.0)
             print(virtual_time.run(run), flush=True)
     print(f"with {given.lost:.0%} of the events lost:")
-    print(
-        virtual_time.run(measure(given.live[0], given.minutes, events=True, lost=given.lost)),
-        flush=True,
-    )
+    run = measure(given.live[0], given.rate, given.minutes, events=True, lost=given.lost)
+    print(virtual_time.run(run), flush=True)
 
 
 if __name__ == "__main__":

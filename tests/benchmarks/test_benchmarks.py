@@ -18,7 +18,7 @@ NAMES = sorted(
 SMALL = {
     "api_budget": ["--live", "20", "--minutes", "12"],
     "churn_memory": ["--hours", "1", "--a-day", "1000", "--memory", "--series", "1"],
-    "events": ["--live", "50", "--minutes", "14"],
+    "events": ["--live", "50", "--rate", "0.5", "--minutes", "12"],
     "huge_responses": ["--steps", "10", "--sizes", "1"],
     "long_run_bytes": ["--steps", "20"],
     "page_cost": ["--instances", "100"],
@@ -28,7 +28,7 @@ SMALL = {
         *("--live", "30", "--minutes", "6", "--watched", "3", "--seconds", "0.1"),
     ],
     "scrape_cost": ["--instances", "200", "--repeat", "1"],
-    "soak_growth": ["--hours", "0.5", "--live", "10", "--every", "10"],
+    "soak_growth": ["--hours", "0.1", "--live", "10", "--every", "2"],
     "stalls": ["--instances", "20"],
     "state_cost": ["--instances", "5", "--rounds", "1", "--restored", "20"],
 }
