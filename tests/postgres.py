@@ -6,10 +6,8 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -19,8 +17,9 @@ import trustme
 from pydantic import SecretStr
 
 from exporter.state.backend import Server
+from tests.ports import reserved_port
 from tests.requires import requires_program
-from tests.waiting import DEADLINE, tied
+from tests.waiting import DEADLINE, tied, wait_until
 
 PASSWORD = "it's a s3cret: 100% @/?#"
 """Of every user: nothing that a URL, or an option, takes as it is."""
@@ -42,16 +41,14 @@ class PostgresServer:
     """A server that can be stopped in every way, and started again.
 
     Args:
-        primary: Of which it is to be a standby.
-
-    Attributes:
         folder: All that it writes.
         port: On 127.0.0.1, of TCP.
+        primary: Of which it is to be a standby.
     """
 
-    def __init__(self, folder: Path, primary: "PostgresServer | None" = None) -> None:
+    def __init__(self, folder: Path, port: int, primary: "PostgresServer | None" = None) -> None:
         self.folder = folder
-        self.port = 0
+        self.port = port
         self._data = folder / "data"
         # It refuses to run as root; the package makes the user.
         self._user = "postgres" if os.geteuid() == 0 else None
@@ -86,30 +83,28 @@ class PostgresServer:
         """
         # It ends with a test run that is killed.
         command = tied(_program("postgres"), "-D", str(self._data), signal="QUIT")
-        command += ["-k", str(self.folder)]
-        while True:
-            self.port = self.port or _free_port()
-            given = _OPTIONS | {"port": str(self.port)} | options
-            log = self.folder / "log"
-            with log.open("wb") as output, _file_size(file_size):
-                self._process = subprocess.Popen(
-                    [*command, *(f"--{name}={value}" for name, value in given.items())],
-                    user=self._user,
-                    cwd=self.folder,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-            end = time.monotonic() + DEADLINE
-            while b"database system is ready to accept" not in (said := log.read_bytes()):
-                if self._process.poll() is not None and b"Address already in use" in said:
-                    self.port = 0
-                    break
-                assert self._process.poll() is None, said.decode()
-                assert time.monotonic() < end, said.decode()
-                time.sleep(0.02)
-            else:
-                return
+        given = _OPTIONS | {"port": str(self.port)} | options
+        log = self.folder / "log"
+        with log.open("wb") as output, _file_size(file_size):
+            process = self._process = subprocess.Popen(
+                [
+                    *command,
+                    *("-k", str(self.folder)),
+                    *(f"--{name}={value}" for name, value in given.items()),
+                ],
+                user=self._user,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+        def ready() -> bool:
+            found = b"database system is ready to accept" in log.read_bytes()
+            assert found or process.poll() is None, log.read_text()
+            return found
+
+        wait_until(ready, log.read_text)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stops it: SIGINT ends the connections (fast), SIGQUIT the processes (immediate)."""
@@ -218,19 +213,12 @@ def copied(server: Server) -> Server:
     return server._replace(url=SecretStr(url._replace(path=f"/{copy}").geturl()))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def postgres_server(primary: PostgresServer | None = None) -> Iterator[PostgresServer]:
     """A running server, or a standby of another."""
     # Folders of pytest's can't be entered by other users.
-    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
-        server = PostgresServer(Path(folder), primary)
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder, reserved_port() as port:
+        server = PostgresServer(Path(folder), port, primary)
         server.start()
         try:
             yield server

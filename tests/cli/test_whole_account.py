@@ -2,7 +2,6 @@
 
 import re
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from exporter.cli import PROGRAM
 from simulator import Rewrite, Script, Simulator, Wait, error, serve_in_thread
 from tests.cli.command import Command
 from tests.e2e.daemon import daemon, environment
+from tests.ports import reserved_port
 from tests.waiting import wait_until
 
 TOKEN = {"CLOUDFLARE_API_TOKEN": "hidden"}
@@ -253,9 +253,8 @@ class TestWhatMayPass:
         assert "set CLOUDFLARE_ACCOUNT_ID" in line
 
     def test_an_api_out_of_reach(self, without: Without) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        without.environ["CWE_API__URL"] = f"http://127.0.0.1:{port}/accounts/{{account_id}}"
-        status, _, err = without.once(**TOKEN)
+        with reserved_port() as port:
+            without.environ["CWE_API__URL"] = f"http://127.0.0.1:{port}/accounts/{{account_id}}"
+            status, _, err = without.once(**TOKEN)
         assert status == 1
         assert "Connection refused" in err

@@ -28,6 +28,7 @@ from simulator import (
     serve,
     steps,
 )
+from tests.ports import reserved_port
 from tests.waiting import until
 
 from .conftest import BASE, api, client_of, unlimited
@@ -162,7 +163,7 @@ def client_over_a_socket(
     )
 
 
-async def failure_over_a_socket(simulator: Simulator, limit: float = 5) -> RequestFailed:
+async def failure_over_a_socket(simulator: Simulator, limit: float = 60) -> RequestFailed:
     async with http_client(api(timeout=limit)) as http:
         client = client_over_a_socket(simulator, http, limit=limit)
         with pytest.raises(RequestFailed) as caught:
@@ -364,11 +365,12 @@ class TestConnections:
         assert codes == ["200"] * 3 + ["connection"] * 3 + ["200"]
 
     async def test_nobody_listens(self) -> None:
-        async with serve(self.simulator()) as simulator:
-            pass
-        failed = await failure_over_a_socket(simulator)
-        host = httpx.URL(simulator.url).netloc.decode()
-        assert (failed.reason, str(failed)) == ("connection", f"{host}: Connection refused")
+        simulator = self.simulator()
+        with reserved_port() as port:
+            simulator.url = f"http://127.0.0.1:{port}"
+            failed = await failure_over_a_socket(simulator)
+        expected = f"127.0.0.1:{port}: Connection refused"
+        assert (failed.reason, str(failed)) == ("connection", expected)
 
     async def test_a_name_that_is_not_known(self) -> None:
         simulator = self.simulator()

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import httpx
 
 from tests.docs.pages import Block, blocks
 from tests.e2e.daemon import environment
+from tests.ports import reserved_port
 from tests.requires import requires_program
 from tests.waiting import DEADLINE, tied, wait_until
 from tools import ROOT
@@ -33,12 +33,6 @@ DOCUMENTED = "127.0.0.1:9734"
 _LEFT_OUT = (".git", ".venv", "node_modules", ".*_cache", ".hypothesis", ".cache", "__pycache__")
 
 
-def free_address() -> str:
-    """host:port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
-
-
 class Walk:
     """A reader who follows a page from its beginning.
 
@@ -55,7 +49,7 @@ class Walk:
         self.folder = folder
         self.done: list[Block] = []
         self.elsewhere: list[Block] = []
-        self._address = free_address()
+        self._address = f"127.0.0.1:{stack.enter_context(reserved_port())}"
         self._stack = stack
         self._exports: list[str] = []
         self._environ = environment(CWE_API__URL=api, CWE_WEB__LISTEN_ADDRESS=self._address)

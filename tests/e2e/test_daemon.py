@@ -27,6 +27,7 @@ from simulator import (
 )
 from tests.e2e.daemon import Daemon, configuration, daemon, environment, run
 from tests.e2e.scrape import samples, value
+from tests.ports import reserved_port
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -65,11 +66,10 @@ def api(simulator: Simulator) -> str:
 
 
 @pytest.fixture
-def closed_port() -> int:
+def closed_port() -> Iterator[int]:
     """A port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    with reserved_port() as port:
+        yield port
 
 
 @pytest.fixture(scope="module")
@@ -252,11 +252,13 @@ class TestWhatItCantWorkWith:
             up = "cloudflare_workflow_up{"
             wait_until(lambda: up in running.metrics(), running.metrics)
             assert value(samples(running.metrics()), "cloudflare_workflow_up") == 0
-            ready = running.http.get("/-/ready")
-            assert (ready.status_code, ready.text) == (
-                503,
-                "production: nothing could be read yet\n",
-            )
+
+            def unready() -> tuple[int, str]:
+                response = running.http.get("/-/ready")
+                return response.status_code, response.text
+
+            nothing = 503, "production: nothing could be read yet\n"
+            wait_until(lambda: unready() == nothing, lambda: str(unready()))
             assert running.http.get("/-/healthy").status_code == 200
             assert running.stop() == 0
             assert running.stderr().count("failed to poll instances") == 1

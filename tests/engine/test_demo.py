@@ -24,6 +24,7 @@ from demo.prometheus import (
     monitoring,
 )
 from demo.sample_instances import Sample, SampleDriver
+from tests.ports import reserved_port
 from tests.requires import requires_program
 from tests.waiting import DEADLINE, tied, wait_until
 
@@ -45,6 +46,7 @@ class TestSampleDriver:
         )
         driver = SampleDriver(engine, [sleeper])
         driver.advance()
+        engine.wait_for("orders", "mover-sleep", "running")
         assert driver.advance() == "pause"
         engine.wait_for("orders", "mover-sleep", "paused")
         assert driver.advance() == "resume"
@@ -148,10 +150,9 @@ def runs(pid: int) -> bool:
 
 
 @pytest.fixture
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number: int = free.getsockname()[1]
-        return number
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
 
 
 class Demo:
@@ -193,8 +194,9 @@ class TestDemo:
         wait_until(lambda: re.search(r"\d errored.*\d running", demo.output()), demo.output)
         assert demo.metrics in demo.output()
         for page in re.findall(r"http://\S+", demo.output()):
-            assert httpx.get(page, trust_env=False).is_success, page
-        counts = statuses(httpx.get(demo.metrics, trust_env=False).text)
+            assert httpx.get(page, trust_env=False, timeout=DEADLINE).is_success, page
+        shown = httpx.get(demo.metrics, trust_env=False, timeout=DEADLINE).text
+        counts = statuses(shown)
         assert {"orders", "billing"} == counts.keys()
         below = children(demo.process.pid)
         assert len(below) >= 3, "the exporter, node and workerd"
@@ -212,7 +214,9 @@ class TestDemo:
             wait_until(lambda: re.search(r"\d errored", demo.output()), demo.output)
             found = re.search(r"Prometheus +(http://\S+/)", demo.output())
             assert found, demo.output()
-            with httpx.Client(base_url=f"{found[1]}api/v1/", trust_env=False) as prometheus:
+            with httpx.Client(
+                base_url=f"{found[1]}api/v1/", trust_env=False, timeout=DEADLINE
+            ) as prometheus:
 
                 def result(path: str, **query: str) -> Any:
                     return prometheus.get(path, params=query).raise_for_status().json()["data"]
