@@ -17,7 +17,7 @@ from tests.e2e.daemon import configuration, daemon, environment, run
 from tests.postgres import PostgresServer
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
 from tools import ROOT
 
 FOLDER = ROOT / "deploy" / "compose"
@@ -173,7 +173,7 @@ def test_prometheus_and_alertmanager_run_with_their_flags_and_answer_their_healt
     assert flags("alertmanager", "--config.file", "--storage.path", "--cluster") == []
     with alertmanager(tmp_path, (FOLDER / "alertmanager.yml").read_text()) as address:
         url = f"http://{address}{checked('alertmanager')}"
-        assert httpx.get(url, trust_env=False).is_success
+        assert httpx.get(url, trust_env=False, timeout=DEADLINE).is_success
 
 
 def test_alertmanager_inhibits_what_the_docs_do() -> None:

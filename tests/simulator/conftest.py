@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from simulator import ManualClock, Simulator, Workflow, serve
+from tests.waiting import DEADLINE
 
 ACCOUNT = "023e105f4ecef8ad9ca31a8372d0c353"
 TOKEN = "the-token"
@@ -36,5 +37,6 @@ async def client(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
         base_url=f"{simulator.url}/accounts/{ACCOUNT}/workflows",
         headers={"Authorization": f"Bearer {TOKEN}"},
         verify=False,  # there is no TLS, and loading the CA certificates takes a while
+        timeout=DEADLINE,
     ) as client:
         yield client

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from simulator import ManualClock, Simulator, Workflow
+from tests.waiting import DEADLINE
 
 from .conftest import ACCOUNT, TOKEN
 
@@ -11,7 +12,7 @@ from .conftest import ACCOUNT, TOKEN
 async def get(simulator: Simulator, **headers: str) -> httpx.Response:
     """Ask for the account's workflows with these headers; underscores stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpx.AsyncClient(verify=False) as client:
+    async with httpx.AsyncClient(verify=False, timeout=DEADLINE) as client:
         return await client.get(f"{simulator.url}/accounts/{ACCOUNT}/workflows", headers=named)
 
 
@@ -60,7 +61,7 @@ class TestCredentials:
 
     async def test_an_account_that_doesnt_exist_is_forbidden(self, simulator: Simulator) -> None:
         async with httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {TOKEN}"}, verify=False
+            headers={"Authorization": f"Bearer {TOKEN}"}, verify=False, timeout=DEADLINE
         ) as client:
             response = await client.get(f"{simulator.url}/accounts/nobody/workflows")
         assert response.status_code == 403

@@ -24,8 +24,10 @@ class Program:
         self.process = process
         self.ready: dict[str, Any] = json.loads(process.stdout.readline())
         api = self.ready["api"].replace("{account_id}", ACCOUNT)
-        self.api = httpx.Client(base_url=api, headers={"Authorization": f"Bearer {TOKEN}"})
-        self.control = httpx.Client(base_url=self.ready["control"])
+        self.api = httpx.Client(
+            base_url=api, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=DEADLINE
+        )
+        self.control = httpx.Client(base_url=self.ready["control"], timeout=DEADLINE)
 
     def do(self, method: str, path: str, body: Any = None) -> Any:
         response = self.control.request(method, path, json=body)
@@ -124,7 +126,7 @@ class TestControl:
         program.do("POST", "/credentials", {"email": "a@example.com", "key": "k"})
         headers = {"X-Auth-Email": "a@example.com", "X-Auth-Key": "k"}
         url = program.ready["url"] + f"/accounts/{ACCOUNT}/workflows"
-        assert httpx.get(url, headers=headers).status_code == 200
+        assert httpx.get(url, headers=headers, timeout=DEADLINE).status_code == 200
 
     @pytest.mark.parametrize(
         ("path", "body", "status", "why"),
@@ -157,6 +159,7 @@ class TestTheProgram:
             response = httpx.get(
                 program.ready["url"] + "/accounts/acc/workflows/orders/instances/a",
                 headers={"Authorization": "Bearer mine"},
+                timeout=DEADLINE,
             )
             assert response.json()["result"]["status"] == "errored"
             assert program.control.post("/clock/advance", json={"seconds": 1}).status_code == 400
@@ -216,6 +219,7 @@ def test_a_program_without_an_event_loop_is_served_from_a_thread() -> None:
     simulator.world.account("acc").workflow("orders")
     with serve_in_thread(simulator) as served:
         url = f"{served.url}/accounts/acc/workflows/orders"
-        assert httpx.get(url, headers={"Authorization": "Bearer t"}).status_code == 200
+        headers = {"Authorization": "Bearer t"}
+        assert httpx.get(url, headers=headers, timeout=DEADLINE).status_code == 200
     with pytest.raises(httpx.ConnectError):
-        httpx.get(url)
+        httpx.get(url, timeout=DEADLINE)

@@ -26,6 +26,7 @@ from simulator import (
     retried,
     steps,
 )
+from tests.waiting import DEADLINE
 
 from .conftest import ACCOUNT
 from .sdk import check
@@ -48,12 +49,13 @@ async def http(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
         base_url=f"{simulator.url}/accounts/{ACCOUNT}/queues/{QUEUE}",
         headers={"Authorization": "Bearer queues"},
         verify=False,
+        timeout=DEADLINE,
     ) as client:
         yield client
 
 
 def official_sdk(simulator: Simulator, token: str) -> AsyncCloudflare:
-    http = httpx.AsyncClient(verify=False)
+    http = httpx.AsyncClient(verify=False, timeout=DEADLINE)
     return AsyncCloudflare(api_token=token, base_url=simulator.url, max_retries=0, http_client=http)
 
 

@@ -37,6 +37,7 @@ from simulator import (
     retried,
     steps,
 )
+from tests.waiting import DEADLINE
 
 from .conftest import ACCOUNT, TOKEN
 from .sdk import check, check_instance
@@ -62,7 +63,7 @@ async def sdk(simulator: Simulator) -> AsyncIterator[AsyncCloudflare]:
         api_token=TOKEN,
         base_url=simulator.url,
         max_retries=0,
-        http_client=httpx.AsyncClient(verify=False),
+        http_client=httpx.AsyncClient(verify=False, timeout=DEADLINE),
     ) as client:
         yield client
 

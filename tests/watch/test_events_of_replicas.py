@@ -30,6 +30,7 @@ from simulator import (
     World,
 )
 from tests.postgres import PostgresServer
+from tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.postgres
 
@@ -138,7 +139,7 @@ async def test_an_event_reaches_the_holder_of_its_workflow_through_the_database(
         assert fleet.queue.backlog == 0
         arrived = asyncio.create_task(events(holder)._arrived.wait())
         await holder.writer.save()  # its next turn
-        await asyncio.wait_for(arrived, 60)
+        await asyncio.wait_for(arrived, DEADLINE)
         await step(holder)
         assert (errored(puller), errored(holder)) == (1, 2)
         await holder.writer.save()

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from exporter.web.auth import BusyError, Users
+from tests.waiting import DEADLINE
 from tests.web.conftest import Protect, hashed
 from tests.web.serving import serving
 
@@ -133,7 +134,7 @@ class TestOverHttp:
         right = ("Authorization", basic("alice", "word"))
         async with (
             serving(protect(users={"alice": "word"})) as served,
-            httpx.AsyncClient(trust_env=False) as http,
+            httpx.AsyncClient(trust_env=False, timeout=DEADLINE) as http,
         ):
             for other in (("Authorization", "Basic eDp5"), right):
                 response = await http.get(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from exporter.web.connections import ConnectionLimits
 from exporter.web.web_config_reload import WebConfigReloader
-from tests.waiting import DEADLINE
+from tests.waiting import DEADLINE, wait_until
 from tests.web.certificates import Authority
 from tests.web.conftest import hashed
 from tests.web.serving import serving
@@ -167,7 +167,8 @@ def test_garbage_gets_an_http_response_or_a_closed_connection(
 ) -> None:
     received = plain.exchange(sent, half_closed=half_closed)
     assert received == b"" or received.startswith(b"HTTP/1.1 ")
-    assert plain.exchange([VALID]).startswith(b"HTTP/1.1 200 ")
+    # On a busy machine even this request may not arrive in time.
+    wait_until(lambda: plain.exchange([VALID]).startswith(b"HTTP/1.1 200 "), lambda: "it doesn't")
     assert plain.errors == []
 
 

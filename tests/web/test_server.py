@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from exporter.web.server import address_of, listen, page_url
+from tests.waiting import DEADLINE
 from tests.web.serving import serving
 
 
@@ -37,7 +38,7 @@ class TestListen:
         async with serving(host=host) as served:
             for address in reached:
                 url = f"http://{address}:{served.port}/"
-                async with httpx.AsyncClient(trust_env=False) as http:
+                async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE) as http:
                     assert (await http.get(url)).text == "hello"
 
     def test_it_is_shown_as_in_a_url(self) -> None:

@@ -25,6 +25,7 @@ from exporter.web.page.view import (
 )
 from simulator import Attempt as Try
 from simulator import Error, Script, Step, retried
+from tests.waiting import DEADLINE
 from tests.watching import watching
 from tests.web.page.scene import WORKFLOWS, fill, served
 from tests.web.page.test_instance_table import row
@@ -157,7 +158,7 @@ class TestNamesStayText:
 
 
 async def get(address: str, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False, base_url=address) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE, base_url=address) as http:
         return await http.get(path)
 
 

@@ -15,6 +15,7 @@ from exporter.web.page.instance_table import TableQuery
 from exporter.web.page.pages import Pages
 from simulator import ManualClock, Simulator, World
 from tests.postgres import PostgresServer
+from tests.waiting import DEADLINE
 from tests.web.page.test_pages import Skeleton
 
 WORKFLOWS = ("billing", "orders")
@@ -40,7 +41,7 @@ async def replicas(postgres: PostgresServer, *urls: str) -> AsyncIterator[Sequen
                 settings,
                 transport=httpx.ASGITransport(simulator),
                 clock=Clock(wall=clock, monotonic=clock),
-                state=Server(database, None, 5.0),
+                state=Server(database, None, DEADLINE),
             )
             app.leases.replica = app.leases.replica._replace(url=url)
             apps.append(await running.enter_async_context(app.opened()))
