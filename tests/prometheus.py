@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,22 @@ class Prometheus:
 
     Attributes:
         http: a client whose paths are relative to it.
+        at: the Unix time for which queries are evaluated; None: now.
     """
 
     http: httpx.Client
+    at: float | None = None
 
     def query(self, promql: str) -> list[tuple[dict[str, str], float]]:
         """Labels and value of each series that an instant query finds."""
-        answer = self.http.get("/api/v1/query", params={"query": promql}).raise_for_status().json()
+        params = {"query": promql} | ({} if self.at is None else {"time": f"{self.at:.3f}"})
+        answer = self.http.get("/api/v1/query", params=params).raise_for_status().json()
         return [(r["metric"], float(r["value"][1])) for r in answer["data"]["result"]]
+
+    def evaluated_since(self, moment: datetime) -> bool:
+        """Whether each group of rules has been evaluated after that."""
+        groups = self.http.get("/api/v1/rules").raise_for_status().json()["data"]["groups"]
+        return all(datetime.fromisoformat(group["lastEvaluation"]) > moment for group in groups)
 
     def alerts(self) -> list[tuple[dict[str, str], str]]:
         """Labels and state of each alert that is pending or fires."""
@@ -78,7 +87,7 @@ def _server(command: list[str], log: Path) -> Iterator[httpx.Client]:
     """Runs a server on a port that the system chooses, until it is ready."""
 
     def listening() -> re.Match[str] | None:
-        return re.search(r'msg="Listening on" address=(\S+)', log.read_text())
+        return re.search(r'msg="Listening on" address=(\S+)\n', log.read_text())
 
     with (
         log.open("wb") as file,

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.e2e.daemon import configuration, daemon
 from tests.node import validator
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
 from tools import ROOT, alert_rules
 
 OFTEN = "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}"
@@ -99,6 +100,8 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
                     ),
                     exporter.stderr,
                 )
+                now = datetime.now(UTC)
+                wait_until(lambda: server.evaluated_since(now), exporter.stderr)
                 firing = [labels for labels, state in server.alerts() if state == "firing"]
                 assert (firing, messages) == ([], [])
 
@@ -156,8 +159,10 @@ def test_a_storm_of_errors_is_one_notification(tmp_path: Path) -> None:
     alerts_.append({"labels": other})
     with webhook() as (receiver, messages):
         routes = from_the_page("alertmanager.yml").replace("127.0.0.1:9000", receiver)
-        with alertmanager(tmp_path, routes.replace("group_wait: 30s", "group_wait: 1s")) as manager:
-            posted = httpx.post(f"http://{manager}/api/v2/alerts", json=alerts_, trust_env=False)
+        with alertmanager(tmp_path, routes.replace("group_wait: 30s", "group_wait: 3s")) as manager:
+            posted = httpx.post(
+                f"http://{manager}/api/v2/alerts", json=alerts_, trust_env=False, timeout=DEADLINE
+            )
             assert posted.is_success, posted.text
             wait_until(lambda: len(messages) >= 2, lambda: str(messages))
     found = [

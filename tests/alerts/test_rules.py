@@ -18,6 +18,7 @@ from tests.grafana.queries import annotations, expressions, filled_in
 from tests.postgres import PostgresServer
 from tests.promql import catalogued, metrics_of
 from tests.requires import requires_program
+from tests.waiting import DEADLINE
 from tools import ROOT, alert_rules, grafana_dashboards
 
 RULES = alert_rules.rules()
@@ -248,7 +249,7 @@ async def test_the_series_in_the_tests_are_those_that_the_exporter_emits(
 ) -> None:
     """By their label names, and by the values of labels that the exporter chooses."""
     url = SecretStr(postgres.url(postgres.new_database()))
-    real = await emitted(Server(url, None, timeout=5))
+    real = await emitted(Server(url, None, DEADLINE))
     wrong = []
     for path in TESTS.glob("*.yaml"):
         for case in msgspec.yaml.decode(path.read_text())["tests"]:

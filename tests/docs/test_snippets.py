@@ -148,11 +148,10 @@ def test_recipes_are_answered_by_a_real_prometheus(account: Simulator, tmp_path:
         job = f"job_name: exporter, static_configs: [{{targets: ['{exporter.address}']}}]"
         scrape = f"global: {{scrape_interval: 1s}}\nscrape_configs: [{{{job}}}]\n"
         with prometheus(tmp_path, scrape) as server:
-            wait_until(lambda: server.query("cloudflare_workflow_up == 1"), exporter.stderr)
-            results = {
-                block.text: server.query(block.text)
-                for block in everywhere("promql")
-                if block.page.name == "promql.md"
-            }
-    assert len(results) > 20
-    assert sum(bool(result) for result in results.values()) > 10
+            recipes = [b.text for b in everywhere("promql") if b.page.name == "promql.md"]
+            assert len(recipes) > 20
+            # On a busy machine a scrape may take longer than Prometheus waits.
+            wait_until(
+                lambda: sum(bool(server.query(recipe)) for recipe in recipes) > 10,
+                exporter.stderr,
+            )

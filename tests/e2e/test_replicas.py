@@ -277,4 +277,4 @@ def test_everything_is_counted_once_through_every_fault(
             lambda: "\n".join(differences(fleet.shown, counts(calm.metrics()))),
             every=0.2,
         )
-        assert finished(fleet.total()) == begun
+        assert finished(fleet.shown) == begun

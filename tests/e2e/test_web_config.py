@@ -114,13 +114,15 @@ def scraping(setup: Setup) -> Iterator[Prometheus]:
 @pytest.mark.prometheus
 class TestPrometheus:
     def test_it_gets_what_it_may_and_nothing_else(self, scraping: Prometheus) -> None:
-        def up() -> set[str]:
-            return {labels["job"] for labels, value in scraping.query("up") if value == 1}
+        """On a busy machine a scrape may take longer than it waits: what it ever got counts."""
 
-        wait_until(lambda: len(up()) == 2, lambda: str(up()))
-        assert up() == {"right-certificate", "right-password"}
-        build = scraping.query("cloudflare_workflows_exporter_build_info")
-        assert {labels["job"] for labels, _ in build} == up()
+        def got(metric: str) -> set[str]:
+            found = scraping.query(f"max_over_time({metric}[1h]) == 1")
+            return {labels["job"] for labels, _ in found}
+
+        allowed = {"right-certificate", "right-password"}
+        wait_until(lambda: got("up") >= allowed, lambda: str(got("up")))
+        assert got("up") == got("cloudflare_workflows_exporter_build_info") == allowed
 
     def test_a_renewed_certificate_is_served_and_scrapes_continue(
         self, scraping: Prometheus, setup: Setup

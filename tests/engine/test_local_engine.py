@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from demo import EngineError, LocalEngine
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE, wait_until
 
 
 def step_names(result: dict[str, object]) -> list[object]:
@@ -125,10 +125,12 @@ class TestAccountsLayout:
 
     def get(self, engine: LocalEngine, path: str, token: str) -> httpx.Response:
         url = engine.accounts_api.format(account_id="acc") + path
-        return httpx.get(url, headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.get(url, headers=headers, trust_env=False, timeout=DEADLINE)
 
     def test_it_answers_what_the_engine_answers(self, engine: LocalEngine) -> None:
         engine.create("orders", "engine-accounts", "ok")
+        engine.wait_for("orders", "engine-accounts", "complete")
         response = self.get(
             engine, "/workflows/orders/instances/engine-accounts?simple=true", engine.token
         )
@@ -176,13 +178,13 @@ class TestLifetime:
         with parent:
             assert parent.stdout is not None
             api = parent.stdout.readline().strip()
-            assert httpx.get(f"{api}/workflows", trust_env=False).is_success
+            assert httpx.get(f"{api}/workflows", trust_env=False, timeout=DEADLINE).is_success
             parent.send_signal(signal.SIGKILL)
 
         def stopped() -> bool:
             try:
-                httpx.get(f"{api}/workflows", trust_env=False)
-            except httpx.TransportError:
+                httpx.get(f"{api}/workflows", trust_env=False, timeout=DEADLINE)
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
                 return True
             return False
 

@@ -31,7 +31,7 @@ from tools import ROOT
 pytestmark = [pytest.mark.prometheus, pytest.mark.postgres]
 
 TOKEN = "the-token"
-CREATED = 480
+CREATED = 1200
 """Instances that come while Prometheus scrapes, four a second: some fail, all retry."""
 
 
@@ -81,7 +81,7 @@ def server(
             workflows=workflows,
         )
         config = (
-            "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}\n"
+            "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n"
             "scrape_configs: [{job_name: workflows, static_configs: [{targets: [ADDRESSES]}]}]\n"
             f"rule_files: [{rules}]\n"
         )

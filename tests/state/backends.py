@@ -17,16 +17,16 @@ from exporter.state.backend import (
     Turn,
 )
 from exporter.state.postgres import Postgres
+from tests.waiting import DEADLINE
 
 OWNER = ("acc", "orders")
 OTHER = ("acc", "billing")
 ME, PEER = Replica("a-1", "a", "http://a"), Replica("b-1", "b", "http://b")
 LEASE = 30.0
-TIMEOUT = 5.0
-"""Seconds that an exchange with the server may take."""
 
 
-def postgres(url: str, timeout: float = TIMEOUT) -> Postgres:
+def postgres(url: str, timeout: float = DEADLINE) -> Postgres:
+    """The backend, whose exchanges with the server may take `timeout` seconds."""
     return Postgres(Server(SecretStr(url), None, timeout))
 
 

@@ -198,7 +198,8 @@ def test_a_lock_of_another_process_at_the_start_and_when_it_stops(
     restored: Path, simulator: Simulator
 ) -> None:
     create(simulator, "order-2")
-    other = sqlite3.connect(restored / "state" / "state.db", isolation_level=None)
+    file = restored / "state" / "state.db"
+    other = sqlite3.connect(file, timeout=DEADLINE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with daemon(restored, "--api.timeout=1h") as running:
         wait_until(lambda: shows(running, "order-2"), running.metrics)
@@ -231,9 +232,9 @@ def test_the_last_counts_are_written_when_it_stops(folder: Path, simulator: Simu
     """Those, too, that no scrape has seen, and of a request that ends while it stops."""
     with daemon(folder, "--api.timeout=1h") as running:
         running.wait_until_ready()
-        simulator.faults.add(Hang(), instance="order-2")
+        hanging = simulator.faults.add(Hang(), instance="order-2")
         create(simulator, "order-2")
-        wait_until(lambda: simulator.requests.in_flight, running.stderr)
+        wait_until(lambda: hanging.taken, running.stderr)
         running.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "msg=stopping" in running.stderr(), running.stderr)
         simulator.faults.clear()

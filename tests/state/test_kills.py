@@ -151,5 +151,9 @@ def test_ten_kills_in_a_run_where_calls_fail(tmp_path: Path) -> None:
                 )
                 assert finished(scraper.shown) == 2 * RUNS
                 assert scraper.scrapes > 3 * KILLS
-                faults = {request.fault for request in simulator.requests.latest} - {""}
-                assert len(faults) == 3, faults
+
+                def faults() -> set[str]:
+                    return {request.fault for request in simulator.requests.latest} - {""}
+
+                # Few requests are made on a busy machine, and chance picks the faults.
+                wait_until(lambda: len(faults()) == 3, lambda: str(faults()))

@@ -14,6 +14,7 @@ from exporter.config.settings import Settings
 from exporter.state.backend import Server
 from simulator import ManualClock, Script, Simulator, Sleep, World
 from tests.postgres import PostgresServer
+from tests.waiting import DEADLINE
 
 LARGE = 50_000
 """Instances."""
@@ -35,7 +36,7 @@ async def test_a_large_workflow_holds_up_neither_others_nor_turns(postgres: Post
             settings,
             transport=httpx.ASGITransport(simulator),
             clock=Clock(wall=clock, monotonic=clock),
-            state=Server(SecretStr(url), None, 60.0),
+            state=Server(SecretStr(url), None, DEADLINE),
         )
 
     for name in ("large", "small"):
@@ -47,7 +48,7 @@ async def test_a_large_workflow_holds_up_neither_others_nor_turns(postgres: Post
     await asyncio.to_thread(multiply, url)
 
     app = replica()
-    await app.writer.open(Server(SecretStr(url), None, 60.0))
+    await app.writer.open(Server(SecretStr(url), None, DEADLINE))
     starting = asyncio.create_task(app.apply(settings))
     turns_while_small_alone, attached = 0, dict[str, Any]()
     while not starting.done():

@@ -37,6 +37,7 @@ from tests.state.test_model import (
     fetched,
     truth,
 )
+from tests.waiting import DEADLINE
 
 BILLED = ("x", "y")
 """Instances of a second workflow: there is one to give up when a replica joins."""
@@ -88,7 +89,7 @@ class Replicas(Upstream):
 
     def started(self) -> App:
         async def started() -> App:
-            location = Server(SecretStr(self.url), None, 5.0)
+            location = Server(SecretStr(self.url), None, DEADLINE)
             app = App(
                 self.settings(),
                 clock=Clock(wall=self.clock, monotonic=self.clock),

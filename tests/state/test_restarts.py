@@ -27,6 +27,7 @@ from simulator import (
 )
 from tests import disk
 from tests.postgres import PostgresServer
+from tests.waiting import DEADLINE
 from tests.watching import Watching, watching
 
 RUN = Script((*steps("fetch", "store"), retried("charge", failures=2), Sleep("nap", 30)))
@@ -46,7 +47,7 @@ def state(request: pytest.FixtureRequest, file: Path) -> Location:
     if request.param == "sqlite":
         return file
     server: PostgresServer = request.getfixturevalue("postgres")
-    return Server(SecretStr(server.url(server.new_database())), None, 5.0)
+    return Server(SecretStr(server.url(server.new_database())), None, DEADLINE)
 
 
 def counts(w: Watching) -> dict[str, float]:
@@ -357,7 +358,7 @@ class TestSettingsChange:
 @pytest.mark.postgres
 async def test_instances_are_found_while_the_database_fails(postgres: PostgresServer) -> None:
     """Those that it can't hold: where another was counted already, it alone knows."""
-    state = Server(SecretStr(postgres.url(postgres.new_database())), None, 5.0)
+    state = Server(SecretStr(postgres.url(postgres.new_database())), None, DEADLINE)
     poll = {"forget_after": "1m"}
     waits = Script((*steps("one"), Wait("approval")))
     async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
