@@ -220,10 +220,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection: sqlite3.Connection = sqlite3.connect(path, **_OPTIONS)
     try:
         connection.execute("SELECT * FROM sqlite_master").fetchall()
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError as error:
         # On a read-only file system there is no room for SQLite's log; the file can still be read.
         connection.close()
-        if os.access(path.parent, os.W_OK) or not path.exists():
+        no_room = isinstance(error, sqlite3.OperationalError) and not os.access(
+            path.parent, os.W_OK
+        )
+        if not no_room or not path.exists():
             raise
         uri = f"{path.absolute().as_uri()}?immutable=1"
         connection = sqlite3.connect(uri, uri=True, **_OPTIONS)

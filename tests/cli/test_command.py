@@ -79,12 +79,12 @@ class TestHelp:
             "--accounts JSON",
             "--state.path FILE|null",
             "--web.listen-address HOST:PORT",
-            "--web.config.file FILE|null",
+            "--web.config-file FILE|null",
             "--log.level debug|info|warning|error",
         ],
     )
     def test_what_a_flag_takes_is_readable(self, text: str, line: str) -> None:
-        assert f"  {line}" in text
+        assert f" {line}" in text
 
     def test_version(self, command: Command) -> None:
         done = command("--version")
