@@ -129,7 +129,7 @@ class Reporter:
             response = httpx.get(f"http://{self._address}/metrics", trust_env=False)
         except httpx.TransportError:
             return  # it is still starting
-        counts = statuses(response.text)
+        counts = statuses(response.text) if response.is_success else {}
         if not counts or counts == self._last:
             return
         if not self._last:
