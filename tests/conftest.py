@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import hypothesis
@@ -10,7 +11,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from demo import LocalEngine
-from tests.needs import PROCESSES, Guard
+from tests.needs import PROCESSES, Guard, no_authorities
 from tests.postgres import PostgresServer, postgres_server
 
 # How long an example takes is the machine's affair.
@@ -54,6 +55,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What was collected stays: the garbage collector needn't go through all of it again."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def authorities(request: pytest.FixtureRequest) -> Iterator[None]:
+    """None where all is in this process; a program may need them to install packages."""
+    with nullcontext() if "process" in request.keywords else no_authorities():
+        yield
 
 
 _guard = Guard()

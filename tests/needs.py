@@ -36,6 +36,16 @@ def needed_by(command: list[str]) -> str:
     return _PROGRAMS.get(program, "process")
 
 
+@contextmanager
+def no_authorities() -> Iterator[None]:
+    """Has httpx take certificate authorities from a folder without any: to read those that come
+    with it takes longer than the rest of an exporter's start."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("SSL_CERT_FILE", raising=False)
+        environment.setenv("SSL_CERT_DIR", str(Path(__file__).parent))
+        yield
+
+
 class Guard:
     """Lets no test start what its marks don't name."""
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.state.backend import Location, Server
 from simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
 from tests.e2e.scrape import scrape
+from tests.needs import no_authorities
 from tests.postgres import copied
 
 
@@ -181,11 +180,7 @@ async def watching(
     simulator.access.token("secret")
     simulator.world.account("acc").workflow("orders")
     settings["workflows"] = workflows or [{"name": "orders", "instances": list(ids)}]
-    with pytest.MonkeyPatch.context() as environment:
-        # A folder to take authorities from when there is one to check: to read all that come with
-        # httpx takes longer than the rest of an exporter's start, and nothing speaks TLS here.
-        environment.delenv("SSL_CERT_FILE", raising=False)
-        environment.setenv("SSL_CERT_DIR", str(Path(__file__).parent))
+    with no_authorities():
         async with serve(simulator) as served, AsyncExitStack() as running:
             w = Watching(simulator, clock, served.url, state, settings, running)
             await w.start()

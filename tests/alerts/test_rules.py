@@ -1,5 +1,6 @@
 """Every alert has what a person woken at night needs, and fires when it should and only then."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -62,6 +63,8 @@ def passes(tests: dict[str, Any], folder: Path) -> None:
     (folder / "tests.yaml").write_text(yaml.safe_dump(tests))
     done = subprocess.run(
         [promtool, "test", "rules", folder / "tests.yaml"],
+        # A quarter of its work would be to collect what it drops at its end.
+        env={**os.environ, "GOGC": "off", "GOMEMLIMIT": "512MiB"},
         check=False,
         capture_output=True,
         text=True,

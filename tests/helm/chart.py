@@ -140,6 +140,12 @@ def _validation() -> Any:
 
 def kubernetes_errors(value: Object, version: str) -> str:
     """What Kubernetes' schema of that version says of an object, unknown fields included."""
+    return _errors(json.dumps(value), version)
+
+
+@cache  # most cases have objects of others
+def _errors(text: str, version: str) -> str:
+    value = json.loads(text)
     try:
         _validation().validate(value, version, strict=True)
     except _validation().ValidationError as error:

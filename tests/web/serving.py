@@ -68,7 +68,9 @@ class Served:
         """One request on a connection of its own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         url = f"{'https' if tls else 'http'}://{host}:{self.port}{path}"
-        async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE, verify=tls or True) as http:
+        async with httpx.AsyncClient(
+            trust_env=False, timeout=DEADLINE, verify=tls or False
+        ) as http:
             return await http.get(url, auth=auth, headers=headers)
 
     @asynccontextmanager

@@ -88,7 +88,7 @@ def site(exposition: Exposition) -> Starlette:
 
 
 async def ask(port: int, path: str = "/metrics", **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE) as http:
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=DEADLINE) as http:
         return await http.get(f"http://127.0.0.1:{port}{path}", headers=headers)
 
 
@@ -282,7 +282,7 @@ class TestHeadAndNames:
         async with (
             serving(site(exposition)) as port,
             httpx.AsyncClient(
-                base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=DEADLINE
+                base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=DEADLINE, verify=False
             ) as http,
         ):
             path = "/metrics?name[]=cloudflare_workflow_instance_retries"
