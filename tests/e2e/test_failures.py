@@ -33,6 +33,7 @@ from simulator import (
 )
 from simulator.faults import Action
 from tests.e2e.scrape import Samples, scrape, value
+from tests.ports import reserved_port
 
 WATCHED = ("cloudflare_workflow_instance", "cloudflare_workflow_step", "cloudflare_workflow_run")
 POLLS = "cloudflare_workflows_exporter_polls_total"
@@ -164,7 +165,7 @@ class Watch:
 
 @asynccontextmanager
 async def watching(
-    url: str, clock: ManualClock, *, detail_refresh: str = "1h", api_timeout: str = "10s"
+    url: str, clock: ManualClock, *, detail_refresh: str = "1h", api_timeout: str = "60s"
 ) -> AsyncIterator[Watch]:
     settings = Settings(
         api={
@@ -250,7 +251,8 @@ async def test_an_api_that_takes_no_connections() -> None:
     simulator, _ = order_1(clock)
     failure = Failure(Drop(), "connection", ("Connection refused",), ("api.url",))
     async with AsyncExitStack() as serving, AsyncExitStack() as watches:
-        url = (await serving.enter_async_context(serve(simulator))).url
+        port = watches.enter_context(reserved_port())
+        url = (await serving.enter_async_context(serve(simulator, port=port))).url
         watch = await watches.enter_async_context(watching(url, clock))
         await watch.round()
         await serving.aclose()
@@ -262,14 +264,15 @@ async def test_an_api_that_takes_no_connections() -> None:
         assert watch.value(UP) == 0
         assert watch.values() == values
 
-        port = int(url.split(":")[2].split("/")[0])
         await watches.enter_async_context(serve(simulator, port=port))
         (line,) = await watch.round()
         assert line["event"] == "polls of instances succeed again"
         assert watch.value(UP) == 1
         assert watch.values() == values
-    async with watching(url, clock) as watch:
-        (line,) = await watch.round()
+    with reserved_port() as port:
+        url = f"http://127.0.0.1:{port}/client/v4"
+        async with watching(url, clock) as watch:
+            (line,) = await watch.round()
         assert [word for word in failure.said if word not in line["error"]] == [], line["error"]
         assert watch.value(UP) == 0
 

@@ -4,6 +4,7 @@ What is fetched when, with a clock in hand, is in tests/watch/test_poller.py.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -45,7 +46,7 @@ async def running(simulator: Simulator) -> AsyncIterator[App]:
                     ],
                 }
             ],
-            poll={"interval": "300ms", "detail_refresh": "5m"},
+            poll={"interval": "300ms", "detail_refresh": "1h"},
         )
         app, stop = App(settings), asyncio.Event()
         with listen("127.0.0.1", 0) as listener:
@@ -64,16 +65,19 @@ def polls(simulator: Simulator, instance: str, workflow: str = "orders") -> int:
 async def test_an_instance_at_rest_costs_one_simple_request_a_round_and_one_detail_request() -> (
     None
 ):
-    simulator = simulated("orders")
+    simulator, began = simulated("orders"), time.monotonic()
     async with running(simulator):
         await until(lambda: all(polls(simulator, name) >= 5 for name in INSTANCES))
+    lists = 1 + (time.monotonic() - began) // 30
     assert simulator.requests.by_kind["detail"] == len(INSTANCES)
     counts = [polls(simulator, name) for name in INSTANCES]
     assert max(counts) - min(counts) <= 1, "the exporter stopped in mid-round at most"
     assert simulator.requests.by_kind["simple"] == sum(counts)
     # Beside the polls: how many instances there are of which workflow, and their limits.
-    assert simulator.requests.by_kind["workflows"] == simulator.requests.by_kind["versions"] == 1
-    assert simulator.requests.total == len(INSTANCES) + sum(counts) + 2
+    assert 1 <= simulator.requests.by_kind["workflows"] <= lists
+    assert simulator.requests.by_kind["versions"] == 1
+    others = simulator.requests.by_kind["workflows"] + 1
+    assert simulator.requests.total == len(INSTANCES) + sum(counts) + others
     assert simulator.requests.most_in_flight_of_one == 1
 
 
