@@ -106,12 +106,12 @@ class TestShow:
 @pytest.mark.prometheus
 class TestMonitoring:
     def test_a_port_in_use_is_replaced(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            number = taken.getsockname()[1]
-            host, _, port = free_address(number).partition(":")
-        assert host == "127.0.0.1"
-        assert int(port) not in (0, number)
-        assert free_address(number) == f"127.0.0.1:{number}"
+        with reserved_port() as number:
+            with socket.create_server(("127.0.0.1", number)):
+                host, _, port = free_address(number).partition(":")
+            assert host == "127.0.0.1"
+            assert int(port) not in (0, number)
+            assert free_address(number) == f"127.0.0.1:{number}"
 
     @pytest.mark.process
     def test_nothing_is_started_where_nothing_is_installed(
