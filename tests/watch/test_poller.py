@@ -4,6 +4,7 @@ from structlog.testing import capture_logs
 
 from exporter.config.units import Duration
 from simulator import Error, Hang, Script, Sleep, Wait, error, retried, steps
+from tests.waiting import until
 from tests.watching import watching
 
 INTERVAL = 15.0
@@ -126,7 +127,8 @@ class TestFailures:
             await poller.round()
             assert w.value("cloudflare_workflow_up") == 0
             assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == 0
-            w.simulator.faults.release()
+            await until(lambda: w.simulator.requests.in_flight)
+            w.simulator.faults.clear()
             await w.round()
             assert w.value("cloudflare_workflow_up") == 1
 
@@ -226,6 +228,8 @@ class TestSlowInstances:
             for _ in range(3):
                 w.clock.advance(1)
                 await poller.round()
+                # On a busy machine its poll may outlast the round, too.
+                await until(lambda: poller.instances["a"].activity is None)
             assert len(w.simulator.requests.of(instance="a")) == 3
             assert w.simulator.requests.most_in_flight_of_one == 1
             w.simulator.faults.release()
