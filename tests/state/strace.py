@@ -17,6 +17,12 @@ def tracer(trace: Path) -> list[str]:
     return ["strace", "-D", "-f", "--seccomp-bpf", *strings, "-e", CALLS, "-o", str(trace)]
 
 
+def complete(trace: Path, process: int) -> bool:
+    """Whether the trace holds the end of its process: strace writes it a moment later."""
+    end = rf"^{process} +\+\+\+ ".encode()
+    return re.search(end, trace.read_bytes()[-10_000:], re.MULTILINE) is not None
+
+
 class Call(NamedTuple):
     """A system call that succeeded."""
 

@@ -18,7 +18,7 @@ from simulator import Script, Simulator, retried, serve_in_thread, steps
 from tests.e2e.daemon import Daemon, configuration, daemon
 from tests.e2e.scrape import Samples, samples, scrape
 from tests.requires import requires_program
-from tests.state.strace import Disk, Responses, calls, tracer
+from tests.state.strace import Disk, Responses, calls, complete, tracer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.process
@@ -61,7 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         api = served.url + "/accounts/{account_id}"
         configuration(folder, api, api_token="secret", workflows=workflows)
         for number in range(2):
-            within = tracer(folder / f"trace-{number}")
+            trace = folder / f"trace-{number}"
+            within = tracer(trace)
             state = f"--state.path={folder}/state/state.db"
             with daemon(folder, state, "--poll.interval=200ms", within=within) as running:
                 running.http.headers["Accept-Encoding"] = "identity"
@@ -81,6 +82,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     running.process.kill()
                 else:
                     assert running.stop() == 0
+            process = running.process.pid
+            wait_until(lambda: complete(trace, process), lambda: f"{trace} has no end")  # noqa: B023
     return folder
 
 
