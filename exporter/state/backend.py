@@ -74,6 +74,12 @@ class Horizon(NamedTuple):
     ended: float
 
 
+EXPIRED = ("removed < ?", "removed IS NULL AND ended < ?")
+"""What has expired before each time of a horizon, in SQL."""
+KEYS = {"instances": ("id",), "series": ("family", "labels")}
+"""The key of each table beside the owner."""
+
+
 class Batch(NamedTuple):
     """What one transaction writes; None deletes."""
 
@@ -89,6 +95,16 @@ class Batch(NamedTuple):
 
     def __bool__(self) -> bool:
         return bool(self.workflows or self.instances or self.series)
+
+    def rows(self) -> dict[str, dict[tuple[str, ...], Sequence[object] | None]]:
+        """The values of each row of the tables in `KEYS`, by its whole key."""
+        return {
+            "instances": {(*owner, id_): row for (owner, id_), row in self.instances.items()},
+            "series": {
+                (*owner, *key): None if data is None else (data,)
+                for (owner, *key), data in self.series.items()
+            },
+        }
 
 
 class Replica(NamedTuple):

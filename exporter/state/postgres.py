@@ -6,7 +6,7 @@ from replicas whose time is over locks their rows first. All times are by the da
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import psycopg
@@ -14,6 +14,7 @@ from psycopg import errors
 
 from exporter.cloudflare.budget_shares import Allotment, BudgetUse, allot
 from exporter.state.backend import (
+    KEYS,
     Backend,
     Batch,
     InstanceRow,
@@ -28,7 +29,7 @@ from exporter.state.backend import (
     Unreachable,
 )
 from exporter.state.postgres_connection import Connector, Session, connect, reason
-from exporter.state.postgres_rows import TABLES, columns_of, delete, expire_instances, upsert
+from exporter.state.postgres_rows import expire_instances, run_on, write
 from exporter.state.postgres_schema import migrate, missing
 
 T = TypeVar("T")
@@ -182,32 +183,26 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
         (lease, replica),
     )
     held = {(a, w): epoch for a, w, epoch in session.run(_HELD, (replica,))}
-    rows: dict[str, list[tuple[tuple[str, ...], Sequence[object] | None]]] = {
-        "instances": [((*owner, id_), row) for (owner, id_), row in batch.instances.items()],
-        "series": [
-            ((*owner, *key), None if data is None else (data,))
-            for (owner, *key), data in batch.series.items()
-            if owner[1]
-        ],
+    rows = {
+        table: {key: row for key, row in part.items() if key[1]}
+        for table, part in batch.rows().items()
     }
-    written = {(key[0], key[1]) for part in rows.values() for key, _ in part}
+    written = {(key[0], key[1]) for part in rows.values() for key in part}
     written |= {*batch.workflows, *batch.horizons}
     lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
     if lost := lost | (written - batch.leases.keys()):
         raise LeaseLost(lost)
     if batch.workflows:
-        table, columns = columns_of(
-            ((*o, d) for o, d in batch.workflows.items()), "text text bytea"
-        )
-        session.run(
-            f"INSERT INTO workflows SELECT *, clock_timestamp() FROM {table} "  # noqa: S608
+        run_on(
+            session,
+            "INSERT INTO workflows SELECT *, clock_timestamp() FROM {rows} "
             "ON CONFLICT (account, workflow) "
             "DO UPDATE SET data = excluded.data, watched = excluded.watched",
-            columns,
+            ((*owner, data) for owner, data in batch.workflows.items()),
+            "text text bytea",
         )
-    for name, part in rows.items():
-        upsert(session, name, [(*key, *row) for key, row in part if row is not None])
-        delete(session, name, [key for key, row in part if row is None])
+    for table, part in rows.items():
+        write(session, table, part)
     for owner, horizon in batch.horizons.items():
         expire_instances(session, owner, horizon)
 
@@ -228,11 +223,12 @@ def _turn(session: Session, turn: Turn) -> Seen:
     if turn.leaving:
         session.run("DELETE FROM replicas WHERE id = %s", (me.id,))
     if turn.released:
-        table, columns = columns_of(turn.released, "text text")
-        session.run(
-            f"UPDATE leases SET holder = NULL WHERE holder = %s "  # noqa: S608 - names of our own
-            f"AND (account, workflow) IN (SELECT * FROM {table})",
-            [me.id, *columns],
+        run_on(
+            session,
+            "UPDATE leases SET holder = NULL WHERE holder = %(me)s "
+            "AND (account, workflow) IN (SELECT * FROM {rows})",
+            turn.released,
+            me=me.id,
         )
     if turn.wanted and not turn.leaving:
         _take(session, me, turn.wanted)
@@ -251,32 +247,28 @@ def _exchange(session: Session, turn: Turn) -> None:
             "DELETE FROM notices WHERE sent < clock_timestamp() - make_interval(secs => %s)",
             (_NOTICE_LASTS,),
         )
-        table, columns = columns_of(sorted(turn.sent), "text text bytea")
-        session.run(
-            f"INSERT INTO notices SELECT * FROM {table} ON CONFLICT DO NOTHING",  # noqa: S608
-            columns,
-        )
+        insert = "INSERT INTO notices SELECT * FROM {rows} ON CONFLICT DO NOTHING"
+        run_on(session, insert, sorted(turn.sent), "text text bytea")
     if turn.deleted:
-        table, columns = columns_of(turn.deleted, "text text bytea")
-        session.run(
-            f"DELETE FROM notices WHERE (account, workflow, data) IN (SELECT * FROM {table})",  # noqa: S608
-            columns,
-        )
+        delete = "DELETE FROM notices WHERE (account, workflow, data) IN (SELECT * FROM {rows})"
+        run_on(session, delete, turn.deleted, "text text bytea")
 
 
 def _take(session: Session, me: Replica, wanted: Collection[Owner]) -> None:
     dead = [id_ for (id_,) in session.run(_DEAD, (me.id,))]
-    table, columns = columns_of(sorted(wanted), "text text")
-    session.run(
-        "INSERT INTO leases SELECT account, workflow, %s, nextval('epochs') "  # noqa: S608
-        f"FROM {table} AS wanted (account, workflow) WHERE NOT EXISTS ("
+    run_on(
+        session,
+        "INSERT INTO leases SELECT account, workflow, %(me)s, nextval('epochs') "
+        "FROM {rows} AS wanted (account, workflow) WHERE NOT EXISTS ("
         "SELECT FROM leases AS held WHERE held.account = wanted.account "
         "AND held.workflow = wanted.workflow AND held.holder IS NOT NULL "
-        "AND held.holder != ALL(%s::text[])"
+        "AND held.holder != ALL(%(dead)s::text[])"
         ") ORDER BY account, workflow ON CONFLICT (account, workflow) "
         "DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch "
-        "WHERE leases.holder IS NULL OR leases.holder = ANY(%s::text[])",
-        [me.id, *columns, dead, dead],
+        "WHERE leases.holder IS NULL OR leases.holder = ANY(%(dead)s::text[])",
+        sorted(wanted),
+        me=me.id,
+        dead=dead,
     )
     if dead:
         session.run(
@@ -331,15 +323,15 @@ def _expire(session: Session, after: float) -> None:
         ") ORDER BY account, workflow FOR UPDATE",
         (after,),
     )
-    table, columns = columns_of(old, "text text")
     # Nobody can take them now; somebody may have before.
-    free = session.run(
-        f"DELETE FROM leases WHERE (account, workflow) IN (SELECT * FROM {table}) "  # noqa: S608
+    free = run_on(
+        session,
+        "DELETE FROM leases WHERE (account, workflow) IN (SELECT * FROM {rows}) "
         "AND NOT EXISTS (SELECT FROM replicas WHERE id = holder AND expires > clock_timestamp()) "
         "RETURNING account, workflow",
-        columns,
+        old,
     )
     for owner in free:
-        for name in ("workflows", *TABLES):
-            query = f"DELETE FROM {name} WHERE account = %s AND workflow = %s"  # noqa: S608
+        for table in ("workflows", *KEYS):
+            query = f"DELETE FROM {table} WHERE account = %s AND workflow = %s"  # noqa: S608
             session.run(query, owner)

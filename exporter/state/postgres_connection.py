@@ -4,7 +4,7 @@ that drops packets, nor for a server that is stopped."""
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from math import inf
 from threading import Thread
@@ -91,7 +91,9 @@ class Session(psycopg.Connection[Any]):
     timeout = inf
     """Seconds that the server may take for a statement."""
 
-    def run(self, query: str, parameters: Sequence[object] | None = None) -> list[Any]:
+    def run(
+        self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+    ) -> list[Any]:
         """The rows of one statement; of several, without parameters, none.
 
         Raises:

@@ -1,74 +1,69 @@
-"""Writes many rows to the state's tables in PostgreSQL with few statements."""
+"""Works on many rows of the state's tables in PostgreSQL with few statements."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from exporter.state.backend import Horizon, Owner
+from exporter.state.backend import EXPIRED, KEYS, Horizon, Owner
 from exporter.state.postgres_connection import Session
 
 T = TypeVar("T")
 
-TABLES = {
-    "instances": (("id",), {"data": "bytea", "removed": "float8", "ended": "float8"}),
-    "series": (("family", "labels"), {"data": "bytea"}),
+_VALUES = {
+    "instances": {"data": "bytea", "removed": "float8", "ended": "float8"},
+    "series": {"data": "bytea"},
 }
-"""By table, its key beside the owner, and its values with their types."""
+"""By table, the types of the columns beside the key."""
 _ROWS = 2000
 """Of one statement, at most."""
 _EXPIRED = 20_000
 """Instances of a workflow that one transaction deletes at most: it must end in time."""
 
 
-def columns_of(rows: Iterable[tuple[Any, ...]], types: str) -> tuple[str, list[list[Any]]]:
-    """Rows as the table `unnest(…)`: a round trip for all of them.
+def run_on(
+    session: Session,
+    query: str,
+    rows: Iterable[Sequence[object]],
+    types: str = "text text",
+    **parameters: object,
+) -> list[Any]:
+    """Runs a statement in which `{rows}` stands for rows, as a table: a round trip for all of them.
 
     Args:
         rows: Of as many values as there are types.
         types: PostgreSQL's, of the columns.
+        parameters: The statement's others, by name.
     """
     names = types.split()
-    arrays = ", ".join(f"%b::{name}[]" for name in names)
-    columns: list[list[Any]] = [[*column] for column in zip(*rows, strict=True)]
-    columns = columns or [[] for _ in names]
-    return f"unnest({arrays})", columns
+    columns = [[*column] for column in zip(*rows, strict=True)] or [[] for _ in names]
+    table = ", ".join(f"%({number})b::{name}[]" for number, name in enumerate(names))
+    given = {str(number): column for number, column in enumerate(columns)}
+    return session.run(query.replace("{rows}", f"unnest({table})"), given | parameters)
 
 
-def upsert(session: Session, name: str, rows: list[Any]) -> None:
-    """Writes rows of a table, each its key and its values."""
-    key, values = TABLES[name]
-    types = " ".join(("text text", *("text" for _ in key), *values.values()))
+def write(
+    session: Session, table: str, rows: Mapping[tuple[str, ...], Sequence[object] | None]
+) -> None:
+    """Writes the rows of a table; deletes those without values."""
+    key, values = ("account", "workflow", *KEYS[table]), _VALUES[table]
+    key_columns, key_types = ", ".join(key), "text " * len(key)
     changes = ", ".join(f"{value} = excluded.{value}" for value in values)
-    for part in _parts(rows):
-        table, columns = columns_of(part, types)
-        session.run(
-            f"INSERT INTO {name} SELECT * FROM {table} "  # noqa: S608 - names of our own
-            f"ON CONFLICT (account, workflow, {', '.join(key)}) DO UPDATE SET {changes}",
-            columns,
-        )
-
-
-def delete(session: Session, name: str, rows: list[Any]) -> None:
-    """Deletes the rows of a table that have these keys."""
-    names = ("account", "workflow", *TABLES[name][0])
-    for part in _parts(rows):
-        table, columns = columns_of(part, "text " * len(names))
-        session.run(
-            f"DELETE FROM {name} WHERE ({', '.join(names)}) IN (SELECT * FROM {table})",  # noqa: S608
-            columns,
-        )
+    upsert = (
+        f"INSERT INTO {table} SELECT * FROM {{rows}} "  # noqa: S608 - names of our own
+        f"ON CONFLICT ({key_columns}) DO UPDATE SET {changes}"
+    )
+    for written in _parts([(*key, *row) for key, row in rows.items() if row is not None]):
+        run_on(session, upsert, written, key_types + " ".join(values.values()))
+    delete = f"DELETE FROM {table} WHERE ({key_columns}) IN (SELECT * FROM {{rows}})"  # noqa: S608
+    for deleted in _parts([key for key, row in rows.items() if row is None]):
+        run_on(session, delete, deleted, key_types)
 
 
 def expire_instances(session: Session, owner: Owner, horizon: Horizon) -> None:
     """Deletes what has expired of a workflow's instances; where that is much, the rest later."""
     of_workflow = "FROM instances WHERE account = %s AND workflow = %s AND"
-    for expired, before in (
-        ("removed < %s", horizon.removed),
-        ("removed IS NULL AND ended < %s", horizon.ended),
-    ):
-        session.run(
-            f"DELETE {of_workflow} id IN (SELECT id {of_workflow} {expired} LIMIT {_EXPIRED})",
-            (*owner, *owner, before),
-        )
+    for expired, before in zip(EXPIRED, horizon, strict=True):
+        some = f"SELECT id {of_workflow} {expired.replace('?', '%s')} LIMIT {_EXPIRED}"
+        session.run(f"DELETE {of_workflow} id IN ({some})", (*owner, *owner, before))
 
 
 def _parts(rows: list[T]) -> Iterator[list[T]]:

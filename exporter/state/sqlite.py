@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.state.backend import Backend, Batch, InUse, Seen, Turn, Unusable, alone
+from exporter.state.backend import EXPIRED, KEYS, Backend, Batch, InUse, Seen, Turn, Unusable, alone
 
 _MAGIC = 0x43574558
 """`application_id` of the file: CWEX."""
@@ -126,40 +126,24 @@ class Database(Backend):
     def write(self, batch: Batch, *, now: float) -> None:
         with self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(
-                "REPLACE INTO workflows VALUES (?, ?, ?, ?)",
-                [(*owner, data, now) for owner, data in batch.workflows.items()],
-            )
-            instances = [((*o, id_), row) for (o, id_), row in batch.instances.items()]
-            connection.executemany(
-                "REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?)",
-                [(*key, *row) for key, row in instances if row is not None],
-            )
-            series = [((*o, *key), data) for (o, *key), data in batch.series.items()]
-            connection.executemany(
-                "REPLACE INTO series VALUES (?, ?, ?, ?, ?)",
-                [(*key, data) for key, data in series if data is not None],
-            )
-            of_owner = "WHERE account = ? AND workflow = ?"
-            for query, rows in (
-                (
-                    f"instances {of_owner} AND id = ?",
-                    [key for key, row in instances if row is None],
-                ),
-                (
-                    f"series {of_owner} AND family = ? AND labels = ?",
-                    [key for key, data in series if data is None],
-                ),
-                (
-                    f"instances {of_owner} AND removed < ?",
-                    [(*owner, horizon.removed) for owner, horizon in batch.horizons.items()],
-                ),
-                (
-                    f"instances {of_owner} AND removed IS NULL AND ended < ?",
-                    [(*owner, horizon.ended) for owner, horizon in batch.horizons.items()],
-                ),
-            ):
-                connection.executemany(f"DELETE FROM {query}", rows)  # noqa: S608 - names of our own
+            self._replace("workflows", [(*o, data, now) for o, data in batch.workflows.items()])
+            for table, rows in batch.rows().items():
+                self._replace(table, [(*key, *row) for key, row in rows.items() if row is not None])
+                self._delete(table, [key for key, row in rows.items() if row is None], *KEYS[table])
+            for number, expired in enumerate(EXPIRED):
+                connection.executemany(
+                    f"DELETE FROM instances WHERE account = ? AND workflow = ? AND {expired}",  # noqa: S608 - our own
+                    [(*owner, horizon[number]) for owner, horizon in batch.horizons.items()],
+                )
+
+    def _replace(self, table: str, rows: list[Any]) -> None:
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            self._connection.executemany(f"REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608
+
+    def _delete(self, table: str, keys: list[Any], *beside_owner: str) -> None:
+        condition = " AND ".join(f"{key} = ?" for key in ("account", "workflow", *beside_owner))
+        self._connection.executemany(f"DELETE FROM {table} WHERE {condition}", keys)  # noqa: S608
 
     def take_turn(self, turn: Turn) -> Seen:
         """Grants all that is wanted, also while nothing can be written: the lock file keeps other
@@ -170,18 +154,16 @@ class Database(Backend):
         return self._connection.execute(query, parameters)
 
     def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
-        of_owner = "WHERE account = ? AND workflow = ?"
         with self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
             old = "SELECT account, workflow FROM workflows WHERE watched < ?"
             expired = connection.execute(old, (now - after,)).fetchall()
-            for table in ("workflows", "instances", "series"):
-                connection.executemany(f"DELETE FROM {table} {of_owner}", expired)  # noqa: S608
+            for table in ("workflows", *KEYS):
+                self._delete(table, expired)
             own = "SELECT account, workflow FROM series WHERE workflow = '' AND account != ''"
             others = "SELECT account, '' FROM workflows"
             unused = connection.execute(f"{own} EXCEPT {others}").fetchall()
-            unused = [owner for owner in unused if owner[0] not in accounts]
-            connection.executemany(f"DELETE FROM series {of_owner}", unused)  # noqa: S608
+            self._delete("series", [owner for owner in unused if owner[0] not in accounts])
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
