@@ -43,8 +43,7 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
         _without_empty_fields,
-        _scrubbed,
-        _printable,
+        _safe,
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -78,13 +77,14 @@ def _without_empty_fields(
     return {key: value for key, value in event.items() if value != ""}
 
 
-def _scrubbed(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _safe(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Texts without secrets, and without what controls a terminal."""
     for key, value in event.items():
         text = str(value) if isinstance(value, BaseException) else value
         if isinstance(text, str):
             for scrubber in _scrubbers:
                 text = scrubber.scrub(text)
-            event[key] = text
+            event[key] = text if text.isprintable() else printable(text)
     return event
 
 
@@ -93,10 +93,3 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )
-
-
-def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[key] = printable(value)
-    return event
