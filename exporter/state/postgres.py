@@ -7,7 +7,7 @@ from replicas whose time is over locks their rows first. All times are by the da
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -33,7 +33,6 @@ from exporter.state.postgres_rows import expire_instances, run_on, write
 from exporter.state.postgres_schema import migrate, missing
 
 T = TypeVar("T")
-P = ParamSpec("P")
 
 _NO_USE = BudgetUse(limit=1, share=0.0, spent=(), demand=0.0, blocked=0.0)
 
@@ -77,7 +76,7 @@ class Postgres(Backend):
         self._me: tuple[str, float] = ("", 0.0)
         """This replica's id, and the seconds of its leases, as of its last turn."""
         try:
-            self._run("SELECT 1")
+            self._select("SELECT 1")
         except BaseException:
             self.close()
             raise
@@ -94,7 +93,8 @@ class Postgres(Backend):
         self._transaction(lambda session: _write(session, batch, *self._me))
 
     def _select(self, query: str, *parameters: object) -> list[Any]:
-        return self._run(query.replace("?", "%s"), parameters)
+        query = query.replace("?", "%s")
+        return self._tried(lambda session: session.run(query, parameters))
 
     def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
         del now, accounts
@@ -109,9 +109,6 @@ class Postgres(Backend):
             self._session.close()
             self._session = None
 
-    def _run(self, query: str, parameters: tuple[object, ...] | None = None) -> list[Any]:
-        return self._tried(lambda session: session.run(query, parameters))
-
     def _transaction(self, act: Callable[[Session], T]) -> T:
         return self._tried(lambda session: _transaction(session, self._begin, act))
 
@@ -119,11 +116,11 @@ class Postgres(Backend):
         """What an operation returns; after an error that may be the connection's, the next one
         makes a new connection."""
         try:
-            if self._session is None:
-                self._session = self._connector.session()
-                if missing(self._session):
-                    self._retried(_transaction, self._session, self._begin, migrate)
-            return self._retried(act, self._session)
+            if (session := self._session) is None:
+                self._session = session = self._connector.session()
+                if missing(session):
+                    _retried(lambda: _transaction(session, self._begin, migrate))
+            return _retried(lambda: act(session))
         except LeaseLost:
             raise
         except psycopg.Error as error:
@@ -132,13 +129,6 @@ class Postgres(Backend):
         except BaseException:
             self._drop()
             raise
-
-    @staticmethod
-    def _retried(act: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        for _ in range(_TRIES - 1):
-            with contextlib.suppress(*_CONFLICTS):
-                return act(*args, **options)
-        return act(*args, **options)
 
 
 def check(server: Server) -> None:
@@ -163,6 +153,13 @@ def check(server: Server) -> None:
             _expire(session, 10 * 365 * 86400.0)
         except psycopg.Error as error:
             raise Unreachable(reason(error)) from None
+
+
+def _retried(act: Callable[[], T]) -> T:
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(*_CONFLICTS):
+            return act()
+    return act()
 
 
 def _transaction(session: Session, begin: str, act: Callable[[Session], T]) -> T:

@@ -669,7 +669,7 @@ class TestLogin:
         url = f"{server.url('postgres', user=user)}?sslmode=verify-full&sslrootcert="
         try:
             with contextlib.closing(postgres(f"{url}{tmp_path / 'ca.pem'}")) as backend:
-                [(encrypted,)] = backend._run(
+                [(encrypted,)] = backend._select(
                     "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
                 )
                 assert encrypted
