@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -29,7 +29,7 @@ from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import RequestFailed, from_status
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import LenientDecoder
-from exporter.cloudflare.models import Envelope
+from exporter.cloudflare.models import Envelope, PageInfo
 from exporter.cloudflare.response_body import ResponseBody
 from exporter.config.settings import Api
 
@@ -51,6 +51,29 @@ _RESULT = "$.result"
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidBody)
 
 _FAILURE = LenientDecoder(Envelope[msgspec.Raw])
+
+
+class Response(NamedTuple, Generic[Result]):
+    """The response to a request that succeeded."""
+
+    result: Result | None
+    """None: null, which stands for an empty list."""
+    info: PageInfo | None
+    size: int
+    """Bytes."""
+    ignored: list[str]
+    """The places that could not be read."""
+
+    @property
+    def required(self) -> Result:
+        """The result, which must not be null.
+
+        Raises:
+            RequestFailed: it is.
+        """
+        if self.result is None:
+            raise RequestFailed("invalid_answer", "the API reports a failure: no result")
+        return self.result
 
 
 @dataclass(frozen=True)
@@ -81,30 +104,30 @@ class ApiRequests:
         url: str,
         decoder: LenientDecoder[Envelope[Result]],
         content: bytes | None = None,
-    ) -> tuple[Envelope[Result], int, list[str]]:
-        """The response to a GET or, with JSON as its content, a POST; its bytes, and the places in
-        it that were ignored.
+    ) -> Response[Result]:
+        """The response to a GET or, with JSON as its content, a POST.
 
         Raises:
             RequestFailed: there is no usable response.
         """
         body = ResponseBody(self.api.max_body, decoder.model)
         try:
-            response = await self._request(endpoint, url, body, content)
-            envelope, ignored = self._decode(response, body, decoder)
+            response = self._decode(
+                await self._request(endpoint, url, body, content), body, decoder
+            )
         except RequestFailed as failure:
             failure.size = body.size
             raise
-        if ignored:
-            self.on_ignored(endpoint, ignored)
-        return envelope, body.size, ignored
+        if response.ignored:
+            self.on_ignored(endpoint, response.ignored)
+        return response
 
     def _decode(
         self,
         response: httpx.Response,
         body: ResponseBody,
         decoder: LenientDecoder[Envelope[Result]],
-    ) -> tuple[Envelope[Result], list[str]]:
+    ) -> Response[Result]:
         if not response.is_success:
             raise from_status(response.status_code, self._api_errors(response, body))
         if not body.size:
@@ -121,7 +144,7 @@ class ApiRequests:
         if envelope.success is False or isinstance(envelope.result, UnsetType):
             errors = self._api_errors(response, body) or "no result"
             raise RequestFailed("invalid_answer", f"the API reports a failure: {errors}")
-        return envelope, ignored
+        return Response(envelope.result, envelope.result_info, body.size, ignored)
 
     async def _request(
         self, endpoint: str, url: str, body: ResponseBody, content: bytes | None

@@ -5,10 +5,7 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from msgspec import UnsetType
-
 from exporter.cloudflare.api_requests import ApiRequests
-from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import (
     Detail,
@@ -44,14 +41,13 @@ class Client(ApiRequests):
     async def instance(self, workflow: str, instance_id: str) -> Summary:
         """An instance without its steps (`simple=true`)."""
         url = self._instance_url(workflow, instance_id)
-        response, *_ = await self.send("instance", f"{url}?simple=true", _SUMMARY)
-        return result_of(response)
+        return (await self.send("instance", f"{url}?simple=true", _SUMMARY)).required
 
     async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]:
         """An instance with all its steps, and the bytes of the response."""
         url = self._instance_url(workflow, instance_id)
-        response, size, _ = await self.send("instance", f"{url}?simple=false&order=asc", _DETAIL)
-        return result_of(response), size
+        response = await self.send("instance", f"{url}?simple=false&order=asc", _DETAIL)
+        return response.required, response.size
 
     async def instances(self, workflow: str, parameters: dict[str, str]) -> Page[Row]:
         """A page of a workflow's instances, newest first.
@@ -66,8 +62,7 @@ class Client(ApiRequests):
 
     async def workflow(self, workflow: str) -> ListedWorkflow:
         """A workflow with the platform's counts of its instances."""
-        response, *_ = await self.send("workflow", self._workflow_url(workflow), _WORKFLOW)
-        return result_of(response)
+        return (await self.send("workflow", self._workflow_url(workflow), _WORKFLOW)).required
 
     def workflows(self) -> AsyncIterator[list[ListedWorkflow]]:
         """The account's workflows, page by page."""
@@ -82,14 +77,12 @@ class Client(ApiRequests):
     async def accounts(self, per_page: int) -> list[ListedAccount]:
         """The first accounts that the credential can read, of a client whose URL names none."""
         url = f"{self.base_url}?per_page={per_page}"
-        response, *_ = await self.send("accounts", url, _ACCOUNTS)
-        return _list(response)
+        return (await self.send("accounts", url, _ACCOUNTS)).result or []
 
     async def versions(self, workflow: str) -> list[WorkflowVersion]:
         """The latest versions of a workflow."""
         url = f"{self._workflow_url(workflow)}/versions?per_page=10"
-        response, *_ = await self.send("versions", url, _VERSIONS)
-        return _list(response)
+        return (await self.send("versions", url, _VERSIONS)).result or []
 
     def _workflow_url(self, workflow: str) -> str:
         return f"{self.base_url}/workflows/{quote(workflow, safe='')}"
@@ -108,9 +101,9 @@ class Client(ApiRequests):
         decoder: LenientDecoder[Envelope[list[Result]]],
         parameters: dict[str, str],
     ) -> Page[Result]:
-        response, _, ignored = await self.send(endpoint, f"{url}?{urlencode(parameters)}", decoder)
-        rows, info = _list(response), response.result_info
-        sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in ignored)
+        response = await self.send(endpoint, f"{url}?{urlencode(parameters)}", decoder)
+        rows, info = response.result or [], response.info
+        sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in response.ignored)
         return Page(
             rows,
             next_page(info, parameters, sent),
@@ -118,13 +111,3 @@ class Client(ApiRequests):
             full=sent >= int(parameters["per_page"]),
             total=info.total_count if info else None,
         )
-
-
-def result_of(response: Envelope[Result]) -> Result:
-    if response.result is None or isinstance(response.result, UnsetType):
-        raise RequestFailed("invalid_answer", "the API reports a failure: no result")
-    return response.result
-
-
-def _list(response: Envelope[list[Result]]) -> list[Result]:
-    return [] if response.result is None else result_of(response)

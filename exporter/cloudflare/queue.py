@@ -15,8 +15,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from exporter.cloudflare.api_requests import ApiRequests
-from exporter.cloudflare.client import result_of
+from exporter.cloudflare.api_requests import ApiRequests, Response
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import Envelope, unix
@@ -115,7 +114,7 @@ class Queue(ApiRequests):
     async def pull(self) -> Pulled:
         """Leases the next messages, `BATCH` at most."""
         content = {"batch_size": BATCH, "visibility_timeout_ms": _LEASE_MS}
-        result = result_of(await self._send("pull", "/messages/pull", _PULLED, content))
+        result = (await self._send("pull", "/messages/pull", _PULLED, content)).required
         return Pulled(result.messages or [], result.message_backlog_count or 0.0)
 
     async def ack(self, leases: Collection[str]) -> None:
@@ -128,7 +127,7 @@ class Queue(ApiRequests):
 
         To pull and to acknowledge take the same permission, so nothing is acknowledged to see it.
         """
-        queue = result_of(await self._send("queue", "", _QUEUE))
+        queue = (await self._send("queue", "", _QUEUE)).required
         if not any(consumer.type == "http_pull" for consumer in queue.consumers or []):
             types = ", ".join(str(consumer.type) for consumer in queue.consumers or [])
             text = f"the queue's consumer is {types or 'missing'}, and must be http_pull"
@@ -146,14 +145,13 @@ class Queue(ApiRequests):
         path: str,
         decoder: LenientDecoder[Envelope[Result]],
         content: object = None,
-    ) -> Envelope[Result]:
+    ) -> Response[Result]:
         url = f"{self.base_url}/queues/{self.queue_id}{path}"
         body = None if content is None else msgspec.json.encode(content)
         try:
-            response, *_ = await self.send(endpoint, url, decoder, body)
+            return await self.send(endpoint, url, decoder, body)
         except RequestFailed as failure:
             raise RequestFailed(failure.reason, str(failure), _advice(failure)) from None
-        return response
 
 
 def _advice(failure: RequestFailed) -> str:
