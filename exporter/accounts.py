@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass
 from functools import partial
 from math import inf
 from typing import NamedTuple
@@ -56,15 +57,14 @@ class _Wanted(NamedTuple):
     """Of the credential; equal for accounts that share a budget."""
 
 
+@dataclass(eq=False)
 class Accounts:
     """What is watched, and what outlives an attachment: the budgets, the connections, and what the
     log has reported.
 
-    Args:
+    Attributes:
         settings: What is checked at once, and watched once `apply` is called with it.
         transport: In place of sockets to Cloudflare.
-
-    Attributes:
         watched: The list passes of each account; always the same list.
         queues: One for each credential, by its identity.
 
@@ -72,33 +72,26 @@ class Accounts:
         ConfigError: a file that holds a secret, a proxy or certificates can't be used.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        store: Store,
-        writer: StateWriter,
-        scheduler: Scheduler,
-        transport: httpx.AsyncBaseTransport | None,
-        clock: Clock,
-    ) -> None:
+    settings: InitVar[Settings]
+    store: Store
+    writer: StateWriter
+    scheduler: Scheduler
+    transport: httpx.AsyncBaseTransport | None
+    clock: Clock
+
+    def __post_init__(self, settings: Settings) -> None:
         self.watched: list[ListSchedule] = []
         self.queues: dict[object, PollQueue] = {}
-        self._store = store
-        self._writer = writer
-        self._scheduler = scheduler
-        self._transport = transport
-        self._clock = clock
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
         self._changing = asyncio.Lock()
         self._reported: dict[str, AccountLog] = {}
         self._passes: dict[ListSchedule, asyncio.Task[None]] = {}
         self._running = False
-        self._faults = Throttle(clock)
+        self._faults = Throttle(self.clock)
         self._following: asyncio.Task[None] | None = None
-        writer.lost = self._lost
         self._budgets = Budgets(self.watched)
-        writer.budgets, writer.allotted = self._budgets.uses, self._budgets.allot
+        self.writer.lost = self._lost
+        self.writer.budgets, self.writer.allotted = self._budgets.uses, self._budgets.allot
         self._checked(settings)
 
     async def apply(self, settings: Settings) -> None:
@@ -119,16 +112,16 @@ class Accounts:
             former = _by_place(self.watched)
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted, former)
             accounts = self._accounts_for(wanted, http, former)
-            async with self._writer.paused():
+            async with self.writer.paused():
                 await self._replace(settings, accounts, former)
-            self._store.configured(successful=True, at=self._clock.wall())
+            self.store.configured(successful=True, at=self.clock.wall())
             if former:
-                await self._writer.save()
-            await self._writer.turn()
+                await self.writer.save()
+            await self.writer.turn()
             for account in accounts:
                 await account.roster.follow()
             if former:
-                await self._writer.save()
+                await self.writer.save()
         self._start_passes()
         unused = [queue for queue in queues.values() if queue not in self.queues.values()]
         await asyncio.gather(*(queue.stop(_GRACE) for queue in unused))
@@ -141,14 +134,14 @@ class Accounts:
     ) -> None:
         """Detaches what settings name no longer, or with other settings; attaches these again."""
         replaced = self._detach(accounts, former)
-        self._writer.accounts = stored_names(settings.accounts)
-        if settings.metrics != self._store.settings:
-            self._store.settings = settings.metrics
+        self.writer.accounts = stored_names(settings.accounts)
+        if settings.metrics != self.store.settings:
+            self.store.settings = settings.metrics
         for account in settings.accounts:
-            if account.label not in self._store.accounts:
-                await self._writer.restore_series(account.label)
+            if account.label not in self.store.accounts:
+                await self.writer.restore_series(account.label)
             if account.events is not None:
-                self._store.events_found(account.label)
+                self.store.events_found(account.label)
         self.watched[:] = accounts
         for watched in accounts:
             watched.roster.want()
@@ -178,8 +171,8 @@ class Accounts:
                 else:
                     account.roster.reported.workflows.pop(name, None)
             if successor is None:
-                self._writer.want(account.roster.label, ())
-                self._store.account_lost(account.roster.label)
+                self.writer.want(account.roster.label, ())
+                self.store.account_lost(account.roster.label)
                 del self._reported[account.roster.label]
             if successor is not account and (task := self._passes.pop(account, None)):
                 task.cancel()
@@ -201,9 +194,9 @@ class Accounts:
             if queue is None and account and account.roster.queue not in taken:
                 queue = account.roster.queue
             if queue is None:
-                share = 0.0 if self._writer.shared else inf
-                budget = Budget(api.requests_per_5m, share=share, clock=self._clock)
-                queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self._clock)
+                share = 0.0 if self.writer.shared else inf
+                budget = Budget(api.requests_per_5m, share=share, clock=self.clock)
+                queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self.clock)
             queue.budget.set_limits(api.requests_per_5m, reserve=api.reserve)
             used[one.identity] = queue
             taken.add(queue)
@@ -234,20 +227,20 @@ class Accounts:
 
     def _account(self, one: _Wanted, http: httpx.AsyncClient, queue: PollQueue) -> ListSchedule:
         """An account, of which nothing is attached yet."""
-        settings, credentials, clock = one.settings, one.credentials, self._clock
+        settings, credentials, clock = one.settings, one.credentials, self.clock
         account = settings.account
         reported = self._reported.setdefault(account.label, AccountLog(account.label, clock))
         at = http, settings.api, account.account_id
-        on_request = partial(self._store.api_request, account.label)
-        on_ignored = partial(_ignored, self._store, reported)
+        on_request = partial(self.store.api_request, account.label)
+        on_ignored = partial(_ignored, self.store, reported)
         coverage = EventCoverage() if account.events else None
         attacher = Attacher(
             settings=settings,
             client=Client(*at, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
-            sink=self._store,
-            state=self._writer,
-            scheduler=self._scheduler,
+            sink=self.store,
+            state=self.writer,
+            scheduler=self.scheduler,
             logs=reported.workflows,
             clock=clock,
             coverage=coverage,
@@ -262,7 +255,7 @@ class Accounts:
                 Queue(*at, credentials.events, on_request=on_request, queue_id=queue_id),
                 roster,
                 coverage,
-                EventRelay(self._writer.leases, settings.stored_as),
+                EventRelay(self.writer.leases, settings.stored_as),
                 list_interval=account.events.list_interval,
             )
         return ListSchedule(roster, events)
@@ -276,7 +269,7 @@ class Accounts:
         key = settings.api.timeout, settings.api.url
         with collected(problems):
             if key not in self._http:
-                self._http[key] = http_client(settings.api, self._transport)
+                self._http[key] = http_client(settings.api, self.transport)
         if problems:
             raise ConfigError(problems)
         names = stored_names(settings.accounts)
@@ -312,8 +305,8 @@ class Accounts:
     async def _follow(self) -> None:
         """Attaches and detaches what moves between replicas; without end."""
         while True:
-            await self._writer.turned.wait()
-            self._writer.turned.clear()
+            await self.writer.turned.wait()
+            self.writer.turned.clear()
             async with self._changing:
                 for account in self.watched:
                     try:
@@ -337,7 +330,7 @@ class Accounts:
                 for name in list(account.roster.attached):
                     account.roster.detach(name)
         self._budgets.stop()
-        await self._writer.leave()
+        await self.writer.leave()
 
     async def stop(self) -> None:
         """Drops the polls that wait; those under way may finish within a few seconds."""

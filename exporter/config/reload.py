@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
@@ -10,25 +11,25 @@ from pathlib import Path
 import structlog
 
 from exporter.config.errors import ConfigError
-from exporter.config.settings import Replica, Settings, State
+from exporter.config.settings import Settings, leaves
 
 log = structlog.get_logger(__name__)
 
-_FIXED = (
-    *(f"state.{key}" for key in State.model_fields),
-    *(f"replica.{key}" for key in Replica.model_fields),
-    "web.listen_address",
-    "web.config_file",
-)
+_FIXED = [
+    ".".join(key)
+    for key, _ in leaves()
+    if key[0] in ("state", "replica", "web") and key != ("web", "enable_lifecycle")
+]
 """What a restart alone can change."""
 _CHECK_EVERY = 1.0
 """Seconds; a reload follows `config.auto_reload_interval` to within one."""
 
 
+@dataclass(eq=False)
 class Reloader:
     """Has the exporter use what the configuration says now, or leaves it as it is.
 
-    Args:
+    Attributes:
         load: Reads the configuration, or raises `ConfigError`.
         path: The file that is watched; None for none.
         settings: Those that are in use.
@@ -37,19 +38,14 @@ class Reloader:
         asked: Set to reload on demand.
     """
 
-    def __init__(
-        self,
-        load: Callable[[], Settings],
-        path: Path | None,
-        *,
-        settings: Settings,
-        apply: Callable[[Settings], Awaitable[None]],
-        failed: Callable[[], Awaitable[None]],
-        asked: asyncio.Event,
-    ) -> None:
-        self.settings = settings
-        self._load, self._path = load, path
-        self._apply, self._failed, self._asked = apply, failed, asked
+    load: Callable[[], Settings]
+    path: Path | None
+    settings: Settings
+    apply: Callable[[Settings], Awaitable[None]]
+    failed: Callable[[], Awaitable[None]]
+    asked: asyncio.Event
+
+    def __post_init__(self) -> None:
         self._seen = self._content()
         self._turn = asyncio.Lock()
 
@@ -63,21 +59,22 @@ class Reloader:
         async with self._turn:
             self._seen = self._content()
             try:
-                wanted = self._load()
+                wanted = self.load()
                 settings = _with_fixed(wanted, self.settings)
-                await self._apply(settings)
+                await self.apply(settings)
             except ConfigError as error:
-                await self._failed()
+                await self.failed()
                 log.error(
                     "failed to reload the configuration; continuing with the former one",
-                    file=str(self._path or ""),
+                    file=str(self.path or ""),
                     problems="; ".join(error.problems),
                     advice="fix the configuration and reload; the exporter could not start with it",
                 )
                 return error.problems
             self.settings = settings
-            log.info("configuration reloaded", file=str(self._path or ""))
-            if changed := _changed(wanted, settings):
+            log.info("configuration reloaded", file=str(self.path or ""))
+            changed = [k for k in _FIXED if attrgetter(k)(wanted) != attrgetter(k)(settings)]
+            if changed:
                 log.warning(
                     "some settings change only with a restart; they stay as they were",
                     settings=", ".join(changed),
@@ -94,18 +91,18 @@ class Reloader:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_EVERY):
-                    await self._asked.wait()
+                    await self.asked.wait()
             waited += _CHECK_EVERY
             interval = self.settings.config.auto_reload_interval
             due = bool(interval) and waited >= interval
-            if self._asked.is_set() or (due and self._content() != self._seen):
-                self._asked.clear()
+            if self.asked.is_set() or (due and self._content() != self._seen):
+                self.asked.clear()
                 await self.reload()
             waited = 0.0 if due else waited
 
     def _content(self) -> bytes:
         try:
-            return sha256(self._path.read_bytes()).digest() if self._path else b""
+            return sha256(self.path.read_bytes()).digest() if self.path else b""
         except OSError:
             return b"unreadable"
 
@@ -119,7 +116,3 @@ def _with_fixed(wanted: Settings, used: Settings) -> Settings:
             "web": used.web.model_copy(update={"enable_lifecycle": wanted.web.enable_lifecycle}),
         }
     )
-
-
-def _changed(wanted: Settings, used: Settings) -> list[str]:
-    return [key for key in _FIXED if attrgetter(key)(wanted) != attrgetter(key)(used)]

@@ -136,27 +136,24 @@ class Connection(H11Protocol):
         return now - self.since > limit
 
 
+@dataclass(eq=False)
 class Connections:
     """The open connections, oldest first.
 
     At the limit, a new connection replaces the oldest that waits for no response. Clients that only
     hold connections open so evict their own, and scrapes get through.
 
-    Args:
+    Attributes:
         make: Makes the protocol of a new connection.
         protection: Returns the protection in force.
         limits: How many connections, and for how long.
     """
 
-    def __init__(
-        self,
-        make: Callable[[Protection, Callable[[], None]], Connection],
-        protection: Callable[[], Protection],
-        limits: ConnectionLimits,
-    ) -> None:
-        self._make = make
-        self._protection = protection
-        self._limits = limits
+    make: Callable[[Protection, Callable[[], None]], Connection]
+    protection: Callable[[], Protection]
+    limits: ConnectionLimits
+
+    def __post_init__(self) -> None:
         self._open: dict[asyncio.Task[None], Connection] = {}
         self._throttle = Throttle(Clock())
 
@@ -176,10 +173,10 @@ class Connections:
                     log.error("failed to accept connections", error=error.strerror or str(error))
                 await asyncio.sleep(_ACCEPT_RETRY)
                 continue
-            if len(self._open) >= self._limits.connections:
+            if len(self._open) >= self.limits.connections:
                 self._drop_oldest(lambda c: not c.responding)
-            protection = self._protection()
-            connection = self._make(protection, self._limit_unread)
+            protection = self.protection()
+            connection = self.make(protection, self._limit_unread)
             serving = asyncio.create_task(self._serve(accepted, connection, protection.context))
             self._open[serving] = connection
             serving.add_done_callback(self._open.pop)
@@ -191,7 +188,7 @@ class Connections:
     ) -> None:
         """Returns once the connection is lost; closes it when cancelled."""
         tls_times = {
-            "ssl_handshake_timeout": self._limits.handshake,
+            "ssl_handshake_timeout": self.limits.handshake,
             "ssl_shutdown_timeout": _TLS_SHUTDOWN,
         }
         try:
@@ -210,14 +207,14 @@ class Connections:
         """Closes the connections that have exceeded a time limit."""
         now = asyncio.get_running_loop().time()
         for serving, connection in self._open.items():
-            if not connection.late(now, self._limits) or serving.cancelling():
+            if not connection.late(now, self.limits) or serving.cancelling():
                 continue
             serving.cancel()
             if connection.responding and self._throttle.may("slow"):
                 log.warning(
                     "client did not read the response in time; closing the connection",
                     client=connection.client and connection.client[0],
-                    after_seconds=self._limits.response,
+                    after_seconds=self.limits.response,
                 )
 
     async def close(self) -> None:
@@ -227,7 +224,7 @@ class Connections:
         await asyncio.gather(*self._open, return_exceptions=True)
 
     def _limit_unread(self) -> None:
-        if sum(c.unread for c in self._open.values()) > self._limits.unread:
+        if sum(c.unread for c in self._open.values()) > self.limits.unread:
             self._drop_oldest(lambda c: c.unread)
 
     def _drop_oldest(self, which: Callable[[Connection], bool]) -> None:
