@@ -9,13 +9,13 @@ engine.
 import asyncio
 import difflib
 from collections.abc import AsyncIterator, Sequence
-from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 import httpx
 
 from exporter.clock import Clock
+from exporter.cloudflare.api_requests import http_date
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
@@ -51,25 +51,6 @@ class Finding(NamedTuple):
         return printable(f"{self.verdict:<5}  {self.about}: {self.text}").replace("\n", "\\n")
 
 
-class _ClockSkew:
-    """How far this machine's clock is ahead of the API's, by the header `Date`."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.seconds: float | None = None
-        """Of the response with the least; None before the first."""
-
-    async def measure(self, response: httpx.Response) -> None:
-        try:
-            date = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
-        except ValueError:
-            return
-        # The header is cut to whole seconds.
-        ahead = self._clock.wall() - date - 0.5
-        if self.seconds is None or abs(ahead) < abs(self.seconds):
-            self.seconds = ahead
-
-
 async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     """Checks one account after the other, then the clock, then the database.
 
@@ -78,10 +59,16 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     """
     location = location_of(settings)
     budgets: dict[object, Budget] = {}
-    skew = _ClockSkew(clock)
+    clocks_ahead: list[float] = []
+
+    async def measure(response: httpx.Response) -> None:
+        if (date := http_date(response.headers.get("date", ""))) is not None:
+            # The header is cut to whole seconds.
+            clocks_ahead.append(clock.wall() - date - 0.5)
+
     credentials = read_credentials(settings.accounts)
     async with http_client(settings.api) as http:
-        http.event_hooks = {"response": [skew.measure]}
+        http.event_hooks = {"response": [measure]}
         for account, (credential, queue_credential) in zip(
             settings.accounts, credentials, strict=True
         ):
@@ -98,8 +85,8 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
             if account.events is not None and queue_credential is not None:
                 at = http, settings.api, account.account_id, queue_credential
                 yield await _queue(account, Queue(*at, queue_id=account.events.queue_id))
-    if skew.seconds is not None:
-        yield _clock(skew.seconds)
+    if clocks_ahead:
+        yield _clock(min(clocks_ahead, key=abs))
     if settings.state.url is not None:
         yield await _database(location)
 

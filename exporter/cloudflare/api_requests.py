@@ -244,14 +244,14 @@ def retry_after(response: httpx.Response) -> float | None:
     value = response.headers.get("retry-after", "")
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), _MAX_RETRY_AFTER)
-    until = _date(value)
-    sent = _date(response.headers.get("date", ""))
+    until = http_date(value)
+    sent = http_date(response.headers.get("date", ""))
     if until is None:
         return None
     return min(max(0.0, until - (time.time() if sent is None else sent)), _MAX_RETRY_AFTER)
 
 
-def _date(text: str) -> float | None:
+def http_date(text: str) -> float | None:
     """Unix time of an HTTP date; None where it is invalid."""
     try:
         return parsedate_to_datetime(text).timestamp()
