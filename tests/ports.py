@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that refuses connections, until a program is told to listen on it.
+    """A port of 127.0.0.1 that refuses connections, until a program is started that listens on it.
 
     Nobody else is given it meanwhile. A port that was merely free a moment ago may be another's.
     """
