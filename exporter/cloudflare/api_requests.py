@@ -5,7 +5,6 @@ no additional requests.
 """
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
@@ -17,14 +16,8 @@ import httpx
 import msgspec
 from msgspec import UnsetType
 
-from exporter.cloudflare import resolver
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.connections import (
-    DNS_ADVICE,
-    ReusedConnectionLost,
-    failure_of,
-    request,
-)
+from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, request
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import RequestFailed, from_status
 from exporter.cloudflare.json_filter import InvalidBody
@@ -187,26 +180,11 @@ class ApiRequests:
                     if body.size > _MAX_ERROR_BODY and not response.is_success:
                         break
             code = str(response.status_code)
-        except (TimeoutError, httpx.TimeoutException):
-            if resolver.is_waiting():
-                code = "dns"
-                raise RequestFailed(
-                    "dns", f"no name server responded within {allowed:g} s", DNS_ADVICE
-                ) from None
-            code = "timeout"
-            raise RequestFailed(
-                "timeout",
-                f"no complete response within {allowed:g} s",
-                "raise api.timeout, or check the network between here and Cloudflare",
-            ) from None
-        except (InvalidBody, httpx.TooManyRedirects) as error:
-            code = "invalid"
-            raise RequestFailed("invalid_answer", f"unreadable body: {error}") from None
         except ReusedConnectionLost:
             code = "connection"
             raise
-        except (httpx.TransportError, ssl.SSLError, OSError) as error:
-            failure = failure_of(error, urlsplit(url).netloc)
+        except (httpx.TransportError, httpx.TooManyRedirects, OSError, InvalidBody) as error:
+            failure = failure_of(error, urlsplit(url).netloc, allowed)
             code = "invalid" if failure.reason == "invalid_answer" else failure.reason
             raise failure from None
         finally:

@@ -9,13 +9,15 @@ from contextlib import asynccontextmanager
 import httpx
 
 from exporter import __version__
+from exporter.cloudflare import resolver
 from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.proxy import proxy_for
 from exporter.config.addresses import is_loopback
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
 
-DNS_ADVICE = "check api.url and the machine's DNS (in a cluster, CoreDNS and network policies)"
+_DNS_ADVICE = "check api.url and the machine's DNS (in a cluster, CoreDNS and network policies)"
 
 
 def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
@@ -108,8 +110,18 @@ async def request(
         raise
 
 
-def failure_of(error: Exception, host: str) -> RequestFailed:
-    """The failure that an error of a connection to this host stands for."""
+def failure_of(error: Exception, host: str, allowed: float) -> RequestFailed:
+    """The failure that an error of a request to this host stands for, which may take `allowed`
+    seconds."""
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        if resolver.is_waiting():
+            text = f"no name server responded within {allowed:g} s"
+            return RequestFailed("dns", text, _DNS_ADVICE)
+        text = f"no complete response within {allowed:g} s"
+        advice = "raise api.timeout, or check the network between here and Cloudflare"
+        return RequestFailed("timeout", text, advice)
+    if isinstance(error, InvalidBody | httpx.TooManyRedirects):
+        return RequestFailed("invalid_answer", f"unreadable body: {error}")
     chain = list(_chain(error))
     # h11 gives up on headers (or trailers) past 100 KiB, and httpx reports a lost connection.
     # Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's documentation.
@@ -118,7 +130,7 @@ def failure_of(error: Exception, host: str) -> RequestFailed:
     root = chain[-1]
     message = f"{host}: {_message(root)}"
     if isinstance(root, socket.gaierror):
-        return RequestFailed("dns", message, DNS_ADVICE)
+        return RequestFailed("dns", message, _DNS_ADVICE)
     return RequestFailed("connection", message, _advice(root))
 
 
