@@ -49,16 +49,11 @@ class Message(Struct):
     lease_id: str | None = None
 
 
-class _Pulled(Struct):
-    messages: list[Message] | None = None
-    message_backlog_count: float | None = None
-
-
-class Pulled(NamedTuple):
+class Pulled(Struct, rename={"backlog": "message_backlog_count"}):
     """What a pull brought."""
 
-    messages: list[Message]
-    backlog: float
+    messages: list[Message] = []
+    backlog: float = 0.0
     """Messages in the queue, roughly."""
 
 
@@ -72,7 +67,7 @@ class _Consumer(Struct):
 
 class _Queue(Struct):
     queue_name: str | None = None
-    consumers: list[_Consumer] | None = None
+    consumers: list[_Consumer] = []
 
 
 class _Source(Struct, frozen=True):
@@ -95,7 +90,7 @@ class _Event(Struct):
     metadata: _Metadata = _Metadata()
 
 
-_PULLED = LenientDecoder(Envelope[_Pulled])
+_PULLED = LenientDecoder(Envelope[Pulled])
 _QUEUE = LenientDecoder(Envelope[_Queue])
 _ACKED = LenientDecoder(Envelope[_Acked])
 _EVENT = LenientDecoder(_Event)
@@ -114,8 +109,7 @@ class Queue(ApiRequests):
     async def pull(self) -> Pulled:
         """Leases the next messages, `BATCH` at most."""
         content = {"batch_size": BATCH, "visibility_timeout_ms": _LEASE_MS}
-        result = (await self._send("pull", "/messages/pull", _PULLED, content)).required
-        return Pulled(result.messages or [], result.message_backlog_count or 0.0)
+        return (await self._send("pull", "/messages/pull", _PULLED, content)).required
 
     async def ack(self, leases: Collection[str]) -> None:
         """Removes leased messages from the queue."""
@@ -128,8 +122,8 @@ class Queue(ApiRequests):
         To pull and to acknowledge take the same permission, so nothing is acknowledged to see it.
         """
         queue = (await self._send("queue", "", _QUEUE)).required
-        if not any(consumer.type == "http_pull" for consumer in queue.consumers or []):
-            types = ", ".join(str(consumer.type) for consumer in queue.consumers or [])
+        if not any(consumer.type == "http_pull" for consumer in queue.consumers):
+            types = ", ".join(str(consumer.type) for consumer in queue.consumers)
             text = f"the queue's consumer is {types or 'missing'}, and must be http_pull"
             raise RequestFailed("http_4xx", text, _ADD_CONSUMER)
         try:
