@@ -173,18 +173,14 @@ class Instance(Struct, eq=False, gc=False):
 
     @property
     def status(self) -> str | None:
-        """As the last response or, before one, the last row has it."""
+        """As the last response or, before one, the last row has it; None: nothing was seen of it
+        yet, or its series expired."""
         return self.values.status if self.values else self.row.status
-
-    @property
-    def run_status(self) -> str | None:
-        """Of its run or, where no row had more than the status, of the last row."""
-        return self.run.status if self.run else self.row.status
 
     @property
     def counts_as_live(self) -> bool:
         """Whether it is live, as far as is known, and its series don't expire."""
-        return (self.run_status or "complete") not in ENDED and self.expires_at is None
+        return (self.status or "complete") not in ENDED and self.expires_at is None
 
     @property
     def row_is_newer(self) -> bool:

@@ -333,7 +333,7 @@ def on_selected(
     before = instance.scope, instance.expires_at
     if placed:
         instance.scope = Scope.DISCOVERED
-    if instance.run_status not in ENDED or (selected and instance.has_series):
+    if instance.status not in ENDED or (selected and instance.has_series):
         instance.expires_at = None
     elif instance.expires_at is None:
         instance.expires_at = now.monotonic + poll.forget_after

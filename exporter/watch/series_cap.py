@@ -78,7 +78,7 @@ class SeriesCap:
         if instance.last_poll.not_found:
             return
         run, expired = instance.run, instance.expires_at is not None
-        status = instance.run_status or ""
+        status = instance.status or ""
         selected = self.selector.takes(status, run.end if run else None, now)
         created = instance.row.created
         if created is None and run is not None:
@@ -137,9 +137,9 @@ class SeriesCap:
 
 def _place(instance: Instance) -> _Place:
     """An instance's place in the order; of one rank, the newest gives way first."""
-    if instance.run_status == "errored" and instance.expires_at is None:
+    if instance.status == "errored" and instance.expires_at is None:
         rank = _Rank.ERRORED
-    elif instance.run_status not in ENDED:
+    elif instance.status not in ENDED:
         rank = _Rank.LIVE
     else:
         rank = _Rank.ENDED if instance.expires_at is None else _Rank.LEAVING

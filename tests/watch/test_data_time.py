@@ -143,6 +143,18 @@ async def test_one_instance_that_fails_does_not_hold_it_back() -> None:
             assert w.value(NAME) == w.clock()
 
 
+async def test_one_that_was_deleted_does_not_hold_it_back() -> None:
+    async with watching(["a", "deleted"], poll={"forget_after": "1m"}) as w:
+        for name in ("a", "deleted"):
+            w.orders.create(name, WAITING)
+        await w.round(after=INTERVAL)
+        w.orders.instances["deleted"].delete()
+        for _ in range(10):
+            await w.round(after=INTERVAL)
+        assert w.status("deleted") is None
+        assert w.value(NAME) == w.clock()
+
+
 async def test_a_list_pass_that_fails_holds_it_back() -> None:
     async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
         w.orders.create("a", WAITING)
