@@ -103,8 +103,9 @@ class StateReader:
             record = uncommitted.workflows.get(owner, record)
         return record
 
-    async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, Record | None]]]:
-        """The records of a workflow's watched instances by id, in slices."""
+    async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
+        """The records of a workflow's watched instances by id, in slices, as far as they can be
+        read."""
         pending = {
             instance_id: record
             for uncommitted in (self.writing, self.pending)
@@ -124,7 +125,11 @@ class StateReader:
                 lambda after=after: self.backend.instances(owner, after=after, limit=SLICE),  # type: ignore[misc]
                 INSTANCE,
             )
-            yield [(i, record) for i, record in rows if i not in pending]
+            yield [
+                (i, record)
+                for i, record in rows
+                if i not in pending and isinstance(record, InstanceRecord)
+            ]
             if len(rows) < SLICE:
                 return
             after = rows[-1][0]

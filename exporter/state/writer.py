@@ -9,6 +9,7 @@ it then outlives a reload, and a restart counts from zero.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from copy import copy
 
 import structlog
 
@@ -24,7 +25,7 @@ from exporter.state.leases import Leases
 from exporter.state.pending import Pending
 from exporter.state.reader import StateReader
 from exporter.state.record_codec import data_of, series_key, series_records, without_counts
-from exporter.watch.records import NotRestored, Record, WorkflowRecord
+from exporter.watch.records import InstanceRecord, NotRestored, Record, WorkflowRecord
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.workflow_state import UNWATCHED_FOR, WorkflowState
 
@@ -118,8 +119,9 @@ class StateWriter:
 
     async def instances(
         self, workflow: WorkflowKey
-    ) -> AsyncIterator[Sequence[tuple[str, Record | None]]]:
-        """The records of a workflow's watched instances by id, in slices; None: it can't be read.
+    ) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
+        """The records of a workflow's watched instances by id, in slices, as far as they can be
+        read.
 
         Raises:
             NotRestored: the state can't be read now, or another replica held the workflow
@@ -357,8 +359,9 @@ class StateWriter:
     def _collect_from(self, owner: Owner, watched: WorkflowState) -> None:
         for instance_id, record in watched.take_changes().items():
             self._reader.pending.instances[owner, instance_id] = record
-        if (workflow := watched.record) != self._workflows.get(owner):
-            self._reader.pending.workflows[owner] = self._workflows[owner] = workflow
+        if watched.record != self._workflows.get(owner):
+            self._workflows[owner] = copy(watched.record)
+            self._reader.pending.workflows[owner] = self._workflows[owner]
 
     def _write(self, pending: Pending) -> None:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY

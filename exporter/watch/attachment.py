@@ -17,10 +17,11 @@ from exporter.config.metrics import Metrics
 from exporter.config.settings import Api, Poll
 from exporter.watch.discovery import Discovery
 from exporter.watch.event_coverage import EventCoverage
+from exporter.watch.instance import Scope
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
-from exporter.watch.records import Record, WorkflowRecord
+from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink, WorkflowKey
@@ -35,8 +36,8 @@ class State(Protocol):
 
     def instances(
         self, workflow: WorkflowKey
-    ) -> AsyncIterator[Sequence[tuple[str, Record | None]]]:
-        """The records of its watched instances by id, in slices; None: one that can't be read.
+    ) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
+        """The records of its watched instances by id, in slices, as far as they can be read.
 
         Raises:
             NotRestored: the state can't be read now.
@@ -159,7 +160,7 @@ class Attacher:
                 record=record,
                 ids=workflow.instances,
                 selector=selector,
-                since=record.since if self.settings.metrics.backfill is False else -inf,
+                backfill=self.settings.metrics.backfill,
                 poll=self.settings.poll,
                 sink=self.sink,
                 clock=self.clock,
@@ -167,7 +168,9 @@ class Attacher:
             async for records in self.state.instances(key):
                 for instance_id, instance in records:
                     state.restore(instance_id, instance)
-            state.begin_configured(await self.state.records(key, state.missing))
+            known = await self.state.records(key, state.missing)
+            for instance_id in state.missing:
+                state.begin(instance_id, Scope.CONFIGURED, known.get(instance_id, -inf))
         except BaseException:
             self.sink.detached(key)
             raise
@@ -180,7 +183,6 @@ class Attacher:
                 poller,
                 selector,
                 records=partial(self.state.records, key),
-                backfill=bool(self.settings.metrics.backfill),
                 coverage=self.coverage,
             )
             if former is not None and former.discover != discover:

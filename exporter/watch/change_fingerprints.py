@@ -6,7 +6,6 @@ in, for people.
 """
 
 from hashlib import blake2b
-from typing import Any
 
 from msgspec import Struct, msgpack
 
@@ -23,9 +22,9 @@ _UNDER_WAY = ("running", "waiting")
 
 def fingerprint(response: Summary) -> Fingerprint:
     """What of a response changes when the instance does."""
-    return _of(
-        response.status,
-        None if response.step_count is None else int(response.step_count),
+    status = response.status
+    steps = None if response.step_count is None else int(response.step_count)
+    others = (
         # As numbers: not every time that has a time zone can be written in UTC.
         unix(response.queued),
         unix(response.start),
@@ -34,11 +33,8 @@ def fingerprint(response: Summary) -> Fingerprint:
         response.version_id,
         response.error.name if response.error else None,
     )
-
-
-def _of(status: object, step_count: object, *others: object) -> Fingerprint:
     progress = _UNDER_WAY if status in _UNDER_WAY else status
-    return _digest((status, step_count, *others)) + _digest((progress, *others))
+    return _digest((status, steps, *others)) + _digest((progress, *others))
 
 
 def _digest(values: tuple[object, ...]) -> bytes:
@@ -77,8 +73,8 @@ def changes(
     )
 
 
-class Fingerprints(Struct, frozen=True, gc=False):
-    """The fingerprints that stand for an instance as it is known.
+class Fingerprints(Struct, frozen=True, array_like=True, gc=False):
+    """The fingerprints that stand for an instance as it is known; recorded in the state.
 
     Normally one: a simple response repeats the fields of the detail response. Where an upstream's
     simple responses differ from its detail responses for good, the detail response that follows
@@ -90,11 +86,6 @@ class Fingerprints(Struct, frozen=True, gc=False):
     """Of the last detail response."""
     simple: Fingerprint | None = None
     """Of a simple response that brought nothing new and differs."""
-
-    @classmethod
-    def restored(cls, *recorded: Fingerprint | tuple[Any, ...] | None) -> "Fingerprints":
-        """Those that were recorded, by a former version as the fields themselves."""
-        return cls(*(_of(*each) if isinstance(each, tuple) else each for each in recorded))
 
     @property
     def seen(self) -> bool:

@@ -25,7 +25,6 @@ from exporter.watch.poller import Poller
 from exporter.watch.records import NotRestored, Record
 from exporter.watch.selector import Selector
 from exporter.watch.series_cap import SeriesCap
-from exporter.watch.tracker import same_time
 
 # Seconds by which a row may appear in lists after its instance was created.
 _LATE = 60.0
@@ -42,7 +41,6 @@ class Discovery:
         poller: Holds the instances, and polls those that changed.
         selector: Which have series.
         records: What the state holds of instances; raises `NotRestored`.
-        backfill: Whether what ended before instances were first discovered counts, too.
         coverage: Of the account's events; None: there are none.
     """
 
@@ -52,7 +50,6 @@ class Discovery:
         selector: Selector,
         *,
         records: Callable[[Sequence[str]], Awaitable[Mapping[str, Record | None]]],
-        backfill: bool,
         coverage: EventCoverage | None,
     ) -> None:
         self.poller = poller
@@ -64,15 +61,15 @@ class Discovery:
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it has any."""
         self._state = state = poller.state
+        self._record = state.record
         self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
-        if state.discovered_since is None:
-            state.discovered_since = self._clock.steady()
+        if state.record.discovered_since is None:
+            state.record.discovered_since = self._clock.steady()
         self._selector = selector
         self._records = records
         self._taking = asyncio.Lock()
         self._left_out = False
         """Whether rows were left out in this pass, since the state couldn't be read."""
-        self._backfill = backfill
         self._coverage = coverage
         self._newest = -inf
         """Unix time of the newest time in a row, by Cloudflare's clock."""
@@ -90,13 +87,8 @@ class Discovery:
             return None
         async with self._taking:
             if instance_id not in self._state.instances:
-                known = dict(await self._records([instance_id]))
-                instance = self._state.begin(
-                    instance_id,
-                    Scope.COUNTED,
-                    since=self._since,
-                    known=known.get(instance_id, -inf),
-                )
+                known = (await self._records([instance_id])).get(instance_id, -inf)
+                instance = self._state.begin(instance_id, Scope.COUNTED, known)
                 lifecycle.on_looked_up(instance, list_pass=self._pass)
         return self._state.instances[instance_id]
 
@@ -110,18 +102,13 @@ class Discovery:
         """Unix time; where this machine's clock is behind, that of the newest thing in lists."""
         return max(self._clock.steady(), self._newest)
 
-    @property
-    def _since(self) -> float:
-        """Unix time; what ended before it is history and not counted."""
-        return -inf if self._backfill else self._state.discovered_since or -inf
-
     async def first_contact(self) -> int:
         """Reads the lists from which runs end, the first time ever; the number of pages.
 
         What ends after that, while the lists of other workflows are read, is in no list of the
         first pass: it is missed, and counted.
         """
-        if self._state.last_pass is not None or self.pass_done or self._whole_is_due():
+        if self._record.last_pass is not None or self.pass_done or self._whole_is_due():
             return 0
         pages = self.lists.pages
         await self._read(self._live_lists(resting=False))  # the list pass reports what fails
@@ -136,7 +123,7 @@ class Discovery:
         self.places.pass_begins()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
-        self._state.discovered_since = min(self._state.discovered_since or wall, wall)
+        self._record.discovered_since = min(self._record.discovered_since or wall, wall)
         self._state.lists_as_of = self._lists_as_of(started)
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval
@@ -145,7 +132,7 @@ class Discovery:
             failures = await self._read([{}])
         else:
             ended = sorted(self._selector.ended_statuses) if ended_too else []
-            last = min(wall, self._state.last_pass or self._state.discovered_since)
+            last = min(wall, self._record.last_pass or self._record.discovered_since)
             others = [_created_since(last - _LATE), *map(_of_status, ended)]
             failures = await self._read(self._live_lists(resting=True))
             failures += await self._read(self._live_lists(resting=False) + others)
@@ -185,7 +172,7 @@ class Discovery:
 
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
-        if self.counts is None or (self._state.last_pass is None and self._backfill):
+        if self.counts is None or (self._record.last_pass is None and self._state.backfill):
             return True
         pages = ceil(sum(self.counts.values()) / 100)
         by_status = 1 + sum(
@@ -242,7 +229,7 @@ class Discovery:
                 except NotRestored:
                     self._left_out = True
                     left_out.update(ids)
-            for row in rows:
+            for row in () if self.poller.over else rows:
                 if row.id not in left_out:
                     self._take_row(row, known.get(row.id or "", -inf))
 
@@ -252,18 +239,21 @@ class Discovery:
         created = unix(row.created_on)
         if self.poller.over or not row.id or not row.status or row.id in self._state.instances:
             return False
-        if created is not None and created > self._state.newest_unwatched:
+        if created is not None and created > self._record.newest_unwatched:
             return False
         return self._selector.takes_id(row.id) and not self._is_passed_over(row, -inf)
 
     def _is_passed_over(self, row: Row, known: Record | None) -> bool:
-        """Whether the row of an instance that isn't watched shows nothing to count or to show."""
-        taken = self._selector.takes(row.status or "", unix(row.ended_on), self._now)
-        return row.status in ENDED and not taken and self._is_history(row, known)
+        """Whether the row of an instance that isn't watched shows nothing to count or to show;
+        `known` as of `WorkflowState.begin`."""
+        end = unix(row.ended_on)
+        if row.status not in ENDED or self._selector.takes(row.status or "", end, self._now):
+            return False
+        # Without times it is history on the first pass, and what is known of it afterwards.
+        moved = unix(row.created_on) or 0.0 if end is None else end
+        return moved < self._state.since_of(known)
 
     def _take_row(self, row: Row, known: Record | None) -> None:
-        if self.poller.over:
-            return
         if not row.status or not row.id or not is_instance_id(row.id):
             self._sink.ignored_row()
             return
@@ -275,7 +265,9 @@ class Discovery:
         if instance is None:
             if self._is_passed_over(row, known):
                 return
-            instance = self._state.begin(row.id, Scope.COUNTED, since=self._since, known=known)
+            instance = self._state.begin(row.id, Scope.COUNTED, known)
+            if instance.wants_detail:  # as when it was removed
+                self._put(instance, lifecycle.want_detail(instance))
         if instance.configured:
             return
         before = instance.row.status
@@ -315,31 +307,19 @@ class Discovery:
             # It moved from list to list as they were read, or it ended.
             self._put(instance, lifecycle.on_missing_from_lists(instance))
         if not self._left_out:  # otherwise the next pass reads the same lists
-            self._state.last_pass = started
+            self._record.last_pass = started
         self.places.pass_ends()
         self._raise_horizon()
 
     def _raise_horizon(self) -> None:
         """Of what ended long before the last pass, every end was seen."""
-        if self._state.last_pass is not None:
+        last = self._record.last_pass
+        if last is not None:
             # Long before the newest, too: a clock that is ahead makes no history of what comes.
-            last = self._state.last_pass
             seen = min(last, max(self._newest, last - _QUIET))
             # A longer poll.forget_after brings back nothing that has expired.
             horizon = seen - self._poll.forget_after - _LATE
-            self._state.horizon = max(self._state.horizon, horizon)
-
-    def _is_history(self, row: Row, known: Record | None) -> bool:
-        """Whether the end of an instance that isn't watched was counted already, or never is to be;
-        `known` as of `WorkflowState.begin`."""
-        since = max(self._since, self._state.since_of(known))
-        counted = known if isinstance(known, float) else -inf
-        end = unix(row.ended_on)
-        if end is None:
-            # It has no times: history on the first pass, and what is known of it afterwards.
-            created = unix(row.created_on) or 0.0
-            return created < since or created <= counted
-        return end < since or (counted > -inf and same_time(counted, end))
+            self._record.horizon = max(self._record.horizon, horizon)
 
 
 def _of_status(status: str) -> dict[str, str]:

@@ -202,7 +202,7 @@ class Instance(Struct, eq=False, gc=False):
             shown=self.has_series,
             run=self.run,
             values=self.values,
-            fingerprints=(self.fingerprints.detail, self.fingerprints.simple),
+            fingerprints=self.fingerprints,
             last_change=self.last_change,
             detailed_at=self.detailed_at + ahead,
             wants_detail=self.wants_detail,

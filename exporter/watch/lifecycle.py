@@ -362,30 +362,24 @@ def on_tick(instance: Instance, *, now: Moment) -> Effects:
 
 
 def restore(
-    instance: Instance,
-    record: InstanceRecord,
-    *,
-    scope: Scope | None = None,
-    now: Moment,
-    list_pass_at: float | None,
+    instance: Instance, record: InstanceRecord, *, now: Moment, list_pass_at: float | None
 ) -> None:
-    """Takes what was recorded of an instance before a restart.
+    """Takes what was recorded of an instance before a restart, or before it was removed.
 
     Args:
-        scope: Of one that was taken out of what is watched and comes back, whose expiry ends.
         list_pass_at: When the last list pass began (monotonic clock).
     """
-    ahead = now.wall - now.monotonic
-    if not instance.configured:
-        instance.scope = scope or (Scope.DISCOVERED if record.shown else Scope.COUNTED)
+    ahead, removed = now.wall - now.monotonic, record.removed_at is not None
+    if record.shown and not instance.configured and not removed:
+        instance.scope = Scope.DISCOVERED
     instance.since = record.since
     instance.run, instance.values = record.run, record.values
-    instance.fingerprints = Fingerprints.restored(*record.fingerprints)
+    instance.fingerprints = record.fingerprints
     instance.last_change = record.last_change
     instance.detailed_at = min(now.monotonic, record.detailed_at - ahead)
     instance.wants_detail = record.wants_detail
     instance.last_poll = LastPoll(not_found=record.not_found)
-    expires = None if scope else record.expires_at
+    expires = None if removed else record.expires_at
     instance.expires_at = None if expires is None else expires - ahead
     instance.row = LastRow(record.row_status, record.created, record.modified)
     instance.checked_at = instance.detailed_at

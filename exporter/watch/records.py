@@ -5,10 +5,10 @@ default. Times are Unix seconds.
 """
 
 from math import inf
-from typing import Any
 
 from msgspec import Struct
 
+from exporter.watch.change_fingerprints import Fingerprints
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.tracker import Run
 
@@ -20,8 +20,7 @@ class InstanceRecord(Struct, frozen=True, array_like=True):
     shown: bool
     run: Run | None
     values: InstanceValues | None
-    fingerprints: tuple[bytes | tuple[Any, ...] | None, bytes | tuple[Any, ...] | None]
-    """Of a detail response, and of a simple one."""
+    fingerprints: Fingerprints
     last_change: float
     detailed_at: float
     wants_detail: bool
@@ -34,7 +33,7 @@ class InstanceRecord(Struct, frozen=True, array_like=True):
     """When it was taken out of the configuration; None: it is watched."""
 
 
-class WorkflowRecord(Struct, frozen=True, array_like=True):
+class WorkflowRecord(Struct, array_like=True):
     """A workflow."""
 
     since: float
@@ -44,7 +43,7 @@ class WorkflowRecord(Struct, frozen=True, array_like=True):
     horizon: float = -inf
     """Before it no end of a discovered instance is news any more."""
     discovered_since: float | None = None
-    """When its instances were first discovered."""
+    """When its instances were first discovered; None: they never were."""
     newest_unwatched: float = -inf
     """The state holds nothing of instances that were created later and aren't watched."""
 

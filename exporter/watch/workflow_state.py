@@ -1,7 +1,7 @@
 """Which instances of one workflow are watched, and what the state is to record of them."""
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import inf
 
 from msgspec.structs import replace
@@ -37,11 +37,13 @@ class WorkflowState:
         record: What the state holds of the workflow.
         ids: The configured instances.
         selector: Which others are watched too; None: none.
-        since: Unix time; what ended before it of a configured instance that is new is history.
+        backfill: Whether what had ended when instances were first watched counts, too; None: of
+            configured ones.
         sink: Gets what is shown, and what no longer is.
 
     Attributes:
         ids: The configured instances, which are always watched.
+        record: What the state is to hold of the workflow.
         poll, sink, clock: Those of everything that watches the workflow.
     """
 
@@ -52,7 +54,7 @@ class WorkflowState:
         record: WorkflowRecord,
         ids: Iterable[str],
         selector: Selector | None,
-        since: float,
+        backfill: bool | None,
         poll: Poll,
         sink: Sink,
         clock: Clock,
@@ -60,92 +62,56 @@ class WorkflowState:
         self.key = key
         self.poll, self.sink, self.clock = poll, sink, clock
         self.instances: dict[str, Instance] = {}
-        self.last_pass = record.last_pass
-        """Unix time at which the last list pass that succeeded began."""
-        self.horizon = record.horizon
-        """Unix time before which no end of a discovered instance is news any more."""
-        self.discovered_since = record.discovered_since
-        """Unix time at which instances were first discovered; None: they never were."""
-        self.newest_unwatched = record.newest_unwatched
-        """Unix time; the state holds nothing of instances that were created later and aren't
-        watched."""
+        self.record = replace(record)
+        self.backfill = backfill
         self.changed: set[str] = set()
         """Watched instances whose record has changed since the state last took note."""
         self._unwatched: dict[str, Record | None] = {}
         """What the state is to record of instances that are watched no longer; None: nothing."""
-        self._record = record
         self.ids = frozenset(ids)
         self._selector = selector
-        self._since = since
         self.lists_as_of = self.last_pass_began()
         """When the list pass began that covers all instances: the one under way or, where one
         has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
-
-    @property
-    def record(self) -> WorkflowRecord:
-        """What the state is to hold of the workflow."""
-        return replace(
-            self._record,
-            last_pass=self.last_pass,
-            horizon=self.horizon,
-            discovered_since=self.discovered_since,
-            newest_unwatched=self.newest_unwatched,
-        )
 
     @property
     def missing(self) -> list[str]:
         """Configured instances that are not watched yet."""
         return sorted(self.ids - self.instances.keys())
 
-    def begin_configured(self, known: Mapping[str, Record | None]) -> None:
-        """Watches the configured instances that are missing.
-
-        Args:
-            known: What the state holds of them, as `begin` takes it.
-        """
-        for instance_id in self.missing:
-            self.begin(
-                instance_id,
-                Scope.CONFIGURED,
-                since=self._since,
-                due=self.clock.monotonic(),
-                known=known.get(instance_id, -inf),
-            )
-
-    def begin(
-        self,
-        instance_id: str,
-        scope: Scope,
-        *,
-        since: float,
-        due: float = inf,
-        known: Record | None = -inf,
-    ) -> Instance:
+    def begin(self, instance_id: str, scope: Scope, known: Record | None) -> Instance:
         """Watches an instance; one that was removed and comes back is as it was.
 
         Args:
-            since: Unix time; what ended before it is history.
             known: What the state holds of it; None: that can't be read, so none of the past is
                 counted; -inf: nothing.
         """
-        instance = Instance(instance_id, scope, max(since, self.since_of(known)), due)
         # Since when it is watched is known from here on, whether it is ever seen or not.
         self.changed.add(instance_id)
         self._unwatched.pop(instance_id, None)
+        return self._watch(instance_id, scope, known)
+
+    def _watch(self, instance_id: str, scope: Scope, known: Record | None) -> Instance:
+        now, configured = self.clock.now(), scope is Scope.CONFIGURED
+        since = self.since_of(known, configured=configured)
+        instance = Instance(instance_id, scope, since, now.monotonic if configured else inf)
         if isinstance(known, InstanceRecord):
-            self._take_record(instance, known, scope=scope)
+            lifecycle.restore(instance, known, now=now, list_pass_at=self.last_pass_began())
         self.instances[instance_id] = instance
         if instance.has_series:
             self.show(instance)
         return instance
 
-    def since_of(self, known: Record | None) -> float:
-        """Unix time before which an end of an instance that isn't watched was counted already, if
-        it is one to be counted; `known` as of `begin`."""
+    def since_of(self, known: Record | None, *, configured: bool = False) -> float:
+        """Unix time; ends before it, of an instance that isn't watched, are history or were
+        counted; `known` as of `begin`."""
+        first = self.record.since if configured else self.record.discovered_since
+        if self.backfill or (self.backfill is None and configured) or first is None:
+            first = -inf
         counted = self.clock.steady() if known is None else -inf
         if isinstance(known, float):
             counted = known + APART
-        return max(self.horizon, counted)
+        return max(first, self.record.horizon, counted)
 
     def _unwatch(self, instance_id: str, record: Record | None, newest: float) -> None:
         """Has the state record of an instance that is watched no longer what is known of it.
@@ -154,7 +120,7 @@ class WorkflowState:
             newest: Unix time that is not before its creation, nor before any end that was counted.
         """
         self._unwatched[instance_id] = record
-        self.newest_unwatched = max(self.newest_unwatched, newest)
+        self.record.newest_unwatched = max(self.record.newest_unwatched, newest)
 
     def _expire(self, instance: Instance) -> None:
         """Watches an expired instance no longer; up to when all of it was counted is recorded."""
@@ -174,9 +140,10 @@ class WorkflowState:
         """Raises the horizon to what was removed, or ended, too long ago to come back."""
         if self._selector is None:  # otherwise list passes raise it
             # No further than what has expired: the clock may be days ahead.
-            old = min(self.clock.steady() - UNWATCHED_FOR, self.newest_unwatched)
-            if old > self.horizon + _RAISED_BY or old == self.newest_unwatched > self.horizon:
-                self.horizon = old
+            newest, horizon = self.record.newest_unwatched, self.record.horizon
+            old = min(self.clock.steady() - UNWATCHED_FOR, newest)
+            if old > horizon + _RAISED_BY or old == newest > horizon:
+                self.record.horizon = old
 
     def as_of(self, *, readable: bool) -> float | None:
         """The moment (monotonic clock) as of which the status of 99% of the live instances is
@@ -198,10 +165,10 @@ class WorkflowState:
         return min(lists, oldest)
 
     def last_pass_began(self) -> float | None:
-        """`last_pass` on the monotonic clock."""
-        if self.last_pass is None:
+        """When the last list pass that succeeded began (monotonic clock); None: none has."""
+        if self.record.last_pass is None:
             return None
-        return self.last_pass - self.clock.steady() + self.clock.monotonic()
+        return self.record.last_pass - self.clock.steady() + self.clock.monotonic()
 
     def apply(self, instance: Instance, effects: Effects) -> None:
         """Does what a transition asks for: counts, shows, hides, records."""
@@ -238,45 +205,22 @@ class WorkflowState:
         What was counted of instances that aren't watched is lost with it, so the horizon is raised.
         """
         self.changed.update(self.instances)
-        self.horizon = max(self.horizon, self.newest_unwatched + APART)
+        self.record.horizon = max(self.record.horizon, self.record.newest_unwatched + APART)
 
-    def restore(self, instance_id: str, record: Record | None) -> None:
-        """Takes the record of an instance that is watched, if it is still one to be watched.
-
-        None: it can't be read.
-        """
-        if record is None:
-            return
-        now, selector = self.clock.steady(), self._selector
-        watched = selector is not None and selector.takes_id(instance_id)
-        if isinstance(record, float):  # as a former version recorded what isn't watched
-            self._unwatch(instance_id, record, record + APART)
-        elif instance_id in self.ids and record.removed_at is None:
-            due = self.clock.monotonic()
-            self._restore(Instance(instance_id, Scope.CONFIGURED, self._since, due), record)
+    def restore(self, instance_id: str, record: InstanceRecord) -> None:
+        """Takes the record of an instance that was watched, if it still is one to be watched."""
+        discovered = self._selector is not None and self._selector.takes_id(instance_id)
+        if instance_id in self.ids:
+            self._watch(instance_id, Scope.CONFIGURED, record)
             if not record.shown:
                 self.changed.add(instance_id)
-        elif watched and record.removed_at is None and (record.run or record.wants_detail):
-            self._restore(Instance(instance_id, Scope.COUNTED, record.since), record)
+        elif discovered and (record.run or record.wants_detail):
+            self._watch(instance_id, Scope.COUNTED, record)
         elif record.run is None:
             # Unseen, it has the end that was counted before, if any was.
-            end = record.since - APART if record.since > self.horizon else None
+            end = record.since - APART if record.since > self.record.horizon else None
             self._unwatch(instance_id, end, record.since)
         else:
+            now = self.clock.steady()
             newest = max(now, record.run.newest) + APART
-            removed_at = record.removed_at or now
-            self._unwatch(instance_id, replace(record, removed_at=removed_at), newest)
-
-    def _restore(self, instance: Instance, record: InstanceRecord) -> None:
-        self.instances[instance.id] = instance
-        self._take_record(instance, record)
-        if instance.has_series:
-            self.show(instance)
-
-    def _take_record(
-        self, instance: Instance, record: InstanceRecord, *, scope: Scope | None = None
-    ) -> None:
-        lists_at = self.last_pass_began()
-        lifecycle.restore(
-            instance, record, scope=scope, now=self.clock.now(), list_pass_at=lists_at
-        )
+            self._unwatch(instance_id, replace(record, removed_at=now), newest)

@@ -527,11 +527,27 @@ class TestCounting:
                 await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    async def test_one_that_was_let_in_again_whose_steps_were_not_fetched_yet(self) -> None:
+        def workflows(**more: Any) -> list[dict[str, Any]]:
+            return [{"name": "orders", "discover": {**more}}]
+
+        async with watching(workflows=workflows()) as w:
+            await w.cycle(after=INTERVAL)
+            w.simulator.faults.add(error(500), kind="detail")
+            w.orders.create("a", Script(steps("pay"), throws=Error("Boom", "")))
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") == "errored"
+            await w.reload(workflows=workflows(exclude=["a"]))
+            w.simulator.faults.clear()
+            await w.reload(workflows=workflows())
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 1
+
     async def test_the_queue_of_one_that_expired_and_was_restarted(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             a = w.orders.create("a", Script(steps("pay")))
-            while w.app.pollers[0].state.newest_unwatched == -inf:
+            while w.app.pollers[0].state.record.newest_unwatched == -inf:
                 await w.cycle(after=INTERVAL)
             await w.cycle(after=3600)
             a.restart(script=Script((*steps("pay"), Wait("approval")), queued=3))

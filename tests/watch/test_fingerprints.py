@@ -79,14 +79,6 @@ class TestFingerprints:
         known = known.updated(full(version_id="v1", step_count=2), after=bare, changed=True)
         assert not known.knows(bare)
 
-    def test_those_that_a_former_version_recorded_are_known(self) -> None:
-        """Otherwise each instance would cost a detail request after an upgrade."""
-        fields = ("running", 1, QUEUED.timestamp(), None, None, None, None, None)
-        known = Fingerprints.restored(fields, None)
-        assert known.knows(simple())
-        assert not known.knows(simple(step_count=2))
-        assert known.knows(simple(step_count=2, status="waiting"), but_progress=True)
-
 
 def test_a_time_that_utc_has_no_date_for_is_one_of_the_fields() -> None:
     """Some upstream's "never"."""
