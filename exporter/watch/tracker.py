@@ -9,6 +9,7 @@ So a step that a restart deleted and ran again is another one. A list row doesn'
 `list_rows` decides which run it is of, and takes from it what concerns whole runs.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import Enum, auto
 from math import inf
@@ -278,10 +279,15 @@ def _bits(step: Step, *, after: float = -inf) -> int:
 
     What ended at or before `after` (Unix time) is left out.
     """
-    bits = int(_ended_after(step, after))
-    for number, attempt in enumerate(attempts_in_order(step), start=1):
-        bits |= _ended_after(attempt, after) << number
+    bits = 0
+    for bit, part in _parts(step):
+        bits |= _ended_after(part, after) << bit
     return bits
+
+
+def _parts(step: Step) -> Iterable[tuple[int, Step | Attempt]]:
+    """A step and its attempts, each with its bit."""
+    return enumerate((step, *attempts_in_order(step)))
 
 
 def _ended_after(thing: Step | Attempt, moment: float) -> bool:
@@ -305,17 +311,16 @@ def _last_end(response: Detail) -> float | None:
 def _observe(step: Step, unseen: int, new: Observations, *, now: float, since: float) -> None:
     """Adds to `new` what of a step is finished, wasn't seen, and ended at or after `since`."""
     name = step.name or ""
-    for number, attempt in enumerate(attempts_in_order(step), start=1):
-        if unseen >> number & 1:
-            duration, end = _span(attempt, now)
-            if end >= since:
-                new.attempts.append(FinishedAttempt(name, attempt.outcome, duration))
-    if unseen & 1:
-        duration, end = _span(step, now)
-        if end >= since:
+    for bit, part in _parts(step):
+        duration, end = _span(part, now)
+        if not unseen >> bit & 1 or end < since:
+            continue
+        if bit:
+            new.attempts.append(FinishedAttempt(name, part.outcome, duration))
+        else:
             attempts = len(step.attempts or ()) if step.finished is None else None
             kind = step.type or "unknown"
-            new.steps.append(FinishedStep(name, kind, step.outcome, duration, attempts))
+            new.steps.append(FinishedStep(name, kind, part.outcome, duration, attempts))
 
 
 def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
