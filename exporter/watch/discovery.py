@@ -120,7 +120,7 @@ class Discovery:
         self._left_out = False
         if self._pass == 1:
             self._resume()
-        self.places.pass_begins()
+        self.places.recount()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
         self._record.discovered_since = min(self._record.discovered_since or wall, wall)
@@ -149,14 +149,11 @@ class Discovery:
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
         """Reads lists side by side, each as far as that succeeds; what failed."""
-        results = await asyncio.gather(*map(self.lists.read, lists), return_exceptions=True)
-        failures = []
-        for result in results:
-            if isinstance(result, RequestFailed):
-                failures.append(result)
-            elif result is not None:
-                raise result
-        return failures
+        if self.poller.over:
+            return []
+        async with asyncio.TaskGroup() as group:
+            reads = [group.create_task(self.lists.read(parameters)) for parameters in lists]
+        return [failure for read in reads if (failure := read.result()) is not None]
 
     def _lists_as_of(self, began: float) -> float | None:
         """When the pass began that shows all instances: this one, unless one has failed."""
@@ -308,7 +305,6 @@ class Discovery:
             self._put(instance, lifecycle.on_missing_from_lists(instance))
         if not self._left_out:  # otherwise the next pass reads the same lists
             self._record.last_pass = started
-        self.places.pass_ends()
         self._raise_horizon()
 
     def _raise_horizon(self) -> None:

@@ -29,19 +29,12 @@ class ListReader:
         self.refused_statuses: set[str] = set()
         """Statuses that rows may have and lists can't be asked for."""
         self._poller = poller
-        self._over: Callable[[], bool] = lambda: poller.over
         self._take = take
         self._size = 0
 
-    async def read(self, parameters: dict[str, str], *, again: bool = True) -> None:
-        """Reads one list to its end.
-
-        Raises:
-            RequestFailed: a page can't be read, or the list isn't whole; the rows until then were
-                taken.
-        """
-        if self._over():
-            return
+    async def read(self, parameters: dict[str, str], *, again: bool = True) -> RequestFailed | None:
+        """Reads one list to its end; what failed, where a page can't be read or the list isn't
+        whole. The rows until then were taken."""
         found = read_pages(self._page, parameters, key=lambda row: row.id, max_pages=_MAX_PAGES)
         begun = False
         try:
@@ -49,13 +42,14 @@ class ListReader:
                 begun = True
                 self.pages += 1
                 await self._take(rows)
-                if self._over():
+                if self._poller.over:
                     break
         except RequestFailed as failure:
-            if not (begun and again and failure.reason == "http_4xx"):
-                raise
-            # The cursor has expired, perhaps: from the start, once.
-            await self.read(parameters, again=False)
+            if begun and again and failure.reason == "http_4xx":
+                # The cursor has expired, perhaps: from the start, once.
+                return await self.read(parameters, again=False)
+            return failure
+        return None
 
     async def _page(self, parameters: dict[str, str]) -> Page[Row]:
         while True:
