@@ -2,6 +2,7 @@
 counts, then each workflow's lists, whose pages take turns with polls at the budget."""
 
 import asyncio
+from math import inf
 
 import structlog
 
@@ -68,6 +69,7 @@ class ListSchedule:
 
     def wake(self) -> None:
         """Begins the next pass at once: there are new workflows, or events don't do."""
+        self.roster.read_at = -inf
         self._wake.set()
 
     async def run(self) -> None:

@@ -101,12 +101,14 @@ class WorkflowRoster:
         self.queue = attacher.queue
         self.reported = reported
         self.attached: dict[str, Attachment] = {}
-        self._configured = list(configured)
+        self.configured = list(configured)
+        self.read_at = -inf
+        """When the account's workflows were last read (monotonic clock); -inf: they are to be read
+        at once."""
         self._found: set[str] = set()
         self._changing = changing
         self._upstream, self._sink = attacher.client, attacher.sink
         self._clock = attacher.clock
-        self._read_at = -inf
         self._limits_at: dict[str, float] = {}
         self._missing: dict[str, float] = {}
 
@@ -126,24 +128,14 @@ class WorkflowRoster:
     def readable(self) -> bool:
         """Whether anything of it can be read: a workflow or, while none is attached, their list."""
         if not self.attached:
-            return self._read_at > -inf
+            return self.read_at > -inf
         return any(attachment.poller.up for attachment in self.attached.values())
-
-    @property
-    def configured(self) -> list[Workflow]:
-        """The configuration's entries."""
-        return self._configured
-
-    @configured.setter
-    def configured(self, workflows: list[Workflow]) -> None:
-        if workflows != self._configured:
-            self._configured, self._read_at = workflows, -inf
 
     @property
     def wanted(self) -> dict[str, Workflow]:
         """The entries for the workflows that are named, and for those that were found."""
-        named = (w.name for w in self._configured if not is_glob(w.name))
-        matches = {n: match_of(n, self._configured) for n in dict.fromkeys((*named, *self._found))}
+        named = (w.name for w in self.configured if not is_glob(w.name))
+        matches = {n: match_of(n, self.configured) for n in dict.fromkeys((*named, *self._found))}
         return {name: match for name, match in matches.items() if match is not None}
 
     def take_over(self, former: "WorkflowRoster") -> None:
@@ -184,16 +176,16 @@ class WorkflowRoster:
     async def read(self) -> int:
         """Reads which workflows there are, and how many instances in which status; the number of
         requests."""
-        if self._clock.monotonic() - self._read_at < _READ_EVERY:
+        if self._clock.monotonic() - self.read_at < _READ_EVERY:
             return 0
         # Where only configured instances are watched, their polls report the problem.
-        matters = bool(self.discoveries) or any(is_glob(w.name) for w in self._configured)
+        matters = bool(self.discoveries) or any(is_glob(w.name) for w in self.configured)
         try:
             rows, requests = list[Listed](), 0
             async for page in self._upstream.workflows():
                 rows, requests = rows + page, requests + 1
                 self._sink.polled("list", "success")
-            self._read_at = self._clock.monotonic()
+            self.read_at = self._clock.monotonic()
             await self.find({row.name for row in rows if row.name})
             for row in rows:
                 if not row.name or row.name not in self.attached:
@@ -217,7 +209,7 @@ class WorkflowRoster:
         async with self._changing:
             known = self.wanted.keys()
             for name in sorted(set(names) - known):
-                match = match_of(name, self._configured)
+                match = match_of(name, self.configured)
                 if match is not None:
                     log.info("workflow found", account=self.label, workflow=name, glob=match.name)
                     self._found.add(name)
@@ -246,7 +238,7 @@ class WorkflowRoster:
 
     def _report_unmatched(self, names: Collection[str]) -> None:
         """Reports configured names that no workflow has; one may still appear."""
-        configured = (w.name for w in self._configured)
+        configured = (w.name for w in self.configured)
         unmatched = {c for c in configured if not any(fnmatchcase(name, c) for name in names)}
         self.reported.unmatched(unmatched)
         for name, attachment in self.attached.items():
