@@ -21,8 +21,6 @@ class Effects(NamedTuple):
     """Ask for a detail request: only that shows which run a row is of."""
     repeats: bool = False
     """It shows the end that a detail response has shown with all steps."""
-    deleted: bool = False
-    """Log that a configured instance was deleted."""
     hide: bool = False
     """Take its series away."""
     remove: bool = False

@@ -199,14 +199,12 @@ def on_not_found(instance: Instance, request: PollRequest, *, poll: Poll, now: M
     """The API says that it doesn't exist. Said twice in a row, its series expire."""
     count = instance.last_poll.not_found + 1
     instance.activity, instance.last_poll = None, LastPoll(request, not_found=count)
-    if count < _NOT_FOUND:
-        return Effects(record=True)
-    if not instance.configured:
-        instance.due = inf
-    expires = instance.expires_at is None and not (instance.configured and instance.values is None)
-    if expires:
-        instance.expires_at = now.monotonic + poll.forget_after
-    return Effects(record=True, deleted=expires and instance.configured)
+    if count >= _NOT_FOUND:
+        if not instance.configured:
+            instance.due = inf
+        if instance.expires_at is None and (instance.values is not None or not instance.configured):
+            instance.expires_at = now.monotonic + poll.forget_after
+    return Effects(record=True)
 
 
 def on_failure(
@@ -322,14 +320,14 @@ def on_row(
 
 def on_selected(
     instance: Instance, *, selected: bool, placed: bool, poll: Poll, now: Moment
-) -> bool:
-    """The selector takes a discovered instance, or doesn't; whether that is to be recorded.
+) -> Effects:
+    """The selector takes a discovered instance, or doesn't.
 
     Args:
         placed: Whether there is a place for its series.
     """
     if instance.last_poll.not_found:
-        return False
+        return NOTHING
     before = instance.scope, instance.expires_at
     if placed:
         instance.scope = Scope.DISCOVERED
@@ -337,14 +335,15 @@ def on_selected(
         instance.expires_at = None
     elif instance.expires_at is None:
         instance.expires_at = now.monotonic + poll.forget_after
-    return (instance.scope, instance.expires_at) != before
+    return Effects(record=(instance.scope, instance.expires_at) != before, show=placed)
 
 
-def on_series_given_up(instance: Instance, *, poll: Poll, now: Moment) -> None:
+def on_series_given_up(instance: Instance, *, poll: Poll, now: Moment) -> Effects:
     """Its series give way to those of another: from now on it is only counted."""
     instance.scope = Scope.COUNTED
     if instance.has_ended and instance.expires_at is None:
         instance.expires_at = now.monotonic + poll.forget_after
+    return Effects(record=True, hide=True)
 
 
 def on_tick(instance: Instance, *, now: Moment) -> Effects:

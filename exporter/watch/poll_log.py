@@ -58,23 +58,26 @@ class PollLog:
             self._log.info("polls of instances succeed again")
 
     def absent(self, instances: Iterable[Instance]) -> None:
-        """These configured instances have no values, or theirs expire; one line if that is news."""
+        """These configured instances have no values, or theirs expire."""
         unseen = {instance.id: instance for instance in instances}
-        missing = (i for i, instance in unseen.items() if instance.last_poll.not_found)
-        news = [instance_id for instance_id in missing if instance_id not in self._absent]
-        if news:
+        missing = (i for i in unseen.values() if i.last_poll.not_found and i.id not in self._absent)
+        never: list[str] = []
+        for instance in missing:
+            self._absent.add(instance.id)
+            if instance.values is None:
+                never.append(instance.id)
+            else:
+                self._log.info(
+                    "instance was deleted; its series will expire", instance_id=instance.id
+                )
+        if never:
             self._log.info(
                 "instances not found; will keep checking",
-                instances=len(news),
-                instance_id=news[0],
+                instances=len(never),
+                instance_id=never[0],
                 advice="check their ids, unless they are still to be created",
             )
-        self._absent = self._absent.union(news).intersection(unseen)
-
-    def deleted(self, instance: Instance) -> None:
-        """A configured instance had values, and the API says that it doesn't exist."""
-        self._log.info("instance was deleted; its series will expire", instance_id=instance.id)
-        self._absent.add(instance.id)
+        self._absent &= unseen.keys()
 
     def fault(self, instance: Instance, error: Exception) -> None:
         """A poll failed by a fault of the exporter. To be called where it is handled."""

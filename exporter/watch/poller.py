@@ -143,8 +143,7 @@ class Poller:
 
     async def stop(self) -> None:
         """Ends the round under way, whatever it still waits for: polls were stopped before."""
-        self.over = True
-        self._idle.set()
+        self.detach()
         async with self._rounds:
             pass
 
@@ -181,13 +180,12 @@ class Poller:
             self._cancel(instance)  # where it was cut off, or is watched no longer
 
     def _on_failure(self, instance: Instance, failure: RequestFailed, request: PollRequest) -> None:
-        if failure.reason != "not_found":
+        if failure.reason == "not_found":
+            self._up.succeeded()
+            self._apply(instance, partial(lifecycle.on_not_found, instance, request))
+        else:
             self._up.failed(before=instance.failure is not None)
             self._apply(instance, partial(lifecycle.on_failure, instance, failure, request))
-            return
-        self._up.succeeded()
-        if self._apply(instance, partial(lifecycle.on_not_found, instance, request)).deleted:
-            self._log.deleted(instance)
 
     def _apply(self, instance: Instance, transition: Callable[..., Effects]) -> Effects:
         """Has a transition take effect now, unless the instance is watched no longer."""

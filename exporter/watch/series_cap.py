@@ -43,7 +43,7 @@ class SeriesCap:
         """Instances with series by rank and age, those that give way first at the end; None: to be
         listed when one asks for a place."""
         self._dropped: set[str] = set()
-        self._dropping: set[str] = set()
+        """Those without series that there was no place for."""
         self.recount()
 
     def reselect(self) -> None:
@@ -58,19 +58,11 @@ class SeriesCap:
         while self._taken > self.selector.limit and self._make_room(None):
             pass
 
-    def pass_begins(self) -> None:
-        """A list pass begins."""
-        self._dropping = set()
-        self.recount()
-
-    def pass_ends(self) -> None:
-        """A list pass succeeded: all that ask for a place have asked."""
-        self._dropped = self._dropping
-
     def recount(self) -> None:
         """Counts again who has series: what is known of instances has changed."""
         instances = self._state.instances.values()
         self._taken = sum(i.scope is Scope.DISCOVERED for i in instances)
+        self._dropped &= {i.id for i in instances if not i.has_series}
         self._order = None
 
     def choose(self, instance: Instance, now: float) -> None:
@@ -85,17 +77,20 @@ class SeriesCap:
             created = run.queued  # an event announced it before a list held it
         is_old = status == "errored" or created is None or now - created >= self.selector.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
-        if lifecycle.on_selected(
+        effects = lifecycle.on_selected(
             instance, selected=selected, placed=placed, poll=self._poll, now=self._clock.now()
+        )
+        self._state.apply(instance, effects)
+        if (
+            not placed
+            and instance.expires_at is not None
+            and not expired
+            and self._order is not None
         ):
-            self._state.changed.add(instance.id)
-        if placed:
-            self._state.show(instance)
-        elif instance.expires_at is not None and not expired and self._order is not None:
             self._order.append(_place(instance))
 
     def _admit(self, instance: Instance) -> bool:
-        """Whether there is a place; that there is none is counted once while that is so."""
+        """Whether there is a place; that there is none is counted once, until there is one."""
         if self._taken < self.selector.limit or self._make_room(_place(instance)[0]):
             self._taken += 1
             return True
@@ -123,16 +118,15 @@ class SeriesCap:
         return False
 
     def _drop(self, instance: Instance) -> None:
-        if instance.id not in self._dropped | self._dropping:
+        if instance.id not in self._dropped:
             self._sink.dropped()
-        self._dropping.add(instance.id)
+        self._dropped.add(instance.id)
 
     def _give_up(self, instance: Instance) -> None:
         """From now on it is only counted."""
-        lifecycle.on_series_given_up(instance, poll=self._poll, now=self._clock.now())
+        effects = lifecycle.on_series_given_up(instance, poll=self._poll, now=self._clock.now())
+        self._state.apply(instance, effects)
         self._taken -= 1
-        self._sink.removed(self._state.key, instance.id)
-        self._state.changed.add(instance.id)
 
 
 def _place(instance: Instance) -> _Place:

@@ -250,24 +250,24 @@ def test_pauses_double_after_each_failure() -> None:
 
 class TestNotFound:
     @pytest.mark.parametrize(
-        ("instance", "expires", "deleted"),
+        ("instance", "expires"),
         [
-            (known(Scope.CONFIGURED), True, True),
-            (known(Scope.DISCOVERED), True, False),
-            (known(Scope.COUNTED), True, False),
-            (new(), False, False),
-            (new(Scope.COUNTED), True, False),
+            (known(Scope.CONFIGURED), True),
+            (known(Scope.DISCOVERED), True),
+            (known(Scope.COUNTED), True),
+            (new(), False),
+            (new(Scope.COUNTED), True),
         ],
         ids=["configured", "discovered", "counted", "configured unseen", "counted unseen"],
     )
     def test_twice_in_a_row_starts_the_expiry_of_what_is_known(
-        self, instance: Instance, expires: bool, deleted: bool
+        self, instance: Instance, expires: bool
     ) -> None:
-        for seconds, effects in ((20, Effects(record=True)), (40, Effects(True, deleted=deleted))):
+        for seconds in (20, 40):
             assert instance.expires_at is None
             request = begun(instance, seconds)
-            now = at(seconds)
-            assert lifecycle.on_not_found(instance, request, poll=POLL, now=now) == effects
+            effects = lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+            assert effects == Effects(record=True)
         assert instance.expires_at == (40 + POLL.forget_after if expires else None)
 
     @EVERY_SCOPE
