@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row
 from exporter.cloudflare.pages import Page, read_pages
+from exporter.watch.instance import Urgency
 from exporter.watch.poller import Poller
+from exporter.watch.sink import counted
 
 _PER_PAGE = (100, 50, 25, 10)
 _MAX_PAGES = 50_000
@@ -53,24 +55,21 @@ class ListReader:
 
     async def _page(self, parameters: dict[str, str]) -> Page[Row]:
         while True:
-            await self._poller.page_turn()
+            await self._poller.queue.turn(Urgency.PAGE)
             size = {"per_page": str(_PER_PAGE[self._size])}
             try:
-                page = await self._poller.client.instances(
-                    self._poller.key.workflow, {**parameters, **size}
-                )
+                with counted(self._sink, "list"):
+                    return await self._poller.client.instances(
+                        self._poller.key.workflow, {**parameters, **size}
+                    )
             except RequestFailed as failure:
-                self.progress = self._clock.monotonic()
-                self._sink.polled("list", failure.reason)
-                smaller = self._size + 1 < len(_PER_PAGE)
-                if failure.reason == "http_4xx" and "per_page" in str(failure) and smaller:
+                refused = str(failure) if failure.reason == "http_4xx" else ""
+                if "per_page" in refused and self._size + 1 < len(_PER_PAGE):
                     self._size += 1
-                    continue
-                status = parameters.get("status", "")
-                if failure.reason == "http_4xx" and "status:" in str(failure) and status:
-                    self.refused_statuses.add(status)
+                elif "status:" in refused and "status" in parameters:
+                    self.refused_statuses.add(parameters["status"])
                     return Page([])
-                raise
-            self.progress = self._clock.monotonic()
-            self._sink.polled("list", "success")
-            return page
+                else:
+                    raise
+            finally:
+                self.progress = self._clock.monotonic()

@@ -4,8 +4,7 @@ when, and with which request. Of discovered instances, lists show what changed."
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from math import inf
 
@@ -24,7 +23,7 @@ from exporter.watch.instance import (
 )
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
-from exporter.watch.sink import RoundOutcome
+from exporter.watch.sink import RoundOutcome, counted
 from exporter.watch.workflow_state import WorkflowState
 from exporter.watch.workflow_up import WorkflowUp
 
@@ -56,13 +55,11 @@ class Poller:
         """Whether every configured instance was polled, whatever came of it."""
         self.pass_failure: RequestFailed | None = None
         """Of the last list pass; None when it succeeded."""
-        self.unmatched = False
-        """Whether the account's list has no workflow of this name, as the log says."""
         self.over = False
         """Whether the workflow was detached: responses that still come change nothing."""
         self.round_started = self._as_of = state.clock.monotonic()
         self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
-        self._queue = queue
+        self.queue = queue
         self._active: set[Instance] = set()
         """Those whose polls wait or are in flight."""
         self._up = WorkflowUp()
@@ -102,7 +99,7 @@ class Poller:
         for instance in due:
             if instance.configured or instance.failure is not None:
                 self.put(instance, lifecycle.on_due(instance))
-        room = int(self._queue.budget.rate * self._poll.interval * _SPARE) - len(self._queue)
+        room = int(self.queue.budget.rate * self._poll.interval * _SPARE) - len(self.queue)
         for instance in heapq.nsmallest(max(0, room), spare, key=lambda i: i.due):
             self.put(instance, lifecycle.pend(instance, Urgency.LIVE, PollReason.SPARE))
         try:
@@ -129,17 +126,13 @@ class Poller:
         if pending is None:
             return
         self._active.add(instance)
-        self._queue.put(
+        self.queue.put(
             partial(self._run_poll, instance),
             pending.urgency,
             due=min(instance.due, self._clock.monotonic()),
             # Moved up or cancelled meanwhile, it isn't to be made in this place.
             wanted=lambda: instance.activity is pending,
         )
-
-    async def page_turn(self) -> None:
-        """Waits until a page of the workflow's lists may be requested."""
-        await self._queue.turn(Urgency.PAGE)
 
     async def stop(self) -> None:
         """Ends the round under way, whatever it still waits for: polls were stopped before."""
@@ -152,7 +145,7 @@ class Poller:
         simple: Summary | None = None
         try:
             if request.kind == "simple":
-                with self._counted("simple"):
+                with counted(self._sink, "simple"):
                     simple = await self.client.instance(self.key.workflow, instance.id)
                 effects = self._apply(
                     instance, partial(lifecycle.on_simple, instance, simple, request)
@@ -162,7 +155,7 @@ class Poller:
                 follows = request
             if follows is not None:
                 request = follows
-                with self._counted("detail"):
+                with counted(self._sink, "detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
                 transition = partial(
                     lifecycle.on_detail, instance, detail, size, request, after=simple
@@ -194,15 +187,6 @@ class Poller:
         effects = transition(poll=self._poll, now=self._clock.now())
         self.state.apply(instance, effects)
         return effects
-
-    @contextmanager
-    def _counted(self, kind: str) -> Iterator[None]:
-        try:
-            yield
-        except RequestFailed as failure:
-            self._sink.polled(kind, failure.reason)
-            raise
-        self._sink.polled(kind, "success")
 
     def _cancel(self, instance: Instance) -> None:
         """Ends a poll, whether it waits or is in flight."""
@@ -239,7 +223,7 @@ class Poller:
         watched = Counter(i.status for i in instances if i.status)
         unix = now.wall - now.monotonic + as_of
         self._sink.round_over(self.key, RoundOutcome(self.up, now.wall, unix, by_reason, watched))
-        self._log.failing(failing, self.pass_failure, unmatched=self.unmatched)
+        self._log.failing(failing, self.pass_failure)
         self._log.absent(
             i for i in instances if i.configured and (i.values is None or i.expires_at is not None)
         )

@@ -1,8 +1,10 @@
 """Where the watch puts what it learns: the seam to metrics and to the state."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from exporter.cloudflare.errors import RequestFailed
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.tracker import Observations
 
@@ -78,3 +80,14 @@ class Sink(Protocol):
 
     def limits(self, workflow: WorkflowKey, *, steps: int | None, concurrency: int | None) -> None:
         """A workflow's limits on the steps of an instance and on instances running at once."""
+
+
+@contextmanager
+def counted(sink: Sink, kind: str) -> Iterator[None]:
+    """Counts a request as a poll of a kind, by its result."""
+    try:
+        yield
+    except RequestFailed as failure:
+        sink.polled(kind, failure.reason)
+        raise
+    sink.polled(kind, "success")
