@@ -30,9 +30,10 @@ from exporter.watch.attachment import AccountSettings, Attacher, Place
 from exporter.watch.event_coverage import EventCoverage
 from exporter.watch.events import Events
 from exporter.watch.list_schedule import ListSchedule
+from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.scheduler import Scheduler
-from exporter.watch.workflow_roster import AccountLog, WorkflowRoster
+from exporter.watch.workflow_roster import WorkflowRoster
 
 log = structlog.get_logger(__name__)
 
@@ -241,13 +242,11 @@ class Accounts:
             sink=self.store,
             state=self.writer,
             scheduler=self.scheduler,
-            logs=reported.workflows,
+            reported=reported,
             clock=clock,
             coverage=coverage,
         )
-        roster = WorkflowRoster(
-            one.workflows, attacher=attacher, changing=self._changing, reported=reported
-        )
+        roster = WorkflowRoster(one.workflows, attacher=attacher, changing=self._changing)
         events = None
         if account.events and credentials.events and coverage:
             queue_id = account.events.queue_id

@@ -18,7 +18,7 @@ from exporter.config.settings import Api, Poll
 from exporter.watch.discovery import Discovery
 from exporter.watch.event_coverage import EventCoverage
 from exporter.watch.instance import Scope
-from exporter.watch.poll_log import PollLog
+from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
 from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
@@ -127,7 +127,7 @@ class Attacher:
     Attributes:
         client: Makes the requests.
         queue: Where polls and pages wait for the credential's budget.
-        logs: What was reported of each workflow by name; outlives its attachment.
+        reported: What the log has reported; it outlives attachments.
         coverage: Of the account's events; None: there are none.
     """
 
@@ -137,7 +137,7 @@ class Attacher:
     sink: Sink
     state: State
     scheduler: Scheduler
-    logs: dict[str, PollLog]
+    reported: AccountLog
     clock: Clock
     coverage: EventCoverage | None = None
 
@@ -175,8 +175,7 @@ class Attacher:
             self.sink.detached(key)
             raise
         self.state.attach(state)
-        reported = self.logs.setdefault(name, PollLog(key, self.clock))
-        poller = Poller(state, self.client, queue=self.queue, log=reported)
+        poller = Poller(state, self.client, queue=self.queue, log=self.reported.of(key))
         discovery = None
         if selector is not None:
             discovery = Discovery(
@@ -186,7 +185,7 @@ class Attacher:
                 coverage=self.coverage,
             )
             if former is not None and former.discover != discover:
-                discovery.places.reselect()
+                discovery.series_cap.reselect()
         self.scheduler.add(poller, every=self.settings.poll.interval)
         return Attachment(key, workflow, state, poller, discovery)
 

@@ -53,7 +53,7 @@ class Discovery:
         coverage: EventCoverage | None,
     ) -> None:
         self.poller = poller
-        self.places = SeriesCap(poller.state, selector)
+        self.series_cap = SeriesCap(poller.state, selector)
         """Which instances have series."""
         self.lists = ListReader(poller, self._take)
         self.pass_done = False
@@ -95,7 +95,7 @@ class Discovery:
     def choose(self, instance: Instance) -> None:
         """Gives an instance series, if it has come to be one that has them."""
         if not instance.configured:
-            self.places.choose(instance, self._now)
+            self.series_cap.choose(instance, self._now)
 
     @property
     def _now(self) -> float:
@@ -120,7 +120,7 @@ class Discovery:
         self._left_out = False
         if self._pass == 1:
             self._resume()
-        self.places.recount()
+        self.series_cap.recount()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
         self._record.discovered_since = min(self._record.discovered_since or wall, wall)
@@ -277,7 +277,7 @@ class Discovery:
         # What changed before the first pass wasn't announced to this process, perhaps.
         if self._coverage and kind and row.status != before and self._pass > 1:
             self._coverage.found(self._state.key.workflow, row.id, kind, self._clock.monotonic())
-        self.places.choose(instance, self._now)
+        self.series_cap.choose(instance, self._now)
         self._state.apply(instance, effects)
         details_matter = instance.has_series or row.status in ENDED
         if effects.want_detail or (details_matter and not effects.repeats):
@@ -289,11 +289,11 @@ class Discovery:
 
     def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a list pass that succeeded: what was in no list, and what is too old?"""
-        self.places.recount()
+        self.series_cap.recount()
         for instance in self._state.instances.values():
             if instance.configured:
                 continue
-            self.places.choose(instance, self._now)
+            self.series_cap.choose(instance, self._now)
             if instance.has_series and not (instance.fingerprints.seen or instance.wants_detail):
                 self._put(instance, lifecycle.want_detail(instance))  # rows don't have its steps
             ended_unseen = ended_too and instance.has_series and not instance.live

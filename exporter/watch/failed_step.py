@@ -31,7 +31,7 @@ def failed_step(steps: list[Step], error: Error) -> Step | None:
     last = max(failed, key=lambda step: unix(step.end) or 0.0)
     if any((unix(step.start) or 0.0) > (unix(last.end) or 0.0) for step in ahead):
         return None
-    cause = _step_error(last)
+    cause = step_error(last)
     if cause is None:
         return last
     same_name = cause.name == error.name and not _is_generic(error)
@@ -40,7 +40,8 @@ def failed_step(steps: list[Step], error: Error) -> Step | None:
     return last if same_name or said in (error.message or "") else None
 
 
-def _step_error(step: Step) -> Error | None:
+def step_error(step: Step) -> Error | None:
+    """The error of a step or, while it has none, of its latest attempt."""
     attempts = attempts_in_order(step)
     return step.error or (attempts[-1].error if attempts else None)
 
@@ -54,7 +55,7 @@ def error_name(error: Error, failed: Step | None) -> str:
 
     The engine keeps the real name at the attempt.
     """
-    cause = _step_error(failed) if failed else None
+    cause = step_error(failed) if failed else None
     if _is_generic(error) and cause is not None and cause.name:
         return cause.name
     return error.name or "Error"

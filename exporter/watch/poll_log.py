@@ -1,6 +1,8 @@
-"""What the log says of polls: each problem once, and once that it is over."""
+"""What the log reports of an account and of its workflows' polls: each problem once, and once that
+it is over."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -19,6 +21,8 @@ class PollLog:
     """What was reported of one workflow, and what is news."""
 
     def __init__(self, key: WorkflowKey, clock: Clock) -> None:
+        self.unmatched = False
+        """Whether it was reported that the account has no workflow of this name."""
         self._problems = OpenProblems(clock)
         self._faults = Throttle(clock)
         self._absent: set[str] = set()
@@ -29,15 +33,9 @@ class PollLog:
         self,
         polls: Iterable[tuple[str, RequestFailed]],
         list_pass: RequestFailed | None,
-        *,
-        unmatched: bool,
     ) -> None:
-        """The polls that fail now, by instance, and the failure of the list pass.
-
-        Where the workflow is `unmatched`, it was reported already that the account has none of its
-        name, and nothing else is reported of it.
-        """
-        reported = _NO_WORKFLOW if unmatched else None
+        """The polls that fail now, by instance, and the failure of the list pass."""
+        reported = _NO_WORKFLOW if self.unmatched else None
         problems: dict[str, tuple[RequestFailed, list[str]]] = {}
         for instance_id, failure in polls:
             if failure.reason != reported:
@@ -83,3 +81,60 @@ class PollLog:
         """A poll failed by a fault of the exporter. To be called where it is handled."""
         if self._faults.may(type(error).__name__):
             self._log.exception("poll failed: a fault of the exporter", instance_id=instance.id)
+
+
+class AccountLog:
+    """What the log has reported of an account; it outlives a reload."""
+
+    def __init__(self, label: str, clock: Clock) -> None:
+        self.workflows: dict[str, PollLog] = {}
+        self._clock = clock
+        self._throttle = Throttle(clock)
+        self._problems = OpenProblems(clock)
+        self._unmatched: set[str] = set()
+        self._log = log.bind(account=label)
+
+    def ignored(self, endpoint: str, places: Sequence[str]) -> None:
+        """Parts of a response could not be read."""
+        if self._throttle.may(endpoint):
+            self._log.warning(
+                "ignored parts of a response that could not be read; the rest is taken",
+                endpoint=endpoint,
+                parts=len(places),
+                first=places[0],
+                advice="Cloudflare's API may have changed: check for a newer version of the "
+                "exporter",
+            )
+
+    def of(self, key: WorkflowKey) -> PollLog:
+        """The log of a workflow's polls."""
+        return self.workflows.setdefault(key.workflow, PollLog(key, self._clock))
+
+    def unmatched(self, names: set[str]) -> None:
+        """No workflow matches these configured names."""
+        for name in sorted(names - self._unmatched):
+            self._log.warning(
+                "no workflow matches this name; will keep checking",
+                workflow=name,
+                advice="check the name and account_id",
+            )
+        self._unmatched = names
+        for name, workflow in self.workflows.items():
+            workflow.unmatched = name in names
+
+    def read(self, failure: RequestFailed | None, *, matters: bool) -> None:
+        """The account's workflows were listed, or could not be; whether that `matters`."""
+        problems = [failure.reason] if failure else []
+        if failure is not None and self._problems.news(problems):
+            self._log.log(
+                logging.WARNING if matters else logging.DEBUG,
+                "failed to list the account's workflows; still watching those known",
+                result=failure.reason,
+                error=str(failure),
+                advice=failure.advice,
+            )
+        elif self._problems.over(problems):
+            self._log.log(
+                logging.INFO if matters else logging.DEBUG,
+                "the account's workflows can be listed again",
+            )

@@ -21,7 +21,7 @@ class _Rank(IntEnum):
     ERRORED = 0
     LIVE = 1
     ENDED = 2
-    LEAVING = 3
+    EXPIRING = 3
 
 
 _Place = tuple[_Rank, float, str]
@@ -111,7 +111,7 @@ class SeriesCap:
             if rank is not None and place[0] <= rank:
                 return False
             self._order.pop()
-            if place[0] is not _Rank.LEAVING:
+            if place[0] is not _Rank.EXPIRING:
                 self._drop(instance)
             self._give_up(instance)
             return True
@@ -136,5 +136,5 @@ def _place(instance: Instance) -> _Place:
     elif instance.status not in ENDED:
         rank = _Rank.LIVE
     else:
-        rank = _Rank.ENDED if instance.expires_at is None else _Rank.LEAVING
+        rank = _Rank.ENDED if instance.expires_at is None else _Rank.EXPIRING
     return rank, instance.row.created or 0.0, instance.id

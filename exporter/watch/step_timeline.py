@@ -7,7 +7,8 @@ from math import inf
 
 from msgspec import Struct, msgpack
 
-from exporter.cloudflare.models import Detail, Error, Step, unix
+from exporter.cloudflare.models import Detail, Step, unix
+from exporter.watch.failed_step import step_error
 
 LATEST = 50
 """Finished steps that it holds, and open ones as well."""
@@ -67,7 +68,7 @@ def _entry(step: Step, now: float) -> Entry:
     end = unix(step.end)
     if end is not None and step.outcome != "running":
         end = min(end, now)  # a sleep that was ended early has its planned end
-    error: Error | None = step.error or (attempts[-1].error if attempts else None)
+    error = step_error(step)
     return Entry(
         name=(step.name or "")[:_LONGEST_NAME],
         type=(step.type or "unknown")[:_LONGEST_NAME],

@@ -3,21 +3,17 @@ account's list that match its globs, until they were missing for `poll.forget_af
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 
 import structlog
 
-from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow as Listed
 from exporter.config.accounts import Workflow, is_glob
-from exporter.log_dedup import OpenProblems, Throttle
 from exporter.watch.attachment import Attacher, Attachment
 from exporter.watch.discovery import Discovery
-from exporter.watch.poll_log import PollLog
 from exporter.watch.records import NotRestored
 from exporter.watch.sink import WorkflowKey
 
@@ -26,56 +22,6 @@ log = structlog.get_logger(__name__)
 _READ_EVERY = 30.0
 """Seconds; the platform's counts are up to half a minute old anyway."""
 _LIMITS_EVERY = 3600.0
-
-
-class AccountLog:
-    """What the log has reported of an account; it outlives a reload."""
-
-    def __init__(self, label: str, clock: Clock) -> None:
-        self.workflows: dict[str, PollLog] = {}
-        self._throttle = Throttle(clock)
-        self._problems = OpenProblems(clock)
-        self._unmatched: set[str] = set()
-        self._log = log.bind(account=label)
-
-    def ignored(self, endpoint: str, places: Sequence[str]) -> None:
-        """Parts of a response could not be read."""
-        if self._throttle.may(endpoint):
-            self._log.warning(
-                "ignored parts of a response that could not be read; the rest is taken",
-                endpoint=endpoint,
-                parts=len(places),
-                first=places[0],
-                advice="Cloudflare's API may have changed: check for a newer version of the "
-                "exporter",
-            )
-
-    def unmatched(self, names: set[str]) -> None:
-        """No workflow matches these configured names."""
-        for name in sorted(names - self._unmatched):
-            self._log.warning(
-                "no workflow matches this name; will keep checking",
-                workflow=name,
-                advice="check the name and account_id",
-            )
-        self._unmatched = names
-
-    def read(self, failure: RequestFailed | None, *, matters: bool) -> None:
-        """The account's workflows were listed, or could not be; whether that `matters`."""
-        problems = [failure.reason] if failure else []
-        if failure is not None and self._problems.news(problems):
-            self._log.log(
-                logging.WARNING if matters else logging.DEBUG,
-                "failed to list the account's workflows; still watching those known",
-                result=failure.reason,
-                error=str(failure),
-                advice=failure.advice,
-            )
-        elif self._problems.over(problems):
-            self._log.log(
-                logging.INFO if matters else logging.DEBUG,
-                "the account's workflows can be listed again",
-            )
 
 
 class WorkflowRoster:
@@ -93,13 +39,12 @@ class WorkflowRoster:
         *,
         attacher: Attacher,
         changing: asyncio.Lock,
-        reported: AccountLog,
     ) -> None:
         self.attacher = attacher
         self.settings = attacher.settings
         self.label = self.settings.account.label
         self.queue = attacher.queue
-        self.reported = reported
+        self.reported = attacher.reported
         self.attached: dict[str, Attachment] = {}
         self.configured = list(configured)
         self.read_at = -inf
@@ -213,7 +158,10 @@ class WorkflowRoster:
                 if match is not None:
                     log.info("workflow found", account=self.label, workflow=name, glob=match.name)
                     self._found.add(name)
-            self._report_unmatched(names)
+            configured = (w.name for w in self.configured)
+            # Those that no workflow has; one may still appear.
+            unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
+            self.reported.unmatched(unmatched)
             now = self._clock.monotonic()
             for name in list(self._found):
                 if name in names:
@@ -235,14 +183,6 @@ class WorkflowRoster:
         """Has what is wanted watched and the events pulled, by this replica or by another."""
         queue = [] if self.attacher.coverage is None else [""]
         self.attacher.state.want(self.label, [*self.wanted, *queue])
-
-    def _report_unmatched(self, names: Collection[str]) -> None:
-        """Reports configured names that no workflow has; one may still appear."""
-        configured = (w.name for w in self.configured)
-        unmatched = {c for c in configured if not any(fnmatchcase(name, c) for name in names)}
-        self.reported.unmatched(unmatched)
-        for name, attachment in self.attached.items():
-            attachment.poller.unmatched = name in unmatched
 
     def _count(self, name: str, counts: dict[str, int]) -> None:
         if name not in self.attached:

@@ -685,7 +685,7 @@ class TestCounting:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("pay")))
-            queue = w.app.pollers[0]._queue
+            queue = w.app.pollers[0].queue
             over, full = asyncio.Event(), asyncio.Barrier(11)
 
             async def hang() -> None:
