@@ -268,17 +268,14 @@ class Discovery:
         if instance.configured:
             return
         before = instance.row.status
-        effects = lifecycle.on_row(
-            instance, row, list_pass=self._pass, poll=self._poll, now=self._clock.now()
-        )
-        if effects is None:
+        effects = self._state.apply(lifecycle.on_row, instance, row, list_pass=self._pass)
+        if not effects.record:
             return
         kind = kind_of(before, row.status)
         # What changed before the first pass wasn't announced to this process, perhaps.
         if self._coverage and kind and row.status != before and self._pass > 1:
             self._coverage.found(self._state.key.workflow, row.id, kind, self._clock.monotonic())
         self.series_cap.choose(instance, self._now)
-        self._state.apply(instance, effects)
         details_matter = instance.has_series or row.status in ENDED
         if effects.want_detail or (details_matter and not effects.repeats):
             self._put(instance, lifecycle.want_detail(instance))

@@ -283,10 +283,9 @@ def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> 
     return changed
 
 
-def on_row(
-    instance: Instance, row: Row, *, list_pass: int, poll: Poll, now: Moment
-) -> Effects | None:
-    """A list row of a discovered instance; None where it shows nothing new, or is out of date.
+def on_row(instance: Instance, row: Row, *, list_pass: int, poll: Poll, now: Moment) -> Effects:
+    """A list row of a discovered instance; nothing to do where it shows nothing new, or is out of
+    date.
 
     Args:
         row: With an id and a status.
@@ -301,9 +300,9 @@ def on_row(
     new = LastRow(row.status, unix(row.created_on), unix(row.modified_on))
     known = before.modified is not None and new.modified is not None
     if known and (new.modified or 0.0) < (before.modified or 0.0):
-        return None  # from a replica that is behind
+        return NOTHING  # from a replica that is behind
     if new.status == before.status and (not known or new.modified == before.modified):
-        return None
+        return NOTHING
     instance.row = new
     tracked = None
     if has_times(row):

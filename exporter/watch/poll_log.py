@@ -56,8 +56,9 @@ class PollLog:
             self._log.info("polls of instances succeed again")
 
     def absent(self, instances: Iterable[Instance]) -> None:
-        """These configured instances have no values, or theirs expire."""
-        unseen = {instance.id: instance for instance in instances}
+        """Reports the configured instances that don't exist."""
+        configured = (i for i in instances if i.configured)
+        unseen = {i.id: i for i in configured if i.values is None or i.expires_at is not None}
         missing = (i for i in unseen.values() if i.last_poll.not_found and i.id not in self._absent)
         never: list[str] = []
         for instance in missing:

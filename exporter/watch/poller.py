@@ -143,24 +143,17 @@ class Poller:
     async def _run_poll(self, instance: Instance) -> None:
         request = lifecycle.on_turn(instance, poll=self._poll, now=self._clock.now())
         simple: Summary | None = None
+        follows: PollRequest | None = request
         try:
             if request.kind == "simple":
                 with counted(self._sink, "simple"):
                     simple = await self.client.instance(self.key.workflow, instance.id)
-                effects = self._apply(
-                    instance, partial(lifecycle.on_simple, instance, simple, request)
-                )
-                follows = effects.request
-            else:
-                follows = request
+                follows = self._apply(lifecycle.on_simple, instance, simple, request).request
             if follows is not None:
                 request = follows
                 with counted(self._sink, "detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
-                transition = partial(
-                    lifecycle.on_detail, instance, detail, size, request, after=simple
-                )
-                self._apply(instance, transition)
+                self._apply(lifecycle.on_detail, instance, detail, size, request, after=simple)
         except RequestFailed as failure:
             self._on_failure(instance, failure, request)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
@@ -175,18 +168,18 @@ class Poller:
     def _on_failure(self, instance: Instance, failure: RequestFailed, request: PollRequest) -> None:
         if failure.reason == "not_found":
             self._up.succeeded()
-            self._apply(instance, partial(lifecycle.on_not_found, instance, request))
+            self._apply(lifecycle.on_not_found, instance, request)
         else:
             self._up.failed(before=instance.failure is not None)
-            self._apply(instance, partial(lifecycle.on_failure, instance, failure, request))
+            self._apply(lifecycle.on_failure, instance, failure, request)
 
-    def _apply(self, instance: Instance, transition: Callable[..., Effects]) -> Effects:
+    def _apply(
+        self, transition: Callable[..., Effects], instance: Instance, *what: object, **also: object
+    ) -> Effects:
         """Has a transition take effect now, unless the instance is watched no longer."""
         if self.over or self.instances.get(instance.id) is not instance:
             return NOTHING
-        effects = transition(poll=self._poll, now=self._clock.now())
-        self.state.apply(instance, effects)
-        return effects
+        return self.state.apply(transition, instance, *what, **also)
 
     def _cancel(self, instance: Instance) -> None:
         """Ends a poll, whether it waits or is in flight."""
@@ -204,7 +197,7 @@ class Poller:
             effects = lifecycle.on_tick(instance, now=now)
             if effects.record:
                 self._cancel(instance)
-                self.state.apply(instance, effects)
+                self.state.take_effect(instance, effects)
         self.state.expire_old()
         instances = self.instances.values()
         self.tried = self.tried or not any(i.awaits_first_poll for i in instances)
@@ -224,6 +217,4 @@ class Poller:
         unix = now.wall - now.monotonic + as_of
         self._sink.round_over(self.key, RoundOutcome(self.up, now.wall, unix, by_reason, watched))
         self._log.failing(failing, self.pass_failure)
-        self._log.absent(
-            i for i in instances if i.configured and (i.values is None or i.expires_at is not None)
-        )
+        self._log.absent(instances)

@@ -38,7 +38,7 @@ class SeriesCap:
     def __init__(self, state: WorkflowState, selector: Selector) -> None:
         self.selector = selector
         self._state = state
-        self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
+        self._sink, self._clock = state.sink, state.clock
         self._order: list[_Place] | None = None
         """Instances with series by rank and age, those that give way first at the end; None: to be
         listed when one asks for a place."""
@@ -55,7 +55,7 @@ class SeriesCap:
             run = instance.run
             if run and not self.selector.takes(run.status, run.end, self._clock.steady()):
                 self._give_up(instance)
-        while self._taken > self.selector.limit and self._make_room(None):
+        while self._taken > self.selector.limit and self._make_room(after=-1):
             pass
 
     def recount(self) -> None:
@@ -77,28 +77,20 @@ class SeriesCap:
             created = run.queued  # an event announced it before a list held it
         is_old = status == "errored" or created is None or now - created >= self.selector.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
-        effects = lifecycle.on_selected(
-            instance, selected=selected, placed=placed, poll=self._poll, now=self._clock.now()
-        )
-        self._state.apply(instance, effects)
-        if (
-            not placed
-            and instance.expires_at is not None
-            and not expired
-            and self._order is not None
-        ):
+        self._state.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
+        if instance.expires_at is not None and not expired and self._order is not None:
             self._order.append(_place(instance))
 
     def _admit(self, instance: Instance) -> bool:
         """Whether there is a place; that there is none is counted once, until there is one."""
-        if self._taken < self.selector.limit or self._make_room(_place(instance)[0]):
+        if self._taken < self.selector.limit or self._make_room(after=_place(instance)[0]):
             self._taken += 1
             return True
         self._drop(instance)
         return False
 
-    def _make_room(self, rank: _Rank | None) -> bool:
-        """Has one give way that comes after those of a rank; None: the last of all."""
+    def _make_room(self, *, after: int) -> bool:
+        """Has the last give way, if it comes after those of a rank; whether it does."""
         if self._order is None:
             with_series = (i for i in self._state.instances.values() if i.scope is Scope.DISCOVERED)
             self._order = sorted(map(_place, with_series))
@@ -108,7 +100,7 @@ class SeriesCap:
             if instance is None or not instance.has_series or _place(instance) != place:
                 self._order.pop()  # it has changed since
                 continue
-            if rank is not None and place[0] <= rank:
+            if place[0] <= after:
                 return False
             self._order.pop()
             if place[0] is not _Rank.EXPIRING:
@@ -124,8 +116,7 @@ class SeriesCap:
 
     def _give_up(self, instance: Instance) -> None:
         """From now on it is only counted."""
-        effects = lifecycle.on_series_given_up(instance, poll=self._poll, now=self._clock.now())
-        self._state.apply(instance, effects)
+        self._state.apply(lifecycle.on_series_given_up, instance)
         self._taken -= 1
 
 

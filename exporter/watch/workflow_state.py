@@ -1,7 +1,7 @@
 """Which instances of one workflow are watched, and what the state is to record of them."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 
 from msgspec.structs import replace
@@ -170,7 +170,15 @@ class WorkflowState:
             return None
         return self.record.last_pass - self.clock.steady() + self.clock.monotonic()
 
-    def apply(self, instance: Instance, effects: Effects) -> None:
+    def apply(
+        self, transition: Callable[..., Effects], instance: Instance, *what: object, **also: object
+    ) -> Effects:
+        """Has a transition of `lifecycle` take effect, now."""
+        effects = transition(instance, *what, **also, poll=self.poll, now=self.clock.now())
+        self.take_effect(instance, effects)
+        return effects
+
+    def take_effect(self, instance: Instance, effects: Effects) -> None:
         """Does what a transition asks for: counts, shows, hides, records."""
         if effects.record:
             self.changed.add(instance.id)

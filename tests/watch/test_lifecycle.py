@@ -150,14 +150,12 @@ class TestPend:
         effects = lifecycle.on_row(
             instance, row(listed, modified), list_pass=1, poll=POLL, now=at(20)
         )
-        assert effects is not None
         assert effects.repeats is repeats
 
     def test_a_row_of_an_end_whose_steps_are_still_to_be_polled_does_not_repeat_it(self) -> None:
         instance = known(Scope.DISCOVERED, "errored")
         instance.wants_detail = True
         effects = lifecycle.on_row(instance, row("errored", 9), list_pass=1, poll=POLL, now=at(20))
-        assert effects is not None
         assert not effects.repeats
 
     def test_after_a_failure_a_row_waits_for_the_pause(self) -> None:
