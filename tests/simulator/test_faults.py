@@ -27,7 +27,7 @@ from simulator import (
 )
 from simulator.request_log import RequestLog
 from simulator.response import Response
-from tests.waiting import until
+from tests.waiting import DEADLINE, until
 
 PATH = "/orders/instances/a"
 
@@ -182,7 +182,7 @@ class TestAnswersThatAreSlow:
     ) -> None:
         simulator.faults.add(Hang(), times=1)
         with pytest.raises(httpx.ReadTimeout):
-            await client.get(PATH, timeout=0.05)
+            await client.get(PATH, timeout=httpx.Timeout(DEADLINE, read=0.05))
         await until(lambda: not simulator.requests.in_flight)
         assert simulator.requests.by_status["detail", 0] == 1
 

@@ -110,9 +110,9 @@ class TestListPasses:
         discovered = [{"name": "orders", "discover": {}}]
         async with watching(workflows=discovered, api={"timeout": "10m"}) as w:
             await w.cycle()
-            w.simulator.faults.add(Hang(), kind="list")
+            hanging = w.simulator.faults.add(Hang(), kind="list")
             list_pass = asyncio.create_task(w.app.accounts[0].cycle())
-            await until(lambda: w.simulator.requests.in_flight)
+            await until(lambda: hanging.taken)
             w.clock.advance(11 * MINUTE)
             await w.app.pollers[0].round()
             status, lines = await asked(w.app)

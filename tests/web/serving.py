@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ssl import SSLContext
 
 import httpx
@@ -21,6 +22,12 @@ LARGE = 8 * 1024 * 1024
 """Bytes: more than the buffers between a server and a client that doesn't read hold."""
 
 
+def limits(**given: float) -> ConnectionLimits:
+    """Those that are given; the times that are not are as long as a busy machine needs."""
+    times = ("handshake", "request", "response", "idle")
+    return replace(ConnectionLimits(), **{**dict.fromkeys(times, DEADLINE), **given})  # type: ignore[arg-type]
+
+
 async def _large(_: Request) -> Response:
     return Response(b"x" * LARGE)
 
@@ -36,11 +43,11 @@ async def serving(
     *,
     app: ASGIApp = HELLO,
     host: str = "127.0.0.1",
-    limits: ConnectionLimits | None = None,
+    **given: float,
 ) -> AsyncIterator["Served"]:
-    """Serves on a free port."""
+    """Serves on a free port, with limits that are given."""
     with listen(host, 0) as listener:
-        server = Server(app, protecting, limits)
+        server = Server(app, protecting, limits(**given))
         running = asyncio.create_task(server.serve(sockets=[listener]))
         served = Served(server, host, listener.getsockname()[1])
         await until(lambda: server.started)

@@ -6,13 +6,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.web.connections import ConnectionLimits
 from exporter.web.web_config_reload import WebConfigReloader
 from tests.waiting import DEADLINE, wait_until
 from tests.web.certificates import Authority
@@ -98,10 +98,8 @@ class Target:
         self._loop.close()
 
     async def _serve(self) -> None:
-        limits = ConnectionLimits(
-            connections=20, request=0.2, response=0.5, idle=0.2, handshake=0.2
-        )
-        async with serving(self._protecting, limits=limits) as served:
+        times: dict[str, Any] = {"request": 0.2, "response": 0.5, "idle": 0.2, "handshake": 0.2}
+        async with serving(self._protecting, connections=20, **times) as served:
             self.port = served.port
             self._up.set()
             await self._stop.wait()

@@ -24,7 +24,6 @@ from exporter.metrics.series import Changes, SeriesData
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
-from exporter.web.connections import ConnectionLimits
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 from exporter.web.server import Server, listen
@@ -32,6 +31,7 @@ from tests.metrics.random_changes import changes
 from tests.prometheus import Prometheus, prometheus
 from tests.requires import requires_program
 from tests.waiting import DEADLINE, until, wait_until
+from tests.web.serving import limits
 
 ORDERS = WorkflowKey("acc", "orders")
 AT_ONCE = 8
@@ -40,10 +40,10 @@ HUGE = 20
 
 
 @asynccontextmanager
-async def serving(app: Starlette, limits: ConnectionLimits | None = None) -> AsyncIterator[int]:
-    """Runs the server; its port."""
+async def serving(app: Starlette, **given: float) -> AsyncIterator[int]:
+    """Runs the server with limits that are given; its port."""
     with listen("127.0.0.1", 0) as listener:
-        server = Server(app, limits=limits)
+        server = Server(app, limits=limits(**given))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started)
         yield listener.getsockname()[1]
@@ -171,8 +171,7 @@ class TestSlowReaders:
     async def test_those_who_never_get_through_are_cut_off(self) -> None:
         exposition = empty()
         show(exposition, 1, instances=HUGE, size=1_000_000)
-        limits = ConnectionLimits(response=0.5)
-        async with serving(site(exposition), limits) as port, AsyncExitStack() as slow:
+        async with serving(site(exposition), response=0.5) as port, AsyncExitStack() as slow:
             readers = [await slow.enter_async_context(reading(port)) for _ in range(AT_ONCE)]
             await eventually_answered(port)
             with pytest.raises(asyncio.IncompleteReadError):
@@ -206,8 +205,7 @@ class TestAnotherReplicaMayCount:
         shown = True
         exposition.counts_shown = lambda: shown
         headers = {"Accept-Encoding": encoding}
-        limits = ConnectionLimits(response=DEADLINE)  # cut for nothing else
-        async with serving(site(exposition), limits) as port, reading(port, **headers) as slow:
+        async with serving(site(exposition)) as port, reading(port, **headers) as slow:
             shown = False
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await slow.rest()
