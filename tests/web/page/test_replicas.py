@@ -37,14 +37,19 @@ async def replicas(postgres: PostgresServer, *urls: str) -> AsyncIterator[Sequen
             settings = Settings.model_validate(
                 {"accounts": [account], "replica": {"name": f"replica-{number}"}}
             )
+            location = Server(database, None, DEADLINE)
             app = App(
                 settings,
                 transport=httpx.ASGITransport(simulator),
                 clock=Clock(wall=clock, monotonic=clock),
-                state=Server(database, None, DEADLINE),
+                state=location,
             )
             app.leases.replica = app.leases.replica._replace(url=url)
-            apps.append(await running.enter_async_context(app.opened()))
+            # Without the loop that saves: when turns are taken, the test decides.
+            await app.writer.open(location)
+            running.push_async_callback(app.writer.close)
+            await app.apply(settings)
+            apps.append(app)
         for app in 4 * apps:
             await app.writer.save()
             for watched in app.accounts:
