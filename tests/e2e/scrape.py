@@ -1,5 +1,7 @@
 """What `/metrics` shows, by name and labels, so that whole sets of samples can be compared."""
 
+from functools import lru_cache
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.app import App
@@ -11,14 +13,21 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def samples(exposition: str, prefix: str | tuple[str, ...] = "") -> Samples:
     """The samples of names that start with `prefix`, or with one of several; each comes once."""
     found: Samples = {}
-    # The parser takes most of the time of many tests: it gets no line in vain.
-    lines = (line for line in exposition.split("\n") if line.startswith(prefix))
-    for family in text_string_to_metric_families("\n".join(lines)):
-        for sample in family.samples:
-            key = sample.name, frozenset(sample.labels.items())
-            assert key not in found, f"{key} is there twice"
-            found[key] = sample.value
+    for line in exposition.split("\n"):
+        if line.startswith(prefix):
+            for key, value in _samples(line):
+                assert key not in found, f"{key} is there twice"
+                found[key] = value
     return found
+
+
+@lru_cache(10_000)  # from one scrape to the next, most lines stay
+def _samples(line: str) -> list[tuple[tuple[str, frozenset[tuple[str, str]]], float]]:
+    return [
+        ((sample.name, frozenset(sample.labels.items())), sample.value)
+        for family in text_string_to_metric_families(line)
+        for sample in family.samples
+    ]
 
 
 def scrape(app: App, prefix: str = "") -> Samples:

@@ -99,7 +99,7 @@ def test_it_lies_between_the_real_age_and_twice_that(
             jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
             # The first list pass, or the first polls.
             await asyncio.sleep(2 * INTERVAL + (live / 100 + configured) * 300 / requests * 3)
-            for _ in range(90):
+            for _ in range(60):
                 await asyncio.sleep(20)
                 found.append(ages(app, world, loop.time()))
             for job in jobs:
