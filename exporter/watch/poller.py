@@ -198,7 +198,7 @@ class Poller:
             if effects.record:
                 self._cancel(instance)
                 self.state.take_effect(instance, effects)
-        self.state.expire_old()
+        self.state.raise_horizon()
         instances = self.instances.values()
         self.tried = self.tried or not any(i.awaits_first_poll for i in instances)
         if self._up.round_over():

@@ -136,7 +136,7 @@ class WorkflowState:
         times = (newest, end, instance.row.created)
         self._unwatch(instance.id, end, max(time for time in times if time is not None))
 
-    def expire_old(self) -> None:
+    def raise_horizon(self) -> None:
         """Raises the horizon to what was removed, or ended, too long ago to come back."""
         if self._selector is None:  # otherwise list passes raise it
             # No further than what has expired: the clock may be days ahead.
