@@ -448,6 +448,7 @@ class TestWhateverComes:
     async def test_bytes(self, status: int, body: bytes) -> None:
         await self.fails(status, body)
 
+    @pytest.mark.slow
     @given(status=st.sampled_from([200, 400, 503]), body=any_json)
     async def test_json(self, status: int, body: object) -> None:
         await self.fails(status, json.dumps(body).encode())
@@ -473,6 +474,7 @@ class TestWhateverComes:
     async def test_nesting(self, status: int, opening: bytes) -> None:
         await self.fails(status, opening * 50_000)
 
+    @pytest.mark.slow
     @given(kind=st.text(st.characters(codec="latin-1", exclude_categories=["Cc"])))
     async def test_content_types(self, kind: str) -> None:
         response = httpx.Response(

@@ -211,6 +211,7 @@ class TestTheLimit:
 
         assert run(story, limit, slowest=slowest, seed=seed).cloudflare.refused == 0
 
+    @pytest.mark.slow
     def test_is_used_almost_whole(self) -> None:
         async def story(cluster: Cluster) -> None:
             for _ in range(3):
@@ -222,6 +223,7 @@ class TestTheLimit:
 
 
 class TestChanges:
+    @pytest.mark.slow
     def test_a_new_one_gets_its_part_as_the_window_drains_and_nobody_pauses(self) -> None:
         async def story(cluster: Cluster) -> None:
             cluster.start()
@@ -237,6 +239,7 @@ class TestChanges:
             begun = [at for at in replica.sent if at > began + 5]
             assert max(later - earlier for earlier, later in pairwise(begun)) < 4
 
+    @pytest.mark.slow
     def test_unused_budget_goes_to_who_needs_it_within_seconds(self) -> None:
         async def story(cluster: Cluster) -> None:
             cluster.start()
@@ -252,6 +255,7 @@ class TestChanges:
         assert rate(idle, 2 * WINDOW + 20, 3 * WINDOW) > 0.9 * 300
         assert rate(busy, 4 * WINDOW + 20, 5 * WINDOW) > 0.9 * 570
 
+    @pytest.mark.slow
     def test_a_rolling_update_leaves_no_minute_without_requests(self) -> None:
         async def story(cluster: Cluster) -> None:
             for _ in range(3):
@@ -284,6 +288,7 @@ class TestChanges:
 
 
 class TestRefused:
+    @pytest.mark.slow
     def test_a_429_stops_all_and_one_probes(self) -> None:
         async def story(cluster: Cluster) -> None:
             for _ in range(3):

@@ -170,6 +170,7 @@ def test_simple_full_turned_and_listed_answers_tell_the_same(
         assert instance.workflow.by_status[full["status"]] == [instance]
 
 
+@pytest.mark.slow
 @given(scripts, st.lists(times, min_size=1, max_size=6), times, interventions)
 @settings(deadline=None)
 def test_an_intervention_leaves_the_past_as_it_was(
@@ -248,6 +249,7 @@ def flat(pieces: tuple[Piece, ...]) -> list[Piece]:
     return found
 
 
+@pytest.mark.slow
 @given(scripts)
 @settings(deadline=None)
 def test_no_run_has_more_steps_than_its_script(script: Script) -> None:

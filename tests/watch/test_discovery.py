@@ -996,6 +996,7 @@ class TestFailures:
 class TestGarbage:
     """Tens of thousands of instances must not be work for the garbage collector."""
 
+    @pytest.mark.slow
     async def test_hardly_anything_of_an_instance_is_to_be_searched(self) -> None:
         async with discovering() as w:
 

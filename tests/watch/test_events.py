@@ -317,6 +317,7 @@ class TestPulls:
 
 
 class TestCoverage:
+    @pytest.mark.slow
     async def test_stretches_list_passes_while_events_announce_all(self) -> None:
         async with events(interval="2m") as (w, queue):
             await w.cycle()

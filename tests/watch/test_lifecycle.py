@@ -479,7 +479,7 @@ class Life(RuleBasedStateMachine):
         assert i.has_series or i.timeline is None or i.values is not None
 
 
-TestLife = Life.TestCase
+TestLife = pytest.mark.slow(Life.TestCase)
 
 
 def test_it_alone_writes_an_instance() -> None:

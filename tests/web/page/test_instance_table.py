@@ -98,6 +98,7 @@ class TestOrder:
         assert read(once.by("due")).descending
         assert read(once.by("attempts")).descending  # largest first
 
+    @pytest.mark.slow
     @given(rows, queries)
     def test_every_order_shows_the_same_rows(
         self, rows: list[InstanceRow], query: TableQuery
