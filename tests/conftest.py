@@ -2,8 +2,10 @@
 
 import gc
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -48,8 +50,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long begin first, so that no worker is left alone with one at the end."""
-    long = {item.path for item in items if {"slow", "container"} & {*item.keywords}}
-    items.sort(key=lambda item: item.path not in long)
+    marks = defaultdict[Path, set[str]](set)
+    for item in items:
+        marks[item.path] |= {mark.name for mark in item.iter_markers()}
+    longest_first = ({"container", "browser"}, {"slow"}, {"process"})
+    items.sort(key=lambda item: [marks[item.path].isdisjoint(long) for long in longest_first])
 
 
 def pytest_collection_finish() -> None:

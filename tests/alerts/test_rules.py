@@ -167,10 +167,12 @@ class TestEachAlert:
         assert [False, True, False] in firing
 
     @pytest.mark.process
+    @pytest.mark.slow
     def test_its_tests_pass(self, rule: dict[str, Any], tmp_path: Path) -> None:
         passes(cases_of(rule, tmp_path), tmp_path)
 
     @pytest.mark.process
+    @pytest.mark.slow
     def test_two_targets_of_one_exporter_make_the_same_alerts(
         self, rule: dict[str, Any], tmp_path: Path
     ) -> None:
@@ -190,6 +192,7 @@ class TestEachAlert:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", OF_WORKFLOWS, ids=[rule["alert"] for rule in OF_WORKFLOWS])
 def test_a_replica_that_takes_a_workflow_over_makes_the_same_alerts(
     rule: dict[str, Any], tmp_path: Path
