@@ -15,7 +15,6 @@ import gc
 import gzip
 import json
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from benchmarks import argument_parser
+from benchmarks import argument_parser, cpu_of
 from exporter.cli import main as command
 from exporter.web.server import listen
 from simulator import Script, Simulator, Wait, World, serve, steps
@@ -182,8 +181,7 @@ class Exporter:
     def cpu(self) -> float:
         """CPU seconds that the process has used."""
         assert self.process is not None
-        values = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_of(self.process.pid)
 
 
 def until(is_so: Callable[[], bool]) -> None:

@@ -325,6 +325,7 @@ class Accounts:
     async def leave(self) -> None:
         """Hands everything over to other replicas."""
         async with self._changing:
+            await self.writer.save(rendered=True)
             for account in self.watched:
                 for name in list(account.roster.attached):
                     account.roster.detach(name)

@@ -1,20 +1,22 @@
 """The exposition: the body of a scrape, in Prometheus' text format or OpenMetrics 1.0."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
+from sys import byteorder
 from typing import NamedTuple
 
+from msgspec import Struct
 from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as text
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.registry import Collector
 
+from exporter import __version__
 from exporter.metrics import text_format
 from exporter.metrics.accept_headers import prefers_openmetrics
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.gzip_parts import Part, pack, unpack
 from exporter.metrics.instance_samples import Sample
-from exporter.metrics.render_cache import RenderCache
+from exporter.metrics.render_cache import Group, RenderCache
 from exporter.metrics.series import Changes, LabelValues, SeriesData
 from exporter.metrics.store import Store
 from exporter.watch.sink import WorkflowKey
@@ -46,6 +48,16 @@ _TEXT = _Format(TEXT, 0, text, b"")
 _OPENMETRICS = _Format(OPENMETRICS, 1, openmetrics, _EOF)
 
 
+class Rendered(Struct, frozen=True, array_like=True):
+    """The lines of a workflow's instances, as they are recorded in the state."""
+
+    made_by: str
+    """Everything but the instances' values that they depend on."""
+    names: list[set[str]]
+    """Of `Store.names`."""
+    groups: list[Group[str]]
+
+
 class Exposition:
     """What scrapes see: the store, and metrics of this process (CPU, memory, open files).
 
@@ -60,12 +72,12 @@ class Exposition:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.counts_shown: Callable[[], bool] = lambda: True
-        self._instances = RenderCache[tuple[WorkflowKey, str], Iterable[Sample]](
+        self._instances = RenderCache[WorkflowKey, str, Iterable[Sample]](
             len(text_format.INSTANCE_FAMILIES), text_format.instance_labels, text_format.of_instance
         )
         self._series = {
-            family: RenderCache[LabelValues, SeriesData](
-                2, partial(text_format.series_labels, family), partial(self._of_series, family)
+            family: RenderCache[Family, LabelValues, SeriesData](
+                2, text_format.series_labels, self._of_series
             )
             for family in FAMILIES
             if family not in text_format.INSTANCE_FAMILIES
@@ -85,6 +97,26 @@ class Exposition:
         created = data.created if self._store.settings.created else None
         return text_format.of_series(family, labels, data.value, data.exemplars, created)
 
+    def rendered(self, workflow: WorkflowKey) -> Rendered:
+        """The lines of a workflow's instances, as scrapes see them."""
+        names = [{*limited.labels} for limited in self._store.names(workflow)]
+        return Rendered(self._made_by(workflow), names, self._instances.groups(workflow))
+
+    def restore(self, workflow: WorkflowKey, rendered: Rendered | None) -> None:
+        """Shows the lines that were recorded, if they would be rendered like this."""
+        if rendered is None or rendered.made_by != self._made_by(workflow):
+            return
+        if not self._instances.groups(workflow):
+            self._instances.restore(workflow, rendered.groups)
+            ids = {i for keys, _ in rendered.groups for of_block in keys for i in of_block}
+            self._store.rendered(workflow, ids)
+            for limited, names in zip(self._store.names(workflow), rendered.names, strict=True):
+                limited.labels |= names
+
+    def _made_by(self, workflow: WorkflowKey) -> str:
+        settings = self._store.settings.model_dump_json()
+        return repr((__version__, byteorder, workflow, settings, text_format.INSTANCE_FAMILIES))
+
     def show(self, changes: Changes) -> None:
         """Makes scrapes see the changes."""
         for _ in self.showing(changes):
@@ -98,8 +130,12 @@ class Exposition:
             series.setdefault(family, {})[labels] = data
         prepared = []
         for family, values in series.items():
-            prepared.append((yield from self._series[family].prepare(values)))
-        prepared.append((yield from self._instances.prepare(changes.instances)))
+            prepared.append((yield from self._series[family].prepare(family, values)))
+        instances: dict[WorkflowKey, dict[str, Iterable[Sample] | None]] = {}
+        for (workflow, instance_id), samples in changes.instances.items():
+            instances.setdefault(workflow, {})[instance_id] = samples
+        for workflow, of_workflow in instances.items():
+            prepared.append((yield from self._instances.prepare(workflow, of_workflow)))
         for show in prepared:
             show()
 

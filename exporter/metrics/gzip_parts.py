@@ -21,7 +21,7 @@ _BEGIN = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _LAST = b"\x03\0"
 
 
-class Part(Struct, frozen=True, gc=False):
+class Part(Struct, frozen=True, array_like=True, gc=False):
     """A compressed text."""
 
     data: bytes
@@ -43,29 +43,30 @@ def pack(text: bytes) -> Part:
     return Part(data, len(text), isal_zlib.crc32(text))
 
 
-class Pieces(Struct, frozen=True, gc=False):
+class Pieces(Struct, frozen=True, array_like=True, gc=False):
     """Texts that were compressed one by one, stored as one part: a scrape costs as much as there
     are parts."""
 
     whole: Part
-    index: "array[int]"
-    """For each text the bytes of its compressed data, its bytes, and its CRC."""
+    index: bytes
+    """For each text the bytes of its compressed data, its bytes, and its CRC, as an array."""
 
     @classmethod
     def empty(cls, count: int) -> "Pieces":
         """With `count` empty texts."""
-        return cls(EMPTY, array("I", [0] * 3 * count))
+        return cls(EMPTY, array("I", [0] * 3 * count).tobytes())
 
     def text(self, n: int) -> bytes:
         """The n-th text."""
-        start = sum(self.index[: 3 * n : 3])
-        return unpack([Part(self.whole.data[start : start + self.index[3 * n]], 0, 0)])
+        index = array("I", self.index)
+        start = sum(index[: 3 * n : 3])
+        return unpack([Part(self.whole.data[start : start + index[3 * n]], 0, 0)])
 
     def replaced(self, parts: Mapping[int, Part]) -> "Pieces":
         """With some texts replaced, by number."""
         if not parts:
             return self
-        data, index = self.whole.data, self.index[:]
+        data, index = self.whole.data, array("I", self.index)
         for n, part in parts.items():
             start = sum(index[: 3 * n : 3])
             data = b"".join((data[:start], part.data, data[start + index[3 * n] :]))
@@ -73,7 +74,7 @@ class Pieces(Struct, frozen=True, gc=False):
         crc, sizes = 0, index[1::3]
         for size, of_text in zip(sizes, index[2::3], strict=True):
             crc = isal_zlib.crc32_combine(crc, of_text, size)
-        return Pieces(Part(data, sum(sizes), crc), index)
+        return Pieces(Part(data, sum(sizes), crc), index.tobytes())
 
 
 def joined(parts: Sequence[Part]) -> Part:

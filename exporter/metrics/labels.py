@@ -27,22 +27,23 @@ class LimitedLabel:
     def __init__(self, rules: Iterable[tuple[str, str]] = (), *, limit: int = 200) -> None:
         self._rules = [(re.compile(regex), replacement) for regex, replacement in rules]
         self._limit = limit
-        self._labels: set[str] = set()
+        self.labels: set[str] = set()
+        """The values so far."""
 
     def add(self, label: str) -> None:
         """Adds a value that a series already has."""
         if label != OTHER:
-            self._labels.add(label)
+            self.labels.add(label)
 
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
         """The label for a name; calls `on_other` where the limit makes it `other`."""
         label = name[:MAX_LENGTH]
         for regex, replacement in self._rules:
             label = regex.sub(replacement, label)[:MAX_LENGTH]
-        if label in self._labels:
+        if label in self.labels:
             return label
-        if len(self._labels) < self._limit:
-            self._labels.add(label)
+        if len(self.labels) < self._limit:
+            self.labels.add(label)
             return label
         on_other()
         return OTHER

@@ -44,6 +44,8 @@ class Store:
         self.accounts: set[str] = set()
         """Those that are watched."""
         self._seen: dict[WorkflowKey, set[str]] = {}
+        self._rendered: dict[WorkflowKey, set[str]] = {}
+        """What scrapes see as before the restart, and hasn't been restored yet."""
         self._labels: dict[WorkflowKey, StepLabel] = {}
         self._error_names: dict[WorkflowKey, LimitedLabel] = {}
         # Statuses and types of steps are few, but the API may send any text.
@@ -97,6 +99,7 @@ class Store:
         self._zero(*workflow)
 
     def detached(self, workflow: WorkflowKey) -> None:
+        self._rendered.pop(workflow, None)
         for instance_id in self._seen.pop(workflow):
             self._changed[workflow, instance_id] = None
         del self._labels[workflow], self._error_names[workflow]
@@ -140,6 +143,27 @@ class Store:
                 if self._settings.instance_status == "current"
                 else catalogue.STATUS,
             )
+
+    def names(self, workflow: WorkflowKey) -> tuple[LimitedLabel, ...]:
+        """The labels of its instances whose values are limited."""
+        return self._labels[workflow], self._error_names[workflow], self._words
+
+    def rendered(self, workflow: WorkflowKey, ids: set[str]) -> None:
+        """Scrapes see these instances as they were before the restart."""
+        self._seen[workflow].update(ids)
+        self._rendered[workflow] = ids
+
+    def restored(
+        self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
+    ) -> None:
+        rendered = self._rendered.get(workflow, set())
+        if instance_id not in rendered:
+            self.shown(workflow, instance_id, values, last_change)
+        rendered.discard(instance_id)
+
+    def all_restored(self, workflow: WorkflowKey) -> None:
+        for instance_id in self._rendered.pop(workflow, ()):
+            self.removed(workflow, instance_id)
 
     def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
         if workflow not in self._labels:

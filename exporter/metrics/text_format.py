@@ -17,9 +17,9 @@ INSTANCE_FAMILIES = tuple(f for f in FAMILIES if f.labels[:3] == INSTANCE_LABELS
 _COLUMNS = {family.name: column for column, family in enumerate(INSTANCE_FAMILIES)}
 
 
-def of_instance(key: tuple[WorkflowKey, str], samples: Iterable[Sample]) -> list[bytes]:
+def of_instance(workflow: WorkflowKey, instance_id: str, samples: Iterable[Sample]) -> list[bytes]:
     """The lines of an instance, for both formats: a text for each of `INSTANCE_FAMILIES`."""
-    owner = _owner(key)
+    owner = _owner(workflow, instance_id)
     texts = [""] * len(INSTANCE_FAMILIES)
     for family, labels, value in samples:
         column, pieces = _frame(family, labels)
@@ -28,13 +28,13 @@ def of_instance(key: tuple[WorkflowKey, str], samples: Iterable[Sample]) -> list
     return [_encode(text) for text in texts]
 
 
-def instance_labels(key: tuple[WorkflowKey, str]) -> bytes:
+def instance_labels(workflow: WorkflowKey, instance_id: str) -> bytes:
     """What each line of an instance contains, and no line of another."""
-    return _encode(_owner(key))
+    return _encode(_owner(workflow, instance_id))
 
 
-def _owner(key: tuple[WorkflowKey, str]) -> str:
-    return f'{{{_workflow_labels(key[0])},instance_id="{_escape(key[1])}"'
+def _owner(workflow: WorkflowKey, instance_id: str) -> str:
+    return f'{{{_workflow_labels(workflow)},instance_id="{_escape(instance_id)}"'
 
 
 @lru_cache

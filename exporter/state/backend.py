@@ -92,9 +92,18 @@ class Batch(NamedTuple):
 
     horizons: Mapping[Owner, Horizon] = MappingProxyType({})
     """Deletes what has expired."""
+    rendered: Mapping[Owner, bytes] = MappingProxyType({})
+    """The lines of instances as scrapes see them. A later batch with a workflow's record, or with
+    one of its instances, deletes those that it doesn't hold."""
 
     def __bool__(self) -> bool:
-        return bool(self.workflows or self.instances or self.series)
+        return bool(self.workflows or self.instances or self.series or self.rendered)
+
+    @property
+    def renderings(self) -> dict[Owner, bytes | None]:
+        """By owner, what is to be there of the lines of its instances."""
+        changed = (*self.workflows, *dict.fromkeys(owner for owner, _ in self.instances))
+        return {**dict.fromkeys(changed), **self.rendered}
 
     def rows(self) -> dict[str, dict[tuple[str, ...], Sequence[object] | None]]:
         """The values of each row of the tables in `KEYS`, by its whole key."""
@@ -208,6 +217,15 @@ class Backend(ABC):
     def workflow(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
         """The record of a workflow, if there is one."""
         query = "SELECT data FROM workflows WHERE account = ? AND workflow = ?"
+        for (data,) in self._select(query, *owner):
+            yield owner, data
+
+    def rendered(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
+        """The lines of its instances as scrapes saw them, if nothing was written of them since."""
+        query = (
+            "SELECT rendered FROM workflows WHERE account = ? AND workflow = ? "
+            "AND rendered IS NOT NULL"
+        )
         for (data,) in self._select(query, *owner):
             yield owner, data
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from exporter.metrics.series import Changes
 from exporter.state.backend import Batch, Horizon, Owner
-from exporter.state.record_codec import Place, SeriesRecord, encode, instance_row
+from exporter.state.record_codec import Place, SeriesRecord, encode, instance_row, series_records
 from exporter.watch.records import Record, WorkflowRecord
 
 
@@ -16,6 +16,12 @@ class Pending:
         self.series: dict[Place, SeriesRecord] = {}
         self.instances: dict[tuple[Owner, str], Record | None] = {}
         self.workflows: dict[Owner, WorkflowRecord] = {}
+
+    def take(self, changes: Changes, accounts: Mapping[str, str]) -> None:
+        """Adds what changed; `accounts`: the name of each in the state, by label."""
+        self.shown.update(changes)
+        # What is no longer shown stays in the state: the workflow may be attached again.
+        self.series.update(series_records(changes, accounts))
 
     def with_newer(self, newer: "Pending") -> "Pending":
         """The newest of both."""

@@ -185,19 +185,28 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
         for table, part in batch.rows().items()
     }
     written = {(key[0], key[1]) for part in rows.values() for key in part}
-    written |= {*batch.workflows, *batch.horizons}
+    written |= {*batch.workflows, *batch.horizons, *batch.rendered}
     lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
     if lost := lost | (written - batch.leases.keys()):
         raise LeaseLost(lost)
     if batch.workflows:
         run_on(
             session,
-            "INSERT INTO workflows SELECT *, clock_timestamp() FROM {rows} "
+            "INSERT INTO workflows SELECT *, clock_timestamp(), NULL FROM {rows} "
             "ON CONFLICT (account, workflow) "
             "DO UPDATE SET data = excluded.data, watched = excluded.watched",
             ((*owner, data) for owner, data in batch.workflows.items()),
             "text text bytea",
         )
+    run_on(
+        session,
+        "UPDATE workflows SET rendered = made.rendered "
+        "FROM {rows} AS made (account, workflow, rendered) "
+        "WHERE workflows.account = made.account AND workflows.workflow = made.workflow "
+        "AND workflows.rendered IS DISTINCT FROM made.rendered",
+        ((*owner, lines) for owner, lines in batch.renderings.items()),
+        "text text bytea",
+    )
     for table, part in rows.items():
         write(session, table, part)
     for owner, horizon in batch.horizons.items():

@@ -44,6 +44,7 @@ MIGRATIONS = (
         PRIMARY KEY (account, workflow, data)
     );
     """,
+    "ALTER TABLE workflows ADD COLUMN rendered BYTEA",
 )
 """The n-th makes version n out of version n - 1. "C": an order that no update of the server's
 libraries changes."""

@@ -19,7 +19,10 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from exporter.metrics.catalogue import Family
+from exporter.metrics.exposition import Rendered
 from exporter.metrics.store import Store
+from exporter.state import rendered_lines
 from exporter.state.backend import Backend, Location, Owner, Unusable
 from exporter.state.location import opened
 from exporter.state.pending import Pending
@@ -57,6 +60,8 @@ class StateReader:
         # Its own: a name server that doesn't respond may hold all of the event loop's threads.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._broken = False
+        self._resets: set[tuple[Family, Sequence[float]]] = set()
+        """Histograms whose buckets have changed, with those of today, as the log has reported."""
 
     async def open(self, location: Location) -> None:
         """Opens the state; in memory, where its file can't be used.
@@ -97,11 +102,18 @@ class StateReader:
 
     async def workflow(self, owner: Owner) -> WorkflowRecord | None:
         """The record of a workflow; None: there is none."""
-        rows = await self._read(lambda: self.backend.workflow(owner), WORKFLOW)
+        rows = await self._read(lambda: self.backend.workflow(owner), WORKFLOW.decode)
         record = next((record for _, record in rows if record), None)
         for uncommitted in (self.writing, self.pending):
             record = uncommitted.workflows.get(owner, record)
         return record
+
+    async def rendered(self, owner: Owner) -> Rendered | None:
+        """The lines of a workflow's instances as of what is recorded of them, if there are any."""
+        if owner in self.uncommitted().owners:
+            return None
+        rows = await self._read(lambda: self.backend.rendered(owner), rendered_lines.unpacked)
+        return next((rendered for _, rendered in rows), None)
 
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances by id, in slices, as far as they can be
@@ -123,7 +135,7 @@ class StateReader:
         while True:
             rows = await self._read(
                 lambda after=after: self.backend.instances(owner, after=after, limit=SLICE),  # type: ignore[misc]
-                INSTANCE,
+                INSTANCE.decode,
             )
             yield [
                 (i, record)
@@ -152,7 +164,7 @@ class StateReader:
     ) -> tuple[dict[Place, SeriesRecord | None], dict[Place, SeriesRecord | None]]:
         """The records of the series of a workflow, of an account as such, or of neither: those on
         the disk, and the newest."""
-        rows = await self._read(lambda: self.backend.series(owner), SERIES)
+        rows = await self._read(lambda: self.backend.series(owner), SERIES.decode)
         on_disk = {(owner, *place): series for place, series in rows}
         newest = on_disk | {
             place: series
@@ -179,10 +191,10 @@ class StateReader:
                         self.pending.instances.pop(key, None)
 
     async def _by_ids(self, owner: Owner, ids: Sequence[str]) -> list[tuple[str, Record | None]]:
-        return await self._read(lambda: self.backend.by_ids(owner, ids), INSTANCE)
+        return await self._read(lambda: self.backend.by_ids(owner, ids), INSTANCE.decode)
 
     async def _read(
-        self, rows: Callable[[], Iterable[tuple[T, bytes]]], decoder: msgspec.msgpack.Decoder[V]
+        self, rows: Callable[[], Iterable[tuple[T, bytes]]], decode: Callable[[bytes], V]
     ) -> list[tuple[T, V | None]]:
         found: list[tuple[T, V | None]] = []
 
@@ -191,7 +203,7 @@ class StateReader:
             try:
                 for key, data in rows():
                     try:
-                        found.append((key, decoder.decode(data)))
+                        found.append((key, decode(data)))
                     except msgspec.DecodeError:
                         found.append((key, None))
                         whole = False
@@ -204,6 +216,15 @@ class StateReader:
         if not await self.in_thread(read):
             self._unreadable()
         return found
+
+    def reset(self, family: Family) -> None:
+        """A series begins at zero: its histogram's buckets have changed."""
+        reset = family, tuple(self._store.series.bounds.get(family, ()))
+        if reset not in self._resets:
+            self._resets.add(reset)
+            log.warning(
+                "the histogram's buckets have changed; counting from zero", metric=family.name
+            )
 
     def _unreadable(self) -> None:
         if not self._broken:

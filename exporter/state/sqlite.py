@@ -36,6 +36,7 @@ _MIGRATIONS = (
     ALTER TABLE instances ADD COLUMN ended REAL;
     CREATE INDEX watched ON instances (account, workflow, removed, ended, id);
     """,
+    "ALTER TABLE workflows ADD COLUMN rendered BLOB",
 )
 """The n-th makes version n out of version n - 1."""
 
@@ -126,7 +127,13 @@ class Database(Backend):
     def write(self, batch: Batch, *, now: float) -> None:
         with self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
-            self._replace("workflows", [(*o, data, now) for o, data in batch.workflows.items()])
+            records = [(*o, data, now, None) for o, data in batch.workflows.items()]
+            self._replace("workflows", records)
+            connection.executemany(
+                "UPDATE workflows SET rendered = ?3 "
+                "WHERE account = ?1 AND workflow = ?2 AND rendered IS NOT ?3",
+                [(*owner, lines) for owner, lines in batch.renderings.items()],
+            )
             for table, rows in batch.rows().items():
                 self._replace(table, [(*key, *row) for key, row in rows.items() if row is not None])
                 self._delete(table, [key for key, row in rows.items() if row is None], *KEYS[table])

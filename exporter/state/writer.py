@@ -16,7 +16,6 @@ import structlog
 from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import Allotment, BudgetUse
 from exporter.log_dedup import OpenProblems
-from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
@@ -24,7 +23,8 @@ from exporter.state.backend import Horizon, LeaseLost, Location, Owner, Unreacha
 from exporter.state.leases import Leases
 from exporter.state.pending import Pending
 from exporter.state.reader import StateReader
-from exporter.state.record_codec import data_of, series_key, series_records, without_counts
+from exporter.state.record_codec import data_of, series_key, without_counts
+from exporter.state.rendered_lines import batch_of
 from exporter.watch.records import InstanceRecord, NotRestored, Record, WorkflowRecord
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.workflow_state import UNWATCHED_FOR, WorkflowState
@@ -82,8 +82,6 @@ class StateWriter:
         # Not at once: what isn't attached yet would be taken for what nobody watches.
         self._tidied = clock.monotonic()
         self._problems = OpenProblems(clock)
-        self._resets: set[tuple[Family, Sequence[float]]] = set()
-        """Histograms whose buckets have changed, with those of today, as the log has reported."""
         self.writes_since: float | None = None
         """When the write under way began (monotonic clock); None: there is none."""
         self.first_polls_over: Callable[[], bool] = lambda: True
@@ -111,7 +109,9 @@ class StateWriter:
         """Restores the series of a workflow; its record, a new one on first sight."""
         owner = self._owner(*workflow)
         record = await self._reader.workflow(owner)
+        rendered = await self._reader.rendered(owner)
         await self.restore_series(*workflow)  # last: without an error the series are the caller's
+        self._exposition.restore(workflow, rendered)
         if record is None:
             return WorkflowRecord(self._clock.steady())
         self._workflows[owner] = record
@@ -168,8 +168,9 @@ class StateWriter:
                 async with asyncio.timeout(_EVERY):
                     await self._closing.wait()
 
-    async def save(self) -> bool:
-        """Commits what changed, then shows it; whether it was committed.
+    async def save(self, *, rendered: bool = False) -> bool:
+        """Commits what changed, then shows it; whether it was committed. With `rendered`, the lines
+        of instances, too, for the next start.
 
         While that fails, gauges and the exporter's own metrics are shown all the same; what is
         counted of workflows waits, since a restart would take it back.
@@ -182,6 +183,8 @@ class StateWriter:
             self.writes_since = self._clock.monotonic()
             try:
                 await self._commit()
+                if rendered:
+                    await self._record_rendered()
             except Exception as error:  # also of a record that can't be encoded
                 self._failed(str(error))
                 self._reader.pending = self._reader.uncommitted()
@@ -223,16 +226,21 @@ class StateWriter:
         self._reader.writing = Pending()
         await self._turn()
 
-    async def turn(self) -> None:
+    async def _record_rendered(self) -> None:
+        rendered = {o: self._exposition.rendered(w.key) for o, w in self._attached.items()}
+        held, now, write = self.leases.held, self._clock.wall(), self._reader.backend.write
+        with contextlib.suppress(LeaseLost):
+            await self._reader.in_thread(lambda: write(batch_of(rendered, held), now=now))
+
+    async def turn(self, *, leaving: bool = False) -> None:
         """Takes a turn among the replicas; later, where the database can't be used now."""
         with contextlib.suppress(Unreachable):
-            await self._turn()
+            await self._turn(leaving=leaving)
 
     async def leave(self) -> None:
         """Saves what is pending, then gives up all that this replica holds, for good."""
-        await self.save()
-        with contextlib.suppress(Unreachable):
-            await self._turn(leaving=True)
+        await self.save(rendered=True)
+        await self.turn(leaving=True)
 
     async def _turn(self, *, leaving: bool = False) -> None:
         """Renews leases, takes some, gives up some.
@@ -330,19 +338,11 @@ class StateWriter:
             if series is None or key is None:
                 continue  # broken, or of another version of the exporter
             if not self._store.restore(*key, data_of(series)):
-                self._report_reset(key[0])
+                self._reader.reset(key[0])
             elif (before := on_disk.get(place)) and place not in self._reader.writing.series:
                 # What is on the disk is shown at once, even if nothing new can be written there.
                 shown.series[key] = data_of(before)
         await self._show(shown)
-
-    def _report_reset(self, family: Family) -> None:
-        reset = family, tuple(self._store.series.bounds.get(family, ()))
-        if reset not in self._resets:
-            self._resets.add(reset)
-            log.warning(
-                "the histogram's buckets have changed; counting from zero", metric=family.name
-            )
 
     def _collect(self) -> None:
         self._collect_series()  # with the instances, so that counts and observed runs fit together
@@ -351,10 +351,7 @@ class StateWriter:
         self._collected = self._in_store()
 
     def _collect_series(self) -> None:
-        changes = self._store.take()
-        self._reader.pending.shown.update(changes)
-        # What is no longer shown stays in the state: the workflow may be attached again.
-        self._reader.pending.series.update(series_records(changes, self.accounts))
+        self._reader.pending.take(self._store.take(), self.accounts)
 
     def _collect_from(self, owner: Owner, watched: WorkflowState) -> None:
         for instance_id, record in watched.take_changes().items():

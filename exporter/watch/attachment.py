@@ -171,6 +171,7 @@ class Attacher:
             known = await self.state.records(key, state.missing)
             for instance_id in state.missing:
                 state.begin(instance_id, Scope.CONFIGURED, known.get(instance_id, -inf))
+            self.sink.all_restored(key)
         except BaseException:
             self.sink.detached(key)
             raise

@@ -13,7 +13,7 @@ from exporter.watch.instance_values import InstanceValues
 from exporter.watch.tracker import Run
 
 
-class InstanceRecord(Struct, frozen=True, array_like=True):
+class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
     """An instance that is watched."""
 
     since: float

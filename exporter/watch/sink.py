@@ -42,6 +42,14 @@ class Sink(Protocol):
     ) -> None:
         """An instance has these values, which last changed at a Unix time."""
 
+    def restored(
+        self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
+    ) -> None:
+        """An instance had these values before a restart."""
+
+    def all_restored(self, workflow: WorkflowKey) -> None:
+        """All instances of a workflow that are still to have series were restored."""
+
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
         """Something finished, of an instance that has series or of one that is only counted."""
 

@@ -98,8 +98,8 @@ class WorkflowState:
         if isinstance(known, InstanceRecord):
             lifecycle.restore(instance, known, now=now, list_pass_at=self.last_pass_began())
         self.instances[instance_id] = instance
-        if instance.has_series:
-            self.show(instance)
+        if instance.has_series and instance.values is not None:
+            self.sink.restored(self.key, instance_id, instance.values, instance.last_change)
         return instance
 
     def since_of(self, known: Record | None, *, configured: bool = False) -> float:

@@ -81,6 +81,26 @@ class TestContent:
         backend.write(none, now=0)
         assert content(backend) == ([(OWNER, b"1")], [], [])
 
+    def test_rendered_lines_are_there_until_a_record_of_the_workflow_changes(
+        self, opened: Opener, backend: Backend, held: Held
+    ) -> None:
+        workflows = {OWNER: b"", OTHER: b""}
+        backend.write(batch(leases=held)._replace(workflows=workflows), now=0)
+        lines = Batch({}, {}, {}, held, rendered={OWNER: b"1", OTHER: b"2"})
+        series = Batch({}, {}, {(OWNER, "runs_total", "[]"): b""}, held)
+        for changed in (
+            Batch({OWNER: b"x"}, {}, {}, held),
+            Batch({}, {(OWNER, "order-1"): InstanceRow(b"x")}, {}, held),
+            Batch({}, {(OWNER, "order-1"): None}, {}, held),
+        ):
+            backend.write(lines, now=0)
+            backend.write(series, now=0)
+            assert [*backend.rendered(OWNER)] == [(OWNER, b"1")]
+            backend.write(changed, now=0)
+            assert [*backend.rendered(OWNER)] == []
+            assert [*backend.rendered(OTHER)] == [(OTHER, b"2")]
+        assert [*opened().rendered(OTHER)] == [(OTHER, b"2")]
+
     def test_owners_have_their_own(self, backend: Backend, held: Held) -> None:
         backend.write(batch(leases=held), now=0)
         assert list(backend.workflow(OTHER)) == []

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -135,12 +137,18 @@ class TestNothingHappened:
 
 
 @pytest.mark.slow
-async def test_scrapes_see_what_is_restored_so_far(file: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+async def test_scrapes_see_what_is_restored_so_far(file: Path, killed: bool) -> None:
+    """After a kill; a stop has recorded the lines of all instances."""
     ids = [f"order-{n}" for n in range(1000)]
     async with watching(ids, state=file) as w:
         for name in ids:
             w.orders.create(name, Script((Wait("approval"),)))
         await w.round(after=5)
+        if killed:
+            file = file.with_name("killed.db")
+            shutil.copy(str(w.state), file)
+            shutil.copy(f"{w.state}-wal", f"{file}-wal")
         await w.running.aclose()
         settings, shown = w.whole_settings(), list[int]()
         w.app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock), state=file)
@@ -152,9 +160,71 @@ async def test_scrapes_see_what_is_restored_so_far(file: Path) -> None:
             assert w.app.health.unready()
         await w.saved()
         assert shown == sorted(shown)
-        assert any(0 < count < len(ids) for count in shown)
+        assert any(0 < count < len(ids) for count in shown) is killed
         assert w.shown() == set(ids)
         await w.app.writer.close()
+
+
+class TestRecordedLines:
+    """A stop records the lines of instances as scrapes see them; a kill doesn't."""
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"metrics": {"instance_status": "current"}},
+            {"metrics": {"instance_series": "unfinished"}},
+            {"account": "renamed"},
+            {"workflows": [{"name": "orders", "instances": ["b", "d"]}]},
+            {"workflows": [{"name": "orders", "instances": ["a"], "discover": {"exclude": ["c"]}}]},
+        ],
+        ids=str,
+    )
+    async def test_show_the_same(self, tmp_path: Path, settings: dict[str, Any]) -> None:
+        few = {"error_names": {"limit": 1}}
+        after = []
+        for killed in (False, True):
+            state = tmp_path / f"{killed}.db"
+            async with watching(["a", "b", "c"], state=state, metrics=few) as w:
+                w.orders.create("a", RUN)
+                for name in ("b", "c", "d"):
+                    w.orders.create(name, Script(steps("fetch"), throws=Error(f"Of{name}")))
+                await w.round(after=5)
+                await w.round(after=15)
+                await w.restart(killed=killed, **settings)
+                restored = w.values()
+                await w.round(after=15)
+                after.append((restored, w.values()))
+        assert after[0] == after[1]
+
+    async def test_what_happened_since_a_stop_is_shown(self, state: Location) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            w.orders.create("a", RUN)
+            w.orders.create("b", RUN)
+            await w.round(after=5)
+            await w.restart()
+            await w.round(after=15)
+            before = gauges(w)
+            await w.restart(killed=True)
+            assert gauges(w) == before
+
+    async def test_damaged_ones_are_rendered_again(self, file: Path) -> None:
+        async with watching(["a"], state=file) as w:
+            w.orders.create("a", RUN)
+            await w.round(after=5)
+            before = gauges(w)
+            await w.running.aclose()
+            with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+                [(lines,)] = connection.execute("SELECT rendered FROM workflows")
+                half = len(lines) // 2
+                lines = lines[:half] + bytes([lines[half] ^ 1]) + lines[half + 1 :]
+                connection.execute("UPDATE workflows SET rendered = ?", (lines,))
+            with capture_logs() as logs:
+                await w.start()
+            assert gauges(w) == before
+            assert [log["log_level"] for log in logs if "can't be read" in log["event"]] == [
+                "error"
+            ]
 
 
 @pytest.mark.parametrize("killed", [False, True])
