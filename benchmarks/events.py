@@ -75,7 +75,8 @@ class Delays:
 
     def showing(self, changes: Changes) -> Iterator[None]:
         yield from self._showing(changes)
-        for (_, instance_id), samples in changes.instances.items():
+        shown = [each for instances in changes.instances.values() for each in instances.items()]
+        for instance_id, samples in shown:
             values: Any = getattr(samples, "values", None)
             if values is not None and values.status == "errored" and values.end is not None:
                 self.shown.setdefault(instance_id, self._world.clock() - values.end)

@@ -123,7 +123,7 @@ class Exposition:
             pass
 
     def showing(self, changes: Changes) -> Iterator[None]:
-        """Makes scrapes see the changes, all at once when it ends; yields every few milliseconds.
+        """Makes scrapes see the changes, all at once; yields every few milliseconds.
         One must end before another begins."""
         series: dict[Family, dict[LabelValues, SeriesData | None]] = {}
         for (family, labels), data in changes.series.items():
@@ -131,13 +131,12 @@ class Exposition:
         prepared = []
         for family, values in series.items():
             prepared.append((yield from self._series[family].prepare(family, values)))
-        instances: dict[WorkflowKey, dict[str, Iterable[Sample] | None]] = {}
-        for (workflow, instance_id), samples in changes.instances.items():
-            instances.setdefault(workflow, {})[instance_id] = samples
-        for workflow, of_workflow in instances.items():
-            prepared.append((yield from self._instances.prepare(workflow, of_workflow)))
-        for show in prepared:
-            show()
+        for workflow, instances in changes.instances.items():
+            prepared.append((yield from self._instances.prepare(workflow, instances)))
+        for shown in prepared:
+            next(shown)
+        for shown in prepared:
+            yield from shown
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The whole body, and its content type, for a request's Accept header."""

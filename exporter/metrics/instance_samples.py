@@ -1,7 +1,8 @@
 """The samples of one instance: which of its values go into which family, with which labels."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
@@ -13,8 +14,7 @@ Sample = tuple[Family, tuple[str, ...], float]
 """A family, the values of the labels that follow `instance_id`, and the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceSamples:
+class InstanceSamples(Struct, frozen=True, gc=False):
     """The samples of an instance, made during iteration: stored for all instances of a restart,
     they would be millions.
 

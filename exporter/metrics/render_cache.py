@@ -8,7 +8,6 @@ progress continues with those of the moment it started.
 """
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Generic, TypeVar
 
 from exporter.metrics.gzip_parts import Part, Pieces, joined, pack
@@ -18,6 +17,8 @@ from exporter.metrics.gzip_parts import Part, Pieces, joined, pack
 _BLOCK_SIZE = 32
 # Blocks. Each changed text has the checksum of its group combined again.
 _GROUP_SIZE = 16
+# Entries that are removed at a stretch.
+_REMOVED = 1000
 
 S = TypeVar("S", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
@@ -85,22 +86,26 @@ class RenderCache(Generic[S, K, V]):
 
     def prepare(
         self, owner: S, changes: Mapping[K, V | None]
-    ) -> Generator[None, None, Callable[[], None]]:
-        """Renders what changed of an owner, without letting scrapes see it; yields after each
-        block.
+    ) -> Generator[None, None, Iterator[None]]:
+        """Renders what changed of an owner, without letting scrapes see it; yields every few
+        milliseconds.
 
         Args:
             changes: Values of entries; None: the entry is removed.
 
         Returns:
-            Makes scrapes see the changes. Must be called before others are prepared.
+            Makes scrapes see the changes at its first step; it must end before others are
+            prepared.
         """
         known = self._block_of.setdefault(owner, {})
         keys_of: dict[_Group, dict[_Block, list[K]]] = {}
         for key, value in changes.items():
             if value is not None or key in known:
                 block = known.get(key) or self._placed(owner, key)
-                keys_of.setdefault(block.group, {}).setdefault(block, []).append(key)
+                keys = keys_of.setdefault(block.group, {}).setdefault(block, [])
+                if not keys:
+                    yield
+                keys.append(key)
         prepared = []
         for group, blocks in keys_of.items():
             changed: list[dict[int, Part]] = [{} for _ in group.columns]
@@ -112,7 +117,7 @@ class RenderCache(Generic[S, K, V]):
             pieces = [p.replaced(parts) for p, parts in zip(group.columns, changed, strict=True)]
             prepared.append((group, pieces))
         removed = [key for key, value in changes.items() if value is None]
-        return partial(self._show, owner, prepared, removed)
+        return self._show(owner, prepared, removed)
 
     def _texts(self, owner: S, key: K, value: V | None) -> _Texts:
         texts = self._nothing if value is None else self._render(owner, key, value)
@@ -135,7 +140,7 @@ class RenderCache(Generic[S, K, V]):
 
     def _show(
         self, owner: S, prepared: Iterable[tuple[_Group, list[Pieces]]], removed: Iterable[K]
-    ) -> None:
+    ) -> Iterator[None]:
         for group, pieces in prepared:
             changed = [
                 head for head in self._columns if pieces[head[0]] is not group.columns[head[0]]
@@ -143,12 +148,15 @@ class RenderCache(Generic[S, K, V]):
             for head in changed:
                 del self._columns[head]
             group.columns = pieces
+        yield
         known = self._block_of[owner]
-        for key in removed:
+        for n, key in enumerate(removed):
+            if not n % _REMOVED:
+                yield
             if (block := known.pop(key, None)) is not None:
                 block.entries -= 1
                 self._with_room[owner][block] = None
-                if not any(other.entries for other in block.group.blocks):
+                if not (block.entries or any(other.entries for other in block.group.blocks)):
                     del self._groups[owner][block.group]
                     for other in block.group.blocks:
                         del self._with_room[owner][other]

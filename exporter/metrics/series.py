@@ -88,16 +88,17 @@ class Changes:
 
     Attributes:
         series: Counters, gauges and histograms; None: the series was removed.
-        instances: Samples of each instance, by workflow and id; None: the instance was removed.
+        instances: By workflow, samples of each instance by id; None: the instance was removed.
     """
 
     series: dict[SeriesKey, SeriesData | None] = field(default_factory=dict)
-    instances: dict[tuple[WorkflowKey, str], Iterable[Sample] | None] = field(default_factory=dict)
+    instances: dict[WorkflowKey, dict[str, Iterable[Sample] | None]] = field(default_factory=dict)
 
     def update(self, newer: "Changes") -> None:
         """Adds later changes."""
         self.series.update(newer.series)
-        self.instances.update(newer.instances)
+        for workflow, instances in newer.instances.items():
+            self.instances.setdefault(workflow, {}).update(instances)
 
 
 class Series:

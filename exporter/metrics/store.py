@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import product
 
@@ -40,7 +41,7 @@ class Store:
     def __init__(self, settings: Metrics, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self.series = Series(_bounds(settings), clock)
-        self._changed: dict[tuple[WorkflowKey, str], Iterable[Sample] | None] = {}
+        self._changed = defaultdict[WorkflowKey, dict[str, Iterable[Sample] | None]](dict)
         self.accounts: set[str] = set()
         """Those that are watched."""
         self._seen: dict[WorkflowKey, set[str]] = {}
@@ -100,8 +101,7 @@ class Store:
 
     def detached(self, workflow: WorkflowKey) -> None:
         self._rendered.pop(workflow, None)
-        for instance_id in self._seen.pop(workflow):
-            self._changed[workflow, instance_id] = None
+        self._changed[workflow].update(dict.fromkeys(self._seen.pop(workflow)))
         del self._labels[workflow], self._error_names[workflow]
         self.series.drop(*workflow)
 
@@ -131,9 +131,9 @@ class Store:
             self._settings.instance_series == "unfinished"
             and values.status in _HIDDEN_WITH_UNFINISHED
         ):
-            self._changed[workflow, instance_id] = None
+            self._changed[workflow][instance_id] = None
         else:
-            self._changed[workflow, instance_id] = InstanceSamples(
+            self._changed[workflow][instance_id] = InstanceSamples(
                 values,
                 last_change,
                 label,
@@ -168,7 +168,7 @@ class Store:
     def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
         if workflow not in self._labels:
             return
-        self._changed[workflow, instance_id] = None
+        self._changed[workflow][instance_id] = None
         self._seen[workflow].discard(instance_id)
 
     def skipped(self, workflow: WorkflowKey) -> None:
@@ -302,7 +302,8 @@ class Store:
     def take(self) -> Changes:
         """Returns the changes since the last call."""
         changes = self.series.take()
-        changes.instances, self._changed = self._changed, {}
+        changes.instances = {**self._changed}
+        self._changed.clear()
         return changes
 
 

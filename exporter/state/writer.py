@@ -183,7 +183,7 @@ class StateWriter:
             self.writes_since = self._clock.monotonic()
             try:
                 await self._commit()
-                if rendered:
+                if rendered and self._attached:
                     await self._record_rendered()
             except Exception as error:  # also of a record that can't be encoded
                 self._failed(str(error))

@@ -70,7 +70,7 @@ class PollRequest(Struct, frozen=True, gc=False):
     reason: PollReason
 
 
-class Pending(NamedTuple):
+class Pending(Struct, frozen=True, gc=False):
     """A poll that waits for its turn at the budget."""
 
     urgency: Urgency

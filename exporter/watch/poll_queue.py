@@ -9,7 +9,8 @@ urgent ones wait for a few turns only, and none starves: of an urgency with the 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
@@ -29,7 +30,7 @@ _WEIGHTS = {
 }
 
 
-class _Waiting(NamedTuple):
+class _Waiting(Struct, frozen=True, gc=False):
     due: float
     poll: Callable[[], Awaitable[None]]
     wanted: Callable[[], bool]

@@ -4,9 +4,10 @@ when, and with which request. Of discovered instances, lists show what changed."
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from math import inf
+
+from msgspec import Struct
 
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.errors import RequestFailed
@@ -30,6 +31,26 @@ from exporter.watch.workflow_up import WorkflowUp
 _SPARE = 0.3
 """The share of the budget for polls of discovered instances of which no list shows that they
 changed, while nothing more urgent waits."""
+
+
+class _Poll(Struct, frozen=True, gc=False):
+    """A poll that waits; of tens of thousands a function each is much for the garbage collector."""
+
+    run: Callable[[Instance], Awaitable[None]]
+    instance: Instance
+
+    def __call__(self) -> Awaitable[None]:
+        return self.run(self.instance)
+
+
+class _Wanted(Struct, frozen=True, gc=False):
+    """Whether it is to be made: neither moved up nor cancelled meanwhile."""
+
+    instance: Instance
+    pending: Pending
+
+    def __call__(self) -> bool:
+        return self.instance.activity is self.pending
 
 
 class Poller:
@@ -60,6 +81,7 @@ class Poller:
         self.round_started = self._as_of = state.clock.monotonic()
         self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
         self.queue = queue
+        self._run = self._run_poll
         self._active: set[Instance] = set()
         """Those whose polls wait or are in flight."""
         self._up = WorkflowUp()
@@ -70,7 +92,7 @@ class Poller:
     def detach(self) -> None:
         """Ends the watching of the workflow."""
         self.over = True
-        for instance in self.instances.values():
+        for instance in [*self._active]:
             if not isinstance(instance.activity, InFlight):
                 self._cancel(instance)
         self._idle.set()
@@ -127,11 +149,10 @@ class Poller:
             return
         self._active.add(instance)
         self.queue.put(
-            partial(self._run_poll, instance),
+            _Poll(self._run, instance),
             pending.urgency,
             due=min(instance.due, self._clock.monotonic()),
-            # Moved up or cancelled meanwhile, it isn't to be made in this place.
-            wanted=lambda: instance.activity is pending,
+            wanted=_Wanted(instance, pending),
         )
 
     async def stop(self) -> None:

@@ -26,10 +26,12 @@ class Plain(Collector):
             self.shown.series.pop(key, None)
             if data is not None:
                 self.shown.series[key] = data
-        for instance, samples in changes.instances.items():
-            self.shown.instances.pop(instance, None)
-            if samples is not None:
-                self.shown.instances[instance] = samples
+        for workflow, instances in changes.instances.items():
+            shown = self.shown.instances.setdefault(workflow, {})
+            for instance_id, samples in instances.items():
+                shown.pop(instance_id, None)
+                if samples is not None:
+                    shown[instance_id] = samples
 
     def render(self, *, open_metrics: bool) -> str:
         self._open_metrics = open_metrics
@@ -43,7 +45,12 @@ class Plain(Collector):
             for key, data in self.shown.series.items():
                 if key[0] is family and data is not None:
                     self._add(metric, family, key[1], data)
-            for (workflow, instance_id), samples in self.shown.instances.items():
+            instances = (
+                (workflow, instance_id, samples)
+                for workflow, shown in self.shown.instances.items()
+                for instance_id, samples in shown.items()
+            )
+            for workflow, instance_id, samples in instances:
                 for of, labels, value in samples or ():
                     if of is family:
                         others = [(*labels[:-1], s) for s in family.states if s != labels[-1]]

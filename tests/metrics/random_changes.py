@@ -42,7 +42,8 @@ def changes(draw: st.DrawFn) -> Changes:
             made.series[key] = draw(st.none() | series_data(family))
     for number in draw(st.lists(st.integers(0, 39), max_size=20)):
         workflow = WorkflowKey("acc", 'orders "é"') if number % 2 else WorkflowKey("", "\n")
-        made.instances[workflow, f"i-{number}"] = draw(st.none() | instances())
+        of_workflow = made.instances.setdefault(workflow, {})
+        of_workflow[f"i-{number}"] = draw(st.none() | instances())
     return made
 
 

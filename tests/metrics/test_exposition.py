@@ -30,7 +30,7 @@ def many(number: int) -> Changes:
     row = [(catalogue.RETRIES, (), number)]
     return Changes(
         {(catalogue.DETAILS_SKIPPED, ORDERS): SeriesData(float(number))},
-        {(ORDERS, f"order-{n}"): row for n in range(100)},
+        {ORDERS: {f"order-{n}": row for n in range(100)}},
     )
 
 
@@ -190,9 +190,9 @@ class TestWhatScrapesSee:
 
     def test_what_was_shown_twice_or_is_gone_already_is_no_harm(self) -> None:
         ours = exposition()
-        gone = Changes({(catalogue.UP, ORDERS): None}, instances={(ORDERS, "a"): None})
+        gone = Changes({(catalogue.UP, ORDERS): None}, instances={ORDERS: {"a": None}})
         ours.show(gone)
-        there = Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 3)]})
+        there = Changes(instances={ORDERS: {"a": [(catalogue.RETRIES, (), 3)]}})
         for _ in range(2):
             ours.show(there)
             assert ours.render()[0].count(b'instance_id="a"') == 1
@@ -204,9 +204,9 @@ class TestWhatScrapesSee:
 
     def test_a_scrape_under_way_continues_with_what_it_saw(self) -> None:
         ours = exposition()
-        ours.show(Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 3)]}))
+        ours.show(Changes(instances={ORDERS: {"a": [(catalogue.RETRIES, (), 3)]}}))
         parts, _ = ours.scrape()
-        ours.show(Changes(instances={(ORDERS, "a"): [(catalogue.RETRIES, (), 4)]}))
+        ours.show(Changes(instances={ORDERS: {"a": [(catalogue.RETRIES, (), 4)]}}))
         assert b'instance_id="a"} 3\n' in unpack(parts)
         stream = compressed(parts)
         assert b'instance_id="a"} 3\n' in gzip.decompress(stream)
@@ -218,20 +218,22 @@ class TestWhatScrapesSee:
         ours.show(several := many(1))
         for _ in ours.showing(many(2)):
             assert ours.render()[0].count(b"} 2\n") == 0
-        assert ours.render()[0].count(b"} 2\n") == len(several.series) + len(several.instances)
+        assert ours.render()[0].count(b"} 2\n") == len(several.series) + len(
+            several.instances[ORDERS]
+        )
 
 
 def test_what_did_not_change_is_neither_rendered_nor_compressed_again() -> None:
     ours = exposition()
-    everything = Changes()
+    everything = Changes(instances={ORDERS: {}})
     for n in range(1000):
-        everything.instances[ORDERS, f"order-{n}"] = [
+        everything.instances[ORDERS][f"order-{n}"] = [
             (catalogue.RETRIES, (), n),
             (catalogue.START, (), 7),
         ]
     ours.show(everything)
     before = ours.scrape()[0]
-    everything.instances[ORDERS, "order-7"] = [
+    everything.instances[ORDERS]["order-7"] = [
         (catalogue.RETRIES, (), 1007),
         (catalogue.START, (), 7),
     ]

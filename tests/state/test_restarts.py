@@ -647,7 +647,8 @@ class TestTheDiskFails:
                         w.orders.create(f"{n}-{m}", Script(steps("one")))
                     await w.cycle(after=30)
                     unsaved = w.app.writer._reader.pending
-                    held.append(len(unsaved.instances) + len(unsaved.shown.instances))
+                    shown = sum(map(len, unsaved.shown.instances.values()))
+                    held.append(len(unsaved.instances) + shown)
             assert max(held[20:]) <= max(held[:20])
             await w.cycle(after=15)
             assert runs(w) == 200

@@ -61,12 +61,14 @@ def show(exposition: Exposition, number: int, *, instances: int = 3, size: int =
         Changes(
             {(catalogue.DETAILS_SKIPPED, ORDERS): SeriesData(float(number))},
             instances={
-                (ORDERS, f"order-{n}"): [
-                    (catalogue.RETRIES, (), number),
-                    (catalogue.CURRENT_STEP_ATTEMPTS, ("x" * size, "step"), number),
-                    (catalogue.LAST_CHANGE, (), number),
-                ]
-                for n in range(instances)
+                ORDERS: {
+                    f"order-{n}": [
+                        (catalogue.RETRIES, (), number),
+                        (catalogue.CURRENT_STEP_ATTEMPTS, ("x" * size, "step"), number),
+                        (catalogue.LAST_CHANGE, (), number),
+                    ]
+                    for n in range(instances)
+                }
             },
         )
     )
@@ -197,7 +199,7 @@ class TestAnotherReplicaMayCount:
         # What can't be compressed.
         noise = base64.b64encode(random.Random(1).randbytes(2**24)).decode()
         row = [(catalogue.CURRENT_STEP_ATTEMPTS, (noise, "step"), 1)]
-        exposition.show(Changes(instances={(ORDERS, "noise"): row}))
+        exposition.show(Changes(instances={ORDERS: {"noise": row}}))
         shown = True
         exposition.counts_shown = lambda: shown
         headers = {"Accept-Encoding": encoding}
