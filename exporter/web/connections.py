@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import structlog
@@ -179,7 +180,7 @@ class Connections:
             connection = self.make(protection, self._limit_unread)
             serving = asyncio.create_task(self._serve(accepted, connection, protection.context))
             self._open[serving] = connection
-            serving.add_done_callback(self._open.pop)
+            serving.add_done_callback(partial(self._served, accepted))
             # With a queue of new connections, accepting never yields to other tasks.
             await asyncio.sleep(0)
 
@@ -201,7 +202,11 @@ class Connections:
         finally:
             if connection.transport is not None and not connection.lost.is_set():
                 connection.transport.abort()
-            accepted.close()
+
+    def _served(self, accepted: socket.socket, serving: asyncio.Task[None]) -> None:
+        # Not where it is served: that may have been cancelled before it began.
+        del self._open[serving]
+        accepted.close()
 
     def drop_late(self) -> None:
         """Closes the connections that have exceeded a time limit."""

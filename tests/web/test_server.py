@@ -1,5 +1,6 @@
 """Listening and serving, on real sockets."""
 
+import asyncio
 import contextlib
 import errno
 import signal
@@ -9,9 +10,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from exporter.web.server import address_of, listen, page_url
+from exporter.web.server import Server, address_of, listen, page_url
 from tests.waiting import DEADLINE
-from tests.web.serving import serving
+from tests.web.serving import HELLO, serving
 
 
 def has_ipv6() -> bool:
@@ -98,3 +99,15 @@ class TestServer:
             served.server.should_exit = True
             assert (await idle.rest()).endswith(b"hello")
             assert await silent.rest() == b""
+
+    async def test_a_connection_taken_as_it_stops_is_closed(self) -> None:
+        connections = Server(HELLO)._connections
+        with listen("127.0.0.1", 0) as listener, socket.socket() as client:
+            client.connect(listener.getsockname())
+            accepting = asyncio.create_task(connections.accept(listener))
+            await asyncio.sleep(0)  # it has been accepted, and isn't served yet
+            assert len(connections) == 1
+            accepting.cancel()
+            await connections.close()
+            client.settimeout(DEADLINE)
+            assert client.recv(1) == b""
