@@ -29,8 +29,8 @@ from exporter.metrics import catalogue
 from exporter.state.backend import Location
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.poller import Poller
+from exporter.watch.run_tracker import Observations
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.tracker import Observations
 from simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
 
 WORKFLOWS = ("orders", "billing", "reports", "imports", "mails")

@@ -48,8 +48,8 @@ from exporter.config.metrics import Metrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.store import Store
+from exporter.watch.run_tracker import Run, Tracked, track
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.tracker import Run, Tracked, track
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 

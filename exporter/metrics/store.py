@@ -17,8 +17,8 @@ from exporter.metrics.labels import LimitedLabel, StepLabel
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import STATUSES
 from exporter.watch.instance_values import InstanceValues
+from exporter.watch.run_tracker import Observations
 from exporter.watch.sink import EVENT_RESULTS, RoundOutcome, WorkflowKey
-from exporter.watch.tracker import Observations
 
 _MAX_WORDS = 50
 _WITHOUT_ATTEMPTS = frozenset({"sleep", "waitForEvent"})

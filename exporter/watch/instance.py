@@ -1,8 +1,8 @@
 """The record of one watched instance: what is known of it, and which state its life is in.
 
-Data only. `lifecycle` alone writes it: what happens to an instance, when it is polled, when its
-series expire. `tracker` says what its responses mean for its run and steps, and knows nothing of
-polls.
+Data only. `instance_lifecycle` alone writes it: what happens to an instance, when it is polled,
+when its series expire. `run_tracker` says what its responses mean for its run and steps, and knows
+nothing of polls.
 """
 
 from enum import Enum, IntEnum, StrEnum, auto
@@ -17,7 +17,7 @@ from exporter.statuses import ENDED
 from exporter.watch.change_fingerprints import Change, Fingerprints
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.records import InstanceRecord
-from exporter.watch.tracker import APART, Run
+from exporter.watch.run_tracker import APART, Run
 
 
 class Scope(Enum):

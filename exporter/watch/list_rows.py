@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from exporter.cloudflare.models import Row, seconds, unix
 from exporter.statuses import BEFORE_END, ENDED
 from exporter.watch.instance_values import InstanceValues
-from exporter.watch.tracker import (
+from exporter.watch.run_tracker import (
     APART,
     FinishedRun,
     Observations,

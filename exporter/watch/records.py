@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from exporter.watch.change_fingerprints import Fingerprints
 from exporter.watch.instance_values import InstanceValues
-from exporter.watch.tracker import Run
+from exporter.watch.run_tracker import Run
 
 
 class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from exporter.cloudflare.errors import RequestFailed
 from exporter.watch.instance_values import InstanceValues
-from exporter.watch.tracker import Observations
+from exporter.watch.run_tracker import Observations
 
 
 class WorkflowKey(NamedTuple):

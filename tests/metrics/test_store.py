@@ -15,8 +15,8 @@ from exporter.config.metrics import Metrics
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
+from exporter.watch.run_tracker import track
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.tracker import track
 
 FORMATS: tuple[tuple[str, Callable[[str], Iterable[Metric]]], ...] = (
     ("", parse_text),

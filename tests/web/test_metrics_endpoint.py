@@ -22,8 +22,8 @@ from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes, SeriesData
 from exporter.metrics.store import Store
+from exporter.watch.run_tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 from exporter.web.server import Server, listen

@@ -13,9 +13,9 @@ from exporter.watch.attachment import Attachment
 from exporter.watch.instance import Instance, Pending
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.list_schedule import ListSchedule
+from exporter.watch.page_timeline import Timeline, unpack
 from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey
-from exporter.watch.step_timeline import Timeline, unpack
 
 STUCK_AFTER = 3600.0
 """Seconds without a change after which a run is stuck, as in alerts/parameters.yaml."""

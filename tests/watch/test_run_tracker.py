@@ -19,7 +19,7 @@ from exporter.cloudflare.models import (
     unix,
 )
 from exporter.watch.instance_values import OpenStep
-from exporter.watch.tracker import (
+from exporter.watch.run_tracker import (
     FinishedAttempt,
     FinishedRun,
     FinishedStep,

@@ -3,7 +3,8 @@
 Each function is a transition: something happened (a row, a response, a failure, time passed), the
 `Instance` is brought up to date, and what comes back is what the caller has to do about it. No
 I/O, and no clock but the moment handed in. Poller, Discovery and SeriesCap call it; nothing else
-writes an `Instance`. What a response means for a run and its steps, `tracker` and `list_rows` say.
+writes an `Instance`. What a response means for a run and its steps, `run_tracker` and `list_rows`
+say.
 
 An instance is in one state of each kind:
 
@@ -38,9 +39,9 @@ from exporter.watch.instance import (
 )
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.list_rows import has_times, take_row
+from exporter.watch.page_timeline import pack
 from exporter.watch.records import InstanceRecord
-from exporter.watch.step_timeline import pack
-from exporter.watch.tracker import Freshness, Run, judge, track
+from exporter.watch.run_tracker import Freshness, Run, judge, track
 
 _NOT_FOUND = 2
 """Polls in a row that must find that an instance doesn't exist: one response may come from a

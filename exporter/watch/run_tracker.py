@@ -1,12 +1,12 @@
-"""The tracker: from what is known of a run and one detail response to its values and what is new.
+"""Tracks runs: from what is known of a run and one detail response to its values and what is new.
 
 The heart of the exporter, and pure: no I/O and no clock but the one handed in. It knows runs, steps
-and attempts; when an instance is polled and whether it has series, `lifecycle` decides, over the
-record in `instance`. Whatever is finished is observed once, when its end is first seen, however
-often, late or out of order the responses come. A run is identified by `queued`, a step by its type,
-full name (with the counter that the engine adds) and own start, an attempt by its step and number.
-So a step that a restart deleted and ran again is another one. A list row doesn't have `queued`:
-`list_rows` decides which run it is of, and takes from it what concerns whole runs.
+and attempts; when an instance is polled and whether it has series, `instance_lifecycle` decides,
+over the record in `instance`. Whatever is finished is observed once, when its end is first seen,
+however often, late or out of order the responses come. A run is identified by `queued`, a step by
+its type, full name (with the counter that the engine adds) and own start, an attempt by its step
+and number. So a step that a restart deleted and ran again is another one. A list row doesn't have
+`queued`: `list_rows` decides which run it is of, and takes from it what concerns whole runs.
 """
 
 from collections.abc import Iterable
