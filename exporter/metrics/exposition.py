@@ -1,6 +1,9 @@
 """The exposition: the body of a scrape, in Prometheus' text format or OpenMetrics 1.0."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from sys import byteorder
 from typing import NamedTuple
 
@@ -46,6 +49,13 @@ class _Format(NamedTuple):
 
 _TEXT = _Format(TEXT, 0, text, b"")
 _OPENMETRICS = _Format(OPENMETRICS, 1, openmetrics, _EOF)
+
+
+@cache
+def _code() -> str:
+    """Names the code that renders: that of a version under development changes."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 class Rendered(Struct, frozen=True, array_like=True):
@@ -115,7 +125,7 @@ class Exposition:
 
     def _made_by(self, workflow: WorkflowKey) -> str:
         settings = self._store.settings.model_dump_json()
-        return repr((__version__, byteorder, workflow, settings, text_format.INSTANCE_FAMILIES))
+        return repr((__version__, _code(), byteorder, workflow, settings))
 
     def show(self, changes: Changes) -> None:
         """Makes scrapes see the changes."""
