@@ -16,7 +16,7 @@ from exporter.app import App
 from exporter.cloudflare.models import Attempt, Detail, Step
 from exporter.config.settings import Settings
 from exporter.watch.instance import Instance, Scope
-from exporter.watch.page_timeline import pack
+from exporter.watch.latest_steps import pack
 from exporter.watch.run_tracker import track
 from exporter.web.endpoints import endpoints
 from exporter.web.server import Server, address_of, listen

@@ -21,9 +21,10 @@ from msgspec.structs import replace
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import Detail, Row, Summary, unix
+from exporter.cloudflare.models import Detail, Row, Summary
 from exporter.config.settings import Poll
 from exporter.statuses import ENDED
+from exporter.watch import poll_pauses
 from exporter.watch.change_fingerprints import Fingerprints, changes
 from exporter.watch.effects import NOTHING, Effects
 from exporter.watch.instance import (
@@ -38,19 +39,14 @@ from exporter.watch.instance import (
     Urgency,
 )
 from exporter.watch.instance_values import InstanceValues
-from exporter.watch.list_rows import has_times, take_row
-from exporter.watch.page_timeline import pack
+from exporter.watch.latest_steps import pack
+from exporter.watch.list_rows import has_times, news_of, take_row
 from exporter.watch.records import InstanceRecord
 from exporter.watch.run_tracker import Freshness, Run, judge, track
 
 _NOT_FOUND = 2
 """Polls in a row that must find that an instance doesn't exist: one response may come from a
 database replica that is behind."""
-_FREE = 256 * 1024
-"""Bytes of detail responses, a `poll.interval`, that an instance's progress may cost. After a
-larger one the next has to wait as many intervals as it is larger: so what a long run costs grows
-with its steps, not with their square."""
-_LONGEST_REST = 3600.0
 
 
 def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
@@ -154,7 +150,8 @@ def on_simple(
     if freshness is Freshness.OPEN or not instance.fingerprints.knows(response, but_progress=rests):
         return Effects(request=PollRequest(request.at, "detail", PollReason.CHANGED))
     progressed = rests and _progress(instance, response, now)
-    _rest_once_ended(instance, request, poll=poll, now=now)
+    if not instance.live:
+        instance.due = poll_pauses.due_once_ended(instance, request, poll=poll, now=now)
     return _succeeded(instance, request, now=now)._replace(show=progressed)
 
 
@@ -169,7 +166,7 @@ def on_detail(
     now: Moment,
 ) -> Effects:
     """A detail response of `size` bytes, which followed a simple one, if any."""
-    _rest(instance, size, poll=poll, now=now)
+    instance.detail_after = now.monotonic + poll_pauses.after_detail(size, poll=poll)
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
     if tracked is None:
         return _succeeded(instance, request, now=now)
@@ -182,7 +179,8 @@ def on_detail(
     if instance.live:
         instance.expires_at = None
     instance.detailed_at, instance.wants_detail = request.at, False
-    _rest_once_ended(instance, request, poll=poll, now=now)
+    if not instance.live:
+        instance.due = poll_pauses.due_once_ended(instance, request, poll=poll, now=now)
     _succeeded(instance, request, now=now)
     return Effects(record=True, show=changed, observations=tracked.observations)
 
@@ -211,16 +209,10 @@ def on_not_found(instance: Instance, request: PollRequest, *, poll: Poll, now: M
 def on_failure(
     instance: Instance, failure: RequestFailed, request: PollRequest, *, poll: Poll, now: Moment
 ) -> Effects:
-    """A request failed. Nothing that is known changes.
-
-    The pause is twice as long as the one before, so that what fails for ever costs next to nothing.
-    """
+    """A request failed. Nothing that is known changes."""
     if request.kind == "detail":
-        _rest(instance, failure.size, poll=poll, now=now)
-    before, pause = instance.last_poll, 0.0
-    if before.failure is not None and before.request is not None:
-        pause = 2 * (now.monotonic - before.request.at)
-    pause = max(min(pause, poll.ended_interval), poll.interval)
+        instance.detail_after = now.monotonic + poll_pauses.after_detail(failure.size, poll=poll)
+    pause = poll_pauses.after_failure(instance.last_poll, poll=poll, now=now)
     # A round polls what is due before the middle of its interval.
     instance.due = max(now.monotonic + pause, instance.detail_after + poll.interval / 2)
     instance.activity, instance.last_poll = None, LastPoll(request, failure.without_frames())
@@ -237,22 +229,6 @@ def on_workflow_readable(instance: Instance, *, now: Moment) -> None:
 def _rests(instance: Instance, at: float) -> bool:
     """Whether progress alone is no reason for a detail request."""
     return at < instance.detail_after and instance.live
-
-
-def _rest(instance: Instance, size: int, *, poll: Poll, now: Moment) -> None:
-    rest = min(poll.interval * size / _FREE, _LONGEST_REST) if size > _FREE else 0.0
-    instance.detail_after = now.monotonic + rest
-
-
-def _rest_once_ended(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> None:
-    """What has ended moves only by a restart: lists show that, or a poll once in a while."""
-    if instance.live:
-        return
-    instance.due = request.at + (poll.ended_interval if instance.configured else inf)
-    age = now.steady - (instance.row.modified or -inf)
-    if instance.row_is_newer and age < poll.detail_refresh:
-        # The response is of a replica that is behind.
-        instance.due = request.at + max(age, poll.interval)
 
 
 def _progress(instance: Instance, response: Summary, now: Moment) -> bool:
@@ -297,12 +273,8 @@ def on_row(instance: Instance, row: Row, *, list_pass: int, poll: Poll, now: Mom
         instance.expires_at = None
         instance.due = min(instance.due, now.monotonic + poll.ended_interval)
     instance.seen_in_pass, instance.checked_at = list_pass, now.monotonic
-    before = instance.row
-    new = LastRow(row.status, unix(row.created_on), unix(row.modified_on))
-    known = before.modified is not None and new.modified is not None
-    if known and (new.modified or 0.0) < (before.modified or 0.0):
-        return NOTHING  # from a replica that is behind
-    if new.status == before.status and (not known or new.modified == before.modified):
+    before, new = instance.row, news_of(row, instance.row)
+    if new is None:
         return NOTHING
     instance.row = new
     tracked = None

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from exporter.cloudflare.models import Row, seconds, unix
 from exporter.statuses import BEFORE_END, ENDED
+from exporter.watch.instance import LastRow
 from exporter.watch.instance_values import InstanceValues
 from exporter.watch.run_tracker import (
     APART,
@@ -26,6 +27,16 @@ from exporter.watch.run_tracker import (
 def has_times(row: Row) -> bool:
     """Whether a row shows more than the status; the local engine's don't."""
     return row.modified_on is not None or row.started_on is not None or row.ended_on is not None
+
+
+def news_of(row: Row, last: LastRow) -> LastRow | None:
+    """What a row shows that the last one didn't; None where it shows nothing new, or comes from a
+    replica that is behind."""
+    new = LastRow(row.status, unix(row.created_on), unix(row.modified_on))
+    if last.modified is None or new.modified is None:
+        return None if new.status == last.status else new
+    repeats = (new.status, new.modified) == (last.status, last.modified)
+    return None if repeats or new.modified < last.modified else new
 
 
 def take_row(

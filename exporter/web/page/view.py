@@ -12,8 +12,8 @@ from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.attachment import Attachment
 from exporter.watch.instance import Instance, Pending
 from exporter.watch.instance_values import InstanceValues
+from exporter.watch.latest_steps import Timeline, unpack
 from exporter.watch.list_schedule import ListSchedule
-from exporter.watch.page_timeline import Timeline, unpack
 from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey
 

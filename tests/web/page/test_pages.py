@@ -11,7 +11,7 @@ from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.watch.instance import Instance, LastPoll, PollReason, PollRequest, Scope
 from exporter.watch.instance_values import InstanceValues, OpenStep
-from exporter.watch.page_timeline import Entry, Timeline
+from exporter.watch.latest_steps import Entry, Timeline
 from exporter.web.page.formatting import NONE
 from exporter.web.page.instance_table import TableQuery
 from exporter.web.page.pages import Pages

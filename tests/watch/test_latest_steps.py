@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 
 from exporter.cloudflare.models import Attempt, Detail, Error, Step
-from exporter.watch.page_timeline import LATEST, Entry, pack, unpack
+from exporter.watch.latest_steps import LATEST, Entry, pack, unpack
 from tests.watch.histories import EPOCH, Life, lives
 
 NOW = EPOCH.timestamp() + 1000

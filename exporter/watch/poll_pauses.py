@@ -1,0 +1,40 @@
+"""For how long an instance isn't polled, or not for its steps: after a failure, after a large
+response, and once it has ended. Pure: all in seconds, moments of the monotonic clock.
+"""
+
+from math import inf
+
+from exporter.clock import Moment
+from exporter.config.settings import Poll
+from exporter.watch.instance import Instance, LastPoll, PollRequest
+
+_FREE = 256 * 1024
+"""Bytes of detail responses, a `poll.interval`, that an instance's progress may cost. After a
+larger one the next has to wait as many intervals as it is larger: so what a long run costs grows
+with its steps, not with their square."""
+_LONGEST = 3600.0
+
+
+def after_failure(last: LastPoll, *, poll: Poll, now: Moment) -> float:
+    """The pause after one more failure: twice as long as the one before, so that what fails for
+    ever costs next to nothing."""
+    pause = 0.0
+    if last.failure is not None and last.request is not None:
+        pause = 2 * (now.monotonic - last.request.at)
+    return max(min(pause, poll.ended_interval), poll.interval)
+
+
+def after_detail(size: int, *, poll: Poll) -> float:
+    """How long progress alone is no reason for another detail response, after one of `size`
+    bytes."""
+    return min(poll.interval * size / _FREE, _LONGEST) if size > _FREE else 0.0
+
+
+def due_once_ended(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> float:
+    """When an ended instance is polled next: it moves only by a restart, which lists show, or a
+    poll once in a while."""
+    age = now.steady - (instance.row.modified or -inf)
+    if instance.row_is_newer and age < poll.detail_refresh:
+        # The response is of a replica that is behind.
+        return request.at + max(age, poll.interval)
+    return request.at + (poll.ended_interval if instance.configured else inf)
