@@ -70,8 +70,8 @@ def reloads(running: Daemon) -> int:
 
 
 def wait_until_reloaded(running: Daemon, times: int = 1) -> None:
-    """Until its reloads have ended, so many since the start: the log reports each last, when all
-    that it changes at once is shown."""
+    """Until this many reloads since the start have ended: the log reports each last, when all that
+    it changes at once is shown."""
     wait_until(lambda: reloads(running) >= times, running.stderr)
     assert reloads(running) == times
 

@@ -80,7 +80,7 @@ class Replicas(Upstream):
             {
                 "accounts": [{**account, "workflows": [orders, billing]}],
                 "api": {"url": "http://localhost/client/v4/accounts/{account_id}"}
-                # So many that enough are left of a share that halves while no turns are taken.
+                # Enough for what is left of a share that halves while no turns are taken.
                 | {"requests_per_5m": 10**60},
                 "poll": {"interval": "15s", "detail_refresh": "1m", "forget_after": "1m"},
                 "state": {"url": self.url},
