@@ -34,7 +34,7 @@ import httpx
 import psycopg
 from pydantic import SecretStr
 
-from benchmarks import argument_parser, virtual_time
+from benchmarks import argument_parser, cpu_of, virtual_time
 from benchmarks.api_budget import (
     EPOCH,
     HOUR,
@@ -339,22 +339,16 @@ def loads(
             ),
             every=5,
         )
-        began = [spent(replica) for replica in replicas.live]
+        began = [cpu_of(replica.process.pid) for replica in replicas.live]
         time.sleep(seconds)
         return [
-            load(replica, (spent(replica) - before) / seconds)
+            load(replica, (cpu_of(replica.process.pid) - before) / seconds)
             for replica, before in zip(replicas.live, began, strict=True)
         ]
 
 
 def shown_instances(metrics: str) -> int:
     return metrics.count("\ncloudflare_workflow_instance_info{")
-
-
-def spent(replica: Daemon) -> float:
-    """Seconds of CPU time."""
-    stat = Path(f"/proc/{replica.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def load(replica: Daemon, cpu: float) -> Load:

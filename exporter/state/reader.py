@@ -110,7 +110,7 @@ class StateReader:
 
     async def rendered(self, owner: Owner) -> Rendered | None:
         """The lines of a workflow's instances as of what is recorded of them, if there are any."""
-        if owner in self.uncommitted().owners:
+        if owner in self.writing.owners | self.pending.owners:
             return None
         rows = await self._read(lambda: self.backend.rendered(owner), rendered_lines.unpacked)
         return next((rendered for _, rendered in rows), None)

@@ -292,9 +292,8 @@ class Discovery:
                 continue
             self.series_cap.choose(instance, self._now)
             if instance.has_series and not (instance.fingerprints.seen or instance.wants_detail):
-                self._put(
-                    instance, instance_lifecycle.want_detail(instance)
-                )  # rows don't have its steps
+                # Rows don't have its steps.
+                self._put(instance, instance_lifecycle.want_detail(instance))
             ended_unseen = ended_too and instance.has_series and not instance.live
             if ended_unseen and instance.seen_in_pass < self._pass and instance.expires_at is None:
                 # Deleted, perhaps, or restarted.

@@ -81,7 +81,7 @@ class Poller:
         self.round_started = self._as_of = state.clock.monotonic()
         self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
         self.queue = queue
-        self._run = self._run_poll
+        self._run = self._run_poll  # once: each poll that waits would have a method of its own
         self._active: set[Instance] = set()
         """Those whose polls wait or are in flight."""
         self._up = WorkflowUp()
