@@ -306,17 +306,21 @@ class Accounts:
         while True:
             await self.writer.turned.wait()
             self.writer.turned.clear()
+            moved = False
             async with self._changing:
                 for account in self.watched:
                     try:
                         if await account.roster.follow():
                             account.wake()
+                            moved = True
                     except Exception as error:  # a fault of ours: it must not end the watching
                         if self._faults.may(type(error).__name__):
                             log.exception(
                                 "failed to attach workflows; will try again",
                                 account=account.roster.label,
                             )
+            if moved:
+                await self.writer.save()  # and shows their instances
 
     def _lost(self) -> None:
         for account in self.watched:

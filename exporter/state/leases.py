@@ -75,6 +75,7 @@ class Leases:
         notices: What it has for other holders, and they for it.
         held: The epochs of the leases that this replica has.
         seen: What it saw at its last turn.
+        taking: What it asks for at its next turn, since nobody held it at the last.
         proven_until: Until when (monotonic clock) no other replica can have taken what is held.
     """
 
@@ -87,7 +88,7 @@ class Leases:
         self.notices = Notices()
         self._lease = lease
         self._clock = clock
-        self._taking: Collection[Owner] = ()
+        self.taking: Collection[Owner] = ()
         self._giving_up: Collection[Owner] = ()
 
     def may_attach(self, owner: Owner) -> bool:
@@ -121,7 +122,7 @@ class Leases:
         """
         self._plan()
         released = [owner for owner in self._giving_up if owner not in attached]
-        wanted = [*(owner for owner in self.held if owner not in released), *self._taking]
+        wanted = [*(owner for owner in self.held if owner not in released), *self.taking]
         notices = [*self.notices.sending], [*self.notices.deleting]
         return Turn(self.replica, self._lease, wanted, released, budgets, leaving, *notices)
 
@@ -155,7 +156,7 @@ class Leases:
 
     def _plan(self) -> None:
         wanted = self._all_wanted()
-        self._taking, give_up = plan(self.seen, wanted, self.replica.id)
+        self.taking, give_up = plan(self.seen, wanted, self.replica.id)
         self._giving_up = {*give_up, *(self.held.keys() - wanted)}
 
     def _all_wanted(self) -> set[Owner]:

@@ -249,17 +249,22 @@ class StateWriter:
             Unreachable: the database can't be used.
         """
         async with self._turning:
-            if self._left:
-                return
-            self._left = leaving
-            attached = {*self._shown, *self._reader.writing.owners, *self._reader.pending.owners}
-            turn = self.leases.turn(attached, self.budgets(), leaving=leaving)
-            began = self._clock.monotonic()
-            seen = await self._reader.in_thread(self._reader.backend.take_turn, turn)
-            lost = self.leases.took(turn, seen, began=began, shown=self._shown)
-            self.allotted(seen.budgets)
-        self._lose(lost)
-        self.turned.set()
+            for _ in range(2):  # the second takes at once what the first saw that nobody holds
+                if self._left:
+                    return
+                self._left = leaving
+                pending = self._reader.writing.owners | self._reader.pending.owners
+                turn = self.leases.turn(
+                    self._shown.keys() | pending, self.budgets(), leaving=leaving
+                )
+                began = self._clock.monotonic()
+                seen = await self._reader.in_thread(self._reader.backend.take_turn, turn)
+                lost = self.leases.took(turn, seen, began=began, shown=self._shown)
+                self.allotted(seen.budgets)
+                self._lose(lost)
+                self.turned.set()
+                if not self.leases.taking:
+                    return
 
     def _lose(self, owners: Collection[Owner]) -> None:
         """Detaches what other replicas hold now: what is pending of it is theirs to find out."""
