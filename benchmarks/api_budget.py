@@ -24,12 +24,12 @@ from benchmarks import argument_parser, virtual_time
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
+from exporter.instances.run_tracker import Observations
+from exporter.instances.values import InstanceValues
 from exporter.logs import configure
 from exporter.metrics import catalogue
 from exporter.state.backend import Location
-from exporter.watch.instance_values import InstanceValues
 from exporter.watch.poller import Poller
-from exporter.watch.run_tracker import Observations
 from exporter.watch.sink import WorkflowKey
 from simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
 

@@ -15,9 +15,9 @@ from benchmarks import argument_parser
 from exporter.app import App
 from exporter.cloudflare.models import Attempt, Detail, Step
 from exporter.config.settings import Settings
-from exporter.watch.instance import Instance, Scope
-from exporter.watch.latest_steps import pack
-from exporter.watch.run_tracker import track
+from exporter.instances.instance import Instance, Scope
+from exporter.instances.latest_steps import pack
+from exporter.instances.run_tracker import track
 from exporter.web.endpoints import endpoints
 from exporter.web.server import Server, address_of, listen
 

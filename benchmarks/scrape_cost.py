@@ -45,10 +45,10 @@ from benchmarks.churn_memory import resident
 from exporter.clock import Clock
 from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
 from exporter.config.metrics import Metrics
+from exporter.instances.run_tracker import Run, Tracked, track
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.store import Store
-from exporter.watch.run_tracker import Run, Tracked, track
 from exporter.watch.sink import WorkflowKey
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
+from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
-from exporter.watch.instance_values import InstanceValues
 
 OUTCOMES = ("success", "failure", "running")
 

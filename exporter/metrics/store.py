@@ -10,14 +10,14 @@ from exporter import __version__
 from exporter.cloudflare.errors import FAILURE_REASONS
 from exporter.cloudflare.queue import KINDS
 from exporter.config.metrics import Metrics
+from exporter.instances.run_tracker import Observations
+from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.labels import LimitedLabel, StepLabel
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import STATUSES
-from exporter.watch.instance_values import InstanceValues
-from exporter.watch.run_tracker import Observations
 from exporter.watch.sink import EVENT_RESULTS, RoundOutcome, WorkflowKey
 
 _MAX_WORDS = 50

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Mapping
 
+from exporter.instances.state_records import Record, WorkflowRecord
 from exporter.metrics.series import Changes
 from exporter.state.backend import Batch, Horizon, Owner
 from exporter.state.record_codec import Place, SeriesRecord, encode, instance_row, series_records
-from exporter.watch.records import Record, WorkflowRecord
 
 
 class Pending:

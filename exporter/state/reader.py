@@ -19,6 +19,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from exporter.instances.state_records import InstanceRecord, NotRestored, Record, WorkflowRecord
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Rendered
 from exporter.metrics.store import Store
@@ -28,7 +29,6 @@ from exporter.state.location import opened
 from exporter.state.pending import Pending
 from exporter.state.record_codec import INSTANCE, SERIES, WORKFLOW, Place, SeriesRecord
 from exporter.state.sqlite import Database
-from exporter.watch.records import InstanceRecord, NotRestored, Record, WorkflowRecord
 
 log = structlog.get_logger(__name__)
 

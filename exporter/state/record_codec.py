@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from exporter.config.accounts import Account
+from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.series import Changes, Histogram, SeriesData, SeriesKey
 from exporter.state.backend import InstanceRow, Owner
-from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 _OF_NOW = frozenset(

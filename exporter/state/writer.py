@@ -15,6 +15,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import Allotment, BudgetUse
+from exporter.instances.state_records import InstanceRecord, NotRestored, Record, WorkflowRecord
 from exporter.log_dedup import OpenProblems
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes
@@ -25,7 +26,6 @@ from exporter.state.pending import Pending
 from exporter.state.reader import StateReader
 from exporter.state.record_codec import data_of, series_key, without_counts
 from exporter.state.rendered_lines import batch_of
-from exporter.watch.records import InstanceRecord, NotRestored, Record, WorkflowRecord
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.workflow_state import UNWATCHED_FOR, WorkflowState
 

@@ -1,1 +1,1 @@
-"""Watching: what to poll when, what changed, and what that adds to the counts."""
+"""Watching: which workflows and instances are polled, when, and in which order."""

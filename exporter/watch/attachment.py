@@ -15,13 +15,13 @@ from exporter.cloudflare.client import Client
 from exporter.config.accounts import Account, Workflow
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Api, Poll
+from exporter.instances.instance import Scope
+from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
 from exporter.watch.discovery import Discovery
 from exporter.watch.event_coverage import EventCoverage
-from exporter.watch.instance import Scope
 from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
-from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink, WorkflowKey

@@ -16,13 +16,13 @@ from math import ceil, inf
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row, unix
 from exporter.config.accounts import is_instance_id
+from exporter.instances import lifecycle
+from exporter.instances.instance import Instance, Pending, Scope
+from exporter.instances.state_records import NotRestored, Record
 from exporter.statuses import ENDED, LIVE, RESTING
-from exporter.watch import instance_lifecycle
 from exporter.watch.event_coverage import EventCoverage, kind_of
-from exporter.watch.instance import Instance, Pending, Scope
 from exporter.watch.list_reader import ListReader
 from exporter.watch.poller import Poller
-from exporter.watch.records import NotRestored, Record
 from exporter.watch.selector import Selector
 from exporter.watch.series_cap import SeriesCap
 
@@ -89,7 +89,7 @@ class Discovery:
             if instance_id not in self._state.instances:
                 known = (await self._records([instance_id])).get(instance_id, -inf)
                 instance = self._state.begin(instance_id, Scope.COUNTED, known)
-                instance_lifecycle.on_looked_up(instance, list_pass=self._pass)
+                lifecycle.on_looked_up(instance, list_pass=self._pass)
         return self._state.instances[instance_id]
 
     def choose(self, instance: Instance) -> None:
@@ -165,7 +165,7 @@ class Discovery:
         self._raise_horizon()
         for instance in list(self._state.instances.values()):
             if not instance.configured and instance.wants_detail:
-                self._put(instance, instance_lifecycle.want_detail(instance))
+                self._put(instance, lifecycle.want_detail(instance))
 
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
@@ -264,11 +264,11 @@ class Discovery:
                 return
             instance = self._state.begin(row.id, Scope.COUNTED, known)
             if instance.wants_detail:  # as when it was removed
-                self._put(instance, instance_lifecycle.want_detail(instance))
+                self._put(instance, lifecycle.want_detail(instance))
         if instance.configured:
             return
         before = instance.row.status
-        effects = self._state.apply(instance_lifecycle.on_row, instance, row, list_pass=self._pass)
+        effects = self._state.apply(lifecycle.on_row, instance, row, list_pass=self._pass)
         if not effects.record:
             return
         kind = kind_of(before, row.status)
@@ -278,7 +278,7 @@ class Discovery:
         self.series_cap.choose(instance, self._now)
         details_matter = instance.has_series or row.status in ENDED
         if effects.want_detail or (details_matter and not effects.repeats):
-            self._put(instance, instance_lifecycle.want_detail(instance))
+            self._put(instance, lifecycle.want_detail(instance))
 
     def _put(self, instance: Instance, pending: Pending | None) -> None:
         self._state.changed.add(instance.id)
@@ -293,14 +293,14 @@ class Discovery:
             self.series_cap.choose(instance, self._now)
             if instance.has_series and not (instance.fingerprints.seen or instance.wants_detail):
                 # Rows don't have its steps.
-                self._put(instance, instance_lifecycle.want_detail(instance))
+                self._put(instance, lifecycle.want_detail(instance))
             ended_unseen = ended_too and instance.has_series and not instance.live
             if ended_unseen and instance.seen_in_pass < self._pass and instance.expires_at is None:
                 # Deleted, perhaps, or restarted.
-                self._put(instance, instance_lifecycle.on_missing_from_lists(instance))
+                self._put(instance, lifecycle.on_missing_from_lists(instance))
         for instance in self._missed():
             # It moved from list to list as they were read, or it ended.
-            self._put(instance, instance_lifecycle.on_missing_from_lists(instance))
+            self._put(instance, lifecycle.on_missing_from_lists(instance))
         if not self._left_out:  # otherwise the next pass reads the same lists
             self._record.last_pass = started
         self._raise_horizon()

@@ -19,14 +19,14 @@ import structlog
 
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.queue import BATCH, UNREADABLE, Event, Queue, event_of
+from exporter.instances import lifecycle
+from exporter.instances.instance import Instance
+from exporter.instances.run_tracker import APART
+from exporter.instances.state_records import NotRestored
 from exporter.log_dedup import OpenProblems
 from exporter.statuses import ENDED
-from exporter.watch import instance_lifecycle
 from exporter.watch.attachment import Attachment
 from exporter.watch.event_coverage import EventCoverage
-from exporter.watch.instance import Instance
-from exporter.watch.records import NotRestored
-from exporter.watch.run_tracker import APART
 from exporter.watch.workflow_roster import WorkflowRoster
 
 log = structlog.get_logger(__name__)
@@ -282,7 +282,7 @@ class Events:
             if instance is None:
                 self._end(awaited, "other")
                 return
-        pending = instance_lifecycle.on_event(instance, event.kind)
+        pending = lifecycle.on_event(instance, event.kind)
         if not instance.wants_detail:
             self._end(awaited, "listed")
             return

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row
 from exporter.cloudflare.pages import Page, read_pages
-from exporter.watch.instance import Urgency
+from exporter.instances.instance import Urgency
 from exporter.watch.poller import Poller
 from exporter.watch.sink import counted
 

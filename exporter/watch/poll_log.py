@@ -8,8 +8,8 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
+from exporter.instances.instance import Instance
 from exporter.log_dedup import OpenProblems, Throttle
-from exporter.watch.instance import Instance
 from exporter.watch.sink import WorkflowKey
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.watch.instance import Urgency
+from exporter.instances.instance import Urgency
 
 _NOW = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
 # Without the polls of the first two, what is shown is wrong or unexplained: four of five turns.

@@ -1,4 +1,4 @@
-"""Polls the instances of one workflow, round by round: the I/O. `instance_lifecycle` decides what
+"""Polls the instances of one workflow, round by round: the I/O. `lifecycle` decides what
 is polled when, and with which request. Of discovered instances, lists show what changed."""
 
 import asyncio
@@ -12,9 +12,9 @@ from msgspec import Struct
 from exporter.cloudflare.client import Client
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Summary
-from exporter.watch import instance_lifecycle
-from exporter.watch.effects import NOTHING, Effects
-from exporter.watch.instance import (
+from exporter.instances import lifecycle
+from exporter.instances.effects import NOTHING, Effects
+from exporter.instances.instance import (
     InFlight,
     Instance,
     Pending,
@@ -120,19 +120,17 @@ class Poller:
         spare = [i for i in due if not i.configured and i.failure is None]
         for instance in due:
             if instance.configured or instance.failure is not None:
-                self.put(instance, instance_lifecycle.on_due(instance))
+                self.put(instance, lifecycle.on_due(instance))
         room = int(self.queue.budget.rate * self._poll.interval * _SPARE) - len(self.queue)
         for instance in heapq.nsmallest(max(0, room), spare, key=lambda i: i.due):
-            self.put(instance, instance_lifecycle.pend(instance, Urgency.LIVE, PollReason.SPARE))
+            self.put(instance, lifecycle.pend(instance, Urgency.LIVE, PollReason.SPARE))
         try:
             async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
                 await self._polled()
                 others = self.instances.values()
                 control = self._up.control(others, since=now, now=self._clock.monotonic())
                 if control is not None and not self.over:
-                    pending = instance_lifecycle.pend(
-                        control, Urgency.CONFIGURED, PollReason.CONTROL
-                    )
+                    pending = lifecycle.pend(control, Urgency.CONFIGURED, PollReason.CONTROL)
                     self.put(control, pending)
                     await self._polled()
         except TimeoutError:
@@ -146,7 +144,7 @@ class Poller:
             await self._idle.wait()
 
     def put(self, instance: Instance, pending: Pending | None) -> None:
-        """Puts a poll into the queue that `instance_lifecycle` asks for, or moves it up."""
+        """Puts a poll into the queue that `lifecycle` asks for, or moves it up."""
         if pending is None:
             return
         self._active.add(instance)
@@ -164,23 +162,19 @@ class Poller:
             pass
 
     async def _run_poll(self, instance: Instance) -> None:
-        request = instance_lifecycle.on_turn(instance, poll=self._poll, now=self._clock.now())
+        request = lifecycle.on_turn(instance, poll=self._poll, now=self._clock.now())
         simple: Summary | None = None
         follows: PollRequest | None = request
         try:
             if request.kind == "simple":
                 with counted(self._sink, "simple"):
                     simple = await self.client.instance(self.key.workflow, instance.id)
-                follows = self._apply(
-                    instance_lifecycle.on_simple, instance, simple, request
-                ).request
+                follows = self._apply(lifecycle.on_simple, instance, simple, request).request
             if follows is not None:
                 request = follows
                 with counted(self._sink, "detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
-                self._apply(
-                    instance_lifecycle.on_detail, instance, detail, size, request, after=simple
-                )
+                self._apply(lifecycle.on_detail, instance, detail, size, request, after=simple)
         except RequestFailed as failure:
             self._on_failure(instance, failure, request)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
@@ -195,10 +189,10 @@ class Poller:
     def _on_failure(self, instance: Instance, failure: RequestFailed, request: PollRequest) -> None:
         if failure.reason == "not_found":
             self._up.succeeded()
-            self._apply(instance_lifecycle.on_not_found, instance, request)
+            self._apply(lifecycle.on_not_found, instance, request)
         else:
             self._up.failed(before=instance.failure is not None)
-            self._apply(instance_lifecycle.on_failure, instance, failure, request)
+            self._apply(lifecycle.on_failure, instance, failure, request)
 
     def _apply(
         self, transition: Callable[..., Effects], instance: Instance, *what: object, **also: object
@@ -210,7 +204,7 @@ class Poller:
 
     def _cancel(self, instance: Instance) -> None:
         """Ends a poll, whether it waits or is in flight."""
-        instance_lifecycle.cancel(instance)
+        lifecycle.cancel(instance)
         self._active.discard(instance)
         if not self._active:
             self._idle.set()
@@ -221,7 +215,7 @@ class Poller:
             return
         now = self._clock.now()
         for instance in list(self.instances.values()):
-            effects = instance_lifecycle.on_tick(instance, now=now)
+            effects = lifecycle.on_tick(instance, now=now)
             if effects.record:
                 self._cancel(instance)
                 self.state.take_effect(instance, effects)
@@ -230,7 +224,7 @@ class Poller:
         self.tried = self.tried or not any(i.awaits_first_poll for i in instances)
         if self._up.round_over():
             for instance in instances:
-                instance_lifecycle.on_workflow_readable(instance, now=now)
+                lifecycle.on_workflow_readable(instance, now=now)
         # A first round that nothing has responded to yet is no success.
         readable = self.tried and self._up.readable
         self.up = readable and self.pass_failure is None

@@ -3,14 +3,14 @@ have errored or are `min_age` old, and at most `max_instances`.
 
 Where there are more, errored instances come before live ones, live ones before ended ones, and last
 come those that the selector took once and no longer does. Who comes later gives way. What that
-does to an instance, `instance_lifecycle` says.
+does to an instance, `lifecycle` says.
 """
 
 from enum import IntEnum
 
+from exporter.instances import lifecycle
+from exporter.instances.instance import Instance, Scope
 from exporter.statuses import ENDED
-from exporter.watch import instance_lifecycle
-from exporter.watch.instance import Instance, Scope
 from exporter.watch.selector import Selector
 from exporter.watch.workflow_state import WorkflowState
 
@@ -77,9 +77,7 @@ class SeriesCap:
             created = run.queued  # an event announced it before a list held it
         is_old = status == "errored" or created is None or now - created >= self.selector.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
-        self._state.apply(
-            instance_lifecycle.on_selected, instance, selected=selected, placed=placed
-        )
+        self._state.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
         if instance.expires_at is not None and not expired and self._order is not None:
             self._order.append(_place(instance))
 
@@ -118,7 +116,7 @@ class SeriesCap:
 
     def _give_up(self, instance: Instance) -> None:
         """From now on it is only counted."""
-        self._state.apply(instance_lifecycle.on_series_given_up, instance)
+        self._state.apply(lifecycle.on_series_given_up, instance)
         self._taken -= 1
 
 

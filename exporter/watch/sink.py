@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from exporter.cloudflare.errors import RequestFailed
-from exporter.watch.instance_values import InstanceValues
-from exporter.watch.run_tracker import Observations
+from exporter.instances.run_tracker import Observations
+from exporter.instances.values import InstanceValues
 
 
 class WorkflowKey(NamedTuple):

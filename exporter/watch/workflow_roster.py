@@ -12,9 +12,9 @@ import structlog
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow as Listed
 from exporter.config.accounts import Workflow, is_glob
+from exporter.instances.state_records import NotRestored
 from exporter.watch.attachment import Attacher, Attachment
 from exporter.watch.discovery import Discovery
-from exporter.watch.records import NotRestored
 from exporter.watch.sink import WorkflowKey
 
 log = structlog.get_logger(__name__)

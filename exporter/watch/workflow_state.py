@@ -8,11 +8,11 @@ from msgspec.structs import replace
 
 from exporter.clock import Clock
 from exporter.config.settings import Poll
-from exporter.watch import instance_lifecycle
-from exporter.watch.effects import Effects
-from exporter.watch.instance import Instance, Scope
-from exporter.watch.records import InstanceRecord, Record, WorkflowRecord
-from exporter.watch.run_tracker import APART
+from exporter.instances import lifecycle
+from exporter.instances.effects import Effects
+from exporter.instances.instance import Instance, Scope
+from exporter.instances.run_tracker import APART
+from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
 from exporter.watch.selector import Selector
 from exporter.watch.sink import Sink, WorkflowKey
 
@@ -96,9 +96,7 @@ class WorkflowState:
         since = self.since_of(known, configured=configured)
         instance = Instance(instance_id, scope, since, now.monotonic if configured else inf)
         if isinstance(known, InstanceRecord):
-            instance_lifecycle.restore(
-                instance, known, now=now, list_pass_at=self.last_pass_began()
-            )
+            lifecycle.restore(instance, known, now=now, list_pass_at=self.last_pass_began())
         self.instances[instance_id] = instance
         if instance.has_series and instance.values is not None:
             self.sink.restored(self.key, instance_id, instance.values, instance.last_change)
@@ -175,7 +173,7 @@ class WorkflowState:
     def apply(
         self, transition: Callable[..., Effects], instance: Instance, *what: object, **also: object
     ) -> Effects:
-        """Has a transition of `instance_lifecycle` take effect, now."""
+        """Has a transition of `lifecycle` take effect, now."""
         effects = transition(instance, *what, **also, poll=self.poll, now=self.clock.now())
         self.take_effect(instance, effects)
         return effects

@@ -6,7 +6,7 @@ wasn't due is polled, too: it shows whether the workflow can't be read, or only 
 
 from collections.abc import Iterable
 
-from exporter.watch.instance import Instance
+from exporter.instances.instance import Instance
 
 
 class WorkflowUp:

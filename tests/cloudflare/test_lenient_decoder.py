@@ -16,9 +16,9 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.json_filter import JsonFilter
 from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import Detail, Envelope, Error, Row
-from exporter.watch.latest_steps import pack
-from exporter.watch.list_rows import take_row
-from exporter.watch.run_tracker import track
+from exporter.instances.latest_steps import pack
+from exporter.instances.list_rows import take_row
+from exporter.instances.run_tracker import track
 
 from .conftest import client_of
 

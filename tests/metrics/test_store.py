@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.cloudflare.models import Attempt, Detail, Error, Step, Trigger
 from exporter.config.metrics import Metrics
+from exporter.instances.run_tracker import track
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
-from exporter.watch.run_tracker import track
 from exporter.watch.sink import WorkflowKey
 
 FORMATS: tuple[tuple[str, Callable[[str], Iterable[Metric]]], ...] = (

@@ -18,9 +18,9 @@ from benchmarks import virtual_time
 from benchmarks.api_budget import Lags, Run, quantile
 from exporter.app import App
 from exporter.config.settings import Settings
+from exporter.instances import lifecycle
+from exporter.instances.instance import Urgency
 from exporter.metrics import catalogue
-from exporter.watch import instance_lifecycle
-from exporter.watch.instance import Urgency
 from exporter.watch.poll_queue import PollQueue
 from simulator import (
     LOCAL_ENGINE,
@@ -380,7 +380,7 @@ class TestCounting:
             await w.cycle(after=1)
             w.clock.advance(30)
             poller = w.app.pollers[0]
-            poller.put(poller.instances["a"], instance_lifecycle.want_detail(poller.instances["a"]))
+            poller.put(poller.instances["a"], lifecycle.want_detail(poller.instances["a"]))
             await poller.round(whole=True)
             await w.saved()
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from benchmarks import virtual_time
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.watch.instance import Urgency
+from exporter.instances.instance import Urgency
 from exporter.watch.poll_queue import _WEIGHTS, PollQueue
 
 

@@ -18,11 +18,11 @@ from starlette.routing import Mount
 
 from exporter.clock import Clock
 from exporter.config.metrics import Metrics
+from exporter.instances.run_tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import Changes, SeriesData
 from exporter.metrics.store import Store
-from exporter.watch.run_tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
 from exporter.watch.sink import WorkflowKey
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView

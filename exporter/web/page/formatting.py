@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
+from exporter.instances.instance import Instance
 from exporter.metrics import catalogue
-from exporter.watch.instance import Instance
 from exporter.web.page.view import Explanation, InstanceRow
 
 NONE = "\N{EN DASH}"

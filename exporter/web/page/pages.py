@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from exporter import __version__
-from exporter.watch.latest_steps import Entry
+from exporter.instances.latest_steps import Entry
 from exporter.web.page import formatting
 from exporter.web.page.assets import Assets
 from exporter.web.page.instance_table import COLUMNS, MAX_LENGTH, TableQuery, select

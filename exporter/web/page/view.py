@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
+from exporter.instances.instance import Instance, Pending
+from exporter.instances.latest_steps import Timeline, unpack
+from exporter.instances.values import InstanceValues
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.attachment import Attachment
-from exporter.watch.instance import Instance, Pending
-from exporter.watch.instance_values import InstanceValues
-from exporter.watch.latest_steps import Timeline, unpack
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poller import Poller
 from exporter.watch.sink import WorkflowKey

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from exporter.watch.instance import PollReason
+from exporter.instances.instance import PollReason
 from exporter.web.page.formatting import changed, dashboard_href
 from exporter.web.page.view import STUCK_AFTER, Explanation
 from simulator import Hang, Script, Sleep, Wait, error, retried, steps

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
-from exporter.watch.instance import Instance, LastPoll, PollReason, PollRequest, Scope
-from exporter.watch.instance_values import InstanceValues, OpenStep
-from exporter.watch.latest_steps import Entry, Timeline
+from exporter.instances.instance import Instance, LastPoll, PollReason, PollRequest, Scope
+from exporter.instances.latest_steps import Entry, Timeline
+from exporter.instances.values import InstanceValues, OpenStep
 from exporter.web.page.formatting import NONE
 from exporter.web.page.instance_table import TableQuery
 from exporter.web.page.pages import Pages

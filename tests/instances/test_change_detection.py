@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from exporter.cloudflare.models import Detail, Error, Summary
-from exporter.watch.change_fingerprints import Fingerprints, fingerprint
+from exporter.instances.change_detection import Fingerprints, fingerprint
 
 QUEUED = datetime(2026, 1, 1, tzinfo=UTC)
 

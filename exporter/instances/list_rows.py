@@ -11,10 +11,8 @@ from math import inf
 from msgspec.structs import replace
 
 from exporter.cloudflare.models import Row, seconds, unix
-from exporter.statuses import BEFORE_END, ENDED
-from exporter.watch.instance import LastRow
-from exporter.watch.instance_values import InstanceValues
-from exporter.watch.run_tracker import (
+from exporter.instances.instance import LastRow
+from exporter.instances.run_tracker import (
     APART,
     FinishedRun,
     Observations,
@@ -22,6 +20,8 @@ from exporter.watch.run_tracker import (
     Tracked,
     same_time,
 )
+from exporter.instances.values import InstanceValues
+from exporter.statuses import BEFORE_END, ENDED
 
 
 def has_times(row: Row) -> bool:

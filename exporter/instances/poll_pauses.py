@@ -6,7 +6,7 @@ from math import inf
 
 from exporter.clock import Moment
 from exporter.config.settings import Poll
-from exporter.watch.instance import Instance, LastPoll, PollRequest
+from exporter.instances.instance import Instance, LastPoll, PollRequest
 
 _FREE = 256 * 1024
 """Bytes of detail responses, a `poll.interval`, that an instance's progress may cost. After a

@@ -7,8 +7,8 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from exporter.cloudflare.models import Detail, seconds, unix
+from exporter.instances.failed_step import error_name, failed_step
 from exporter.statuses import ENDED
-from exporter.watch.failed_step import error_name, failed_step
 
 
 class OpenStep(Struct, frozen=True, array_like=True, gc=False):
@@ -30,7 +30,7 @@ class OpenStep(Struct, frozen=True, array_like=True, gc=False):
 
 
 class InstanceValues(Struct, frozen=True, array_like=True, gc=False):
-    """What an instance's gauges show; recorded in the state (see `records.py`).
+    """What an instance's gauges show; recorded in the state (see `state_records.py`).
 
     Times are Unix seconds; None: not known (yet). What comes from the steps is None until a detail
     response came.

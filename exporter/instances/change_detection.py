@@ -10,7 +10,7 @@ from hashlib import blake2b
 from msgspec import Struct, msgpack
 
 from exporter.cloudflare.models import Summary, unix
-from exporter.watch.instance_values import InstanceValues
+from exporter.instances.values import InstanceValues
 
 Fingerprint = bytes
 """Two digests of 8 bytes, the second without what changes while a run continues from step to step.

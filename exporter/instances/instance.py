@@ -1,6 +1,6 @@
 """The record of one watched instance: what is known of it, and which state its life is in.
 
-Data only. `instance_lifecycle` alone writes it: what happens to an instance, when it is polled,
+Data only. `lifecycle` alone writes it: what happens to an instance, when it is polled,
 when its series expire. `run_tracker` says what its responses mean for its run and steps, and knows
 nothing of polls.
 """
@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
+from exporter.instances.change_detection import Change, Fingerprints
+from exporter.instances.run_tracker import APART, Run
+from exporter.instances.state_records import InstanceRecord
+from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
-from exporter.watch.change_fingerprints import Change, Fingerprints
-from exporter.watch.instance_values import InstanceValues
-from exporter.watch.records import InstanceRecord
-from exporter.watch.run_tracker import APART, Run
 
 
 class Scope(Enum):

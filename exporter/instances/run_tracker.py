@@ -1,12 +1,12 @@
 """Tracks runs: from what is known of a run and one detail response to its values and what is new.
 
 The heart of the exporter, and pure: no I/O and no clock but the one handed in. It knows runs, steps
-and attempts; when an instance is polled and whether it has series, `instance_lifecycle` decides,
-over the record in `instance`. Whatever is finished is observed once, when its end is first seen,
-however often, late or out of order the responses come. A run is identified by `queued`, a step by
-its type, full name (with the counter that the engine adds) and own start, an attempt by its step
-and number. So a step that a restart deleted and ran again is another one. A list row doesn't have
-`queued`: `list_rows` decides which run it is of, and takes from it what concerns whole runs.
+and attempts; when an instance is polled and whether it has series, `lifecycle` decides, over the
+record in `instance`. Whatever is finished is observed once, when its end is first seen, however
+often, late or out of order the responses come. A run is identified by `queued`, a step by its type,
+full name (with the counter that the engine adds) and own start, an attempt by its step and number.
+So a step that a restart deleted and ran again is another one. A list row doesn't have `queued`:
+`list_rows` decides which run it is of, and takes from it what concerns whole runs.
 """
 
 from collections.abc import Iterable
@@ -28,9 +28,9 @@ from exporter.cloudflare.models import (
     seconds,
     unix,
 )
+from exporter.instances.failed_step import AFTERMATH, attempts_in_order
+from exporter.instances.values import InstanceValues, values_of
 from exporter.statuses import BEFORE_END, ENDED
-from exporter.watch.failed_step import AFTERMATH, attempts_in_order
-from exporter.watch.instance_values import InstanceValues, values_of
 
 APART = 1.0
 """Seconds by which times may differ that mean one moment: list rows and responses on an instance
@@ -42,7 +42,7 @@ step, bit n its n-th attempt."""
 
 
 class Run(Struct, frozen=True, array_like=True, gc=False):
-    """What is known of an instance's current run; recorded in the state (see `records.py`).
+    """What is known of an instance's current run; recorded in the state (see `state_records.py`).
 
     Times are Unix seconds. `queued` is None as long as only rows of lists showed the run.
     """

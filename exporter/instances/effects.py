@@ -1,9 +1,9 @@
-"""What the caller of a transition in `instance_lifecycle` has to do."""
+"""What the caller of a transition in `lifecycle` has to do."""
 
 from typing import NamedTuple
 
-from exporter.watch.instance import PollRequest
-from exporter.watch.run_tracker import Observations
+from exporter.instances.instance import PollRequest
+from exporter.instances.run_tracker import Observations
 
 
 class Effects(NamedTuple):

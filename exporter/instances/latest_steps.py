@@ -8,7 +8,7 @@ from math import inf
 from msgspec import Struct, msgpack
 
 from exporter.cloudflare.models import Detail, Step, unix
-from exporter.watch.failed_step import step_error
+from exporter.instances.failed_step import step_error
 
 LATEST = 50
 """Finished steps that it holds, and open ones as well."""

@@ -5,8 +5,8 @@ from datetime import timedelta
 from hypothesis import given
 
 from exporter.cloudflare.models import Attempt, Detail, Error, Step
-from exporter.watch.latest_steps import LATEST, Entry, pack, unpack
-from tests.watch.histories import EPOCH, Life, lives
+from exporter.instances.latest_steps import LATEST, Entry, pack, unpack
+from tests.instances.histories import EPOCH, Life, lives
 
 NOW = EPOCH.timestamp() + 1000
 

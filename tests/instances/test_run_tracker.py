@@ -18,8 +18,7 @@ from exporter.cloudflare.models import (
     Trigger,
     unix,
 )
-from exporter.watch.instance_values import OpenStep
-from exporter.watch.run_tracker import (
+from exporter.instances.run_tracker import (
     FinishedAttempt,
     FinishedRun,
     FinishedStep,
@@ -29,7 +28,8 @@ from exporter.watch.run_tracker import (
     judge,
     track,
 )
-from tests.watch.histories import ENDINGS, EPOCH, Life, Thing, deliveries, finished, lives
+from exporter.instances.values import OpenStep
+from tests.instances.histories import ENDINGS, EPOCH, Life, Thing, deliveries, finished, lives
 
 NOW = EPOCH.timestamp() + 3600
 

@@ -21,10 +21,9 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary
 from exporter.cloudflare.queue import KINDS
 from exporter.config.settings import Poll
-from exporter.statuses import ENDED, STATUSES
-from exporter.watch import instance_lifecycle
-from exporter.watch.effects import NOTHING, Effects
-from exporter.watch.instance import (
+from exporter.instances import lifecycle
+from exporter.instances.effects import NOTHING, Effects
+from exporter.instances.instance import (
     InFlight,
     Instance,
     LastPoll,
@@ -34,7 +33,8 @@ from exporter.watch.instance import (
     Scope,
     Urgency,
 )
-from exporter.watch.run_tracker import Freshness, judge
+from exporter.instances.run_tracker import Freshness, judge
+from exporter.statuses import ENDED, STATUSES
 
 POLL = Poll()
 QUEUED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -79,14 +79,14 @@ def new(scope: Scope = Scope.CONFIGURED) -> Instance:
 
 def begun(instance: Instance, seconds: float) -> PollRequest:
     """Its poll, begun."""
-    instance_lifecycle.on_due(instance)
-    return instance_lifecycle.on_turn(instance, poll=POLL, now=at(seconds))
+    lifecycle.on_due(instance)
+    return lifecycle.on_turn(instance, poll=POLL, now=at(seconds))
 
 
 def polled(instance: Instance, seconds: float, status: str = "running", steps: int = 0) -> Effects:
     """What the detail request of a poll brought."""
     request = replace(begun(instance, seconds), kind="detail")
-    return instance_lifecycle.on_detail(
+    return lifecycle.on_detail(
         instance, detail(status, steps), 100, request, after=None, poll=POLL, now=at(seconds)
     )
 
@@ -119,7 +119,7 @@ class TestPend:
     ) -> None:
         instance = known(Scope.CONFIGURED)
         instance.activity = activity
-        pending = instance_lifecycle.pend(instance, urgency, PollReason.ROW)
+        pending = lifecycle.pend(instance, urgency, PollReason.ROW)
         assert instance.activity == after
         assert pending == (None if after == activity else after)
 
@@ -129,8 +129,8 @@ class TestPend:
     )
     def test_a_row_asks_by_its_status(self, status: str, urgency: Urgency) -> None:
         instance = known(Scope.DISCOVERED)
-        instance_lifecycle.on_row(instance, row(status, 20), list_pass=1, poll=POLL, now=at(20))
-        assert instance_lifecycle.want_detail(instance) == Pending(urgency, PollReason.ROW)
+        lifecycle.on_row(instance, row(status, 20), list_pass=1, poll=POLL, now=at(20))
+        assert lifecycle.want_detail(instance) == Pending(urgency, PollReason.ROW)
 
     @pytest.mark.parametrize(
         ("polled", "listed", "modified", "repeats"),
@@ -147,7 +147,7 @@ class TestPend:
         self, polled: str, listed: str, modified: float, *, repeats: bool
     ) -> None:
         instance = known(Scope.DISCOVERED, polled)
-        effects = instance_lifecycle.on_row(
+        effects = lifecycle.on_row(
             instance, row(listed, modified), list_pass=1, poll=POLL, now=at(20)
         )
         assert effects.repeats is repeats
@@ -155,15 +155,13 @@ class TestPend:
     def test_a_row_of_an_end_whose_steps_are_still_to_be_polled_does_not_repeat_it(self) -> None:
         instance = known(Scope.DISCOVERED, "errored")
         instance.wants_detail = True
-        effects = instance_lifecycle.on_row(
-            instance, row("errored", 9), list_pass=1, poll=POLL, now=at(20)
-        )
+        effects = lifecycle.on_row(instance, row("errored", 9), list_pass=1, poll=POLL, now=at(20))
         assert not effects.repeats
 
     def test_after_a_failure_a_row_waits_for_the_pause(self) -> None:
         instance = known(Scope.DISCOVERED)
-        instance_lifecycle.on_failure(instance, FAILURE, begun(instance, 20), poll=POLL, now=at(20))
-        assert instance_lifecycle.want_detail(instance) is None
+        lifecycle.on_failure(instance, FAILURE, begun(instance, 20), poll=POLL, now=at(20))
+        assert lifecycle.want_detail(instance) is None
         assert instance.wants_detail
 
 
@@ -199,7 +197,7 @@ class TestNextRequest:
     ) -> None:
         instance = known(Scope.CONFIGURED)
         request = begun(instance, 25)
-        effects = instance_lifecycle.on_simple(instance, response, request, poll=POLL, now=at(25))
+        effects = lifecycle.on_simple(instance, response, request, poll=POLL, now=at(25))
         if follows is None:
             assert (effects, instance.activity) == (NOTHING, None)
         else:
@@ -208,7 +206,7 @@ class TestNextRequest:
 
     def test_progress_after_a_large_response_is_shown_and_its_steps_wait(self) -> None:
         instance = new()
-        instance_lifecycle.on_detail(
+        lifecycle.on_detail(
             instance,
             detail(),
             10**7,
@@ -219,9 +217,7 @@ class TestNextRequest:
         )
         request = begun(instance, 25)
         assert request.kind == "simple"
-        effects = instance_lifecycle.on_simple(
-            instance, simple(steps=3), request, poll=POLL, now=at(25)
-        )
+        effects = lifecycle.on_simple(instance, simple(steps=3), request, poll=POLL, now=at(25))
         assert effects == Effects(show=True)
         assert instance.values is not None
         assert (instance.values.step_count, instance.wants_detail) == (3, True)
@@ -244,7 +240,7 @@ def test_pauses_double_after_each_failure() -> None:
     instance, seconds, pauses = known(Scope.CONFIGURED), 20.0, []
     for _ in range(8):
         request = begun(instance, seconds)
-        instance_lifecycle.on_failure(instance, FAILURE, request, poll=POLL, now=at(seconds))
+        lifecycle.on_failure(instance, FAILURE, request, poll=POLL, now=at(seconds))
         pauses.append(instance.due - seconds)
         seconds = instance.due
     assert pauses == [15, 30, 60, 120, 240, 480, 600, 600]
@@ -268,7 +264,7 @@ class TestNotFound:
         for seconds in (20, 40):
             assert instance.expires_at is None
             request = begun(instance, seconds)
-            effects = instance_lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+            effects = lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
             assert effects == Effects(record=True)
         assert instance.expires_at == (40 + POLL.forget_after if expires else None)
 
@@ -277,15 +273,13 @@ class TestNotFound:
         instance = known(scope)
         for seconds in (20, 60, 100):
             request = begun(instance, seconds)
-            instance_lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+            lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
             request = begun(instance, seconds + 20)
             if seconds == 60:
                 now = at(seconds + 20)
-                instance_lifecycle.on_failure(instance, FAILURE, request, poll=POLL, now=now)
+                lifecycle.on_failure(instance, FAILURE, request, poll=POLL, now=now)
             else:
-                instance_lifecycle.on_simple(
-                    instance, simple(), request, poll=POLL, now=at(seconds + 20)
-                )
+                lifecycle.on_simple(instance, simple(), request, poll=POLL, now=at(seconds + 20))
         assert instance.expires_at is None
 
 
@@ -302,27 +296,25 @@ class TestExpiry:
         instance = known(scope)
         for seconds in (20, 40):
             request = begun(instance, seconds)
-            instance_lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
-        assert instance_lifecycle.on_tick(instance, now=at(39 + POLL.forget_after)) is NOTHING
-        assert instance_lifecycle.on_tick(instance, now=at(40 + POLL.forget_after)) == expiry
+            lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+        assert lifecycle.on_tick(instance, now=at(39 + POLL.forget_after)) is NOTHING
+        assert lifecycle.on_tick(instance, now=at(40 + POLL.forget_after)) == expiry
 
     def test_an_ended_one_whose_steps_were_never_fetched_is_skipped(self) -> None:
         instance = new(Scope.COUNTED)
-        instance_lifecycle.on_row(instance, row("complete", 9), list_pass=1, poll=POLL, now=at(10))
-        instance_lifecycle.on_selected(
-            instance, selected=False, placed=False, poll=POLL, now=at(10)
-        )
-        instance_lifecycle.want_detail(instance)
-        expiry = instance_lifecycle.on_tick(instance, now=at(10 + POLL.forget_after))
+        lifecycle.on_row(instance, row("complete", 9), list_pass=1, poll=POLL, now=at(10))
+        lifecycle.on_selected(instance, selected=False, placed=False, poll=POLL, now=at(10))
+        lifecycle.want_detail(instance)
+        expiry = lifecycle.on_tick(instance, now=at(10 + POLL.forget_after))
         assert expiry == Effects(record=True, hide=False, remove=True, skipped=True)
 
     def test_a_poll_in_flight_comes_first(self) -> None:
         instance = known(Scope.DISCOVERED)
         for seconds in (20, 40):
             request = begun(instance, seconds)
-            instance_lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+            lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
         begun(instance, 10**6)
-        assert instance_lifecycle.on_tick(instance, now=at(10**6)) is NOTHING
+        assert lifecycle.on_tick(instance, now=at(10**6)) is NOTHING
 
 
 class TestSelected:
@@ -341,9 +333,7 @@ class TestSelected:
         self, scope: Scope, status: str, selected: bool, placed: bool, expires: bool
     ) -> None:
         instance = known(scope, status)
-        instance_lifecycle.on_selected(
-            instance, selected=selected, placed=placed, poll=POLL, now=at(20)
-        )
+        lifecycle.on_selected(instance, selected=selected, placed=placed, poll=POLL, now=at(20))
         assert instance.has_series is (placed or scope is Scope.DISCOVERED)
         assert instance.expires_at == (20 + POLL.forget_after if expires else None)
 
@@ -363,14 +353,14 @@ class TestAnEvent:
     )
     def test_makes_its_instance_due(self, kind: str, scope: Scope, urgency: Urgency | None) -> None:
         instance = Instance("a", scope, 0.0)
-        pending = instance_lifecycle.on_event(instance, kind)
+        pending = lifecycle.on_event(instance, kind)
         assert (pending and pending.urgency) == urgency
         assert instance.wants_detail == (urgency is not None)
 
     def test_waits_for_the_pause_of_an_instance_that_fails(self) -> None:
         instance = Instance("a", Scope.CONFIGURED, 0.0)
         instance.last_poll = LastPoll(failure=FAILURE)
-        assert instance_lifecycle.on_event(instance, "errored") is None
+        assert lifecycle.on_event(instance, "errored") is None
         assert instance.wants_detail
 
 
@@ -403,24 +393,18 @@ class Life(RuleBasedStateMachine):
         request, after = self._polls(), None
         if request.kind == "simple":
             knows, after = self.instance.fingerprints.knows(short), short
-            effects = instance_lifecycle.on_simple(
-                self.instance, short, request, poll=POLL, now=self.now
-            )
+            effects = lifecycle.on_simple(self.instance, short, request, poll=POLL, now=self.now)
             if effects.request is None:
                 return
             # Where it leaves open which of the two is newer, a detail response decides.
             assert not knows or judge(self.instance.run, short) is Freshness.OPEN
             request = effects.request
-        instance_lifecycle.on_detail(
-            self.instance, full, 100, request, after=after, poll=POLL, now=self.now
-        )
+        lifecycle.on_detail(self.instance, full, 100, request, after=after, poll=POLL, now=self.now)
 
     @rule()
     def fail(self) -> None:
         before = self._known()
-        instance_lifecycle.on_failure(
-            self.instance, FAILURE, self._polls(), poll=POLL, now=self.now
-        )
+        lifecycle.on_failure(self.instance, FAILURE, self._polls(), poll=POLL, now=self.now)
         assert self._known() == before, "a failed request changes nothing that is known"
         assert self.instance.due >= self.now.monotonic + POLL.interval
 
@@ -435,29 +419,29 @@ class Life(RuleBasedStateMachine):
             self.instance.expires_at,
             self.instance.last_poll.not_found,
         )
-        instance_lifecycle.on_not_found(i, self._polls(), poll=POLL, now=self.now)
+        lifecycle.on_not_found(i, self._polls(), poll=POLL, now=self.now)
         assert i.expires_at == before or count >= 1, "one response may be out of date"
 
     @precondition(lambda self: not self.instance.configured)
     @rule(status=st.sampled_from(STATUSES))
     def listed(self, status: str) -> None:
         before, moved = self.instance.expires_at, row(status, self.now.monotonic - 1)
-        instance_lifecycle.on_row(self.instance, moved, list_pass=1, poll=POLL, now=self.now)
+        lifecycle.on_row(self.instance, moved, list_pass=1, poll=POLL, now=self.now)
         assert self.instance.expires_at in (None, before)
 
     @precondition(lambda self: not self.instance.configured)
     @rule()
     def missing_from_lists(self) -> None:
         before = self._known()
-        instance_lifecycle.on_missing_from_lists(self.instance)
-        instance_lifecycle.cancel(self.instance)
+        lifecycle.on_missing_from_lists(self.instance)
+        lifecycle.cancel(self.instance)
         assert (self._known(), self.instance.wants_detail) == (before, True)
 
     @rule(kind=st.sampled_from(KINDS))
     def event(self, kind: str) -> None:
         before = self._known()
-        instance_lifecycle.on_event(self.instance, kind)
-        instance_lifecycle.cancel(self.instance)
+        lifecycle.on_event(self.instance, kind)
+        lifecycle.cancel(self.instance)
         assert self._known() == before, "an event is only a hint"
 
     @precondition(lambda self: not self.instance.configured)
@@ -465,7 +449,7 @@ class Life(RuleBasedStateMachine):
     def choose(self, selected: bool, room: bool) -> None:
         i, before = self.instance, self.instance.expires_at
         placed = selected and room and not i.has_series and not i.last_poll.not_found
-        instance_lifecycle.on_selected(i, selected=selected, placed=placed, poll=POLL, now=self.now)
+        lifecycle.on_selected(i, selected=selected, placed=placed, poll=POLL, now=self.now)
         if i.expires_at != before and i.expires_at is not None:
             assert (i.run.status if i.run else i.row.status) in ENDED
 
@@ -473,13 +457,13 @@ class Life(RuleBasedStateMachine):
     @rule()
     def give_way(self) -> None:
         before = self.instance.expires_at
-        instance_lifecycle.on_series_given_up(self.instance, poll=POLL, now=self.now)
+        lifecycle.on_series_given_up(self.instance, poll=POLL, now=self.now)
         assert self.instance.expires_at == before or not self.instance.live
 
     @rule()
     def tick(self) -> None:
         due = self.instance.expires_at
-        expiry = instance_lifecycle.on_tick(self.instance, now=self.now)
+        expiry = lifecycle.on_tick(self.instance, now=self.now)
         assert (expiry is not NOTHING) == (due is not None and due <= self.now.monotonic)
         if expiry.remove:
             self.instance = new(self.scope)
@@ -501,7 +485,7 @@ TestLife = pytest.mark.slow(Life.TestCase)
 def test_it_alone_writes_an_instance() -> None:
     assert len(Instance.__struct_fields__) <= 20
     writers = set()
-    for path in Path(instance_lifecycle.__file__).parents[1].rglob("*.py"):
+    for path in Path(lifecycle.__file__).parents[1].rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Attribute)
@@ -510,4 +494,4 @@ def test_it_alone_writes_an_instance() -> None:
                 and ast.unparse(node.value) in ("instance", "control", "known", "i")
             ):
                 writers.add(path.name)
-    assert writers == {"instance_lifecycle.py"}
+    assert writers == {"lifecycle.py"}

@@ -23,11 +23,10 @@ from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary
 from exporter.config.settings import Poll
-from exporter.statuses import ENDED
-from exporter.watch import poll_pauses
-from exporter.watch.change_fingerprints import Fingerprints, changes
-from exporter.watch.effects import NOTHING, Effects
-from exporter.watch.instance import (
+from exporter.instances import poll_pauses
+from exporter.instances.change_detection import Fingerprints, changes
+from exporter.instances.effects import NOTHING, Effects
+from exporter.instances.instance import (
     InFlight,
     Instance,
     LastPoll,
@@ -38,11 +37,12 @@ from exporter.watch.instance import (
     Scope,
     Urgency,
 )
-from exporter.watch.instance_values import InstanceValues
-from exporter.watch.latest_steps import pack
-from exporter.watch.list_rows import has_times, news_of, take_row
-from exporter.watch.records import InstanceRecord
-from exporter.watch.run_tracker import Freshness, Run, judge, track
+from exporter.instances.latest_steps import pack
+from exporter.instances.list_rows import has_times, news_of, take_row
+from exporter.instances.run_tracker import Freshness, Run, judge, track
+from exporter.instances.state_records import InstanceRecord
+from exporter.instances.values import InstanceValues
+from exporter.statuses import ENDED
 
 _NOT_FOUND = 2
 """Polls in a row that must find that an instance doesn't exist: one response may come from a

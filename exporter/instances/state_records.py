@@ -8,9 +8,9 @@ from math import inf
 
 from msgspec import Struct
 
-from exporter.watch.change_fingerprints import Fingerprints
-from exporter.watch.instance_values import InstanceValues
-from exporter.watch.run_tracker import Run
+from exporter.instances.change_detection import Fingerprints
+from exporter.instances.run_tracker import Run
+from exporter.instances.values import InstanceValues
 
 
 class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
