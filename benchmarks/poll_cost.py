@@ -9,6 +9,7 @@ too: msgspec as it is used here, pydantic, and the standard library's json.
 """
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import statistics
@@ -158,6 +159,7 @@ async def compare(url: str, what: str, steps: int, instances: int, rounds: int) 
         httpx.AsyncClient(limits=limits, trust_env=False) as client,
     ):
         await ours()
+        gc.freeze()  # as the command does
         exporter, alone = [], []
         for _ in range(rounds):
             alone += await cpu(1, instances, plain)

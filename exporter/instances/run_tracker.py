@@ -36,7 +36,8 @@ APART = 1.0
 """Seconds by which times may differ that mean one moment: list rows and responses on an instance
 come from different stores."""
 
-Marks = dict[tuple[str, str, float], int]
+_Key = tuple[str, str, float]
+Marks = dict[_Key, int]
 """What was observed, by step type, full name and start in Unix time (0 if it has none): bit 0 the
 step, bit n its n-th attempt."""
 
@@ -146,8 +147,9 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
         return None
     known = run if run is not None and not later else Run(queued=None, status="")
     steps = [(step, _key(step), _bits(step)) for step in response.steps or ()]
+    finished = _merged((key, bits) for _, key, bits in steps if bits)
     newest = _newest(response)
-    if _is_older(known, response, steps, newest):
+    if _is_older(known, response, finished, newest):
         return None
     # This machine's clock may be behind, by seconds or by days: what came after the planned end of
     # a sleep or wait proves that it has passed.
@@ -162,19 +164,19 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     end_observed = known.end_observed and not _restarted(known, response)
     if ended and not end_observed and (now if end is None else end) >= since:
         new.run = FinishedRun(status, seconds(response.start, response.end or _moment(now)))
-    marks: Marks = {}
+    marks = {key: bits for key, bits in known.marks.items() if key in finished}
     # Nothing in a run ends after it does.
     until = now if end is None or not ended else min(now, end)
-    for step, key, finished in steps:
-        before = known.marks.get(key, 0) | marks.get(key, 0)
-        unseen = finished & ~before
-        if unseen and known.sealed > -inf:
+    for step, key, bits in steps:
+        before = marks.get(key, 0)
+        unseen = bits & ~before
+        if not unseen:
+            continue
+        # At once: a response that lists a step twice counts it once.
+        marks[_shared(key)] = before | bits
+        if known.sealed > -inf:
             unseen &= _bits(step, after=known.sealed)
-        if unseen:
-            _observe(step, unseen, new, now=until, since=since)
-        if finished:
-            # At once: a response that lists a step twice counts it once.
-            marks[key] = before | finished
+        _observe(step, unseen, new, now=until, since=since)
     sealed = known.sealed
     if ended and (last := _last_end(response)) is not None and last <= now:
         sealed, marks = max(sealed, last), {}
@@ -197,11 +199,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     )
 
 
-_Steps = list[tuple[Step, tuple[str, str, float], int]]
-"""Steps with their keys in `Marks` and what of each is finished."""
-
-
-def _is_older(known: Run, response: Detail, steps: _Steps, newest: float) -> bool:
+def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> bool:
     """Whether a detail response of the known run is of a replica that is behind.
 
     It is if it lacks something known, unless one of its times is later than all that were known: a
@@ -216,12 +214,7 @@ def _is_older(known: Run, response: Detail, steps: _Steps, newest: float) -> boo
         return True
     if _lacks(known, response):
         return True
-    if not known.marks:
-        return False
-    seen: Marks = {}
-    for _, key, bits in steps:
-        seen[key] = seen.get(key, 0) | bits
-    return any(seen.get(key, 0) & bits != bits for key, bits in known.marks.items())
+    return any(bits & ~finished.get(key, 0) for key, bits in known.marks.items())
 
 
 def _known_until(known: Run) -> float:
@@ -270,8 +263,21 @@ def same_time(one: float | None, other: float | None) -> bool:
     return one is None or other is None or abs(one - other) <= APART
 
 
-def _key(step: Step) -> tuple[str, str, float]:
-    return intern(step.type or "unknown"), intern(step.name or ""), unix(step.start) or 0.0
+def _key(step: Step) -> _Key:
+    return step.type or "unknown", step.name or "", unix(step.start) or 0.0
+
+
+def _merged(marks: Iterable[tuple[_Key, int]]) -> Marks:
+    """The marks by key: a response may list a step twice."""
+    merged: Marks = {}
+    for key, bits in marks:
+        merged[key] = merged.get(key, 0) | bits
+    return merged
+
+
+def _shared(key: _Key) -> _Key:
+    """A key whose texts the instances of a workflow share in memory."""
+    return intern(key[0]), intern(key[1]), key[2]
 
 
 def _bits(step: Step, *, after: float = -inf) -> int:
@@ -281,19 +287,14 @@ def _bits(step: Step, *, after: float = -inf) -> int:
     """
     bits = 0
     for bit, part in _parts(step):
-        bits |= _ended_after(part, after) << bit
+        if part.outcome != "running" and (after == -inf or (unix(part.end) or inf) > after):
+            bits |= 1 << bit
     return bits
 
 
 def _parts(step: Step) -> Iterable[tuple[int, Step | Attempt]]:
     """A step and its attempts, each with its bit."""
     return enumerate((step, *attempts_in_order(step)))
-
-
-def _ended_after(thing: Step | Attempt, moment: float) -> bool:
-    if thing.outcome == "running":
-        return False
-    return moment == -inf or (unix(thing.end) or inf) > moment
 
 
 def _last_end(response: Detail) -> float | None:
