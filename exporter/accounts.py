@@ -13,10 +13,10 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credentials, read_credentials
 from exporter.cloudflare.queue import Queue
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Workflow
 from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
@@ -237,7 +237,7 @@ class Accounts:
         coverage = EventCoverage() if account.events else None
         attacher = Attacher(
             settings=settings,
-            client=Client(*at, credentials.api, queue.budget, on_request, on_ignored),
+            client=WorkflowsClient(*at, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
             sink=self.store,
             state=self.writer,

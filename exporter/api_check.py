@@ -15,13 +15,13 @@ from typing import Literal, NamedTuple
 import httpx
 
 from exporter.clock import Clock
-from exporter.cloudflare.api_requests import http_date
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import Client
+from exporter.cloudflare.client import http_date
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.queue import Queue
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Account
 from exporter.config.settings import Settings
 from exporter.logs import printable
@@ -76,7 +76,9 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
                 credential.budget_key,
                 Budget(settings.api.requests_per_5m, reserve=settings.api.reserve, clock=clock),
             )
-            client = Client(http, settings.api, account.account_id, credential, budget=budget)
+            client = WorkflowsClient(
+                http, settings.api, account.account_id, credential, budget=budget
+            )
             try:
                 async for verdict, text in _account(account, client, budget):
                     yield Finding(verdict, account.label, text)
@@ -101,7 +103,9 @@ async def _queue(account: Account, queue: Queue) -> Finding:
     return Finding("ok", account.label, text)
 
 
-async def _account(account: Account, client: Client, budget: Budget) -> AsyncIterator[_Result]:
+async def _account(
+    account: Account, client: WorkflowsClient, budget: Budget
+) -> AsyncIterator[_Result]:
     """Checks what an account's settings name.
 
     Raises:
@@ -142,7 +146,7 @@ async def _database(location: Location) -> Finding:
 
 
 async def _instances(
-    ids: list[tuple[str, str]], client: Client, budget: Budget
+    ids: list[tuple[str, str]], client: WorkflowsClient, budget: Budget
 ) -> AsyncIterator[_Result]:
     found = requested = 0
     for workflow, instance_id in ids[:_MOST_IDS]:

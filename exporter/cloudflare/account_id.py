@@ -2,10 +2,10 @@
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import ENV_ACCOUNT
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Settings
@@ -29,7 +29,7 @@ async def find_account_id(settings: Settings) -> str:
     [(credential, _)] = read_credentials(settings.accounts)
     budget = Budget(settings.api.requests_per_5m, reserve=settings.api.reserve, clock=Clock())
     async with http_client(settings.api) as http:
-        client = Client(http, settings.api, None, credential, budget=budget)
+        client = WorkflowsClient(http, settings.api, None, credential, budget=budget)
         try:
             listed = await client.accounts(_LARGEST_PAGE)
         except RequestFailed as failure:

@@ -1,113 +1,237 @@
-"""The requests for workflows and instances, and pages of lists."""
+"""One request to Cloudflare's API and its response: the envelope, timeouts, and why it failed.
 
-import re
-from collections.abc import AsyncIterator
-from typing import TypeVar
-from urllib.parse import quote, urlencode
+A failed request is not repeated here: the next poll is the retry, so that an API with problems gets
+no additional requests.
+"""
 
-from exporter.cloudflare.api_requests import ApiRequests
+import asyncio
+import time
+from collections.abc import AsyncIterable, Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Generic, NamedTuple, TypeVar, cast
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+from msgspec import UnsetType
+
+from exporter.cloudflare.budget import Budget
+from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, request
+from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.errors import RequestFailed, from_status
+from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import LenientDecoder
-from exporter.cloudflare.models import (
-    Detail,
-    Envelope,
-    ListedAccount,
-    ListedWorkflow,
-    Row,
-    Summary,
-    WorkflowVersion,
-)
-from exporter.cloudflare.pages import Page, next_page, read_pages
+from exporter.cloudflare.models import Envelope, PageInfo
+from exporter.cloudflare.response_body import ResponseBody
+from exporter.config.settings import Api
 
 Result = TypeVar("Result")
 
-_MAX_WORKFLOW_PAGES = 100
-_ROW = re.compile(r"\$\.result\[\d+\]")
+OnRequest = Callable[[str, str, float], None]
+"""Called after each request: endpoint, HTTP status or kind of error, seconds."""
+OnIgnored = Callable[[str, list[str]], None]
+"""Called with an endpoint and the places in its response that were ignored, if there are any."""
 
-_ACCOUNTS = LenientDecoder(Envelope[list[ListedAccount]])
-_SUMMARY = LenientDecoder(Envelope[Summary])
-_DETAIL = LenientDecoder(Envelope[Detail])
-_ROWS = LenientDecoder(Envelope[list[Row]])
-_WORKFLOW = LenientDecoder(Envelope[ListedWorkflow])
-_WORKFLOWS = LenientDecoder(Envelope[list[ListedWorkflow]])
-_VERSIONS = LenientDecoder(Envelope[list[WorkflowVersion]])
+_MIB = 1024 * 1024
+_MAX_ERROR_BODY = 64 * 1024
+"""Bytes that are read of a response other than 2xx: an error takes a few."""
+_MAX_RETRY_AFTER = 3600.0
+"""Seconds: a longer `Retry-After` comes from a wrong clock."""
+_MAX_MESSAGE = 200
+"""Characters."""
+_RESULT = "$.result"
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidBody)
+
+_FAILURE = LenientDecoder(Envelope[msgspec.Raw])
 
 
-class Client(ApiRequests):
-    """The workflows and instances of one account, or the list of accounts.
+class Response(NamedTuple, Generic[Result]):
+    """The response to a request that succeeded."""
 
-    Every method raises `RequestFailed`.
+    result: Result | None
+    """None: null, which stands for an empty list."""
+    info: PageInfo | None
+    size: int
+    """Bytes."""
+    ignored: list[str]
+    """The places that could not be read."""
+
+    @property
+    def required(self) -> Result:
+        """The result, which must not be null.
+
+        Raises:
+            RequestFailed: it is.
+        """
+        if self.result is None:
+            raise RequestFailed("invalid_answer", "the API reports a failure: no result")
+        return self.result
+
+
+@dataclass(frozen=True)
+class ApiClient:
+    """Sends requests about one account with one credential; what clients of the API are made of.
+
+    Attributes:
+        account_id: None: for an API whose URL names no account.
+        budget: What requests draw on; None: they don't count towards a limit.
     """
 
-    async def instance(self, workflow: str, instance_id: str) -> Summary:
-        """An instance without its steps (`simple=true`)."""
-        url = self._instance_url(workflow, instance_id)
-        return (await self.send("instance", f"{url}?simple=true", _SUMMARY)).required
+    http: httpx.AsyncClient
+    api: Api
+    account_id: str | None
+    credential: Credential
+    budget: Budget | None = None
+    on_request: OnRequest = lambda *_: None
+    on_ignored: OnIgnored = lambda *_: None
 
-    async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]:
-        """An instance with all its steps, and the bytes of the response."""
-        url = self._instance_url(workflow, instance_id)
-        response = await self.send("instance", f"{url}?simple=false&order=asc", _DETAIL)
-        return response.required, response.size
+    @property
+    def base_url(self) -> str:
+        """What the URLs of the account's endpoints begin with."""
+        return self.api.url.replace("{account_id}", self.account_id or "").rstrip("/")
 
-    async def instances(self, workflow: str, parameters: dict[str, str]) -> Page[Row]:
-        """A page of a workflow's instances, newest first.
-
-        Args:
-            workflow: Its name.
-            parameters: `per_page`, optionally `status` and `date_start`, and `Page.next` of the
-                page before.
-        """
-        url = f"{self._workflow_url(workflow)}/instances"
-        return await self._page("instances", url, _ROWS, parameters)
-
-    async def workflow(self, workflow: str) -> ListedWorkflow:
-        """A workflow with the platform's counts of its instances."""
-        return (await self.send("workflow", self._workflow_url(workflow), _WORKFLOW)).required
-
-    def workflows(self) -> AsyncIterator[list[ListedWorkflow]]:
-        """The account's workflows, page by page."""
-        url = f"{self.base_url}/workflows"
-        return read_pages(
-            lambda parameters: self._page("workflows", url, _WORKFLOWS, parameters),
-            {"page": "1", "per_page": "100"},
-            key=lambda row: row.name,
-            max_pages=_MAX_WORKFLOW_PAGES,
-        )
-
-    async def accounts(self, per_page: int) -> list[ListedAccount]:
-        """The first accounts that the credential can read, of a client whose URL names none."""
-        url = f"{self.base_url}?per_page={per_page}"
-        return (await self.send("accounts", url, _ACCOUNTS)).result or []
-
-    async def versions(self, workflow: str) -> list[WorkflowVersion]:
-        """The latest versions of a workflow."""
-        url = f"{self._workflow_url(workflow)}/versions?per_page=10"
-        return (await self.send("versions", url, _VERSIONS)).result or []
-
-    def _workflow_url(self, workflow: str) -> str:
-        return f"{self.base_url}/workflows/{quote(workflow, safe='')}"
-
-    def _instance_url(self, workflow: str, instance_id: str) -> str:
-        name = quote(instance_id, safe="")
-        if name in (".", ".."):
-            # Otherwise they would be removed from the path (RFC 3986, section 5.2.4).
-            name = name.replace(".", "%2E")
-        return f"{self._workflow_url(workflow)}/instances/{name}"
-
-    async def _page(
+    async def send(
         self,
         endpoint: str,
         url: str,
-        decoder: LenientDecoder[Envelope[list[Result]]],
-        parameters: dict[str, str],
-    ) -> Page[Result]:
-        response = await self.send(endpoint, f"{url}?{urlencode(parameters)}", decoder)
-        rows, info = response.result or [], response.info
-        sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in response.ignored)
-        return Page(
-            rows,
-            next_page(info, parameters, sent),
-            sent=sent,
-            full=sent >= int(parameters["per_page"]),
-            total=info.total_count if info else None,
+        decoder: LenientDecoder[Envelope[Result]],
+        content: bytes | None = None,
+    ) -> Response[Result]:
+        """The response to a GET or, with JSON as its content, a POST.
+
+        Raises:
+            RequestFailed: there is no usable response.
+        """
+        body = ResponseBody(self.api.max_body, decoder.model)
+        try:
+            response = self._decode(
+                await self._request(endpoint, url, body, content), body, decoder
+            )
+        except RequestFailed as failure:
+            failure.size = body.size
+            raise
+        if response.ignored:
+            self.on_ignored(endpoint, response.ignored)
+        return response
+
+    def _decode(
+        self,
+        response: httpx.Response,
+        body: ResponseBody,
+        decoder: LenientDecoder[Envelope[Result]],
+    ) -> Response[Result]:
+        if not response.is_success:
+            raise from_status(response.status_code, self._api_errors(response, body))
+        if not body.size:
+            raise RequestFailed("invalid_answer", "the body is empty")
+        try:
+            envelope, ignored = decoder.decode(body.read())
+        except _UNDECODABLE as error:
+            # msgspec's message has the place and the types, not the value; others have the value.
+            own = isinstance(error, msgspec.MsgspecError | InvalidBody)
+            why = str(error) if own else type(error).__name__
+            raise _undecodable(response, body, why) from None
+        if _RESULT in ignored:
+            raise _undecodable(response, body, f"unexpected type at {_RESULT}")
+        if envelope.success is False or isinstance(envelope.result, UnsetType):
+            errors = self._api_errors(response, body) or "no result"
+            raise RequestFailed("invalid_answer", f"the API reports a failure: {errors}")
+        return Response(envelope.result, envelope.result_info, body.size, ignored)
+
+    async def _request(
+        self, endpoint: str, url: str, body: ResponseBody, content: bytes | None
+    ) -> httpx.Response:
+        while True:
+            try:
+                if self.budget is None:
+                    return await self._receive(endpoint, url, body, content)
+                async with self.budget.request():
+                    response = await self._receive(endpoint, url, body, content)
+                    if response.status_code == 429:
+                        self.budget.rate_limited(retry_after(response))
+                    else:
+                        self.budget.update(response.headers)
+                return response
+            except ReusedConnectionLost:
+                # Other kept-alive connections may be closed too: each repeat takes one out of the
+                # pool, until the request gets a new one.
+                continue
+
+    async def _receive(
+        self, endpoint: str, url: str, body: ResponseBody, content: bytes | None
+    ) -> httpx.Response:
+        started, code = time.perf_counter(), "cancelled"
+        allowed: float = self.api.timeout
+        try:
+            async with (
+                asyncio.timeout(allowed) as limit,
+                request(self.http, url, self.credential, content) as response,
+            ):
+                until = limit.when() or 0.0
+                body.begin(response.headers.get("content-encoding", ""))
+                # Not `aiter_bytes`: it would decompress without a limit.
+                async for data in cast("AsyncIterable[bytes]", response.stream):
+                    body.add(data)
+                    if body.received > _MIB:
+                        # One more second for each MiB, so that a slow sender gains none.
+                        allowed = self.api.timeout + body.received // _MIB
+                        limit.reschedule(until + body.received // _MIB)
+                    if body.size > _MAX_ERROR_BODY and not response.is_success:
+                        break
+            code = str(response.status_code)
+        except ReusedConnectionLost:
+            code = "connection"
+            raise
+        except (httpx.TransportError, httpx.TooManyRedirects, OSError, InvalidBody) as error:
+            failure = failure_of(error, urlsplit(url).netloc, allowed)
+            code = "invalid" if failure.reason == "invalid_answer" else failure.reason
+            raise failure from None
+        finally:
+            self.on_request(endpoint, code, time.perf_counter() - started)
+        return response
+
+    def _api_errors(self, response: httpx.Response, body: ResponseBody) -> str:
+        """The errors that the API reports, short and on one line; empty where it reports none."""
+        try:
+            errors = _FAILURE.decode(body.read())[0].errors or []
+        except _UNDECODABLE:
+            return f"not from the API, but {_content(response, body)}"
+        text = "; ".join(
+            f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
+            for error in errors[:3]
         )
+        return " ".join(self.credential.scrub(text).split())[:_MAX_MESSAGE]
+
+
+def _content(response: httpx.Response, body: ResponseBody) -> str:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip() or "an untyped body"
+    return f"{kind[:50]} of {body.size} bytes"
+
+
+def _undecodable(response: httpx.Response, body: ResponseBody, why: str) -> RequestFailed:
+    message = f"{_content(response, body)} can't be read: {why}"
+    return RequestFailed("invalid_answer", message[:_MAX_MESSAGE])
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds of `Retry-After`, an hour at most; None where it is missing or invalid.
+
+    It is a number, or a date (RFC 9110), which is relative to the response's own: clocks differ.
+    """
+    value = response.headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), _MAX_RETRY_AFTER)
+    until = http_date(value)
+    sent = http_date(response.headers.get("date", ""))
+    if until is None:
+        return None
+    return min(max(0.0, until - (time.time() if sent is None else sent)), _MAX_RETRY_AFTER)
+
+
+def http_date(text: str) -> float | None:
+    """Unix time of an HTTP date; None where it is invalid."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from exporter.cloudflare.api_requests import ApiRequests, Response
+from exporter.cloudflare.client import ApiClient, Response
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import Envelope, unix
@@ -97,7 +97,7 @@ _EVENT = LenientDecoder(_Event)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queue(ApiRequests):
+class Queue(ApiClient):
     """The queue of an account's events. Every method raises `RequestFailed`.
 
     Attributes:

@@ -11,7 +11,7 @@ from math import inf
 from typing import Protocol
 
 from exporter.clock import Clock
-from exporter.cloudflare.client import Client
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Account, Workflow
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Api, Poll
@@ -132,7 +132,7 @@ class Attacher:
     """
 
     settings: AccountSettings
-    client: Client
+    client: WorkflowsClient
     queue: PollQueue
     sink: Sink
     state: State

@@ -9,9 +9,9 @@ from math import inf
 
 from msgspec import Struct
 
-from exporter.cloudflare.client import Client
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Summary
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances import lifecycle
 from exporter.instances.effects import NOTHING, Effects
 from exporter.instances.instance import (
@@ -64,7 +64,7 @@ class Poller:
     """
 
     def __init__(
-        self, state: WorkflowState, client: Client, *, queue: PollQueue, log: PollLog
+        self, state: WorkflowState, client: WorkflowsClient, *, queue: PollQueue, log: PollLog
     ) -> None:
         self.key = state.key
         self.state = state

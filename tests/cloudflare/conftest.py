@@ -10,9 +10,9 @@ from pydantic import ByteSize, SecretStr
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.settings import Api
 from exporter.config.units import Duration
 
@@ -38,7 +38,7 @@ async def client_of(
     limit: float = 5,
     codes: list[tuple[str, str]] | None = None,
     ignored: list[str] | None = None,
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[WorkflowsClient]:
     """A client of an upstream that sends `response`, or a function of requests.
 
     Args:
@@ -54,7 +54,7 @@ async def client_of(
     transport = httpx.MockTransport(response if callable(response) else lambda _: response)  # type: ignore[arg-type]
     settings = api(base, limit)
     async with http_client(settings, transport) as http:
-        yield Client(
+        yield WorkflowsClient(
             http,
             settings,
             "acc",

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from exporter.cloudflare.api_requests import OnRequest, retry_after
-from exporter.cloudflare.client import Client
+from exporter.cloudflare.client import OnRequest, retry_after
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from simulator import (
     Drip,
     Drop,
@@ -152,8 +152,8 @@ def client_over_a_socket(
     *,
     limit: float = 5,
     on_request: OnRequest = ignore,
-) -> Client:
-    return Client(
+) -> WorkflowsClient:
+    return WorkflowsClient(
         http,
         api(f"{simulator.url}/accounts/{{account_id}}", limit),
         "acc",

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.cloudflare.client import Client
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.json_filter import JsonFilter
 from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import Detail, Envelope, Error, Row
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances.latest_steps import pack
 from exporter.instances.list_rows import take_row
 from exporter.instances.run_tracker import track
@@ -69,7 +69,7 @@ def written(body: Any) -> bytes:
 async def read(body: Any, ignored: list[str] | None = None) -> Any:
     """What each of the client's methods makes of a body, as plain data, or that it fails."""
 
-    async def ask(client: Client, method: str) -> Any:
+    async def ask(client: WorkflowsClient, method: str) -> Any:
         try:
             match method:
                 case "instances":

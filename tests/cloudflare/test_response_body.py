@@ -13,10 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from benchmarks import virtual_time
-from exporter.cloudflare.client import Client
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from simulator import (
     Drip,
     EndlessHeaders,
@@ -41,7 +41,7 @@ TOO_LONG = f"longer than api.max_body, {8 * MIB} bytes"
 
 
 @asynccontextmanager
-async def upstream(action: Any, **options: Any) -> AsyncIterator[tuple[Client, list[str]]]:
+async def upstream(action: Any, **options: Any) -> AsyncIterator[tuple[WorkflowsClient, list[str]]]:
     """A client of an upstream where the action is taken, and the codes of its requests."""
     clock, codes = ManualClock(), list[str]()
     simulator = Simulator(World(clock))
@@ -54,7 +54,7 @@ async def upstream(action: Any, **options: Any) -> AsyncIterator[tuple[Client, l
         url = f"{simulator.url}/accounts/{{account_id}}"
         settings = api(url, options.get("limit", 60), options.get("max_body", 256 * MIB))
         async with http_client(settings) as http:
-            client = Client(
+            client = WorkflowsClient(
                 http,
                 settings,
                 "acc",
