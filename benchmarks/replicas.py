@@ -157,12 +157,12 @@ async def replica(
     # Without anything random: which workflows it takes depends on its id.
     app.leases.replica = Replica(name, name, "")
     async with app.opened():
-        app._watch.start()
+        app.watched.start()
         # Not by the scheduler, whose time is the machine's.
         polling = asyncio.create_task(rounds(app))
         yield app
         polling.cancel()
-        app._watch.pause()
+        app.watched.pause()
 
 
 async def watch(

@@ -12,7 +12,6 @@ import httpx
 import structlog
 
 from exporter import __version__
-from exporter.accounts import Accounts
 from exporter.clock import Clock
 from exporter.config.errors import ConfigError, collected
 from exporter.config.reload import Reloader
@@ -29,6 +28,7 @@ from exporter.state.leases import Leases, workflows_of
 from exporter.state.writer import StateWriter
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
+from exporter.watched_accounts import WatchedAccounts
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 from exporter.web.server import Server, address_of, page_url
@@ -78,7 +78,7 @@ class App:
         self._scheduler = Scheduler(self._clock)
         problems: list[str] = []
         with collected(problems):
-            self._watch = Accounts(
+            self.watched = WatchedAccounts(
                 settings,
                 store=self._store,
                 writer=self.writer,
@@ -90,7 +90,7 @@ class App:
             self._web_config = WebConfigReloader(settings.web.config_file)
         if problems:
             raise ConfigError(problems)
-        self.accounts = self._watch.watched
+        self.accounts = self.watched.accounts
         """The list passes of each account; empty until settings are applied."""
         self.health = Health(self.accounts, self.writer, self._clock)
         self.overview = WatchView(self.accounts, clock=self._clock)
@@ -106,8 +106,8 @@ class App:
         return [a.poller for account in self.accounts for a in account.roster.attached.values()]
 
     async def apply(self, settings: Settings) -> None:
-        """Watches what settings name, as a whole (`Accounts.apply`)."""
-        await self._watch.apply(settings)
+        """Watches what settings name, as a whole (`WatchedAccounts.apply`)."""
+        await self.watched.apply(settings)
 
     def _gauges(self) -> Iterator[tuple[Family, LabelValues, float | None]]:
         """The gauges of the moment."""
@@ -161,7 +161,7 @@ class App:
             running.push_async_callback(_stop, server, serving)
             await running.enter_async_context(self.opened())
             self._scheduler.start()
-            self._watch.start()
+            self.watched.start()
             others = [asyncio.create_task(self.health.watch())]
             if reloader is not None:
                 others.append(asyncio.create_task(reloader.run()))
@@ -178,11 +178,11 @@ class App:
             log.info("stopping")
             # A shutdown now would cancel the rounds under way; they end with their requests.
             self._scheduler.pause()
-            self._watch.pause()
+            self.watched.pause()
             for task in others:
                 task.cancel()
             if self._shared:
-                await self._watch.leave()
+                await self.watched.leave()
             await _stop(server, serving)
         self._scheduler.stop()
 
@@ -199,7 +199,7 @@ class App:
         """Of `once`: instances that were polled, those that are known, and polls a second."""
         instances = [i for poller in self.pollers for i in poller.instances.values()]
         waiting = sum(i.activity is not None or i.awaits_first_poll for i in instances)
-        rate = sum(queue.budget.rate for queue in self._watch.queues.values())
+        rate = sum(queue.budget.rate for queue in self.watched.queues.values())
         return len(instances) - waiting, len(instances), rate
 
     @contextlib.asynccontextmanager
@@ -219,11 +219,11 @@ class App:
                 await self.writer.save()  # and shows the rest of what was restored
                 yield self
             finally:
-                await self._watch.stop()
+                await self.watched.stop()
                 await self.writer.close()
                 await saving
         finally:
-            await self._watch.close()
+            await self.watched.close()
 
 
 async def _stop(server: Server, serving: asyncio.Task[None]) -> None:

@@ -61,11 +61,8 @@ class Credential(httpx.Auth):
         self._token = Secret(token) if token else None
         self._key = Secret(key) if key else None
         self._email = email
-
-    @property
-    def budget_key(self) -> object:
+        self.budget_key: object = tuple(s and s.reveal() for s in (self._token, self._key))
         """Equal for credentials that share a budget: the same token or key, from wherever."""
-        return tuple(s and s.reveal() for s in (self._token, self._key))
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         if self._token is not None:

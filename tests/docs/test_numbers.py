@@ -105,7 +105,7 @@ CONSTANTS = [
     ("glossary", "nothing changed for an hour", "web.page.view", 3600),
     ("operating", "come back within 7 days", "watch.workflow_state", 7 * 86400),
     ("operating", "at most once in 5 minutes", "log_dedup", 300),
-    ("operating", "with status 0 within 5 s", "accounts", 3),
+    ("operating", "with status 0 within 5 s", "watched_accounts", 3),
 ]
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from exporter.cloudflare.budget_shares import Allotment
-from exporter.replica_budgets import Budgets
 from simulator import Script, Wait
 from tests.watching import watching
 
@@ -16,7 +15,7 @@ def account(name: str, token: str) -> dict[str, Any]:
 async def test_accounts_of_one_credential_go_by_the_first_of_them_and_never_by_its_secret() -> None:
     more = [account("second", "secret"), account("third", "another-token")]
     async with watching(["a"], more_accounts=more) as w:
-        uses = Budgets(w.app.accounts).uses()
+        uses = w.app.writer.budgets()
         assert list(uses) == ["acc", "third-id"]
         assert "secret" not in str(uses)
 
@@ -24,13 +23,12 @@ async def test_accounts_of_one_credential_go_by_the_first_of_them_and_never_by_i
 async def test_what_is_needed_is_a_poll_of_each_instance_and_each_list_page_in_time() -> None:
     workflows = [{"name": "orders", "instances": ["a", "b"], "discover": {}}]
     async with watching(workflows=workflows, poll={"interval": "30s"}) as w:
-        budgets = Budgets(w.app.accounts)
-        assert budgets.uses()["acc"].demand == (2 + 1) * 10  # a first page
+        assert w.app.writer.budgets()["acc"].demand == (2 + 1) * 10  # a first page
         for number in range(250):
             w.orders.create(f"more-{number}", Script((Wait("approval"),)))
         await w.cycle(after=30)
         # The account's workflows, limits, three pages of live instances, and the newest ones.
-        assert budgets.uses()["acc"].demand == (2 + w.app.accounts[0].pages) * 10
+        assert w.app.writer.budgets()["acc"].demand == (2 + w.app.accounts[0].pages) * 10
         assert w.app.accounts[0].pages > 3
 
 
@@ -39,17 +37,17 @@ async def test_what_was_sent_goes_by_its_age() -> None:
         await w.round()
         w.clock.advance(25)
         await w.round()
-        use = Budgets(w.app.accounts).uses()["acc"]
+        use = w.app.writer.budgets()["acc"]
         sent = [place for place, requests in enumerate(use.spent) if requests]
         assert sent == [1, 3]
 
 
 async def test_an_allotment_goes_to_its_credential() -> None:
     async with watching(["a"], more_accounts=[account("third", "another-token")]) as w:
-        budgets = Budgets(w.app.accounts)
-        budgets.uses()
-        budgets.allot({"acc": Allotment(20.0, 20.0, peers_spent=0, blocked=0.0)})
+        w.app.writer.budgets()
+        w.app.writer.allotted({"acc": Allotment(20.0, 20.0, peers_spent=0, blocked=0.0)})
         first, third = (a.roster.queue.budget for a in w.app.accounts)
         assert (first.allowed, third.allowed) == (20, 100_000)
-        budgets.stop()
+        first.stop()
+        third.stop()
         assert (first.allowed, third.allowed) == (0, 0)

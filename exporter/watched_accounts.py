@@ -13,6 +13,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
+from exporter.cloudflare.budget_shares import Allotment, BudgetUse
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credentials, read_credentials
 from exporter.cloudflare.queue import Queue
@@ -22,7 +23,6 @@ from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
 from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
-from exporter.replica_budgets import Budgets
 from exporter.state.event_relay import EventRelay
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
@@ -54,20 +54,18 @@ class _Wanted(NamedTuple):
     settings: AccountSettings
     workflows: list[Workflow]
     credentials: Credentials
-    identity: object
-    """Of the credential; equal for accounts that share a budget."""
 
 
 @dataclass(eq=False)
-class Accounts:
+class WatchedAccounts:
     """What is watched, and what outlives an attachment: the budgets, the connections, and what the
     log has reported.
 
     Attributes:
         settings: What is checked at once, and watched once `apply` is called with it.
         transport: In place of sockets to Cloudflare.
-        watched: The list passes of each account; always the same list.
-        queues: One for each credential, by its identity.
+        accounts: The list passes of each account; always the same list.
+        queues: One for each credential, by its `budget_key`.
 
     Raises:
         ConfigError: a file that holds a secret, a proxy or certificates can't be used.
@@ -81,7 +79,7 @@ class Accounts:
     clock: Clock
 
     def __post_init__(self, settings: Settings) -> None:
-        self.watched: list[ListSchedule] = []
+        self.accounts: list[ListSchedule] = []
         self.queues: dict[object, PollQueue] = {}
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
         self._changing = asyncio.Lock()
@@ -90,9 +88,8 @@ class Accounts:
         self._running = False
         self._faults = Throttle(self.clock)
         self._following: asyncio.Task[None] | None = None
-        self._budgets = Budgets(self.watched)
         self.writer.lost = self._lost
-        self.writer.budgets, self.writer.allotted = self._budgets.uses, self._budgets.allot
+        self.writer.budgets, self.writer.allotted = self._budget_uses, self._allot
         self._checked(settings)
 
     async def apply(self, settings: Settings) -> None:
@@ -110,7 +107,7 @@ class Accounts:
         """
         wanted, http = self._checked(settings)
         async with self._changing:
-            former = _by_place(self.watched)
+            former = _by_place(self.accounts)
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted, former)
             accounts = self._accounts_for(wanted, http, former)
             async with self.writer.paused():
@@ -143,7 +140,7 @@ class Accounts:
                 await self.writer.restore_series(account.label)
             if account.events is not None:
                 self.store.events_found(account.label)
-        self.watched[:] = accounts
+        self.accounts[:] = accounts
         for watched in accounts:
             watched.roster.want()
         for roster, name, workflow, former_workflow in replaced:
@@ -182,15 +179,16 @@ class Accounts:
     def _queues_for(
         self, api: Api, wanted: Sequence[_Wanted], former: Mapping[Place, ListSchedule]
     ) -> dict[object, PollQueue]:
-        """One queue and one budget a credential, by its identity, however many accounts it serves.
+        """One queue and one budget a credential, however many accounts it serves.
 
         An account's new token is taken for one of the same user, as it is when tokens are rotated:
         the requests that were made with the old one count on.
         """
-        taken = {self.queues.get(one.identity) for one in wanted}
+        taken = {self.queues.get(one.credentials.api.budget_key) for one in wanted}
         used: dict[object, PollQueue] = {}
         for one in wanted:
-            queue = used.get(one.identity, self.queues.get(one.identity))
+            key = one.credentials.api.budget_key
+            queue = used.get(key, self.queues.get(key))
             account = former.get(one.settings.place)
             if queue is None and account and account.roster.queue not in taken:
                 queue = account.roster.queue
@@ -199,7 +197,7 @@ class Accounts:
                 budget = Budget(api.requests_per_5m, share=share, clock=self.clock)
                 queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self.clock)
             queue.budget.set_limits(api.requests_per_5m, reserve=api.reserve)
-            used[one.identity] = queue
+            used[key] = queue
             taken.add(queue)
         return used
 
@@ -213,7 +211,8 @@ class Accounts:
         new ones otherwise."""
         accounts = []
         for one in wanted:
-            queue, known = self.queues[one.identity], former.get(one.settings.place)
+            queue = self.queues[one.credentials.api.budget_key]
+            known = former.get(one.settings.place)
             if known and (known.roster.settings, known.roster.queue) == (one.settings, queue):
                 if one.workflows != known.roster.configured:
                     known.roster.configured = one.workflows
@@ -280,7 +279,7 @@ class Accounts:
             shared = AccountSettings(
                 without_workflows, api, settings.poll, settings.metrics, names[account.label]
             )
-            wanted.append(_Wanted(shared, account.workflows, own, own.api.budget_key))
+            wanted.append(_Wanted(shared, account.workflows, own))
         return wanted, self._http[key]
 
     def start(self) -> None:
@@ -290,7 +289,7 @@ class Accounts:
         self._start_passes()
 
     def _start_passes(self) -> None:
-        for account in self.watched if self._running else ():
+        for account in self.accounts if self._running else ():
             if account not in self._passes:
                 self._passes[account] = asyncio.create_task(account.run())
 
@@ -308,7 +307,7 @@ class Accounts:
             self.writer.turned.clear()
             moved = False
             async with self._changing:
-                for account in self.watched:
+                for account in self.accounts:
                     try:
                         if await account.roster.follow():
                             account.wake()
@@ -322,24 +321,48 @@ class Accounts:
             if moved:
                 await self.writer.save()  # and shows their instances
 
+    def _budget_uses(self) -> dict[str, BudgetUse]:
+        """What this replica has used and needs of each credential's budget."""
+        return {
+            name: queue.budget.use(
+                len(queue) + sum(a.needed for a in self.accounts if a.roster.queue is queue)
+            )
+            for queue, name in self._queue_names().items()
+        }
+
+    def _allot(self, allotments: Mapping[str, Allotment]) -> None:
+        """Takes what the turn has brought to which `_budget_uses` went."""
+        for queue, name in self._queue_names().items():
+            if name in allotments:  # it may be new since
+                queue.budget.allot(allotments[name])
+
+    def _queue_names(self) -> dict[PollQueue, str]:
+        """What replicas call each credential: by the name in the state of the first account that
+        uses it. All have the same configuration, and a secret never leaves this process."""
+        names: dict[PollQueue, str] = {}
+        for account in self.accounts:
+            names.setdefault(account.roster.queue, account.roster.settings.stored_as)
+        return names
+
     def _lost(self) -> None:
-        for account in self.watched:
+        for account in self.accounts:
             account.roster.detach_others()
 
     async def leave(self) -> None:
         """Hands everything over to other replicas."""
         async with self._changing:
             await self.writer.save(rendered=True)
-            for account in self.watched:
+            for account in self.accounts:
                 for name in list(account.roster.attached):
                     account.roster.detach(name)
-        self._budgets.stop()
+        for queue in self.queues.values():
+            queue.budget.stop()
         await self.writer.leave()
 
     async def stop(self) -> None:
         """Drops the polls that wait; those under way may finish within a few seconds."""
         await asyncio.gather(*(queue.stop(_GRACE) for queue in self.queues.values()))
-        for account in self.watched:
+        for account in self.accounts:
             for attached in account.roster.attached.values():
                 await attached.poller.stop()
 
