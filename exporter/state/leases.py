@@ -14,7 +14,7 @@ from typing import NamedTuple
 from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import BudgetUse
 from exporter.state.backend import Owner, Replica, Seen, Turn
-from exporter.state.notices import Notices
+from exporter.state.replica_notices import Notices
 
 _MARGIN = 0.1
 """The share of a lease's time by which a holder stops relying on it before the database does: two

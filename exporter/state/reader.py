@@ -26,9 +26,9 @@ from exporter.metrics.store import Store
 from exporter.state import rendered_lines
 from exporter.state.backend import Backend, Location, Owner, Unusable
 from exporter.state.location import opened
-from exporter.state.pending import Pending
 from exporter.state.record_codec import INSTANCE, SERIES, WORKFLOW, Place, SeriesRecord
 from exporter.state.sqlite import Database
+from exporter.state.uncommitted import Uncommitted
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +55,7 @@ class StateReader:
 
     def __init__(self, store: Store) -> None:
         self.backend: Backend
-        self.pending, self.writing = Pending(), Pending()
+        self.pending, self.writing = Uncommitted(), Uncommitted()
         self._store = store
         # Its own: a name server that doesn't respond may hold all of the event loop's threads.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
@@ -96,7 +96,7 @@ class StateReader:
         self._thread.shutdown(wait=False)
         self.backend.close()
 
-    def uncommitted(self) -> Pending:
+    def uncommitted(self) -> Uncommitted:
         """What isn't on the disk, or may not be: it is being written."""
         return self.writing.with_newer(self.pending)
 

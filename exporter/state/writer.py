@@ -22,10 +22,10 @@ from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
 from exporter.state.backend import Horizon, LeaseLost, Location, Owner, Unreachable, Unusable
 from exporter.state.leases import Leases
-from exporter.state.pending import Pending
 from exporter.state.reader import StateReader
 from exporter.state.record_codec import data_of, series_key, without_counts
 from exporter.state.rendered_lines import batch_of
+from exporter.state.uncommitted import Uncommitted
 from exporter.watch.sink import WorkflowKey
 from exporter.watch.workflow_state import UNWATCHED_FOR, WorkflowState
 
@@ -201,7 +201,7 @@ class StateWriter:
                 committed = True
                 if self._problems.over([]):
                     log.info("state write succeeded again")
-            self._reader.writing = Pending()
+            self._reader.writing = Uncommitted()
             self.first_polls_shown = self.first_polls_shown or over
             self.writes_since = None
             return committed
@@ -214,7 +214,7 @@ class StateWriter:
         """
         while True:
             self._collect()
-            self._reader.writing, self._reader.pending = self._reader.pending, Pending()
+            self._reader.writing, self._reader.pending = self._reader.pending, Uncommitted()
             try:
                 await self._reader.in_thread(self._write, self._reader.writing)
                 break
@@ -223,7 +223,7 @@ class StateWriter:
                 self._lose(error.owners)
         await self._show(self._reader.writing.shown)
         self._hide()
-        self._reader.writing = Pending()
+        self._reader.writing = Uncommitted()
         await self._turn()
 
     async def _record_rendered(self) -> None:
@@ -365,7 +365,7 @@ class StateWriter:
             self._workflows[owner] = copy(watched.record)
             self._reader.pending.workflows[owner] = self._workflows[owner]
 
-    def _write(self, pending: Pending) -> None:
+    def _write(self, pending: Uncommitted) -> None:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
         held, workflows = self.leases.held, pending.workflows
         if tidy:

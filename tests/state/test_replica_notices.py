@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.state.backend import Notice, Replica, Seen, Turn, alone
-from exporter.state.notices import Notices
+from exporter.state.replica_notices import Notices
 
 ME = Replica("a-1", "a", "")
 MINE = ("acc", "orders")

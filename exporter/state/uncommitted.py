@@ -8,7 +8,7 @@ from exporter.state.backend import Batch, Horizon, Owner
 from exporter.state.record_codec import Place, SeriesRecord, encode, instance_row, series_records
 
 
-class Pending:
+class Uncommitted:
     """Records of series, instances and workflows, and what scrapes see once they are committed."""
 
     def __init__(self) -> None:
@@ -23,9 +23,9 @@ class Pending:
         # What is no longer shown stays in the state: the workflow may be attached again.
         self.series.update(series_records(changes, accounts))
 
-    def with_newer(self, newer: "Pending") -> "Pending":
+    def with_newer(self, newer: "Uncommitted") -> "Uncommitted":
         """The newest of both."""
-        both = Pending()
+        both = Uncommitted()
         for part in (self, newer):
             both.shown.update(part.shown)
             both.series.update(part.series)
