@@ -50,7 +50,7 @@ from benchmarks.state_cost import Polls
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.logs import configure
-from exporter.state.backend import Location, Replica, Server
+from exporter.state.backend import DatabaseServer, Location, Replica
 from simulator import ManualClock, Script, Simulator, Wait, World, serve_in_thread, steps
 from simulator.rate_limit import RateLimit
 from tests.e2e.daemon import Daemon, daemon
@@ -213,7 +213,7 @@ def with_database(server: PostgresServer, main: Callable[[Location], Coroutine[A
     # Its own clock_timestamp goes before the server's.
     url = server.url(server.new_database(), query="?options=-csearch_path%3Dpublic,pg_catalog")
     with asyncio.Runner(loop_factory=lambda: DatabaseLoop(url)) as runner:
-        return runner.run(main(Server(SecretStr(url), None, _PATIENCE)))
+        return runner.run(main(DatabaseServer(SecretStr(url), None, _PATIENCE)))
 
 
 # Processes
@@ -376,7 +376,7 @@ def main() -> None:
     configure("error", "logfmt")
     with tempfile.TemporaryDirectory() as name, postgres_server() as server:
         folder = Path(name)
-        location = Server(SecretStr(server.url(server.new_database())), None, TIMEOUT)
+        location = DatabaseServer(SecretStr(server.url(server.new_database())), None, TIMEOUT)
         asyncio.run(polls(given.instances, given.rounds, folder, location))
         for what, ended_by in (("takeover", signal.SIGKILL), ("hand-over", signal.SIGTERM)):
             took = takeovers(server, folder / what, ended_by, given.kills, given.lease)

@@ -68,7 +68,7 @@ class App:
         name = settings.replica.name
         name = socket.gethostname() if name == "auto" else name
         replica = Replica(f"{name}-{secrets.token_hex(4)}", name, "")
-        self._shared = isinstance(state, backend.Server)
+        self._shared = isinstance(state, backend.DatabaseServer)
         self.leases = Leases(
             replica, lease=settings.replica.lease if self._shared else inf, clock=self._clock
         )

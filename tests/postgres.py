@@ -16,7 +16,7 @@ import psycopg
 import trustme
 from pydantic import SecretStr
 
-from exporter.state.backend import Server
+from exporter.state.backend import DatabaseServer
 from tests.ports import reserved_port
 from tests.requires import requires_program
 from tests.waiting import DEADLINE, tied, wait_until
@@ -194,7 +194,7 @@ def _file_size(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def copied(server: Server) -> Server:
+def copied(server: DatabaseServer) -> DatabaseServer:
     """What is in a database at this moment, in another one; nobody uses the first from now on. The
     time of all leases and shares of budgets is over in it."""
     url = urlsplit(server.url.get_secret_value())

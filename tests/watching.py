@@ -10,7 +10,7 @@ from typing import Any
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
-from exporter.state.backend import Location, Server
+from exporter.state.backend import DatabaseServer, Location
 from simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
 from tests.e2e.scrape import scrape
 from tests.needs import no_authorities
@@ -136,7 +136,7 @@ class Watching:
         # More than enough: with the clock in hand, nobody waits for the budget.
         url = self.url + "/accounts/{account_id}"
         api = {"url": url, "timeout": "30s", "requests_per_5m": 100_000, **sections.pop("api", {})}
-        if isinstance(self.state, Server):
+        if isinstance(self.state, DatabaseServer):
             sections["state"] = {"url": self.state.url.get_secret_value()}
         return Settings(accounts=accounts, api=api, **sections)
 
@@ -150,7 +150,7 @@ class Watching:
             for suffix in ("", "-wal"):
                 if Path(f"{self.state}{suffix}").exists():
                     shutil.copy(f"{self.state}{suffix}", f"{state}{suffix}")
-        elif killed and isinstance(state, Server):
+        elif killed and isinstance(state, DatabaseServer):
             state = copied(state)
         await self.running.aclose()
         self.state, self.settings = state, {**self.settings, **settings}

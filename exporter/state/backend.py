@@ -43,7 +43,7 @@ class LeaseLost(Exception):  # noqa: N818 - reads as what is wrong
         self.owners = frozenset(owners)
 
 
-class Server(NamedTuple):
+class DatabaseServer(NamedTuple):
     """Where a database is that replicas share."""
 
     url: SecretStr
@@ -53,7 +53,7 @@ class Server(NamedTuple):
     """Seconds that an exchange with it may take."""
 
 
-Location = Path | Server | None
+Location = Path | DatabaseServer | None
 """Where the state is: a file, a database, or memory."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Settings
-from exporter.state.backend import Backend, Location, Server
+from exporter.state.backend import Backend, DatabaseServer, Location
 from exporter.state.sqlite import Database
 
 _LONGEST = 5.0
@@ -23,7 +23,7 @@ def location_of(settings: Settings) -> Location:
     if settings.state.url is None:
         return settings.state.path
     timeout = min(_LONGEST, settings.replica.lease / 3)
-    server = Server(settings.state.url, settings.state.password_file, timeout)
+    server = DatabaseServer(settings.state.url, settings.state.password_file, timeout)
     try:
         from exporter.state.postgres_connection import validate  # noqa: PLC0415
     except ImportError as error:
@@ -54,7 +54,7 @@ def check(location: Location) -> None:
     Raises:
         Unreachable: it can't be used, and why.
     """
-    if isinstance(location, Server):
+    if isinstance(location, DatabaseServer):
         from exporter.state import postgres  # noqa: PLC0415
 
         postgres.check(location)

@@ -17,6 +17,7 @@ from exporter.state.backend import (
     KEYS,
     Backend,
     Batch,
+    DatabaseServer,
     InstanceRow,
     Lease,
     LeaseLost,
@@ -24,7 +25,6 @@ from exporter.state.backend import (
     Owner,
     Replica,
     Seen,
-    Server,
     Turn,
     Unreachable,
 )
@@ -62,7 +62,7 @@ class Postgres(Backend):
 
     shared = True
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: DatabaseServer) -> None:
         timeout = round(server.timeout * 900)  # milliseconds; before the session's own
         # The locks of a replica that vanished go with it. No statement_timeout: it would have a
         # COMMIT succeed that waits for a synchronous standby.
@@ -131,7 +131,7 @@ class Postgres(Backend):
             raise
 
 
-def check(server: Server) -> None:
+def check(server: DatabaseServer) -> None:
     """Does all that a replica does, in a transaction that is not committed.
 
     Raises:

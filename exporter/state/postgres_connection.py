@@ -15,7 +15,7 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from exporter.config.errors import ConfigError
-from exporter.state.backend import Server, Unreachable
+from exporter.state.backend import DatabaseServer, Unreachable
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ _RECONNECT_WAIT = 1.0
 _NO_RESPONSE = "can't connect to the database: no response"
 
 
-def validate(server: Server) -> None:
+def validate(server: DatabaseServer) -> None:
     """Reads the URL and the password file.
 
     Raises:
@@ -40,7 +40,7 @@ def validate(server: Server) -> None:
         raise ConfigError(problems)
 
 
-def connect(server: Server) -> "Session":
+def connect(server: DatabaseServer) -> "Session":
     """A new connection.
 
     Raises:
@@ -58,7 +58,7 @@ def connect(server: Server) -> "Session":
     return session
 
 
-def _parameters(server: Server) -> dict[str, Any]:
+def _parameters(server: DatabaseServer) -> dict[str, Any]:
     try:
         parameters: dict[str, Any] = {**conninfo_to_dict(server.url.get_secret_value())}
     except psycopg.Error as error:
@@ -75,7 +75,7 @@ def _parameters(server: Server) -> dict[str, Any]:
     return given | parameters
 
 
-def _password(server: Server) -> dict[str, str]:
+def _password(server: DatabaseServer) -> dict[str, str]:
     path = server.password_file
     try:
         return {"password": path.read_text().rstrip("\r\n")} if path else {}
@@ -125,7 +125,7 @@ class Connector:
     """Connects in a thread of its own: a name server that doesn't respond holds it, and nobody
     else."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: DatabaseServer) -> None:
         self._server = server
         self._attempt: Future[Session] | None = None
         self._wait = server.timeout

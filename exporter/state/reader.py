@@ -26,7 +26,7 @@ from exporter.metrics.store import Store
 from exporter.state import rendered_lines
 from exporter.state.backend import Backend, Location, Owner, Unusable
 from exporter.state.location import opened
-from exporter.state.record_codec import INSTANCE, SERIES, WORKFLOW, Place, SeriesRecord
+from exporter.state.record_codec import INSTANCE, SERIES, WORKFLOW, SeriesPlace, SeriesRecord
 from exporter.state.sqlite import Database
 from exporter.state.uncommitted import Uncommitted
 
@@ -161,7 +161,7 @@ class StateReader:
 
     async def series(
         self, owner: Owner
-    ) -> tuple[dict[Place, SeriesRecord | None], dict[Place, SeriesRecord | None]]:
+    ) -> tuple[dict[SeriesPlace, SeriesRecord | None], dict[SeriesPlace, SeriesRecord | None]]:
         """The records of the series of a workflow, of an account as such, or of neither: those on
         the disk, and the newest."""
         rows = await self._read(lambda: self.backend.series(owner), SERIES.decode)

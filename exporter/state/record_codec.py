@@ -28,7 +28,7 @@ _Value = float | tuple[tuple[float, ...], list[int], float]
 """Of a histogram: upper bounds, counts, and the sum."""
 SeriesRecord = tuple[_Value, float | None]
 """A series' value, and when a counter or histogram began, in Unix time."""
-Place = tuple[Owner, str, str]
+SeriesPlace = tuple[Owner, str, str]
 """Of a series in the state: whose it is, its family, and its other labels."""
 
 INSTANCE = msgspec.msgpack.Decoder(Record)
@@ -50,7 +50,7 @@ def instance_row(record: Record | None) -> InstanceRow | None:
 
 def series_records(
     changes: Changes, names: Mapping[str, str]
-) -> Iterator[tuple[Place, SeriesRecord]]:
+) -> Iterator[tuple[SeriesPlace, SeriesRecord]]:
     """The records of the series that changed; `names`: of accounts in the state, by label."""
     for (family, labels), data in changes.series.items():
         if family in _OF_NOW or data is None:
@@ -68,7 +68,7 @@ def series_records(
         yield place, (stored, data.created)
 
 
-def series_key(place: Place, account: str, workflow: str) -> SeriesKey | None:
+def series_key(place: SeriesPlace, account: str, workflow: str) -> SeriesKey | None:
     """The series that a record is of, shown under an account's label and a workflow; None: this
     version of the exporter has none."""
     prefix = tuple(filter(None, (account, workflow)))

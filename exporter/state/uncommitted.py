@@ -5,7 +5,13 @@ from collections.abc import Collection, Mapping
 from exporter.instances.state_records import Record, WorkflowRecord
 from exporter.metrics.series import Changes
 from exporter.state.backend import Batch, Horizon, Owner
-from exporter.state.record_codec import Place, SeriesRecord, encode, instance_row, series_records
+from exporter.state.record_codec import (
+    SeriesPlace,
+    SeriesRecord,
+    encode,
+    instance_row,
+    series_records,
+)
 
 
 class Uncommitted:
@@ -13,7 +19,7 @@ class Uncommitted:
 
     def __init__(self) -> None:
         self.shown = Changes()
-        self.series: dict[Place, SeriesRecord] = {}
+        self.series: dict[SeriesPlace, SeriesRecord] = {}
         self.instances: dict[tuple[Owner, str], Record | None] = {}
         self.workflows: dict[Owner, WorkflowRecord] = {}
 

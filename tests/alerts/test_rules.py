@@ -13,7 +13,7 @@ import yaml
 from pydantic import SecretStr
 
 from exporter.metrics.catalogue import FAMILIES
-from exporter.state.backend import Server
+from exporter.state.backend import DatabaseServer
 from tests.alerts.emitted import CLOSED, TARGET, emitted
 from tests.grafana.queries import annotations, expressions, filled_in
 from tests.postgres import PostgresServer
@@ -255,7 +255,7 @@ async def test_the_series_in_the_tests_are_those_that_the_exporter_emits(
 ) -> None:
     """By their label names, and by the values of labels that the exporter chooses."""
     url = SecretStr(postgres.url(postgres.new_database()))
-    real = await emitted(Server(url, None, DEADLINE))
+    real = await emitted(DatabaseServer(url, None, DEADLINE))
     wrong = []
     for path in TESTS.glob("*.yaml"):
         for case in msgspec.yaml.decode(path.read_text())["tests"]:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from demo import LocalEngine
-from exporter.state.backend import Server
+from exporter.state.backend import DatabaseServer
 from exporter.state.location import opened
 from simulator import (
     QUEUES_EDIT,
@@ -391,7 +391,7 @@ class TestDatabase:
         self, check: Check, postgres: PostgresServer, what: str
     ) -> None:
         database = postgres.new_database()
-        opened(Server(SecretStr(postgres.url(database)), None, DEADLINE)).close()
+        opened(DatabaseServer(SecretStr(postgres.url(database)), None, DEADLINE)).close()
         kind, name = what.split()
         postgres.execute(
             f"ALTER {what} OWNER TO admin",

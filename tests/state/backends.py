@@ -8,12 +8,12 @@ from exporter.cloudflare.budget_shares import BudgetUse
 from exporter.state.backend import (
     Backend,
     Batch,
+    DatabaseServer,
     InstanceRow,
     Notice,
     Owner,
     Replica,
     Seen,
-    Server,
     Turn,
 )
 from exporter.state.postgres import Postgres
@@ -27,7 +27,7 @@ LEASE = 30.0
 
 def postgres(url: str, timeout: float = DEADLINE) -> Postgres:
     """The backend, whose exchanges with the server may take `timeout` seconds."""
-    return Postgres(Server(SecretStr(url), None, timeout))
+    return Postgres(DatabaseServer(SecretStr(url), None, timeout))
 
 
 def turn(

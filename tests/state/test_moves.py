@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
-from exporter.state.backend import Server
+from exporter.state.backend import DatabaseServer
 from simulator import ManualClock, Script, Simulator, Sleep, World
 from tests.postgres import PostgresServer
 from tests.waiting import DEADLINE
@@ -42,7 +42,7 @@ class Replicas:
     """Of one database and one simulator."""
 
     def __init__(self, url: str) -> None:
-        self.location = Server(SecretStr(url), None, DEADLINE)
+        self.location = DatabaseServer(SecretStr(url), None, DEADLINE)
         self.clock = ManualClock()
         self.simulator = Simulator(World(self.clock))
         self.simulator.access.token("secret")

@@ -20,12 +20,12 @@ from exporter.cloudflare.budget_shares import BudgetUse
 from exporter.config.errors import ConfigError
 from exporter.state.backend import (
     Batch,
+    DatabaseServer,
     InstanceRow,
     LeaseLost,
     Notice,
     Owner,
     Replica,
-    Server,
     Unreachable,
 )
 from exporter.state.postgres import Postgres
@@ -646,7 +646,9 @@ class TestLogin:
         file = tmp_path / "password"
         url = f"postgresql://{user}@127.0.0.1:{server.port}/postgres"
         file.write_text(f"{PASSWORD}\n")
-        with contextlib.closing(Postgres(Server(SecretStr(url), file, DEADLINE))) as backend:
+        with contextlib.closing(
+            Postgres(DatabaseServer(SecretStr(url), file, DEADLINE))
+        ) as backend:
             turn(backend)
             server.execute(
                 f"ALTER ROLE {user} PASSWORD 'another'",
@@ -664,7 +666,7 @@ class TestLogin:
 
     def test_a_file_that_is_missing_is_a_wrong_configuration(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"^state\.password_file: .*/none: No such file"):
-            validate(Server(SecretStr("postgresql://db/exporter"), tmp_path / "none", 5.0))
+            validate(DatabaseServer(SecretStr("postgresql://db/exporter"), tmp_path / "none", 5.0))
 
     def test_tls_as_the_url_says(self, server: PostgresServer, user: str, tmp_path: Path) -> None:
         authority = trustme.CA()

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
-from exporter.state.backend import Server
+from exporter.state.backend import DatabaseServer
 from simulator import Script
 from tests.postgres import PostgresServer
 from tests.state import backends
@@ -90,7 +90,7 @@ class Replicas(Upstream):
 
     def started(self) -> App:
         async def started() -> App:
-            location = Server(SecretStr(self.url), None, DEADLINE)
+            location = DatabaseServer(SecretStr(self.url), None, DEADLINE)
             app = App(
                 self.settings(),
                 clock=Clock(wall=self.clock, monotonic=self.clock),

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.state.backend import InUse, Location, Server
+from exporter.state.backend import DatabaseServer, InUse, Location
 from simulator import (
     Attempt,
     Error,
@@ -49,7 +49,7 @@ def state(request: pytest.FixtureRequest, file: Path) -> Location:
     if request.param == "sqlite":
         return file
     server: PostgresServer = request.getfixturevalue("postgres")
-    return Server(SecretStr(server.url(server.new_database())), None, DEADLINE)
+    return DatabaseServer(SecretStr(server.url(server.new_database())), None, DEADLINE)
 
 
 def counts(w: Watching) -> dict[str, float]:
@@ -74,7 +74,7 @@ def gauges(w: Watching) -> dict[str, float]:
 def ids(state: Location) -> set[str]:
     """Instances of which the state holds anything."""
     query = "SELECT id FROM instances"
-    if isinstance(state, Server):
+    if isinstance(state, DatabaseServer):
         with psycopg.connect(state.url.get_secret_value()) as connection:
             return {row[0] for row in connection.execute(query)}
     with contextlib.closing(sqlite3.connect(state or "")) as file:
@@ -428,7 +428,7 @@ class TestSettingsChange:
 @pytest.mark.postgres
 async def test_instances_are_found_while_the_database_fails(postgres: PostgresServer) -> None:
     """Those that it can't hold: where another was counted already, it alone knows."""
-    state = Server(SecretStr(postgres.url(postgres.new_database())), None, DEADLINE)
+    state = DatabaseServer(SecretStr(postgres.url(postgres.new_database())), None, DEADLINE)
     poll = {"forget_after": "1m"}
     waits = Script((*steps("one"), Wait("approval")))
     async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:

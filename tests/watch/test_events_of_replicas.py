@@ -16,7 +16,7 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.metrics import catalogue
-from exporter.state.backend import Server
+from exporter.state.backend import DatabaseServer
 from exporter.watch.events import Events
 from simulator import (
     QUEUES_EDIT,
@@ -74,7 +74,7 @@ class Fleet:
             settings,
             transport=httpx.ASGITransport(self.simulator),
             clock=Clock(wall=self.clock, monotonic=self.clock),
-            state=Server(SecretStr(self._url), None, 60.0),
+            state=DatabaseServer(SecretStr(self._url), None, 60.0),
         )
         async with app.opened():
             yield app

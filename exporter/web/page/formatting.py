@@ -5,7 +5,7 @@ from urllib.parse import quote, urlencode
 
 from exporter.instances.instance import Instance
 from exporter.metrics import catalogue
-from exporter.web.page.view import Explanation, InstanceRow
+from exporter.web.page.view import Explanation, TableRow
 
 NONE = "\N{EN DASH}"
 # Units in seconds, each with the smaller one that follows it.
@@ -69,7 +69,7 @@ def iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def instance_href(row: InstanceRow) -> str:
+def instance_href(row: TableRow) -> str:
     """The address of an instance's page, relative to the table's."""
     return "instance?" + urlencode({"account": row.account, "workflow": row.workflow, "id": row.id})
 
@@ -84,7 +84,7 @@ def dashboard_href(known: Explanation) -> str:
     return f"https://dash.cloudflare.com/{account}/workers/workflows/{workflow}/instance/{instance}"
 
 
-def queries(row: InstanceRow) -> list[tuple[str, str]]:
+def queries(row: TableRow) -> list[tuple[str, str]]:
     """Titles and PromQL queries for an instance's series."""
     workflow = f'account="{_escape(row.account)}",workflow="{_escape(row.workflow)}"'
     labels = f'{workflow},instance_id="{_escape(row.id)}"'

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from exporter.config.accounts import LONGEST_ID
-from exporter.web.page.view import ATTENTION, InstanceRow
+from exporter.web.page.view import ATTENTION, TableRow
 
 PER_PAGE = 200
 MAX_LENGTH = LONGEST_ID
@@ -15,7 +15,7 @@ _RANKS = {word: rank for rank, word in enumerate(ATTENTION)}
 _ENDED = frozenset({"complete", "terminated"})
 
 
-def _attention(row: InstanceRow) -> int:
+def _attention(row: TableRow) -> int:
     """Errored first, complete and terminated last."""
     return _RANKS.get(row.attention, len(ATTENTION) + (row.status in _ENDED))
 
@@ -24,7 +24,7 @@ class TableColumn(NamedTuple):
     """A column by which rows can be sorted."""
 
     heading: str
-    key: Callable[[InstanceRow], str | float | None]
+    key: Callable[[TableRow], str | float | None]
     descending: bool = False
     """Whether the largest come first by default."""
 
@@ -99,7 +99,7 @@ class TableQuery(NamedTuple):
 class TablePage(NamedTuple):
     """The rows of one page, and counts over all rows that match."""
 
-    rows: list[InstanceRow]
+    rows: list[TableRow]
     total: int
     """Rows on all pages."""
     first: int
@@ -112,7 +112,7 @@ class TablePage(NamedTuple):
     """Instances in any status."""
 
 
-def select(rows: Iterable[InstanceRow], query: TableQuery) -> TablePage:
+def select(rows: Iterable[TableRow], query: TableQuery) -> TablePage:
     """Filters and sorts rows, and cuts out a page; past the end, the last page."""
     matching = [row for row in rows if _matches(row, query)]
     flags = Counter(row.attention for row in matching if row.attention)
@@ -134,7 +134,7 @@ def select(rows: Iterable[InstanceRow], query: TableQuery) -> TablePage:
     )
 
 
-def _matches(row: InstanceRow, query: TableQuery) -> bool:
+def _matches(row: TableRow, query: TableQuery) -> bool:
     if query.account not in ("", row.account) or query.workflow not in ("", row.workflow):
         return False
     if not query.text:
@@ -143,7 +143,7 @@ def _matches(row: InstanceRow, query: TableQuery) -> bool:
     return query.text.casefold() in words
 
 
-def _sorted(rows: list[InstanceRow], query: TableQuery) -> list[InstanceRow]:
+def _sorted(rows: list[TableRow], query: TableQuery) -> list[TableRow]:
     if not query.sort:
         # Three sorts by one number or text each block other threads less than one by tuples.
         rows = sorted(rows, key=lambda row: row.id)

@@ -64,7 +64,7 @@ class AccountView(NamedTuple):
     elsewhere: tuple[HeldView, ...] = ()
 
 
-class InstanceRow(Struct, frozen=True, gc=False):
+class TableRow(Struct, frozen=True, gc=False):
     """An instance. Times are Unix seconds, durations seconds; None: unknown, or none.
 
     `gc=False`: thousands are made at once, and hold no references to each other.
@@ -95,7 +95,7 @@ class InstanceRow(Struct, frozen=True, gc=False):
 class Explanation(NamedTuple):
     """All details of an instance, and how they became known. Times are Unix seconds."""
 
-    row: InstanceRow
+    row: TableRow
     instance: Instance
     now: float
     account_id: str
@@ -117,7 +117,7 @@ class Snapshot(NamedTuple):
     watched: tuple[tuple[WorkflowKey, float, Sequence[Instance]], ...]
     """Each workflow with the time of its next list pass and its instances."""
 
-    def rows(self) -> list[InstanceRow]:
+    def rows(self) -> list[TableRow]:
         """A row for each instance with series."""
         return [
             _row(key, instance, next_pass, self.now)
@@ -127,7 +127,7 @@ class Snapshot(NamedTuple):
         ]
 
 
-def _row(key: WorkflowKey, instance: Instance, next_pass: float, now: Moment) -> InstanceRow:
+def _row(key: WorkflowKey, instance: Instance, next_pass: float, now: Moment) -> TableRow:
     # Read once: polls may replace it meanwhile.
     values = instance.values
     due = instance.due if instance.configured else min(instance.due, next_pass)
@@ -135,10 +135,10 @@ def _row(key: WorkflowKey, instance: Instance, next_pass: float, now: Moment) ->
     if values is None:
         status = "not found" if instance.last_poll.not_found else "not seen"
         attention = "failing" if instance.failure else ""
-        return InstanceRow(*key, instance.id, status, attention, checked_at, due_at)
+        return TableRow(*key, instance.id, status, attention, checked_at, due_at)
     steps = values.open_steps
     most = max(steps, key=lambda step: step.attempts, default=None)
-    return InstanceRow(
+    return TableRow(
         *key,
         instance.id,
         values.status,

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.web.page.instance_table import COLUMNS, PER_PAGE, TableQuery, select
-from exporter.web.page.view import ATTENTION, InstanceRow
+from exporter.web.page.view import ATTENTION, TableRow
 
 
-def row(id_: str = "a", **fields: object) -> InstanceRow:
+def row(id_: str = "a", **fields: object) -> TableRow:
     plain: dict[str, object] = {
         "account": "acc",
         "workflow": "orders",
@@ -26,14 +26,14 @@ def row(id_: str = "a", **fields: object) -> InstanceRow:
         "checked_at": None,
         "due": None,
     }
-    return InstanceRow(**{**plain, **fields, "id": id_})  # type: ignore[arg-type]
+    return TableRow(**{**plain, **fields, "id": id_})  # type: ignore[arg-type]
 
 
 def read(address: str) -> TableQuery:
     return TableQuery.read(dict(parse_qsl(address.removeprefix("?"))))
 
 
-def ids(rows: list[InstanceRow], query: TableQuery) -> str:
+def ids(rows: list[TableRow], query: TableQuery) -> str:
     return " ".join(row.id for row in select(rows, query).rows)
 
 
@@ -100,9 +100,7 @@ class TestOrder:
 
     @pytest.mark.slow
     @given(rows, queries)
-    def test_every_order_shows_the_same_rows(
-        self, rows: list[InstanceRow], query: TableQuery
-    ) -> None:
+    def test_every_order_shows_the_same_rows(self, rows: list[TableRow], query: TableQuery) -> None:
         other = query._replace(sort="", descending=False)
         assert Counter(select(rows, query).rows) == Counter(select(rows, other).rows)
 

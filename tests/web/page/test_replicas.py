@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
-from exporter.state.backend import Server
+from exporter.state.backend import DatabaseServer
 from exporter.web.page.instance_table import TableQuery
 from exporter.web.page.pages import Pages
 from simulator import ManualClock, Simulator, World
@@ -37,7 +37,7 @@ async def replicas(postgres: PostgresServer, *urls: str) -> AsyncIterator[Sequen
             settings = Settings.model_validate(
                 {"accounts": [account], "replica": {"name": f"replica-{number}"}}
             )
-            location = Server(database, None, DEADLINE)
+            location = DatabaseServer(database, None, DEADLINE)
             app = App(
                 settings,
                 transport=httpx.ASGITransport(simulator),
