@@ -28,9 +28,9 @@ from exporter.instances.run_tracker import Observations
 from exporter.instances.values import InstanceValues
 from exporter.logs import configure
 from exporter.metrics import catalogue
+from exporter.metrics.labels import WorkflowKey
 from exporter.state.backend import Location
 from exporter.watch.poller import Poller
-from exporter.watch.sink import WorkflowKey
 from simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
 
 WORKFLOWS = ("orders", "billing", "reports", "imports", "mails")

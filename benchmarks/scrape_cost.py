@@ -48,8 +48,8 @@ from exporter.config.metrics import Metrics
 from exporter.instances.run_tracker import Run, Tracked, track
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
-from exporter.watch.sink import WorkflowKey
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 

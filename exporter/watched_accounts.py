@@ -169,7 +169,7 @@ class WatchedAccounts:
                 else:
                     account.roster.reported.workflows.pop(name, None)
             if successor is None:
-                self.writer.want(account.roster.label, ())
+                self.writer.leases.wanted.pop(place[-1], None)
                 self.store.account_lost(account.roster.label)
                 del self._reported[account.roster.label]
             if successor is not account and (task := self._passes.pop(account, None)):
@@ -238,8 +238,8 @@ class WatchedAccounts:
             settings=settings,
             client=WorkflowsClient(*at, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
-            sink=self.store,
-            state=self.writer,
+            store=self.store,
+            writer=self.writer,
             scheduler=self.scheduler,
             reported=reported,
             clock=clock,

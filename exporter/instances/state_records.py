@@ -12,6 +12,10 @@ from exporter.instances.change_detection import Fingerprints
 from exporter.instances.run_tracker import Run
 from exporter.instances.values import InstanceValues
 
+UNWATCHED_FOR = 7 * 86400.0
+"""Seconds until the record of a removed instance expires. When a configuration that was rolled back
+names it again before, it continues with what is recorded."""
+
 
 class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
     """An instance that is watched."""
@@ -46,10 +50,6 @@ class WorkflowRecord(Struct, array_like=True):
     """When its instances were first discovered; None: they never were."""
     newest_unwatched: float = -inf
     """The state holds nothing of instances that were created later and aren't watched."""
-
-
-class NotRestored(Exception):  # noqa: N818 - reads as what is wrong
-    """The state can't be read now."""
 
 
 Record = InstanceRecord | float

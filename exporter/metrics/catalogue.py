@@ -323,6 +323,9 @@ EVENT_COVERAGE = _own(
 
 OUTCOMES = ("success", "failure")
 """Of a finished step or attempt. Once a step's name is known, series exist for both."""
+EVENT_RESULTS = ("shown", "known", "listed", "unconfirmed", "other", "unreadable")
+"""Of messages: a poll showed the change; it was known before; it is left to list passes; no poll
+showed it; it isn't of an instance that is watched; it can't be read."""
 _ENDINGS = ("complete", "errored", "terminated")
 _ENDPOINTS = ("instance", "instances", "workflow", "workflows", "versions")
 _CODES = ("200", "401", "403", "404", "429", "500", "timeout")

@@ -19,10 +19,10 @@ from exporter.metrics.accept_headers import prefers_openmetrics
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.gzip_parts import Part, pack, unpack
 from exporter.metrics.instance_samples import Sample
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.render_cache import Group, RenderCache
 from exporter.metrics.series import Changes, LabelValues, SeriesData
 from exporter.metrics.store import Store
-from exporter.watch.sink import WorkflowKey
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -1,14 +1,22 @@
-"""The labels `step` and `error_name`: rewrite rules, at most N distinct values per workflow, and
-step names without the engine's counter."""
+"""The labels that name a workflow; and `step` and `error_name`: rewrite rules, at most N distinct
+values per workflow, and step names without the engine's counter."""
 
 import re
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 OTHER = "other"
 MAX_LENGTH = 256
 """Characters of a name that are shown; Cloudflare's limit for a step's name."""
 
 _COUNTER = re.compile(r"-[0-9]+\Z")
+
+
+class WorkflowKey(NamedTuple):
+    """A workflow as the labels name it."""
+
+    account: str
+    workflow: str
 
 
 def without_counter(name: str) -> str:

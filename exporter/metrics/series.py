@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from exporter.metrics.catalogue import WORKFLOW_LABELS, Family
 from exporter.metrics.instance_samples import Sample
-from exporter.watch.sink import WorkflowKey
+from exporter.metrics.labels import WorkflowKey
 
 LabelValues = tuple[str, ...]
 SeriesKey = tuple[Family, LabelValues]

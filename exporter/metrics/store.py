@@ -1,13 +1,15 @@
-"""The sink of all that polls learn: turns it into values of metrics for state and scrapes."""
+"""Takes all that polls learn, and turns it into values of metrics for state and scrapes."""
 
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
+from typing import NamedTuple
 
 from exporter import __version__
-from exporter.cloudflare.errors import FAILURE_REASONS
+from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
 from exporter.cloudflare.queue import KINDS
 from exporter.config.metrics import Metrics
 from exporter.instances.run_tracker import Observations
@@ -15,10 +17,9 @@ from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.instance_samples import InstanceSamples, Sample
-from exporter.metrics.labels import LimitedLabel, StepLabel
+from exporter.metrics.labels import LimitedLabel, StepLabel, WorkflowKey
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import STATUSES
-from exporter.watch.sink import EVENT_RESULTS, RoundOutcome, WorkflowKey
 
 _MAX_WORDS = 50
 _WITHOUT_ATTEMPTS = frozenset({"sleep", "waitForEvent"})
@@ -28,8 +29,21 @@ _EVENT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600)
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
+class RoundOutcome(NamedTuple):
+    """What a round over a workflow came to. Times are Unix seconds."""
+
+    up: bool
+    at: float
+    as_of: float
+    """The status of the live instances is known as of then."""
+    failing: Mapping[str, int]
+    """Instances whose last poll failed, by class of failure."""
+    watched: Mapping[str, int]
+    """Instances that are watched, with series or without, by status."""
+
+
 class Store:
-    """Implements `exporter.watch.sink.Sink`.
+    """The values of all metrics.
 
     Each method takes effect as a whole between two scrapes, since none of them awaits anything.
 
@@ -95,20 +109,24 @@ class Store:
         return self._seen.keys()
 
     def attached(self, workflow: WorkflowKey) -> None:
+        """A workflow is watched from now on."""
         self._seen[workflow] = set()
         self._name(workflow)
         self._zero(*workflow)
 
     def detached(self, workflow: WorkflowKey) -> None:
+        """A workflow is detached, and its series are removed."""
         self._rendered.pop(workflow, None)
         self._changed[workflow].update(dict.fromkeys(self._seen.pop(workflow)))
         del self._labels[workflow], self._error_names[workflow]
         self.series.drop(*workflow)
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
+        """The platform's own counts of a workflow's instances, by status."""
         self._set_by_status(catalogue.INSTANCES, workflow, counts)
 
     def limits(self, workflow: WorkflowKey, *, steps: int | None, concurrency: int | None) -> None:
+        """A workflow's limits on the steps of an instance and on instances running at once."""
         if steps is not None:
             self.series.set(catalogue.STEP_LIMIT, workflow, steps)
         if concurrency is not None:
@@ -117,6 +135,7 @@ class Store:
     def shown(
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
+        """An instance has these values, which last changed at a Unix time."""
         if workflow not in self._labels:
             return  # A poll may end after its workflow was removed.
         label = self._labels[workflow]
@@ -156,38 +175,52 @@ class Store:
     def restored(
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
+        """An instance had these values before a restart."""
         rendered = self._rendered.get(workflow, set())
         if instance_id not in rendered:
             self.shown(workflow, instance_id, values, last_change)
         rendered.discard(instance_id)
 
     def all_restored(self, workflow: WorkflowKey) -> None:
+        """All instances of a workflow that are still to have series were restored."""
         for instance_id in self._rendered.pop(workflow, ()):
             self.removed(workflow, instance_id)
 
     def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
+        """An instance has no series any more."""
         if workflow not in self._labels:
             return
         self._changed[workflow][instance_id] = None
         self._seen[workflow].discard(instance_id)
 
     def skipped(self, workflow: WorkflowKey) -> None:
+        """A run that ended has expired, and its steps were never fetched."""
         self.series.add(catalogue.DETAILS_SKIPPED, workflow)
 
-    def ignored_row(self) -> None:
-        self.ignored(1)
-
-    def ignored(self, parts: int) -> None:
+    def ignored(self, parts: int = 1) -> None:
         """Parts of a response could not be read."""
         self.series.add(catalogue.ROWS_IGNORED, (), count=parts)
 
     def dropped(self) -> None:
+        """`max_instances` left an instance out."""
         self.series.add(catalogue.INSTANCES_DROPPED, ())
 
+    @contextmanager
+    def poll(self, kind: str) -> Iterator[None]:
+        """Counts the request that is made meanwhile by its result."""
+        try:
+            yield
+        except RequestFailed as failure:
+            self.polled(kind, failure.reason)
+            raise
+        self.polled(kind, "success")
+
     def polled(self, kind: str, result: str) -> None:
+        """A request succeeded, or failed: `success` or the class of failure."""
         self.series.add(catalogue.POLLS, (kind, result))
 
     def round_over(self, workflow: WorkflowKey, outcome: RoundOutcome) -> None:
+        """A round over a workflow ended."""
         if workflow not in self._labels:
             return
         for result in FAILURE_REASONS:
@@ -202,17 +235,18 @@ class Store:
     def events_found(self, account: str) -> None:
         """An account's events are watched."""
         series = self.series
-        every = [(account, kind, result) for kind in (*KINDS, "") for result in EVENT_RESULTS]
-        series.zero(catalogue.EVENTS, every)
+        series.zero(catalogue.EVENTS, product([account], (*KINDS, ""), catalogue.EVENT_RESULTS))
         series.zero(catalogue.EVENT_DELAY, [()])
         series.zero(catalogue.API_REQUESTS, catalogue.queue_requests(account))
         series.zero(catalogue.API_DURATION, [(endpoint,) for endpoint in catalogue.QUEUE_ENDPOINTS])
 
     def event_seen(self, account: str, kind: str, result: str) -> None:
+        """A message of the account's queue is done with; empty kind: of another, or unreadable."""
         if account in self.accounts:
             self.series.add(catalogue.EVENTS, (account, kind, result))
 
     def event_shown(self, seconds: float) -> None:
+        """What an event announced was committed, so long after it happened."""
         self.series.observe(catalogue.EVENT_DELAY, (), seconds)
 
     def _set_by_status(
@@ -243,6 +277,7 @@ class Store:
         self.series.observe(catalogue.API_DURATION, (endpoint,), seconds)
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
+        """Something finished, of an instance that has series or of one that is only counted."""
         if workflow not in self._labels:
             return
         add, observe = self.series.add, self.series.observe

@@ -9,8 +9,8 @@ from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, WORKFLOW_LABELS, Family
 from exporter.metrics.instance_samples import Sample
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Exemplar, Histogram, LabelValues
-from exporter.watch.sink import WorkflowKey
 
 INSTANCE_FAMILIES = tuple(f for f in FAMILIES if f.labels[:3] == INSTANCE_LABELS)
 

@@ -31,6 +31,10 @@ class Unreachable(Exception):  # noqa: N818 - reads as what is wrong
     """The state can't be reached or used now; the message is one line, without a password."""
 
 
+class NotRestored(Exception):  # noqa: N818 - reads as what is wrong
+    """The state can't be read now."""
+
+
 class LeaseLost(Exception):  # noqa: N818 - reads as what is wrong
     """Leases that a batch relies on are held by other replicas, or by none.
 

@@ -13,7 +13,7 @@ _EVENT = msgspec.msgpack.Decoder(Event)
 
 
 class EventRelay:
-    """What passes events on (`exporter.watch.events.Relay`).
+    """What passes events on.
 
     Args:
         leases: Those of this replica. The queue's is the account's under an empty workflow name.

@@ -70,8 +70,8 @@ class Leases:
         clock: The time.
 
     Attributes:
-        wanted: Of each account, what whichever replica is to hold: its workflows, and its queue of
-            events under an empty name.
+        wanted: What whichever replica is to hold, by the account's name in the state: its
+            workflows, and its queue of events under an empty name.
         notices: What it has for other holders, and they for it.
         held: The epochs of the leases that this replica has.
         seen: What it saw at its last turn.
@@ -94,6 +94,12 @@ class Leases:
     def may_attach(self, owner: Owner) -> bool:
         """Whether it holds a workflow, and won't give it up."""
         return owner in self.held and owner not in self._giving_up
+
+    def holder(self, owner: Owner) -> tuple[str, str] | None:
+        """The name of the live replica that holds a workflow, and its page's address, as of the
+        last turn; None: there is none."""
+        lease = self.seen.leases.get(owner)
+        return lease and (lease.replica.name, lease.replica.url)
 
     @property
     def proven(self) -> bool:

@@ -19,12 +19,12 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from exporter.instances.state_records import InstanceRecord, NotRestored, Record, WorkflowRecord
+from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Rendered
 from exporter.metrics.store import Store
 from exporter.state import rendered_lines
-from exporter.state.backend import Backend, Location, Owner, Unusable
+from exporter.state.backend import Backend, Location, NotRestored, Owner, Unusable
 from exporter.state.location import opened
 from exporter.state.record_codec import INSTANCE, SERIES, WORKFLOW, SeriesPlace, SeriesRecord
 from exporter.state.sqlite import Database

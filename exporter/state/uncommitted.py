@@ -1,8 +1,10 @@
 """What isn't committed to the state yet: the newest record of each."""
 
 from collections.abc import Collection, Mapping
+from typing import Protocol
 
 from exporter.instances.state_records import Record, WorkflowRecord
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes
 from exporter.state.backend import Batch, Horizon, Owner
 from exporter.state.record_codec import (
@@ -12,6 +14,19 @@ from exporter.state.record_codec import (
     instance_row,
     series_records,
 )
+
+
+class Watched(Protocol):
+    """What is persisted of an attached workflow (`exporter.watch.workflow_state`)."""
+
+    key: WorkflowKey
+    record: WorkflowRecord
+
+    def take_changes(self) -> Mapping[str, Record | None]:
+        """The records of instances that changed since the last call; None: there is none now."""
+
+    def record_all(self) -> None:
+        """Has everything recorded again: it was lost."""
 
 
 class Uncommitted:

@@ -15,19 +15,26 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import Allotment, BudgetUse
-from exporter.instances.state_records import InstanceRecord, NotRestored, Record, WorkflowRecord
+from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, Record, WorkflowRecord
 from exporter.log_dedup import OpenProblems
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
-from exporter.state.backend import Horizon, LeaseLost, Location, Owner, Unreachable, Unusable
+from exporter.state.backend import (
+    Horizon,
+    LeaseLost,
+    Location,
+    NotRestored,
+    Owner,
+    Unreachable,
+    Unusable,
+)
 from exporter.state.leases import Leases
 from exporter.state.reader import StateReader
 from exporter.state.record_codec import data_of, series_key, without_counts
 from exporter.state.rendered_lines import batch_of
-from exporter.state.uncommitted import Uncommitted
-from exporter.watch.sink import WorkflowKey
-from exporter.watch.workflow_state import UNWATCHED_FOR, WorkflowState
+from exporter.state.uncommitted import Uncommitted, Watched
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +45,7 @@ _TIDY_EVERY = 3600.0
 
 
 class StateWriter:
-    """Writes the state, and restores from it (`exporter.watch.attachment.State`).
+    """Writes the state, and restores from it.
 
     Args:
         store: Whose changes are persisted.
@@ -67,7 +74,7 @@ class StateWriter:
         self._store = store
         self._exposition = exposition
         self._clock = clock
-        self._attached: dict[Owner, WorkflowState] = {}
+        self._attached: dict[Owner, Watched] = {}
         self._workflows: dict[Owner, WorkflowRecord] = {}
         """As they are on the disk, or will be with the next write."""
         self._shown: dict[Owner, int] = {}
@@ -147,11 +154,11 @@ class StateWriter:
             self._collect_from(owner, self._attached[owner])
         return await self._reader.records(owner, ids)
 
-    def attach(self, watched: WorkflowState) -> None:
+    def attach(self, watched: Watched) -> None:
         """Persists a workflow from now on."""
         self._attached[self._owner(*watched.key)] = watched
 
-    def detach(self, watched: WorkflowState) -> None:
+    def detach(self, watched: Watched) -> None:
         """Takes what is pending of a workflow, and persists nothing more; what the state holds of
         it stays there for a while."""
         owner = self._owner(*watched.key)
@@ -309,20 +316,6 @@ class StateWriter:
         await self.leave()
         self._reader.close()
 
-    def want(self, account: str, workflows: Collection[str]) -> None:
-        """Has the workflows of an account watched by this replica, or by another."""
-        self.leases.wanted[account] = {self._owner(account, name) for name in workflows}
-
-    def holder(self, workflow: WorkflowKey) -> tuple[str, str] | None:
-        """The name of the live replica that holds a workflow, and its page's address, as of the
-        last turn; None: there is none."""
-        lease = self.leases.seen.leases.get(self._owner(*workflow))
-        return lease and (lease.replica.name, lease.replica.url)
-
-    def may_attach(self, workflow: WorkflowKey) -> bool:
-        """Whether this replica holds the workflow's lease, and keeps it."""
-        return self.leases.may_attach(self._owner(*workflow))
-
     def _owner(self, account: str, workflow: str) -> Owner:
         return self.accounts.get(account, account), workflow
 
@@ -358,7 +351,7 @@ class StateWriter:
     def _collect_series(self) -> None:
         self._reader.pending.take(self._store.take(), self.accounts)
 
-    def _collect_from(self, owner: Owner, watched: WorkflowState) -> None:
+    def _collect_from(self, owner: Owner, watched: Watched) -> None:
         for instance_id, record in watched.take_changes().items():
             self._reader.pending.instances[owner, instance_id] = record
         if watched.record != self._workflows.get(owner):

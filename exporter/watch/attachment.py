@@ -4,11 +4,8 @@ A workflow is attached with settings that stay as they are until it is detached.
 reload, and a workflow that a glob finds or that no longer exists are made of these two.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import inf
-from typing import Protocol
 
 from exporter.clock import Clock
 from exporter.cloudflare.workflows_client import WorkflowsClient
@@ -16,7 +13,9 @@ from exporter.config.accounts import Account, Workflow
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Api, Poll
 from exporter.instances.instance import Scope
-from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
+from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.store import Store
+from exporter.state.writer import StateWriter
 from exporter.watch.discovery import Discovery
 from exporter.watch.event_coverage import EventCoverage
 from exporter.watch.poll_log import AccountLog
@@ -24,57 +23,7 @@ from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
-from exporter.watch.sink import Sink, WorkflowKey
 from exporter.watch.workflow_state import WorkflowState
-
-
-class State(Protocol):
-    """The state, as far as attachments need it (`exporter.state.writer.StateWriter`)."""
-
-    async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
-        """Has the sink show the workflow's series; its record, a new one on first sight."""
-
-    def instances(
-        self, workflow: WorkflowKey
-    ) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
-        """The records of its watched instances by id, in slices, as far as they can be read.
-
-        Raises:
-            NotRestored: the state can't be read now.
-        """
-
-    async def records(
-        self, workflow: WorkflowKey, ids: Collection[str]
-    ) -> Mapping[str, Record | None]:
-        """What is recorded of these instances, watched or not, as far as anything is; None: it
-        can't be read.
-
-        Raises:
-            NotRestored: the state can't be read now.
-        """
-
-    def want(self, account: str, workflows: Collection[str]) -> None:
-        """Has the workflows of an account watched by this replica, or by another."""
-
-    async def turn(self) -> None:
-        """Finds out what may be attached of what is wanted."""
-
-    def holder(self, workflow: WorkflowKey) -> tuple[str, str] | None:
-        """The name of the live replica that watches a workflow, and its page's address; None: there
-        is no such replica."""
-
-    def may_attach(self, workflow: WorkflowKey) -> bool:
-        """Whether a workflow is this replica's to watch."""
-
-    async def save(self) -> bool:
-        """Commits what changed, then shows it; whether it was committed."""
-
-    def attach(self, watched: WorkflowState) -> None:
-        """Persists what changes from now on."""
-
-    def detach(self, watched: WorkflowState) -> None:
-        """Takes what is pending, to be committed, and persists nothing more."""
-
 
 Place = tuple[str, str | None, str]
 """What an account is recognized by after a reload: label, id, and name in the state."""
@@ -134,8 +83,8 @@ class Attacher:
     settings: AccountSettings
     client: WorkflowsClient
     queue: PollQueue
-    sink: Sink
-    state: State
+    store: Store
+    writer: StateWriter
     scheduler: Scheduler
     reported: AccountLog
     clock: Clock
@@ -153,7 +102,7 @@ class Attacher:
         """
         key, discover = WorkflowKey(self.settings.account.label, name), workflow.discover
         selector = None if discover is None else Selector(discover)
-        record = await self.state.restore(key)
+        record = await self.writer.restore(key)
         try:
             state = WorkflowState(
                 key,
@@ -162,29 +111,24 @@ class Attacher:
                 selector=selector,
                 backfill=self.settings.metrics.backfill,
                 poll=self.settings.poll,
-                sink=self.sink,
+                store=self.store,
                 clock=self.clock,
             )
-            async for records in self.state.instances(key):
+            async for records in self.writer.instances(key):
                 for instance_id, instance in records:
                     state.restore(instance_id, instance)
-            known = await self.state.records(key, state.missing)
+            known = await self.writer.records(key, state.missing)
             for instance_id in state.missing:
                 state.begin(instance_id, Scope.CONFIGURED, known.get(instance_id, -inf))
-            self.sink.all_restored(key)
+            self.store.all_restored(key)
         except BaseException:
-            self.sink.detached(key)
+            self.store.detached(key)
             raise
-        self.state.attach(state)
+        self.writer.attach(state)
         poller = Poller(state, self.client, queue=self.queue, log=self.reported.of(key))
         discovery = None
         if selector is not None:
-            discovery = Discovery(
-                poller,
-                selector,
-                records=partial(self.state.records, key),
-                coverage=self.coverage,
-            )
+            discovery = Discovery(poller, selector, writer=self.writer, coverage=self.coverage)
             if former is not None and former.discover != discover:
                 discovery.series_cap.reselect()
         self.scheduler.add(poller, every=self.settings.poll.interval)
@@ -195,7 +139,7 @@ class Attacher:
         the workflow's series away."""
         self.scheduler.remove(attachment.poller)
         attachment.poller.detach()
-        self.state.detach(attachment.state)
-        self.sink.detached(attachment.key)
+        self.writer.detach(attachment.state)
+        self.store.detached(attachment.key)
         # Now, not when the garbage collector finds them: those attached instead take as much again.
         attachment.state.instances.clear()

@@ -9,7 +9,7 @@ the lists that are read last: few ends are older than a pass when it shows them.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from math import ceil, inf
 
@@ -18,7 +18,9 @@ from exporter.cloudflare.models import Row, unix
 from exporter.config.accounts import is_instance_id
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Pending, Scope
-from exporter.instances.state_records import NotRestored, Record
+from exporter.instances.state_records import Record
+from exporter.state.backend import NotRestored
+from exporter.state.writer import StateWriter
 from exporter.statuses import ENDED, LIVE, RESTING
 from exporter.watch.event_coverage import EventCoverage, kind_of
 from exporter.watch.list_reader import ListReader
@@ -40,7 +42,7 @@ class Discovery:
     Args:
         poller: Holds the instances, and polls those that changed.
         selector: Which have series.
-        records: What the state holds of instances; raises `NotRestored`.
+        writer: Holds what is recorded of instances that aren't watched.
         coverage: Of the account's events; None: there are none.
     """
 
@@ -49,7 +51,7 @@ class Discovery:
         poller: Poller,
         selector: Selector,
         *,
-        records: Callable[[Sequence[str]], Awaitable[Mapping[str, Record | None]]],
+        writer: StateWriter,
         coverage: EventCoverage | None,
     ) -> None:
         self.poller = poller
@@ -62,11 +64,11 @@ class Discovery:
         """The platform's counts by status, if it has any."""
         self._state = state = poller.state
         self._record = state.record
-        self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
+        self._store, self._poll, self._clock = state.store, state.poll, state.clock
         if state.record.discovered_since is None:
             state.record.discovered_since = self._clock.steady()
         self._selector = selector
-        self._records = records
+        self._writer = writer
         self._taking = asyncio.Lock()
         self._left_out = False
         """Whether rows were left out in this pass, since the state couldn't be read."""
@@ -87,8 +89,10 @@ class Discovery:
             return None
         async with self._taking:
             if instance_id not in self._state.instances:
-                known = (await self._records([instance_id])).get(instance_id, -inf)
-                instance = self._state.begin(instance_id, Scope.COUNTED, known)
+                known = await self._writer.records(self._state.key, [instance_id])
+                instance = self._state.begin(
+                    instance_id, Scope.COUNTED, known.get(instance_id, -inf)
+                )
                 lifecycle.on_looked_up(instance, list_pass=self._pass)
         return self._state.instances[instance_id]
 
@@ -222,7 +226,7 @@ class Discovery:
             ]:
                 known.update(dict.fromkeys(ids, -inf))
                 try:
-                    known.update(await self._records(ids))
+                    known.update(await self._writer.records(self._state.key, ids))
                 except NotRestored:
                     self._left_out = True
                     left_out.update(ids)
@@ -252,7 +256,7 @@ class Discovery:
 
     def _take_row(self, row: Row, known: Record | None) -> None:
         if not row.status or not row.id or not is_instance_id(row.id):
-            self._sink.ignored_row()
+            self._store.ignored()
             return
         times = (row.created_on, row.modified_on, row.ended_on)
         self._newest = max(self._newest, *(unix(time) or -inf for time in times))

@@ -10,10 +10,9 @@ holds goes there as a notice, through the state.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol
 
 import structlog
 
@@ -22,8 +21,9 @@ from exporter.cloudflare.queue import BATCH, UNREADABLE, Event, Queue, event_of
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance
 from exporter.instances.run_tracker import APART
-from exporter.instances.state_records import NotRestored
 from exporter.log_dedup import OpenProblems
+from exporter.state.backend import NotRestored
+from exporter.state.event_relay import EventRelay
 from exporter.statuses import ENDED
 from exporter.watch.attachment import Attachment
 from exporter.watch.event_coverage import EventCoverage
@@ -66,33 +66,6 @@ def shows(instance: Instance, event: Event) -> bool:
     return not waits and (live or as_new)
 
 
-class Relay(Protocol):
-    """What passes events on between replicas (`exporter.state.event_relay.EventRelay`)."""
-
-    @property
-    def pulls(self) -> bool:
-        """Whether this replica is the one that pulls the queue."""
-
-    @property
-    def full(self) -> bool:
-        """Whether no more should be pulled now."""
-
-    def holds(self, workflow: str) -> bool:
-        """Whether this replica holds a workflow."""
-
-    def listen(self, arrived: Callable[[], None]) -> None:
-        """Has `arrived` called when there is something to receive."""
-
-    def received(self) -> list[Event]:
-        """What other replicas passed on, each event once."""
-
-    def pass_on(self, event: Event, *, new: bool) -> None:
-        """Leaves an event to the holder of its workflow, with the next commit."""
-
-    def done(self, events: Iterable[Event]) -> None:
-        """What these made due is recorded."""
-
-
 @dataclass(slots=True, eq=False)
 class _Awaited:
     """A change that isn't shown yet."""
@@ -129,7 +102,7 @@ class Events:
         queue: Queue,
         roster: WorkflowRoster,
         coverage: EventCoverage,
-        relay: Relay,
+        relay: EventRelay,
         *,
         list_interval: float,
     ) -> None:
@@ -141,7 +114,7 @@ class Events:
         self._queue = queue
         self._roster = roster
         self._relay = relay
-        self._sink, self._state = roster.attacher.sink, roster.attacher.state
+        self._store, self._writer = roster.attacher.store, roster.attacher.writer
         self._account = roster.settings.account
         self._clock = roster.attacher.clock
         self._awaited: dict[Event, _Awaited] = {}
@@ -302,13 +275,13 @@ class Events:
     def _end(self, awaited: _Awaited, result: str) -> None:
         awaited.shown = result == "shown"
         for _ in range(awaited.messages):
-            self._sink.event_seen(self._account.label, awaited.event.kind, result)
+            self._store.event_seen(self._account.label, awaited.event.kind, result)
         self._done.append(self._awaited.pop(awaited.event))
 
     async def _acknowledge(self) -> None:
         """Commits what events made due or had shown, then acknowledges their messages."""
         done = self._done
-        if not done or not await self._state.save():
+        if not done or not await self._writer.save():
             return
         self._done = []
         self._relay.done(awaited.event for awaited in done)
@@ -318,7 +291,7 @@ class Events:
             awaited.leases.clear()
             if awaited.shown and awaited.event.at > -inf:
                 # This machine's clock may be behind Cloudflare's.
-                self._sink.event_shown(max(0.0, self._clock.wall() - awaited.event.at))
+                self._store.event_shown(max(0.0, self._clock.wall() - awaited.event.at))
         for start in range(0, len(leases), BATCH):
             try:
                 await self._queue.ack(leases[start : start + BATCH])

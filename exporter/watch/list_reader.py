@@ -7,7 +7,6 @@ from exporter.cloudflare.models import Row
 from exporter.cloudflare.pages import Page, read_pages
 from exporter.instances.instance import Urgency
 from exporter.watch.poller import Poller
-from exporter.watch.sink import counted
 
 _PER_PAGE = (100, 50, 25, 10)
 _MAX_PAGES = 50_000
@@ -23,7 +22,7 @@ class ListReader:
     """
 
     def __init__(self, poller: Poller, take: Callable[[list[Row]], Awaitable[None]]) -> None:
-        self._sink, self._clock = poller.state.sink, poller.state.clock
+        self._store, self._clock = poller.state.store, poller.state.clock
         self.progress = self._clock.monotonic()
         """When a page was last read, or refused (monotonic clock)."""
         self.pages = 0
@@ -58,7 +57,7 @@ class ListReader:
             await self._poller.queue.turn(Urgency.PAGE)
             size = {"per_page": str(_PER_PAGE[self._size])}
             try:
-                with counted(self._sink, "list"):
+                with self._store.poll("list"):
                     return await self._poller.client.instances(
                         self._poller.key.workflow, {**parameters, **size}
                     )

@@ -10,7 +10,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.instances.instance import Instance
 from exporter.log_dedup import OpenProblems, Throttle
-from exporter.watch.sink import WorkflowKey
+from exporter.metrics.labels import WorkflowKey
 
 log = structlog.get_logger(__name__)
 

@@ -22,9 +22,9 @@ from exporter.instances.instance import (
     PollRequest,
     Urgency,
 )
+from exporter.metrics.store import RoundOutcome
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
-from exporter.watch.sink import RoundOutcome, counted
 from exporter.watch.workflow_state import WorkflowState
 from exporter.watch.workflow_up import WorkflowUp
 
@@ -79,7 +79,7 @@ class Poller:
         self.over = False
         """Whether the workflow was detached: responses that still come change nothing."""
         self.round_started = self._as_of = state.clock.monotonic()
-        self._sink, self._poll, self._clock = state.sink, state.poll, state.clock
+        self._store, self._poll, self._clock = state.store, state.poll, state.clock
         self.queue = queue
         self._run = self._run_poll  # once: each poll that waits would have a method of its own
         self._active: set[Instance] = set()
@@ -167,12 +167,12 @@ class Poller:
         follows: PollRequest | None = request
         try:
             if request.kind == "simple":
-                with counted(self._sink, "simple"):
+                with self._store.poll("simple"):
                     simple = await self.client.instance(self.key.workflow, instance.id)
                 follows = self._apply(lifecycle.on_simple, instance, simple, request).request
             if follows is not None:
                 request = follows
-                with counted(self._sink, "detail"):
+                with self._store.poll("detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
                 self._apply(lifecycle.on_detail, instance, detail, size, request, after=simple)
         except RequestFailed as failure:
@@ -236,6 +236,6 @@ class Poller:
         by_reason = Counter[str](failure.reason for _, failure in failing)
         watched = Counter(i.status for i in instances if i.status)
         unix = now.wall - now.monotonic + as_of
-        self._sink.round_over(self.key, RoundOutcome(self.up, now.wall, unix, by_reason, watched))
+        self._store.round_over(self.key, RoundOutcome(self.up, now.wall, unix, by_reason, watched))
         self._log.failing(failing, self.pass_failure)
         self._log.absent(instances)

@@ -38,7 +38,7 @@ class SeriesCap:
     def __init__(self, state: WorkflowState, selector: Selector) -> None:
         self.selector = selector
         self._state = state
-        self._sink, self._clock = state.sink, state.clock
+        self._store, self._clock = state.store, state.clock
         self._order: list[_Place] | None = None
         """Instances with series by rank and age, those that give way first at the end; None: to be
         listed when one asks for a place."""
@@ -111,7 +111,7 @@ class SeriesCap:
 
     def _drop(self, instance: Instance) -> None:
         if instance.id not in self._dropped:
-            self._sink.dropped()
+            self._store.dropped()
         self._dropped.add(instance.id)
 
     def _give_up(self, instance: Instance) -> None:

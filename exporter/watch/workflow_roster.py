@@ -12,10 +12,10 @@ import structlog
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow as Listed
 from exporter.config.accounts import Workflow, is_glob
-from exporter.instances.state_records import NotRestored
+from exporter.metrics.labels import WorkflowKey
+from exporter.state.backend import NotRestored, Owner
 from exporter.watch.attachment import Attacher, Attachment
 from exporter.watch.discovery import Discovery
-from exporter.watch.sink import WorkflowKey
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +43,7 @@ class WorkflowRoster:
         self.attacher = attacher
         self.settings = attacher.settings
         self.label = self.settings.account.label
+        self.leases = attacher.writer.leases
         self.queue = attacher.queue
         self.reported = attacher.reported
         self.attached: dict[str, Attachment] = {}
@@ -52,7 +53,7 @@ class WorkflowRoster:
         at once."""
         self._found: set[str] = set()
         self._changing = changing
-        self._upstream, self._sink = attacher.client, attacher.sink
+        self._upstream, self._store = attacher.client, attacher.store
         self._clock = attacher.clock
         self._limits_at: dict[str, float] = {}
         self._missing: dict[str, float] = {}
@@ -65,9 +66,9 @@ class WorkflowRoster:
     @property
     def elsewhere(self) -> dict[str, tuple[str, str] | None]:
         """The workflows to be watched that aren't attached here, each with its holder, as of
-        `exporter.watch.attachment.State.holder`."""
+        `Leases.holder`."""
         missing = (name for name in self.wanted if name not in self.attached)
-        return {n: self.attacher.state.holder(WorkflowKey(self.label, n)) for n in missing}
+        return {n: self.leases.holder(self._owner(n)) for n in missing}
 
     @property
     def readable(self) -> bool:
@@ -111,7 +112,10 @@ class WorkflowRoster:
             self.detach(name)
 
     def _is_ours(self, name: str) -> bool:
-        return self.attacher.state.may_attach(WorkflowKey(self.label, name))
+        return self.leases.may_attach(self._owner(name))
+
+    def _owner(self, name: str) -> Owner:
+        return self.settings.stored_as, name
 
     def detach(self, name: str) -> None:
         """Detaches a workflow."""
@@ -129,7 +133,7 @@ class WorkflowRoster:
             rows, requests = list[Listed](), 0
             async for page in self._upstream.workflows():
                 rows, requests = rows + page, requests + 1
-                self._sink.polled("list", "success")
+                self._store.polled("list", "success")
             self.read_at = self._clock.monotonic()
             await self.find({row.name for row in rows if row.name})
             for row in rows:
@@ -142,7 +146,7 @@ class WorkflowRoster:
                     counts = (await self._upstream.workflow(row.name)).instances or {}
                 self._count(row.name, counts)
         except RequestFailed as failure:
-            self._sink.polled("list", failure.reason)
+            self._store.polled("list", failure.reason)
             self.reported.read(failure, matters=matters)
             return 1
         self.reported.read(None, matters=matters)
@@ -176,13 +180,14 @@ class WorkflowRoster:
                     del self._missing[name]
                     self.reported.workflows.pop(name, None)
             self.want()
-            await self.attacher.state.turn()
+            await self.attacher.writer.turn()
             await self.follow()
 
     def want(self) -> None:
         """Has what is wanted watched and the events pulled, by this replica or by another."""
         queue = [] if self.attacher.coverage is None else [""]
-        self.attacher.state.want(self.label, [*self.wanted, *queue])
+        owners = {self._owner(name) for name in (*self.wanted, *queue)}
+        self.leases.wanted[self.settings.stored_as] = owners
 
     def _count(self, name: str, counts: dict[str, int]) -> None:
         if name not in self.attached:
@@ -190,7 +195,7 @@ class WorkflowRoster:
         discovery = self.attached[name].discovery
         if discovery is not None:
             discovery.counts = counts
-        self._sink.counts(WorkflowKey(self.label, name), counts)
+        self._store.counts(WorkflowKey(self.label, name), counts)
 
     async def read_limits(self, name: str) -> int:
         """Reads the limits of a workflow's newest version, where the API has them; the number of
@@ -211,7 +216,7 @@ class WorkflowRoster:
             versions, key=lambda v: v.created_on.timestamp() if v.created_on else 0.0, default=None
         )
         if newest is not None and name in self.attached:
-            self._sink.limits(
+            self._store.limits(
                 WorkflowKey(self.label, name),
                 steps=newest.limits.steps if newest.limits else None,
                 concurrency=newest.concurrency.limit if newest.concurrency else None,

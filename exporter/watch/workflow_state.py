@@ -12,13 +12,11 @@ from exporter.instances import lifecycle
 from exporter.instances.effects import Effects
 from exporter.instances.instance import Instance, Scope
 from exporter.instances.run_tracker import APART
-from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
+from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, Record, WorkflowRecord
+from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.store import Store
 from exporter.watch.selector import Selector
-from exporter.watch.sink import Sink, WorkflowKey
 
-UNWATCHED_FOR = 7 * 86400.0
-"""Seconds until the record of a removed instance expires. When a configuration that was rolled back
-names it again before, it continues with what is recorded."""
 _RAISED_BY = 3600.0
 """Seconds by which the horizon is raised at least where no list pass raises it."""
 
@@ -39,12 +37,12 @@ class WorkflowState:
         selector: Which others are watched too; None: none.
         backfill: Whether what had ended when instances were first watched counts, too; None: of
             configured ones.
-        sink: Gets what is shown, and what no longer is.
+        store: Gets what is shown, and what no longer is.
 
     Attributes:
         ids: The configured instances, which are always watched.
         record: What the state is to hold of the workflow.
-        poll, sink, clock: Those of everything that watches the workflow.
+        poll, store, clock: Those of everything that watches the workflow.
     """
 
     def __init__(
@@ -56,11 +54,11 @@ class WorkflowState:
         selector: Selector | None,
         backfill: bool | None,
         poll: Poll,
-        sink: Sink,
+        store: Store,
         clock: Clock,
     ) -> None:
         self.key = key
-        self.poll, self.sink, self.clock = poll, sink, clock
+        self.poll, self.store, self.clock = poll, store, clock
         self.instances: dict[str, Instance] = {}
         self.record = replace(record)
         self.backfill = backfill
@@ -99,7 +97,7 @@ class WorkflowState:
             lifecycle.restore(instance, known, now=now, list_pass_at=self.last_pass_began())
         self.instances[instance_id] = instance
         if instance.has_series and instance.values is not None:
-            self.sink.restored(self.key, instance_id, instance.values, instance.last_change)
+            self.store.restored(self.key, instance_id, instance.values, instance.last_change)
         return instance
 
     def since_of(self, known: Record | None, *, configured: bool = False) -> float:
@@ -183,20 +181,20 @@ class WorkflowState:
         if effects.record:
             self.changed.add(instance.id)
         if effects.observations:
-            self.sink.counted(self.key, instance.id, effects.observations)
+            self.store.counted(self.key, instance.id, effects.observations)
         if effects.show and instance.has_series:
             self.show(instance)
         if effects.hide:
-            self.sink.removed(self.key, instance.id)
+            self.store.removed(self.key, instance.id)
         if effects.skipped:
-            self.sink.skipped(self.key)
+            self.store.skipped(self.key)
         if effects.remove:
             self._expire(instance)
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
         if instance.values is not None:
-            self.sink.shown(self.key, instance.id, instance.values, instance.last_change)
+            self.store.shown(self.key, instance.id, instance.values, instance.last_change)
 
     def take_changes(self) -> dict[str, Record | None]:
         """What the state is to record from now on, by instance; None: nothing."""

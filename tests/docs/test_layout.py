@@ -9,7 +9,7 @@ from tools import ROOT
 
 EXPORTER = ROOT / "exporter"
 SHARED = {"clock", "log_dedup", "logs", "statuses", "__version__"}
-ORDER = ("config", "cloudflare", "instances", "watch", "metrics", "state", "web")
+ORDER = ("config", "cloudflare", "instances", "metrics", "state", "watch", "web")
 
 
 def imported(path: Path) -> set[str]:

@@ -20,8 +20,8 @@ from exporter.clock import Clock
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Settings
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
-from exporter.watch.sink import WorkflowKey
 from simulator import ManualClock
 from tests.e2e.scrape import samples
 

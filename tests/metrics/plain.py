@@ -11,8 +11,8 @@ from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.instance_samples import Sample
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, Histogram, LabelValues, SeriesData
-from exporter.watch.sink import WorkflowKey
 
 
 class Plain(Collector):

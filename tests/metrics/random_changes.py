@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.instance_samples import Sample
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesData, SeriesKey
 from exporter.metrics.text_format import INSTANCE_FAMILIES
-from exporter.watch.sink import WorkflowKey
 
 NAMES = st.text(max_size=6) | st.sampled_from(['"', "\\", "\\n", "\n", 'a"} 1\n', " # {", "é😀"])
 TIMES = st.floats(1e9, 2e9)

@@ -14,9 +14,9 @@ from exporter.config.metrics import Metrics
 from exporter.metrics import catalogue, gzip_parts
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.gzip_parts import unpack
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesData
 from exporter.metrics.store import Store
-from exporter.watch.sink import WorkflowKey
 from tests.metrics.plain import Plain
 from tests.metrics.random_changes import changes
 
@@ -180,7 +180,7 @@ class TestWhatScrapesSee:
         store = Store(Metrics())
         store.now = lambda: [(catalogue.POLL_LAG, (), 7.5), (catalogue.API_LIMIT, ("acc",), None)]
         ours = Exposition(store)
-        store.ignored_row()
+        store.ignored()
         body, _ = ours.render()
         assert b"exporter_rows_ignored_total 1\n" not in body
         assert b"exporter_poll_lag_seconds 7.5\n" in body

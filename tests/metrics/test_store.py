@@ -15,8 +15,8 @@ from exporter.config.metrics import Metrics
 from exporter.instances.run_tracker import track
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
-from exporter.watch.sink import WorkflowKey
 
 FORMATS: tuple[tuple[str, Callable[[str], Iterable[Metric]]], ...] = (
     ("", parse_text),

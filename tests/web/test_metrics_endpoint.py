@@ -21,9 +21,9 @@ from exporter.config.metrics import Metrics
 from exporter.instances.run_tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, SeriesData
 from exporter.metrics.store import Store
-from exporter.watch.sink import WorkflowKey
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 from exporter.web.server import Server, listen

@@ -11,11 +11,11 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.instances.instance import Instance, Pending
 from exporter.instances.latest_steps import Timeline, unpack
 from exporter.instances.values import InstanceValues
+from exporter.metrics.labels import WorkflowKey
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.attachment import Attachment
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poller import Poller
-from exporter.watch.sink import WorkflowKey
 
 STUCK_AFTER = 3600.0
 """Seconds without a change after which a run is stuck, as in alerts/parameters.yaml."""
