@@ -1,8 +1,7 @@
 """Change detection: whether a simple response shows anything that wasn't known.
 
 The fingerprint of a response holds its fields that change when the instance does; equal
-fingerprints mean that there is nothing to fetch. `changes` says which values two responses differ
-in, for people.
+fingerprints mean that there is nothing to fetch.
 """
 
 from hashlib import blake2b
@@ -10,7 +9,6 @@ from hashlib import blake2b
 from msgspec import Struct, msgpack
 
 from exporter.cloudflare.models import Summary, unix
-from exporter.instances.values import InstanceValues
 
 Fingerprint = bytes
 """Two digests of 8 bytes, the second without what changes while a run continues from step to step.
@@ -39,38 +37,6 @@ def fingerprint(response: Summary) -> Fingerprint:
 
 def _digest(values: tuple[object, ...]) -> bytes:
     return blake2b(msgpack.encode(values), digest_size=8).digest()
-
-
-class Change(Struct, frozen=True, gc=False):
-    """A value that changed."""
-
-    field: str
-    """Its field of `InstanceValues`."""
-    before: str | float | None
-    """None: it wasn't known, or there was none. Of what holds several only whether: ``...``."""
-
-
-def changes(
-    before: InstanceValues | None, after: InstanceValues, *, along: tuple[Change, ...] = ()
-) -> tuple[Change, ...]:
-    """Which values changed; none on first sight, when everything is new.
-
-    Args:
-        along: What changed before and belongs to the same change: a row showed it, and the detail
-            response shows the rest.
-    """
-    if before is None:
-        return ()
-    pairs = (
-        (name, getattr(before, name), getattr(after, name))
-        for name in InstanceValues.__struct_fields__
-    )
-    known = {change.field for change in along}
-    return along + tuple(
-        Change(name, old if old is None or isinstance(old, str | int | float) else "...")
-        for name, old, new in pairs
-        if old != new and name not in known
-    )
 
 
 class Fingerprints(Struct, frozen=True, array_like=True, gc=False):

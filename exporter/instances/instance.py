@@ -7,16 +7,15 @@ nothing of polls.
 
 from enum import Enum, IntEnum, StrEnum, auto
 from math import inf
-from typing import NamedTuple
 
 from msgspec import Struct
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
-from exporter.instances.change_detection import Change, Fingerprints
+from exporter.instances.change_detection import Fingerprints
 from exporter.instances.run_tracker import APART, Run
 from exporter.instances.state_records import InstanceRecord
-from exporter.instances.values import InstanceValues
+from exporter.instances.values import Change, InstanceValues
 from exporter.statuses import ENDED
 
 
@@ -77,12 +76,6 @@ class Pending(Struct, frozen=True, gc=False):
     reason: PollReason
 
 
-class InFlight(NamedTuple):
-    """A poll that is being made."""
-
-    reason: PollReason
-
-
 class LastPoll(Struct, frozen=True, gc=False):
     """What the last poll came to."""
 
@@ -117,8 +110,8 @@ class Instance(Struct, eq=False, gc=False):
     """Unix time. What ended before is history and not counted."""
     due: float = inf
     """When it is polled next; inf: once a list shows that it moved."""
-    activity: Pending | InFlight | None = None
-    """Its poll; None: idle."""
+    activity: Pending | PollRequest | None = None
+    """Its poll that waits, or the first request of the one under way; None: idle."""
     wants_detail: bool = False
     """Whether its next request is a detail request, whatever a simple one would show."""
     detail_after: float = -inf

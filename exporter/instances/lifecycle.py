@@ -9,13 +9,14 @@ say.
 An instance is in one state of each kind:
 
     scope      CONFIGURED, DISCOVERED (with series) or COUNTED (without)
-    activity   None (idle), Pending (waits for its turn) or InFlight
+    activity   None (idle), Pending (waits for its turn) or a PollRequest (under way)
     expiry     none, or the moment at which its series expire
 
 Only two polls in a row that didn't find it, or falling out of the selector, start its expiry.
 """
 
 from math import inf
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -24,10 +25,8 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import poll_pauses
-from exporter.instances.change_detection import Fingerprints, changes
-from exporter.instances.effects import NOTHING, Effects
+from exporter.instances.change_detection import Fingerprints
 from exporter.instances.instance import (
-    InFlight,
     Instance,
     LastPoll,
     LastRow,
@@ -39,14 +38,40 @@ from exporter.instances.instance import (
 )
 from exporter.instances.latest_steps import pack
 from exporter.instances.list_rows import has_times, news_of, take_row
-from exporter.instances.run_tracker import Freshness, Run, judge, track
+from exporter.instances.run_tracker import Freshness, Observations, Run, judge, track
 from exporter.instances.state_records import InstanceRecord
-from exporter.instances.values import InstanceValues
+from exporter.instances.values import InstanceValues, changes
 from exporter.statuses import ENDED
 
 _NOT_FOUND = 2
 """Polls in a row that must find that an instance doesn't exist: one response may come from a
 database replica that is behind."""
+
+
+class Effects(NamedTuple):
+    """What the caller of a transition has to do."""
+
+    record: bool = False
+    """Write to the state what is known of the instance."""
+    show: bool = False
+    """Show its values, if it has series."""
+    observations: Observations | None = None
+    """Count these."""
+    request: PollRequest | None = None
+    """Make this request: the poll isn't over."""
+    want_detail: bool = False
+    """Ask for a detail request: only that shows which run a row is of."""
+    repeats: bool = False
+    """It shows the end that a detail response has shown with all steps."""
+    hide: bool = False
+    """Take its series away."""
+    remove: bool = False
+    """Watch it no longer. What was counted of its run stays known."""
+    skipped: bool = False
+    """Count that it ended and its steps were never fetched."""
+
+
+NOTHING = Effects()
 
 
 def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
@@ -56,7 +81,7 @@ def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | 
         What is to be put into the queue, wanted until the activity is another.
     """
     match instance.activity:
-        case InFlight():
+        case PollRequest():
             return None
         case Pending(urgency=waits) if waits <= urgency:
             return None
@@ -129,14 +154,17 @@ def on_turn(instance: Instance, *, poll: Poll, now: Moment) -> PollRequest:
     """Its turn at the budget has come; the first request of the poll."""
     assert isinstance(instance.activity, Pending), "only what waits has a turn"
     reason, at = instance.activity.reason, now.monotonic
-    instance.activity = InFlight(reason)
     instance.due = at + poll.interval
     rests = _rests(instance, at)
     refresh = instance.live and at - instance.detailed_at >= poll.detail_refresh
     if instance.fingerprints.seen and (rests or not (refresh or instance.wants_detail)):
-        return PollRequest(at, "simple", reason)
-    refreshed = refresh and not instance.wants_detail
-    return PollRequest(at, "detail", PollReason.REFRESH if refreshed else reason)
+        request = PollRequest(at, "simple", reason)
+    elif refresh and not instance.wants_detail:
+        request = PollRequest(at, "detail", PollReason.REFRESH)
+    else:
+        request = PollRequest(at, "detail", reason)
+    instance.activity = request
+    return request
 
 
 def on_simple(
@@ -150,9 +178,7 @@ def on_simple(
     if freshness is Freshness.OPEN or not instance.fingerprints.knows(response, but_progress=rests):
         return Effects(request=PollRequest(request.at, "detail", PollReason.CHANGED))
     progressed = rests and _progress(instance, response, now)
-    if not instance.live:
-        instance.due = poll_pauses.due_once_ended(instance, request, poll=poll, now=now)
-    return _succeeded(instance, request, now=now)._replace(show=progressed)
+    return _up_to_date(instance, request, poll=poll, now=now)._replace(show=progressed)
 
 
 def on_detail(
@@ -179,10 +205,15 @@ def on_detail(
     if instance.live:
         instance.expires_at = None
     instance.detailed_at, instance.wants_detail = request.at, False
+    _up_to_date(instance, request, poll=poll, now=now)
+    return Effects(record=True, show=changed, observations=tracked.observations)
+
+
+def _up_to_date(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> Effects:
+    """A response that isn't of a replica that is behind was taken."""
     if not instance.live:
         instance.due = poll_pauses.due_once_ended(instance, request, poll=poll, now=now)
-    _succeeded(instance, request, now=now)
-    return Effects(record=True, show=changed, observations=tracked.observations)
+    return _succeeded(instance, request, now=now)
 
 
 def _succeeded(instance: Instance, request: PollRequest, *, now: Moment) -> Effects:
@@ -321,7 +352,7 @@ def on_series_given_up(instance: Instance, *, poll: Poll, now: Moment) -> Effect
 def on_tick(instance: Instance, *, now: Moment) -> Effects:
     """Time passed: its series may expire. A poll in flight comes first."""
     expired = instance.expires_at is not None and instance.expires_at <= now.monotonic
-    if not expired or isinstance(instance.activity, InFlight):
+    if not expired or isinstance(instance.activity, PollRequest):
         return NOTHING
     hide = instance.values is not None and instance.has_series
     if not instance.configured:

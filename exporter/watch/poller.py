@@ -13,15 +13,14 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Summary
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances import lifecycle
-from exporter.instances.effects import NOTHING, Effects
 from exporter.instances.instance import (
-    InFlight,
     Instance,
     Pending,
     PollReason,
     PollRequest,
     Urgency,
 )
+from exporter.instances.lifecycle import NOTHING, Effects
 from exporter.metrics.store import RoundOutcome
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
@@ -93,7 +92,7 @@ class Poller:
         """Ends the watching of the workflow."""
         self.over = True
         for instance in [*self._active]:
-            if not isinstance(instance.activity, InFlight):
+            if isinstance(instance.activity, Pending):
                 self._cancel(instance)
         self._idle.set()
 

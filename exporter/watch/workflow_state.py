@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from exporter.clock import Clock
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
-from exporter.instances.effects import Effects
 from exporter.instances.instance import Instance, Scope
+from exporter.instances.lifecycle import Effects
 from exporter.instances.run_tracker import APART
 from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, Record, WorkflowRecord
 from exporter.metrics.labels import WorkflowKey

@@ -22,9 +22,7 @@ from exporter.cloudflare.models import Detail, Row, Summary
 from exporter.cloudflare.queue import KINDS
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
-from exporter.instances.effects import NOTHING, Effects
 from exporter.instances.instance import (
-    InFlight,
     Instance,
     LastPoll,
     Pending,
@@ -33,6 +31,7 @@ from exporter.instances.instance import (
     Scope,
     Urgency,
 )
+from exporter.instances.lifecycle import NOTHING, Effects
 from exporter.instances.run_tracker import Freshness, judge
 from exporter.statuses import ENDED, STATUSES
 
@@ -102,6 +101,7 @@ class TestPend:
     """Idle, pending or in flight."""
 
     PENDING = Pending(Urgency.CONFIGURED, PollReason.DUE)
+    REQUEST = PollRequest(0, "simple", PollReason.DUE)
 
     @pytest.mark.parametrize(
         ("activity", "urgency", "after"),
@@ -110,12 +110,12 @@ class TestPend:
             (PENDING, Urgency.ERRORED, Pending(Urgency.ERRORED, PollReason.ROW)),
             (PENDING, Urgency.CONFIGURED, PENDING),
             (PENDING, Urgency.LIVE, PENDING),
-            (InFlight(PollReason.DUE), Urgency.ERRORED, InFlight(PollReason.DUE)),
+            (REQUEST, Urgency.ERRORED, REQUEST),
         ],
         ids=["idle", "more urgent", "as urgent", "less urgent", "in flight"],
     )
     def test_it_waits_once_and_as_urgently_as_anything_asks(
-        self, activity: Pending | InFlight | None, urgency: Urgency, after: Pending | InFlight
+        self, activity: Pending | PollRequest | None, urgency: Urgency, after: Pending | PollRequest
     ) -> None:
         instance = known(Scope.CONFIGURED)
         instance.activity = activity
@@ -202,7 +202,7 @@ class TestNextRequest:
             assert (effects, instance.activity) == (NOTHING, None)
         else:
             assert effects == Effects(request=PollRequest(25, "detail", follows))
-            assert isinstance(instance.activity, InFlight)
+            assert isinstance(instance.activity, PollRequest)
 
     def test_progress_after_a_large_response_is_shown_and_its_steps_wait(self) -> None:
         instance = new()
