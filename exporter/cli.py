@@ -87,7 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             if options.check_api:
                 return runner.run(_check_api(settings))
-            return runner.run(_once(settings) if options.once else _run(settings, load, path))
+            # What is wrong with files that the configuration names shows before the port is tried,
+            # and the port is had before the state is opened.
+            run = _once(settings) if options.once else _run(_app(settings), settings, load, path)
+            return runner.run(run)
     except ConfigError as error:
         source = path or "no configuration file"
         print(f"{PROGRAM}: wrong configuration: {source}", file=sys.stderr)  # noqa: T201
@@ -154,10 +157,9 @@ def _app(settings: Settings) -> App:
     return app
 
 
-async def _run(settings: Settings, load: Callable[[], Settings], path: Path | None) -> int:
-    # What is wrong with files that the configuration names shows before the port is tried, and the
-    # port is had before the state is opened.
-    app = _app(settings)
+async def _run(
+    app: App, settings: Settings, load: Callable[[], Settings], path: Path | None
+) -> int:
     host, port = parse_address(settings.web.listen_address)
     try:
         listener = listen(host, port)

@@ -9,7 +9,7 @@ the lists that are read last: few ends are older than a pass when it shows them.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import ceil, inf
 
@@ -123,7 +123,7 @@ class Discovery:
         self._pass += 1
         self._left_out = False
         if self._pass == 1:
-            self._resume()
+            await self._resume()
         self.series_cap.recount()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
@@ -147,7 +147,7 @@ class Discovery:
         if not failures and not self.poller.over:
             if ended_too and not self._left_out:
                 self._whole_pass_at = started
-            self._after(wall, ended_too=ended_too)
+            await self._after(wall, ended_too=ended_too)
         self._state.lists_as_of = self._lists_as_of(started)
         return max(1, self.lists.pages - pages)
 
@@ -164,12 +164,12 @@ class Discovery:
         failed = not self.pass_done or self.poller.pass_failure is not None
         return self._state.last_pass_began() if failed else began
 
-    def _resume(self) -> None:
+    async def _resume(self) -> None:
         """Continues with what was put off when the exporter stopped."""
         self._raise_horizon()
-        for instance in list(self._state.instances.values()):
+        async for instance in self._state.each():
             if not instance.configured and instance.wants_detail:
-                self._put(instance, lifecycle.want_detail(instance))
+                self.poller.put(instance, lifecycle.want_detail(instance))
 
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
@@ -196,7 +196,7 @@ class Discovery:
         """
         known = self._state.instances.values()
         created = sorted(i.row.created for i in known if i.row.created is not None)
-        missed = [i.row.created for i in self._missed() if i.row.created is not None]
+        missed = [i.row.created for i in known if i.row.created is not None and self._is_missed(i)]
         best, since = 0.0, None
         for count, moment in enumerate(sorted(missed, reverse=True), start=1):
             pages = 1 + (len(created) - bisect_left(created, moment)) / 100
@@ -204,15 +204,10 @@ class Discovery:
                 best, since = count - pages, moment
         return [] if since is None else [_created_since(since)]
 
-    def _missed(self) -> Iterator[Instance]:
-        """Live ones that no list of this pass held."""
-        for instance in self._state.instances.values():
-            if (
-                not instance.configured
-                and instance.counts_as_live
-                and instance.seen_in_pass < self._pass
-            ):
-                yield instance
+    def _is_missed(self, instance: Instance) -> bool:
+        """Whether it is live, and no list of this pass held it."""
+        unseen = not instance.configured and instance.seen_in_pass < self._pass
+        return unseen and instance.counts_as_live
 
     async def _take(self, rows: list[Row]) -> None:
         """Takes the rows of a page, of those that may be recorded with what the state holds."""
@@ -288,10 +283,10 @@ class Discovery:
         self._state.changed.add(instance.id)
         self.poller.put(instance, pending)
 
-    def _after(self, started: float, *, ended_too: bool) -> None:
+    async def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a list pass that succeeded: what was in no list, and what is too old?"""
         self.series_cap.recount()
-        for instance in self._state.instances.values():
+        async for instance in self._state.each():
             if instance.configured:
                 continue
             self.series_cap.choose(instance, self._now)
@@ -302,9 +297,11 @@ class Discovery:
             if ended_unseen and instance.seen_in_pass < self._pass and instance.expires_at is None:
                 # Deleted, perhaps, or restarted.
                 self._put(instance, lifecycle.on_missing_from_lists(instance))
-        for instance in self._missed():
-            # It moved from list to list as they were read, or it ended.
-            self._put(instance, lifecycle.on_missing_from_lists(instance))
+            if self._is_missed(instance):
+                # It moved from list to list as they were read, or it ended.
+                self._put(instance, lifecycle.on_missing_from_lists(instance))
+        if self.poller.over:
+            return
         if not self._left_out:  # otherwise the next pass reads the same lists
             self._record.last_pass = started
         self._raise_horizon()

@@ -134,7 +134,7 @@ class Poller:
                     await self._polled()
         except TimeoutError:
             pass
-        self._end_round()
+        await self._end_round()
 
     async def _polled(self) -> None:
         """Returns once no poll waits or is in flight."""
@@ -208,16 +208,23 @@ class Poller:
         if not self._active:
             self._idle.set()
 
-    def _end_round(self) -> None:
+    async def _end_round(self) -> None:
         """Ends a round: whose series expire, is the workflow up, and what is there to log?"""
-        if self.over:
-            return
         now = self._clock.now()
-        for instance in list(self.instances.values()):
+        async for instance in self.state.each():
             effects = lifecycle.on_tick(instance, now=now)
             if effects.record:
                 self._cancel(instance)
                 self.state.take_effect(instance, effects)
+        failing: list[tuple[str, RequestFailed]] = []
+        watched = Counter[str]()
+        async for instance in self.state.each():
+            if instance.failure is not None:
+                failing.append((instance.id, instance.failure))
+            if instance.status:
+                watched[instance.status] += 1
+        if self.over:
+            return
         self.state.raise_horizon()
         instances = self.instances.values()
         self.tried = self.tried or not any(i.awaits_first_poll for i in instances)
@@ -231,9 +238,7 @@ class Poller:
         if as_of is None or not readable:
             as_of = min(self._as_of, inf if as_of is None else as_of)
         self._as_of = as_of
-        failing = [(i.id, i.failure) for i in instances if i.failure is not None]
         by_reason = Counter[str](failure.reason for _, failure in failing)
-        watched = Counter(i.status for i in instances if i.status)
         unix = now.wall - now.monotonic + as_of
         self._store.round_over(self.key, RoundOutcome(self.up, now.wall, unix, by_reason, watched))
         self._log.failing(failing, self.pass_failure)

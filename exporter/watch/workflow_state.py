@@ -1,7 +1,8 @@
 """Which instances of one workflow are watched, and what the state is to record of them."""
 
+import asyncio
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from math import inf
 
 from msgspec.structs import replace
@@ -19,6 +20,8 @@ from exporter.watch.selector import Selector
 
 _RAISED_BY = 3600.0
 """Seconds by which the horizon is raised at least where no list pass raises it."""
+_STRETCH = 1000
+"""Instances that are gone through at a stretch."""
 
 
 class WorkflowState:
@@ -76,6 +79,15 @@ class WorkflowState:
     def missing(self) -> list[str]:
         """Configured instances that are not watched yet."""
         return sorted(self.ids - self.instances.keys())
+
+    async def each(self) -> AsyncIterator[Instance]:
+        """The instances as of now, but those removed meanwhile; lets others run every few
+        milliseconds."""
+        for n, instance in enumerate([*self.instances.values()], start=1):
+            if self.instances.get(instance.id) is instance:
+                yield instance
+            if not n % _STRETCH:
+                await asyncio.sleep(0)
 
     def begin(self, instance_id: str, scope: Scope, known: Record | None) -> Instance:
         """Watches an instance; one that was removed and comes back is as it was.

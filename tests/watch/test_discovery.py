@@ -698,7 +698,7 @@ class TestCounting:
             for _ in range(7):
                 w.clock.advance(INTERVAL)
                 await w.app.accounts[0].roster.discoveries["orders"].list_pass()
-                w.app.pollers[0]._end_round()
+                await w.app.pollers[0]._end_round()
             await w.saved()
             assert "a" not in w.app.pollers[0].instances
             assert w.value("cloudflare_workflow_details_skipped_total") == 1
