@@ -23,7 +23,6 @@ from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
 from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
-from exporter.state.event_relay import EventRelay
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
 from exporter.watch.attachment import AccountSettings, Attacher, Place
@@ -253,7 +252,6 @@ class WatchedAccounts:
                 Queue(*at, credentials.events, on_request=on_request, queue_id=queue_id),
                 roster,
                 coverage,
-                EventRelay(self.writer.leases, settings.stored_as),
                 list_interval=account.events.list_interval,
             )
         return ListSchedule(roster, events)

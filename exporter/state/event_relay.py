@@ -1,66 +1,85 @@
-"""The events of one account between replicas, as leases and notices carry them."""
+"""Events on their way from the replica that pulls them to the one that holds their workflow.
 
+An event goes through the state, as a notice: it is sent with a turn, received with the next turn of
+the workflow's holder, and deleted with a later one, once what it made due is recorded. When the
+workflow changes hands before, the next holder receives it.
+"""
+
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
 from exporter.cloudflare.queue import Event
-from exporter.state.backend import Notice
-from exporter.state.leases import Leases
+from exporter.state.backend import Notice, Owner, Seen, Turn
 
+_MOST = 10_000
+"""Notices that wait for their holders; until there are fewer, no more should be sent."""
 _EVENT = msgspec.msgpack.Decoder(Event)
 
 
 class EventRelay:
-    """What passes events on.
+    """The events of one account that this replica sends and receives.
 
     Args:
-        leases: Those of this replica. The queue's is the account's under an empty workflow name.
-        account: The account's name in the state.
+        account: Its name in the state.
+
+    Attributes:
+        sending: What goes with the next turn.
+        deleting: What that turn deletes, too.
+        arrived: Set when there is something new to receive.
     """
 
-    def __init__(self, leases: Leases, account: str) -> None:
-        self._leases, self._notices = leases, leases.notices
+    def __init__(self, account: str) -> None:
+        self.sending: dict[Notice, None] = {}
+        self.deleting: dict[Notice, None] = {}
+        self.arrived = asyncio.Event()
         self._account = account
-
-    @property
-    def pulls(self) -> bool:
-        """Whether this replica is the one that pulls the queue."""
-        return self._leases.proven and self.holds("")
+        self._received: dict[Notice, bool] = {}
+        """In the state, by whether they were handed out."""
+        self._unread = 0
 
     @property
     def full(self) -> bool:
         """Whether no more should be pulled now, since holders take it more slowly."""
-        return self._notices.full
-
-    def holds(self, workflow: str) -> bool:
-        """Whether this replica holds a workflow, and won't give it up."""
-        return self._leases.may_attach((self._account, workflow))
-
-    def listen(self, arrived: Callable[[], None]) -> None:
-        """Has events received from the beginning, and who receives them called when some come."""
-        self._notices.listen(self._account, arrived)
+        return self._unread + len(self.sending) >= _MOST
 
     def received(self) -> list[Event]:
         """What other replicas passed on, each event once."""
         events = []
-        for notice in self._notices.take(self._account):
+        for notice in [notice for notice, taken in self._received.items() if not taken]:
+            self._received[notice] = True
             with contextlib.suppress(msgspec.DecodeError):  # of another version of the exporter
                 events.append(_EVENT.decode(notice.data))
         return events
 
     def pass_on(self, event: Event, *, new: bool) -> None:
-        """Leaves an event to the holder of its workflow: the next commit sends it or, where it is
-        not `new`, leaves it where it is."""
+        """Leaves an event to the holder of its workflow: the next turn sends it or, where it is not
+        `new`, leaves it in the state, to be received again."""
         notice = self._notice(event)
-        self._notices.drop([notice])
+        self._received.pop(notice, None)
         if new:
-            self._notices.sending[notice] = None
+            self.sending[notice] = None
 
     def done(self, events: Iterable[Event]) -> None:
         """What these made due is recorded: those that were received are deleted."""
-        self._notices.delete(map(self._notice, events))
+        notices = map(self._notice, events)
+        self.deleting.update((notice, None) for notice in notices if notice in self._received)
+
+    def took(self, turn: Turn, seen: Seen, held: Container[Owner]) -> None:
+        """Takes what a turn has brought."""
+        for notice in turn.sent:
+            self.sending.pop(notice, None)
+        for notice in turn.deleted:
+            self.deleting.pop(notice, None)
+            self._received.pop(notice, None)
+        self._unread = seen.unread
+        received = [notice for notice in seen.notices if notice.account == self._account]
+        known = {n: taken for n, taken in self._received.items() if n.owner in held}
+        self._received = dict.fromkeys(received, False) | known
+        if not known.keys() >= {*received}:
+            self.arrived.set()
 
     def _notice(self, event: Event) -> Notice:
         return Notice(self._account, event.workflow, msgspec.msgpack.encode(event))

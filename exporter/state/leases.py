@@ -14,7 +14,7 @@ from typing import NamedTuple
 from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import BudgetUse
 from exporter.state.backend import Owner, Replica, Seen, Turn
-from exporter.state.replica_notices import Notices
+from exporter.state.event_relay import EventRelay
 
 _MARGIN = 0.1
 """The share of a lease's time by which a holder stops relying on it before the database does: two
@@ -72,7 +72,7 @@ class Leases:
     Attributes:
         wanted: What whichever replica is to hold, by the account's name in the state: its
             workflows, and its queue of events under an empty name.
-        notices: What it has for other holders, and they for it.
+        relays: Of each account, the events that it has for other holders, and they for it.
         held: The epochs of the leases that this replica has.
         seen: What it saw at its last turn.
         taking: What it asks for at its next turn, since nobody held it at the last.
@@ -85,7 +85,7 @@ class Leases:
         self.held: Mapping[Owner, int] = {}
         self.seen = Seen([], {}, {})
         self.proven_until = -inf
-        self.notices = Notices()
+        self.relays: dict[str, EventRelay] = {}
         self._lease = lease
         self._clock = clock
         self.taking: Collection[Owner] = ()
@@ -129,8 +129,9 @@ class Leases:
         self._plan()
         released = [owner for owner in self._giving_up if owner not in attached]
         wanted = [*(owner for owner in self.held if owner not in released), *self.taking]
-        notices = [*self.notices.sending], [*self.notices.deleting]
-        return Turn(self.replica, self._lease, wanted, released, budgets, leaving, *notices)
+        sent = [notice for relay in self.relays.values() for notice in relay.sending]
+        deleted = [notice for relay in self.relays.values() for notice in relay.deleting]
+        return Turn(self.replica, self._lease, wanted, released, budgets, leaving, sent, deleted)
 
     def took(
         self, turn: Turn, seen: Seen, *, began: float, shown: Mapping[Owner, int]
@@ -150,7 +151,8 @@ class Leases:
         lost = {owner for owner, epoch in self.held.items() if mine.get(owner) != epoch}
         lost.difference_update(given_up)
         self.held = mine
-        self.notices.took(turn, seen, mine)
+        for relay in self.relays.values():
+            relay.took(turn, seen, mine)
         self._plan()
         if all(mine.get(owner) == epoch for owner, epoch in shown.items()):
             self.proven_until = began + self._lease * (1 - _MARGIN)

@@ -88,7 +88,6 @@ class Events:
         queue: Where they come from.
         roster: The account's workflows.
         coverage: Compares them with what list passes find.
-        relay: Passes them on between replicas.
         list_interval: Seconds between list passes while events announce nearly all.
 
     Attributes:
@@ -102,7 +101,6 @@ class Events:
         queue: Queue,
         roster: WorkflowRoster,
         coverage: EventCoverage,
-        relay: EventRelay,
         *,
         list_interval: float,
     ) -> None:
@@ -113,7 +111,8 @@ class Events:
         self.on_distrust: Callable[[], None] = lambda: None
         self._queue = queue
         self._roster = roster
-        self._relay = relay
+        self._relay = EventRelay(roster.settings.stored_as)
+        roster.leases.relays[roster.settings.stored_as] = self._relay
         self._store, self._writer = roster.attacher.store, roster.attacher.writer
         self._account = roster.settings.account
         self._clock = roster.attacher.clock
@@ -124,29 +123,30 @@ class Events:
         self._backoff = 0.0
         self._pause = _BUSY
         self._pull_at = -inf
-        self._arrived = asyncio.Event()
-        relay.listen(self._arrived.set)
         self._log = log.bind(account=self._account.label)
+
+    @property
+    def pulls(self) -> bool:
+        """Whether this replica is the one that pulls the queue."""
+        return self._roster.leases.proven and self._roster.holds("")
 
     async def run(self) -> None:
         """Pulls without end."""
         while True:
-            self._arrived.clear()
+            self._relay.arrived.clear()
             try:
                 await self.step()
             except Exception as error:  # a fault of ours: it must not end the watching
                 if self._problems.news([type(error).__name__]):
                     self._log.exception("events failed: a fault of the exporter")
                 await asyncio.sleep(_LONGEST_BACKOFF)
-            pause = (
-                max(0.0, self._pull_at - self._clock.monotonic()) if self._relay.pulls else _BUSY
-            )
+            pause = max(0.0, self._pull_at - self._clock.monotonic()) if self.pulls else _BUSY
             if self._is_full or self._awaited:
                 check = min(_BUSY, _CHECK + len(self._awaited) / 1000)
                 pause = check if self._is_full else min(pause, check)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._arrived.wait()
+                    await self._relay.arrived.wait()
 
     @property
     def _is_full(self) -> bool:
@@ -155,7 +155,7 @@ class Events:
 
     async def step(self) -> None:
         """Pulls if it is time, polls for what came, and acknowledges what is done."""
-        if not self._relay.pulls:
+        if not self.pulls:
             self.backlog, self._backoff = None, 0.0
         elif self._clock.monotonic() >= self._pull_at and not self._is_full:
             await self._pull()
@@ -207,7 +207,7 @@ class Events:
             self._end(awaited, "unreadable")
         elif not self._is_ours(event):
             self._end(awaited, "other")
-        elif not self._relay.holds(event.workflow):
+        elif not self._roster.holds(event.workflow):
             self._relay.pass_on(event, new=bool(awaited.leases))
             self._done.append(self._awaited.pop(event))
         elif now - awaited.since > _LONGEST:

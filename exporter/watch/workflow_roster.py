@@ -101,17 +101,19 @@ class WorkflowRoster:
         there is something new to watch."""
         self.detach_others()
         missing = {n: w for n, w in self.wanted.items() if n not in self.attached}
-        ours = [self.attach(n, w) for n, w in missing.items() if self._is_ours(n)]
+        ours = [self.attach(n, w) for n, w in missing.items() if self.holds(n)]
         await asyncio.gather(*ours)
         self.detach_others()  # what was lost meanwhile
         return bool(ours)
 
     def detach_others(self) -> None:
         """Detaches what isn't this replica's to watch."""
-        for name in [name for name in self.attached if not self._is_ours(name)]:
+        for name in [name for name in self.attached if not self.holds(name)]:
             self.detach(name)
 
-    def _is_ours(self, name: str) -> bool:
+    def holds(self, name: str) -> bool:
+        """Whether a workflow is this replica's to watch or, under an empty name, the account's
+        queue of events its to pull."""
         return self.leases.may_attach(self._owner(name))
 
     def _owner(self, name: str) -> Owner:

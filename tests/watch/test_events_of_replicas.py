@@ -137,7 +137,7 @@ async def test_an_event_reaches_the_holder_of_its_workflow_through_the_database(
         await step(puller)
         assert (errored(puller), errored(holder)) == (1, 0)
         assert fleet.queue.backlog == 0
-        arrived = asyncio.create_task(events(holder)._arrived.wait())
+        arrived = asyncio.create_task(events(holder)._relay.arrived.wait())
         await holder.writer.save()  # its next turn
         await asyncio.wait_for(arrived, DEADLINE)
         await step(holder)
@@ -180,4 +180,4 @@ async def test_a_replica_that_gains_the_lease_pulls(fleet: Fleet) -> None:
             await fleet.turns(heir)
             assert workflows(heir) == {*WORKFLOWS}
             assert pulls(heir)
-            assert not events(former)._relay.pulls
+            assert not events(former).pulls
