@@ -103,7 +103,7 @@ class App:
     @property
     def pollers(self) -> list[Poller]:
         """Those of all workflows that are attached."""
-        return [a.poller for account in self.accounts for a in account.roster.attached.values()]
+        return [a.poller for account in self.accounts for a in account.workflows.attached.values()]
 
     async def apply(self, settings: Settings) -> None:
         """Watches what settings name, as a whole (`WatchedAccounts.apply`)."""
@@ -113,7 +113,7 @@ class App:
         """The gauges of the moment."""
         yield catalogue.POLL_LAG, (), max((a.lag for a in self.accounts), default=0.0)
         for account in self.accounts:
-            budget, labels = account.roster.queue.budget, (account.roster.label,)
+            budget, labels = account.workflows.queue.budget, (account.workflows.label,)
             yield catalogue.API_LIMIT, labels, budget.quota
             yield catalogue.API_REMAINING, labels, budget.remaining
             until = self._clock.wall() + budget.blocked if budget.blocked else 0.0
@@ -191,7 +191,7 @@ class App:
         async with self.opened():
             await asyncio.gather(*(account.cycle() for account in self.accounts))
             await asyncio.gather(*(poller.round(whole=True) for poller in self.pollers))
-            return all(account.roster.readable for account in self.accounts) and all(
+            return all(account.workflows.readable for account in self.accounts) and all(
                 poller.up for poller in self.pollers
             )
 

@@ -58,8 +58,8 @@ class Health:
             return []
         if untried := self._untried():
             return untried
-        if not any(account.roster.readable for account in self._accounts):
-            return [f"{a.roster.label}: nothing could be read yet" for a in self._accounts]
+        if not any(account.workflows.readable for account in self._accounts):
+            return [f"{a.workflows.label}: nothing could be read yet" for a in self._accounts]
         if not self._writer.first_polls_shown:
             return ["state: the results of the first polls aren't committed yet"]
         self._was_ready = True
@@ -73,10 +73,10 @@ class Health:
         return [
             f"{attached.key.account}/{attached.key.workflow}: the first round isn't over"
             for account in self._accounts
-            for attached in account.roster.attached.values()
+            for attached in account.workflows.attached.values()
             if not attached.poller.tried
         ] + [
-            f"{account.roster.label}: the first list pass isn't over"
+            f"{account.workflows.label}: the first list pass isn't over"
             for account in self._accounts
             if not account.pass_done
         ]
@@ -84,13 +84,13 @@ class Health:
     def _stalled(self) -> Iterator[tuple[str, str]]:
         now = self._clock.monotonic()
         for account in self._accounts:
-            roster = account.roster
-            settings, queue = roster.settings, roster.queue
+            workflows = account.workflows
+            settings, queue = workflows.settings, workflows.queue
             interval = settings.poll.interval
-            for name, attached in roster.attached.items():
+            for name, attached in workflows.attached.items():
                 since = now - attached.poller.round_started
                 if since > 3 * interval + settings.api.timeout:
-                    about = f"{roster.label}/{name}"
+                    about = f"{workflows.label}/{name}"
                     due = f"one is due every {interval}"
                     yield "scheduler", f"no round over {about} for {since:.0f} s; {due}"
             # While Cloudflare allows no requests, and right after that, nothing can have been done.
@@ -98,10 +98,10 @@ class Health:
             since = now - max(queue.progress, blocked_until)
             if (len(queue) or queue.under_way) and since > _REQUESTS:
                 left = f"{queue.under_way} are under way, {len(queue)} wait"
-                yield "poller", f"no poll of {roster.label} ended for {since:.0f} s; {left}"
+                yield "poller", f"no poll of {workflows.label} ended for {since:.0f} s; {left}"
             since = now - max(account.progress, blocked_until)
             if account.next_pass < now and since > _REQUESTS:
-                yield "lists", f"no list of {roster.label} was read for {since:.0f} s"
+                yield "lists", f"no list of {workflows.label} was read for {since:.0f} s"
         began = self._writer.writes_since
         if began is not None and now - began > _WRITE:
             yield "state", f"a write to the disk has taken {now - began:.0f} s"
@@ -138,13 +138,13 @@ class Health:
         late = [
             account
             for account in self._accounts
-            if account.lag >= max(_LATE, 4 * account.roster.settings.poll.interval)
+            if account.lag >= max(_LATE, 4 * account.workflows.settings.poll.interval)
         ]
         if not late or now - self._warned_at < _WARN_EVERY:
             return
         self._warned_at = now
-        queues = {account.roster.queue for account in late}
-        needed = sum(a.needed for a in self._accounts if a.roster.queue in queues)
+        queues = {account.workflows.queue for account in late}
+        needed = sum(a.needed for a in self._accounts if a.workflows.queue in queues)
         log.warning(
             "the budget is too small; polls are overdue",
             lag=f"{max(account.lag for account in late):.0f}s",

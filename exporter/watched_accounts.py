@@ -25,14 +25,14 @@ from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
-from exporter.watch.attachment import AccountSettings, Attacher, Place
+from exporter.watch.account_workflows import AccountWorkflows
+from exporter.watch.attachment import AccountSettings, Place
 from exporter.watch.event_coverage import EventCoverage
 from exporter.watch.events import Events
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.scheduler import Scheduler
-from exporter.watch.workflow_roster import WorkflowRoster
 
 log = structlog.get_logger(__name__)
 
@@ -43,8 +43,9 @@ stops. With the 2 s that scrapes under way get before, stopping takes 5 s at mos
 _LACKING = re.compile(r"\$\.result\[\d+\]\.(id|status)")
 """Without these discovery ignores the whole row, and counts it."""
 
-_Replaced = tuple[WorkflowRoster, str, Workflow, Workflow]
-"""A workflow that is detached and attached again: its new roster, name, new and former settings."""
+_Replaced = tuple[AccountWorkflows, str, Workflow, Workflow]
+"""A workflow that is detached and attached again: among which workflows, its name, new and former
+settings."""
 
 
 class _Wanted(NamedTuple):
@@ -116,7 +117,7 @@ class WatchedAccounts:
                 await self.writer.save()
             await self.writer.turn()
             for account in accounts:
-                await account.roster.follow()
+                await account.workflows.follow()
             if former:
                 await self.writer.save()
         self._start_passes()
@@ -141,9 +142,9 @@ class WatchedAccounts:
                 self.store.events_found(account.label)
         self.accounts[:] = accounts
         for watched in accounts:
-            watched.roster.want()
-        for roster, name, workflow, former_workflow in replaced:
-            await roster.attach(name, workflow, former=former_workflow)
+            watched.workflows.want()
+        for workflows, name, workflow, former_workflow in replaced:
+            await workflows.attach(name, workflow, former=former_workflow)
 
     def _detach(
         self, accounts: Sequence[ListSchedule], former: Mapping[Place, ListSchedule]
@@ -157,20 +158,20 @@ class WatchedAccounts:
         replaced: list[_Replaced] = []
         successors = _by_place(accounts)
         for place, account in former.items():
-            attached, successor = account.roster.attached, successors.get(place)
-            wanted = successor.roster.wanted if successor else {}
+            attached, successor = account.workflows.attached, successors.get(place)
+            wanted = successor.workflows.wanted if successor else {}
             for name, attachment in list(attached.items()):
                 if successor is account and wanted.get(name) == attachment.settings:
                     continue
-                account.roster.detach(name)
+                account.workflows.detach(name)
                 if successor and name in wanted:
-                    replaced.append((successor.roster, name, wanted[name], attachment.settings))
+                    replaced.append((successor.workflows, name, wanted[name], attachment.settings))
                 else:
-                    account.roster.reported.workflows.pop(name, None)
+                    account.workflows.reported.workflows.pop(name, None)
             if successor is None:
                 self.writer.leases.wanted.pop(place[-1], None)
-                self.store.account_lost(account.roster.label)
-                del self._reported[account.roster.label]
+                self.store.account_lost(account.workflows.label)
+                del self._reported[account.workflows.label]
             if successor is not account and (task := self._passes.pop(account, None)):
                 task.cancel()
         return replaced
@@ -189,8 +190,8 @@ class WatchedAccounts:
             key = one.credentials.api.budget_key
             queue = used.get(key, self.queues.get(key))
             account = former.get(one.settings.place)
-            if queue is None and account and account.roster.queue not in taken:
-                queue = account.roster.queue
+            if queue is None and account and account.workflows.queue not in taken:
+                queue = account.workflows.queue
             if queue is None:
                 share = 0.0 if self.writer.shared else inf
                 budget = Budget(api.requests_per_5m, share=share, clock=self.clock)
@@ -212,15 +213,15 @@ class WatchedAccounts:
         for one in wanted:
             queue = self.queues[one.credentials.api.budget_key]
             known = former.get(one.settings.place)
-            if known and (known.roster.settings, known.roster.queue) == (one.settings, queue):
-                if one.workflows != known.roster.configured:
-                    known.roster.configured = one.workflows
+            if known and (known.workflows.settings, known.workflows.queue) == (one.settings, queue):
+                if one.workflows != known.workflows.configured:
+                    known.workflows.configured = one.workflows
                     known.wake()
                 accounts.append(known)
                 continue
             made = self._account(one, http, queue)
             if known:
-                made.roster.take_over(known.roster)
+                made.workflows.take_over(known.workflows)
             accounts.append(made)
         return accounts
 
@@ -233,8 +234,9 @@ class WatchedAccounts:
         on_request = partial(self.store.api_request, account.label)
         on_ignored = partial(_ignored, self.store, reported)
         coverage = EventCoverage() if account.events else None
-        attacher = Attacher(
+        workflows = AccountWorkflows(
             settings=settings,
+            configured=one.workflows,
             client=WorkflowsClient(*at, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
             store=self.store,
@@ -243,18 +245,18 @@ class WatchedAccounts:
             reported=reported,
             clock=clock,
             coverage=coverage,
+            changing=self._changing,
         )
-        roster = WorkflowRoster(one.workflows, attacher=attacher, changing=self._changing)
         events = None
         if account.events and credentials.events and coverage:
             queue_id = account.events.queue_id
             events = Events(
                 Queue(*at, credentials.events, on_request=on_request, queue_id=queue_id),
-                roster,
+                workflows,
                 coverage,
                 list_interval=account.events.list_interval,
             )
-        return ListSchedule(roster, events)
+        return ListSchedule(workflows, events)
 
     def _checked(self, settings: Settings) -> tuple[list[_Wanted], httpx.AsyncClient]:
         """The accounts to watch, and the connections that they share; those of former settings are
@@ -307,14 +309,14 @@ class WatchedAccounts:
             async with self._changing:
                 for account in self.accounts:
                     try:
-                        if await account.roster.follow():
+                        if await account.workflows.follow():
                             account.wake()
                             moved = True
                     except Exception as error:  # a fault of ours: it must not end the watching
                         if self._faults.may(type(error).__name__):
                             log.exception(
                                 "failed to attach workflows; will try again",
-                                account=account.roster.label,
+                                account=account.workflows.label,
                             )
             if moved:
                 await self.writer.save()  # and shows their instances
@@ -323,7 +325,7 @@ class WatchedAccounts:
         """What this replica has used and needs of each credential's budget."""
         return {
             name: queue.budget.use(
-                len(queue) + sum(a.needed for a in self.accounts if a.roster.queue is queue)
+                len(queue) + sum(a.needed for a in self.accounts if a.workflows.queue is queue)
             )
             for queue, name in self._queue_names().items()
         }
@@ -339,20 +341,20 @@ class WatchedAccounts:
         uses it. All have the same configuration, and a secret never leaves this process."""
         names: dict[PollQueue, str] = {}
         for account in self.accounts:
-            names.setdefault(account.roster.queue, account.roster.settings.stored_as)
+            names.setdefault(account.workflows.queue, account.workflows.settings.stored_as)
         return names
 
     def _lost(self) -> None:
         for account in self.accounts:
-            account.roster.detach_others()
+            account.workflows.detach_others()
 
     async def leave(self) -> None:
         """Hands everything over to other replicas."""
         async with self._changing:
             await self.writer.save(rendered=True)
             for account in self.accounts:
-                for name in list(account.roster.attached):
-                    account.roster.detach(name)
+                for name in list(account.workflows.attached):
+                    account.workflows.detach(name)
         for queue in self.queues.values():
             queue.budget.stop()
         await self.writer.leave()
@@ -361,7 +363,7 @@ class WatchedAccounts:
         """Drops the polls that wait; those under way may finish within a few seconds."""
         await asyncio.gather(*(queue.stop(_GRACE) for queue in self.queues.values()))
         for account in self.accounts:
-            for attached in account.roster.attached.values():
+            for attached in account.workflows.attached.values():
                 await attached.poller.stop()
 
     async def close(self) -> None:
@@ -370,7 +372,7 @@ class WatchedAccounts:
 
 
 def _by_place(accounts: Sequence[ListSchedule]) -> dict[Place, ListSchedule]:
-    return {account.roster.settings.place: account for account in accounts}
+    return {account.workflows.settings.place: account for account in accounts}
 
 
 def _ignored(store: Store, reported: AccountLog, endpoint: str, places: list[str]) -> None:

@@ -25,9 +25,9 @@ from exporter.log_dedup import OpenProblems
 from exporter.state.backend import NotRestored
 from exporter.state.event_relay import EventRelay
 from exporter.statuses import ENDED
+from exporter.watch.account_workflows import AccountWorkflows
 from exporter.watch.attachment import Attachment
 from exporter.watch.event_coverage import EventCoverage
-from exporter.watch.workflow_roster import WorkflowRoster
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ class Events:
 
     Args:
         queue: Where they come from.
-        roster: The account's workflows.
+        workflows: The account's workflows.
         coverage: Compares them with what list passes find.
         list_interval: Seconds between list passes while events announce nearly all.
 
@@ -99,7 +99,7 @@ class Events:
     def __init__(
         self,
         queue: Queue,
-        roster: WorkflowRoster,
+        workflows: AccountWorkflows,
         coverage: EventCoverage,
         *,
         list_interval: float,
@@ -110,12 +110,12 @@ class Events:
         self.list_interval = list_interval
         self.on_distrust: Callable[[], None] = lambda: None
         self._queue = queue
-        self._roster = roster
-        self._relay = EventRelay(roster.settings.stored_as)
-        roster.leases.relays[roster.settings.stored_as] = self._relay
-        self._store, self._writer = roster.attacher.store, roster.attacher.writer
-        self._account = roster.settings.account
-        self._clock = roster.attacher.clock
+        self._workflows = workflows
+        self._relay = EventRelay(workflows.settings.stored_as)
+        workflows.writer.leases.relays[workflows.settings.stored_as] = self._relay
+        self._store, self._writer = workflows.store, workflows.writer
+        self._account = workflows.settings.account
+        self._clock = workflows.clock
         self._awaited: dict[Event, _Awaited] = {}
         self._done: list[_Awaited] = []
         """What the next commit records or shows: then their messages are acknowledged."""
@@ -128,7 +128,7 @@ class Events:
     @property
     def pulls(self) -> bool:
         """Whether this replica is the one that pulls the queue."""
-        return self._roster.leases.proven and self._roster.holds("")
+        return self._writer.leases.proven and self._workflows.holds("")
 
     async def run(self) -> None:
         """Pulls without end."""
@@ -202,12 +202,12 @@ class Events:
     async def _follow(self, awaited: _Awaited) -> None:
         """Polls for a change until it is shown."""
         event, now = awaited.event, self._clock.monotonic()
-        attachment = self._roster.attached.get(event.workflow)
+        attachment = self._workflows.attached.get(event.workflow)
         if event is UNREADABLE:
             self._end(awaited, "unreadable")
         elif not self._is_ours(event):
             self._end(awaited, "other")
-        elif not self._roster.holds(event.workflow):
+        elif not self._workflows.holds(event.workflow):
             self._relay.pass_on(event, new=bool(awaited.leases))
             self._done.append(self._awaited.pop(event))
         elif now - awaited.since > _LONGEST:
@@ -218,7 +218,9 @@ class Events:
     def _is_ours(self, event: Event) -> bool:
         """Whether it is of a workflow that is to be watched, by whichever replica."""
         ours = event.account_id == (self._account.account_id or event.account_id)
-        known = event.workflow in self._roster.attached or event.workflow in self._roster.wanted
+        known = (
+            event.workflow in self._workflows.attached or event.workflow in self._workflows.wanted
+        )
         return event.kind != "" and ours and known
 
     async def _look_for(self, awaited: _Awaited, attachment: Attachment, now: float) -> None:

@@ -8,8 +8,8 @@ import structlog
 
 from exporter.cloudflare.budget_shares import WINDOW
 from exporter.log_dedup import Throttle
+from exporter.watch.account_workflows import AccountWorkflows
 from exporter.watch.events import Events
-from exporter.watch.workflow_roster import WorkflowRoster
 
 log = structlog.get_logger(__name__)
 
@@ -18,13 +18,13 @@ class ListSchedule:
     """The list passes of an account.
 
     Args:
-        roster: The account's workflows.
+        workflows: The account's workflows.
         events: Those of the account; None: there are none.
     """
 
-    def __init__(self, roster: WorkflowRoster, events: Events | None) -> None:
-        self._clock = clock = roster.attacher.clock
-        self.roster = roster
+    def __init__(self, workflows: AccountWorkflows, events: Events | None) -> None:
+        self._clock = clock = workflows.clock
+        self.workflows = workflows
         self.events = events
         if events is not None:
             events.on_distrust = self.wake
@@ -40,7 +40,7 @@ class ListSchedule:
     @property
     def _interval(self) -> float:
         """Seconds from the start of one pass over all workflows to the next."""
-        interval = self.roster.settings.poll.interval
+        interval = self.workflows.settings.poll.interval
         if self.events is None or not self.events.trusted:
             return interval
         return max(interval, self.events.list_interval)
@@ -48,14 +48,14 @@ class ListSchedule:
     @property
     def lag(self) -> float:
         """Seconds by which the account's most overdue poll or list pass is late."""
-        polls = (attachment.poller.lag() for attachment in self.roster.attached.values())
-        lists = self._clock.monotonic() - self.next_pass if self.roster.discoveries else 0.0
-        return max(0.0, lists, self.roster.queue.lag, *polls)
+        polls = (attachment.poller.lag() for attachment in self.workflows.attached.values())
+        lists = self._clock.monotonic() - self.next_pass if self.workflows.discoveries else 0.0
+        return max(0.0, lists, self.workflows.queue.lag, *polls)
 
     @property
     def needed(self) -> float:
         """Requests in 5 minutes that polls and list passes take if none is late."""
-        attached = self.roster.attached.values()
+        attached = self.workflows.attached.values()
         configured = sum(len(a.state.ids) for a in attached)
         # What is new to this replica has as many pages as the state's instances fill.
         new = (a for a in attached if a.discovery is not None and not a.discovery.pass_done)
@@ -65,11 +65,13 @@ class ListSchedule:
     @property
     def progress(self) -> float:
         """When anything of a pass was last done (monotonic clock)."""
-        return max([self._passed_at, *(d.lists.progress for d in self.roster.discoveries.values())])
+        return max(
+            [self._passed_at, *(d.lists.progress for d in self.workflows.discoveries.values())]
+        )
 
     def wake(self) -> None:
         """Begins the next pass at once: there are new workflows, or events don't do."""
-        self.roster.read_at = -inf
+        self.workflows.read_at = -inf
         self._wake.set()
 
     async def run(self) -> None:
@@ -90,18 +92,20 @@ class ListSchedule:
         """One pass over all workflows; the number of requests it took."""
         started, requests = self._clock.monotonic(), 0
         try:
-            requests += await self.roster.read()
-            for discovery in self.roster.discoveries.values():
+            requests += await self.workflows.read()
+            for discovery in self.workflows.discoveries.values():
                 requests += await discovery.first_contact()
-            for attachment in list(self.roster.attached.values()):
+            for attachment in list(self.workflows.attached.values()):
                 if attachment.poller.over:
                     continue  # detached meanwhile
-                requests += await self.roster.read_limits(attachment.key.workflow)
+                requests += await self.workflows.read_limits(attachment.key.workflow)
                 if attachment.discovery is not None:
                     requests += await attachment.discovery.list_pass()
         except Exception as error:  # a fault of ours: it must not end the watching
             if self._faults.may(type(error).__name__):
-                log.exception("list pass failed for an unknown reason", account=self.roster.label)
+                log.exception(
+                    "list pass failed for an unknown reason", account=self.workflows.label
+                )
         self.pass_done, self.pages = True, requests
         self._passed_at = self._clock.monotonic()
         self.next_pass = started + self._interval

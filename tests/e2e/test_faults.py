@@ -176,7 +176,7 @@ async def test_a_429_stops_all_calls_until_it_says(wait: int | None) -> None:
         headers = {} if wait is None else {"retry_after": str(wait)}
         refusal = w.simulator.faults.add(error(429, 10429, "Rate limited", **headers), times=1)
         await w.round(after=INTERVAL)
-        assert (refusal.taken, w.app.accounts[0].roster.queue.budget.blocked) == (1, wait or 300)
+        assert (refusal.taken, w.app.accounts[0].workflows.queue.budget.blocked) == (1, wait or 300)
         await w.round(after=(wait or 300) + 1)
         assert (w.status("retries"), ups(w)) == ("complete", {1})
         found = values(w)

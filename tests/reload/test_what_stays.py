@@ -327,10 +327,10 @@ class TestWhatGoes:
             w.clock.advance(60)
             (account,) = w.app.accounts
             await account.cycle()
-            account.roster.detach("orders")
+            account.workflows.detach("orders")
             writing = asyncio.create_task(w.saved())
             await asyncio.sleep(0)
-            await account.roster.find({"orders"})
+            await account.workflows.find({"orders"})
             await writing
             await w.cycle(after=600)
             assert w.value(FINISHED, status="complete") == 1
@@ -552,11 +552,11 @@ class TestSettings:
             await w.round()
             await w.reload(api={"requests_per_5m": 20}, token="secret")
             (account,) = w.app.accounts
-            assert account.roster.queue.budget.allowed == 20
-            assert account.roster.queue.budget.wait() > 0
+            assert account.workflows.queue.budget.allowed == 20
+            assert account.workflows.queue.budget.wait() > 0
             w.simulator.access.token("rotated")
             await w.reload(token="rotated")
-            assert w.app.accounts[0].roster.queue.budget.wait() > 0
+            assert w.app.accounts[0].workflows.queue.budget.wait() > 0
 
     async def test_other_series_of_instances_are_shown(self, state: Path | None) -> None:
         async with watching(["a"], state=state) as w:

@@ -316,7 +316,7 @@ class Exporter(Upstream):
 
     async def polled(self) -> None:
         (account,), (poller,) = self.app.accounts, self.app.pollers
-        if account.roster.discoveries:
+        if account.workflows.discoveries:
             await account.cycle()
         await poller.round(whole=True)
 

@@ -91,7 +91,7 @@ async def test_a_large_workflow_holds_up_neither_others_nor_turns(postgres: Post
     while not starting.done():
         await app.writer.save()
         await asyncio.sleep(0.1)  # turns without a pause would take most of the time
-        attached = app.accounts[0].roster.attached if app.accounts else {}
+        attached = app.accounts[0].workflows.attached if app.accounts else {}
         turns_while_small_alone += (
             attached.keys() == {"small"} and b'"small"' in (app.exposition.render()[0])
         )

@@ -168,7 +168,7 @@ class Replicas(Upstream):
         async def saved() -> None:
             await app.writer.save()
             for account in app.accounts:
-                await account.roster.follow()
+                await account.workflows.follow()
 
         app = self.apps[which]
         self.before_its_turn(app)

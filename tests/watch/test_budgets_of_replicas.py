@@ -46,7 +46,7 @@ async def test_an_allotment_goes_to_its_credential() -> None:
     async with watching(["a"], more_accounts=[account("third", "another-token")]) as w:
         w.app.writer.budgets()
         w.app.writer.allotted({"acc": Allotment(20.0, 20.0, peers_spent=0, blocked=0.0)})
-        first, third = (a.roster.queue.budget for a in w.app.accounts)
+        first, third = (a.workflows.queue.budget for a in w.app.accounts)
         assert (first.allowed, third.allowed) == (20, 100_000)
         first.stop()
         third.stop()

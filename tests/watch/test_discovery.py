@@ -697,7 +697,7 @@ class TestCounting:
             await full.wait()
             for _ in range(7):
                 w.clock.advance(INTERVAL)
-                await w.app.accounts[0].roster.discoveries["orders"].list_pass()
+                await w.app.accounts[0].workflows.discoveries["orders"].list_pass()
                 await w.app.pollers[0]._end_round()
             await w.saved()
             assert "a" not in w.app.pollers[0].instances
@@ -830,7 +830,7 @@ class TestBudget:
                     for n, token in enumerate(tokens)
                 ]
                 async with App(Settings.model_validate({"accounts": accounts})).opened() as app:
-                    return [account.roster.queue for account in app.accounts]
+                    return [account.workflows.queue for account in app.accounts]
 
             one, other = await queues("same", "same")
             assert one is other

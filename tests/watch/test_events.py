@@ -53,7 +53,7 @@ async def step(w: Watching, *, after: float = 0) -> dict[str, int]:
     w.clock.advance(after)
     w.simulator.requests.clear()
     await source(w).step()
-    queue = w.app.accounts[0].roster.queue
+    queue = w.app.accounts[0].workflows.queue
     while len(queue) or queue.under_way:  # noqa: ASYNC110 - on a socket, and no event is set
         await asyncio.sleep(0.002)
     await source(w).step()

@@ -84,7 +84,7 @@ class Fleet:
         for _ in range(4):
             for app in replicas:
                 await app.writer.save()
-                await app.accounts[0].roster.follow()
+                await app.accounts[0].workflows.follow()
         for app in replicas:
             await app.accounts[0].cycle()
 
@@ -100,13 +100,13 @@ def pulls(app: App) -> bool:
 
 
 def workflows(app: App) -> set[str]:
-    return {*app.accounts[0].roster.attached}
+    return {*app.accounts[0].workflows.attached}
 
 
 async def step(app: App) -> None:
     """A step of the events' loop, and what it had polled."""
     await events(app).step()
-    queue = app.accounts[0].roster.queue
+    queue = app.accounts[0].workflows.queue
     while len(queue) or queue.under_way:  # noqa: ASYNC110 - no event tells
         await asyncio.sleep(0.002)
     await events(app).step()

@@ -97,7 +97,7 @@ class TestPoller:
 
     async def test_a_wait_that_cloudflare_ordered_is_none(self) -> None:
         async with self.hanging(12) as w:
-            w.app.accounts[0].roster.queue.budget.rate_limited(20 * MINUTE)
+            w.app.accounts[0].workflows.queue.budget.rate_limited(20 * MINUTE)
             w.clock.advance(25 * MINUTE)
             assert "poller" not in parts((await asked(w.app))[1])
             w.clock.advance(6 * MINUTE)

@@ -203,7 +203,7 @@ class WatchView:
                     list(attached.state.instances.values()),
                 )
                 for account in self._accounts
-                for attached in account.roster.attached.values()
+                for attached in account.workflows.attached.values()
             ),
         )
 
@@ -213,12 +213,12 @@ class WatchView:
         Args:
             label: The account's, as metrics have it.
         """
-        account = next((a for a in self._accounts if a.roster.label == label), None)
-        attached = account.roster.attached.get(workflow) if account else None
+        account = next((a for a in self._accounts if a.workflows.label == label), None)
+        attached = account.workflows.attached.get(workflow) if account else None
         instance = attached.state.instances.get(instance_id) if attached else None
         if not (account and attached and instance and instance.has_series):
             return None
-        settings, now = account.roster.settings, self._clock.now()
+        settings, now = account.workflows.settings, self._clock.now()
         request = instance.last_poll.request
         refresh = instance.detailed_at + settings.poll.detail_refresh
         return Explanation(
@@ -234,10 +234,10 @@ class WatchView:
         )
 
     def _account(self, account: ListSchedule) -> AccountView:
-        roster, now = account.roster, self._clock.wall()
-        budget = roster.queue.budget
+        workflows, now = account.workflows, self._clock.wall()
+        budget = workflows.queue.budget
         return AccountView(
-            roster.label,
+            workflows.label,
             spent=budget.spent,
             allowed=int(budget.allowed),
             limit=budget.limit,
@@ -245,8 +245,8 @@ class WatchView:
             quota=budget.quota,
             blocked_until=now + budget.blocked if budget.blocked else None,
             lag=account.lag,
-            workflows=tuple(_workflow(attached.poller) for attached in roster.attached.values()),
-            elsewhere=tuple(_held(*item) for item in sorted(roster.elsewhere.items())),
+            workflows=tuple(_workflow(attached.poller) for attached in workflows.attached.values()),
+            elsewhere=tuple(_held(*item) for item in sorted(workflows.elsewhere.items())),
         )
 
 

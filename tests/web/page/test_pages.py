@@ -218,7 +218,7 @@ def test_an_error_without_a_step_has_no_separator(step: str, text: str) -> None:
 class TestAccount:
     async def test_a_budget_that_is_blocked_says_until_when(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
-            w.app.accounts[0].roster.queue.budget.rate_limited(120)
+            w.app.accounts[0].workflows.queue.budget.rate_limited(120)
             page = Skeleton((await get(address, "")).text).text
             assert " ".join(page.split()).count("blocked by a 429, ends in 2m") == 1
 

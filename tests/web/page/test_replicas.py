@@ -53,7 +53,7 @@ async def replicas(postgres: PostgresServer, *urls: str) -> AsyncIterator[Sequen
         for app in 4 * apps:
             await app.writer.save()
             for watched in app.accounts:
-                await watched.roster.follow()
+                await watched.workflows.follow()
         yield apps
 
 
@@ -65,7 +65,7 @@ async def test_it_links_to_the_replica_that_holds_a_workflow(postgres: PostgresS
     addresses = ("https://one:9734/", "https://two:9734/")
     async with replicas(postgres, *addresses) as apps:
         for app, address, number in zip(apps, reversed(addresses), (1, 0), strict=True):
-            (held,) = app.accounts[0].roster.attached
+            (held,) = app.accounts[0].workflows.attached
             (other,) = {*WORKFLOWS} - {held}
             shown = page(app)
             text = " ".join(shown.text.split())

@@ -1,21 +1,37 @@
-"""Which workflows of an account are attached: those that the configuration names, and those of the
-account's list that match its globs, until they were missing for `poll.forget_after`."""
+"""The workflows of an account, and how what is watched changes: by attach and detach alone.
+
+Watched are those that the configuration names, and those of the account's list that match its
+globs, until they were missing for `poll.forget_after`. The start, a reload, a workflow that is
+found or that no longer exists, and a lease that is gained or lost are made of these two operations.
+"""
 
 import asyncio
-import contextlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import inf
 
 import structlog
 
+from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow as Listed
+from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Workflow, is_glob
+from exporter.instances.instance import Scope
 from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.store import Store
 from exporter.state.backend import NotRestored, Owner
-from exporter.watch.attachment import Attacher, Attachment
+from exporter.state.writer import StateWriter
+from exporter.watch.attachment import AccountSettings, Attachment
 from exporter.watch.discovery import Discovery
+from exporter.watch.event_coverage import EventCoverage
+from exporter.watch.poll_log import AccountLog
+from exporter.watch.poll_queue import PollQueue
+from exporter.watch.poller import Poller
+from exporter.watch.scheduler import Scheduler
+from exporter.watch.selector import Selector
+from exporter.watch.workflow_state import WorkflowState
 
 log = structlog.get_logger(__name__)
 
@@ -24,39 +40,43 @@ _READ_EVERY = 30.0
 _LIMITS_EVERY = 3600.0
 
 
-class WorkflowRoster:
-    """The attached workflows of one account.
+@dataclass(eq=False)
+class AccountWorkflows:
+    """The workflows of one account.
 
-    Args:
+    Attributes:
+        settings: What all of them share.
         configured: The configuration's entries, which a reload may replace.
-        attacher: Attaches and detaches them.
+        client: Makes the requests.
+        queue: Where polls and pages wait for the credential's budget.
+        reported: What the log has reported; it outlives attachments.
+        coverage: Of the account's events; None: there are none.
         changing: Held while what is watched changes.
+        attached: Those that are watched here, by name.
+        read_at: When the account's workflows were last read (monotonic clock); -inf: they are to be
+            read at once.
     """
 
-    def __init__(
-        self,
-        configured: Sequence[Workflow],
-        *,
-        attacher: Attacher,
-        changing: asyncio.Lock,
-    ) -> None:
-        self.attacher = attacher
-        self.settings = attacher.settings
-        self.label = self.settings.account.label
-        self.leases = attacher.writer.leases
-        self.queue = attacher.queue
-        self.reported = attacher.reported
-        self.attached: dict[str, Attachment] = {}
-        self.configured = list(configured)
-        self.read_at = -inf
-        """When the account's workflows were last read (monotonic clock); -inf: they are to be read
-        at once."""
-        self._found: set[str] = set()
-        self._changing = changing
-        self._upstream, self._store = attacher.client, attacher.store
-        self._clock = attacher.clock
-        self._limits_at: dict[str, float] = {}
-        self._missing: dict[str, float] = {}
+    settings: AccountSettings
+    configured: list[Workflow]
+    client: WorkflowsClient
+    queue: PollQueue
+    store: Store
+    writer: StateWriter
+    scheduler: Scheduler
+    reported: AccountLog
+    clock: Clock
+    coverage: EventCoverage | None
+    changing: asyncio.Lock
+    attached: dict[str, Attachment] = field(default_factory=dict, init=False)
+    read_at: float = field(default=-inf, init=False)
+    _found: set[str] = field(default_factory=set, init=False)
+    _limits_at: dict[str, float] = field(default_factory=dict, init=False)
+    _missing: dict[str, float] = field(default_factory=dict, init=False)
+
+    @property
+    def label(self) -> str:
+        return self.settings.account.label
 
     @property
     def discoveries(self) -> dict[str, Discovery]:
@@ -68,7 +88,7 @@ class WorkflowRoster:
         """The workflows to be watched that aren't attached here, each with its holder, as of
         `Leases.holder`."""
         missing = (name for name in self.wanted if name not in self.attached)
-        return {n: self.leases.holder(self._owner(n)) for n in missing}
+        return {n: self.writer.leases.holder(self._owner(n)) for n in missing}
 
     @property
     def readable(self) -> bool:
@@ -84,17 +104,80 @@ class WorkflowRoster:
         matches = {n: match_of(n, self.configured) for n in dict.fromkeys((*named, *self._found))}
         return {name: match for name, match in matches.items() if match is not None}
 
-    def take_over(self, former: "WorkflowRoster") -> None:
+    def take_over(self, former: "AccountWorkflows") -> None:
         """Continues with what was found under former settings."""
         self._found = former._found
 
     async def attach(
         self, name: str, workflow: Workflow, *, former: Workflow | None = None
     ) -> None:
-        """Attaches a workflow by the configuration's entry that it matches (`Attacher.attach`);
-        later, where the state can't be read now."""
-        with contextlib.suppress(NotRestored):
-            self.attached[name] = await self.attacher.attach(name, workflow, former=former)
+        """Restores what the state holds of a workflow, in slices, and begins to poll; later, where
+        the state can't be read now.
+
+        Args:
+            name: The workflow.
+            workflow: The configuration's entry that it matches.
+            former: The one by which it was attached until now, if it was.
+        """
+        key, discover = WorkflowKey(self.label, name), workflow.discover
+        selector = None if discover is None else Selector(discover)
+        try:
+            state = await self._restored(key, workflow.instances, selector)
+        except NotRestored:
+            return
+        self.writer.attach(state)
+        poller = Poller(state, self.client, queue=self.queue, log=self.reported.of(key))
+        discovery = None
+        if selector is not None:
+            discovery = Discovery(poller, selector, writer=self.writer, coverage=self.coverage)
+            if former is not None and former.discover != discover:
+                discovery.series_cap.reselect()
+        self.scheduler.add(poller, every=self.settings.poll.interval)
+        self.attached[name] = Attachment(key, workflow, state, poller, discovery)
+
+    async def _restored(
+        self, key: WorkflowKey, ids: Collection[str], selector: Selector | None
+    ) -> WorkflowState:
+        """The instances of a workflow as the state holds them, and those that are configured.
+
+        Raises:
+            NotRestored: the state can't be read now.
+        """
+        record = await self.writer.restore(key)
+        try:
+            state = WorkflowState(
+                key,
+                record=record,
+                ids=ids,
+                selector=selector,
+                backfill=self.settings.metrics.backfill,
+                poll=self.settings.poll,
+                store=self.store,
+                clock=self.clock,
+            )
+            async for records in self.writer.instances(key):
+                for instance_id, instance in records:
+                    state.restore(instance_id, instance)
+            known = await self.writer.records(key, state.missing)
+            for instance_id in state.missing:
+                state.begin(instance_id, Scope.CONFIGURED, known.get(instance_id, -inf))
+            self.store.all_restored(key)
+        except BaseException:
+            self.store.detached(key)
+            raise
+        return state
+
+    def detach(self, name: str) -> None:
+        """Stops polling a workflow, discards the responses under way, has what is pending
+        committed, and takes the workflow's series away."""
+        attachment = self.attached.pop(name)
+        self._limits_at.pop(name, None)
+        self.scheduler.remove(attachment.poller)
+        attachment.poller.detach()
+        self.writer.detach(attachment.state)
+        self.store.detached(attachment.key)
+        # Now, not when the garbage collector finds them: those attached instead take as much again.
+        attachment.state.instances.clear()
 
     async def follow(self) -> bool:
         """Attaches what is wanted and this replica's to watch, and detaches what isn't; whether
@@ -114,29 +197,24 @@ class WorkflowRoster:
     def holds(self, name: str) -> bool:
         """Whether a workflow is this replica's to watch or, under an empty name, the account's
         queue of events its to pull."""
-        return self.leases.may_attach(self._owner(name))
+        return self.writer.leases.may_attach(self._owner(name))
 
     def _owner(self, name: str) -> Owner:
         return self.settings.stored_as, name
 
-    def detach(self, name: str) -> None:
-        """Detaches a workflow."""
-        self.attacher.detach(self.attached.pop(name))
-        self._limits_at.pop(name, None)
-
     async def read(self) -> int:
         """Reads which workflows there are, and how many instances in which status; the number of
         requests."""
-        if self._clock.monotonic() - self.read_at < _READ_EVERY:
+        if self.clock.monotonic() - self.read_at < _READ_EVERY:
             return 0
         # Where only configured instances are watched, their polls report the problem.
         matters = bool(self.discoveries) or any(is_glob(w.name) for w in self.configured)
         try:
             rows, requests = list[Listed](), 0
-            async for page in self._upstream.workflows():
+            async for page in self.client.workflows():
                 rows, requests = rows + page, requests + 1
-                self._store.polled("list", "success")
-            self.read_at = self._clock.monotonic()
+                self.store.polled("list", "success")
+            self.read_at = self.clock.monotonic()
             await self.find({row.name for row in rows if row.name})
             for row in rows:
                 if not row.name or row.name not in self.attached:
@@ -145,10 +223,10 @@ class WorkflowRoster:
                 if counts is None:
                     # The local engine's list holds no counts.
                     requests += 1
-                    counts = (await self._upstream.workflow(row.name)).instances or {}
+                    counts = (await self.client.workflow(row.name)).instances or {}
                 self._count(row.name, counts)
         except RequestFailed as failure:
-            self._store.polled("list", failure.reason)
+            self.store.polled("list", failure.reason)
             self.reported.read(failure, matters=matters)
             return 1
         self.reported.read(None, matters=matters)
@@ -157,7 +235,7 @@ class WorkflowRoster:
     async def find(self, names: Collection[str]) -> None:
         """Attaches what globs match of these names, all that the account has; detaches what was
         missing for `poll.forget_after`."""
-        async with self._changing:
+        async with self.changing:
             known = self.wanted.keys()
             for name in sorted(set(names) - known):
                 match = match_of(name, self.configured)
@@ -168,7 +246,7 @@ class WorkflowRoster:
             # Those that no workflow has; one may still appear.
             unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
             self.reported.unmatched(unmatched)
-            now = self._clock.monotonic()
+            now = self.clock.monotonic()
             for name in list(self._found):
                 if name in names:
                     self._missing.pop(name, None)
@@ -182,14 +260,14 @@ class WorkflowRoster:
                     del self._missing[name]
                     self.reported.workflows.pop(name, None)
             self.want()
-            await self.attacher.writer.turn()
+            await self.writer.turn()
             await self.follow()
 
     def want(self) -> None:
         """Has what is wanted watched and the events pulled, by this replica or by another."""
-        queue = [] if self.attacher.coverage is None else [""]
+        queue = [] if self.coverage is None else [""]
         owners = {self._owner(name) for name in (*self.wanted, *queue)}
-        self.leases.wanted[self.settings.stored_as] = owners
+        self.writer.leases.wanted[self.settings.stored_as] = owners
 
     def _count(self, name: str, counts: dict[str, int]) -> None:
         if name not in self.attached:
@@ -197,17 +275,17 @@ class WorkflowRoster:
         discovery = self.attached[name].discovery
         if discovery is not None:
             discovery.counts = counts
-        self._store.counts(WorkflowKey(self.label, name), counts)
+        self.store.counts(WorkflowKey(self.label, name), counts)
 
     async def read_limits(self, name: str) -> int:
         """Reads the limits of a workflow's newest version, where the API has them; the number of
         requests."""
-        recent = self._clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY
+        recent = self.clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY
         if recent or name not in self.attached:
             return 0
-        self._limits_at[name] = self._clock.monotonic()
+        self._limits_at[name] = self.clock.monotonic()
         try:
-            versions = await self._upstream.versions(name)
+            versions = await self.client.versions(name)
         except RequestFailed as failure:
             log.debug("failed to read the workflow's limits", workflow=name, error=str(failure))
             # Not every upstream has them: that is no failure that passes.
@@ -218,7 +296,7 @@ class WorkflowRoster:
             versions, key=lambda v: v.created_on.timestamp() if v.created_on else 0.0, default=None
         )
         if newest is not None and name in self.attached:
-            self._store.limits(
+            self.store.limits(
                 WorkflowKey(self.label, name),
                 steps=newest.limits.steps if newest.limits else None,
                 concurrency=newest.concurrency.limit if newest.concurrency else None,
