@@ -20,7 +20,6 @@ from exporter import __version__, api_check, config_check, logs
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.cloudflare.account_id import find_account_id
-from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.resolver import Loop
 from exporter.config import flags, whole_account
@@ -71,9 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
             _app(settings)
-            credentials = [c.api for c in read_credentials(settings.accounts)]
-            report = config_check.report(settings, credentials)
-            return 0 if _print("".join(f"{line}\n" for line in report).encode()) else 1
+            report = "".join(f"{line}\n" for line in config_check.report(settings))
+            return 0 if _print(report.encode()) else 1
         with asyncio.Runner(loop_factory=Loop) as runner:
             if whole_account.lacks_id(settings):
                 environ[ENV_ACCOUNT] = runner.run(find_account_id(settings))

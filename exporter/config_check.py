@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from exporter.cloudflare.budget_shares import WINDOW
-from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.credentials import read_credentials
 from exporter.config.accounts import Account, Workflow, is_glob
 from exporter.config.addresses import is_cloudflare
 from exporter.config.settings import CLOUDFLARE_LIMIT, Settings
@@ -16,12 +16,11 @@ _PER_PAGE, _HALF_FULL = 100, 2
 _SHARE = 0.93
 
 
-def report(settings: Settings, credentials: Sequence[Credential]) -> Iterator[str]:
+def report(settings: Settings) -> Iterator[str]:
     """Lines for people. The accounts of one credential share a budget, so they share a line.
 
-    Args:
-        settings: All of them.
-        credentials: Those of the accounts, in their order.
+    Raises:
+        ConfigError: a file that holds a secret can't be used.
     """
     yield "configuration is valid"
     limit, interval = _allowed(settings), settings.poll.interval
@@ -32,8 +31,8 @@ def report(settings: Settings, credentials: Sequence[Credential]) -> Iterator[st
             f"{limit}, not {settings.api.requests_per_5m} (api.requests_per_5m)"
         )
     sharing: dict[object, list[Account]] = {}
-    for account, credential in zip(settings.accounts, credentials, strict=True):
-        sharing.setdefault(credential.budget_key, []).append(account)
+    for account, own in zip(settings.accounts, read_credentials(settings.accounts), strict=True):
+        sharing.setdefault(own.api.budget_key, []).append(account)
     for accounts in sharing.values():
         names = ", ".join(account.label for account in accounts)
         configured = sum(len(w.instances) for account in accounts for w in account.workflows)
