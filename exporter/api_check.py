@@ -20,7 +20,7 @@ from exporter.cloudflare.client import http_date
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.queue import Queue
+from exporter.cloudflare.event_queue import EventQueue
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Account
 from exporter.config.settings import Settings
@@ -86,14 +86,14 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
                 yield Finding("wrong", account.label, _described(failure))
             if account.events is not None and queue_credential is not None:
                 at = http, settings.api, account.account_id, queue_credential
-                yield await _queue(account, Queue(*at, queue_id=account.events.queue_id))
+                yield await _queue(account, EventQueue(*at, queue_id=account.events.queue_id))
     if clocks_ahead:
         yield _clock(min(clocks_ahead, key=abs))
     if settings.state.url is not None:
         yield await _database(location)
 
 
-async def _queue(account: Account, queue: Queue) -> Finding:
+async def _queue(account: Account, queue: EventQueue) -> Finding:
     """Checks the queue of an account's events, without taking a message."""
     try:
         name = await queue.check()

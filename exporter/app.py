@@ -28,7 +28,7 @@ from exporter.state.leases import Leases, workflows_of
 from exporter.state.writer import StateWriter
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
-from exporter.watched_accounts import WatchedAccounts
+from exporter.watch.watched_accounts import WatchedAccounts
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 from exporter.web.server import Server, address_of, page_url

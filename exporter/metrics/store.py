@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
-from exporter.cloudflare.queue import KINDS
+from exporter.cloudflare.event_queue import KINDS
 from exporter.config.metrics import Metrics
 from exporter.instances.run_tracker import Observations
 from exporter.instances.values import InstanceValues

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 
 import msgspec
 
-from exporter.cloudflare.queue import Event
+from exporter.cloudflare.event_queue import Event
 from exporter.state.backend import Notice, Owner, Seen, Turn
 
 _MOST = 10_000

@@ -3,7 +3,7 @@ the place of frequent list passes. Pure."""
 
 from collections import deque
 
-from exporter.cloudflare.queue import Event
+from exporter.cloudflare.event_queue import Event
 from exporter.statuses import ENDED
 
 _GRACE = 30.0

@@ -17,7 +17,7 @@ from math import inf
 import structlog
 
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.queue import BATCH, UNREADABLE, Event, Queue, event_of
+from exporter.cloudflare.event_queue import BATCH, UNREADABLE, Event, EventQueue, event_of
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance
 from exporter.instances.run_tracker import APART
@@ -98,7 +98,7 @@ class Events:
 
     def __init__(
         self,
-        queue: Queue,
+        queue: EventQueue,
         workflows: AccountWorkflows,
         coverage: EventCoverage,
         *,

@@ -11,7 +11,7 @@ from math import ceil
 import uvicorn
 from starlette.types import ASGIApp
 
-from exporter.web.connections import Connection, ConnectionLimits, Connections
+from exporter.web.connection_limits import Connection, ConnectionLimits, Connections
 from exporter.web.middleware import MAX_HEAD_SIZE, RequestChecks
 from exporter.web.web_config_reload import WebConfigReloader
 

@@ -11,7 +11,7 @@ import pytest
 
 from exporter.config.accounts import Discover
 from exporter.config.settings import leaves
-from exporter.web.connections import ConnectionLimits
+from exporter.web.connection_limits import ConnectionLimits
 from exporter.web.metrics_endpoint import MAX_SCRAPES
 from exporter.web.middleware import MAX_HEAD_SIZE, MAX_HEADERS
 from tools import ROOT
@@ -105,7 +105,7 @@ CONSTANTS = [
     ("glossary", "nothing changed for an hour", "web.page.view", 3600),
     ("operating", "come back within 7 days", "watch.workflow_state", 7 * 86400),
     ("operating", "at most once in 5 minutes", "log_dedup", 300),
-    ("operating", "with status 0 within 5 s", "watched_accounts", 3),
+    ("operating", "with status 0 within 5 s", "watch.watched_accounts", 3),
 ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.web.connections import ConnectionLimits
+from exporter.web.connection_limits import ConnectionLimits
 from simulator import Simulator, serve_in_thread
 from tests.e2e.daemon import configuration, daemon
 

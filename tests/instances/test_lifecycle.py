@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.event_queue import KINDS
 from exporter.cloudflare.models import Detail, Row, Summary
-from exporter.cloudflare.queue import KINDS
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
 from exporter.instances.instance import (

@@ -5,7 +5,7 @@ from math import inf
 import msgspec
 import pytest
 
-from exporter.cloudflare.queue import Event
+from exporter.cloudflare.event_queue import Event
 from exporter.state.backend import Notice, Replica, Seen, Turn, alone
 from exporter.state.event_relay import EventRelay
 

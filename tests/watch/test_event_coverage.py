@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.cloudflare.queue import Event
+from exporter.cloudflare.event_queue import Event
 from exporter.watch.event_coverage import EventCoverage, kind_of
 
 

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from exporter.web.connections import ConnectionLimits
+from exporter.web.connection_limits import ConnectionLimits
 from exporter.web.server import Server, listen
 from exporter.web.web_config_reload import WebConfigReloader
 from tests.waiting import DEADLINE, until

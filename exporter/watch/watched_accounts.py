@@ -16,7 +16,7 @@ from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.budget_shares import Allotment, BudgetUse
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credentials, read_credentials
-from exporter.cloudflare.queue import Queue
+from exporter.cloudflare.event_queue import EventQueue
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Workflow
 from exporter.config.errors import ConfigError, collected
@@ -251,7 +251,7 @@ class WatchedAccounts:
         if account.events and credentials.events and coverage:
             queue_id = account.events.queue_id
             events = Events(
-                Queue(*at, credentials.events, on_request=on_request, queue_id=queue_id),
+                EventQueue(*at, credentials.events, on_request=on_request, queue_id=queue_id),
                 workflows,
                 coverage,
                 list_interval=account.events.list_interval,

@@ -97,7 +97,7 @@ _EVENT = LenientDecoder(_Event)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queue(ApiClient):
+class EventQueue(ApiClient):
     """The queue of an account's events. Every method raises `RequestFailed`.
 
     Attributes:
