@@ -17,7 +17,7 @@ from exporter.state.record_codec import (
 
 
 class Watched(Protocol):
-    """What is persisted of an attached workflow (`exporter.watch.workflow_state`)."""
+    """What is persisted of an attached workflow (`exporter.watch.watched_instances`)."""
 
     key: WorkflowKey
     record: WorkflowRecord

@@ -31,7 +31,7 @@ from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.selector import Selector
-from exporter.watch.workflow_state import WorkflowState
+from exporter.watch.watched_instances import WatchedInstances
 
 log = structlog.get_logger(__name__)
 
@@ -122,22 +122,22 @@ class AccountWorkflows:
         key, discover = WorkflowKey(self.label, name), workflow.discover
         selector = None if discover is None else Selector(discover)
         try:
-            state = await self._restored(key, workflow.instances, selector)
+            watched = await self._restored(key, workflow.instances, selector)
         except NotRestored:
             return
-        self.writer.attach(state)
-        poller = Poller(state, self.client, queue=self.queue, log=self.reported.of(key))
+        self.writer.attach(watched)
+        poller = Poller(watched, self.client, queue=self.queue, log=self.reported.of(key))
         discovery = None
         if selector is not None:
             discovery = Discovery(poller, selector, writer=self.writer, coverage=self.coverage)
             if former is not None and former.discover != discover:
                 discovery.series_cap.reselect()
         self.scheduler.add(poller, every=self.settings.poll.interval)
-        self.attached[name] = Attachment(key, workflow, state, poller, discovery)
+        self.attached[name] = Attachment(key, workflow, watched, poller, discovery)
 
     async def _restored(
         self, key: WorkflowKey, ids: Collection[str], selector: Selector | None
-    ) -> WorkflowState:
+    ) -> WatchedInstances:
         """The instances of a workflow as the state holds them, and those that are configured.
 
         Raises:
@@ -145,7 +145,7 @@ class AccountWorkflows:
         """
         record = await self.writer.restore(key)
         try:
-            state = WorkflowState(
+            watched = WatchedInstances(
                 key,
                 record=record,
                 ids=ids,
@@ -157,15 +157,15 @@ class AccountWorkflows:
             )
             async for records in self.writer.instances(key):
                 for instance_id, instance in records:
-                    state.restore(instance_id, instance)
-            known = await self.writer.records(key, state.missing)
-            for instance_id in state.missing:
-                state.begin(instance_id, Scope.CONFIGURED, known.get(instance_id, -inf))
+                    watched.restore(instance_id, instance)
+            known = await self.writer.records(key, watched.missing)
+            for instance_id in watched.missing:
+                watched.begin(instance_id, Scope.CONFIGURED, known.get(instance_id, -inf))
             self.store.all_restored(key)
         except BaseException:
             self.store.detached(key)
             raise
-        return state
+        return watched
 
     def detach(self, name: str) -> None:
         """Stops polling a workflow, discards the responses under way, has what is pending
@@ -174,10 +174,10 @@ class AccountWorkflows:
         self._limits_at.pop(name, None)
         self.scheduler.remove(attachment.poller)
         attachment.poller.detach()
-        self.writer.detach(attachment.state)
+        self.writer.detach(attachment.watched)
         self.store.detached(attachment.key)
         # Now, not when the garbage collector finds them: those attached instead take as much again.
-        attachment.state.instances.clear()
+        attachment.watched.instances.clear()
 
     async def follow(self) -> bool:
         """Attaches what is wanted and this replica's to watch, and detaches what isn't; whether

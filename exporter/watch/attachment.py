@@ -8,7 +8,7 @@ from exporter.config.settings import Api, Poll
 from exporter.metrics.labels import WorkflowKey
 from exporter.watch.discovery import Discovery
 from exporter.watch.poller import Poller
-from exporter.watch.workflow_state import WorkflowState
+from exporter.watch.watched_instances import WatchedInstances
 
 Place = tuple[str, str | None, str]
 """What an account is recognized by after a reload: label, id, and name in the state."""
@@ -42,13 +42,13 @@ class Attachment:
 
     Attributes:
         settings: The configuration's entry that it matched.
-        state: Its instances.
+        watched: Its instances.
         poller: Polls them.
         discovery: Reads its lists; None: only configured instances are watched.
     """
 
     key: WorkflowKey
     settings: Workflow
-    state: WorkflowState
+    watched: WatchedInstances
     poller: Poller
     discovery: Discovery | None

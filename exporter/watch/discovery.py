@@ -55,18 +55,18 @@ class Discovery:
         coverage: EventCoverage | None,
     ) -> None:
         self.poller = poller
-        self.series_cap = SeriesCap(poller.state, selector)
+        self.series_cap = SeriesCap(poller.watched, selector)
         """Which instances have series."""
         self.lists = ListReader(poller, self._take)
         self.pass_done = False
         """Whether a list pass was made, whatever came of it."""
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it has any."""
-        self._state = state = poller.state
-        self._record = state.record
-        self._store, self._poll, self._clock = state.store, state.poll, state.clock
-        if state.record.discovered_since is None:
-            state.record.discovered_since = self._clock.steady()
+        self._watched = watched = poller.watched
+        self._record = watched.record
+        self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
+        if watched.record.discovered_since is None:
+            watched.record.discovered_since = self._clock.steady()
         self._selector = selector
         self._writer = writer
         self._taking = asyncio.Lock()
@@ -88,13 +88,13 @@ class Discovery:
         if not self._selector.takes_id(instance_id):
             return None
         async with self._taking:
-            if instance_id not in self._state.instances:
-                known = await self._writer.records(self._state.key, [instance_id])
-                instance = self._state.begin(
+            if instance_id not in self._watched.instances:
+                known = await self._writer.records(self._watched.key, [instance_id])
+                instance = self._watched.begin(
                     instance_id, Scope.COUNTED, known.get(instance_id, -inf)
                 )
                 lifecycle.on_looked_up(instance, list_pass=self._pass)
-        return self._state.instances[instance_id]
+        return self._watched.instances[instance_id]
 
     def choose(self, instance: Instance) -> None:
         """Gives an instance series, if it has come to be one that has them."""
@@ -128,7 +128,7 @@ class Discovery:
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
         self._record.discovered_since = min(self._record.discovered_since or wall, wall)
-        self._state.lists_as_of = self._lists_as_of(started)
+        self._watched.lists_as_of = self._lists_as_of(started)
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval
         pages = self.lists.pages
@@ -148,7 +148,7 @@ class Discovery:
             if ended_too and not self._left_out:
                 self._whole_pass_at = started
             await self._after(wall, ended_too=ended_too)
-        self._state.lists_as_of = self._lists_as_of(started)
+        self._watched.lists_as_of = self._lists_as_of(started)
         return max(1, self.lists.pages - pages)
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
@@ -162,18 +162,18 @@ class Discovery:
     def _lists_as_of(self, began: float) -> float | None:
         """When the pass began that shows all instances: this one, unless one has failed."""
         failed = not self.pass_done or self.poller.pass_failure is not None
-        return self._state.last_pass_began() if failed else began
+        return self._watched.last_pass_began() if failed else began
 
     async def _resume(self) -> None:
         """Continues with what was put off when the exporter stopped."""
         self._raise_horizon()
-        async for instance in self._state.each():
+        async for instance in self._watched.each():
             if not instance.configured and instance.wants_detail:
                 self.poller.put(instance, lifecycle.want_detail(instance))
 
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
-        if self.counts is None or (self._record.last_pass is None and self._state.backfill):
+        if self.counts is None or (self._record.last_pass is None and self._watched.backfill):
             return True
         pages = ceil(sum(self.counts.values()) / 100)
         by_status = 1 + sum(
@@ -194,7 +194,7 @@ class Discovery:
         Of runs that live for minutes, many end between two passes: a page of the newest instances
         shows the ends of up to 100 of them, a poll that of one.
         """
-        known = self._state.instances.values()
+        known = self._watched.instances.values()
         created = sorted(i.row.created for i in known if i.row.created is not None)
         missed = [i.row.created for i in known if i.row.created is not None and self._is_missed(i)]
         best, since = 0.0, None
@@ -221,7 +221,7 @@ class Discovery:
             ]:
                 known.update(dict.fromkeys(ids, -inf))
                 try:
-                    known.update(await self._writer.records(self._state.key, ids))
+                    known.update(await self._writer.records(self._watched.key, ids))
                 except NotRestored:
                     self._left_out = True
                     left_out.update(ids)
@@ -233,7 +233,7 @@ class Discovery:
         """Whether the state may hold something of an instance that isn't watched, and it matters:
         most that are new were created later than any that the state holds."""
         created = unix(row.created_on)
-        if self.poller.over or not row.id or not row.status or row.id in self._state.instances:
+        if self.poller.over or not row.id or not row.status or row.id in self._watched.instances:
             return False
         if created is not None and created > self._record.newest_unwatched:
             return False
@@ -241,13 +241,13 @@ class Discovery:
 
     def _is_passed_over(self, row: Row, known: Record | None) -> bool:
         """Whether the row of an instance that isn't watched shows nothing to count or to show;
-        `known` as of `WorkflowState.begin`."""
+        `known` as of `WatchedInstances.begin`."""
         end = unix(row.ended_on)
         if row.status not in ENDED or self._selector.takes(row.status or "", end, self._now):
             return False
         # Without times it is history on the first pass, and what is known of it afterwards.
         moved = unix(row.created_on) or 0.0 if end is None else end
-        return moved < self._state.since_of(known)
+        return moved < self._watched.since_of(known)
 
     def _take_row(self, row: Row, known: Record | None) -> None:
         if not row.status or not row.id or not is_instance_id(row.id):
@@ -257,36 +257,36 @@ class Discovery:
         self._newest = max(self._newest, *(unix(time) or -inf for time in times))
         if not self._selector.takes_id(row.id):
             return
-        instance = self._state.instances.get(row.id)
+        instance = self._watched.instances.get(row.id)
         if instance is None:
             if self._is_passed_over(row, known):
                 return
-            instance = self._state.begin(row.id, Scope.COUNTED, known)
+            instance = self._watched.begin(row.id, Scope.COUNTED, known)
             if instance.wants_detail:  # as when it was removed
                 self._put(instance, lifecycle.want_detail(instance))
         if instance.configured:
             return
         before = instance.row.status
-        effects = self._state.apply(lifecycle.on_row, instance, row, list_pass=self._pass)
+        effects = self._watched.apply(lifecycle.on_row, instance, row, list_pass=self._pass)
         if not effects.record:
             return
         kind = kind_of(before, row.status)
         # What changed before the first pass wasn't announced to this process, perhaps.
         if self._coverage and kind and row.status != before and self._pass > 1:
-            self._coverage.found(self._state.key.workflow, row.id, kind, self._clock.monotonic())
+            self._coverage.found(self._watched.key.workflow, row.id, kind, self._clock.monotonic())
         self.series_cap.choose(instance, self._now)
         details_matter = instance.has_series or row.status in ENDED
         if effects.want_detail or (details_matter and not effects.repeats):
             self._put(instance, lifecycle.want_detail(instance))
 
     def _put(self, instance: Instance, pending: Pending | None) -> None:
-        self._state.changed.add(instance.id)
+        self._watched.changed.add(instance.id)
         self.poller.put(instance, pending)
 
     async def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a list pass that succeeded: what was in no list, and what is too old?"""
         self.series_cap.recount()
-        async for instance in self._state.each():
+        async for instance in self._watched.each():
             if instance.configured:
                 continue
             self.series_cap.choose(instance, self._now)

@@ -227,7 +227,7 @@ class Events:
         event, begun = awaited.event, awaited.polling or awaited.polls
         if not begun:
             self.coverage.announced(event, now)
-        instance = attachment.state.instances.get(event.instance_id)
+        instance = attachment.watched.instances.get(event.instance_id)
         if instance is not None and shows(instance, event):
             if begun and attachment.discovery is not None:
                 attachment.discovery.choose(instance)
@@ -262,7 +262,7 @@ class Events:
             self._end(awaited, "listed")
             return
         # The next commit records that it is due.
-        attachment.state.changed.add(instance.id)
+        attachment.watched.changed.add(instance.id)
         attachment.poller.put(instance, pending)
         awaited.polling = True
         self._done.append(awaited)

@@ -22,7 +22,7 @@ class ListReader:
     """
 
     def __init__(self, poller: Poller, take: Callable[[list[Row]], Awaitable[None]]) -> None:
-        self._store, self._clock = poller.state.store, poller.state.clock
+        self._store, self._clock = poller.watched.store, poller.watched.clock
         self.progress = self._clock.monotonic()
         """When a page was last read, or refused (monotonic clock)."""
         self.pages = 0

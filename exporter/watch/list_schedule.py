@@ -56,10 +56,10 @@ class ListSchedule:
     def needed(self) -> float:
         """Requests in 5 minutes that polls and list passes take if none is late."""
         attached = self.workflows.attached.values()
-        configured = sum(len(a.state.ids) for a in attached)
+        configured = sum(len(a.watched.ids) for a in attached)
         # What is new to this replica has as many pages as the state's instances fill.
         new = (a for a in attached if a.discovery is not None and not a.discovery.pass_done)
-        pages = self.pages + sum(1 + len(a.state.instances) // 100 for a in new)
+        pages = self.pages + sum(1 + len(a.watched.instances) // 100 for a in new)
         return (configured + pages) * WINDOW / self._interval
 
     @property

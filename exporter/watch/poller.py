@@ -24,7 +24,7 @@ from exporter.instances.lifecycle import NOTHING, Effects
 from exporter.metrics.store import RoundOutcome
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
-from exporter.watch.workflow_state import WorkflowState
+from exporter.watch.watched_instances import WatchedInstances
 from exporter.watch.workflow_up import WorkflowUp
 
 _SPARE = 0.3
@@ -56,19 +56,19 @@ class Poller:
     """Polls the instances of one workflow, round by round.
 
     Args:
-        state: The instances, restored.
+        watched: The instances, restored.
         client: Makes the requests.
         queue: Where polls wait for their turn.
         log: Reports what fails; it outlives this attachment of the workflow.
     """
 
     def __init__(
-        self, state: WorkflowState, client: WorkflowsClient, *, queue: PollQueue, log: PollLog
+        self, watched: WatchedInstances, client: WorkflowsClient, *, queue: PollQueue, log: PollLog
     ) -> None:
-        self.key = state.key
-        self.state = state
+        self.key = watched.key
+        self.watched = watched
         self.client = client
-        self.instances = state.instances
+        self.instances = watched.instances
         self.up = False
         """Whether the workflow as a whole can be read: its lists, and some of its instances."""
         self.tried = False
@@ -77,8 +77,8 @@ class Poller:
         """Of the last list pass; None when it succeeded."""
         self.over = False
         """Whether the workflow was detached: responses that still come change nothing."""
-        self.round_started = self._as_of = state.clock.monotonic()
-        self._store, self._poll, self._clock = state.store, state.poll, state.clock
+        self.round_started = self._as_of = watched.clock.monotonic()
+        self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
         self.queue = queue
         self._run = self._run_poll  # once: each poll that waits would have a method of its own
         self._active: set[Instance] = set()
@@ -199,7 +199,7 @@ class Poller:
         """Has a transition take effect now, unless the instance is watched no longer."""
         if self.over or self.instances.get(instance.id) is not instance:
             return NOTHING
-        return self.state.apply(transition, instance, *what, **also)
+        return self.watched.apply(transition, instance, *what, **also)
 
     def _cancel(self, instance: Instance) -> None:
         """Ends a poll, whether it waits or is in flight."""
@@ -211,21 +211,21 @@ class Poller:
     async def _end_round(self) -> None:
         """Ends a round: whose series expire, is the workflow up, and what is there to log?"""
         now = self._clock.now()
-        async for instance in self.state.each():
+        async for instance in self.watched.each():
             effects = lifecycle.on_tick(instance, now=now)
             if effects.record:
                 self._cancel(instance)
-                self.state.take_effect(instance, effects)
+                self.watched.take_effect(instance, effects)
         failing: list[tuple[str, RequestFailed]] = []
         watched = Counter[str]()
-        async for instance in self.state.each():
+        async for instance in self.watched.each():
             if instance.failure is not None:
                 failing.append((instance.id, instance.failure))
             if instance.status:
                 watched[instance.status] += 1
         if self.over:
             return
-        self.state.raise_horizon()
+        self.watched.raise_horizon()
         instances = self.instances.values()
         self.tried = self.tried or not any(i.awaits_first_poll for i in instances)
         if self._up.round_over():
@@ -234,7 +234,7 @@ class Poller:
         # A first round that nothing has responded to yet is no success.
         readable = self.tried and self._up.readable
         self.up = readable and self.pass_failure is None
-        as_of = self.state.as_of(readable=readable)
+        as_of = self.watched.as_of(readable=readable)
         if as_of is None or not readable:
             as_of = min(self._as_of, inf if as_of is None else as_of)
         self._as_of = as_of

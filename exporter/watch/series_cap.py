@@ -12,7 +12,7 @@ from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Scope
 from exporter.statuses import ENDED
 from exporter.watch.selector import Selector
-from exporter.watch.workflow_state import WorkflowState
+from exporter.watch.watched_instances import WatchedInstances
 
 
 class _Rank(IntEnum):
@@ -31,14 +31,14 @@ class SeriesCap:
     """The places of one workflow; configured instances take none.
 
     Args:
-        state: The instances.
+        watched: The instances.
         selector: Which are to have series.
     """
 
-    def __init__(self, state: WorkflowState, selector: Selector) -> None:
+    def __init__(self, watched: WatchedInstances, selector: Selector) -> None:
         self.selector = selector
-        self._state = state
-        self._store, self._clock = state.store, state.clock
+        self._watched = watched
+        self._store, self._clock = watched.store, watched.clock
         self._order: list[_Place] | None = None
         """Instances with series by rank and age, those that give way first at the end; None: to be
         listed when one asks for a place."""
@@ -49,7 +49,7 @@ class SeriesCap:
     def reselect(self) -> None:
         """Takes the series of restored instances that are not selected, or are too many: the
         selector is not the one by which they had them."""
-        for instance in list(self._state.instances.values()):
+        for instance in list(self._watched.instances.values()):
             if instance.scope is not Scope.DISCOVERED or instance.expires_at is not None:
                 continue
             run = instance.run
@@ -60,7 +60,7 @@ class SeriesCap:
 
     def recount(self) -> None:
         """Counts again who has series: what is known of instances has changed."""
-        instances = self._state.instances.values()
+        instances = self._watched.instances.values()
         self._taken = sum(i.scope is Scope.DISCOVERED for i in instances)
         self._dropped &= {i.id for i in instances if not i.has_series}
         self._order = None
@@ -77,7 +77,7 @@ class SeriesCap:
             created = run.queued  # an event announced it before a list held it
         is_old = status == "errored" or created is None or now - created >= self.selector.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
-        self._state.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
+        self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
         if instance.expires_at is not None and not expired and self._order is not None:
             self._order.append(_place(instance))
 
@@ -92,11 +92,13 @@ class SeriesCap:
     def _make_room(self, *, after: int) -> bool:
         """Has the last give way, if it comes after those of a rank; whether it does."""
         if self._order is None:
-            with_series = (i for i in self._state.instances.values() if i.scope is Scope.DISCOVERED)
+            with_series = (
+                i for i in self._watched.instances.values() if i.scope is Scope.DISCOVERED
+            )
             self._order = sorted(map(_place, with_series))
         while self._order:
             place = self._order[-1]
-            instance = self._state.instances.get(place[2])
+            instance = self._watched.instances.get(place[2])
             if instance is None or not instance.has_series or _place(instance) != place:
                 self._order.pop()  # it has changed since
                 continue
@@ -116,7 +118,7 @@ class SeriesCap:
 
     def _give_up(self, instance: Instance) -> None:
         """From now on it is only counted."""
-        self._state.apply(lifecycle.on_series_given_up, instance)
+        self._watched.apply(lifecycle.on_series_given_up, instance)
         self._taken -= 1
 
 

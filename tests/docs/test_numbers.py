@@ -103,7 +103,7 @@ CONSTANTS = [
     ("how-it-works", "200 instances a page", "web.page.instance_table", 200),
     ("how-it-works", "the latest 50 that finished", "instances.latest_steps", 50),
     ("glossary", "nothing changed for an hour", "web.page.view", 3600),
-    ("operating", "come back within 7 days", "watch.workflow_state", 7 * 86400),
+    ("operating", "come back within 7 days", "instances.state_records", 7 * 86400),
     ("operating", "at most once in 5 minutes", "log_dedup", 300),
     ("operating", "with status 0 within 5 s", "watch.watched_accounts", 3),
 ]

@@ -514,7 +514,7 @@ class TestSettings:
         async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
             await w.cycle()
             w.orders.create("a", RUN)
-            while w.app.pollers[0].state.record.newest_unwatched == -inf:
+            while w.app.pollers[0].watched.record.newest_unwatched == -inf:
                 await w.cycle(after=15)
             before = counted(w)
             await w.reload(

@@ -97,7 +97,7 @@ async def test_a_large_workflow_holds_up_neither_others_nor_turns(postgres: Post
         )
     await starting
     assert turns_while_small_alone > 1
-    assert len(attached["large"].state.instances) == LARGE + 1
+    assert len(attached["large"].watched.instances) == LARGE + 1
     await app.writer.close()
 
 

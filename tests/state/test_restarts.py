@@ -132,7 +132,7 @@ class TestNothingHappened:
             app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock), state=state)
             await app.writer.open(state)
             await app.apply(settings)
-            assert not app.pollers[0].state.changed
+            assert not app.pollers[0].watched.changed
             await app.writer.close()
 
 
@@ -434,7 +434,7 @@ async def test_instances_are_found_while_the_database_fails(postgres: PostgresSe
     async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
         await w.cycle()
         a = w.orders.create("a", Script(steps("one")))
-        while w.app.pollers[0].state.record.newest_unwatched == -inf:
+        while w.app.pollers[0].watched.record.newest_unwatched == -inf:
             await w.cycle(after=15)
         assert "a" not in w.app.pollers[0].instances
         postgres.stop()
@@ -486,7 +486,7 @@ class TestWhatIsOldGoes:
         async with watching(workflows=DISCOVERED, state=file, poll={"forget_after": "1m"}) as w:
             await w.cycle()
             w.orders.create("a", Script(steps("one")))
-            while w.app.pollers[0].state.record.newest_unwatched == -inf:
+            while w.app.pollers[0].watched.record.newest_unwatched == -inf:
                 await w.cycle(after=15)
             await w.reload(workflows=[{"name": "orders", "instances": ["b"]}])
             assert "a" in ids(file)

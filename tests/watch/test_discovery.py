@@ -547,7 +547,7 @@ class TestCounting:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
             a = w.orders.create("a", Script(steps("pay")))
-            while w.app.pollers[0].state.record.newest_unwatched == -inf:
+            while w.app.pollers[0].watched.record.newest_unwatched == -inf:
                 await w.cycle(after=INTERVAL)
             await w.cycle(after=3600)
             a.restart(script=Script((*steps("pay"), Wait("approval")), queued=3))

@@ -200,7 +200,7 @@ class WatchView:
                 (
                     attached.key,
                     _next_pass(account, attached),
-                    list(attached.state.instances.values()),
+                    list(attached.watched.instances.values()),
                 )
                 for account in self._accounts
                 for attached in account.workflows.attached.values()
@@ -215,7 +215,7 @@ class WatchView:
         """
         account = next((a for a in self._accounts if a.workflows.label == label), None)
         attached = account.workflows.attached.get(workflow) if account else None
-        instance = attached.state.instances.get(instance_id) if attached else None
+        instance = attached.watched.instances.get(instance_id) if attached else None
         if not (account and attached and instance and instance.has_series):
             return None
         settings, now = account.workflows.settings, self._clock.now()

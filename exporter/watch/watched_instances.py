@@ -24,7 +24,7 @@ _STRETCH = 1000
 """Instances that are gone through at a stretch."""
 
 
-class WorkflowState:
+class WatchedInstances:
     """The instances of one workflow.
 
     An instance is watched, as it is configured or as it was discovered, until it is *removed*, by a
