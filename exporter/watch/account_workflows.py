@@ -50,8 +50,8 @@ class AccountWorkflows:
         client: Makes the requests.
         queue: Where polls and pages wait for the credential's budget.
         reported: What the log has reported; it outlives attachments.
-        coverage: Of the account's events; None: there are none.
         changing: Held while what is watched changes.
+        coverage: Of the account's events; None: there are none.
         attached: Those that are watched here, by name.
         read_at: When the account's workflows were last read (monotonic clock); -inf: they are to be
             read at once.
@@ -66,8 +66,8 @@ class AccountWorkflows:
     scheduler: Scheduler
     reported: AccountLog
     clock: Clock
-    coverage: EventCoverage | None
     changing: asyncio.Lock
+    coverage: EventCoverage | None = field(default=None, init=False)
     attached: dict[str, Attachment] = field(default_factory=dict, init=False)
     read_at: float = field(default=-inf, init=False)
     _found: set[str] = field(default_factory=set, init=False)

@@ -87,26 +87,21 @@ class Events:
     Args:
         queue: Where they come from.
         workflows: The account's workflows.
-        coverage: Compares them with what list passes find.
         list_interval: Seconds between list passes while events announce nearly all.
 
     Attributes:
+        coverage: Compares them with what list passes find.
         backlog: Messages in the queue, roughly; None: this replica doesn't pull it.
         trusted: Whether list passes may be `list_interval` apart.
         on_distrust: Called when they no longer may.
     """
 
     def __init__(
-        self,
-        queue: EventQueue,
-        workflows: AccountWorkflows,
-        coverage: EventCoverage,
-        *,
-        list_interval: float,
+        self, queue: EventQueue, workflows: AccountWorkflows, *, list_interval: float
     ) -> None:
         self.backlog: float | None = None
         self.trusted = False
-        self.coverage = coverage
+        self.coverage = workflows.coverage = EventCoverage()
         self.list_interval = list_interval
         self.on_distrust: Callable[[], None] = lambda: None
         self._queue = queue

@@ -27,7 +27,6 @@ from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
 from exporter.watch.account_workflows import AccountWorkflows
 from exporter.watch.attachment import AccountSettings, Place
-from exporter.watch.event_coverage import EventCoverage
 from exporter.watch.events import Events
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poll_log import AccountLog
@@ -233,7 +232,6 @@ class WatchedAccounts:
         at = http, settings.api, account.account_id
         on_request = partial(self.store.api_request, account.label)
         on_ignored = partial(_ignored, self.store, reported)
-        coverage = EventCoverage() if account.events else None
         workflows = AccountWorkflows(
             settings=settings,
             configured=one.workflows,
@@ -244,18 +242,13 @@ class WatchedAccounts:
             scheduler=self.scheduler,
             reported=reported,
             clock=clock,
-            coverage=coverage,
             changing=self._changing,
         )
         events = None
-        if account.events and credentials.events and coverage:
+        if account.events and credentials.events:
             queue_id = account.events.queue_id
-            events = Events(
-                EventQueue(*at, credentials.events, on_request=on_request, queue_id=queue_id),
-                workflows,
-                coverage,
-                list_interval=account.events.list_interval,
-            )
+            pulled = EventQueue(*at, credentials.events, on_request=on_request, queue_id=queue_id)
+            events = Events(pulled, workflows, list_interval=account.events.list_interval)
         return ListSchedule(workflows, events)
 
     def _checked(self, settings: Settings) -> tuple[list[_Wanted], httpx.AsyncClient]:
