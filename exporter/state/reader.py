@@ -2,6 +2,7 @@
 disk, and what is still to be written."""
 
 import asyncio
+from collections import ChainMap
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -12,6 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from math import inf
 from typing import TypeVar
@@ -103,10 +105,8 @@ class StateReader:
     async def workflow(self, owner: Owner) -> WorkflowRecord | None:
         """The record of a workflow; None: there is none."""
         rows = await self._read(lambda: self.backend.workflow(owner), WORKFLOW.decode)
-        record = next((record for _, record in rows if record), None)
-        for uncommitted in (self.writing, self.pending):
-            record = uncommitted.workflows.get(owner, record)
-        return record
+        committed = next((record for _, record in rows if record), None)
+        return ChainMap(self.pending.workflows, self.writing.workflows).get(owner, committed)
 
     async def rendered(self, owner: Owner) -> Rendered | None:
         """The lines of a workflow's instances as of what is recorded of them, if there are any."""
@@ -118,12 +118,8 @@ class StateReader:
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances by id, in slices, as far as they can be
         read."""
-        pending = {
-            instance_id: record
-            for uncommitted in (self.writing, self.pending)
-            for (other, instance_id), record in uncommitted.instances.items()
-            if other == owner
-        }
+        uncommitted = self.writing.instances | self.pending.instances
+        pending = {i: record for (other, i), record in uncommitted.items() if other == owner}
         for part in _slices(
             (i, record)
             for i, record in pending.items()
@@ -133,10 +129,8 @@ class StateReader:
             await asyncio.sleep(0)
         after = ""
         while True:
-            rows = await self._read(
-                lambda after=after: self.backend.instances(owner, after=after, limit=SLICE),  # type: ignore[misc]
-                INSTANCE.decode,
-            )
+            some = partial(self.backend.instances, owner, after=after, limit=SLICE)
+            rows = await self._read(some, INSTANCE.decode)
             yield [
                 (i, record)
                 for i, record in rows
@@ -148,12 +142,8 @@ class StateReader:
 
     async def records(self, owner: Owner, ids: Collection[str]) -> dict[str, Record | None]:
         """What is recorded of these instances, watched or not, as far as anything is."""
-        pending, writing = self.pending.instances, self.writing.instances
-        newest = {
-            i: (pending if (owner, i) in pending else writing)[owner, i]
-            for i in ids
-            if (owner, i) in pending or (owner, i) in writing
-        }
+        uncommitted = ChainMap(self.pending.instances, self.writing.instances)
+        newest = {i: uncommitted[owner, i] for i in ids if (owner, i) in uncommitted}
         found = dict[str, Record | None]()
         for part in _slices(i for i in ids if i not in newest):
             found.update(await self._by_ids(owner, part))
@@ -166,13 +156,9 @@ class StateReader:
         the disk, and the newest."""
         rows = await self._read(lambda: self.backend.series(owner), SERIES.decode)
         on_disk = {(owner, *place): series for place, series in rows}
-        newest = on_disk | {
-            place: series
-            for uncommitted in (self.writing, self.pending)
-            for place, series in uncommitted.series.items()
-            if place[0] == owner
-        }
-        return on_disk, newest
+        uncommitted = self.writing.series | self.pending.series
+        newest = {place: series for place, series in uncommitted.items() if place[0] == owner}
+        return on_disk, on_disk | newest
 
     async def drop_expired(self, workflows: Mapping[Owner, WorkflowRecord]) -> None:
         """Drops what came and expired unwritten: while nothing can be written, these would become
