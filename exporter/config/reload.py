@@ -15,12 +15,6 @@ from exporter.config.settings import Settings, leaves
 
 log = structlog.get_logger(__name__)
 
-_FIXED = [
-    ".".join(key)
-    for key, _ in leaves()
-    if key[0] in ("state", "replica", "web") and key != ("web", "enable_lifecycle")
-]
-"""What a restart alone can change."""
 _CHECK_EVERY = 1.0
 """Seconds; a reload follows `config.auto_reload_interval` to within one."""
 
@@ -73,11 +67,11 @@ class Reloader:
                 return error.problems
             self.settings = settings
             log.info("configuration reloaded", file=str(self.path or ""))
-            changed = [k for k in _FIXED if attrgetter(k)(wanted) != attrgetter(k)(settings)]
-            if changed:
+            keys = [".".join(key) for key, _ in leaves()]
+            if fixed := [k for k in keys if attrgetter(k)(wanted) != attrgetter(k)(settings)]:
                 log.warning(
                     "some settings change only with a restart; they stay as they were",
-                    settings=", ".join(changed),
+                    settings=", ".join(fixed),
                 )
             return []
 
