@@ -32,6 +32,7 @@ from exporter.watch.series_cap import SeriesCap
 _LATE = 60.0
 # For so long a clock may be ahead before what comes is taken for history.
 _QUIET = 7 * 86400.0
+_LAST_DATE = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 # How much more a pass over everything may cost than one by status: it misses none.
 _WORTH = 1.3
 
@@ -323,5 +324,6 @@ def _of_status(status: str) -> dict[str, str]:
 
 
 def _created_since(moment: float) -> dict[str, str]:
-    """Parameters of a list of what was created since a Unix time."""
-    return {"date_start": datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    """Parameters of a list of what was created since a Unix time; rows may have any."""
+    date = datetime.fromtimestamp(min(max(moment, 0.0), _LAST_DATE), UTC)
+    return {"date_start": date.strftime("%Y-%m-%dT%H:%M:%SZ")}

@@ -2,6 +2,7 @@
 counts, then each workflow's lists, whose pages take turns with polls at the budget."""
 
 import asyncio
+from collections.abc import Awaitable
 from math import inf
 
 import structlog
@@ -90,23 +91,28 @@ class ListSchedule:
 
     async def cycle(self) -> int:
         """One pass over all workflows; the number of requests it took."""
-        started, requests = self._clock.monotonic(), 0
-        try:
-            requests += await self.workflows.read()
-            for discovery in self.workflows.discoveries.values():
-                requests += await discovery.first_contact()
-            for attachment in list(self.workflows.attached.values()):
-                if attachment.poller.over:
-                    continue  # detached meanwhile
-                requests += await self.workflows.read_limits(attachment.key.workflow)
-                if attachment.discovery is not None:
-                    requests += await attachment.discovery.list_pass()
-        except Exception as error:  # a fault of ours: it must not end the watching
-            if self._faults.may(type(error).__name__):
-                log.exception(
-                    "list pass failed for an unknown reason", account=self.workflows.label
-                )
+        started = self._clock.monotonic()
+        requests = await self._made(self.workflows.read())
+        for discovery in self.workflows.discoveries.values():
+            requests += await self._made(discovery.first_contact())
+        for attachment in list(self.workflows.attached.values()):
+            if attachment.poller.over:
+                continue  # detached meanwhile
+            requests += await self._made(self.workflows.read_limits(attachment.key.workflow))
+            if attachment.discovery is not None:
+                requests += await self._made(attachment.discovery.list_pass())
         self.pass_done, self.pages = True, requests
         self._passed_at = self._clock.monotonic()
         self.next_pass = started + self._interval
         return requests
+
+    async def _made(self, requests: Awaitable[int]) -> int:
+        """How many requests something took; a fault of ours ends nothing else."""
+        try:
+            return await requests
+        except Exception as error:
+            if self._faults.may(type(error).__name__):
+                log.exception(
+                    "list pass failed for an unknown reason", account=self.workflows.label
+                )
+            return 0

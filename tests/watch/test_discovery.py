@@ -806,6 +806,30 @@ class TestManyEnded:
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 90
             assert w.requests["list"] <= 4
 
+    @pytest.mark.parametrize("created", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00"])
+    async def test_ends_are_found_though_no_list_can_begin_at_their_time(
+        self, created: str
+    ) -> None:
+        def rewrite(reply: Response) -> Response:
+            body = json.loads(reply.body)
+            for row in body["result"]:
+                row["created_on"] = created if row["id"].startswith("short-") else row["created_on"]
+            return Response(reply.status, json.dumps(body).encode())
+
+        async with discovering() as w:
+            w.simulator.faults.add(Rewrite(rewrite), kind="list")
+            for n in range(400):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            for n in range(15):
+                w.orders.create(f"short-{n}", Script(pieces=(Sleep("nap", 100),)))
+            await w.cycle(after=1)
+            await w.cycle(after=90)
+            with capture_logs() as logs:
+                await w.cycle(after=30)
+            assert logs == []
+            assert w.value("cloudflare_workflow_up") == 1
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 15
+
     async def test_a_restart_of_an_errored_one_is_found_among_the_live(self) -> None:
         async with discovering() as w:
             for n in range(1000):
