@@ -36,8 +36,10 @@ def next_page(
         return None
     if info.cursor:
         return {**base, "cursor": info.cursor}
-    if info.page and info.total_pages and info.page < info.total_pages:
-        return {**base, "page": str(info.page + 1)}
+    # Where pages go by cursors, one without a number is the last.
+    page = info.page or (0 if "cursor" in parameters else int(parameters.get("page", 1)))
+    if page and info.total_pages and page < info.total_pages:
+        return {**base, "page": str(page + 1)}
     return None
 
 
