@@ -22,7 +22,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.account_id import find_account_id
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.resolver import Loop
-from exporter.config import flags, whole_account
+from exporter.config import flags, without_configuration
 from exporter.config import load as config
 from exporter.config.accounts import ENV_ACCOUNT
 from exporter.config.addresses import parse_address
@@ -73,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = "".join(f"{line}\n" for line in config_check.report(settings))
             return 0 if _print(report.encode()) else 1
         with asyncio.Runner(loop_factory=Loop) as runner:
-            if whole_account.lacks_id(settings):
+            if without_configuration.lacks_id(settings):
                 environ[ENV_ACCOUNT] = runner.run(find_account_id(settings))
                 settings = load()
-            if path is None and whole_account.is_watched(settings):
+            if path is None and without_configuration.is_watched(settings):
                 log.info(
                     "no configuration file; watching every workflow of the account",
                     account=settings.accounts[0].label,

@@ -16,7 +16,7 @@ from exporter.cloudflare.models import (
     Summary,
     WorkflowVersion,
 )
-from exporter.cloudflare.pages import Page, next_page, read_pages
+from exporter.cloudflare.pagination import Page, next_page, read_pages
 
 Result = TypeVar("Result")
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from exporter.config import environment, flags, whole_account, yaml_file
+from exporter.config import environment, flags, without_configuration, yaml_file
 from exporter.config.errors import ConfigError, line
 from exporter.config.settings import Settings
 from exporter.config.validation import Loc
@@ -30,7 +30,7 @@ def load(path: Path | None, given: Mapping[str, Any], environ: Mapping[str, str]
     values = _merged(_merged(content, environment.given(environ)), given)
     whole = path is None and values.get("accounts") is None
     if whole:
-        values["accounts"] = whole_account.accounts(environ)
+        values["accounts"] = without_configuration.accounts(environ)
     values["accounts"] = environment.with_credential(values.get("accounts"), environ)
     problems = []
     try:
@@ -38,9 +38,9 @@ def load(path: Path | None, given: Mapping[str, Any], environ: Mapping[str, str]
     except ValidationError as error:
         for e in error.errors():
             loc = e["loc"]
-            variables = whole_account.VARIABLES if whole else {}
+            variables = without_configuration.VARIABLES if whole else {}
             origin = variables.get(loc) or _origin(loc, given, environ)
-            hint = f"; {whole_account.MISSING}" if whole and loc == ("accounts",) else ""
+            hint = f"; {without_configuration.MISSING}" if whole and loc == ("accounts",) else ""
             problems.append(line(e, origin) + hint)
     problems += environment.unknown(environ)
     if problems:

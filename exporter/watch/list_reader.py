@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row
-from exporter.cloudflare.pages import Page, read_pages
+from exporter.cloudflare.pagination import Page, read_pages
 from exporter.instances.instance import Urgency
 from exporter.watch.poller import Poller
 

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import PageInfo, Row
-from exporter.cloudflare.pages import Page, next_page, read_pages
+from exporter.cloudflare.pagination import Page, next_page, read_pages
 
 PER_PAGE = 3
 
