@@ -209,7 +209,7 @@ class Run:
     ) -> None:
         world, worst = simulator.world, max(p99 for _, p99 in ages)
         kinds = dict(simulator.requests.by_kind)
-        counted = sum(app.series.values(catalogue.RUNS_FINISHED).values())
+        counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
         # An end is seen within two list passes, so the last ones are not counted yet.
         really = finished(world, EPOCH, world.clock() - 2 * worst)
         one_by_one = self.live / (1200 / 300) / 60
@@ -220,7 +220,7 @@ class Run:
             f"(one by one {one_by_one:.0f} min); {self.lags.report()}; "
             f"refused {simulator.limit.refused}; "
             f"runs counted {counted:,.0f} of {really[0]:,} to {really[1]:,}; requests {kinds}; "
-            f"skipped {sum(app.series.values(catalogue.DETAILS_SKIPPED).values()):.0f}; "
+            f"skipped {sum(app.store.series.values(catalogue.DETAILS_SKIPPED).values()):.0f}; "
             f"{self.spent:.0f} s of CPU"
         )
 

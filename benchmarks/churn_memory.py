@@ -90,7 +90,7 @@ async def churn(hours: int, a_day: int, life: float, state: Path) -> None:
             await asyncio.sleep(3600)
             held = resident()
             first = first or held
-            series = app.series
+            series = app.store.series
             print(
                 f"hour {hour:>2}: {held / 2**20:6.1f} MiB, {held / first:4.0%} of hour 1's, "
                 f"{sum(len(p.instances) for p in app.pollers):>7,} instances known, "
@@ -144,7 +144,7 @@ async def series(minutes: float, discover: dict[str, str], metrics: dict[str, st
             made += len(now - before)
         for job in jobs:
             job.cancel()
-    counted = sum(app.series.values(catalogue.RUNS_FINISHED).values())
+    counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
     return Series(made / minutes * 1440, len(now), counted)
 
 

@@ -101,7 +101,7 @@ async def soak(hours: float, live: int, life: float, every: float, state: Path) 
         share = an_hour / statistics.fmean(values)
         slope, noise = (share * value for value in slope_of(values))
         print(f"{what:>12} {values[0]:>10,.1f} {values[-1]:>10,.1f}  {slope:+.2%} ± {noise:.2%}")
-    counted = sum(app.series.values(catalogue.RUNS_FINISHED).values())
+    counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
     print(f"{counted:,.0f} runs counted, {simulator.limit.refused} requests refused for the limit")
 
 

@@ -20,7 +20,7 @@ from exporter.health import Health
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.series import LabelValues, Series
+from exporter.metrics.series import LabelValues
 from exporter.metrics.store import Store
 from exporter.state import backend
 from exporter.state.backend import Location, Replica
@@ -62,9 +62,9 @@ class App:
         self._settings = settings
         self._clock = clock or Clock()
         self._state = state
-        self._store = Store(settings.metrics, self._clock.wall)
-        self._store.now = self._gauges
-        self.exposition = Exposition(self._store)
+        self.store = Store(settings.metrics, self._clock.wall)
+        self.store.now = self._gauges
+        self.exposition = Exposition(self.store)
         name = settings.replica.name
         name = socket.gethostname() if name == "auto" else name
         replica = Replica(f"{name}-{secrets.token_hex(4)}", name, "")
@@ -73,14 +73,14 @@ class App:
             replica, lease=settings.replica.lease if self._shared else inf, clock=self._clock
         )
         self.writer = StateWriter(
-            store=self._store, exposition=self.exposition, leases=self.leases, clock=self._clock
+            store=self.store, exposition=self.exposition, leases=self.leases, clock=self._clock
         )
         self._scheduler = Scheduler(self._clock)
         problems: list[str] = []
         with collected(problems):
             self.watched = WatchedAccounts(
                 settings,
-                store=self._store,
+                store=self.store,
                 writer=self.writer,
                 scheduler=self._scheduler,
                 transport=transport,
@@ -94,11 +94,6 @@ class App:
         """The list passes of each account; empty until settings are applied."""
         self.health = Health(self.accounts, self.writer, self._clock)
         self.overview = WatchView(self.accounts, clock=self._clock)
-
-    @property
-    def series(self) -> Series:
-        """What is counted, and the gauges of workflows."""
-        return self._store.series
 
     @property
     def pollers(self) -> list[Poller]:
@@ -129,7 +124,7 @@ class App:
 
     async def refused(self) -> None:
         """Shows that a configuration could not be used."""
-        self._store.configured(successful=False)
+        self.store.configured(successful=False)
         await self.writer.save()
 
     async def run(

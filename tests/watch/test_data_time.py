@@ -35,7 +35,7 @@ def ages(app: App, world: World, now: float) -> tuple[float, float]:
         if status not in ("complete", "errored", "terminated")
         for instance in instances
     )
-    shown = EPOCH + now - app.series.values(catalogue.DATA_TIME)[poller.key]
+    shown = EPOCH + now - app.store.series.values(catalogue.DATA_TIME)[poller.key]
     return live[int(len(live) * 0.99)], shown
 
 

@@ -868,7 +868,7 @@ class TestBudget:
         async def main() -> tuple[int, int, float]:
             size = Run(live=500, history=0, life=3600.0)
             app, simulator, _ = await size.measure(30, other=0.6)
-            counted = sum(app.series.values(catalogue.RUNS_FINISHED).values())
+            counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
             return simulator.limit.refused, simulator.requests.total, counted
 
         refused, calls, counted = virtual_time.run(main())

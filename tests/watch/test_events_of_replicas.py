@@ -113,7 +113,7 @@ async def step(app: App) -> None:
 
 
 def errored(app: App) -> float:
-    runs = app.series.values(catalogue.RUNS_FINISHED)
+    runs = app.store.series.values(catalogue.RUNS_FINISHED)
     return sum(float(value) for labels, value in runs.items() if "errored" in labels)
 
 
