@@ -107,8 +107,8 @@ class Lags:
         self.step: dict[tuple[str, str], float] = {}
         """Seconds from then until their error was shown."""
         self._end, self._workflows = end, world.account("acc").workflows
-        self._shown, self._counted = app._store.shown, app._store.counted
-        app._store.shown, app._store.counted = self.shown, self.counted  # type: ignore[method-assign]
+        self._shown, self._counted = app.store.shown, app.store.counted
+        app.store.shown, app.store.counted = self.shown, self.counted  # type: ignore[method-assign]
 
     def shown(
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
