@@ -15,8 +15,8 @@ from exporter.metrics.gzip_parts import Part
 # A pair of Prometheus servers and some people. A slow client keeps what has changed since it asked
 # in memory.
 MAX_SCRAPES = 8
-# Bytes. To send a chunk costs as much as to join some of this size.
-_CHUNK, _TEXT = 256 * 1024, 1024 * 1024
+# Bytes: what a socket takes at a time. Of a larger chunk the rest is copied twice until it is sent.
+_CHUNK = 256 * 1024
 
 _MORE: Message = {"type": "http.response.body", "body": b"", "more_body": True}
 
@@ -58,7 +58,7 @@ class MetricsEndpoint:
             size = sum([len(part.data) for part in parts])
         chunks = _chunks(parts)
         if not gzipped:
-            chunks = gzip_parts.unpacked(chunks, _TEXT)
+            chunks = gzip_parts.unpacked(chunks, _CHUNK)
         headers["Content-Length"] = str(size)
         raw = Headers(headers).raw
         await send({"type": "http.response.start", "status": 200, "headers": raw})
@@ -80,12 +80,14 @@ async def _cut(scope: Scope, receive: Receive) -> None:
 
 
 def _chunks(parts: Iterable[Part]) -> Iterator[bytes]:
-    """The data of the parts, the short ones joined."""
-    short, size = list[bytes](), 0
+    """The data of the parts, joined and cut."""
+    pieces, size = list[memoryview](), 0
     for part in parts:
-        if size + len(part.data) > _CHUNK:
-            yield b"".join(short)
-            short, size = [], 0
-        short.append(part.data)
-        size += len(part.data)
-    yield b"".join(short)
+        for start in range(0, len(part.data), _CHUNK):
+            piece = memoryview(part.data)[start : start + _CHUNK]
+            if size + len(piece) > _CHUNK:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+            pieces.append(piece)
+            size += len(piece)
+    yield b"".join(pieces)
