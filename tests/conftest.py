@@ -18,6 +18,7 @@ from tests.postgres import PostgresServer, postgres_server
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("patient")
 
 

@@ -25,7 +25,6 @@ from simulator import Script
 from tests.postgres import PostgresServer
 from tests.state import backends
 from tests.state.test_model import (
-    EXAMPLES,
     IDS,
     SCRIPTS,
     SELECTED,
@@ -177,7 +176,7 @@ class Replicas(Upstream):
         self.check()
 
     @rule(which=WHICH)
-    def look_and_save(self, which: int) -> None:
+    def poll_and_save(self, which: int) -> None:
         self.poll(which)
         self.save(which)
 
@@ -225,7 +224,7 @@ class Replicas(Upstream):
         return Counter(c for thing, c in things.items() if workflow_of(thing) == workflow)
 
     @rule()
-    def in_quiet_all_is_seen(self) -> None:
+    def when_quiet_all_is_seen(self) -> None:
         """Without failures a replica holds each workflow, and sees all there is of it."""
         self.simulator.faults.clear()
         self.leases_run_out()
@@ -238,7 +237,7 @@ class Replicas(Upstream):
         for seconds in (60, 600):
             self.clock.advance(seconds)
             for which in (0, 1):
-                self.look_and_save(which)
+                self.poll_and_save(which)
         bodies = [app.exposition.render()[0] for app in self.apps]
         for workflow, ids in WORKFLOWS.items():
             mine = f'runs_finished_total{{account="acc",workflow="{workflow}"'.encode()
@@ -283,8 +282,7 @@ def test_two_count_what_they_have_seen_finished_and_recorded(
         run_state_machine_as_test(
             Replicas,
             settings=settings(
-                # Each takes hundreds of transactions: seven seconds.
-                max_examples=max(2, EXAMPLES // 300),
+                max_examples=settings().max_examples // 10,
                 stateful_step_count=50,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
