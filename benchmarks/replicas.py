@@ -148,10 +148,10 @@ def upstream(live: int, workflows: int, clock: Clock, life: float) -> Simulator:
 
 @asynccontextmanager
 async def replica(
-    name: str, simulator: Simulator, clock: Clock, location: Location
+    name: str, simulator: Simulator, clock: Clock, location: Location, requests: int = REQUESTS
 ) -> AsyncIterator[App]:
     """A running exporter, which stops cleanly."""
-    limits = {"requests_per_5m": REQUESTS}
+    limits = {"requests_per_5m": requests}
     discover = {"max_instances": 100_000}
     app = exporter(simulator, clock, discover, state=location, api=limits)
     # Without anything random: which workflows it takes depends on its id.
@@ -166,15 +166,24 @@ async def replica(
 
 
 async def watch(
-    live: int, workflows: int, locations: Sequence[Location], minutes: float, life: float
+    live: int,
+    workflows: int,
+    locations: Sequence[Location],
+    *,
+    minutes: float,
+    life: float,
+    requests: int,
 ) -> Ages:
-    """Watches `live` instances for `minutes` with a replica for each location of the state."""
+    """Watches `live` instances for `minutes` with a replica for each location of the state, which
+    together may send `requests` in 5 minutes."""
     loop, clock = asyncio.get_running_loop(), virtual_clock()
     simulator = upstream(live, workflows, clock, life)
     found: list[tuple[float, float]] = []
     async with AsyncExitStack() as running:
         apps = [
-            await running.enter_async_context(replica(f"replica-{n}", simulator, clock, location))
+            await running.enter_async_context(
+                replica(f"replica-{n}", simulator, clock, location, requests)
+            )
             for n, location in enumerate(locations)
         ]
         while loop.time() < minutes * 60:
@@ -186,7 +195,7 @@ async def watch(
     return Ages(
         statistics.median(p50 for p50, _ in found),
         statistics.median(p99 for _, p99 in found),
-        refused(simulator, REQUESTS),
+        refused(simulator, requests),
     )
 
 
@@ -201,11 +210,20 @@ def refused(simulator: Simulator, limit: int) -> int:
 
 
 def ages(
-    server: PostgresServer, live: int, workflows: int, minutes: float, *, life: float = 42 * 3600.0
+    server: PostgresServer,
+    live: int,
+    workflows: int,
+    minutes: float,
+    *,
+    life: float = 42 * 3600.0,
+    requests: int = REQUESTS,
 ) -> tuple[Ages, Ages]:
     """Of one exporter, and of three replicas."""
-    alone = virtual_time.run(watch(live, workflows, [None], minutes, life))
-    return alone, with_database(server, lambda at: watch(live, workflows, [at] * 3, minutes, life))
+
+    def watched(*locations: Location) -> Coroutine[Any, Any, Ages]:
+        return watch(live, workflows, locations, minutes=minutes, life=life, requests=requests)
+
+    return virtual_time.run(watched(None)), with_database(server, lambda at: watched(at, at, at))
 
 
 def with_database(server: PostgresServer, main: Callable[[Location], Coroutine[Any, Any, T]]) -> T:

@@ -16,12 +16,12 @@ NAMES = sorted(
     if path.stem not in ("__init__", "virtual_time")
 )
 SMALL = {
-    "api_budget": ["--live", "20", "--minutes", "12"],
+    "api_budget": ["--live", "5", "--minutes", "11"],
     "churn_memory": ["--hours", "1", "--a-day", "1000", "--memory", "--series", "1"],
-    "events": ["--live", "50", "--rate", "0.5", "--minutes", "12"],
+    "events": ["--live", "10", "--rate", "0.1", "--minutes", "11"],
     "huge_responses": ["--steps", "10", "--sizes", "1"],
     "long_run_bytes": ["--steps", "20"],
-    "page_cost": ["--instances", "100"],
+    "page_cost": ["--instances", "20"],
     "poll_cost": ["--instances", "2", "--rounds", "1"],
     "replicas": [
         *("--instances", "5", "--rounds", "1", "--kills", "1", "--lease", "5s"),

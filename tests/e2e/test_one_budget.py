@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.api_budget import EPOCH
 from benchmarks.churn_memory import virtual_clock
-from benchmarks.replicas import REQUESTS, ages, refused, replica, upstream, with_database
+from benchmarks.replicas import ages, refused, replica, upstream, with_database
 from exporter.state.backend import Location
 from simulator import Simulator
 from tests.postgres import PostgresServer
@@ -15,12 +15,13 @@ from tests.postgres import PostgresServer
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 DAY = 86_400.0
+LIVE, WORKFLOWS, REQUESTS = 1000, 6, 300
 
 
 def test_three_replicas_are_as_fresh_as_one_and_together_keep_to_the_limit(
     postgres: PostgresServer,
 ) -> None:
-    alone, three = ages(postgres, 2000, 6, minutes=10)
+    alone, three = ages(postgres, LIVE, WORKFLOWS, minutes=10, requests=REQUESTS)
     assert three.p50 <= 1.15 * alone.p50
     assert three.p99 <= 1.15 * alone.p99
     assert three.refused == 0
@@ -29,15 +30,15 @@ def test_three_replicas_are_as_fresh_as_one_and_together_keep_to_the_limit(
 def test_they_keep_to_the_limit_while_they_come_and_go(postgres: PostgresServer) -> None:
     async def main(location: Location) -> Simulator:
         clock = virtual_clock()
-        simulator = upstream(2000, 6, clock, DAY)
+        simulator = upstream(LIVE, WORKFLOWS, clock, DAY)
         former = AsyncExitStack()
-        await former.enter_async_context(replica("first", simulator, clock, location))
+        await former.enter_async_context(replica("first", simulator, clock, location, REQUESTS))
         for turn in range(3):
             await asyncio.sleep(100)
             running = AsyncExitStack()
             for name in "ab":
                 await running.enter_async_context(
-                    replica(f"{name}-{turn}", simulator, clock, location)
+                    replica(f"{name}-{turn}", simulator, clock, location, REQUESTS)
                 )
             await asyncio.sleep(20)
             await former.aclose()
@@ -53,10 +54,12 @@ def test_they_keep_to_the_limit_while_they_come_and_go(postgres: PostgresServer)
 def test_a_429_stops_all_of_them(postgres: PostgresServer) -> None:
     async def main(location: Location) -> Simulator:
         clock = virtual_clock()
-        simulator = upstream(2000, 6, clock, DAY)
+        simulator = upstream(LIVE, WORKFLOWS, clock, DAY)
         async with AsyncExitStack() as running:
             for name in "abc":
-                await running.enter_async_context(replica(name, simulator, clock, location))
+                await running.enter_async_context(
+                    replica(name, simulator, clock, location, REQUESTS)
+                )
             await asyncio.sleep(100)
             simulator.limit.spend(1200)  # another tool of the user
             await asyncio.sleep(350)

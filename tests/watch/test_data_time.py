@@ -43,15 +43,15 @@ def ages(app: App, world: World, now: float) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("live", "ended", "configured", "requests", "discovers"),
     [
-        (500, 0, 0, 600, True),
-        (500, 3000, 0, 600, True),
-        (3000, 0, 0, 60, True),
-        (3000, 12_000, 0, 60, True),
-        (3000, 12_000, 0, 30, True),
-        (2000, 8000, 50, 120, True),
-        (2000, 0, 400, 120, True),
+        (200, 0, 0, 240, True),
+        (200, 1200, 0, 240, True),
+        (1000, 0, 0, 20, True),
+        (1000, 4000, 0, 20, True),
+        (1000, 4000, 0, 10, True),
+        (500, 2000, 12, 30, True),
+        (500, 0, 100, 30, True),
         (20, 0, 20, 600, False),
-        (300, 0, 300, 60, False),
+        (100, 0, 100, 20, False),
     ],
 )
 def test_it_lies_between_the_real_age_and_twice_that(

@@ -863,11 +863,11 @@ class TestBudget:
 
     @pytest.mark.slow
     def test_nobody_is_locked_out_beside_a_client_that_spends_most_of_the_quota(self) -> None:
-        """Half an hour of virtual time at 500 instances; Cloudflare's limit is enforced."""
+        """Twenty minutes of virtual time at 300 instances; Cloudflare's limit is enforced."""
 
         async def main() -> tuple[int, int, float]:
-            size = Run(live=500, history=0, life=3600.0)
-            app, simulator, _ = await size.measure(30, other=0.6)
+            size = Run(live=300, history=0, life=1800.0)
+            app, simulator, _ = await size.measure(20, other=0.6)
             counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
             return simulator.limit.refused, simulator.requests.total, counted
 
@@ -878,12 +878,12 @@ class TestBudget:
 
     @pytest.mark.slow
     def test_errors_and_ends_do_not_wait_for_list_passes(self) -> None:
-        """An hour of virtual time at 1,000 instances and 80 requests in 5 minutes, where a list
+        """Forty minutes of virtual time at 500 instances and 60 requests in 5 minutes, where a list
         pass takes over a minute."""
 
         async def main() -> Lags:
-            size = Run(live=1000, history=4000, life=3 * 3600.0)
-            await size.measure(60, requests=80)
+            size = Run(live=500, history=2000, life=3600.0)
+            await size.measure(40, requests=60)
             return size.lags
 
         lags = virtual_time.run(main())
