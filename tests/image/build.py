@@ -114,11 +114,15 @@ def _base_context(folder: Path, base: Path) -> tuple[str, str]:
 
 def _base() -> Path:
     """A Debian with Python, as an archive; cached for the next time."""
-    archive = _CACHE / f"{SUITE}.tar"
+    archive = _CACHE / f"{SUITE}-essential.tar"
     if not archive.exists():
         mmdebstrap = requires_program("mmdebstrap", "mmdebstrap")
         partial = archive.with_suffix(".partial.tar")
-        _run(mmdebstrap, "--quiet", "--variant=apt", "--include=python3-venv", SUITE, str(partial))
+        without = (
+            f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")
+        )
+        only = ("--quiet", "--variant=essential", "--include=python3-venv", *without)
+        _run(mmdebstrap, *only, SUITE, str(partial))
         partial.rename(archive)
     return archive
 
