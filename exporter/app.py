@@ -22,8 +22,7 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.series import LabelValues
 from exporter.metrics.store import Store
-from exporter.state import backend
-from exporter.state.backend import Location, Replica
+from exporter.state.backend import DatabaseServer, Location, Replica
 from exporter.state.leases import Leases, workflows_of
 from exporter.state.writer import StateWriter
 from exporter.watch.poller import Poller
@@ -68,10 +67,8 @@ class App:
         name = settings.replica.name
         name = socket.gethostname() if name == "auto" else name
         replica = Replica(f"{name}-{secrets.token_hex(4)}", name, "")
-        self._shared = isinstance(state, backend.DatabaseServer)
-        self.leases = Leases(
-            replica, lease=settings.replica.lease if self._shared else inf, clock=self._clock
-        )
+        lease = settings.replica.lease if isinstance(state, DatabaseServer) else inf
+        self.leases = Leases(replica, lease=lease, clock=self._clock)
         self.writer = StateWriter(
             store=self.store, exposition=self.exposition, leases=self.leases, clock=self._clock
         )
@@ -117,7 +114,7 @@ class App:
                 yield catalogue.EVENT_BACKLOG, labels, account.events.backlog
                 coverage = account.events.coverage.ratio(self._clock.monotonic())
                 yield catalogue.EVENT_COVERAGE, labels, coverage
-        if self._shared:
+        if self.leases.shared:
             yield catalogue.REPLICAS, (), len(self.leases.seen.replicas)
             yield catalogue.WORKFLOWS_HELD, (), workflows_of(self.leases.held)
             yield catalogue.WORKFLOWS_UNHELD, (), self.leases.unheld
@@ -176,7 +173,7 @@ class App:
             self.watched.pause()
             for task in others:
                 task.cancel()
-            if self._shared:
+            if self.leases.shared:
                 await self.watched.leave()
             await _stop(server, serving)
         self._scheduler.stop()

@@ -202,11 +202,9 @@ class Backend(ABC):
     """An open state. Its methods may be called from any thread, one at a time.
 
     Attributes:
-        shared: Whether several replicas use it.
         set_aside: Where a damaged file was moved, if there was one.
     """
 
-    shared = False
     set_aside: Path | None = None
 
     @property

@@ -91,6 +91,11 @@ class Leases:
         self.taking: Collection[Owner] = ()
         self._giving_up: Collection[Owner] = ()
 
+    @property
+    def shared(self) -> bool:
+        """Whether several replicas may use the state."""
+        return self._lease < inf
+
     def may_attach(self, owner: Owner) -> bool:
         """Whether it holds a workflow, and won't give it up."""
         return owner in self.held and owner not in self._giving_up

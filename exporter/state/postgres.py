@@ -60,8 +60,6 @@ class Postgres(Backend):
             holds something else.
     """
 
-    shared = True
-
     def __init__(self, server: DatabaseServer) -> None:
         timeout = round(server.timeout * 900)  # milliseconds; before the session's own
         # The locks of a replica that vanished go with it. No statement_timeout: it would have a

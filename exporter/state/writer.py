@@ -107,11 +107,6 @@ class StateWriter:
         await self._turn()
         await self.restore_series()
 
-    @property
-    def shared(self) -> bool:
-        """Whether several replicas use the state."""
-        return self._reader.backend.shared
-
     async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
         """Restores the series of a workflow; its record, a new one on first sight."""
         owner = self._owner(*workflow)
@@ -392,6 +387,6 @@ class StateWriter:
                 "state write failed; counters frozen at last committed values",
                 error=problem,
                 advice="try the database with --check-api; it is written again once that succeeds"
-                if self.shared
+                if self.leases.shared
                 else "check the space, the permissions and the health of state.path's disk",
             )

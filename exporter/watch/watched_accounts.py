@@ -192,7 +192,7 @@ class WatchedAccounts:
             if queue is None and account and account.workflows.queue not in taken:
                 queue = account.workflows.queue
             if queue is None:
-                share = 0.0 if self.writer.shared else inf
+                share = 0.0 if self.writer.leases.shared else inf
                 budget = Budget(api.requests_per_5m, share=share, clock=self.clock)
                 queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self.clock)
             queue.budget.set_limits(api.requests_per_5m, reserve=api.reserve)
