@@ -43,11 +43,6 @@ class Reloader:
         self._seen = self._content()
         self._turn = asyncio.Lock()
 
-    @property
-    def enabled(self) -> bool:
-        """Whether it may be asked for over HTTP."""
-        return self.settings.web.enable_lifecycle
-
     async def reload(self) -> list[str]:
         """Reloads the configuration; every error, if that can't be done."""
         async with self._turn:

@@ -38,7 +38,7 @@ def endpoints(
 
     async def reload(_: Request) -> Response:
         # Texts and statuses are Prometheus'.
-        if reloader is None or not reloader.enabled:
+        if reloader is None or not reloader.settings.web.enable_lifecycle:
             return _lines(["Lifecycle API is not enabled: start with --web.enable-lifecycle"], 403)
         if problems := await reloader.reload():
             return _lines(["failed to reload config:", *problems], 500)
