@@ -53,7 +53,7 @@ class Store:
     """
 
     def __init__(self, settings: Metrics, clock: Callable[[], float] = time.time) -> None:
-        self._settings = settings
+        self.settings = settings
         self.series = Series(_bounds(settings), clock)
         self._changed = defaultdict[WorkflowKey, dict[str, Iterable[Sample] | None]](dict)
         self.accounts: set[str] = set()
@@ -70,21 +70,13 @@ class Store:
         self._statuses = dict.fromkeys(STATUSES)
         self.now: Callable[[], Iterable[tuple[Family, LabelValues, float | None]]] = tuple
         """Called at each scrape for gauges with current values; None: no series."""
-        self._start()
-
-    @property
-    def settings(self) -> Metrics:
-        """What to show and how; may be replaced while no workflow is attached."""
-        return self._settings
-
-    @settings.setter
-    def settings(self, settings: Metrics) -> None:
-        self._settings, self.series.bounds = settings, _bounds(settings)
-        self.series.touch()
-
-    def _start(self) -> None:
         self.series.set(catalogue.BUILD_INFO, (__version__, platform.python_version()), 1)
         self._zero()
+
+    def use(self, settings: Metrics) -> None:
+        """Shows what other settings say; only while no workflow is attached."""
+        self.settings, self.series.bounds = settings, _bounds(settings)
+        self.series.touch()
 
     def _zero(self, *owner: str) -> None:
         """Creates the `ZEROS` of the process, of an account, or of a workflow."""
@@ -98,11 +90,6 @@ class Store:
         if at is not None:
             self.series.set(catalogue.CONFIG_SUCCESS_TIME, (), at)
 
-    def _name(self, workflow: WorkflowKey) -> None:
-        steps, errors = self._settings.step_names, self._settings.error_names
-        self._labels[workflow] = StepLabel(steps.rules, limit=steps.limit)
-        self._error_names[workflow] = LimitedLabel(errors.rules, limit=errors.limit)
-
     @property
     def workflows(self) -> Collection[WorkflowKey]:
         """Those that have series."""
@@ -111,7 +98,9 @@ class Store:
     def attached(self, workflow: WorkflowKey) -> None:
         """A workflow is watched from now on."""
         self._seen[workflow] = set()
-        self._name(workflow)
+        steps, errors = self.settings.step_names, self.settings.error_names
+        self._labels[workflow] = StepLabel(steps.rules, limit=steps.limit)
+        self._error_names[workflow] = LimitedLabel(errors.rules, limit=errors.limit)
         self._zero(*workflow)
 
     def detached(self, workflow: WorkflowKey) -> None:
@@ -146,8 +135,8 @@ class Store:
             if step.type not in _WITHOUT_ATTEMPTS:
                 self._zero_outcomes(catalogue.STEP_ATTEMPTS, name)
                 self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
-        if self._settings.instance_series == "none" or (
-            self._settings.instance_series == "unfinished"
+        if self.settings.instance_series == "none" or (
+            self.settings.instance_series == "unfinished"
             and values.status in _HIDDEN_WITH_UNFINISHED
         ):
             self._changed[workflow][instance_id] = None
@@ -159,7 +148,7 @@ class Store:
                 self._error_names[workflow],
                 self._words,
                 catalogue.CURRENT_STATUS
-                if self._settings.instance_status == "current"
+                if self.settings.instance_status == "current"
                 else catalogue.STATUS,
             )
 

@@ -133,7 +133,7 @@ class WatchedAccounts:
         replaced = self._detach(accounts, former)
         self.writer.accounts = stored_names(settings.accounts)
         if settings.metrics != self.store.settings:
-            self.store.settings = settings.metrics
+            self.store.use(settings.metrics)
         for account in settings.accounts:
             if account.label not in self.store.accounts:
                 await self.writer.restore_series(account.label)
