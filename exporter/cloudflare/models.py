@@ -12,9 +12,9 @@ themselves, halves the time to decode it.
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from math import inf
-from typing import Annotated, Generic, Self, TypeVar
+from typing import Annotated, Generic, Self, TypeGuard, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -22,6 +22,7 @@ Name = Annotated[str, Meta(max_length=100)]
 """A value that the platform chooses, known today or not; a longer one is invalid."""
 Count = Annotated[float, Meta(ge=0, le=1e9)]
 Integer = Annotated[int, Meta(ge=0, le=2**53)]
+_FIRST_YEAR = 1970
 _ERROR_NAME = re.compile(r"(?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)", re.ASCII)
 
 
@@ -53,7 +54,7 @@ class Attempt(Struct, gc=False):
     @property
     def outcome(self) -> str:
         """`success`, `failure`, or `running` until it has an end."""
-        if self.end is None or self.success is None:
+        if self.success is None or not _is_set(self.end):
             return "running"
         return "success" if self.success else "failure"
 
@@ -98,7 +99,7 @@ class Step(Struct, gc=False):
             if not self.finished:
                 return "running"
             return "failure" if self.error is not None or self.success is False else "success"
-        if self.end is None or self.success is None:
+        if self.success is None or not _is_set(self.end):
             return "running"
         return "success" if self.success else "failure"
 
@@ -202,13 +203,13 @@ class Envelope(Struct, Generic[Result]):
 
 
 def unix(moment: datetime | None) -> float | None:
-    """Unix seconds of a time in a response."""
-    return None if moment is None else _utc(moment).timestamp()
+    """Unix seconds of a time in a response; None: there is none."""
+    return _utc(moment).timestamp() if _is_set(moment) else None
 
 
 def latest(moments: Iterable[datetime | None]) -> datetime | None:
     """The latest of some times in a response; None where all are absent."""
-    known = [moment for moment in moments if moment is not None]
+    known = [moment for moment in moments if _is_set(moment)]
     try:
         return max(known, default=None)
     except TypeError:  # some have an offset and some have none
@@ -217,9 +218,14 @@ def latest(moments: Iterable[datetime | None]) -> datetime | None:
 
 def seconds(start: datetime | None, end: datetime | None) -> float | None:
     """Seconds from `start` to `end`, exact to the microsecond and at least 0."""
-    if start is None or end is None:
+    if not _is_set(start) or not _is_set(end):
         return None
     return max(0.0, (_utc(end) - _utc(start)).total_seconds())
+
+
+def _is_set(moment: datetime | None) -> TypeGuard[datetime]:
+    """Whether it is a time: 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z stand for none."""
+    return moment is not None and _FIRST_YEAR <= moment.year < MAXYEAR
 
 
 def _utc(moment: datetime) -> datetime:

@@ -23,7 +23,6 @@ def fingerprint(response: Summary) -> Fingerprint:
     status = response.status
     steps = None if response.step_count is None else int(response.step_count)
     others = (
-        # As numbers: not every time that has a time zone can be written in UTC.
         unix(response.queued),
         unix(response.start),
         unix(response.end),

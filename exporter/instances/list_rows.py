@@ -26,7 +26,7 @@ from exporter.statuses import BEFORE_END, ENDED
 
 def has_times(row: Row) -> bool:
     """Whether a row shows more than the status; the local engine's don't."""
-    return row.modified_on is not None or row.started_on is not None or row.ended_on is not None
+    return any(unix(time) is not None for time in (row.modified_on, row.started_on, row.ended_on))
 
 
 def news_of(row: Row, last: LastRow) -> LastRow | None:

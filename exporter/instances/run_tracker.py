@@ -163,7 +163,9 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     ended = status in ENDED
     end_observed = known.end_observed and not _restarted(known, response)
     if ended and not end_observed and (now if end is None else end) >= since:
-        new.run = FinishedRun(status, seconds(response.start, response.end or _moment(now)))
+        new.run = FinishedRun(
+            status, seconds(response.start, response.end if end is not None else _moment(now))
+        )
     marks = {key: bits for key, bits in known.marks.items() if key in finished}
     # Nothing in a run ends after it does.
     until = now if end is None or not ended else min(now, end)
@@ -183,7 +185,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
 
     return Tracked(
         Run(
-            queued=known.queued if response.queued is None else unix(response.queued),
+            queued=known.queued if (queued := unix(response.queued)) is None else queued,
             status=status,
             start=start,
             end=end,

@@ -16,6 +16,7 @@ import structlog
 from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow as Listed
+from exporter.cloudflare.models import unix
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Workflow, is_glob
 from exporter.instances.instance import Scope
@@ -292,9 +293,7 @@ class AccountWorkflows:
             if failure.reason not in ("http_4xx", "workflow_not_found"):
                 self._limits_at[name] += _READ_EVERY - _LIMITS_EVERY
             return 1
-        newest = max(
-            versions, key=lambda v: v.created_on.timestamp() if v.created_on else 0.0, default=None
-        )
+        newest = max(versions, key=lambda v: unix(v.created_on) or 0.0, default=None)
         if newest is not None and name in self.attached:
             self.store.limits(
                 WorkflowKey(self.label, name),

@@ -32,7 +32,9 @@ from exporter.watch.series_cap import SeriesCap
 _LATE = 60.0
 # For so long a clock may be ahead before what comes is taken for history.
 _QUIET = 7 * 86400.0
-_LAST_DATE = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+# A clock that shows less was never set: some machines begin in 1970.
+_SET = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+_TIMES = ("created_on", "started_on", "ended_on", "modified_on")
 # How much more a pass over everything may cost than one by status: it misses none.
 _WORTH = 1.3
 
@@ -212,6 +214,7 @@ class Discovery:
 
     async def _take(self, rows: list[Row]) -> None:
         """Takes the rows of a page, of those that may be recorded with what the state holds."""
+        self._check_times(rows)
         known: dict[str, Record | None] = {}
         left_out = set[str]()
         async with self._taking:  # one page after another: no row is unknown twice
@@ -229,6 +232,19 @@ class Discovery:
             for row in () if self.poller.over else rows:
                 if row.id not in left_out:
                     self._take_row(row, known.get(row.id or "", -inf))
+
+    def _check_times(self, rows: list[Row]) -> None:
+        """Drops times that can't have passed, and remembers the newest of the others."""
+        now = self._clock.steady()
+        limit = now + _QUIET if now > _SET else inf
+        for row in rows:
+            for name in _TIMES:
+                moment = unix(getattr(row, name)) or -inf
+                if moment > limit:
+                    setattr(row, name, None)
+                    self._store.ignored()
+                else:
+                    self._newest = max(self._newest, moment)
 
     def _may_be_recorded(self, row: Row) -> bool:
         """Whether the state may hold something of an instance that isn't watched, and it matters:
@@ -254,8 +270,6 @@ class Discovery:
         if not row.status or not row.id or not is_instance_id(row.id):
             self._store.ignored()
             return
-        times = (row.created_on, row.modified_on, row.ended_on)
-        self._newest = max(self._newest, *(unix(time) or -inf for time in times))
         if not self._selector.takes_id(row.id):
             return
         instance = self._watched.instances.get(row.id)
@@ -324,6 +338,5 @@ def _of_status(status: str) -> dict[str, str]:
 
 
 def _created_since(moment: float) -> dict[str, str]:
-    """Parameters of a list of what was created since a Unix time; rows may have any."""
-    date = datetime.fromtimestamp(min(max(moment, 0.0), _LAST_DATE), UTC)
-    return {"date_start": date.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    """Parameters of a list of what was created since a Unix time."""
+    return {"date_start": datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import Attempt, Detail, Error, Step, seconds, unix
+from exporter.cloudflare.models import Attempt, Detail, Error, Step, latest, seconds, unix
 
 from .conftest import client_of
 
@@ -122,6 +122,16 @@ class TestTimes:
     def test_unknown(self, start: datetime | None, end: datetime | None) -> None:
         assert seconds(start, end) is None
         assert unix(None) is None
+
+    @pytest.mark.parametrize("offset", [-14, 0, 14])
+    @pytest.mark.parametrize("year", [1, 1969, 9999])
+    def test_years_that_stand_for_no_time(self, year: int, offset: int) -> None:
+        none = datetime(year, 6, 1, tzinfo=timezone(timedelta(hours=offset)))
+        assert (unix(none), seconds(none, NOON), seconds(NOON, none)) == (None, None, None)
+        assert latest([NOON, none]) == NOON
+        assert latest([none]) is None
+        assert Step(end=none, success=True).outcome == "running"
+        assert Attempt(end=none, success=False).outcome == "running"
 
     def test_a_time_without_an_offset_is_utc(self) -> None:
         assert unix(NOON.replace(tzinfo=None)) == unix(NOON)

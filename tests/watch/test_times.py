@@ -1,0 +1,59 @@
+"""Times of responses that can't be, or stand for none."""
+
+import json
+import re
+
+import pytest
+
+from simulator import Error, Rewrite, Script, Sleep, Wait, retried, steps
+from simulator.response import Response
+from tests.watching import watching
+
+BOTH = [{"name": "orders", "instances": ["a"], "discover": {}}]
+SCRIPT = Script((retried("charge", failures=1), Sleep("nap", 20), *steps("ship")), queued=20)
+
+
+@pytest.mark.parametrize(
+    "none", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+)
+async def test_those_that_stand_for_none_are_none(none: str) -> None:
+    """Some write a time that isn't set as the beginning of year 1, or the end of year 9999."""
+
+    def rewrite(reply: Response) -> Response:
+        empty = rb'(?<="end":)null|(?<="start":)null|(?<="queued":)null|(?<=ed_on":)null'
+        return Response(reply.status, re.sub(empty, json.dumps(none).encode(), reply.body))
+
+    shown: list[list[dict[str, float]]] = []
+    for fault in (None, Rewrite(rewrite)):
+        async with watching(workflows=BOTH) as w:
+            if fault:
+                w.simulator.faults.add(fault)
+            for name in "ab":
+                w.orders.create(name, SCRIPT)
+            shown.append([])
+            for _ in range(6):
+                await w.cycle(after=10)
+                shown[-1].append(w.values())
+    assert shown[0] == shown[1]
+
+
+async def test_a_row_of_the_future_makes_no_other_instance_old() -> None:
+    def rewrite(reply: Response) -> Response:
+        body = json.loads(reply.body)
+        for row in body["result"]:
+            if row["id"] == "odd":
+                row["modified_on"] = "2999-01-01T00:00:00Z"
+        return Response(reply.status, json.dumps(body).encode())
+
+    failing = Script(steps("charge"), throws=Error("TypeError", "no"))
+    async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+        w.orders.create("failed", failing)
+        await w.cycle(after=60)
+        assert w.shown() == {"failed"}
+        w.orders.create("odd", Script((Wait("approval"),)))
+        w.simulator.faults.add(Rewrite(rewrite), kind="list")
+        for _ in range(5):
+            await w.cycle(after=1200)
+        assert w.shown() == {"failed", "odd"}
+        assert w.status("failed") == "errored"
+        assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 5
