@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from datetime import MAXYEAR, UTC, datetime
 from math import inf
-from typing import Annotated, Generic, Self, TypeGuard, TypeVar
+from typing import Annotated, Generic, Self, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -54,7 +54,7 @@ class Attempt(Struct, gc=False):
     @property
     def outcome(self) -> str:
         """`success`, `failure`, or `running` until it has an end."""
-        if self.success is None or not _is_set(self.end):
+        if self.success is None or _time(self.end) is None:
             return "running"
         return "success" if self.success else "failure"
 
@@ -99,7 +99,7 @@ class Step(Struct, gc=False):
             if not self.finished:
                 return "running"
             return "failure" if self.error is not None or self.success is False else "success"
-        if self.success is None or not _is_set(self.end):
+        if self.success is None or _time(self.end) is None:
             return "running"
         return "success" if self.success else "failure"
 
@@ -204,30 +204,24 @@ class Envelope(Struct, Generic[Result]):
 
 def unix(moment: datetime | None) -> float | None:
     """Unix seconds of a time in a response; None: there is none."""
-    return _utc(moment).timestamp() if _is_set(moment) else None
+    time = _time(moment)
+    return None if time is None else time.timestamp()
 
 
 def latest(moments: Iterable[datetime | None]) -> datetime | None:
     """The latest of some times in a response; None where all are absent."""
-    known = [moment for moment in moments if _is_set(moment)]
-    try:
-        return max(known, default=None)
-    except TypeError:  # some have an offset and some have none
-        return max(map(_utc, known))
+    return max(filter(None, map(_time, moments)), default=None)
 
 
 def seconds(start: datetime | None, end: datetime | None) -> float | None:
     """Seconds from `start` to `end`, exact to the microsecond and at least 0."""
-    if not _is_set(start) or not _is_set(end):
+    first, last = _time(start), _time(end)
+    return None if first is None or last is None else max(0.0, (last - first).total_seconds())
+
+
+def _time(moment: datetime | None) -> datetime | None:
+    """A time of a response; without an offset it is UTC. 0001-01-01T00:00:00Z and
+    9999-12-31T23:59:59Z stand for none."""
+    if moment is None or not _FIRST_YEAR <= moment.year < MAXYEAR:
         return None
-    return max(0.0, (_utc(end) - _utc(start)).total_seconds())
-
-
-def _is_set(moment: datetime | None) -> TypeGuard[datetime]:
-    """Whether it is a time: 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z stand for none."""
-    return moment is not None and _FIRST_YEAR <= moment.year < MAXYEAR
-
-
-def _utc(moment: datetime) -> datetime:
-    """A time without an offset is UTC."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
