@@ -27,11 +27,8 @@ from exporter.watch.list_reader import ListReader
 from exporter.watch.poller import Poller
 from exporter.watch.selector import Selector
 from exporter.watch.series_cap import SeriesCap
+from exporter.watch.watched_instances import LATE, QUIET
 
-# Seconds by which a row may appear in lists after its instance was created.
-_LATE = 60.0
-# For so long a clock may be ahead before what comes is taken for history.
-_QUIET = 7 * 86400.0
 # A clock that shows less was never set: some machines begin in 1970.
 _SET = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 _TIMES = ("created_on", "started_on", "ended_on", "modified_on")
@@ -76,8 +73,6 @@ class Discovery:
         self._left_out = False
         """Whether rows were left out in this pass, since the state couldn't be read."""
         self._coverage = coverage
-        self._newest = -inf
-        """Unix time of the newest time in a row, by Cloudflare's clock."""
         self._pass = 0
         self._whole_pass_at = -inf
 
@@ -107,7 +102,7 @@ class Discovery:
     @property
     def _now(self) -> float:
         """Unix time; where this machine's clock is behind, that of the newest thing in lists."""
-        return max(self._clock.steady(), self._newest)
+        return max(self._clock.steady(), self._watched.newest_row)
 
     async def first_contact(self) -> int:
         """Reads the lists from which runs end, the first time ever; the number of pages.
@@ -140,7 +135,7 @@ class Discovery:
         else:
             ended = sorted(self._selector.ended_statuses) if ended_too else []
             last = min(wall, self._record.last_pass or self._record.discovered_since)
-            others = [_created_since(last - _LATE), *map(_of_status, ended)]
+            others = [_created_since(last - LATE), *map(_of_status, ended)]
             failures = await self._read(self._live_lists(resting=True))
             failures += await self._read(self._live_lists(resting=False) + others)
             if not failures:
@@ -169,7 +164,6 @@ class Discovery:
 
     async def _resume(self) -> None:
         """Continues with what was put off when the exporter stopped."""
-        self._raise_horizon()
         async for instance in self._watched.each():
             if not instance.configured and instance.wants_detail:
                 self.poller.put(instance, lifecycle.want_detail(instance))
@@ -236,7 +230,7 @@ class Discovery:
     def _check_times(self, rows: list[Row]) -> None:
         """Drops times that can't have passed, and remembers the newest of the others."""
         now = self._clock.steady()
-        limit = now + _QUIET if now > _SET else inf
+        limit = now + QUIET if now > _SET else inf
         for row in rows:
             for name in _TIMES:
                 moment = unix(getattr(row, name)) or -inf
@@ -244,7 +238,7 @@ class Discovery:
                     setattr(row, name, None)
                     self._store.ignored()
                 else:
-                    self._newest = max(self._newest, moment)
+                    self._watched.newest_row = max(self._watched.newest_row, moment)
 
     def _may_be_recorded(self, row: Row) -> bool:
         """Whether the state may hold something of an instance that isn't watched, and it matters:
@@ -319,17 +313,6 @@ class Discovery:
             return
         if not self._left_out:  # otherwise the next pass reads the same lists
             self._record.last_pass = started
-        self._raise_horizon()
-
-    def _raise_horizon(self) -> None:
-        """Of what ended long before the last pass, every end was seen."""
-        last = self._record.last_pass
-        if last is not None:
-            # Long before the newest, too: a clock that is ahead makes no history of what comes.
-            seen = min(last, max(self._newest, last - _QUIET))
-            # A longer poll.forget_after brings back nothing that has expired.
-            horizon = seen - self._poll.forget_after - _LATE
-            self._record.horizon = max(self._record.horizon, horizon)
 
 
 def _of_status(status: str) -> dict[str, str]:

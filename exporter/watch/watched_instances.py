@@ -19,7 +19,11 @@ from exporter.metrics.store import Store
 from exporter.watch.selector import Selector
 
 _RAISED_BY = 3600.0
-"""Seconds by which the horizon is raised at least where no list pass raises it."""
+"""Seconds by which the horizon is raised at least where there are no list passes."""
+LATE = 60.0
+"""Seconds by which a row may appear in lists after its instance was created."""
+QUIET = 7 * 86400.0
+"""Seconds by which a clock may be ahead before what comes is taken for history."""
 _STRETCH = 1000
 """Instances that are gone through at a stretch."""
 
@@ -71,6 +75,8 @@ class WatchedInstances:
         """What the state is to record of instances that are watched no longer; None: nothing."""
         self.ids = frozenset(ids)
         self._selector = selector
+        self.newest_row = -inf
+        """Unix time of the newest time in a list row, by Cloudflare's clock."""
         self.lists_as_of = self.last_pass_began()
         """When the list pass began that covers all instances: the one under way or, where one
         has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
@@ -148,12 +154,19 @@ class WatchedInstances:
 
     def raise_horizon(self) -> None:
         """Raises the horizon to what was removed, or ended, too long ago to come back."""
-        if self._selector is None:  # otherwise list passes raise it
+        last, horizon = self.record.last_pass, self.record.horizon
+        if self._selector is None:
             # No further than what has expired: the clock may be days ahead.
-            newest, horizon = self.record.newest_unwatched, self.record.horizon
+            newest = self.record.newest_unwatched
             old = min(self.clock.steady() - UNWATCHED_FOR, newest)
             if old > horizon + _RAISED_BY or old == newest > horizon:
                 self.record.horizon = old
+        elif last is not None:
+            # Of what ended long before the last pass, every end was seen. Long before the newest,
+            # too: a clock that is ahead makes no history of what comes.
+            seen = min(last, max(self.newest_row, last - QUIET))
+            # A longer poll.forget_after brings back nothing that has expired.
+            self.record.horizon = max(horizon, seen - self.poll.forget_after - LATE)
 
     def as_of(self, *, readable: bool) -> float | None:
         """The moment (monotonic clock) as of which the status of 99% of the live instances is
