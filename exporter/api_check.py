@@ -69,9 +69,7 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     credentials = read_credentials(settings.accounts)
     async with http_client(settings.api) as http:
         http.event_hooks = {"response": [measure]}
-        for account, (credential, queue_credential) in zip(
-            settings.accounts, credentials, strict=True
-        ):
+        for account, credential, queue_credential in credentials:
             budget = budgets.setdefault(
                 credential.budget_key,
                 Budget(settings.api.requests_per_5m, reserve=settings.api.reserve, clock=clock),

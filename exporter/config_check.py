@@ -31,8 +31,8 @@ def report(settings: Settings) -> Iterator[str]:
             f"{limit}, not {settings.api.requests_per_5m} (api.requests_per_5m)"
         )
     sharing: dict[object, list[Account]] = {}
-    for account, own in zip(settings.accounts, read_credentials(settings.accounts), strict=True):
-        sharing.setdefault(own.api.budget_key, []).append(account)
+    for account, credential, _ in read_credentials(settings.accounts):
+        sharing.setdefault(credential.budget_key, []).append(account)
     for accounts in sharing.values():
         names = ", ".join(account.label for account in accounts)
         configured = sum(len(w.instances) for account in accounts for w in account.workflows)

@@ -26,7 +26,7 @@ async def find_account_id(settings: Settings) -> str:
     """
     if not settings.api.url.endswith("/accounts/{account_id}"):
         raise ConfigError([f"{ENV_ACCOUNT}: is missing"])
-    [(credential, _)] = read_credentials(settings.accounts)
+    [(_, credential, _)] = read_credentials(settings.accounts)
     budget = Budget(settings.api.requests_per_5m, reserve=settings.api.reserve, clock=Clock())
     async with http_client(settings.api) as http:
         client = WorkflowsClient(http, settings.api, None, credential, budget=budget)

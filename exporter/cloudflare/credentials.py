@@ -83,6 +83,7 @@ class Credential(httpx.Auth):
 class Credentials(NamedTuple):
     """Those of an account."""
 
+    account: Account
     api: Credential
     events: Credential | None
     """For the queue of its events, if it has one."""
@@ -114,7 +115,8 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
         token, key = account.api_token or account.api_token_file, account.api_key
         api = read(place, token=token, email=account.api_email, key=key or account.api_key_file)
         queue = events and (events.api_token or events.api_token_file)
-        made.append(Credentials(api, read(f"{place}.events", token=queue) if queue else None))
+        pulls = read(f"{place}.events", token=queue) if queue else None
+        made.append(Credentials(account, api, pulls))
     if problems:
         raise ConfigError(problems)
     return made

@@ -267,7 +267,8 @@ class WatchedAccounts:
         # The limits are the budget's: they may change while workflows are attached.
         api = settings.api.model_copy(update={"requests_per_5m": 1, "reserve": 0.0})
         wanted = []
-        for account, own in zip(settings.accounts, credentials, strict=True):
+        for own in credentials:
+            account = own.account
             without_workflows = account.model_copy(update={"workflows": []})
             shared = AccountSettings(
                 without_workflows, api, settings.poll, settings.metrics, names[account.label]
