@@ -130,19 +130,19 @@ class PollQueue:
         while len(self):
             # Only then is it decided who is next: what is urgent by then, not now.
             await self.budget.ready()
-            poll = self._next()
-            if poll is None:
+            chosen = self._next()
+            if chosen is None:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            task = asyncio.create_task(self._make(poll))
+            task = asyncio.create_task(self._make(chosen))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
             # Lets it, and who waits for it, take the turn before the next is chosen.
             for _ in range(2):
                 await asyncio.sleep(0)
 
-    def _next(self) -> Callable[[], Awaitable[None]] | None:
+    def _next(self) -> _Waiting | None:
         """Who is next; None: nobody before a poll under way has ended or another is added."""
         self._prune()
         may = Urgency if len(self._under_way) < self._at_once else (Urgency.PAGE,)
@@ -152,7 +152,7 @@ class PollQueue:
         urgency = min(waiting, key=lambda u: self._next_turn[u])
         self._turn = self._next_turn[urgency]
         self._next_turn[urgency] += 1 / _WEIGHTS[urgency]
-        return self._waiting[urgency].popleft().poll
+        return self._waiting[urgency].popleft()
 
     def _prune(self) -> None:
         """Drops what is no longer wanted from the heads: what waits longest is given up first."""
@@ -160,9 +160,10 @@ class PollQueue:
             while queue and not queue[0].wanted():
                 queue.popleft()
 
-    async def _make(self, poll: Callable[[], Awaitable[None]]) -> None:
+    async def _make(self, chosen: _Waiting) -> None:
         try:
-            await poll()
+            if chosen.wanted():  # it may have been given up since
+                await chosen.poll()
         finally:
             self.progress = self._clock.monotonic()
 

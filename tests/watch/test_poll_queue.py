@@ -186,6 +186,22 @@ def test_what_is_no_longer_wanted_is_given_up_and_takes_no_turn() -> None:
     assert virtual_time.run(main()) == (["b"], 0)
 
 
+def test_what_is_given_up_as_its_turn_comes_is_not_made() -> None:
+    async def main() -> list[str]:
+        queue_, _ = queue()
+        made: list[str] = []
+
+        async def make() -> None:
+            made.append("a")
+
+        # Given up right after it was chosen, as by a workflow that is detached then.
+        queue_.put(make, Urgency.LIVE, due=0.0, wanted=lambda: not queue_.under_way)
+        await asyncio.sleep(60)
+        return made
+
+    assert virtual_time.run(main()) == []
+
+
 def test_no_more_than_so_many_at_once() -> None:
     async def main() -> int:
         queue_, _ = queue(at_once=3)
