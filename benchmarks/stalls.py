@@ -1,6 +1,6 @@
 """Prints for how long one thing holds the exporter's event loop, with 50,000 instances.
 
-    python -m benchmarks.stalls [--instances 50000]
+    python -m benchmarks.stalls [--instances 50000] [--workflows 5]
 
 The real command against the simulator, in a process of its own, through the first list pass from an
 empty state, scrapes, a reload of `metrics`, a full garbage collection, and a restart. For each: how
@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.request
 from asyncio.events import Handle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,7 +33,6 @@ from exporter.cli import main as command
 from exporter.web.server import listen
 from simulator import Script, Simulator, Wait, World, serve, steps
 
-WORKFLOWS = ("orders", "billing", "reports", "imports", "mails")
 COLLECTION = "garbage collection"
 _REPORTED = 0.002
 """Seconds of a callback below which it isn't noted."""
@@ -89,7 +88,7 @@ def idle(notes: str) -> None:
         asyncio.run(run(file))
 
 
-def upstream(instances: int, ready: Connection) -> None:
+def upstream(instances: int, workflows: Sequence[str], ready: Connection) -> None:
     """The simulator with live instances that wait for an event."""
 
     async def run() -> None:
@@ -97,7 +96,7 @@ def upstream(instances: int, ready: Connection) -> None:
         simulator.access.token("secret")
         script = Script((*steps("fetch", "transform", "charge"), Wait("approval", timeout=1e9)))
         for n in range(instances):
-            workflow = simulator.world.account("acc").workflow(WORKFLOWS[n % len(WORKFLOWS)])
+            workflow = simulator.world.account("acc").workflow(workflows[n % len(workflows)])
             workflow.create(f"order-{n:08}", script, at=time.time() - 600)
         async with serve(simulator) as served:
             ready.send(served.url)
@@ -120,10 +119,10 @@ def child(target: Callable[..., None], *given: object) -> Iterator[None]:
 class Exporter:
     """The command in a process of its own."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, names: Sequence[str]) -> None:
         self.notes, self._config = folder / "exporter", folder / "config.yaml"
         self.notes.touch()
-        workflows = [{"name": name, "discover": {"max_instances": 10**6}} for name in WORKFLOWS]
+        workflows = [{"name": name, "discover": {"max_instances": 10**6}} for name in names]
         account = {"name": "acc", "account_id": "acc", "api_token": "secret"}
         self._settings = {
             "accounts": [{**account, "workflows": workflows}],
@@ -198,12 +197,13 @@ def longest(notes: Path, since: float, to: float) -> tuple[Callback, Callback, i
     return by_cpu, by_wall, sum(c.cpu > 0.05 for c in every)
 
 
-def measure(instances: int, folder: Path) -> None:
+def measure(instances: int, workflows: int, folder: Path) -> None:
+    names = [f"workflow-{n}" for n in range(workflows)]
     ours, theirs = multiprocessing.Pipe()
     idle_notes = folder / "idle"
     idle_notes.touch()
-    with child(upstream, instances, theirs), child(idle, str(idle_notes)):
-        exporter = Exporter(folder, ours.recv())
+    with child(upstream, instances, names, theirs), child(idle, str(idle_notes)):
+        exporter = Exporter(folder, ours.recv(), names)
 
         def phase(name: str, act: Callable[[], None]) -> None:
             began = time.monotonic()
@@ -248,9 +248,10 @@ def main() -> None:
     assert __doc__ is not None
     options = argument_parser(__doc__)
     options.add_argument("--instances", type=int, default=50_000)
+    options.add_argument("--workflows", type=int, default=5)
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure(given.instances, Path(folder))
+        measure(given.instances, given.workflows, Path(folder))
 
 
 if __name__ == "__main__":
