@@ -48,7 +48,7 @@ from exporter.config.metrics import Metrics
 from exporter.instances.run_tracker import Run, Tracked, track
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, WorkflowKey
 from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
@@ -58,6 +58,7 @@ WORKFLOWS = [
     WorkflowKey("production", name) for name in ("orders", "billing", "reports", "imports", "mails")
 ]
 STEPS = ("fetch", "transform", "charge", "store", "notify")
+_LABELS = InstanceLabels(StepLabel(), LimitedLabel(), LimitedLabel())
 
 
 class World:
@@ -119,7 +120,7 @@ def put(
 
 def samples(tracked: Tracked, at: float) -> Iterator[Sample]:
     """What an instance shows, of its status each of the states."""
-    for family, labels, value in InstanceSamples(tracked.values, at, str):
+    for family, labels, value in InstanceSamples(tracked.values, at, _LABELS):
         for state in family.states:
             if state != labels[-1]:
                 yield family, (state,), 0

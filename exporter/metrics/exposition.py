@@ -64,7 +64,7 @@ class Rendered(Struct, frozen=True, array_like=True):
     made_by: str
     """Everything but the instances' values that they depend on."""
     names: list[set[str]]
-    """Of `Store.names`."""
+    """Of `Store.labels`."""
     groups: list[Group[str]]
 
 
@@ -109,7 +109,7 @@ class Exposition:
 
     def rendered(self, workflow: WorkflowKey) -> Rendered:
         """The lines of a workflow's instances, as scrapes see them."""
-        names = [{*limited.labels} for limited in self._store.names(workflow)]
+        names = [{*limited.labels} for limited in self._store.labels(workflow)]
         return Rendered(self._made_by(workflow), names, self._instances.groups(workflow))
 
     def restore(self, workflow: WorkflowKey, rendered: Rendered | None) -> None:
@@ -120,7 +120,7 @@ class Exposition:
             self._instances.restore(workflow, rendered.groups)
             ids = {i for keys, _ in rendered.groups for of_block in keys for i in of_block}
             self._store.rendered(workflow, ids)
-            for limited, names in zip(self._store.names(workflow), rendered.names, strict=True):
+            for limited, names in zip(self._store.labels(workflow), rendered.names, strict=True):
                 limited.labels |= names
 
     def _made_by(self, workflow: WorkflowKey) -> str:

@@ -7,6 +7,7 @@ from msgspec import Struct
 from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
+from exporter.metrics.labels import InstanceLabels
 
 OUTCOMES = ("success", "failure", "running")
 
@@ -21,38 +22,41 @@ class InstanceSamples(Struct, frozen=True, gc=False):
     Attributes:
         values: The instance's values.
         last_change: Unix time at which they last changed.
-        step_label, error_label: Return the label for the name of a step or an error.
-        word: Returns the label for a status or a step's type.
+        labels: Those of its workflow's instances.
         status: The family of the status: with all states, or with the current one alone.
     """
 
     values: InstanceValues
     last_change: float
-    step_label: Callable[[str], str]
-    error_label: Callable[[str], str] = str
-    word: Callable[[str], str] = str
+    labels: InstanceLabels
     status: Family = catalogue.STATUS
 
     def __iter__(self) -> Iterator[Sample]:
-        values = self.values
-        yield self.status, (self.word(values.status),), 1
+        values, labels = self.values, self.labels
+        yield self.status, (labels.word(values.status),), 1
         yield catalogue.INFO, (values.version_id, values.trigger), 1
         if values.error_name is not None:
-            step = self.step_label(values.error_step) if values.error_step else ""
-            yield catalogue.ERROR_INFO, (self.error_label(values.error_name), step), 1
-        if values.step_count is not None:
-            yield catalogue.STEP_COUNT, (), values.step_count
+            step = labels.step(values.error_step) if values.error_step else ""
+            yield catalogue.ERROR_INFO, (labels.error_name(values.error_name), step), 1
         if values.steps is not None:
-            for key, count in _by_type(values.steps, self.word).items():
+            for key, count in _by_type(values.steps, labels.word).items():
                 yield catalogue.STEPS, key, count
         if values.attempts is not None:
             for outcome in OUTCOMES:
                 yield catalogue.ATTEMPTS, (outcome,), values.attempts[outcome]
-        if values.retries is not None:
-            yield catalogue.RETRIES, (), values.retries
-        yield from _open_steps(values, self.step_label, self.word)
-        yield from _times(values)
-        yield catalogue.LAST_CHANGE, (), self.last_change
+        yield from _open_steps(values, labels)
+        for family, value in (
+            (catalogue.STEP_COUNT, values.step_count),
+            (catalogue.RETRIES, values.retries),
+            (catalogue.QUEUED, values.queued),
+            (catalogue.START, values.start),
+            (catalogue.END, values.end),
+            (catalogue.QUEUE_DURATION, values.queue_duration),
+            (catalogue.RUN_DURATION, values.run_duration),
+            (catalogue.LAST_CHANGE, self.last_change),
+        ):
+            if value is not None:
+                yield family, (), value
 
 
 def _by_type(
@@ -66,16 +70,14 @@ def _by_type(
     return counts
 
 
-def _open_steps(
-    values: InstanceValues, step_label: Callable[[str], str], word: Callable[[str], str]
-) -> Iterator[Sample]:
+def _open_steps(values: InstanceValues, labels: InstanceLabels) -> Iterator[Sample]:
     # Parallel steps with the same label and type are one series: the sum of attempts and of limits,
     # and the earliest start.
     attempts: dict[tuple[str, str], int] = {}
     starts: dict[tuple[str, str], float] = {}
     limits: dict[str, float] = {}
     for step in values.open_steps:
-        key = (step_label(step.name), word(step.type))
+        key = (labels.step(step.name), labels.word(step.type))
         attempts[key] = attempts.get(key, 0) + step.attempts
         if step.start is not None:
             starts[key] = min(step.start, starts.get(key, step.start))
@@ -87,15 +89,3 @@ def _open_steps(
         yield catalogue.CURRENT_STEP_START, key, start
     for label, limit in limits.items():
         yield catalogue.CURRENT_STEP_RETRY_LIMIT, (label,), limit
-
-
-def _times(values: InstanceValues) -> Iterator[Sample]:
-    for family, value in (
-        (catalogue.QUEUED, values.queued),
-        (catalogue.START, values.start),
-        (catalogue.END, values.end),
-        (catalogue.QUEUE_DURATION, values.queue_duration),
-        (catalogue.RUN_DURATION, values.run_duration),
-    ):
-        if value is not None:
-            yield family, (), value

@@ -62,3 +62,12 @@ class StepLabel(LimitedLabel):
 
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
         return super().__call__(without_counter(name), on_other=on_other)
+
+
+class InstanceLabels(NamedTuple):
+    """The labels of a workflow's instances whose values are limited."""
+
+    step: StepLabel
+    error_name: LimitedLabel
+    word: LimitedLabel
+    """Of statuses and of types of steps."""

@@ -17,7 +17,7 @@ from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import Family
 from exporter.metrics.instance_samples import InstanceSamples, Sample
-from exporter.metrics.labels import LimitedLabel, StepLabel, WorkflowKey
+from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, WorkflowKey
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import STATUSES
 
@@ -42,6 +42,16 @@ class RoundOutcome(NamedTuple):
     """Instances that are watched, with series or without, by status."""
 
 
+class _Workflow(NamedTuple):
+    """A workflow that is attached."""
+
+    labels: InstanceLabels
+    instances: set[str]
+    """Those that have series."""
+    rendered: set[str]
+    """Those that scrapes see as before the restart, and that haven't been restored yet."""
+
+
 class Store:
     """The values of all metrics.
 
@@ -58,11 +68,7 @@ class Store:
         self._changed = defaultdict[WorkflowKey, dict[str, Iterable[Sample] | None]](dict)
         self.accounts: set[str] = set()
         """Those that are watched."""
-        self._seen: dict[WorkflowKey, set[str]] = {}
-        self._rendered: dict[WorkflowKey, set[str]] = {}
-        """What scrapes see as before the restart, and hasn't been restored yet."""
-        self._labels: dict[WorkflowKey, StepLabel] = {}
-        self._error_names: dict[WorkflowKey, LimitedLabel] = {}
+        self._workflows: dict[WorkflowKey, _Workflow] = {}
         # Statuses and types of steps are few, but the API may send any text.
         self._words = LimitedLabel(limit=_MAX_WORDS)
         for status in STATUSES:
@@ -93,21 +99,23 @@ class Store:
     @property
     def workflows(self) -> Collection[WorkflowKey]:
         """Those that have series."""
-        return self._seen.keys()
+        return self._workflows.keys()
 
     def attached(self, workflow: WorkflowKey) -> None:
         """A workflow is watched from now on."""
-        self._seen[workflow] = set()
         steps, errors = self.settings.step_names, self.settings.error_names
-        self._labels[workflow] = StepLabel(steps.rules, limit=steps.limit)
-        self._error_names[workflow] = LimitedLabel(errors.rules, limit=errors.limit)
+        labels = InstanceLabels(
+            StepLabel(steps.rules, limit=steps.limit),
+            LimitedLabel(errors.rules, limit=errors.limit),
+            self._words,
+        )
+        self._workflows[workflow] = _Workflow(labels, set(), set())
         self._zero(*workflow)
 
     def detached(self, workflow: WorkflowKey) -> None:
         """A workflow is detached, and its series are removed."""
-        self._rendered.pop(workflow, None)
-        self._changed[workflow].update(dict.fromkeys(self._seen.pop(workflow)))
-        del self._labels[workflow], self._error_names[workflow]
+        detached = self._workflows.pop(workflow)
+        self._changed[workflow].update(dict.fromkeys(detached.instances))
         self.series.drop(*workflow)
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
@@ -125,13 +133,13 @@ class Store:
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         """An instance has these values, which last changed at a Unix time."""
-        if workflow not in self._labels:
+        if workflow not in self._workflows:
             return  # A poll may end after its workflow was removed.
-        label = self._labels[workflow]
-        self._seen[workflow].add(instance_id)
+        labels = self.labels(workflow)
+        self._workflows[workflow].instances.add(instance_id)
         for step in values.open_steps:
-            name = (*workflow, label(step.name))
-            self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, self._words(step.type)))
+            name = (*workflow, labels.step(step.name))
+            self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, labels.word(step.type)))
             if step.type not in _WITHOUT_ATTEMPTS:
                 self._zero_outcomes(catalogue.STEP_ATTEMPTS, name)
                 self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
@@ -144,43 +152,44 @@ class Store:
             self._changed[workflow][instance_id] = InstanceSamples(
                 values,
                 last_change,
-                label,
-                self._error_names[workflow],
-                self._words,
+                labels,
                 catalogue.CURRENT_STATUS
                 if self.settings.instance_status == "current"
                 else catalogue.STATUS,
             )
 
-    def names(self, workflow: WorkflowKey) -> tuple[LimitedLabel, ...]:
+    def labels(self, workflow: WorkflowKey) -> InstanceLabels:
         """The labels of its instances whose values are limited."""
-        return self._labels[workflow], self._error_names[workflow], self._words
+        return self._workflows[workflow].labels
 
-    def rendered(self, workflow: WorkflowKey, ids: set[str]) -> None:
+    def rendered(self, workflow: WorkflowKey, ids: Collection[str]) -> None:
         """Scrapes see these instances as they were before the restart."""
-        self._seen[workflow].update(ids)
-        self._rendered[workflow] = ids
+        self._workflows[workflow].instances.update(ids)
+        self._workflows[workflow].rendered.update(ids)
 
     def restored(
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         """An instance had these values before a restart."""
-        rendered = self._rendered.get(workflow, set())
-        if instance_id not in rendered:
+        attached = self._workflows.get(workflow)
+        if attached and instance_id in attached.rendered:
+            attached.rendered.discard(instance_id)
+        else:
             self.shown(workflow, instance_id, values, last_change)
-        rendered.discard(instance_id)
 
     def all_restored(self, workflow: WorkflowKey) -> None:
         """All instances of a workflow that are still to have series were restored."""
-        for instance_id in self._rendered.pop(workflow, ()):
+        rendered = self._workflows[workflow].rendered
+        for instance_id in rendered:
             self.removed(workflow, instance_id)
+        rendered.clear()
 
     def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
         """An instance has no series any more."""
-        if workflow not in self._labels:
+        if workflow not in self._workflows:
             return
         self._changed[workflow][instance_id] = None
-        self._seen[workflow].discard(instance_id)
+        self._workflows[workflow].instances.discard(instance_id)
 
     def skipped(self, workflow: WorkflowKey) -> None:
         """A run that ended has expired, and its steps were never fetched."""
@@ -210,7 +219,7 @@ class Store:
 
     def round_over(self, workflow: WorkflowKey, outcome: RoundOutcome) -> None:
         """A round over a workflow ended."""
-        if workflow not in self._labels:
+        if workflow not in self._workflows:
             return
         for result in FAILURE_REASONS:
             failing = outcome.failing.get(result, 0)
@@ -267,7 +276,7 @@ class Store:
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
         """Something finished, of an instance that has series or of one that is only counted."""
-        if workflow not in self._labels:
+        if workflow not in self._workflows:
             return
         add, observe = self.series.add, self.series.observe
         queued, run = observations.queue_duration, observations.run
@@ -300,7 +309,7 @@ class Store:
         self.series.zero(family, [(*labels, outcome) for outcome in catalogue.OUTCOMES])
 
     def _step(self, workflow: WorkflowKey, name: str) -> str:
-        return self._labels[workflow](
+        return self.labels(workflow).step(
             name, on_other=lambda: self.series.add(catalogue.STEP_NAMES_DROPPED, ())
         )
 
@@ -309,7 +318,7 @@ class Store:
         whether it was restored."""
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
-            self._labels[WorkflowKey(*labels[:2])].add(step)
+            self.labels(WorkflowKey(*labels[:2])).step.add(step)
         restored = self.series.restore(family, labels, data)
         if not restored:
             self.series.zero(family, [labels])
