@@ -116,7 +116,7 @@ instances = st.fixed_dictionaries(
         "params": st.just({"secret": PRIVATE}),
         "output": st.just(PRIVATE),
         "error": errors,
-        "steps": often(st.lists(steps, max_size=30)),
+        "steps": often(st.lists(steps, max_size=8)),
     }
 )
 rows = st.fixed_dictionaries(
@@ -167,9 +167,11 @@ class Upstream:
     """Responds to each kind of request with what was drawn for it, by turns."""
 
     def __init__(self, draw: st.DataObject) -> None:
-        many = st.lists(rows, max_size=20)
+        many = st.lists(rows, max_size=8)
         self._bodies = {
-            r".*/instances/[^/]+": draw.draw(st.lists(responses(often(instances)), min_size=3)),
+            r".*/instances/[^/]+": draw.draw(
+                st.lists(responses(often(instances)), min_size=3, max_size=4)
+            ),
             r".*/instances": draw.draw(st.lists(responses(often(many)), min_size=2, max_size=4)),
             r".*/workflows": draw.draw(
                 st.lists(responses(often(st.lists(workflows))), min_size=1, max_size=3)
