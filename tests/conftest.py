@@ -54,8 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marks = defaultdict[Path, set[str]](set)
     for item in items:
         marks[item.path] |= {mark.name for mark in item.iter_markers()}
-    longest_first = ({"container", "browser"}, {"slow"}, {"process"})
-    items.sort(key=lambda item: [marks[item.path].isdisjoint(long) for long in longest_first])
+    longest_first = ({"container"}, {"browser"}, {"process", "slow"}, {"slow"}, {"process"})
+    items.sort(key=lambda item: [not marks[item.path] >= long for long in longest_first])
 
 
 def pytest_collection_finish() -> None:

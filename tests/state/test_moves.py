@@ -18,7 +18,7 @@ from tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.postgres
 
-LARGE = 50_000
+LARGE = 20_000
 """Instances."""
 
 
