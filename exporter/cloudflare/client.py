@@ -21,7 +21,7 @@ from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, re
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import RequestFailed, from_status
 from exporter.cloudflare.json_filter import InvalidBody
-from exporter.cloudflare.lenient_decoder import LenientDecoder
+from exporter.cloudflare.lenient_decoder import decode
 from exporter.cloudflare.models import Envelope, PageInfo
 from exporter.cloudflare.response_body import ResponseBody
 from exporter.config.settings import Api
@@ -42,8 +42,6 @@ _MAX_MESSAGE = 200
 """Characters."""
 _RESULT = "$.result"
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidBody)
-
-_FAILURE = LenientDecoder(Envelope[msgspec.Raw])
 
 
 class Response(NamedTuple, Generic[Result]):
@@ -92,22 +90,23 @@ class ApiClient:
         return self.api.url.replace("{account_id}", self.account_id or "").rstrip("/")
 
     async def send(
-        self,
-        endpoint: str,
-        url: str,
-        decoder: LenientDecoder[Envelope[Result]],
-        content: bytes | None = None,
+        self, endpoint: str, url: str, kind: type[Result], content: bytes | None = None
     ) -> Response[Result]:
         """The response to a GET or, with JSON as its content, a POST.
+
+        Args:
+            endpoint: Its name in metrics.
+            url: Where it is.
+            kind: The type of the result.
+            content: JSON.
 
         Raises:
             RequestFailed: there is no usable response.
         """
-        body = ResponseBody(self.api.max_body, decoder.model)
+        model: type[Envelope[Result]] = Envelope[kind]  # type: ignore[valid-type]
+        body = ResponseBody(self.api.max_body, model)
         try:
-            response = self._decode(
-                await self._request(endpoint, url, body, content), body, decoder
-            )
+            response = self._decode(await self._request(endpoint, url, body, content), body, model)
         except RequestFailed as failure:
             failure.size = body.size
             raise
@@ -116,17 +115,14 @@ class ApiClient:
         return response
 
     def _decode(
-        self,
-        response: httpx.Response,
-        body: ResponseBody,
-        decoder: LenientDecoder[Envelope[Result]],
+        self, response: httpx.Response, body: ResponseBody, model: type[Envelope[Result]]
     ) -> Response[Result]:
         if not response.is_success:
             raise from_status(response.status_code, self._api_errors(response, body))
         if not body.size:
             raise RequestFailed("invalid_answer", "the body is empty")
         try:
-            envelope, ignored = decoder.decode(body.read())
+            envelope, ignored = decode(body.read(), model)
         except _UNDECODABLE as error:
             # msgspec's message has the place and the types, not the value; others have the value.
             own = isinstance(error, msgspec.MsgspecError | InvalidBody)
@@ -194,7 +190,7 @@ class ApiClient:
     def _api_errors(self, response: httpx.Response, body: ResponseBody) -> str:
         """The errors that the API reports, short and on one line; empty where it reports none."""
         try:
-            errors = _FAILURE.decode(body.read())[0].errors or []
+            errors = decode(body.read(), Envelope[msgspec.Raw])[0].errors or []
         except _UNDECODABLE:
             return f"not from the API, but {_content(response, body)}"
         text = "; ".join(

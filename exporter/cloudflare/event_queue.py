@@ -17,8 +17,8 @@ from msgspec import Raw, Struct
 
 from exporter.cloudflare.client import ApiClient, Response
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.lenient_decoder import LenientDecoder
-from exporter.cloudflare.models import Envelope, unix
+from exporter.cloudflare.lenient_decoder import decode
+from exporter.cloudflare.models import unix
 from exporter.config.accounts import is_instance_id
 
 Result = TypeVar("Result")
@@ -90,12 +90,6 @@ class _Event(Struct):
     metadata: _Metadata = _Metadata()
 
 
-_PULLED = LenientDecoder(Envelope[Pulled])
-_QUEUE = LenientDecoder(Envelope[_Queue])
-_ACKED = LenientDecoder(Envelope[_Acked])
-_EVENT = LenientDecoder(_Event)
-
-
 @dataclass(frozen=True, kw_only=True)
 class EventQueue(ApiClient):
     """The queue of an account's events. Every method raises `RequestFailed`.
@@ -109,19 +103,19 @@ class EventQueue(ApiClient):
     async def pull(self) -> Pulled:
         """Leases the next messages, `BATCH` at most."""
         content = {"batch_size": BATCH, "visibility_timeout_ms": _LEASE_MS}
-        return (await self._send("pull", "/messages/pull", _PULLED, content)).required
+        return (await self._send("pull", "/messages/pull", Pulled, content)).required
 
     async def ack(self, leases: Collection[str]) -> None:
         """Removes leased messages from the queue."""
         content = {"acks": [{"lease_id": lease} for lease in leases], "retries": []}
-        await self._send("ack", "/messages/ack", _ACKED, content)
+        await self._send("ack", "/messages/ack", _Acked, content)
 
     async def check(self) -> str:
         """The queue's name, once it has a pull consumer and the token may pull; takes no message.
 
         To pull and to acknowledge take the same permission, so nothing is acknowledged to see it.
         """
-        queue = (await self._send("queue", "", _QUEUE)).required
+        queue = (await self._send("queue", "", _Queue)).required
         if not any(consumer.type == "http_pull" for consumer in queue.consumers):
             types = ", ".join(str(consumer.type) for consumer in queue.consumers)
             text = f"the queue's consumer is {types or 'missing'}, and must be http_pull"
@@ -137,13 +131,13 @@ class EventQueue(ApiClient):
         self,
         endpoint: str,
         path: str,
-        decoder: LenientDecoder[Envelope[Result]],
+        kind: type[Result],
         content: object = None,
     ) -> Response[Result]:
         url = f"{self.base_url}/queues/{self.queue_id}{path}"
         body = None if content is None else msgspec.json.encode(content)
         try:
-            return await self.send(endpoint, url, decoder, body)
+            return await self.send(endpoint, url, kind, body)
         except RequestFailed as failure:
             raise RequestFailed(failure.reason, str(failure), _advice(failure)) from None
 
@@ -172,7 +166,7 @@ def event_of(message: Message) -> Event:
             text = msgspec.json.decode(body, type=str).strip()
             plain = text[:1] == "{"
             body = text.encode() if plain else base64.b64decode(text, validate=True)
-        event, _ = _EVENT.decode(body)
+        event, _ = decode(body, _Event)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return UNREADABLE
     workflow, instance_id = event.source.workflowName, event.payload.instanceId

@@ -9,7 +9,7 @@ import functools
 import re
 import types
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -37,42 +37,36 @@ class _InvalidPart(ValueError):  # noqa: N818 - reads as what it is
     """A value doesn't fit its type, and no part of it does."""
 
 
-class LenientDecoder(Generic[T]):
-    """Decodes responses of one type.
+def decode(body: bytes | bytearray, model: type[T]) -> tuple[T, list[str]]:
+    """A response, and the places in it that were ignored (`$.result[3].ended_on`).
 
     Args:
+        body: JSON.
         model: A msgspec type. A struct in it that has a class method `from_text` may also be a
             string in the response.
+
+    Raises:
+        msgspec.MsgspecError: it isn't JSON, or no part of it fits; the message names the place and
+            the types, never a value.
+        RecursionError: it is nested too deep, in too many places.
     """
-
-    def __init__(self, model: type[T]) -> None:
-        self.model = model
-        self._strict = _decoder(model)  # type: ignore[arg-type]
-
-    def decode(self, body: bytes | bytearray) -> tuple[T, list[str]]:
-        """A response, and the places in it that were ignored (`$.result[3].ended_on`).
-
-        Raises:
-            msgspec.MsgspecError: it isn't JSON, or no part of it fits; the message names the place
-                and the types, never a value.
-            RecursionError: it is nested too deep, in too many places.
-        """
+    try:
+        return _decoder(model)(body), []  # type: ignore[arg-type]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = error
+    body = _with_valid_text(body)
+    try:
         try:
-            return self._strict(body), []
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problem = error
-        body = _with_valid_text(body)
-        try:
-            try:
-                return self._parts(body)
-            except RecursionError:
-                return self._parts(_with_max_depth(body))
-        except _InvalidPart:
-            raise problem from None
+            return _parts(body, model)
+        except RecursionError:
+            return _parts(_with_max_depth(body), model)
+    except _InvalidPart:
+        raise problem from None
 
-    def _parts(self, body: bytes) -> tuple[T, list[str]]:
-        ignored: list[str] = []
-        return _decode(body, self.model, "$", ignored), ignored
+
+def _parts(body: bytes, model: type[T]) -> tuple[T, list[str]]:
+    ignored: list[str] = []
+    return _decode(body, model, "$", ignored), ignored
 
 
 def _with_valid_text(body: bytes | bytearray) -> bytes:

@@ -6,10 +6,8 @@ from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from exporter.cloudflare.client import ApiClient
-from exporter.cloudflare.lenient_decoder import LenientDecoder
 from exporter.cloudflare.models import (
     Detail,
-    Envelope,
     ListedAccount,
     ListedWorkflow,
     Row,
@@ -23,14 +21,6 @@ Result = TypeVar("Result")
 _MAX_WORKFLOW_PAGES = 100
 _ROW = re.compile(r"\$\.result\[\d+\]")
 
-_ACCOUNTS = LenientDecoder(Envelope[list[ListedAccount]])
-_SUMMARY = LenientDecoder(Envelope[Summary])
-_DETAIL = LenientDecoder(Envelope[Detail])
-_ROWS = LenientDecoder(Envelope[list[Row]])
-_WORKFLOW = LenientDecoder(Envelope[ListedWorkflow])
-_WORKFLOWS = LenientDecoder(Envelope[list[ListedWorkflow]])
-_VERSIONS = LenientDecoder(Envelope[list[WorkflowVersion]])
-
 
 class WorkflowsClient(ApiClient):
     """The workflows and instances of one account, or the list of accounts.
@@ -41,12 +31,12 @@ class WorkflowsClient(ApiClient):
     async def instance(self, workflow: str, instance_id: str) -> Summary:
         """An instance without its steps (`simple=true`)."""
         url = self._instance_url(workflow, instance_id)
-        return (await self.send("instance", f"{url}?simple=true", _SUMMARY)).required
+        return (await self.send("instance", f"{url}?simple=true", Summary)).required
 
     async def instance_detail(self, workflow: str, instance_id: str) -> tuple[Detail, int]:
         """An instance with all its steps, and the bytes of the response."""
         url = self._instance_url(workflow, instance_id)
-        response = await self.send("instance", f"{url}?simple=false&order=asc", _DETAIL)
+        response = await self.send("instance", f"{url}?simple=false&order=asc", Detail)
         return response.required, response.size
 
     async def instances(self, workflow: str, parameters: dict[str, str]) -> Page[Row]:
@@ -58,17 +48,17 @@ class WorkflowsClient(ApiClient):
                 page before.
         """
         url = f"{self._workflow_url(workflow)}/instances"
-        return await self._page("instances", url, _ROWS, parameters)
+        return await self._page("instances", url, list[Row], parameters)
 
     async def workflow(self, workflow: str) -> ListedWorkflow:
         """A workflow with the platform's counts of its instances."""
-        return (await self.send("workflow", self._workflow_url(workflow), _WORKFLOW)).required
+        return (await self.send("workflow", self._workflow_url(workflow), ListedWorkflow)).required
 
     def workflows(self) -> AsyncIterator[list[ListedWorkflow]]:
         """The account's workflows, page by page."""
         url = f"{self.base_url}/workflows"
         return read_pages(
-            lambda parameters: self._page("workflows", url, _WORKFLOWS, parameters),
+            lambda parameters: self._page("workflows", url, list[ListedWorkflow], parameters),
             {"page": "1", "per_page": "100"},
             key=lambda row: row.name,
             max_pages=_MAX_WORKFLOW_PAGES,
@@ -77,12 +67,12 @@ class WorkflowsClient(ApiClient):
     async def accounts(self, per_page: int) -> list[ListedAccount]:
         """The first accounts that the credential can read, of a client whose URL names none."""
         url = f"{self.base_url}?per_page={per_page}"
-        return (await self.send("accounts", url, _ACCOUNTS)).result or []
+        return (await self.send("accounts", url, list[ListedAccount])).result or []
 
     async def versions(self, workflow: str) -> list[WorkflowVersion]:
         """The latest versions of a workflow."""
         url = f"{self._workflow_url(workflow)}/versions?per_page=10"
-        return (await self.send("versions", url, _VERSIONS)).result or []
+        return (await self.send("versions", url, list[WorkflowVersion])).result or []
 
     def _workflow_url(self, workflow: str) -> str:
         return f"{self.base_url}/workflows/{quote(workflow, safe='')}"
@@ -98,10 +88,10 @@ class WorkflowsClient(ApiClient):
         self,
         endpoint: str,
         url: str,
-        decoder: LenientDecoder[Envelope[list[Result]]],
+        kind: type[list[Result]],
         parameters: dict[str, str],
     ) -> Page[Result]:
-        response = await self.send(endpoint, f"{url}?{urlencode(parameters)}", decoder)
+        response = await self.send(endpoint, f"{url}?{urlencode(parameters)}", kind)
         rows, info = response.result or [], response.info
         sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in response.ignored)
         return Page(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.json_filter import JsonFilter
-from exporter.cloudflare.lenient_decoder import LenientDecoder
+from exporter.cloudflare.lenient_decoder import decode
 from exporter.cloudflare.models import Detail, Envelope, Error, Row
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances.latest_steps import pack
@@ -154,7 +154,7 @@ def test_what_is_left_of_a_huge_response_is_read_the_same(data: st.DataObject) -
 
 def _instance(body: bytes) -> Any:
     try:
-        envelope, _ = LenientDecoder(Envelope[Detail]).decode(body)
+        envelope, _ = decode(body, Envelope[Detail])
     except (msgspec.MsgspecError, RecursionError) as error:
         return type(error)
     plain = msgspec.to_builtins(envelope)
@@ -269,7 +269,7 @@ async def test_what_is_nested_too_deep_costs_its_place_alone() -> None:
 )
 def test_there_is_a_limit_to_what_is_taken_apart(value: bytes) -> None:
     with pytest.raises((msgspec.MsgspecError, RecursionError)):
-        LenientDecoder(Envelope[list[Row]]).decode(b'{"success":true,"result":%s}' % value)
+        decode(b'{"success":true,"result":%s}' % value, Envelope[list[Row]])
 
 
 async def test_a_list_that_is_null_is_empty_and_one_that_is_missing_a_failure() -> None:
