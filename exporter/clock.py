@@ -2,10 +2,14 @@
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 # Where it exists: Linux' other monotonic clock stands still while the machine sleeps.
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+_BEHIND = timedelta(days=7)
+_SET = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _monotonic() -> float:
@@ -40,6 +44,12 @@ class Clock:
         A clock that is wrongly set ahead for a while doesn't make everything history.
         """
         return min(self.wall(), self._start + self.monotonic())
+
+    def latest_possible(self) -> datetime:
+        """No time that is later has passed, unless this machine's clock is more than a week behind;
+        if it was never set, as where it begins in 1970, any may have."""
+        now = datetime.fromtimestamp(self.steady(), UTC)
+        return now + _BEHIND if now > _SET else datetime.max.replace(tzinfo=UTC)
 
     def now(self) -> Moment:
         """This moment."""

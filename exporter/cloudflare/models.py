@@ -121,11 +121,25 @@ class Summary(Struct, kw_only=True, rename={"version_id": "versionId"}):
     trigger: Trigger | None = None
     version_id: Name | None = None
 
+    def drop_times_after(self, limit: datetime) -> int:
+        """Drops times that can't have passed; how many."""
+        return _drop_after(limit, self, "queued", "start", "end")
+
 
 class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
     """An instance with its steps: the result of a detail request."""
 
     steps: list[Step] | None = None
+
+    def drop_times_after(self, limit: datetime) -> int:
+        dropped = super().drop_times_after(limit)
+        for step in self.steps or ():
+            dropped += _drop_after(limit, step, "start")
+            if step.finished is None:  # otherwise the end may be a plan
+                dropped += _drop_after(limit, step, "end")
+            for attempt in step.attempts or ():
+                dropped += _drop_after(limit, attempt, "start", "end")
+        return dropped
 
 
 Result = TypeVar("Result")
@@ -151,6 +165,10 @@ class Row(Struct):
     modified_on: datetime | None = None
     version_id: Name | None = None
     trigger_source: Name | None = None
+
+    def drop_times_after(self, limit: datetime) -> int:
+        """Drops times that can't have passed; how many."""
+        return _drop_after(limit, self, "created_on", "started_on", "ended_on", "modified_on")
 
 
 class ListedAccount(Struct):
@@ -225,3 +243,13 @@ def _time(moment: datetime | None) -> datetime | None:
     if moment is None or not _FIRST_YEAR <= moment.year < MAXYEAR:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _drop_after(limit: datetime, thing: Struct, *fields: str) -> int:
+    dropped = 0
+    for field in fields:
+        moment = _time(getattr(thing, field))
+        if moment is not None and moment > limit:
+            setattr(thing, field, None)
+            dropped += 1
+    return dropped

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from math import ceil, inf
 
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import Row, unix
+from exporter.cloudflare.models import Row, latest, unix
 from exporter.config.accounts import is_instance_id
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Pending, Scope
@@ -27,11 +27,8 @@ from exporter.watch.list_reader import ListReader
 from exporter.watch.poller import Poller
 from exporter.watch.selector import Selector
 from exporter.watch.series_cap import SeriesCap
-from exporter.watch.watched_instances import LATE, QUIET
+from exporter.watch.watched_instances import LATE
 
-# A clock that shows less was never set: some machines begin in 1970.
-_SET = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-_TIMES = ("created_on", "started_on", "ended_on", "modified_on")
 # How much more a pass over everything may cost than one by status: it misses none.
 _WORTH = 1.3
 
@@ -208,7 +205,10 @@ class Discovery:
 
     async def _take(self, rows: list[Row]) -> None:
         """Takes the rows of a page, of those that may be recorded with what the state holds."""
-        self._check_times(rows)
+        for row in rows:
+            self._watched.drop_future_times(row)
+            times = (row.created_on, row.modified_on, row.ended_on)
+            self._watched.newest_row = max(self._watched.newest_row, unix(latest(times)) or -inf)
         known: dict[str, Record | None] = {}
         left_out = set[str]()
         async with self._taking:  # one page after another: no row is unknown twice
@@ -226,19 +226,6 @@ class Discovery:
             for row in () if self.poller.over else rows:
                 if row.id not in left_out:
                     self._take_row(row, known.get(row.id or "", -inf))
-
-    def _check_times(self, rows: list[Row]) -> None:
-        """Drops times that can't have passed, and remembers the newest of the others."""
-        now = self._clock.steady()
-        limit = now + QUIET if now > _SET else inf
-        for row in rows:
-            for name in _TIMES:
-                moment = unix(getattr(row, name)) or -inf
-                if moment > limit:
-                    setattr(row, name, None)
-                    self._store.ignored()
-                else:
-                    self._watched.newest_row = max(self._watched.newest_row, moment)
 
     def _may_be_recorded(self, row: Row) -> bool:
         """Whether the state may hold something of an instance that isn't watched, and it matters:

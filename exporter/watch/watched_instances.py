@@ -8,6 +8,7 @@ from math import inf
 from msgspec.structs import replace
 
 from exporter.clock import Clock
+from exporter.cloudflare.models import Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Scope
@@ -22,7 +23,7 @@ _RAISED_BY = 3600.0
 """Seconds by which the horizon is raised at least where there are no list passes."""
 LATE = 60.0
 """Seconds by which a row may appear in lists after its instance was created."""
-QUIET = 7 * 86400.0
+_QUIET = 7 * 86400.0
 """Seconds by which a clock may be ahead before what comes is taken for history."""
 _STRETCH = 1000
 """Instances that are gone through at a stretch."""
@@ -164,7 +165,7 @@ class WatchedInstances:
         elif last is not None:
             # Of what ended long before the last pass, every end was seen. Long before the newest,
             # too: a clock that is ahead makes no history of what comes.
-            seen = min(last, max(self.newest_row, last - QUIET))
+            seen = min(last, max(self.newest_row, last - _QUIET))
             # A longer poll.forget_after brings back nothing that has expired.
             self.record.horizon = max(horizon, seen - self.poll.forget_after - LATE)
 
@@ -192,6 +193,12 @@ class WatchedInstances:
         if self.record.last_pass is None:
             return None
         return self.record.last_pass - self.clock.steady() + self.clock.monotonic()
+
+    def drop_future_times(self, response: Row | Summary) -> None:
+        """Drops times of a row or response that can't have passed: one of them would make all that
+        comes later seem old."""
+        if dropped := response.drop_times_after(self.clock.latest_possible()):
+            self.store.ignored(dropped)
 
     def apply(
         self, transition: Callable[..., Effects], instance: Instance, *what: object, **also: object

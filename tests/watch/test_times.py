@@ -57,3 +57,34 @@ async def test_a_row_of_the_future_makes_no_other_instance_old() -> None:
         assert w.shown() == {"failed", "odd"}
         assert w.status("failed") == "errored"
         assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 5
+
+
+@pytest.mark.parametrize("key", ["start", "end", "queued"])
+async def test_one_of_the_future_in_one_response_hides_nothing_that_follows(key: str) -> None:
+    def rewrite(reply: Response) -> Response:
+        body = json.loads(reply.body)
+        body["result"][key] = "2999-01-01T00:00:00Z"
+        return Response(reply.status, json.dumps(body).encode())
+
+    async with watching(["a"]) as w:
+        w.orders.create("a", SCRIPT)
+        w.simulator.faults.add(Rewrite(rewrite), kind="detail", times=1)
+        for _ in range(6):
+            await w.cycle(after=15)
+        assert w.status("a") == "complete"
+        assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
+async def test_so_does_one_of_a_step() -> None:
+    def rewrite(reply: Response) -> Response:
+        body = json.loads(reply.body)
+        body["result"]["steps"][0]["attempts"][0]["start"] = "2999-01-01T00:00:00Z"
+        return Response(reply.status, json.dumps(body).encode())
+
+    async with watching(["a"]) as w:
+        w.orders.create("a", SCRIPT)
+        w.simulator.faults.add(Rewrite(rewrite), kind="detail", skip=1, times=1)
+        for _ in range(6):
+            await w.cycle(after=15)
+        assert w.status("a") == "complete"
+        assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
