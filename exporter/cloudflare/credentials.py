@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 from pydantic import SecretStr
@@ -49,35 +49,31 @@ def _checked(secret: str, where: str) -> str:
 
 
 class Credential(httpx.Auth):
-    """Puts a credential on each request; none at all for an upstream that asks for none."""
+    """Puts a credential on each request; none at all for an upstream that asks for none.
 
-    def __init__(
-        self,
-        *,
-        token: SecretStr | Path | None = None,
-        email: str | None = None,
-        key: SecretStr | Path | None = None,
-    ) -> None:
-        self._token = Secret(token) if token else None
-        self._key = Secret(key) if key else None
+    Args:
+        secret: An API token or, with an e-mail, a global API key.
+        email: Of the key.
+    """
+
+    def __init__(self, secret: SecretStr | Path | None = None, *, email: str | None = None) -> None:
+        self._secret = Secret(secret) if secret else None
         self._email = email
-        self.budget_key: object = tuple(s and s.reveal() for s in (self._token, self._key))
+        self.budget_key: object = self._secret and self._secret.reveal()
         """Equal for credentials that share a budget: the same token or key, from wherever."""
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if self._token is not None:
-            request.headers["Authorization"] = f"Bearer {self._token.reveal()}"
-        elif self._key is not None:
-            request.headers["X-Auth-Email"] = self._email or ""
-            request.headers["X-Auth-Key"] = self._key.reveal()
+        if self._secret is not None:
+            secret = self._secret.reveal()
+            if self._email is None:
+                request.headers["Authorization"] = f"Bearer {secret}"
+            else:
+                request.headers.update({"X-Auth-Email": self._email, "X-Auth-Key": secret})
         yield request
 
     def scrub(self, text: str) -> str:
         """`text` without the secret, should an upstream have sent it back."""
-        for secret in (self._token, self._key):
-            if secret is not None:
-                text = text.replace(secret.reveal(), "***")
-        return text
+        return text if self._secret is None else text.replace(self._secret.reveal(), "***")
 
 
 class Credentials(NamedTuple):
@@ -97,9 +93,9 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
     """
     problems: list[str] = []
 
-    def read(place: str, **given: Any) -> Credential:
+    def read(place: str, secret: SecretStr | Path | None, email: str | None = None) -> Credential:
         try:
-            credential = Credential(**given)
+            credential = Credential(secret, email=email)
         except OSError as error:
             problems.append(f"{place}: {error.filename}: {error.strerror}")
         except ValueError as error:
@@ -112,11 +108,10 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
     made = []
     for n, account in enumerate(accounts):
         place, events = f"accounts[{n}]", account.events
-        token, key = account.api_token or account.api_token_file, account.api_key
-        api = read(place, token=token, email=account.api_email, key=key or account.api_key_file)
+        token = account.api_token or account.api_token_file
+        api = read(place, token or account.api_key or account.api_key_file, account.api_email)
         queue = events and (events.api_token or events.api_token_file)
-        pulls = read(f"{place}.events", token=queue) if queue else None
-        made.append(Credentials(account, api, pulls))
+        made.append(Credentials(account, api, read(f"{place}.events", queue) if queue else None))
     if problems:
         raise ConfigError(problems)
     return made

@@ -58,7 +58,7 @@ async def client_of(
             http,
             settings,
             "acc",
-            credential or Credential(token=SecretStr("hidden")),
+            credential or Credential(SecretStr("hidden")),
             budget=unlimited(),
             on_request=record,
             on_ignored=lambda _, places: ignored.extend(places) if ignored is not None else None,

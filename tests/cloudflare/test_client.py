@@ -106,9 +106,9 @@ class TestCredentials:
     @pytest.mark.parametrize(
         ("credential", "headers"),
         [
-            (Credential(token=SecretStr("t")), {"authorization": "Bearer t"}),
+            (Credential(SecretStr("t")), {"authorization": "Bearer t"}),
             (
-                Credential(email="a@example.com", key=SecretStr("k")),
+                Credential(SecretStr("k"), email="a@example.com"),
                 {"x-auth-email": "a@example.com", "x-auth-key": "k"},
             ),
             (Credential(), {}),
@@ -157,7 +157,7 @@ def client_over_a_socket(
         http,
         api(f"{simulator.url}/accounts/{{account_id}}", limit),
         "acc",
-        Credential(token=SecretStr("secret")),
+        Credential(SecretStr("secret")),
         budget=unlimited(),
         on_request=on_request,
     )

@@ -86,7 +86,7 @@ class TestValues:
 
 class TestCredential:
     def test_a_rotated_token_goes_out_with_the_next_request(self, file: Path) -> None:
-        credential = Credential(token=file)
+        credential = Credential(file)
         sent = []
         for token in ("first", "second!"):
             file.write_text(token)
@@ -96,10 +96,10 @@ class TestCredential:
         assert sent == ["Bearer first", "Bearer second!"]
 
     def test_tokens_and_keys_are_scrubbed(self) -> None:
-        assert Credential(token=SecretStr("tok")).scrub("a tok b tok") == "a *** b ***"
-        assert Credential(email="a@b", key=SecretStr("key")).scrub("key!") == "***!"
+        assert Credential(SecretStr("tok")).scrub("a tok b tok") == "a *** b ***"
+        assert Credential(SecretStr("key"), email="a@b").scrub("key!") == "***!"
         assert Credential().scrub("as it is") == "as it is"
 
     def test_it_shows_no_secret(self, file: Path) -> None:
-        credential = Credential(token=file)
+        credential = Credential(file)
         assert "first" not in repr(credential) + str(credential)

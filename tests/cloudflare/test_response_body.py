@@ -58,7 +58,7 @@ async def upstream(action: Any, **options: Any) -> AsyncIterator[tuple[Workflows
                 http,
                 settings,
                 "acc",
-                Credential(token=SecretStr("secret")),
+                Credential(SecretStr("secret")),
                 budget=unlimited(),
                 on_request=lambda _, code, __: codes.append(code),
             )

@@ -172,7 +172,7 @@ class TestExceptions:
         """Not even one that the message of a library's exception repeats."""
         logs.configure("info", "json" if fmt == "json" else "logfmt")
         token, key = "t0ken" * 8, "k3y" * 12
-        hidden = Credential(token=SecretStr(token)), Credential(email="a@b", key=SecretStr(key))
+        hidden = Credential(SecretStr(token)), Credential(SecretStr(key), email="a@b")
         for credential in hidden:
             logs.hide(credential)
         try:
