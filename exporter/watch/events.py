@@ -223,13 +223,16 @@ class Events:
         if not begun:
             self.coverage.announced(event, now)
         instance = attachment.watched.instances.get(event.instance_id)
-        if instance is not None and shows(instance, event):
+        polled = instance is not None and instance.activity is None and instance.failure is None
+        # Whether an event without a time is news, only a poll says.
+        judged = event.at > -inf or (awaited.polling and polled)
+        if instance is not None and judged and shows(instance, event):
             if begun and attachment.discovery is not None:
                 attachment.discovery.choose(instance)
             self._end(awaited, "shown" if begun else "known")
         elif awaited.polling and instance is not None:
             # The round repeats a poll that failed.
-            if instance.activity is None and instance.failure is None:
+            if polled:
                 self._polled(awaited, now)
         elif now >= awaited.due:
             await self._poll(awaited, attachment, instance)

@@ -117,6 +117,23 @@ class TestAnEvent:
             assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
             assert queue.backlog == 0
 
+    @pytest.mark.parametrize("time", [None, "", 1_800_000_000_000, "0001-01-01T00:00:00Z"])
+    async def test_without_a_time_has_its_instance_polled_all_the_same(self, time: Any) -> None:
+        async with events() as (w, queue):
+            w.orders.create("a", failing(60))
+            await w.cycle()
+            queue.lost = 1.0
+            w.clock.advance(61)
+            w.simulator.world.settle()
+            queue.lost = 0.0
+            body = event("errored", "a", 0)
+            body["metadata"]["eventTimestamp"] = time
+            queue.push(body, round(w.clock() * 1000))
+            assert await step(w) == {"detail": 1}
+            assert w.status("a") == "errored"
+            assert results(w)["errored", "shown"] == 1
+            assert await step(w, after=60) == {}
+
     async def test_of_a_start_is_left_to_the_lists(self) -> None:
         async with events() as (w, queue):
             w.orders.create("a", LONG)
