@@ -212,7 +212,7 @@ class Events:
 
     def _is_ours(self, event: Event) -> bool:
         """Whether it is of a workflow that is to be watched, by whichever replica."""
-        ours = event.account_id == (self._account.account_id or event.account_id)
+        ours = event.account_id in ("", self._account.account_id or event.account_id)
         known = (
             event.workflow in self._workflows.attached or event.workflow in self._workflows.wanted
         )

@@ -134,6 +134,16 @@ class TestAnEvent:
             assert results(w)["errored", "shown"] == 1
             assert await step(w, after=60) == {}
 
+    async def test_without_an_account_is_of_the_queues(self) -> None:
+        async with events() as (w, queue):
+            w.orders.create("a", failing(5))
+            await w.cycle()
+            body = event("errored", "a", w.clock() + 5)
+            body["metadata"]["accountId"] = None
+            queue.push(body, round(w.clock() * 1000))
+            await step(w, after=10)
+            assert results(w)["errored", "shown"] == 2  # that of the simulator, too
+
     async def test_of_a_start_is_left_to_the_lists(self) -> None:
         async with events() as (w, queue):
             w.orders.create("a", LONG)
