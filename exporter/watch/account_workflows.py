@@ -15,16 +15,16 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import ListedWorkflow as Listed
-from exporter.cloudflare.models import unix
+from exporter.cloudflare.models import ListedWorkflow, unix
 from exporter.cloudflare.workflows_client import WorkflowsClient
-from exporter.config.accounts import Workflow, is_glob
+from exporter.config.accounts import Account, Workflow, is_glob
+from exporter.config.metrics import Metrics
+from exporter.config.settings import Api, Poll
 from exporter.instances.instance import Scope
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.state.backend import NotRestored, Owner
 from exporter.state.writer import StateWriter
-from exporter.watch.attachment import AccountSettings, Attachment
 from exporter.watch.discovery import Discovery
 from exporter.watch.event_coverage import EventCoverage
 from exporter.watch.poll_log import AccountLog
@@ -39,6 +39,49 @@ log = structlog.get_logger(__name__)
 _READ_EVERY = 30.0
 """Seconds; the platform's counts are up to half a minute old anyway."""
 _LIMITS_EVERY = 3600.0
+
+Place = tuple[str, str | None, str]
+"""What an account is recognized by after a reload: label, id, and name in the state."""
+
+
+@dataclass(frozen=True)
+class AccountSettings:
+    """The settings that all attachments of an account share.
+
+    Attributes:
+        account: Without its workflows.
+        api: Without the limits of the budget, which may change while workflows are attached.
+        stored_as: The account's name in the state.
+    """
+
+    account: Account
+    api: Api
+    poll: Poll
+    metrics: Metrics
+    stored_as: str
+
+    @property
+    def place(self) -> Place:
+        """What is the same for as long as it is this account."""
+        return self.account.label, self.account.account_id, self.stored_as
+
+
+@dataclass(frozen=True, eq=False)
+class Attachment:
+    """A workflow that is attached.
+
+    Attributes:
+        settings: The configuration's entry that it matched.
+        watched: Its instances.
+        poller: Polls them.
+        discovery: Reads its lists; None: only configured instances are watched.
+    """
+
+    key: WorkflowKey
+    settings: Workflow
+    watched: WatchedInstances
+    poller: Poller
+    discovery: Discovery | None
 
 
 @dataclass(eq=False)
@@ -211,7 +254,7 @@ class AccountWorkflows:
         # Where only configured instances are watched, their polls report the problem.
         matters = bool(self.discoveries) or any(is_glob(w.name) for w in self.configured)
         try:
-            rows, requests = list[Listed](), 0
+            rows, requests = list[ListedWorkflow](), 0
             async for page in self.client.workflows():
                 rows, requests = rows + page, requests + 1
                 self.store.polled("list", "success")

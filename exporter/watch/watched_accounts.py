@@ -25,8 +25,7 @@ from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
-from exporter.watch.account_workflows import AccountWorkflows
-from exporter.watch.attachment import AccountSettings, Place
+from exporter.watch.account_workflows import AccountSettings, AccountWorkflows, Place
 from exporter.watch.events import Events
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poll_log import AccountLog

@@ -13,7 +13,7 @@ from exporter.instances.latest_steps import Timeline, unpack
 from exporter.instances.values import InstanceValues
 from exporter.metrics.labels import WorkflowKey
 from exporter.statuses import MAY_BE_STUCK
-from exporter.watch.attachment import Attachment
+from exporter.watch.account_workflows import Attachment
 from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poller import Poller
 
