@@ -33,7 +33,7 @@ class Site:
     async def page(self, path: str = "", **options: Any) -> AsyncIterator[Page]:
         """A page; nothing may go wrong in it, nor come from elsewhere.
 
-        Whoever has the same options gets the same one, loaded anew: each has processes of its own.
+        Whoever has the same options gets the same one, loaded again: each has processes of its own.
         """
         if repr(options) not in self._pages:
             self._pages[repr(options)] = await self._new(options)
