@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ hypothesis.settings.load_profile("patient")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """`auto` is three for each processor: most of the time tests wait for others. `logical` is one,
-    for the fast tests, which wait for nobody."""
-    each = 1 if config.option.numprocesses == "logical" else 3
-    return each * len(os.sched_getaffinity(0))
+    """`auto` is three for each processor: most of the time tests wait for others. `logical` is half
+    of that, for the fast tests."""
+    processors = len(os.sched_getaffinity(0))
+    return ceil(1.5 * processors) if config.option.numprocesses == "logical" else 3 * processors
 
 
 class Scheduling(LoadFileScheduling):  # type: ignore[misc]

@@ -5,7 +5,7 @@ How a single failed request shows, and what is logged of it, is in test_failures
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -130,7 +130,15 @@ FAULTS: Mapping[str, Action] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+def each(faults: Iterable[str]) -> list[Any]:
+    """As parameters; those that end with the patience of the exporter are slow."""
+    return [
+        pytest.param(f, marks=[pytest.mark.slow] * isinstance(FAULTS.get(f), Hang | Drip))
+        for f in faults
+    ]
+
+
+@pytest.mark.parametrize("fault", each(FAULTS))
 async def test_of_every_call(fault: str, undisturbed: dict[str, float]) -> None:
     async with world() as w:
         await cycles(w, 1)
@@ -142,7 +150,7 @@ async def test_of_every_call(fault: str, undisturbed: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["401", "404", "503", "garbage", "closed in mid-body", "no response"]
+    "fault", each(["401", "404", "503", "garbage", "closed in mid-body", "no response"])
 )
 async def test_from_the_start(fault: str, undisturbed: dict[str, float]) -> None:
     async with world() as w:

@@ -8,11 +8,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from exporter.app import App
 from exporter.config.settings import Settings
 from exporter.web.server import listen
 from simulator import Hang, Script, Simulator, Wait, serve, steps
 from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 INSTANCES = [f"order-{n}" for n in range(5)]
 

@@ -92,6 +92,7 @@ class TestSharing:
         reader.close()
         database.close()
 
+    @pytest.mark.slow
     def test_a_lock_that_stays_is_an_error_and_over_when_it_is(self, path: Path) -> None:
         database = Database(path)
         other = sqlite3.connect(path)

@@ -125,6 +125,7 @@ class TestListPasses:
 
 
 class TestState:
+    @pytest.mark.slow
     async def test_it_is_named_when_a_write_does_not_end(self, tmp_path: Path) -> None:
         state = tmp_path / "state.db"
         async with watching(["a"], state=state) as w:
@@ -174,6 +175,7 @@ class TestWatchdog:
 
 class TestReady:
     @pytest.mark.parametrize("with_state", [False, True], ids=["without state", "with state"])
+    @pytest.mark.slow
     async def test_it_comes_when_metrics_shows_what_the_first_polls_brought(
         self, with_state: bool, tmp_path: Path
     ) -> None:

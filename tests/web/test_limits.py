@@ -131,6 +131,7 @@ class TestTime:
             client.send(b"G")
             assert (await client.rest()).endswith(b"hello")
 
+    @pytest.mark.slow
     async def test_between_requests_a_client_may_take_longer(self) -> None:
         """So that a scrape finds its connection open."""
         async with serving(request=SHORT) as served, served.connected() as client:
