@@ -90,15 +90,15 @@ class ApiClient:
         return self.api.url.replace("{account_id}", self.account_id or "").rstrip("/")
 
     async def send(
-        self, endpoint: str, url: str, kind: type[Result], content: bytes | None = None
+        self, endpoint: str, url: str, kind: type[Result], content: object = None
     ) -> Response[Result]:
-        """The response to a GET or, with JSON as its content, a POST.
+        """The response to a GET or, with content that is sent as JSON, a POST.
 
         Args:
             endpoint: Its name in metrics.
             url: Where it is.
             kind: The type of the result.
-            content: JSON.
+            content: What is sent; None: nothing.
 
         Raises:
             RequestFailed: there is no usable response.
@@ -136,7 +136,7 @@ class ApiClient:
         return Response(envelope.result, envelope.result_info, body.size, ignored)
 
     async def _request(
-        self, endpoint: str, url: str, body: ResponseBody, content: bytes | None
+        self, endpoint: str, url: str, body: ResponseBody, content: object
     ) -> httpx.Response:
         while True:
             try:
@@ -155,7 +155,7 @@ class ApiClient:
                 continue
 
     async def _receive(
-        self, endpoint: str, url: str, body: ResponseBody, content: bytes | None
+        self, endpoint: str, url: str, body: ResponseBody, content: object
     ) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
         allowed: float = self.api.timeout

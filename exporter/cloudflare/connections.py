@@ -76,9 +76,9 @@ class ReusedConnectionLost(Exception):  # noqa: N818 - reads as what happened
 
 @asynccontextmanager
 async def request(
-    http: httpx.AsyncClient, url: str, auth: httpx.Auth, content: bytes | None
+    http: httpx.AsyncClient, url: str, auth: httpx.Auth, content: object
 ) -> AsyncIterator[httpx.Response]:
-    """The response to a GET or, with JSON as its content, a POST; its body not yet read.
+    """The response to a GET or, with content that is sent as JSON, a POST; its body not yet read.
 
     Raises:
         ReusedConnectionLost: the server has not seen the request, in all likelihood.
@@ -89,13 +89,8 @@ async def request(
     async def record(event: str, _: object) -> None:
         events.add(event)
 
-    sent = http.build_request(
-        "GET" if content is None else "POST",
-        url,
-        content=content,
-        headers=None if content is None else {"Content-Type": "application/json"},
-        extensions={"trace": record},
-    )
+    method = "GET" if content is None else "POST"
+    sent = http.build_request(method, url, json=content, extensions={"trace": record})
     try:
         response = await http.send(sent, auth=auth, stream=True)
         try:

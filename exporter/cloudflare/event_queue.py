@@ -135,9 +135,8 @@ class EventQueue(ApiClient):
         content: object = None,
     ) -> Response[Result]:
         url = f"{self.base_url}/queues/{self.queue_id}{path}"
-        body = None if content is None else msgspec.json.encode(content)
         try:
-            return await self.send(endpoint, url, kind, body)
+            return await self.send(endpoint, url, kind, content)
         except RequestFailed as failure:
             raise RequestFailed(failure.reason, str(failure), _advice(failure)) from None
 
