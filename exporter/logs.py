@@ -17,6 +17,8 @@ QUIET = {
     # A warning for each malformed request, and anyone can send any number of them.
     "uvicorn": logging.ERROR,
     "asyncio": logging.WARNING,
+    # A warning where a transaction can't be rolled back, since its connection was lost.
+    "psycopg": logging.ERROR,
 }
 
 

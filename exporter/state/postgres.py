@@ -64,8 +64,7 @@ class Postgres(Backend):
         timeout = round(server.timeout * 900)  # milliseconds; before the session's own
         # The locks of a replica that vanished go with it. No statement_timeout: it would have a
         # COMMIT succeed that waits for a synchronous standby.
-        self._begin = (
-            "BEGIN ISOLATION LEVEL READ COMMITTED; "
+        self._limits = (
             f"SET LOCAL lock_timeout = {timeout}; "
             f"SET LOCAL idle_in_transaction_session_timeout = {timeout}"
         )
@@ -108,7 +107,7 @@ class Postgres(Backend):
             self._session = None
 
     def _transaction(self, act: Callable[[Session], T]) -> T:
-        return self._tried(lambda session: _transaction(session, self._begin, act))
+        return self._tried(lambda session: _transaction(session, self._limits, act))
 
     def _tried(self, act: Callable[[Session], T]) -> T:
         """What an operation returns; after an error that may be the connection's, the next one
@@ -117,7 +116,7 @@ class Postgres(Backend):
             if (session := self._session) is None:
                 self._session = session = self._connector.session()
                 if missing(session):
-                    _retried(lambda: _transaction(session, self._begin, migrate))
+                    _retried(lambda: _transaction(session, self._limits, migrate))
             return _retried(lambda: act(session))
         except LeaseLost:
             raise
@@ -160,16 +159,10 @@ def _retried(act: Callable[[], T]) -> T:
     return act()
 
 
-def _transaction(session: Session, begin: str, act: Callable[[Session], T]) -> T:
-    session.run(begin)
-    try:
-        done = act(session)
-        session.run("COMMIT")
-    except BaseException:
-        with contextlib.suppress(psycopg.Error, Unreachable):
-            session.run("ROLLBACK")
-        raise
-    return done
+def _transaction(session: Session, limits: str, act: Callable[[Session], T]) -> T:
+    with session.transaction():
+        session.run(limits)
+        return act(session)
 
 
 def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:

@@ -54,6 +54,7 @@ def connect(server: DatabaseServer) -> "Session":
         )
     except (psycopg.Error, OSError, UnicodeError) as error:
         raise Unreachable(reason(error)) from None
+    session.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     session.timeout = server.timeout
     return session
 
