@@ -216,20 +216,18 @@ class Backend(ABC):
     def _select(self, query: str, *parameters: object) -> Iterable[Any]:
         """The rows of a query in SQL, in which `?` stands for each parameter."""
 
-    def workflow(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
-        """The record of a workflow, if there is one."""
-        query = "SELECT data FROM workflows WHERE account = ? AND workflow = ?"
-        for (data,) in self._select(query, *owner):
-            yield owner, data
+    def workflow(self, owner: Owner) -> Iterable[tuple[str, bytes]]:
+        """The record of a workflow by its name, if there is one."""
+        query = "SELECT workflow, data FROM workflows WHERE account = ? AND workflow = ?"
+        return self._select(query, *owner)
 
-    def rendered(self, owner: Owner) -> Iterator[tuple[Owner, bytes]]:
+    def rendered(self, owner: Owner) -> Iterable[tuple[str, bytes]]:
         """The lines of its instances as scrapes saw them, if nothing was written of them since."""
         query = (
-            "SELECT rendered FROM workflows WHERE account = ? AND workflow = ? "
+            "SELECT workflow, rendered FROM workflows WHERE account = ? AND workflow = ? "
             "AND rendered IS NOT NULL"
         )
-        for (data,) in self._select(query, *owner):
-            yield owner, data
+        return self._select(query, *owner)
 
     def series(self, owner: Owner) -> Iterator[tuple[tuple[str, str], bytes]]:
         """The series of an owner, each by its family and other labels."""

@@ -71,7 +71,7 @@ def content(backend: Backend) -> tuple[object, ...]:
 
 def whole(value: bytes = b"1") -> tuple[object, ...]:
     """The content after such a batch."""
-    return [(OWNER, value)], [("order-1", value)], [(("runs_total", '["complete"]'), value)]
+    return [(OWNER[1], value)], [("order-1", value)], [(("runs_total", '["complete"]'), value)]
 
 
 FULL = whole()

@@ -79,7 +79,7 @@ class TestContent:
             series={(OWNER, "runs_total", '["complete"]'): None},
         )
         backend.write(none, now=0)
-        assert content(backend) == ([(OWNER, b"1")], [], [])
+        assert content(backend) == ([(OWNER[1], b"1")], [], [])
 
     def test_rendered_lines_are_there_until_a_record_of_the_workflow_changes(
         self, opened: Opener, backend: Backend, held: Held
@@ -95,11 +95,11 @@ class TestContent:
         ):
             backend.write(lines, now=0)
             backend.write(series, now=0)
-            assert [*backend.rendered(OWNER)] == [(OWNER, b"1")]
+            assert [*backend.rendered(OWNER)] == [(OWNER[1], b"1")]
             backend.write(changed, now=0)
             assert [*backend.rendered(OWNER)] == []
-            assert [*backend.rendered(OTHER)] == [(OTHER, b"2")]
-        assert [*opened().rendered(OTHER)] == [(OTHER, b"2")]
+            assert [*backend.rendered(OTHER)] == [(OTHER[1], b"2")]
+        assert [*opened().rendered(OTHER)] == [(OTHER[1], b"2")]
 
     def test_owners_have_their_own(self, backend: Backend, held: Held) -> None:
         backend.write(batch(leases=held), now=0)
