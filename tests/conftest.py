@@ -51,11 +51,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long begin first, so that no worker is left alone with one at the end."""
+    """Files that take long begin first, so that no worker is left alone with one at the end; then
+    those that only compute, which keeps the processors busy while others wait."""
     marks = defaultdict[Path, set[str]](set)
     for item in items:
         marks[item.path] |= {mark.name for mark in item.iter_markers()}
-    longest_first = ({"container"}, {"browser"}, {"process", "slow"}, {"slow"}, {"process"})
+    longest_first = ({"container"}, {"browser"}, {"process", "slow"}, {"process"}, {"slow"})
     items.sort(key=lambda item: [not marks[item.path] >= long for long in longest_first])
 
 
