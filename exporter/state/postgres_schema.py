@@ -11,7 +11,7 @@ MIGRATIONS = (
     """
     CREATE TABLE workflows (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C",
-        data BYTEA NOT NULL, watched TIMESTAMPTZ NOT NULL, rendered BYTEA,
+        data BYTEA NOT NULL, watched TIMESTAMPTZ NOT NULL,
         PRIMARY KEY (account, workflow)
     );
     CREATE TABLE instances (
@@ -36,12 +36,15 @@ MIGRATIONS = (
         PRIMARY KEY (account, workflow)
     );
     CREATE TABLE budgets (credential TEXT COLLATE "C" PRIMARY KEY, ledger BYTEA NOT NULL);
+    """,
+    """
     CREATE TABLE notices (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C", data BYTEA,
         sent TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (account, workflow, data)
     );
     """,
+    "ALTER TABLE workflows ADD COLUMN rendered BYTEA",
 )
 """The n-th makes version n out of version n - 1. "C": an order that no update of the server's
 libraries changes."""

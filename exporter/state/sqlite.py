@@ -19,19 +19,24 @@ _MAGIC = 0x43574558
 _MIGRATIONS = (
     """
     CREATE TABLE workflows (
-        account TEXT, workflow TEXT, data BLOB NOT NULL, watched REAL NOT NULL, rendered BLOB,
+        account TEXT, workflow TEXT, data BLOB NOT NULL, watched REAL NOT NULL,
         PRIMARY KEY (account, workflow)
     ) WITHOUT ROWID;
     CREATE TABLE instances (
-        account TEXT, workflow TEXT, id TEXT, data BLOB NOT NULL, removed REAL, ended REAL,
+        account TEXT, workflow TEXT, id TEXT, data BLOB NOT NULL,
         PRIMARY KEY (account, workflow, id)
     ) WITHOUT ROWID;
-    CREATE INDEX watched ON instances (account, workflow, removed, ended, id);
     CREATE TABLE series (
         account TEXT, workflow TEXT, family TEXT, labels TEXT, data BLOB NOT NULL,
         PRIMARY KEY (account, workflow, family, labels)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE instances ADD COLUMN removed REAL;
+    ALTER TABLE instances ADD COLUMN ended REAL;
+    CREATE INDEX watched ON instances (account, workflow, removed, ended, id);
+    """,
+    "ALTER TABLE workflows ADD COLUMN rendered BLOB",
 )
 """The n-th makes version n out of version n - 1."""
 
