@@ -106,8 +106,9 @@ def write_sbom(wheel: Path, path: Path) -> None:
         python = Path(folder) / "bin" / "python"
         _run(sys.executable, "-m", "venv", "--without-pip", folder)
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-        _run(*pip, "install", "--require-hashes", "--requirement", "requirements/runtime.txt")
-        _run(*pip, "install", "--no-deps", "--no-index", wheel)
+        install = (*pip, "install", "--no-compile")  # it runs once
+        _run(*install, "--require-hashes", "--requirement", "requirements/runtime.txt")
+        _run(*install, "--no-deps", "--no-index", wheel)
         printed = _run(python.with_name("cloudflare-workflows-exporter"), "--version")
         if __version__ not in printed:
             raise ReleaseError(f"the installed command says it is {printed!r}, not {__version__}")
