@@ -517,6 +517,7 @@ class TestFaults:
                     backend.write(batch(b"2", held), now=0)
             finally:
                 server.execute(f"{setting}''", "SELECT pg_reload_conf()")
+            recovered(backend)  # after the commit that waited: each begins with the replica's row
             assert in_time(lambda: content(backend)) == whole(b"1")
             in_time(lambda: backend.write(batch(b"2", held), now=0))
             assert in_time(lambda: content(backend)) == whole(b"2")
