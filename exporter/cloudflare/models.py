@@ -131,7 +131,22 @@ class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
 
     steps: list[Step] | None = None
 
+    @property
+    def newest(self) -> datetime | None:
+        """The latest time that the response shows to have passed.
+
+        The end of a sleep or wait doesn't count: it may be a plan.
+        """
+        moments = [self.queued, self.start, self.end]
+        for step in self.steps or ():
+            moments += (step.start, step.end if step.finished is None else None)
+            for attempt in step.attempts or ():
+                moments += (attempt.start, attempt.end)
+        return latest(moments)
+
     def drop_times_after(self, limit: datetime) -> int:
+        if (newest := self.newest) is None or newest <= limit:
+            return 0
         dropped = super().drop_times_after(limit)
         for step in self.steps or ():
             dropped += _drop_after(limit, step, "start")
@@ -228,7 +243,12 @@ def unix(moment: datetime | None) -> float | None:
 
 def latest(moments: Iterable[datetime | None]) -> datetime | None:
     """The latest of some times in a response; None where all are absent."""
-    return max(filter(None, map(_time, moments)), default=None)
+    known = [moment for moment in moments if moment is not None]
+    try:
+        newest = _time(max(known, default=None))  # of thousands, one has to be looked into
+    except TypeError:  # some have an offset and some have none
+        newest = None
+    return newest or max(filter(None, map(_time, known)), default=None)
 
 
 def seconds(start: datetime | None, end: datetime | None) -> float | None:

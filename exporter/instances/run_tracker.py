@@ -24,7 +24,6 @@ from exporter.cloudflare.models import (
     Detail,
     Step,
     Summary,
-    latest,
     seconds,
     unix,
 )
@@ -148,7 +147,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     known = run if run is not None and not later else Run(queued=None, status="")
     steps = [(step, _key(step), _bits(step)) for step in response.steps or ()]
     finished = _merged((key, bits) for _, key, bits in steps if bits)
-    newest = _newest(response)
+    newest = unix(response.newest) or -inf
     if _is_older(known, response, finished, newest):
         return None
     # This machine's clock may be behind, by seconds or by days: what came after the planned end of
@@ -335,19 +334,6 @@ def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
     if end is None or (isinstance(thing, Step) and thing.finished and end > now):
         end, until = now, _moment(now)
     return seconds(thing.start, until) or 0.0, end
-
-
-def _newest(response: Detail) -> float:
-    """The latest moment that a response shows to have passed, in Unix time.
-
-    The end of a sleep or wait doesn't count: it may be a plan.
-    """
-    moments = [response.queued, response.start, response.end]
-    for step in response.steps or ():
-        moments += (step.start, step.end if step.finished is None else None)
-        for attempt in step.attempts or ():
-            moments += (attempt.start, attempt.end)
-    return unix(latest(moments)) or -inf
 
 
 def _moment(now: float) -> datetime:
