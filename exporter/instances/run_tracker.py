@@ -165,7 +165,9 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
         new.run = FinishedRun(
             status, seconds(response.start, response.end if end is not None else _moment(now))
         )
-    marks = {key: bits for key, bits in known.marks.items() if key in finished}
+    # One with fewer steps than it says could not be read as a whole: nothing was deleted.
+    whole = len(steps) >= (response.step_count or 0)
+    marks = {key: bits for key, bits in known.marks.items() if key in finished or not whole}
     # Nothing in a run ends after it does.
     until = now if end is None or not ended else min(now, end)
     for step, key, bits in steps:
@@ -179,7 +181,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
             unseen &= _bits(step, after=known.sealed)
         _observe(step, unseen, new, now=until, since=since)
     sealed = known.sealed
-    if ended and (last := _last_end(response)) is not None and last <= now:
+    if ended and whole and (last := _last_end(response)) is not None and last <= now:
         sealed, marks = max(sealed, last), {}
 
     return Tracked(

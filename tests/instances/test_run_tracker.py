@@ -153,6 +153,20 @@ class TestOnce:
         over = response(step("pay-1", True), undo, status="errored", end=at(15))
         assert taken(rolling.run, over).observations.run is None
 
+    @pytest.mark.parametrize("status", ["running", "complete"])
+    def test_steps_that_could_not_be_read_are_not_taken_for_deleted(self, status: str) -> None:
+        first, second = step("first-1", True), step("second-1", True, start=5)
+        known = taken(None, response(first)).run
+        partly = response(second, status=status, end=at(7) if status == "complete" else None)
+        partly.step_count = 2
+        tracked = taken(known, partly)
+        assert [one.name for one in tracked.observations.steps] == ["second-1"]
+        third = step("third-1", True, start=6)
+        whole = response(first, second, third, status=status, end=partly.end)
+        tracked = taken(tracked.run, whole)
+        assert [one.name for one in tracked.observations.steps] == ["third-1"]
+        assert tracked.observations.run is None
+
 
 class TestDurations:
     def test_a_planned_end_still_to_come_is_cut_at_the_responses_time(self) -> None:
