@@ -50,14 +50,21 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("process")
 
 
+def seconds(item: pytest.Item) -> float:
+    """What a test takes, roughly."""
+    slow = item.get_closest_marker("slow")
+    if slow is not None:
+        return float(*slow.args or [1])
+    return 0.5 if "process" in item.keywords else 0.02
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long begin first, so that no worker is left alone with one at the end; then
-    those that only compute, which keeps the processors busy while others wait."""
-    marks = defaultdict[Path, set[str]](set)
+    """Files that take longest begin first, so that no worker is left alone with one at the end;
+    those that take up to twice as long as others are in any order among them."""
+    took = defaultdict[Path, float](float)
     for item in items:
-        marks[item.path] |= {mark.name for mark in item.iter_markers()}
-    longest_first = ({"container"}, {"browser"}, {"process", "slow"}, {"process"}, {"slow"})
-    items.sort(key=lambda item: [not marks[item.path] >= long for long in longest_first])
+        took[item.path] += seconds(item)
+    items.sort(key=lambda item: -int(took[item.path]).bit_length())
 
 
 def pytest_collection_finish() -> None:

@@ -53,7 +53,7 @@ def test_its_help_says_what_it_prints(
 
 
 @pytest.mark.process
-@pytest.mark.slow
+@pytest.mark.slow(8)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.postgres] * (name == "replicas")) for name in SMALL],

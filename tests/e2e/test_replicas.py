@@ -21,7 +21,7 @@ from tests.relay import Relay, relay
 from tests.state.test_kills import FAULTS, SCRIPTS, counts, differing, finished
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.postgres, pytest.mark.slow(80)]
 
 LEASE = 10.0
 """Seconds; with the least that can be set, 5 s, a busy machine renews none in time."""

@@ -66,6 +66,7 @@ def watching(image: Image, folder: Path) -> Iterator[Container]:
 
 
 @pytest.mark.container
+@pytest.mark.slow(12)  # of which the first builds it
 class TestImage:
     def test_it_says_what_it_is(self, image: Image) -> None:
         labels = image.config["Labels"]

@@ -29,7 +29,7 @@ from tests.e2e.daemon import Daemon, configuration, daemon
 from tests.e2e.scrape import Samples, differences, samples
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.slow(25)]
 
 KILLS = 10
 RUNS = 40

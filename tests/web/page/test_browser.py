@@ -17,7 +17,7 @@ from tests.watching import Watching, watching
 from tests.web.page.browser import chromium
 from tests.web.page.scene import scene, served
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.browser, pytest.mark.slow(3), pytest.mark.asyncio(loop_scope="module")]
 
 EVIL = "</title><img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>"
 
