@@ -232,6 +232,7 @@ async def test_whatever_it_says(data: st.DataObject) -> None:
     assert_sound(text)
     list(openmetrics_families(open_metrics))  # type: ignore[no-untyped-call]
     assert upstream.requests < 1000
+    assert not [entry for entry in logs if "exc_info" in entry], "a fault of the exporter"
     logged = json.dumps(logs, default=str)
     assert PRIVATE not in logged
     assert TOKEN not in logged
