@@ -145,7 +145,8 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     if later < 0:
         return None
     known = run if run is not None and not later else Run(queued=None, status="")
-    steps = [(step, _key(step), _bits(step)) for step in response.steps or ()]
+    keys = _keys(response.steps or (), known.marks)
+    steps = [(step, key, _bits(step)) for step, key in zip(response.steps or (), keys, strict=True)]
     finished = _merged((key, bits) for _, key, bits in steps if bits)
     newest = unix(response.newest) or -inf
     if _is_older(known, response, finished, newest):
@@ -266,8 +267,15 @@ def same_time(one: float | None, other: float | None) -> bool:
     return one is None or other is None or abs(one - other) <= APART
 
 
-def _key(step: Step) -> _Key:
-    return step.type or "unknown", step.name or "", unix(step.start) or 0.0
+def _keys(steps: Iterable[Step], known: Iterable[_Key]) -> list[_Key]:
+    """The keys of steps. One whose start is missing, here or in what is known, is the known step of
+    its type and name."""
+    keys = [(step.type or "unknown", step.name or "", unix(step.start) or 0.0) for step in steps]
+    if all(start for _, _, start in (*keys, *known)):
+        return keys
+    of_name = {key[:2]: key for key in known}
+    pairs = ((key, of_name.get(key[:2], key)) for key in keys)
+    return [key if key[2] and before[2] else before for key, before in pairs]
 
 
 def _merged(marks: Iterable[tuple[_Key, int]]) -> Marks:

@@ -167,6 +167,20 @@ class TestOnce:
         assert [one.name for one in tracked.observations.steps] == ["third-1"]
         assert tracked.observations.run is None
 
+    @pytest.mark.parametrize("unread", [{0}, {1}, {0, 1}, {0, 2}, {0, 1, 2}])
+    def test_a_step_whose_start_could_not_be_read_is_the_one_of_its_name(
+        self, unread: set[int]
+    ) -> None:
+        run, seen = None, Counter[str]()
+        for n in range(3):
+            first = step("first-1", True)
+            first.start = None if n in unread else first.start
+            others = [step(f"other-{m}", True, start=5 + m) for m in range(n + 1)]
+            tracked = taken(run, response(first, *others))
+            run = tracked.run
+            seen.update(one.name for one in tracked.observations.steps)
+        assert seen == {"first-1": 1, "other-0": 1, "other-1": 1, "other-2": 1}
+
 
 class TestDurations:
     def test_a_planned_end_still_to_come_is_cut_at_the_responses_time(self) -> None:
