@@ -15,7 +15,7 @@ from tests.postgres import PostgresServer
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 DAY = 86_400.0
-LIVE, WORKFLOWS, REQUESTS = 1000, 6, 300
+LIVE, WORKFLOWS, REQUESTS = 2000, 6, 600
 
 
 def test_three_replicas_are_as_fresh_as_one_and_together_keep_to_the_limit(
