@@ -41,6 +41,7 @@ _CONFLICTS = (
     errors.DeadlockDetected,
     errors.UniqueViolation,
     errors.DuplicateTable,
+    errors.DuplicateObject,  # the type of a table that another one is making
 )
 """Errors of a transaction that another one got in the way of."""
 _TRIES = 5
