@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from benchmarks import argument_parser, cpu_of
-from exporter.cli import main as command
+from exporter.__main__ import main as command
 from exporter.web.server import listen
 from simulator import Script, Simulator, Wait, World, serve, steps
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -147,7 +146,6 @@ class App:
         )
         tls = self._web_config.current().context is not None
         self.leases.replica = self.leases.replica._replace(url=page_url(listener, tls=tls))
-        gc.freeze()  # the code and the settings, most of what a garbage collection would search
         async with contextlib.AsyncExitStack() as running:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             running.push_async_callback(_stop, server, serving)

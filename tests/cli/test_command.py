@@ -381,3 +381,23 @@ def test_a_port_in_use_is_one_line_and_status_1(command: Command) -> None:
     assert "can't listen; choose another --web.listen-address" in line
     assert f"address={address}" in line
     assert "Address already in use" in line
+
+
+@pytest.mark.process
+class TestGarbageCollection:
+    """Is off only while the command is imported."""
+
+    SCRIPT = """
+import gc
+from exporter.__main__ import main
+try:
+    main(["--version"])
+finally:
+    print(gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+
+    def test_is_on_as_the_command_runs(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", self.SCRIPT], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "True True"
