@@ -118,7 +118,8 @@ class ApiClient:
         self, response: httpx.Response, body: ResponseBody, model: type[Envelope[Result]]
     ) -> Response[Result]:
         if not response.is_success:
-            raise from_status(response.status_code, self._api_errors(response, body))
+            text, codes = self._api_errors(response, body)
+            raise from_status(response.status_code, text, codes)
         if not body.size:
             raise RequestFailed("invalid_answer", "the body is empty")
         try:
@@ -131,8 +132,9 @@ class ApiClient:
         if _RESULT in ignored:
             raise _undecodable(response, body, f"unexpected type at {_RESULT}")
         if envelope.success is False or isinstance(envelope.result, UnsetType):
-            errors = self._api_errors(response, body) or "no result"
-            raise RequestFailed("invalid_answer", f"the API reports a failure: {errors}")
+            text, _ = self._api_errors(response, body)
+            why = text or "no result"
+            raise RequestFailed("invalid_answer", f"the API reports a failure: {why}")
         return Response(envelope.result, envelope.result_info, body.size, ignored)
 
     async def _request(
@@ -187,17 +189,19 @@ class ApiClient:
             self.on_request(endpoint, code, time.perf_counter() - started)
         return response
 
-    def _api_errors(self, response: httpx.Response, body: ResponseBody) -> str:
-        """The errors that the API reports, short and on one line; empty where it reports none."""
+    def _api_errors(self, response: httpx.Response, body: ResponseBody) -> tuple[str, set[str]]:
+        """The errors that the API reports, short and on one line, and the codes of all; empty where
+        it reports none."""
         try:
             errors = decode(body.read(), Envelope[msgspec.Raw])[0].errors or []
         except _UNDECODABLE:
-            return f"not from the API, but {_content(response, body)}"
+            return f"not from the API, but {_content(response, body)}", set()
         text = "; ".join(
             f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
             for error in errors[:3]
         )
-        return " ".join(self.credential.scrub(text).split())[:_MAX_MESSAGE]
+        short = " ".join(self.credential.scrub(text).split())[:_MAX_MESSAGE]
+        return short, {str(error.code) for error in errors}
 
 
 def _content(response: httpx.Response, body: ResponseBody) -> str:

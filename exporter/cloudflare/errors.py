@@ -1,5 +1,6 @@
 """Why a request to Cloudflare failed: the reasons that `polls_total{result}` shows, with advice."""
 
+from collections.abc import Collection
 from typing import Literal, get_args
 
 FailureReason = Literal[
@@ -38,20 +39,21 @@ class RequestFailed(Exception):  # noqa: N818 - reads as what happened
         return self
 
 
-def from_status(status: int, message: str) -> RequestFailed:
+def from_status(status: int, message: str, codes: Collection[str]) -> RequestFailed:
     """The failure that an HTTP status other than 2xx stands for.
 
     Args:
         status: The status.
-        message: The error that the API reports, with its codes; empty where it reports none.
+        message: The error that the API reports, short; empty where it reports none.
+        codes: The API's own codes of its errors.
     """
-    reason, advice = _reason(status, message)
+    reason, advice = _reason(status, message, codes)
     return RequestFailed(
         reason, f"HTTP {status}: {message}" if message else f"HTTP {status}", advice
     )
 
 
-def _reason(status: int, message: str) -> tuple[FailureReason, str]:
+def _reason(status: int, message: str, codes: Collection[str]) -> tuple[FailureReason, str]:
     """A reason and advice.
 
     Of 404s, only the API's own codes are about an instance or a workflow: 10400
@@ -59,7 +61,7 @@ def _reason(status: int, message: str) -> tuple[FailureReason, str]:
     with "Workflow instance '…' not found." and "Workflow '…' not found.".
     """
     match status:
-        case 400 if "(code 6003)" in message:  # "Invalid request headers"
+        case 400 if "6003" in codes:  # "Invalid request headers"
             return "unauthorized", "check the API token, or e-mail and key: their format is invalid"
         case 401:
             return "unauthorized", "check the API token: it is wrong, expired or revoked"
@@ -68,9 +70,9 @@ def _reason(status: int, message: str) -> tuple[FailureReason, str]:
                 "give the API token one of the permissions Workers Scripts Read, Workers Tail Read "
                 "or Workers Scripts Write for this account, and check account_id"
             )
-        case 404 if "(code 10200)" in message or message.startswith("Workflow '"):
+        case 404 if "10200" in codes or message.startswith("Workflow '"):
             return "workflow_not_found", "check the workflow's name and account_id"
-        case 404 if "(code 10400)" in message or "(code 10501)" in message:
+        case 404 if "10400" in codes or "10501" in codes:
             return "not_found", "check the instance's id, unless it is still to be created"
         case 404:
             return "http_4xx", "check account_id and api.url"

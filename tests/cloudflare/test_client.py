@@ -197,9 +197,12 @@ class TestStatuses:
         [
             (10400, "instance.not_found", "not_found"),
             (10501, "Workflow instance 'a' not found.", "not_found"),
+            (10501, f"Workflow instance '{'i' * 271}' not found.", "not_found"),
+            (10501, "Workflow instance '(code 10200)' not found.", "not_found"),
             (10200, "workflow.not_found", "workflow_not_found"),
             (10501, "Workflow 'orders' not found.", "workflow_not_found"),
             (7003, "Could not route to /workflows", "http_4xx"),
+            (7003, "Could not route to /instances/(code 10400)", "http_4xx"),
             (10001, "not found", "http_4xx"),
         ],
     )
