@@ -10,7 +10,6 @@ from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Generic, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -182,7 +181,7 @@ class ApiClient:
             code = "connection"
             raise
         except (httpx.TransportError, httpx.TooManyRedirects, OSError, InvalidBody) as error:
-            failure = failure_of(error, urlsplit(url).netloc, allowed)
+            failure = failure_of(error, url, allowed)
             code = "invalid" if failure.reason == "invalid_answer" else failure.reason
             raise failure from None
         finally:

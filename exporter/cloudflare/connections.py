@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -13,7 +14,6 @@ from exporter.cloudflare import resolver
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.proxy import proxy_for
-from exporter.config.addresses import is_loopback
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
 
@@ -23,8 +23,7 @@ _DNS_ADVICE = "check api.url and the machine's DNS (in a cluster, CoreDNS and ne
 def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
     """The connections that all accounts share.
 
-    Redirects are not followed, so a credential goes to the configured host alone. A proxy of the
-    environment is not used for a loopback address.
+    Redirects are not followed, so a credential goes to the configured host alone.
 
     Args:
         api: Names the host, and how long each of connecting, sending, and waiting for bytes may
@@ -48,7 +47,7 @@ def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> 
         return httpx.AsyncClient(
             timeout=api.timeout,
             verify=certificates,
-            proxy=None if is_loopback(api.url) else proxy_for(api.url),
+            proxy=proxy_for(api.url),
             # See `proxy.py`: httpx refuses to start at entries of NO_PROXY that it can't parse.
             trust_env=False,
             transport=transport,
@@ -105,8 +104,8 @@ async def request(
         raise
 
 
-def failure_of(error: Exception, host: str, allowed: float) -> RequestFailed:
-    """The failure that an error of a request to this host stands for, which may take `allowed`
+def failure_of(error: Exception, url: str, allowed: float) -> RequestFailed:
+    """The failure that an error of a request to a URL stands for, which may take `allowed`
     seconds."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         if resolver.is_waiting():
@@ -123,10 +122,17 @@ def failure_of(error: Exception, host: str, allowed: float) -> RequestFailed:
     if any(getattr(cause, "error_status_hint", None) == 431 for cause in chain):
         return RequestFailed("invalid_answer", "headers too long")
     root = chain[-1]
-    message = f"{host}: {_message(root)}"
+    message = f"{_destination(url)}: {_message(root)}"
     if isinstance(root, socket.gaierror):
         return RequestFailed("dns", message, _DNS_ADVICE)
     return RequestFailed("connection", message, _advice(root))
+
+
+def _destination(url: str) -> str:
+    """The host of a URL, and the proxy on the way there, without its user and password."""
+    host, proxy = urlsplit(url).netloc, proxy_for(url)
+    via = "" if proxy is None else urlsplit(proxy).netloc.rpartition("@")[2]
+    return f"{host} through the proxy {via}" if via else host
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -6,17 +6,28 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
+from exporter.config.addresses import is_loopback
+
 
 def proxy_for(url: str) -> str | None:
-    """The proxy's URL for a URL; None: there is none, or the host is reached without it."""
+    """The proxy's URL for a URL; None: there is none, or the host is reached without it, as a
+    loopback address always is.
+
+    Raises:
+        ValueError: the proxy's URL lacks a host, or has an invalid port.
+    """
     target = urlsplit(url)
     host, port = target.hostname or "", target.port
     proxies = getproxies_environment()
     proxy = proxies.get(target.scheme) or proxies.get("all")
     entries = re.split(r"[\s,]+", proxies.get("no", ""))
-    if not proxy or any(_covers(e, host, port) for e in entries if e):
+    if not proxy or is_loopback(url) or any(_covers(e, host, port) for e in entries if e):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    parts = urlsplit(proxy)
+    if not parts.hostname or parts.port == 0:
+        raise ValueError("not the URL of a proxy")
+    return proxy
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:

@@ -3,8 +3,14 @@
 import pytest
 
 from exporter.cloudflare.connections import http_client
+from exporter.cloudflare.credentials import Credential
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.proxy import proxy_for
+from exporter.cloudflare.workflows_client import WorkflowsClient
+from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
+from tests.cloudflare.conftest import unlimited
+from tests.ports import reserved_port
 
 API = "https://api.cloudflare.com/client/v4/accounts/acc"
 PROXY = "http://proxy.example:3128"
@@ -51,6 +57,7 @@ def test_the_proxy_of_the_url_s_scheme(
         ("[::1]", API, False),
         ("*.svc, .cluster.local,10.0.0.0/8 [::1]:8080 localhost:", API, False),
         ("10.0.0.0/33, ::::, [, *.*, http://x/", API, False),
+        ("", "http://127.0.0.1:8787/api", True),
         ("fd00::/8", "https://[fd00::5]/api", True),
         ("[fd00::5]:8443", "https://[fd00::5]:8443/api", True),
         ("fd00::5", "https://[fd00::5]/api", True),
@@ -75,3 +82,32 @@ async def test_whatever_no_proxy_holds_connections_can_be_made(
     monkeypatch.setenv("NO_PROXY", entries)
     async with http_client(Api(url=API)):
         pass
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://", "http://proxy.example:99999", "http://:3128", "socks5://p:1"]
+)
+def test_one_that_cannot_be_used_is_a_wrong_configuration(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ConfigError, match="a proxy must be a URL with http:// or https://"):
+        http_client(Api(url=API))
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"), [("127.0.0.1", "connection"), ("nowhere.invalid", "dns")]
+)
+async def test_a_failure_on_the_way_names_the_proxy(
+    monkeypatch: pytest.MonkeyPatch, host: str, reason: str
+) -> None:
+    """But not its password."""
+    with reserved_port() as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:hidden@{host}:{port}")
+        api = Api(url=API)
+        async with http_client(api) as http:
+            client = WorkflowsClient(http, api, "acc", Credential(), budget=unlimited())
+            with pytest.raises(RequestFailed) as caught:
+                await client.instance("orders", "order-1")
+    assert caught.value.reason == reason
+    assert str(caught.value).startswith(f"api.cloudflare.com through the proxy {host}:{port}: ")
