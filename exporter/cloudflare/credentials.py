@@ -9,7 +9,7 @@ import httpx
 from pydantic import SecretStr
 
 from exporter import logs
-from exporter.config.accounts import Account
+from exporter.config.accounts import Account, secret_of
 from exporter.config.errors import ConfigError
 
 
@@ -33,19 +33,9 @@ class Secret:
 
     def _read(self) -> str:
         if isinstance(self._source, SecretStr):
-            return _checked(self._source.get_secret_value(), "the value")
+            return secret_of(self._source.get_secret_value())
         # Bytes that aren't UTF-8 are refused like all else that can't be part of a secret.
-        text = self._source.read_text(encoding="utf-8", errors="replace")
-        return _checked(text, str(self._source))
-
-
-def _checked(secret: str, where: str) -> str:
-    secret = secret.strip()
-    if not secret:
-        raise ValueError(f"{where} is empty; an API token or key is expected")
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise ValueError(f"{where} holds characters that no API token or key has")
-    return secret
+        return secret_of(self._source.read_text(encoding="utf-8", errors="replace"))
 
 
 class Credential(httpx.Auth):
@@ -97,9 +87,9 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
         try:
             credential = Credential(secret, email=email)
         except OSError as error:
-            problems.append(f"{place}: {error.filename}: {error.strerror}")
+            problems.append(f"{place}_file: {secret}: {error.strerror}")
         except ValueError as error:
-            problems.append(f"{place}: {error}")
+            problems.append(f"{place}_file: {secret} {error}")
         else:
             logs.hide(credential)
             return credential
@@ -108,10 +98,13 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
     made = []
     for n, account in enumerate(accounts):
         place, events = f"accounts[{n}]", account.events
-        token = account.api_token or account.api_token_file
-        api = read(place, token or account.api_key or account.api_key_file, account.api_email)
+        token, key = account.api_token or account.api_token_file, account.api_key
+        name = "api_token" if token else "api_key"
+        secret = token or key or account.api_key_file
+        api = read(f"{place}.{name}", secret, account.api_email)
         queue = events and (events.api_token or events.api_token_file)
-        made.append(Credentials(account, api, read(f"{place}.events", queue) if queue else None))
+        queued = read(f"{place}.events.api_token", queue) if queue else None
+        made.append(Credentials(account, api, queued))
     if problems:
         raise ConfigError(problems)
     return made

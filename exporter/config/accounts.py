@@ -19,12 +19,26 @@ LONGEST_ID = 271
 """Characters of an instance id. The documented limit is 100 letters, digits, `_` and `-`, but cron
 triggers make longer ones of any kind, such as `*/30 * * * *-1786001400000`."""
 
-_SECRET = re.compile(r"[A-Za-z0-9_-]{37,}")
+_LIKE_A_SECRET = re.compile(r"[A-Za-z0-9_-]{37,}")
 
 
 def is_instance_id(value: str) -> bool:
     """Whether an instance can have this id, in the API's lists or in the configuration."""
     return 0 < len(value) <= LONGEST_ID and value.isprintable()
+
+
+def secret_of(text: str) -> str:
+    """The API token or key in a text, without the white space around it.
+
+    Raises:
+        ValueError: there is none, or it can't stand in a header; it isn't repeated.
+    """
+    secret = text.strip()
+    if not secret:
+        raise ValueError("is empty; an API token or key is expected")
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise ValueError("holds characters that no API token or key has")
+    return secret
 
 
 def is_glob(name: str) -> bool:
@@ -63,6 +77,9 @@ _AccountId = Annotated[
         r"[A-Za-z0-9_-]{1,64}",
         "not an account id: copy it from Cloudflare's dashboard, 32 hex digits",
     ),
+]
+_Secret = Annotated[
+    SecretStr, AfterValidator(lambda value: SecretStr(secret_of(value.get_secret_value())))
 ]
 # It goes into a header, so it is printable ASCII.
 _Email = Annotated[str, _matching("[!-~]*@[!-~]*", "not an e-mail address")]
@@ -118,7 +135,7 @@ class Events(Section):
         ),
     ]
     """Id of the queue that gets the events of the account's workflows."""
-    api_token: SecretStr | None = Field(None, min_length=1)
+    api_token: _Secret | None = Field(None, min_length=1)
     """API token with the permission Queues Edit."""
     api_token_file: Path | None = None
     """File that holds this API token; re-read when it changes."""
@@ -137,7 +154,7 @@ class Events(Section):
 def _one_secret(given: Mapping[str, Any], secret: str) -> Iterator[Problem]:
     if {secret, f"{secret}_file"} <= given.keys():
         yield (), f"give one of {secret} and {secret}_file"
-    if _SECRET.fullmatch(str(given.get(f"{secret}_file"))):
+    if _LIKE_A_SECRET.fullmatch(str(given.get(f"{secret}_file"))):
         # Refused here, before it is opened as a file and reported as missing.
         yield (), f"{secret}_file must name a file; its value looks like the secret itself"
 
@@ -147,13 +164,13 @@ class Account(Section):
     """Value of the label account; default: the account id."""
     account_id: _AccountId | None = None
     """From Cloudflare's dashboard; required where api.url has {account_id}."""
-    api_token: SecretStr | None = Field(None, min_length=1)
+    api_token: _Secret | None = Field(None, min_length=1)
     """API token; otherwise from CLOUDFLARE_API_TOKEN."""
     api_token_file: Path | None = None
     """File that holds the API token; re-read when it changes."""
     api_email: _Email | None = Field(None, min_length=1)
     """E-mail for api_key; otherwise both from CLOUDFLARE_EMAIL and CLOUDFLARE_API_KEY."""
-    api_key: SecretStr | None = Field(None, min_length=1)
+    api_key: _Secret | None = Field(None, min_length=1)
     """Global API key."""
     api_key_file: Path | None = None
     """File that holds the global API key; re-read when it changes."""

@@ -223,7 +223,8 @@ class TestCheckConfig:
         command.file(text)
         done = command("--check-config")
         assert done.returncode == 2
-        assert "  accounts[0]: token: No such file or directory" in done.stderr.splitlines()
+        expected = "  accounts[0].api_token_file: token: No such file or directory"
+        assert expected in done.stderr.splitlines()
         command.file("  \n", "token")
         assert "token is empty; an API token or key is expected" in command("--check-config").stderr
         command.file("secret\n", "token")
@@ -365,7 +366,7 @@ def test_a_wrong_configuration_is_reported_before_the_port_is_tried(command: Com
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         f"{PROGRAM}: wrong configuration: config.yaml",
-        "  accounts[0]: token: No such file or directory",
+        "  accounts[0].api_token_file: token: No such file or directory",
         "  web.yaml: basic_auth_users: must not be empty; to let everyone in, remove it",
     ]
     assert not (command.folder / "state.db").exists()

@@ -198,10 +198,16 @@ class TestWhatIsRefused:
         assert "HTTP 401: Authentication error (code 10000)" in line
 
     def test_a_wrong_id_together_with_all_else_that_is_wrong(self, without: Without) -> None:
-        environ = {"CLOUDFLARE_ACCOUNT_ID": "my account", "CWE_POLL__INTERVAL": "3"}
-        assert without.refused(**TOKEN, **environ) == [
+        environ = {
+            "CLOUDFLARE_API_TOKEN": "hidden hidden",
+            "CLOUDFLARE_ACCOUNT_ID": "my account",
+            "CWE_POLL__INTERVAL": "3",
+        }
+        assert without.refused(**environ) == [
             "  accounts[0].account_id (from CLOUDFLARE_ACCOUNT_ID): not an account id: copy it "
             "from Cloudflare's dashboard, 32 hex digits (it is 'my account')",
+            "  accounts[0].api_token (from CLOUDFLARE_API_TOKEN): holds characters that no API "
+            "token or key has",
             "  poll.interval (from CWE_POLL__INTERVAL): not a duration; write it with its unit, as "
             "in 15s, 5m or 1h30m (it is '3')",
         ]

@@ -71,15 +71,14 @@ class TestFiles:
         self, file: Path, content: bytes, problem: str
     ) -> None:
         file.write_bytes(content)
-        with pytest.raises(ValueError, match="token") as caught:
+        with pytest.raises(ValueError, match=f"^{problem}$"):
             Secret(file)
-        assert str(caught.value) == f"{file} {problem}"
 
 
 class TestValues:
     @pytest.mark.parametrize("value", ["  ", "two words", "line\nline", "schlüssel"])
     def test_what_cannot_stand_in_a_header_is_refused_unseen(self, value: str) -> None:
-        with pytest.raises(ValueError, match="the value ") as caught:
+        with pytest.raises(ValueError, match="API token or key") as caught:
             Secret(SecretStr(value))
         assert not value.strip() or value not in str(caught.value)
 

@@ -106,7 +106,7 @@ def test_a_configuration_without_its_token_is_refused(
     )
     done = run(tmp_path, "--check-config", environ=environment_of(service))
     assert done.returncode == 2
-    assert "accounts[0]: token is empty" in done.stderr
+    assert "accounts[0].api_token_file: token is empty" in done.stderr
 
 
 def test_the_state_is_in_a_folder_that_it_may_write_to(service: dict[str, list[str]]) -> None:
