@@ -22,6 +22,7 @@ Name = Annotated[str, Meta(max_length=100)]
 """A value that the platform chooses, known today or not; a longer one is invalid."""
 Count = Annotated[float, Meta(ge=0, le=1e9)]
 Integer = Annotated[int, Meta(ge=0, le=2**53)]
+_TIMERS = ("sleep", "waitForEvent")
 _FIRST_YEAR = 1970
 _ERROR_NAME = re.compile(r"(?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)", re.ASCII)
 
@@ -90,6 +91,11 @@ class Step(Struct, gc=False):
         return inf if limit is None else limit
 
     @property
+    def has_planned_end(self) -> bool:
+        """Whether its end may be a plan, still to come: that of a sleep or wait."""
+        return self.finished is not None or self.type in _TIMERS
+
+    @property
     def outcome(self) -> str:
         """`success`, `failure`, or `running` until it is finished.
 
@@ -139,7 +145,7 @@ class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
         """
         moments = [self.queued, self.start, self.end]
         for step in self.steps or ():
-            moments += (step.start, step.end if step.finished is None else None)
+            moments += (step.start, None if step.has_planned_end else step.end)
             for attempt in step.attempts or ():
                 moments += (attempt.start, attempt.end)
         return latest(moments)
@@ -150,7 +156,7 @@ class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
         dropped = super().drop_times_after(limit)
         for step in self.steps or ():
             dropped += _drop_after(limit, step, "start")
-            if step.finished is None:  # otherwise the end may be a plan
+            if not step.has_planned_end:
                 dropped += _drop_after(limit, step, "end")
             for attempt in step.attempts or ():
                 dropped += _drop_after(limit, attempt, "start", "end")

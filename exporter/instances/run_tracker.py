@@ -330,7 +330,7 @@ def _observe(step: Step, unseen: int, new: Observations, *, now: float, since: f
         if bit:
             new.attempts.append(FinishedAttempt(name, part.outcome, duration))
         else:
-            attempts = len(step.attempts or ()) if step.finished is None else None
+            attempts = None if step.has_planned_end else len(step.attempts or ())
             kind = step.type or "unknown"
             new.steps.append(FinishedStep(name, kind, part.outcome, duration, attempts))
 
@@ -341,7 +341,7 @@ def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
     The end of a sleep or wait may be a plan: one that is still to come is cut at `now`.
     """
     end, until = unix(thing.end), thing.end
-    if end is None or (isinstance(thing, Step) and thing.finished and end > now):
+    if end is None or (isinstance(thing, Step) and thing.has_planned_end and end > now):
         end, until = now, _moment(now)
     return seconds(thing.start, until) or 0.0, end
 

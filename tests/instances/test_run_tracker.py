@@ -194,6 +194,16 @@ class TestDurations:
         tracked = taken(None, response(nap, pay), now=at(-9999).timestamp())
         assert tracked.observations.steps[0].duration == 90.0
 
+    @pytest.mark.parametrize("kind", ["sleep", "waitForEvent"])
+    def test_a_planned_end_makes_no_later_response_old(self, kind: str) -> None:
+        """Also of one whose `finished` is missing."""
+        open_ = Step(kind, "nap-1", at(2), at(86400))
+        run = taken(None, response(open_), now=at(3).timestamp()).run
+        ended = response(Step(kind, "nap-1", at(2), at(9), finished=True), status="complete")
+        done = taken(run, ended, now=at(10).timestamp())
+        assert done.values.status == "complete"
+        assert [s.duration for s in done.observations.steps] == [7]
+
     def test_a_sleep_with_a_planned_end_is_not_finished(self) -> None:
         nap = Step("sleep", "nap-1", at(10), at(100), finished=False)
         assert taken(None, response(nap), now=at(200).timestamp()).observations.steps == []
