@@ -111,6 +111,11 @@ class Connection(H11Protocol):
         if self.cycle is not before and not self.cycle.response_complete:
             self._enter(Phase.RESPONSE)
 
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # its request turned out to be invalid: no two responses
+        super().send_400_response(msg)
+
     def on_response_complete(self) -> None:
         self._enter(Phase.IDLE)
         super().on_response_complete()

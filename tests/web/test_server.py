@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import socket
 from urllib.parse import urlsplit
@@ -86,11 +87,22 @@ class TestServer:
         async with serving():
             assert signal.getsignal(signal.SIGTERM) is before
 
-    @pytest.mark.parametrize("request_text", [b"GET / HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n"])
-    async def test_nonsense_is_refused(self, request_text: bytes) -> None:
+    @pytest.mark.parametrize(
+        "request_text",
+        [
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"nonsense\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+        ],
+    )
+    async def test_nonsense_is_refused_and_is_no_error(
+        self, request_text: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async with serving() as served, served.connected() as client:
             client.send(request_text)
             assert await client.status() == 400
+            assert (await client.rest()).count(b"HTTP/1.1") == 0
+        assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
 
     async def test_it_stops_with_connections_open(self) -> None:
         async with serving() as served, served.connected() as idle, served.connected() as silent:
