@@ -15,7 +15,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.instances.change_detection import Fingerprints
 from exporter.instances.run_tracker import APART, Run
 from exporter.instances.state_records import InstanceRecord
-from exporter.instances.values import Change, InstanceValues
+from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
 
 
@@ -133,8 +133,6 @@ class Instance(Struct, eq=False, gc=False):
     """Its latest steps, packed; None before a detail response."""
     last_change: float = 0.0
     """Unix time at which its values last changed."""
-    changes: tuple[Change, ...] = ()
-    """What changed then."""
     expires_at: float | None = None
     """When its series expire, and all that is known of it but what was counted."""
 

@@ -40,7 +40,7 @@ from exporter.instances.latest_steps import pack
 from exporter.instances.list_rows import has_times, news_of, take_row
 from exporter.instances.run_tracker import Freshness, Observations, Run, judge, track
 from exporter.instances.state_records import InstanceRecord
-from exporter.instances.values import InstanceValues, changes
+from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
 
 _NOT_FOUND = 2
@@ -284,8 +284,6 @@ def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> 
     """Takes what a row or a response showed; whether any value changed."""
     changed = values != instance.values
     if changed:
-        along = instance.changes if instance.wants_detail else ()
-        instance.changes = changes(instance.values, values, along=along)
         instance.last_change = now.wall
     instance.run, instance.values = run, values
     return changed

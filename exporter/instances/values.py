@@ -1,5 +1,4 @@
-"""What the gauges of an instance show, how a detail response becomes that, and which of it changed.
-Pure."""
+"""What the gauges of an instance show, and how a detail response becomes that. Pure."""
 
 from collections import Counter
 from sys import intern
@@ -104,36 +103,4 @@ def values_of(response: Detail, status: str) -> InstanceValues:
         end=unix(response.end),
         queue_duration=seconds(response.queued, response.start),
         run_duration=seconds(response.start, response.end) if status in ENDED else None,
-    )
-
-
-class Change(Struct, frozen=True, gc=False):
-    """A value that changed."""
-
-    field: str
-    """Its field of `InstanceValues`."""
-    before: str | float | None
-    """None: it wasn't known, or there was none. Of what holds several only whether: ``...``."""
-
-
-def changes(
-    before: InstanceValues | None, after: InstanceValues, *, along: tuple[Change, ...] = ()
-) -> tuple[Change, ...]:
-    """Which values changed; none on first sight, when everything is new.
-
-    Args:
-        along: What changed before and belongs to the same change: a row showed it, and the detail
-            response shows the rest.
-    """
-    if before is None:
-        return ()
-    pairs = (
-        (name, getattr(before, name), getattr(after, name))
-        for name in InstanceValues.__struct_fields__
-    )
-    known = {change.field for change in along}
-    return along + tuple(
-        Change(name, old if old is None or isinstance(old, str | int | float) else "...")
-        for name, old, new in pairs
-        if old != new and name not in known
     )

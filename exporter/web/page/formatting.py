@@ -3,25 +3,12 @@
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
-from exporter.instances.instance import Instance
 from exporter.metrics import catalogue
 from exporter.web.page.view import Explanation, TableRow
 
 NONE = "\N{EN DASH}"
 # Units in seconds, each with the smaller one that follows it.
 _UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
-# Fields of `InstanceValues` whose names don't say what changed.
-_FIELDS = {
-    "version_id": "version",
-    "error_name": "error",
-    "error_step": "failing step",
-    "steps": "steps by outcome",
-    "attempts": "attempts by outcome",
-    "queued": "a new run",
-}
-# Known from the first detail response, but from no list row.
-_DETAIL_ONLY = frozenset({"step_count", "steps", "attempts", "retries", "queued", "queue_duration"})
-_WITH_VALUES = frozenset({"status", "error_name", "error_step", "step_count", "retries"})
 
 
 def span(seconds: float | None) -> str:
@@ -99,23 +86,6 @@ def queries(row: TableRow) -> list[tuple[str, str]]:
             f"(rate({catalogue.STEP_DURATIONS.name}_bucket{{{workflow}}}[1h])))",
         ),
     ]
-
-
-def changed(instance: Instance) -> list[str]:
-    """What the last change of an instance changed."""
-    first = any(change.field == "steps" and change.before is None for change in instance.changes)
-    texts = ["steps fetched for the first time"] if first else []
-    for change in instance.changes:
-        field = change.field
-        if first and field in _DETAIL_ONLY:
-            continue
-        values = (change.before, getattr(instance.values, field, None))
-        shown = " → ".join("none" if value is None else str(value) for value in values)
-        texts.append(
-            _FIELDS.get(field, field.replace("_", " "))
-            + (f": {shown}" if field in _WITH_VALUES else "")
-        )
-    return texts
 
 
 def _escape(value: str) -> str:

@@ -95,7 +95,6 @@ class Pages:
         """Renders the page of one instance."""
         return self._templates.get_template("instance.html").render(
             bars=list(_bars(known)),
-            changes=formatting.changed(known.instance),
             dashboard=formatting.dashboard_href(known),
             instance=known.instance,
             known=known,
