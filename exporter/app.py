@@ -185,13 +185,6 @@ class App:
                 poller.up for poller in self.pollers
             )
 
-    def progress(self) -> tuple[int, int, float]:
-        """Of `once`: instances that were polled, those that are known, and polls a second."""
-        instances = [i for poller in self.pollers for i in poller.instances.values()]
-        waiting = sum(i.activity is not None or i.awaits_first_poll for i in instances)
-        rate = sum(queue.budget.rate for queue in self.watched.queues.values())
-        return len(instances) - waiting, len(instances), rate
-
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["App"]:
         """With the state open, and all attached that the settings name; on the way out, after an

@@ -29,7 +29,6 @@ from exporter.config.addresses import parse_address
 from exporter.config.errors import ConfigError, collected
 from exporter.config.reload import Reloader
 from exporter.config.settings import Settings
-from exporter.progress_bar import progress
 from exporter.state.backend import InUse, Location, Unreachable
 from exporter.state.location import location_of
 from exporter.web.server import listen
@@ -50,8 +49,7 @@ _MODES = {
     "--check-config": "check the configuration, print the requests that it needs, and exit",
     "--check-api": "check credentials, permissions, names, clock and budget with a few requests to "
     "the API, try the database, print what is wrong and how to fix it, and exit",
-    "--once": "poll everything once, print the metrics, and exit; on a terminal, standard error "
-    "shows a progress bar",
+    "--once": "poll everything once, print the metrics, and exit",
 }
 
 log = structlog.get_logger(__name__)
@@ -209,8 +207,7 @@ async def _check_api(settings: Settings) -> int:
 
 async def _once(settings: Settings) -> int:
     app = App(settings)
-    async with progress(app.progress, sys.stderr):
-        succeeded = await app.once()
+    succeeded = await app.once()
     body, _ = app.exposition.render()
     return 0 if _print(body) and succeeded else 1
 
