@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from exporter import __version__
 from exporter.instances.latest_steps import Entry
 from exporter.web.page import formatting
-from exporter.web.page.assets import Assets
 from exporter.web.page.instance_table import COLUMNS, MAX_LENGTH, TableQuery, select
 from exporter.web.page.view import Explanation, Snapshot, WatchView
 
@@ -39,7 +39,6 @@ class Pages:
 
     def __init__(self, overview: WatchView) -> None:
         self._overview = overview
-        self._assets = Assets()
         self._one_at_a_time = asyncio.Lock()
         self._templates = Environment(
             loader=PackageLoader("exporter.web.page"),
@@ -50,15 +49,16 @@ class Pages:
         )
         for name in ("span", "ago", "utc", "iso", "count", "overdue", "instance_href"):
             self._templates.filters[name] = getattr(formatting, name)
-        self._templates.globals |= {"version": __version__, "assets": self._assets.hrefs}
+        # Part of the addresses of static files, so that no cache has those of another version.
+        self._templates.globals["version"] = __version__
 
     @property
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         """The pages and their static files."""
         return [
             Route("/", self._table),
             Route("/instance", self._instance),
-            Route("/assets/{name}", self._assets.respond),
+            Mount("/assets", StaticFiles(packages=[("exporter.web.page", "assets")])),
         ]
 
     async def _table(self, request: Request) -> Response:

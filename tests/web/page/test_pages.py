@@ -1,12 +1,14 @@
 """The pages as text: what they show, and that names stay text."""
 
 from html.parser import HTMLParser
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exporter import __version__
 from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.instances.instance import Instance, LastPoll, PollReason, PollRequest, Scope
@@ -157,11 +159,11 @@ class TestNamesStayText:
             assert not any(name.startswith("on") for name in attributes)
 
 
-async def get(address: str, path: str) -> httpx.Response:
+async def get(address: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     async with httpx.AsyncClient(
         trust_env=False, timeout=DEADLINE, verify=False, base_url=address
     ) as http:
-        return await http.get(path)
+        return await http.get(path, headers=headers)
 
 
 class TestDiscretion:
@@ -190,19 +192,23 @@ class TestAddresses:
                 assert response.status_code == 404
                 assert "Not watched" in response.text
 
-    async def test_no_cache_stores_pages_and_any_stores_files_for_good(self) -> None:
+    async def test_no_cache_stores_pages_but_any_stores_files(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
             page = await get(address, "")
             assert page.headers["cache-control"] == "no-store"
             files = [a for a in Skeleton(page.text).addresses if a.startswith("assets/")]
-            assert {file.rsplit(".")[-1] for file in files} == {"css", "js", "svg"}
+            assert {urlsplit(file).path for file in files} == {
+                f"assets/{name}" for name in ("icon.svg", "page.js", "style.css")
+            }
             for file in files:
                 response = await get(address, file)
                 assert response.status_code == 200
-                assert response.headers["cache-control"].endswith("immutable")
                 assert response.headers["x-content-type-options"] == "nosniff"
+                stored = {"If-None-Match": response.headers["etag"]}
+                assert (await get(address, file, stored)).status_code == 304
+                assert urlsplit(file).query == __version__
 
-    @pytest.mark.parametrize("path", ["style.css", "..%2Fpages.py", "../pages.py", "", "%00"])
+    @pytest.mark.parametrize("path", ["none.css", "..%2Fpages.py", "../pages.py", "", "%00"])
     async def test_other_files_are_404(self, path: str) -> None:
         async with watching(["a"]) as w, served(w) as address:
             assert (await get(address, f"assets/{path}")).status_code == 404
