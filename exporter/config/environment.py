@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings.sources.types import EnvNoneType
 
 from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN
-from exporter.config.settings import Settings, keys, model_of
+from exporter.config.settings import Key, Settings, keys, model_of
 
 FILE = "CWE_CONFIG__FILE"
 """Names the configuration file; isn't a setting."""
@@ -24,13 +24,12 @@ def variable(loc: Sequence[int | str]) -> str:
 
 
 class _Texts(EnvSettingsSource):
-    """Settings as texts, by the names of their variables in lower case."""
+    """Settings as texts, each with its path joined by `__`."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         super().__init__(
             cast("type[BaseSettings]", Settings),  # of which only the fields are read
             case_sensitive=True,
-            env_prefix=_PREFIX.lower(),
             env_nested_delimiter="__",
             env_parse_none_str=_NULL,
         )
@@ -47,17 +46,22 @@ class _Texts(EnvSettingsSource):
             return value  # refused by the model, with its path and all else that is wrong
 
 
-def given(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that `CWE_` variables give, as a tree like that of the file.
+def variables(environ: Mapping[str, str]) -> dict[Key, str]:
+    """The variables that give settings, by key; their names may be in lower case."""
+    known = {variable(key): key for key, _ in keys()}
+    return {known[name.upper()]: name for name in environ if name.upper() in known}
 
-    Names may be in lower case. A whole section is given as JSON; `null` is null.
+
+def tree(texts: Mapping[Key, str]) -> dict[str, Any]:
+    """The settings that variables and flags give, as a tree like that of the file.
+
+    A whole section is given as JSON, and a key in it ranks above it; `null` is null.
     """
-    known = {variable(loc).lower(): field for loc, field in keys()}
-    texts = {n: text for name, text in environ.items() if (n := name.lower()) in known}
-    for name, text in texts.items():
-        if text == _NULL and NoneType in get_args(known[name].annotation):
-            texts[name] = EnvNoneType(text)
-    return _Texts(texts)()
+    fields, values = dict(keys()), {}
+    for key in sorted(texts):
+        null = texts[key] == _NULL and NoneType in get_args(fields[key].annotation)
+        values["__".join(key)] = EnvNoneType(_NULL) if null else texts[key]
+    return _Texts(values)()
 
 
 def credential(environ: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from exporter.config import environment
 from exporter.config.settings import Key, Settings, leaves, model_of
 from exporter.config.units import Duration
 
@@ -77,10 +76,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def given(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings that flags gave, as a tree like that of the file: read as variables are."""
-    flags = vars(namespace).items()
-    return environment.given({environment.variable(key.split(".")): text for key, text in flags})
+def given(namespace: argparse.Namespace) -> dict[Key, str]:
+    """The settings that flags gave, by key."""
+    flags = vars(namespace)
+    return {loc: flags[dest] for loc, _ in leaves() if (dest := ".".join(loc)) in flags}
 
 
 def _kind(field: FieldInfo) -> Any:

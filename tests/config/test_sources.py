@@ -145,6 +145,21 @@ class TestEnvironment:
         command.environment(CWE_POLL='{"interval": "6s"}')
         assert str(command.load().poll.interval) == "6s"
 
+    def test_a_key_ranks_above_its_section(self, command: Command) -> None:
+        """In whatever order they come."""
+        command.environment(
+            CWE_METRICS__STEP_NAMES__LIMIT="7",
+            CWE_METRICS__STEP_NAMES='{"limit": 6, "rewrite": []}',
+        )
+        assert command.load().metrics.step_names.limit == 7
+
+    def test_a_flag_hides_no_problem_of_a_section(self, command: Command) -> None:
+        command.environment(CWE_POLL="hidden")
+        assert command.problems("--poll.interval=5s") == [
+            "poll (from CWE_POLL): must be a mapping in JSON with keys such as interval, "
+            "detail_refresh, ended_interval"
+        ]
+
     def test_accounts_as_json(self, command: Command) -> None:
         command.environment(
             CWE_ACCOUNTS='[{"account_id": "b", "workflows": [{"name": "w", "discover": {}}]}]',

@@ -1,5 +1,6 @@
 """What a page has people type, write or ask works as it stands there."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -109,8 +110,9 @@ def test_configurations_are_taken(
     (tmp_path / "config.yaml").write_text(block.text)
     workflow = {"name": "orders", "discover": {}}
     account = {"account_id": "acc", "api_token": "token", "workflows": [workflow]}
-    given = {} if "accounts" in _tree(block) else {"accounts": [account]}
-    assert config.load(tmp_path / "config.yaml", given, os.environ)
+    if "accounts" not in _tree(block):
+        monkeypatch.setenv("CWE_ACCOUNTS", json.dumps([account]))
+    assert config.load(tmp_path / "config.yaml", {}, os.environ)
 
 
 def test_some_pages_have_configurations() -> None:
