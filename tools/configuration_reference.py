@@ -1,16 +1,13 @@
 """The tables of docs/configuration.md, from the settings: every flag, key and variable."""
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
-from typing import get_origin
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from exporter import cli
 from exporter.config import environment, flags
-from exporter.config.settings import Settings, leaves, model_of
+from exporter.config.settings import Settings, leaves, paths
 from tools import ROOT
 from tools.generated_sections import table, updated
 
@@ -53,33 +50,17 @@ def _meaning(loc: tuple[str, ...], field: FieldInfo) -> str:
     if len(loc) < 3:
         return field.description or ""
     # A key of a section within a section: its description comes first.
-    model: type[BaseModel] | None = Settings
-    above = None
-    for part in loc[:-1]:
-        assert model is not None
-        above = model.model_fields[part]
-        model = model_of(above.annotation)
-    return f"{above.description if above else ''} {field.description}"
+    return f"{dict(paths(Settings))['.'.join(loc[:-1])].description} {field.description}"
 
 
 def lists() -> str:
     """The keys of elements of lists: accounts, their workflows, rules."""
     rows = [
         (f"`{path}`", _default(field), field.description or "")
-        for path, field in _listed(Settings, "")
+        for path, field in paths(Settings)
+        if "[]" in path
     ]
     return table(("key", "default", "meaning"), rows)
-
-
-def _listed(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
-        below = model_of(field.annotation)
-        many = "[]" if get_origin(field.annotation) is list and below else ""
-        path = f"{prefix}{name}{many}"
-        if "[]" in prefix:
-            yield path.removesuffix("[]"), field
-        if below is not None:
-            yield from _listed(below, f"{path}.")
 
 
 def _default(field: FieldInfo) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from exporter.config.settings import Settings, model_of
+from exporter.config.settings import Settings, paths
 from exporter.config.validation import Loc
 
 _SECRETS = frozenset({"api_token", "api_key"})
@@ -101,10 +101,8 @@ def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
 
 def _takes_a_value(loc: Loc, root: type[BaseModel]) -> bool:
     """Whether a known key is meant, and not a section."""
-    names = [part for part in loc if isinstance(part, str)]
-    if not names or _keys(loc, root):
-        return False
-    return names[-1] in _keys(loc[: loc.index(names[-1])], root)
+    *above, name = _names(loc) or [""]
+    return name in _keys(tuple(above), root) and not _keys(loc, root)
 
 
 def _path(loc: Loc) -> str:
@@ -126,7 +124,7 @@ def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:
         return _REMOVED[removed]
     known = _keys(loc[:-1], root)
     near = difflib.get_close_matches(_word(str(loc[-1])), known, n=1)
-    elsewhere = (path for path in _paths(root) if path.rpartition(".")[2] == loc[-1])
+    elsewhere = (path for path, _ in paths(root) if path.rpartition(".")[2] == loc[-1])
     if meant := _path((*loc[:-1], near[0])) if near else next(elsewhere, None):
         return f"unknown key; did you mean {meant}?"
     return f"unknown key; known here: {', '.join(known)}"
@@ -134,18 +132,10 @@ def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:
 
 def _keys(loc: Loc, root: type[BaseModel]) -> list[str]:
     """The keys that are known at a place in the tree."""
-    model: type[BaseModel] | None = root
-    for part in loc:
-        if model is not None and isinstance(part, str):
-            field = model.model_fields.get(part)
-            model = model_of(field.annotation) if field else None
-    return [*model.model_fields] if model is not None else []
+    place = _names(loc)
+    known = [path.replace("[]", "").split(".") for path, _ in paths(root)]
+    return [names[-1] for names in known if names[:-1] == place]
 
 
-def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        below = model_of(field.annotation)
-        if below is not None:
-            many = "[]" if getattr(field.annotation, "__origin__", None) is list else ""
-            yield from _paths(below, f"{prefix}{name}{many}.")
+def _names(loc: Loc) -> list[str]:
+    return [part for part in loc if isinstance(part, str)]

@@ -202,12 +202,22 @@ Key = tuple[str, ...]
 """The path of a key that isn't in a list."""
 
 
-def keys(model: type[BaseModel] = Settings, loc: Key = ()) -> Iterator[tuple[Key, FieldInfo]]:
-    """Every key that isn't in a list; a section before what it holds."""
+def paths(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key by its path, such as `accounts[].name`; a section before what it holds."""
     for name, field in model.model_fields.items():
-        yield (*loc, name), field
-        if isinstance(field.default, Section):
-            yield from keys(type(field.default), (*loc, name))
+        path, below = f"{prefix}{name}", model_of(field.annotation)
+        yield path, field
+        if below is not None:
+            yield from paths(
+                below, f"{path}{'[]' if get_origin(field.annotation) is list else ''}."
+            )
+
+
+def keys() -> Iterator[tuple[Key, FieldInfo]]:
+    """Every key that isn't in a list."""
+    for path, field in paths(Settings):
+        if "[]" not in path:
+            yield tuple(path.split(".")), field
 
 
 def leaves() -> Iterator[tuple[Key, FieldInfo]]:
