@@ -33,6 +33,8 @@ def _inlined(node: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, 
     if reference := node.get("$ref"):
         node = {**definitions[reference.rpartition("/")[2]], **node}
     plain = {key: value for key, value in node.items() if key not in _UNUSED}
+    if "description" in plain:
+        plain["description"] = " ".join(plain["description"].split())
     if alternatives := node.get("anyOf"):
         kinds = [_inlined(kind, definitions) for kind in alternatives if kind != _NULL]
         plain |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}

@@ -7,12 +7,11 @@ from typing import Any, Self, get_args
 from pydantic import (
     BaseModel,
     ConfigDict,
-    GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Loc = tuple[int | str, ...]
 """The path of a key or a list's item, as pydantic names it."""
@@ -25,12 +24,6 @@ class Section(BaseModel):
     key takes it. The docstring of a key describes it to users, too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        for field in cls.__pydantic_fields__.values():
-            field.description = " ".join((field.description or "").split())  # in one line
-        return handler(source)
 
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:

@@ -266,7 +266,7 @@ class TestSchema:
                 node = config
                 for key in loc:
                     node = node["properties"][key]
-                assert node["description"] == field.description
+                assert node["description"] == " ".join((field.description or "").split())
         assert not {"web", "config"} & set(config["properties"])
 
     def test_it_knows_the_parameters_of_the_alerts(self) -> None:
