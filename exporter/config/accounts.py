@@ -46,6 +46,12 @@ def is_glob(name: str) -> bool:
     return not set(name).isdisjoint("*?[")
 
 
+def gives_credential(account: Mapping[str, Any]) -> bool:
+    """Whether an account holds a credential, or a part of one."""
+    keys = ("api_token", "api_token_file", "api_email", "api_key", "api_key_file")
+    return any(account.get(key) is not None for key in keys)
+
+
 def _instance_id(value: str) -> str:
     if not is_instance_id(value):
         raise ValueError(f"not an instance id: 1 to {LONGEST_ID} printable characters")

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings.sources.types import EnvNoneType
 
-from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN
+from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN, gives_credential
 from exporter.config.settings import Key, Settings, keys, model_of
 
 FILE = "CWE_CONFIG__FILE"
@@ -79,12 +79,10 @@ def with_credential(accounts: object, environ: Mapping[str, str]) -> object:
     if not isinstance(accounts, list):
         return accounts
     own = credential(environ)
-    return [account | own if _lacks_credential(account) else account for account in accounts]
-
-
-def _lacks_credential(account: object) -> bool:
-    keys = ("api_token", "api_token_file", "api_email", "api_key", "api_key_file")
-    return isinstance(account, dict) and all(account.get(key) is None for key in keys)
+    return [
+        account | own if isinstance(account, dict) and not gives_credential(account) else account
+        for account in accounts
+    ]
 
 
 def unknown(environ: Mapping[str, str]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from exporter.config.accounts import ENV_TOKEN, Account
+from exporter.config.accounts import ENV_TOKEN, Account, gives_credential
 from exporter.config.addresses import (
     ApiUrl,
     DatabaseUrl,
@@ -168,25 +168,18 @@ class Settings(Section):
         api = vars(Api()) | _section(given, "api")
         url = str(api["url"])
         accounts = mappings(given.get("accounts"))
-        sends = False
         for index, account in accounts:
-            keys = {key for key, value in account.items() if value is not None}
-            secrets = keys & {"api_token", "api_token_file", "api_key", "api_key_file"}
-            sends = sends or bool(secrets)
-            if "{account_id}" in url and "account_id" not in keys:
+            if "{account_id}" in url and account.get("account_id") is None:
                 yield ("accounts", index, "account_id"), "is missing; api.url needs it"
-            if not secrets and "api_email" not in keys and not is_loopback(url):
-                text = (
-                    f"no credential; give api_token_file, api_token, or {ENV_TOKEN} in the "
-                    "environment"
-                )
-                yield ("accounts", index), text
+            if not gives_credential(account) and not is_loopback(url):
+                text = f"no credential; give api_token_file, api_token, or {ENV_TOKEN}"
+                yield ("accounts", index), f"{text} in the environment"
         labels = [account.get("name") or account.get("account_id") for _, account in accounts]
         yield from duplicates(("accounts",), labels)
         events = [account.get("events") for _, account in accounts]
         queues = [e.get("queue_id") for e in events if isinstance(e, dict)]
-        sends = sends or bool(queues)
         yield from duplicates(("accounts",), queues)
+        sends = queues or any(gives_credential(account) for _, account in accounts)
         if sends and is_plain(url) and not is_loopback(url) and not api["allow_plain_http"]:
             text = "would send credentials unencrypted; use https, or set api.allow_plain_http"
             yield ("api", "url"), text
