@@ -21,7 +21,6 @@ _REQUESTS = 2 * WINDOW
 """Seconds without any request, with requests to make and nothing that forbids them."""
 _LATE = 60.0
 """Seconds that polls may be overdue."""
-_WARN_EVERY = 600.0
 _WRITE = 60.0
 """Seconds that a write to the disk may take."""
 
@@ -41,7 +40,7 @@ class Health:
         self._reported: set[str] = set()
         self._throttle = Throttle(clock)
         self._was_ready = False
-        self._warned_at = self._lag_checked_at = -inf
+        self._lag_checked_at = -inf
         writer.first_polls_over = lambda: not self._untried()
 
     def unhealthy(self) -> list[str]:
@@ -133,16 +132,14 @@ class Health:
         self._reported = set(stalled)
 
     def warn_if_late(self) -> None:
-        """Logs, at most every 10 minutes, that a budget is too small, and what would help."""
-        now = self._clock.monotonic()
+        """Logs now and then that a budget is too small, and what would help."""
         late = [
             account
             for account in self._accounts
             if account.lag >= max(_LATE, 4 * account.workflows.settings.poll.interval)
         ]
-        if not late or now - self._warned_at < _WARN_EVERY:
+        if not late or not self._throttle.may("late"):
             return
-        self._warned_at = now
         queues = {account.workflows.queue for account in late}
         needed = sum(a.needed for a in self._accounts if a.workflows.queue in queues)
         log.warning(
