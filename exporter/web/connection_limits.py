@@ -9,9 +9,8 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from uvicorn.config import Config
@@ -50,10 +49,8 @@ class ConnectionLimits:
     idle: float = 75
 
 
-class Phase(Enum):
-    REQUEST = "request"
-    RESPONSE = "response"
-    IDLE = "idle"
+Phase = Literal["request", "response", "idle"]
+"""What a connection waits for; `ConnectionLimits` has how long at most."""
 
 
 class Connection(H11Protocol):
@@ -76,7 +73,7 @@ class Connection(H11Protocol):
         self._protection = protection
         self._on_unread = on_unread
         self.lost = asyncio.Event()
-        self._enter(Phase.REQUEST)
+        self._enter("request")
 
     @property
     def unread(self) -> bool:
@@ -86,14 +83,14 @@ class Connection(H11Protocol):
     @property
     def responding(self) -> bool:
         """Whether there is a request whose response the client hasn't read."""
-        return self.phase is Phase.RESPONSE or self.unread
+        return self.phase == "response" or self.unread
 
     def _enter(self, phase: Phase) -> None:
         self.phase, self.since = phase, self.loop.time()
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._enter(Phase.REQUEST)
+        self._enter("request")
         allowed = self._protection.sans
         if allowed is not None and allowed.isdisjoint(
             tls.sans(transport.get_extra_info("peercert"))
@@ -101,15 +98,15 @@ class Connection(H11Protocol):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self.phase is Phase.IDLE:
-            self._enter(Phase.REQUEST)
+        if self.phase == "idle":
+            self._enter("request")
         super().data_received(data)
 
     def handle_events(self) -> None:
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and not self.cycle.response_complete:
-            self._enter(Phase.RESPONSE)
+            self._enter("response")
 
     def send_400_response(self, msg: str) -> None:
         if self.cycle is not None:
@@ -117,7 +114,7 @@ class Connection(H11Protocol):
         super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
-        self._enter(Phase.IDLE)
+        self._enter("idle")
         super().on_response_complete()
 
     def pause_writing(self) -> None:
@@ -135,10 +132,7 @@ class Connection(H11Protocol):
 
     def late(self, now: float, limits: ConnectionLimits) -> bool:
         """Whether its phase has exceeded its time limit."""
-        if self.responding:
-            limit = limits.response
-        else:
-            limit = limits.idle if self.phase is Phase.IDLE else limits.request
+        limit: float = getattr(limits, "response" if self.responding else self.phase)
         return now - self.since > limit
 
 
