@@ -1,28 +1,22 @@
 """Times, durations, counts, links and PromQL queries as the pages show them."""
 
+import re
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
+from exporter.config.units import Duration
 from exporter.metrics import catalogue
 from exporter.web.page.view import Explanation, TableRow
 
 NONE = "\N{EN DASH}"
-# Units in seconds, each with the smaller one that follows it.
-_UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
 
 def span(seconds: float | None) -> str:
-    """A duration: `0.25s`, `12s`, `3m 20s`, `4h 5m`, `3d 4h`."""
+    """A duration in its two largest units: `250ms`, `12s`, `3m 20s`, `4h 5m`, `3d 4h`."""
     if seconds is None:
         return NONE
-    if 0 < seconds < 10:
-        return f"{seconds:.2f}".rstrip("0").rstrip(".") + "s"
-    whole = int(seconds)
-    for unit, name, smaller, smaller_name in _UNITS:
-        if whole >= unit:
-            rest = whole % unit // smaller
-            return f"{whole // unit}{name}" + (f" {rest}{smaller_name}" if rest else "")
-    return f"{whole}s"
+    units = re.findall("[0-9]+[a-z]+", str(Duration(seconds if seconds < 10 else int(seconds))))
+    return " ".join(units[:2])
 
 
 def ago(moment: float | None, now: float) -> str:
