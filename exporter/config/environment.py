@@ -97,8 +97,7 @@ def unknown(environ: Mapping[str, str]) -> Iterator[str]:
         if not upper.startswith(_PREFIX) or upper in known or upper == FILE:
             continue
         near = difflib.get_close_matches(upper, known, n=1, cutoff=0.6)
-        if "__" in name:
+        misspelt = bool(near) and near[0].replace("_", "") == upper.replace("_", "")
+        if "__" in name or misspelt:
             hint = f"did you mean {near[0]}?" if near else f"write {_PREFIX}SECTION__KEY"
             yield f"{name}: unknown variable; {hint}"
-        elif near and upper.replace("_", "") == near[0].replace("_", ""):
-            yield f"{name}: unknown variable; did you mean {near[0]}?"
