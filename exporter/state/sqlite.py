@@ -72,6 +72,9 @@ class Database(Backend):
                 self._unlock()
                 raise Unusable(str(error)) from None
             self.renew()
+        except OSError as error:
+            self._unlock()
+            raise Unusable(error.strerror or str(error)) from None
         except Unusable:
             self._unlock()
             raise
@@ -204,8 +207,7 @@ def _lock(path: Path) -> int | None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     if not path.exists():
-        with contextlib.suppress(OSError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection: sqlite3.Connection = sqlite3.connect(path, **_OPTIONS)
     try:
         connection.execute("SELECT * FROM sqlite_master").fetchall()

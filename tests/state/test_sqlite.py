@@ -202,8 +202,13 @@ class TestRefusals:
             Database(tmp_path)
 
     def test_a_folder_that_is_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(Unusable, match="unable to open"):
+        with pytest.raises(Unusable, match="No such file or directory"):
             Database(tmp_path / "none" / "state.db")
+
+    def test_a_path_that_cannot_even_be_looked_for(self, tmp_path: Path) -> None:
+        """As in a folder that this user may not enter, which root may."""
+        with pytest.raises(Unusable, match="File name too long"):
+            Database(tmp_path / ("n" * 300))
 
     def test_it_can_be_opened_again_when_it_was_put_right(self, path: Path) -> None:
         path.mkdir()
