@@ -1,7 +1,7 @@
 """One APScheduler job a watched workflow: its rounds, evenly apart."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -54,7 +54,7 @@ class Scheduler:
             poller.round,
             Interval(seconds=every, jitter=every / 20, timezone="UTC"),
             id=_id(poller),
-            next_run_time=datetime.now().astimezone(),
+            next_run_time=datetime.now(UTC),
         )
 
     def remove(self, poller: Poller) -> None:
@@ -76,7 +76,7 @@ class Scheduler:
         if abs(step) > _SLEW:
             log.warning("the system's clock was set", by=f"{step:+.1f}s")
             for job in self._jobs.get_jobs():
-                job.modify(next_run_time=datetime.now().astimezone())
+                job.modify(next_run_time=datetime.now(UTC))
 
     def pause(self) -> None:
         """Begins no more rounds; those under way continue."""

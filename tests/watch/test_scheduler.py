@@ -1,6 +1,8 @@
 """When rounds begin, whatever the wall clock does, by which APScheduler plans."""
 
 import asyncio
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +10,7 @@ from structlog.testing import capture_logs
 
 from exporter.clock import Clock
 from exporter.watch.scheduler import Interval, Scheduler
+from simulator import Script, steps
 from tests.waiting import DEADLINE
 from tests.watching import watching
 
@@ -19,14 +22,32 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def test_missed_times_make_no_backlog(ago: timedelta, jitter: float | None) -> None:
     """A clock that began in 1970 and is set right leaves millions behind."""
     trigger = Interval(seconds=15, jitter=jitter, timezone="UTC")
-    time, missed = NOW - ago, 0
-    while time <= NOW:
+    at, missed = NOW - ago, 0
+    while at <= NOW:
         missed += 1
-        following = trigger.get_next_fire_time(time, NOW)
+        following = trigger.get_next_fire_time(at, NOW)
         assert following is not None
-        time = following
+        at = following
     assert missed <= 4
-    assert time <= NOW + timedelta(seconds=16)
+    assert at <= NOW + timedelta(seconds=16)
+
+
+@pytest.fixture
+def impossible_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A time zone that libc takes, 99 hours from UTC, and Python doesn't."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC+99")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("impossible_zone")
+async def test_the_local_time_zone_does_not_matter() -> None:
+    async with watching(["a"]) as w:
+        w.orders.create("a", Script(steps("fetch")))
+        await w.cycle(after=15)
+        assert w.status("a") == "complete"
 
 
 @pytest.mark.parametrize("by", [86_400.0, -86_400.0])
