@@ -317,6 +317,24 @@ class TestOutputThatIsCutShort:
             assert done.returncode == 1
             assert done.stderr == f"{PROGRAM}: can't write to standard output: {why}\n"
 
+    def test_without_a_standard_error_metrics_are_printed(
+        self, command: Command, simulator: Simulator
+    ) -> None:
+        command.file(GOOD)
+        url = f"--api.url={simulator.url}/accounts/{{account_id}}"
+        argv = [sys.executable, "-m", "exporter", "--once", url, "--state.path=null"]
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" 2>&-', "sh", *argv],
+            cwd=command.folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert done.returncode == 0
+        assert "cloudflare_workflow_up" in done.stdout
+
     def test_interrupted_it_ends_without_a_traceback(
         self, command: Command, simulator: Simulator
     ) -> None:
