@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Any, cast, get_args
 
@@ -18,9 +18,9 @@ FILE = "CWE_CONFIG__FILE"
 _PREFIX, _NULL = "CWE_", "null"
 
 
-def variable(loc: Sequence[int | str]) -> str:
+def variable(key: Key) -> str:
     """The environment variable of a key."""
-    return _PREFIX + "__".join(map(str, loc)).upper()
+    return _PREFIX + "__".join(key).upper()
 
 
 class _Texts(EnvSettingsSource):
@@ -91,7 +91,7 @@ def unknown(environ: Mapping[str, str]) -> Iterator[str]:
     A name without `__` is only reported when it is close to a known one: Kubernetes makes
     `CWE_PORT` and such for a service that is called `cwe`.
     """
-    known = {variable(loc) for loc, _ in keys()}
+    known = {variable(key) for key, _ in keys()}
     for name in sorted(environ):
         upper = name.upper()
         if not upper.startswith(_PREFIX) or upper in known or upper == FILE:

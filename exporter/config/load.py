@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -29,7 +29,7 @@ def load(path: Path | None, given: dict[Key, str], environ: Mapping[str, str]) -
     variables = environment.variables(environ)
     texts = {key: environ[name] for key, name in variables.items()} | given
     origins: dict[Any, str] = {**variables, **{key: flags.name(key) for key in given}}
-    values = _merged(content, environment.tree(texts))
+    values: dict[str, Any] = _merged(content, environment.tree(texts))
     whole = path is None and values.get("accounts") is None
     if whole:
         values["accounts"] = without_configuration.accounts(environ)
@@ -51,11 +51,8 @@ def load(path: Path | None, given: dict[Key, str], environ: Mapping[str, str]) -
     return settings
 
 
-def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(low: object, high: object) -> Any:
     """Two trees in one; where both have a value, that of `high` stands."""
-    merged = dict(low)
-    for key, value in high.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(cast("Any", below), value) if both else value
-    return merged
+    if isinstance(low, dict) and isinstance(high, dict):
+        return low | {key: _merged(low.get(key), value) for key, value in high.items()}
+    return high
