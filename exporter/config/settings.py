@@ -7,8 +7,7 @@ this tree.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -220,8 +219,5 @@ def leaves() -> Iterator[tuple[Key, FieldInfo]]:
 
 def model_of(annotation: object) -> type[BaseModel] | None:
     """The model of a section, also of one in a list or one that may be missing."""
-    if isinstance(annotation, type) and not get_origin(annotation):
-        return annotation if issubclass(annotation, BaseModel) else None
-    if get_origin(annotation) in (list, Union, UnionType):
-        return next(filter(None, map(model_of, get_args(annotation))), None)
-    return None
+    kinds = (annotation, *get_args(annotation))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
