@@ -17,7 +17,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow, unix
 from exporter.cloudflare.workflows_client import WorkflowsClient
-from exporter.config.accounts import Account, Workflow, is_glob
+from exporter.config.accounts import Account, Discover, Workflow, is_glob
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Api, Poll
 from exporter.instances.instance import Scope
@@ -115,6 +115,8 @@ class AccountWorkflows:
     attached: dict[str, Attachment] = field(default_factory=dict, init=False)
     read_at: float = field(default=-inf, init=False)
     _found: set[str] = field(default_factory=set, init=False)
+    _discovered_by: dict[str, Discover | None] = field(default_factory=dict, init=False)
+    """The `discover` with which each workflow was last attached."""
     _limits_at: dict[str, float] = field(default_factory=dict, init=False)
     _missing: dict[str, float] = field(default_factory=dict, init=False)
 
@@ -149,19 +151,16 @@ class AccountWorkflows:
         return {name: match for name, match in matches.items() if match is not None}
 
     def take_over(self, former: "AccountWorkflows") -> None:
-        """Continues with what was found under former settings."""
-        self._found = former._found
+        """Continues with what was found and selected under former settings."""
+        self._found, self._discovered_by = former._found, former._discovered_by
 
-    async def attach(
-        self, name: str, workflow: Workflow, *, former: Workflow | None = None
-    ) -> None:
+    async def _attach(self, name: str, workflow: Workflow) -> None:
         """Restores what the state holds of a workflow, in slices, and begins to poll; later, where
         the state can't be read now.
 
         Args:
             name: The workflow.
             workflow: The configuration's entry that it matches.
-            former: The one by which it was attached until now, if it was.
         """
         key, discover = WorkflowKey(self.label, name), workflow.discover
         selector = None if discover is None else Selector(discover)
@@ -174,8 +173,9 @@ class AccountWorkflows:
         discovery = None
         if selector is not None:
             discovery = Discovery(poller, selector, writer=self.writer, coverage=self.coverage)
-            if former is not None and former.discover != discover:
+            if self._discovered_by.get(name, discover) != discover:
                 discovery.series_cap.reselect()
+        self._discovered_by[name] = discover
         self.scheduler.add(poller, every=self.settings.poll.interval)
         self.attached[name] = Attachment(key, workflow, watched, poller, discovery)
 
@@ -223,12 +223,21 @@ class AccountWorkflows:
         # Now, not when the garbage collector finds them: those attached instead take as much again.
         attachment.watched.instances.clear()
 
+    def detach_all(self) -> None:
+        """Detaches every workflow."""
+        for name in list(self.attached):
+            self.detach(name)
+
     async def follow(self) -> bool:
-        """Attaches what is wanted and this replica's to watch, and detaches what isn't; whether
-        there is something new to watch."""
+        """Attaches what is wanted and this replica's to watch, and detaches what isn't, or was
+        attached with other settings; whether there is something new to watch."""
+        wanted = self.wanted
+        for name, attachment in list(self.attached.items()):
+            if wanted.get(name) != attachment.settings:
+                self.detach(name)
         self.detach_others()
-        missing = {n: w for n, w in self.wanted.items() if n not in self.attached}
-        ours = [self.attach(n, w) for n, w in missing.items() if self.holds(n)]
+        missing = {n: w for n, w in wanted.items() if n not in self.attached}
+        ours = [self._attach(n, w) for n, w in missing.items() if self.holds(n)]
         await asyncio.gather(*ours)
         self.detach_others()  # what was lost meanwhile
         return bool(ours)
@@ -302,16 +311,16 @@ class AccountWorkflows:
                     )
                     self._found.discard(name)
                     del self._missing[name]
-                    self.reported.workflows.pop(name, None)
             self.want()
             await self.writer.turn()
             await self.follow()
 
     def want(self) -> None:
         """Has what is wanted watched and the events pulled, by this replica or by another."""
-        queue = [] if self.coverage is None else [""]
-        owners = {self._owner(name) for name in (*self.wanted, *queue)}
+        wanted, queue = self.wanted, [] if self.coverage is None else [""]
+        owners = {self._owner(name) for name in (*wanted, *queue)}
         self.writer.leases.wanted[self.settings.stored_as] = owners
+        self.reported.drop_others(wanted)
 
     def _count(self, name: str, counts: dict[str, int]) -> None:
         if name not in self.attached:

@@ -2,7 +2,7 @@
 it is over."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import structlog
 
@@ -110,6 +110,11 @@ class AccountLog:
     def of(self, key: WorkflowKey) -> PollLog:
         """The log of a workflow's polls."""
         return self.workflows.setdefault(key.workflow, PollLog(key, self._clock))
+
+    def drop_others(self, names: Collection[str]) -> None:
+        """Drops what was reported of workflows other than these."""
+        for name in self.workflows.keys() - names:
+            del self.workflows[name]
 
     def unmatched(self, names: set[str]) -> None:
         """No workflow matches these configured names."""

@@ -41,10 +41,6 @@ stops. With the 2 s that scrapes under way get before, stopping takes 5 s at mos
 _LACKING = re.compile(r"\$\.result\[\d+\]\.(id|status)")
 """Without these discovery ignores the whole row, and counts it."""
 
-_Replaced = tuple[AccountWorkflows, str, Workflow, Workflow]
-"""A workflow that is detached and attached again: among which workflows, its name, new and former
-settings."""
-
 
 class _Wanted(NamedTuple):
     """An account to watch."""
@@ -129,50 +125,33 @@ class WatchedAccounts:
         former: Mapping[Place, ListSchedule],
     ) -> None:
         """Detaches what settings name no longer, or with other settings; attaches these again."""
-        replaced = self._detach(accounts, former)
+        successors = _by_place(accounts)
+        for place, account in former.items():
+            if successors.get(place) is not account:
+                self._detach(account, for_good=place not in successors)
         self.writer.accounts = stored_names(settings.accounts)
         if settings.metrics != self.store.settings:
             self.store.use(settings.metrics)
-        for account in settings.accounts:
-            if account.label not in self.store.accounts:
-                await self.writer.restore_series(account.label)
-            if account.events is not None:
-                self.store.events_found(account.label)
+        for named in settings.accounts:
+            if named.label not in self.store.accounts:
+                await self.writer.restore_series(named.label)
+            if named.events is not None:
+                self.store.events_found(named.label)
         self.accounts[:] = accounts
-        for watched in accounts:
-            watched.workflows.want()
-        for workflows, name, workflow, former_workflow in replaced:
-            await workflows.attach(name, workflow, former=former_workflow)
+        for account in accounts:
+            account.workflows.want()
+            await account.workflows.follow()
 
-    def _detach(
-        self, accounts: Sequence[ListSchedule], former: Mapping[Place, ListSchedule]
-    ) -> list[_Replaced]:
-        """Detaches what is to be watched no longer, or in another way; those to be attached again.
-
-        Args:
-            accounts: What is to be watched.
-            former: What is watched, by the account's place.
-        """
-        replaced: list[_Replaced] = []
-        successors = _by_place(accounts)
-        for place, account in former.items():
-            attached, successor = account.workflows.attached, successors.get(place)
-            wanted = successor.workflows.wanted if successor else {}
-            for name, attachment in list(attached.items()):
-                if successor is account and wanted.get(name) == attachment.settings:
-                    continue
-                account.workflows.detach(name)
-                if successor and name in wanted:
-                    replaced.append((successor.workflows, name, wanted[name], attachment.settings))
-                else:
-                    account.workflows.reported.workflows.pop(name, None)
-            if successor is None:
-                self.writer.leases.wanted.pop(place[-1], None)
-                self.store.account_lost(account.workflows.label)
-                del self._reported[account.workflows.label]
-            if successor is not account and (task := self._passes.pop(account, None)):
-                task.cancel()
-        return replaced
+    def _detach(self, account: ListSchedule, *, for_good: bool) -> None:
+        """Detaches an account: `for_good`, or to watch it with other settings."""
+        workflows = account.workflows
+        workflows.detach_all()
+        if task := self._passes.pop(account, None):
+            task.cancel()
+        if for_good:
+            self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
+            self.store.account_lost(workflows.label)
+            del self._reported[workflows.label]
 
     def _queues_for(
         self, api: Api, wanted: Sequence[_Wanted], former: Mapping[Place, ListSchedule]
@@ -346,8 +325,7 @@ class WatchedAccounts:
         async with self._changing:
             await self.writer.save(rendered=True)
             for account in self.accounts:
-                for name in list(account.workflows.attached):
-                    account.workflows.detach(name)
+                account.workflows.detach_all()
         for queue in self.queues.values():
             queue.budget.stop()
         await self.writer.leave()
