@@ -87,7 +87,7 @@ class App:
         if problems:
             raise ConfigError(problems)
         self.accounts = self.watched.accounts
-        """The list passes of each account; empty until settings are applied."""
+        """Empty until settings are applied."""
         self.health = Health(self.accounts, self.writer, self._clock)
         self.overview = WatchView(self.accounts, clock=self._clock)
 
@@ -181,7 +181,7 @@ class App:
         async with self.opened():
             await asyncio.gather(*(account.cycle() for account in self.accounts))
             await asyncio.gather(*(poller.round(whole=True) for poller in self.pollers))
-            return all(account.workflows.readable for account in self.accounts) and all(
+            return all(account.readable for account in self.accounts) and all(
                 poller.up for poller in self.pollers
             )
 

@@ -10,7 +10,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import WINDOW
 from exporter.log_dedup import Throttle
 from exporter.state.writer import StateWriter
-from exporter.watch.list_schedule import ListSchedule
+from exporter.watch.watched_account import WatchedAccount
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,9 @@ class Health:
         writer: Of the state.
     """
 
-    def __init__(self, accounts: Sequence[ListSchedule], writer: StateWriter, clock: Clock) -> None:
+    def __init__(
+        self, accounts: Sequence[WatchedAccount], writer: StateWriter, clock: Clock
+    ) -> None:
         self._accounts = accounts
         self._writer = writer
         self._clock = clock
@@ -57,7 +59,7 @@ class Health:
             return []
         if untried := self._untried():
             return untried
-        if not any(account.workflows.readable for account in self._accounts):
+        if not any(account.readable for account in self._accounts):
             return [f"{a.workflows.label}: nothing could be read yet" for a in self._accounts]
         if not self._writer.first_polls_shown:
             return ["state: the results of the first polls aren't committed yet"]

@@ -14,8 +14,6 @@ from math import inf
 import structlog
 
 from exporter.clock import Clock
-from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import ListedWorkflow, unix
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Account, Discover, Workflow, is_glob
 from exporter.config.metrics import Metrics
@@ -35,10 +33,6 @@ from exporter.watch.selector import Selector
 from exporter.watch.watched_instances import WatchedInstances
 
 log = structlog.get_logger(__name__)
-
-_READ_EVERY = 30.0
-"""Seconds; the platform's counts are up to half a minute old anyway."""
-_LIMITS_EVERY = 3600.0
 
 Place = tuple[str, str | None, str]
 """What an account is recognized by after a reload: label, id, and name in the state."""
@@ -66,7 +60,7 @@ class AccountSettings:
         return self.account.label, self.account.account_id, self.stored_as
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Attachment:
     """A workflow that is attached.
 
@@ -75,6 +69,7 @@ class Attachment:
         watched: Its instances.
         poller: Polls them.
         discovery: Reads its lists; None: only configured instances are watched.
+        limits_at: When its limits were last requested (monotonic clock).
     """
 
     key: WorkflowKey
@@ -82,6 +77,7 @@ class Attachment:
     watched: WatchedInstances
     poller: Poller
     discovery: Discovery | None
+    limits_at: float = -inf
 
 
 @dataclass(eq=False)
@@ -97,8 +93,6 @@ class AccountWorkflows:
         changing: Held while what is watched changes.
         coverage: Of the account's events; None: there are none.
         attached: Those that are watched here, by name.
-        read_at: When the account's workflows were last read (monotonic clock); -inf: they are to be
-            read at once.
     """
 
     settings: AccountSettings
@@ -113,11 +107,9 @@ class AccountWorkflows:
     changing: asyncio.Lock
     coverage: EventCoverage | None = field(default=None, init=False)
     attached: dict[str, Attachment] = field(default_factory=dict, init=False)
-    read_at: float = field(default=-inf, init=False)
     _found: set[str] = field(default_factory=set, init=False)
     _discovered_by: dict[str, Discover | None] = field(default_factory=dict, init=False)
     """The `discover` with which each workflow was last attached."""
-    _limits_at: dict[str, float] = field(default_factory=dict, init=False)
     _missing: dict[str, float] = field(default_factory=dict, init=False)
 
     @property
@@ -135,13 +127,6 @@ class AccountWorkflows:
         `Leases.holder`."""
         missing = (name for name in self.wanted if name not in self.attached)
         return {n: self.writer.leases.holder(self._owner(n)) for n in missing}
-
-    @property
-    def readable(self) -> bool:
-        """Whether anything of it can be read: a workflow or, while none is attached, their list."""
-        if not self.attached:
-            return self.read_at > -inf
-        return any(attachment.poller.up for attachment in self.attached.values())
 
     @property
     def wanted(self) -> dict[str, Workflow]:
@@ -215,7 +200,6 @@ class AccountWorkflows:
         """Stops polling a workflow, discards the responses under way, has what is pending
         committed, and takes the workflow's series away."""
         attachment = self.attached.pop(name)
-        self._limits_at.pop(name, None)
         self.scheduler.remove(attachment.poller)
         attachment.poller.detach()
         self.writer.detach(attachment.watched)
@@ -255,36 +239,6 @@ class AccountWorkflows:
     def _owner(self, name: str) -> Owner:
         return self.settings.stored_as, name
 
-    async def read(self) -> int:
-        """Reads which workflows there are, and how many instances in which status; the number of
-        requests."""
-        if self.clock.monotonic() - self.read_at < _READ_EVERY:
-            return 0
-        # Where only configured instances are watched, their polls report the problem.
-        matters = bool(self.discoveries) or any(is_glob(w.name) for w in self.configured)
-        try:
-            rows, requests = list[ListedWorkflow](), 0
-            async for page in self.client.workflows():
-                rows, requests = rows + page, requests + 1
-                self.store.polled("list", "success")
-            self.read_at = self.clock.monotonic()
-            await self.find({row.name for row in rows if row.name})
-            for row in rows:
-                if not row.name or row.name not in self.attached:
-                    continue
-                counts = row.instances
-                if counts is None:
-                    # The local engine's list holds no counts.
-                    requests += 1
-                    counts = (await self.client.workflow(row.name)).instances or {}
-                self._count(row.name, counts)
-        except RequestFailed as failure:
-            self.store.polled("list", failure.reason)
-            self.reported.read(failure, matters=matters)
-            return 1
-        self.reported.read(None, matters=matters)
-        return requests
-
     async def find(self, names: Collection[str]) -> None:
         """Attaches what globs match of these names, all that the account has; detaches what was
         missing for `poll.forget_after`."""
@@ -321,38 +275,6 @@ class AccountWorkflows:
         owners = {self._owner(name) for name in (*wanted, *queue)}
         self.writer.leases.wanted[self.settings.stored_as] = owners
         self.reported.drop_others(wanted)
-
-    def _count(self, name: str, counts: dict[str, int]) -> None:
-        if name not in self.attached:
-            return
-        discovery = self.attached[name].discovery
-        if discovery is not None:
-            discovery.counts = counts
-        self.store.counts(WorkflowKey(self.label, name), counts)
-
-    async def read_limits(self, name: str) -> int:
-        """Reads the limits of a workflow's newest version, where the API has them; the number of
-        requests."""
-        recent = self.clock.monotonic() - self._limits_at.get(name, -inf) < _LIMITS_EVERY
-        if recent or name not in self.attached:
-            return 0
-        self._limits_at[name] = self.clock.monotonic()
-        try:
-            versions = await self.client.versions(name)
-        except RequestFailed as failure:
-            log.debug("failed to read the workflow's limits", workflow=name, error=str(failure))
-            # Not every upstream has them: that is no failure that passes.
-            if failure.reason not in ("http_4xx", "workflow_not_found"):
-                self._limits_at[name] += _READ_EVERY - _LIMITS_EVERY
-            return 1
-        newest = max(versions, key=lambda v: unix(v.created_on) or 0.0, default=None)
-        if newest is not None and name in self.attached:
-            self.store.limits(
-                WorkflowKey(self.label, name),
-                steps=newest.limits.steps if newest.limits else None,
-                concurrency=newest.concurrency.limit if newest.concurrency else None,
-            )
-        return 1
 
 
 def match_of(name: str, workflows: Iterable[Workflow]) -> Workflow | None:

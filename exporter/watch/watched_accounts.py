@@ -27,10 +27,10 @@ from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
 from exporter.watch.account_workflows import AccountSettings, AccountWorkflows, Place
 from exporter.watch.events import Events
-from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.scheduler import Scheduler
+from exporter.watch.watched_account import WatchedAccount
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class WatchedAccounts:
     Attributes:
         settings: What is checked at once, and watched once `apply` is called with it.
         transport: In place of sockets to Cloudflare.
-        accounts: The list passes of each account; always the same list.
+        accounts: Always the same list.
         queues: One for each credential, by its `budget_key`.
 
     Raises:
@@ -73,13 +73,11 @@ class WatchedAccounts:
     clock: Clock
 
     def __post_init__(self, settings: Settings) -> None:
-        self.accounts: list[ListSchedule] = []
+        self.accounts: list[WatchedAccount] = []
         self.queues: dict[object, PollQueue] = {}
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
         self._changing = asyncio.Lock()
         self._reported: dict[str, AccountLog] = {}
-        self._passes: dict[ListSchedule, asyncio.Task[None]] = {}
-        self._running = False
         self._faults = Throttle(self.clock)
         self._following: asyncio.Task[None] | None = None
         self.writer.lost = self._lost
@@ -121,8 +119,8 @@ class WatchedAccounts:
     async def _replace(
         self,
         settings: Settings,
-        accounts: Sequence[ListSchedule],
-        former: Mapping[Place, ListSchedule],
+        accounts: Sequence[WatchedAccount],
+        former: Mapping[Place, WatchedAccount],
     ) -> None:
         """Detaches what settings name no longer, or with other settings; attaches these again."""
         successors = _by_place(accounts)
@@ -142,19 +140,18 @@ class WatchedAccounts:
             account.workflows.want()
             await account.workflows.follow()
 
-    def _detach(self, account: ListSchedule, *, for_good: bool) -> None:
+    def _detach(self, account: WatchedAccount, *, for_good: bool) -> None:
         """Detaches an account: `for_good`, or to watch it with other settings."""
         workflows = account.workflows
+        account.stop()
         workflows.detach_all()
-        if task := self._passes.pop(account, None):
-            task.cancel()
         if for_good:
             self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
             self.store.account_lost(workflows.label)
             del self._reported[workflows.label]
 
     def _queues_for(
-        self, api: Api, wanted: Sequence[_Wanted], former: Mapping[Place, ListSchedule]
+        self, api: Api, wanted: Sequence[_Wanted], former: Mapping[Place, WatchedAccount]
     ) -> dict[object, PollQueue]:
         """One queue and one budget a credential, however many accounts it serves.
 
@@ -182,8 +179,8 @@ class WatchedAccounts:
         self,
         wanted: Sequence[_Wanted],
         http: httpx.AsyncClient,
-        former: Mapping[Place, ListSchedule],
-    ) -> list[ListSchedule]:
+        former: Mapping[Place, WatchedAccount],
+    ) -> list[WatchedAccount]:
         """The accounts of settings: those there are where nothing that all workflows share differs,
         new ones otherwise."""
         accounts = []
@@ -202,7 +199,7 @@ class WatchedAccounts:
             accounts.append(made)
         return accounts
 
-    def _account(self, one: _Wanted, http: httpx.AsyncClient, queue: PollQueue) -> ListSchedule:
+    def _account(self, one: _Wanted, http: httpx.AsyncClient, queue: PollQueue) -> WatchedAccount:
         """An account, of which nothing is attached yet."""
         settings, credentials, clock = one.settings, one.credentials, self.clock
         account = settings.account
@@ -227,7 +224,7 @@ class WatchedAccounts:
             queue_id = account.events.queue_id
             pulled = EventQueue(*at, credentials.events, on_request=on_request, queue_id=queue_id)
             events = Events(pulled, workflows, list_interval=account.events.list_interval)
-        return ListSchedule(workflows, events)
+        return WatchedAccount(workflows, events)
 
     def _checked(self, settings: Settings) -> tuple[list[_Wanted], httpx.AsyncClient]:
         """The accounts to watch, and the connections that they share; those of former settings are
@@ -256,21 +253,21 @@ class WatchedAccounts:
 
     def start(self) -> None:
         """Begins the list passes of all accounts, and of those to come."""
-        self._running = True
         self._following = asyncio.create_task(self._follow())
         self._start_passes()
 
     def _start_passes(self) -> None:
-        for account in self.accounts if self._running else ():
-            if account not in self._passes:
-                self._passes[account] = asyncio.create_task(account.run())
+        if self._following is not None:
+            for account in self.accounts:
+                account.start()
 
     def pause(self) -> None:
         """Begins no more list passes."""
-        self._running = False
-        for task in (*self._passes.values(), self._following):
-            if task is not None:
-                task.cancel()
+        if self._following is not None:
+            self._following.cancel()
+        self._following = None
+        for account in self.accounts:
+            account.stop()
 
     async def _follow(self) -> None:
         """Attaches and detaches what moves between replicas; without end."""
@@ -342,7 +339,7 @@ class WatchedAccounts:
         await asyncio.gather(*(http.aclose() for http in self._http.values()))
 
 
-def _by_place(accounts: Sequence[ListSchedule]) -> dict[Place, ListSchedule]:
+def _by_place(accounts: Sequence[WatchedAccount]) -> dict[Place, WatchedAccount]:
     return {account.workflows.settings.place: account for account in accounts}
 
 

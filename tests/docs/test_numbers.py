@@ -88,8 +88,8 @@ LIMITS = [
 # What docs/how-it-works.md and docs/operating.md say of constants, and the module that has them.
 CONSTANTS = [
     ("how-it-works", "list pages of 100 rows", "watch.list_reader", (100, 50, 25, 10)),
-    ("how-it-works", "every 30 s at most", "watch.account_workflows", 30),
-    ("how-it-works", "every hour at most", "watch.account_workflows", 3600),
+    ("how-it-works", "every 30 s at most", "watch.watched_account", 30),
+    ("how-it-works", "every hour at most", "watch.watched_account", 3600),
     ("how-it-works", "in any 5 minutes", "cloudflare.budget", 300),
     ("how-it-works", "its highest of the last 10 minutes", "cloudflare.budget", 600),
     ("how-it-works", "fewer than 10 requests are left", "cloudflare.budget", 10),

@@ -14,8 +14,8 @@ from exporter.instances.values import InstanceValues
 from exporter.metrics.labels import WorkflowKey
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.account_workflows import Attachment
-from exporter.watch.list_schedule import ListSchedule
 from exporter.watch.poller import Poller
+from exporter.watch.watched_account import WatchedAccount
 
 STUCK_AFTER = 3600.0
 """Seconds without a change after which a run is stuck, as in alerts/parameters.yaml."""
@@ -187,7 +187,7 @@ class WatchView:
         clock: Time.
     """
 
-    def __init__(self, accounts: Sequence[ListSchedule], *, clock: Clock) -> None:
+    def __init__(self, accounts: Sequence[WatchedAccount], *, clock: Clock) -> None:
         self._accounts = accounts
         self._clock = clock
 
@@ -233,7 +233,7 @@ class WatchView:
             timeline=None if instance.timeline is None else unpack(instance.timeline),
         )
 
-    def _account(self, account: ListSchedule) -> AccountView:
+    def _account(self, account: WatchedAccount) -> AccountView:
         workflows, now = account.workflows, self._clock.wall()
         budget = workflows.queue.budget
         return AccountView(
@@ -250,7 +250,7 @@ class WatchView:
         )
 
 
-def _next_pass(account: ListSchedule, attached: Attachment) -> float:
+def _next_pass(account: WatchedAccount, attached: Attachment) -> float:
     """When the next list pass shows what changed (monotonic clock)."""
     return inf if attached.discovery is None else account.next_pass
 

@@ -1,0 +1,215 @@
+"""One account that is watched: its list passes, one after another, and its events.
+
+A list pass of the account first reads which workflows there are and the platform's counts, then
+each workflow's limits and lists, whose pages take turns with polls at the budget.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from math import inf
+
+import structlog
+
+from exporter.cloudflare.budget_shares import WINDOW
+from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.models import ListedWorkflow, unix
+from exporter.config.accounts import is_glob
+from exporter.log_dedup import Throttle
+from exporter.watch.account_workflows import AccountWorkflows, Attachment
+from exporter.watch.events import Events
+
+log = structlog.get_logger(__name__)
+
+_READ_EVERY = 30.0
+"""Seconds; the platform's counts are up to half a minute old anyway."""
+_LIMITS_EVERY = 3600.0
+
+
+class WatchedAccount:
+    """The list passes and the events of an account.
+
+    Args:
+        workflows: The account's workflows.
+        events: Those of the account; None: there are none.
+    """
+
+    def __init__(self, workflows: AccountWorkflows, events: Events | None) -> None:
+        self._clock = clock = workflows.clock
+        self._client, self._store = workflows.client, workflows.store
+        self.workflows = workflows
+        self.events = events
+        if events is not None:
+            events.on_distrust = self.wake
+        self.pass_done = False
+        """Whether every discovered workflow's lists were read once, whatever came of it."""
+        self.pages = 0
+        """Requests that the last pass over all workflows took."""
+        self.next_pass = self._passed_at = clock.monotonic()
+        """When the next pass is due (monotonic clock)."""
+        self._read_at = -inf
+        """When the account's workflows were last read (monotonic clock); -inf: they are to be read
+        at once."""
+        self._faults = Throttle(clock)
+        self._wake = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def _interval(self) -> float:
+        """Seconds from the start of one pass over all workflows to the next."""
+        interval = self.workflows.settings.poll.interval
+        if self.events is None or not self.events.trusted:
+            return interval
+        return max(interval, self.events.list_interval)
+
+    @property
+    def readable(self) -> bool:
+        """Whether anything of it can be read: a workflow or, while none is attached, their list."""
+        attached = self.workflows.attached.values()
+        return any(a.poller.up for a in attached) if attached else self._read_at > -inf
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which the account's most overdue poll or list pass is late."""
+        polls = (attachment.poller.lag() for attachment in self.workflows.attached.values())
+        lists = self._clock.monotonic() - self.next_pass if self.workflows.discoveries else 0.0
+        return max(0.0, lists, self.workflows.queue.lag, *polls)
+
+    @property
+    def needed(self) -> float:
+        """Requests in 5 minutes that polls and list passes take if none is late."""
+        attached = self.workflows.attached.values()
+        configured = sum(len(a.watched.ids) for a in attached)
+        # What is new to this replica has as many pages as the state's instances fill.
+        new = (a for a in attached if a.discovery is not None and not a.discovery.pass_done)
+        pages = self.pages + sum(1 + len(a.watched.instances) // 100 for a in new)
+        return (configured + pages) * WINDOW / self._interval
+
+    @property
+    def progress(self) -> float:
+        """When anything of a pass was last done (monotonic clock)."""
+        return max(
+            [self._passed_at, *(d.lists.progress for d in self.workflows.discoveries.values())]
+        )
+
+    def wake(self) -> None:
+        """Begins the next pass at once: there are new workflows, or events don't do."""
+        self._read_at = -inf
+        self._wake.set()
+
+    def start(self) -> None:
+        """Begins to `run`, unless it has begun."""
+        if self._running is None:
+            self._running = asyncio.create_task(self.run())
+
+    def stop(self) -> None:
+        """Ends what `start` began."""
+        if self._running is not None:
+            self._running.cancel()
+
+    async def run(self) -> None:
+        """Makes pass after pass and pulls events, without end."""
+        await asyncio.gather(self._passes(), *([self.events.run()] if self.events else []))
+
+    async def _passes(self) -> None:
+        while True:
+            self._wake.clear()
+            await self.cycle()
+            try:
+                async with asyncio.timeout(max(0.0, self.next_pass - self._clock.monotonic())):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def cycle(self) -> int:
+        """One pass over all workflows; the number of requests it took."""
+        started = self._clock.monotonic()
+        requests = await self._made(self._read_workflows())
+        for discovery in self.workflows.discoveries.values():
+            requests += await self._made(discovery.first_contact())
+        for attachment in list(self.workflows.attached.values()):
+            if attachment.poller.over:
+                continue  # detached meanwhile
+            requests += await self._made(self._read_limits(attachment))
+            if attachment.discovery is not None:
+                requests += await self._made(attachment.discovery.list_pass())
+        self.pass_done, self.pages = True, requests
+        self._passed_at = self._clock.monotonic()
+        self.next_pass = started + self._interval
+        return requests
+
+    async def _made(self, requests: Awaitable[int]) -> int:
+        """How many requests something took; a fault of ours ends nothing else."""
+        try:
+            return await requests
+        except Exception as error:
+            if self._faults.may(type(error).__name__):
+                log.exception(
+                    "list pass failed for an unknown reason", account=self.workflows.label
+                )
+            return 0
+
+    async def _read_workflows(self) -> int:
+        """Reads which workflows there are, and how many instances in which status; the number of
+        requests."""
+        if self._clock.monotonic() - self._read_at < _READ_EVERY:
+            return 0
+        # Where only configured instances are watched, their polls report the problem.
+        globs = any(is_glob(workflow.name) for workflow in self.workflows.configured)
+        matters = globs or bool(self.workflows.discoveries)
+        reported = self.workflows.reported
+        try:
+            rows, requests = list[ListedWorkflow](), 0
+            async for page in self._client.workflows():
+                rows, requests = rows + page, requests + 1
+                self._store.polled("list", "success")
+            self._read_at = self._clock.monotonic()
+            await self.workflows.find({row.name for row in rows if row.name})
+            for row in rows:
+                if not row.name or row.name not in self.workflows.attached:
+                    continue
+                counts = row.instances
+                if counts is None:
+                    # The local engine's list holds no counts.
+                    requests += 1
+                    counts = (await self._client.workflow(row.name)).instances or {}
+                self._count(row.name, counts)
+        except RequestFailed as failure:
+            self._store.polled("list", failure.reason)
+            reported.read(failure, matters=matters)
+            return 1
+        reported.read(None, matters=matters)
+        return requests
+
+    def _count(self, name: str, counts: dict[str, int]) -> None:
+        attachment = self.workflows.attached.get(name)
+        if attachment is None:
+            return  # detached meanwhile
+        if attachment.discovery is not None:
+            attachment.discovery.counts = counts
+        self._store.counts(attachment.key, counts)
+
+    async def _read_limits(self, attachment: Attachment) -> int:
+        """Reads the limits of a workflow's newest version, where the API has them; the number of
+        requests."""
+        now, key = self._clock.monotonic(), attachment.key
+        if now - attachment.limits_at < _LIMITS_EVERY:
+            return 0
+        attachment.limits_at = now
+        try:
+            versions = await self._client.versions(key.workflow)
+        except RequestFailed as failure:
+            log.debug(
+                "failed to read the workflow's limits", workflow=key.workflow, error=str(failure)
+            )
+            # Not every upstream has them: that is no failure that passes.
+            if failure.reason not in ("http_4xx", "workflow_not_found"):
+                attachment.limits_at += _READ_EVERY - _LIMITS_EVERY
+            return 1
+        newest = max(versions, key=lambda v: unix(v.created_on) or 0.0, default=None)
+        if newest is not None and not attachment.poller.over:
+            self._store.limits(
+                key,
+                steps=newest.limits.steps if newest.limits else None,
+                concurrency=newest.concurrency.limit if newest.concurrency else None,
+            )
+        return 1
