@@ -55,8 +55,6 @@ class Discovery:
         self.series_cap = SeriesCap(poller.watched, selector)
         """Which instances have series."""
         self.lists = ListReader(poller, self._take)
-        self.pass_done = False
-        """Whether a list pass was made, whatever came of it."""
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it has any."""
         self._watched = watched = poller.watched
@@ -107,7 +105,7 @@ class Discovery:
         What ends after that, while the lists of other workflows are read, is in no list of the
         first pass: it is missed, and counted.
         """
-        if self._record.last_pass is not None or self.pass_done or self._whole_is_due():
+        if self._record.last_pass is not None or self._pass or self._whole_is_due():
             return 0
         pages = self.lists.pages
         await self._read(self._live_lists(resting=False))  # the list pass reports what fails
@@ -123,7 +121,7 @@ class Discovery:
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
         self._record.discovered_since = min(self._record.discovered_since or wall, wall)
-        self._watched.lists_as_of = self._lists_as_of(started)
+        self._watched.pass_began = started
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval
         pages = self.lists.pages
@@ -137,27 +135,21 @@ class Discovery:
             failures += await self._read(self._live_lists(resting=False) + others)
             if not failures:
                 failures = await self._read(self._missed_lists())
-        self.pass_done = True
-        self.poller.pass_failure = failures[0] if failures else None
-        if not failures and not self.poller.over:
+        self._watched.pass_done = True
+        self._watched.pass_failure = failures[0] if failures else None
+        if not failures and not self._watched.over:
             if ended_too and not self._left_out:
                 self._whole_pass_at = started
             await self._after(wall, ended_too=ended_too)
-        self._watched.lists_as_of = self._lists_as_of(started)
         return max(1, self.lists.pages - pages)
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
         """Reads lists side by side, each as far as that succeeds; what failed."""
-        if self.poller.over:
+        if self._watched.over:
             return []
         async with asyncio.TaskGroup() as group:
             reads = [group.create_task(self.lists.read(parameters)) for parameters in lists]
         return [failure for read in reads if (failure := read.result()) is not None]
-
-    def _lists_as_of(self, began: float) -> float | None:
-        """When the pass began that shows all instances: this one, unless one has failed."""
-        failed = not self.pass_done or self.poller.pass_failure is not None
-        return self._watched.last_pass_began() if failed else began
 
     async def _resume(self) -> None:
         """Continues with what was put off when the exporter stopped."""
@@ -223,7 +215,7 @@ class Discovery:
                 except NotRestored:
                     self._left_out = True
                     left_out.update(ids)
-            for row in () if self.poller.over else rows:
+            for row in () if self._watched.over else rows:
                 if row.id not in left_out:
                     self._take_row(row, known.get(row.id or "", -inf))
 
@@ -231,7 +223,7 @@ class Discovery:
         """Whether the state may hold something of an instance that isn't watched, and it matters:
         most that are new were created later than any that the state holds."""
         created = unix(row.created_on)
-        if self.poller.over or not row.id or not row.status or row.id in self._watched.instances:
+        if self._watched.over or not row.id or not row.status or row.id in self._watched.instances:
             return False
         if created is not None and created > self._record.newest_unwatched:
             return False
@@ -296,7 +288,7 @@ class Discovery:
             if self._is_missed(instance):
                 # It moved from list to list as they were read, or it ended.
                 self._put(instance, lifecycle.on_missing_from_lists(instance))
-        if self.poller.over:
+        if self._watched.over:
             return
         if not self._left_out:  # otherwise the next pass reads the same lists
             self._record.last_pass = started

@@ -43,7 +43,7 @@ class ListReader:
                 begun = True
                 self.pages += 1
                 await self._take(rows)
-                if self._poller.over:
+                if self._poller.watched.over:
                     break
         except RequestFailed as failure:
             if begun and again and failure.reason == "http_4xx":

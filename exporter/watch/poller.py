@@ -20,7 +20,6 @@ from exporter.instances.instance import (
     PollRequest,
     Urgency,
 )
-from exporter.instances.lifecycle import NOTHING, Effects
 from exporter.metrics.store import RoundOutcome
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
@@ -73,10 +72,6 @@ class Poller:
         """Whether the workflow as a whole can be read: its lists, and some of its instances."""
         self.tried = False
         """Whether every configured instance was polled, whatever came of it."""
-        self.pass_failure: RequestFailed | None = None
-        """Of the last list pass; None when it succeeded."""
-        self.over = False
-        """Whether the workflow was detached: responses that still come change nothing."""
         self.round_started = self._as_of = watched.clock.monotonic()
         self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
         self.queue = queue
@@ -90,7 +85,7 @@ class Poller:
 
     def detach(self) -> None:
         """Ends the watching of the workflow."""
-        self.over = True
+        self.watched.over = True
         for instance in [*self._active]:
             if isinstance(instance.activity, Pending):
                 self._cancel(instance)
@@ -107,7 +102,7 @@ class Poller:
         A poll that outlasts the round continues and holds up none; a `whole` round waits for all.
         """
         async with self._rounds:
-            if not self.over:
+            if not self.watched.over:
                 await self._round(whole=whole)
 
     async def _round(self, *, whole: bool) -> None:
@@ -128,7 +123,7 @@ class Poller:
                 await self._polled()
                 others = self.instances.values()
                 control = self._up.control(others, since=now, now=self._clock.monotonic())
-                if control is not None and not self.over:
+                if control is not None and not self.watched.over:
                     pending = lifecycle.pend(control, Urgency.CONFIGURED, PollReason.CONTROL)
                     self.put(control, pending)
                     await self._polled()
@@ -139,7 +134,7 @@ class Poller:
     async def _polled(self) -> None:
         """Returns once no poll waits or is in flight."""
         self._idle.clear()
-        if self._active and not self.over:
+        if self._active and not self.watched.over:
             await self._idle.wait()
 
     def put(self, instance: Instance, pending: Pending | None) -> None:
@@ -169,13 +164,15 @@ class Poller:
                 with self._store.poll("simple"):
                     simple = await self.client.instance(self.key.workflow, instance.id)
                 self.watched.drop_future_times(simple)
-                follows = self._apply(lifecycle.on_simple, instance, simple, request).request
+                follows = self.watched.apply(lifecycle.on_simple, instance, simple, request).request
             if follows is not None:
                 request = follows
                 with self._store.poll("detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
                 self.watched.drop_future_times(detail)
-                self._apply(lifecycle.on_detail, instance, detail, size, request, after=simple)
+                self.watched.apply(
+                    lifecycle.on_detail, instance, detail, size, request, after=simple
+                )
         except RequestFailed as failure:
             self._on_failure(instance, failure, request)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
@@ -190,18 +187,10 @@ class Poller:
     def _on_failure(self, instance: Instance, failure: RequestFailed, request: PollRequest) -> None:
         if failure.reason == "not_found":
             self._up.succeeded()
-            self._apply(lifecycle.on_not_found, instance, request)
+            self.watched.apply(lifecycle.on_not_found, instance, request)
         else:
             self._up.failed(before=instance.failure is not None)
-            self._apply(lifecycle.on_failure, instance, failure, request)
-
-    def _apply(
-        self, transition: Callable[..., Effects], instance: Instance, *what: object, **also: object
-    ) -> Effects:
-        """Has a transition take effect now, unless the instance is watched no longer."""
-        if self.over or self.instances.get(instance.id) is not instance:
-            return NOTHING
-        return self.watched.apply(transition, instance, *what, **also)
+            self.watched.apply(lifecycle.on_failure, instance, failure, request)
 
     def _cancel(self, instance: Instance) -> None:
         """Ends a poll, whether it waits or is in flight."""
@@ -225,7 +214,7 @@ class Poller:
                 failing.append((instance.id, instance.failure))
             if instance.status:
                 watched[instance.status] += 1
-        if self.over:
+        if self.watched.over:
             return
         self.watched.raise_horizon()
         instances = self.instances.values()
@@ -235,7 +224,7 @@ class Poller:
                 lifecycle.on_workflow_readable(instance, now=now)
         # A first round that nothing has responded to yet is no success.
         readable = self.tried and self._up.readable
-        self.up = readable and self.pass_failure is None
+        self.up = readable and self.watched.pass_failure is None
         as_of = self.watched.as_of(readable=readable)
         if as_of is None or not readable:
             as_of = min(self._as_of, inf if as_of is None else as_of)
@@ -243,5 +232,5 @@ class Poller:
         by_reason = Counter[str](failure.reason for _, failure in failing)
         unix = now.wall - now.monotonic + as_of
         self._store.round_over(self.key, RoundOutcome(self.up, now.wall, unix, by_reason, watched))
-        self._log.failing(failing, self.pass_failure)
+        self._log.failing(failing, self.watched.pass_failure)
         self._log.absent(instances)

@@ -80,7 +80,7 @@ class WatchedAccount:
         attached = self.workflows.attached.values()
         configured = sum(len(a.watched.ids) for a in attached)
         # What is new to this replica has as many pages as the state's instances fill.
-        new = (a for a in attached if a.discovery is not None and not a.discovery.pass_done)
+        new = (a for a in attached if a.discovery is not None and not a.watched.pass_done)
         pages = self.pages + sum(1 + len(a.watched.instances) // 100 for a in new)
         return (configured + pages) * WINDOW / self._interval
 
@@ -127,7 +127,7 @@ class WatchedAccount:
         for discovery in self.workflows.discoveries.values():
             requests += await self._made(discovery.first_contact())
         for attachment in list(self.workflows.attached.values()):
-            if attachment.poller.over:
+            if attachment.watched.over:
                 continue  # detached meanwhile
             requests += await self._made(self._read_limits(attachment))
             if attachment.discovery is not None:
@@ -206,7 +206,7 @@ class WatchedAccount:
                 attachment.limits_at += _READ_EVERY - _LIMITS_EVERY
             return 1
         newest = max(versions, key=lambda v: unix(v.created_on) or 0.0, default=None)
-        if newest is not None and not attachment.poller.over:
+        if newest is not None and not attachment.watched.over:
             self._store.limits(
                 key,
                 steps=newest.limits.steps if newest.limits else None,

@@ -8,11 +8,12 @@ from math import inf
 from msgspec.structs import replace
 
 from exporter.clock import Clock
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Scope
-from exporter.instances.lifecycle import Effects
+from exporter.instances.lifecycle import NOTHING, Effects
 from exporter.instances.run_tracker import APART
 from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, Record, WorkflowRecord
 from exporter.metrics.labels import WorkflowKey
@@ -76,11 +77,16 @@ class WatchedInstances:
         """What the state is to record of instances that are watched no longer; None: nothing."""
         self.ids = frozenset(ids)
         self._selector = selector
+        self.over = False
+        """Whether the workflow was detached: responses that still come change nothing."""
         self.newest_row = -inf
         """Unix time of the newest time in a list row, by Cloudflare's clock."""
-        self.lists_as_of = self.last_pass_began()
-        """When the list pass began that covers all instances: the one under way or, where one
-        has failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
+        self.pass_began: float | None = None
+        """When the list pass began that is under way, or was the last (monotonic clock)."""
+        self.pass_done = False
+        """Whether a list pass was made, whatever came of it."""
+        self.pass_failure: RequestFailed | None = None
+        """Of the last list pass; None when it succeeded."""
 
     @property
     def missing(self) -> list[str]:
@@ -176,7 +182,7 @@ class WatchedInstances:
         One in a hundred may be moving from list to list, or have ended: the next polls show. While
         others can be read, an instance that can't is left out: it is reported as such.
         """
-        lists = inf if self._selector is None else self.lists_as_of
+        lists = inf if self._selector is None else self._lists_as_of()
         if lists is None:
             return None
         known = [
@@ -187,6 +193,12 @@ class WatchedInstances:
         now = self.clock.monotonic()
         oldest = heapq.nsmallest(len(known) // 100 + 1, known)[-1] if known else now
         return min(lists, oldest)
+
+    def _lists_as_of(self) -> float | None:
+        """When the list pass began that covers all instances: the one under way or, where one has
+        failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
+        failed = not self.pass_done or self.pass_failure is not None
+        return self.last_pass_began() if failed else self.pass_began
 
     def last_pass_began(self) -> float | None:
         """When the last list pass that succeeded began (monotonic clock); None: none has."""
@@ -203,7 +215,10 @@ class WatchedInstances:
     def apply(
         self, transition: Callable[..., Effects], instance: Instance, *what: object, **also: object
     ) -> Effects:
-        """Has a transition of `lifecycle` take effect, now."""
+        """Has a transition of `lifecycle` take effect now, unless the instance is watched no
+        longer."""
+        if self.instances.get(instance.id) is not instance:
+            return NOTHING
         effects = transition(instance, *what, **also, poll=self.poll, now=self.clock.now())
         self.take_effect(instance, effects)
         return effects

@@ -233,7 +233,7 @@ class TestWholeLists:
         async with self.listing(self.unnamed(always=rows)) as w:
             assert w.value("cloudflare_workflow_up") == 0
             (poller,) = w.app.pollers
-            assert str(poller.pass_failure) == f"the list ends after {rows} of 250 rows"
+            assert str(poller.watched.pass_failure) == f"the list ends after {rows} of 250 rows"
             w.simulator.faults.clear()
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_up") == 1
@@ -1014,7 +1014,7 @@ class TestFailures:
             assert w.requests["list"] == 2
             assert w.value("cloudflare_workflow_up") == 0
             (poller,) = w.app.pollers
-            assert str(poller.pass_failure) == "the list repeats after 100 rows"
+            assert str(poller.watched.pass_failure) == "the list repeats after 100 rows"
 
 
 class TestGarbage:

@@ -269,7 +269,7 @@ def _workflow(poller: Poller) -> WorkflowView:
         tried=poller.tried,
         instances=sum(i.has_series for i in poller.instances.values()),
         failing=len(failing),
-        failure=poller.pass_failure or next(iter(failing), None),
+        failure=poller.watched.pass_failure or next(iter(failing), None),
     )
 
 
