@@ -72,9 +72,12 @@ def _place(error: yaml.MarkedYAMLError) -> str:
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or "can't be read"
-    if "alias" in problem:
+    about = f"{error.context} {problem}"
+    if "alias" in about:
         return "there is no anchor for this alias; put text that begins with * in quotes"
-    if "tag" in problem:
+    if "anchor" in about:
+        return "not the name of an anchor; put text that begins with & in quotes"
+    if "tag" in about:
         return "unknown tag; put text that begins with ! in quotes"
     if "another document" in problem:
         return "a second document begins here (---); only one is expected"
