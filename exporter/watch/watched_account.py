@@ -156,7 +156,7 @@ class WatchedAccount:
         # Where only configured instances are watched, their polls report the problem.
         globs = any(is_glob(workflow.name) for workflow in self.workflows.configured)
         matters = globs or bool(self.workflows.discoveries)
-        reported = self.workflows.reported
+        failed: RequestFailed | None = None
         try:
             rows, requests = list[ListedWorkflow](), 0
             async for page in self._client.workflows():
@@ -171,13 +171,17 @@ class WatchedAccount:
                 if counts is None:
                     # The local engine's list holds no counts.
                     requests += 1
-                    counts = (await self._client.workflow(row.name)).instances or {}
+                    try:
+                        counts = (await self._client.workflow(row.name)).instances or {}
+                    except RequestFailed as failure:
+                        failed = failure
+                        continue
                 self._count(row.name, counts)
         except RequestFailed as failure:
-            self._store.polled("list", failure.reason)
-            reported.read(failure, matters=matters)
-            return 1
-        reported.read(None, matters=matters)
+            requests, failed = 1, failure
+        if failed is not None:
+            self._store.polled("list", failed.reason)
+        self.workflows.reported.read(failed, matters=matters)
         return requests
 
     def _count(self, name: str, counts: dict[str, int]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -947,6 +948,31 @@ class TestWorkflows:
             assert len(counts) == 9
             assert w.value("cloudflare_workflow_step_limit") == 2000
             assert w.value("cloudflare_workflow_concurrency_limit") == 50
+
+    async def test_counts_that_cannot_be_read_hold_up_no_others(self) -> None:
+        """A list may hold none, of some workflows or of all: they are requested one by one."""
+
+        def without_counts(reply: Response) -> Response:
+            body = json.loads(reply.body)
+            for row in body["result"]:
+                row["instances"] = None
+            return Response(reply.status, json.dumps(body).encode())
+
+        async with watching(workflows=[{"name": "*", "discover": {}}]) as w:
+            for name in ("billing", "orders", "reports"):
+                w.simulator.world.account("acc").workflow(name).create("a", WAITING)
+            w.simulator.faults.add(Rewrite(without_counts), kind="workflows")
+            w.simulator.faults.add(error(500), kind="workflow", workflow="orders")
+            with capture_logs() as logs:
+                for _ in range(2):
+                    await w.cycle(after=60)
+            counted = {
+                re.sub('.*workflow="(.*?)".*', r"\1", series)
+                for series, value in w.values().items()
+                if series.startswith("cloudflare_workflow_instances{") and value
+            }
+            assert counted == {"billing", "reports"}
+            assert len([line for line in logs if line["log_level"] == "warning"]) == 1
 
 
 class TestFailures:
