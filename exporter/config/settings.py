@@ -94,6 +94,8 @@ class State(Section):
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
         url = given.get("url")
+        if given.get("path") in ("", "."):
+            yield ("path",), "must be the path of a file, or null to persist nothing"
         if "password_file" in given and url is None:
             yield ("password_file",), "needs state.url"
         if "password_file" in given and holds_password(str(url)):
