@@ -120,7 +120,7 @@ class Walk:
                 stderr=file,
                 start_new_session=True,
             ) as process,
-            httpx.Client(trust_env=False, timeout=DEADLINE) as http,
+            httpx.Client(trust_env=False, timeout=DEADLINE, verify=False) as http,
         ):
 
             def ready() -> bool:
