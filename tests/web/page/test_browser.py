@@ -218,30 +218,28 @@ class TestInstance:
 
 
 class TestLive:
-    async def test_the_table_follows(self) -> None:
+    async def test_the_table_follows(self, site: Site) -> None:
         """With the focus and the search where they were."""
-        async with chromium() as browser, watching(["a"]) as w, served(w) as address:
-            site = Site(w, address, browser)
-            async with site.page() as page:
-                await page.clock.install()
-                await expect(page.locator("tbody .status")).to_have_text("not seen")
-                await page.get_by_role("button", name="Refresh live").click()
-                w.orders.create("a", Script((Step("pay", (Attempt(None),)),)))
-                await w.round(after=5)
-                await page.get_by_role("link", name="a", exact=True).focus()
-                await page.clock.run_for(10_000)
-                await expect(page.locator("tbody .status")).to_have_text("running")
-                assert await page.evaluate("document.activeElement.textContent") == "a"
+        async with (
+            watching(["a"]) as w,
+            served(w) as address,
+            Site(w, address, site.browser).page() as page,
+        ):
+            await page.clock.install()
+            await expect(page.locator("tbody .status")).to_have_text("not seen")
+            await page.get_by_role("button", name="Refresh live").click()
+            w.orders.create("a", Script((Step("pay", (Attempt(None),)),)))
+            await w.round(after=5)
+            await page.get_by_role("link", name="a", exact=True).focus()
+            await page.clock.run_for(10_000)
+            await expect(page.locator("tbody .status")).to_have_text("running")
+            assert await page.evaluate("document.activeElement.textContent") == "a"
 
 
 class TestHostileNames:
-    async def test_they_are_shown_and_nothing_of_them_runs(self) -> None:
+    async def test_they_are_shown_and_nothing_of_them_runs(self, site: Site) -> None:
         """In ids, steps, errors and workflows; on both pages."""
-        async with (
-            chromium() as browser,
-            watching(workflows=[{"name": "*", "discover": {}}]) as w,
-            served(w) as address,
-        ):
+        async with watching(workflows=[{"name": "*", "discover": {}}]) as w, served(w) as address:
             workflow = w.simulator.world.account("acc").workflow(EVIL)
             failed = Step(EVIL, (Attempt(1.0, Error(EVIL, EVIL)),))
             workflow.create("plain", Script((failed,), throws=Error(EVIL, EVIL)))
@@ -249,8 +247,7 @@ class TestHostileNames:
             named.patch_row = lambda row: {**row, "id": EVIL}
             for _ in range(2):
                 await w.cycle(after=30)
-            site = Site(w, address, browser)
-            async with site.page() as page:
+            async with Site(w, address, site.browser).page() as page:
                 assert await ids(page) == [EVIL, "plain"]
                 text = await page.locator("main").inner_text()
                 assert text.count(EVIL) >= 4
