@@ -15,7 +15,7 @@ from tests.prometheus import prometheus
 from tests.waiting import wait_until
 from tools import ROOT
 
-pytestmark = [pytest.mark.prometheus, pytest.mark.postgres]
+pytestmark = [pytest.mark.prometheus, pytest.mark.postgres, pytest.mark.slow(20)]
 
 WORKFLOWS = ["billing", "mails", "orders", "reports"]
 OWN = "cloudflare_workflows_exporter_"

@@ -31,6 +31,7 @@ def block(begin: str) -> Block:
 
 
 @pytest.mark.process
+@pytest.mark.slow(10)
 @pytest.mark.parametrize("begin", ["python3 -m venv", "pipx install", "uv tool install"])
 def test_it_installs_the_command(begin: str, packages: Path, tmp_path: Path) -> None:
     """What it depends on comes from the package index."""

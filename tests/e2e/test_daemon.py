@@ -30,7 +30,7 @@ from tests.e2e.scrape import samples, value
 from tests.ports import reserved_port
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow(2)]
 
 TOKEN = "S3cr3t-t0ken-of-the-tests"
 EMAIL = "owner@example.com"

@@ -12,7 +12,7 @@ from tests.e2e.scrape import samples
 from tests.postgres import PostgresServer
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.process, pytest.mark.postgres, pytest.mark.slow(20)]
 
 QUEUE = "e5a9a1b1c0de4f0f8a1f5b6c7d8e9f00"
 WORKFLOWS = ["billing", "orders", "report"]

@@ -187,7 +187,7 @@ class Upstream:
         return httpx.Response(200, content=bodies[self.requests % len(bodies)])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 @given(st.data())
 @settings(
     deadline=None,

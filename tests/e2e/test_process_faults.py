@@ -27,7 +27,7 @@ from tests.relay import relay
 from tests.requires import requires_mounts
 from tests.waiting import DEADLINE, wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow(7)]
 
 RUN = Script(
     (*steps("fetch", duration=0.2), retried("charge", failures=1, duration=0.2, backoff=0.1))

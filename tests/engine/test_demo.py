@@ -186,6 +186,7 @@ def demo(port: int, tmp_path: Path) -> Iterator[Demo]:
 
 
 @pytest.mark.process
+@pytest.mark.slow(12)
 class TestDemo:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_it_shows_life_and_leaves_no_process_behind(

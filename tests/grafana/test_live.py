@@ -28,7 +28,7 @@ from tests.prometheus import Prometheus, prometheus
 from tests.waiting import wait_until
 from tools import ROOT
 
-pytestmark = [pytest.mark.prometheus, pytest.mark.postgres]
+pytestmark = [pytest.mark.prometheus, pytest.mark.postgres, pytest.mark.slow(8)]
 
 TOKEN = "the-token"
 CREATED = 1200

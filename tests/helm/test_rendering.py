@@ -47,7 +47,7 @@ def schemas() -> Iterator[Validator]:
 
 @each_case
 class TestEachCase:
-    @pytest.mark.slow
+    @pytest.mark.slow(0.1)
     @pytest.mark.parametrize("version", KUBERNETES)
     def test_kubernetes_takes_it(self, values: dict[str, Any], version: str) -> None:
         problems = [kubernetes_errors(o, version) for o in render(SMALLEST, values).native]

@@ -65,6 +65,7 @@ def test_files_that_are_missing_or_not_expected_are_named() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.slow(15)
 def test_everything_that_a_release_publishes_can_be_built(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

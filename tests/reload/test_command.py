@@ -15,7 +15,7 @@ from tests.e2e.daemon import Daemon, configuration, daemon
 from tests.e2e.scrape import samples, value
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow(4)]
 
 TOKEN = "S3cr3t-t0ken-of-the-tests"
 LOADED = "cloudflare_workflows_exporter_config_last_reload_successful"

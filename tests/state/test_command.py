@@ -18,7 +18,7 @@ from tests.e2e.scrape import samples, value
 from tests.requires import requires_mounts
 from tests.waiting import DEADLINE, wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow(6)]
 
 POWERS = "-dac_override,-dac_read_search,-fowner"
 """What makes permissions mean nothing to root."""

@@ -410,7 +410,7 @@ class Exporter(Upstream):
 PARTS = 5
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 @pytest.mark.parametrize("part", range(1, PARTS + 1), ids="part {}".format)
 def test_it_counts_what_it_has_seen_finished_and_recorded(part: int) -> None:
     """In parts, each with its share of the examples, which workers run side by side."""

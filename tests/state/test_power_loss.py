@@ -21,7 +21,7 @@ from tests.requires import requires_program
 from tests.state.strace import Disk, Responses, calls, complete, tracer
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow(15)]
 
 COUNTS = ("cloudflare_workflow_runs", "cloudflare_workflow_run_", "cloudflare_workflow_step_")
 INSTANCES = [f"order-{n}" for n in range(24)]

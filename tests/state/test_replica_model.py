@@ -269,7 +269,7 @@ def skipped(body: bytes, workflow: str) -> bool:
 
 
 @pytest.mark.postgres
-@pytest.mark.slow
+@pytest.mark.slow(40)
 @pytest.mark.parametrize("part", [1, 2], ids="part {}".format)
 def test_two_count_what_they_have_seen_finished_and_recorded(
     part: int, postgres: PostgresServer

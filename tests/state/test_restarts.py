@@ -136,7 +136,7 @@ class TestNothingHappened:
             await app.writer.close()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 @pytest.mark.parametrize("killed", [False, True])
 async def test_scrapes_see_what_is_restored_so_far(file: Path, killed: bool) -> None:
     """After a kill; a stop has recorded the lines of all instances."""
@@ -229,7 +229,7 @@ class TestRecordedLines:
 
 @pytest.mark.parametrize("killed", [False, True])
 class TestCountedOnce:
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_restarted_every_other_second(self, file: Path, killed: bool) -> None:
         async with watching(["a"]) as w:
             w.orders.create("a", RUN)
@@ -238,7 +238,7 @@ class TestCountedOnce:
             assert runs(w) == 1
         async with watching(["a"], state=file) as w:
             w.orders.create("a", RUN)
-            for _ in range(120):
+            for _ in range(40):  # twice as long as it takes
                 before = counts(w)
                 await w.round(after=2)
                 shown = counts(w)
@@ -294,7 +294,7 @@ class TestCountedOnce:
             await w.cycle(after=15)
             assert runs(w) == 1
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_a_discovered_run_that_was_counted_and_forgotten(
         self, file: Path, killed: bool
     ) -> None:
@@ -469,7 +469,7 @@ class TestWhatIsOldGoes:
                 await w.cycle(after=86400)
             assert ids(file) == {"b"}
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_an_instance_that_left_while_nothing_ran(self, file: Path) -> None:
         async with watching(["a", "b"], state=file) as w:
             w.orders.create("a", RUN)
@@ -602,7 +602,7 @@ class TestTheDiskFails:
     def state(self, file: Path) -> Path:
         return file
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_gauges_continue_and_counts_wait(self, state: Path) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", RUN)
@@ -635,7 +635,7 @@ class TestTheDiskFails:
             await w.saved()
             assert runs(w) == 1
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_what_came_and_went_meanwhile_is_held_no_longer(self, state: Path) -> None:
         async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
             w.orders.release(success_retention=120_000)

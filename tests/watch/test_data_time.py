@@ -39,7 +39,7 @@ def ages(app: App, world: World, now: float) -> tuple[float, float]:
     return live[int(len(live) * 0.99)], shown
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 @pytest.mark.parametrize(
     ("live", "ended", "configured", "requests", "discovers"),
     [

@@ -77,7 +77,7 @@ class TestFinding:
             assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 1
             assert w.watched() == 1
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_at_rest_they_cost_a_page_and_their_share_of_polls(self) -> None:
         async with discovering(more={"poll": {"interval": "15s"}}) as w:
             for n in range(250):
@@ -113,7 +113,7 @@ class TestFinding:
             assert w.watched() == 2
             assert w.status("a") == w.status("b") == "waiting"
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_no_row_is_lost_or_doubled_over_many_pages_while_rows_come_and_go(self) -> None:
         async with discovering() as w:
             for n in range(450):
@@ -171,7 +171,7 @@ class TestFinding:
             assert w.status("a") == "hibernating"
             assert by_status(w) == {"hibernating": 1}
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_an_upstream_that_only_pages_and_shows_no_times(self) -> None:
         """Cloudflare's local engine: a change of status costs one detail response."""
         entry = {"name": "orders", "discover": {}}
@@ -220,7 +220,7 @@ class TestWholeLists:
             await w.cycle(after=1)
             yield w
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     @pytest.mark.parametrize("cursors", [0, 1])
     async def test_they_are_read_on_by_page_number(self, cursors: int) -> None:
         async with self.listing(self.unnamed(cursors)) as w:
@@ -228,7 +228,7 @@ class TestWholeLists:
             assert w.value("cloudflare_workflow_up") == 1
             assert w.requests["list"] == 3
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     @pytest.mark.parametrize("rows", [0, 1, 100])
     async def test_those_that_end_too_early_are_failed_passes(self, rows: int) -> None:
         async with self.listing(self.unnamed(always=rows)) as w:
@@ -240,7 +240,7 @@ class TestWholeLists:
             assert w.value("cloudflare_workflow_up") == 1
             assert w.watched() == 250
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_without_a_total_a_full_page_is_followed_by_the_next(self) -> None:
         def rewrite(reply: Response) -> Response:
             body = json.loads(reply.body)
@@ -251,7 +251,7 @@ class TestWholeLists:
             assert w.watched() == 250
             assert w.requests["list"] == 3
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_instances_that_come_and_go_meanwhile_are_no_failure(self) -> None:
         async with discovering() as w:
             for n in range(250):
@@ -496,7 +496,7 @@ class TestCounting:
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_one_that_is_listed_and_never_found_costs_a_poll_now_and_then(self) -> None:
         async with discovering() as w:
             await w.cycle()
@@ -788,7 +788,7 @@ class TestManyEnded:
             assert w.status("b") == "waiting"
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_many_short_runs_between_two_list_passes_are_listed_not_requested_one_by_one(
         self,
     ) -> None:
@@ -862,7 +862,7 @@ class TestBudget:
             one, other = await queues("one", "other")
             assert one is not other
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     def test_nobody_is_locked_out_beside_a_client_that_spends_most_of_the_quota(self) -> None:
         """Twenty minutes of virtual time at 300 instances; Cloudflare's limit is enforced."""
 
@@ -877,7 +877,7 @@ class TestBudget:
         assert calls > 500
         assert counted > 100
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     def test_errors_and_ends_do_not_wait_for_list_passes(self) -> None:
         """Forty minutes of virtual time at 500 instances and 60 requests in 5 minutes, where a list
         pass takes over a minute."""
@@ -988,7 +988,7 @@ class TestFailures:
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_up") == 1
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_a_cursor_that_expires_starts_the_list_again(self) -> None:
         async with discovering() as w:
             for n in range(250):
@@ -1046,7 +1046,7 @@ class TestFailures:
 class TestGarbage:
     """Tens of thousands of instances must not be work for the garbage collector."""
 
-    @pytest.mark.slow
+    @pytest.mark.slow(6)
     async def test_hardly_anything_of_an_instance_is_to_be_searched(self) -> None:
         async with discovering() as w:
 

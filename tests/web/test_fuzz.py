@@ -157,7 +157,7 @@ fuzz = settings(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 @given(sent=chunks, half_closed=st.booleans())
 @fuzz
 def test_garbage_gets_an_http_response_or_a_closed_connection(
@@ -170,7 +170,7 @@ def test_garbage_gets_an_http_response_or_a_closed_connection(
     assert plain.errors == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 @given(sent=chunks)
 @fuzz
 def test_no_garbage_gets_past_a_password(behind_passwords: Target, sent: list[bytes]) -> None:
