@@ -33,8 +33,12 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, keys: str = "accounts and poll") -> dict[str, Any]:
     """The mapping that a file holds; empty for an empty file.
+
+    Args:
+        path: The file.
+        keys: Some that it may have, as an error names them.
 
     Raises:
         ConfigError: the file can't be read, isn't YAML, or holds something else.
@@ -61,7 +65,7 @@ def read(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError([f"{path}: must be a mapping with keys such as accounts and poll"])
+        raise ConfigError([f"{path}: must be a mapping with keys such as {keys}"])
     return content
 
 

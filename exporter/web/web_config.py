@@ -181,7 +181,7 @@ def read(path: Path) -> WebConfig:
     Raises:
         ConfigError: With every error; no message repeats a password hash.
     """
-    content = yaml_file.read(path)
+    content = yaml_file.read(path, keys="tls_server_config and basic_auth_users")
     if not content:
         # An editor may empty a file before writing it; that must not disable passwords.
         raise ConfigError([f"{path}: is empty; to run without protection, remove web.config_file"])

@@ -24,7 +24,10 @@ def read(folder: Path, text: str) -> config.WebConfig:
 REFUSED = {
     "nothing": ("", "is empty; to run without protection, remove web.config_file"),
     "only a comment": ("# later\n", "is empty; to run without protection, remove web.config_file"),
-    "a list": ("[a]", "must be a mapping with keys such as accounts and poll"),
+    "a list": (
+        "[a]",
+        "must be a mapping with keys such as tls_server_config and basic_auth_users",
+    ),
     "an unknown key": (
         "tls_config: {}",
         "tls_config: unknown key; did you mean tls_server_config?",
