@@ -79,6 +79,7 @@ lock: ## pin the newest versions that pyproject.toml and package.json allow
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group build -o requirements/build.txt
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group demo -o requirements/demo.txt
 	$(LOCKING)/bin/$(COMPILE) --upgrade --group dev --extra postgres pyproject.toml -o requirements/dev.txt
+	$(LOCKING)/bin/$(COMPILE) --upgrade --group release -o requirements/release.txt
 	for python in 3.11 3.12 3.13 3.14; do for machine in x86_64 aarch64; do for lock in requirements/*.txt; do \
 		$(LOCKING)/bin/uv pip install --quiet --dry-run --target=$(LOCKING)/none --require-hashes --only-binary=:all: \
 			--python-version=$$python --python-platform=$$machine-manylinux_2_28 --requirement=$$lock || exit 1; \
@@ -98,7 +99,7 @@ clean: ## remove everything that was installed or cached here
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is created again when a lock has changed.
-$(RUNTIME): requirements/runtime.txt requirements/build.txt requirements/demo.txt requirements/dev.txt
+$(RUNTIME): $(addprefix requirements/,runtime.txt build.txt demo.txt dev.txt release.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed, as $(PYTHON); name another one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
@@ -119,4 +120,5 @@ $(NODE): $(RUNTIME) | $(PACKAGE)
 
 $(DEV): $(RUNTIME) | $(PACKAGE)
 	$(INSTALL) --require-hashes -r requirements/dev.txt
+	$(INSTALL) --require-hashes -r requirements/release.txt --target=$(VENV)/release --upgrade --no-compile
 	@touch $@

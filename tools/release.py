@@ -25,6 +25,8 @@ from exporter import __version__
 from tools import CHART, ROOT
 
 BIN = Path(sys.executable).parent
+PACKAGES = BIN.parent / "release"
+"""What requirements/release.txt names, apart from what the exporter runs with."""
 SDIST = {"CHANGELOG.md", "LICENSE", "README.md", "config.example.yaml", "pyproject.toml"}
 _ADDED = {"PKG-INFO", ".gitignore"}  # by hatchling
 
@@ -72,8 +74,15 @@ def check_contents(what: str, found: Iterable[str], expected: Iterable[str]) -> 
         raise ReleaseError(f"{what}: missing {sorted(missing)}, unexpected {sorted(extra)}")
 
 
-def _run(*command: str | Path) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def _run(*command: str | Path, **environ: str) -> str:
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise ReleaseError(f"{Path(command[0]).name}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
@@ -91,7 +100,8 @@ def build_python(folder: Path) -> Path:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     _run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, sdist)
     (wheel,) = folder.glob("*.whl")
-    _run(BIN / "twine", "check", "--strict", sdist, wheel)
+    twine = (sys.executable, "-m", "twine", "check", "--strict")
+    _run(*twine, sdist, wheel, PYTHONPATH=str(PACKAGES))
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     check_contents(sdist.name, names - _ADDED, _package() | SDIST)
