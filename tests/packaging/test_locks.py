@@ -39,13 +39,14 @@ def declared(lock: str) -> list[str]:
     ]
     build: list[str] = pyproject["dependency-groups"]["build"]
     demo: list[str] = pyproject["dependency-groups"]["demo"]
+    release: list[str] = pyproject["dependency-groups"]["release"]
     dev: list[str] = [d for d in pyproject["dependency-groups"]["dev"] if isinstance(d, str)]
     return {
         "requirements/runtime.txt": shipped,
         "requirements/build.txt": [*build, *pyproject["build-system"]["requires"]],
         "requirements/demo.txt": demo,
         "requirements/dev.txt": [*shipped, *build, *demo, *dev],
-        "requirements/release.txt": pyproject["dependency-groups"]["release"],
+        "requirements/release.txt": release,
     }[lock]
 
 
