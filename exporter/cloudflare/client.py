@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Generic, NamedTuple, TypeVar, cast
 
@@ -229,8 +230,9 @@ def retry_after(response: httpx.Response) -> float | None:
 
 
 def http_date(text: str) -> float | None:
-    """Unix time of an HTTP date; None where it is invalid."""
+    """Unix time of an HTTP date, in UTC unless it says otherwise; None where it is invalid."""
     try:
-        return parsedate_to_datetime(text).timestamp()
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None

@@ -292,6 +292,27 @@ class TestRetryAfter:
             headers = {"Date": sent, "Retry-After": f"Tue, 15 Nov 1994 {end} GMT"}
             assert retry_after(refusal(429, **headers)) == seconds
 
+    @pytest.mark.parametrize("zone", ["JST-9", "EST5"])
+    @pytest.mark.parametrize(
+        "date",
+        [
+            "Tue, 15 Nov 1994 08:14:31 GMT",
+            "Tuesday, 15-Nov-94 08:14:31 GMT",
+            "Tue Nov 15 08:14:31 1994",
+        ],
+    )
+    def test_a_date_of_any_form_is_in_utc(
+        self, zone: str, date: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever the machine's time zone; RFC 9110 has the three forms."""
+        headers = {"Date": "Tue, 15 Nov 1994 08:12:31 GMT", "Retry-After": date}
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            seconds = retry_after(refusal(429, **headers))
+        time.tzset()
+        assert seconds == 120
+
     def test_missing(self) -> None:
         assert retry_after(refusal(429)) is None
 
