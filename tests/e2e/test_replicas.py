@@ -78,6 +78,7 @@ class Fleet:
         self.running: dict[str, Daemon] = {}
         self.stopped: set[str] = set()
         self.shown: Samples = {}
+        self._latest: dict[str, str] = {}
         self._folder, self._api, self._url = folder, api, url
         self._stacks: dict[str, ExitStack] = {}
 
@@ -141,7 +142,8 @@ class Fleet:
         return back
 
     def _counted(self, name: str) -> Samples:
-        found = counts(self._scrape(name))
+        text = self._latest[name] = self._scrape(name)
+        found = counts(text)
         lower = {k: (v, found[k]) for k, v in self.shown.items() if found.get(k, v) < v}
         assert not lower, (name, lower)
         self.shown |= found
@@ -153,21 +155,21 @@ class Fleet:
 
     def own(self, name: str) -> dict[str, float]:
         """A replica's metrics of itself."""
-        text = self._scrape(name)
+        return self._own(self._scrape(name))
+
+    def _own(self, text: str) -> dict[str, float]:
         return {n.removeprefix(OWN): v for (n, own), v in samples(text, OWN).items() if not own}
 
     def shows_gauges(self, name: str) -> bool:
         return "cloudflare_workflow_up{" in self._scrape(name)
 
-    def held(self) -> list[int]:
-        return [int(self.own(n).get("workflows_held", 0)) for n in self.running]
-
     def wait_until_balanced(self) -> None:
         """Until each holds its fair share, and shows what is counted of it."""
 
         def balanced() -> bool:
-            held = self.held()
             named = {dict(own)["workflow"] for _, own in self.total()}
+            owns = [self._own(self._latest[name]) for name in self.running]
+            held = [int(own.get("workflows_held", 0)) for own in owns]
             whole = sum(held) == len(WORKFLOWS) == len(named)
             return whole and max(held) - min(held) <= 1
 

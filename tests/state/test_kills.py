@@ -32,6 +32,8 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.process, pytest.mark.slow(25)]
 
 KILLS = 10
+EVERY = 0.05
+"""Seconds from one scrape to the next, of which there are five for each poll of an instance."""
 RUNS = 40
 FAULTS = (error(500), html(503), garbage(), Truncate(), Drop(0.5, reset=True))
 SCRIPTS = (
@@ -136,18 +138,20 @@ def test_ten_kills_in_a_run_where_calls_fail(tmp_path: Path) -> None:
                     enough = scraper.scrapes + chance.randrange(4, 8)
                     while scraper.scrapes < enough or time.monotonic() < moment:
                         scraper.scrape(running)
-                        time.sleep(0.02)
+                        time.sleep(EVERY)
                     running.process.send_signal(signal.SIGKILL)
                     running.process.wait()
             with daemon(folders["killed"], *FLAGS) as running:
                 wait_until(
                     lambda: finished(scraper.scrape(running)) >= 2 * RUNS,
                     lambda: f"{finished(scraper.shown)} runs counted",
+                    every=EVERY,
                 )
                 # A run's end may be known before its steps are.
                 wait_until(
                     lambda: not differing(scraper.scrape(running), calm),
                     lambda: "\n".join(differing(scraper.shown, calm)),
+                    every=EVERY,
                 )
                 assert finished(scraper.shown) == 2 * RUNS
                 assert scraper.scrapes > 3 * KILLS
