@@ -118,7 +118,7 @@ class Exposition:
             return
         if not self._instances.groups(workflow):
             self._instances.restore(workflow, rendered.groups)
-            ids = {i for keys, _ in rendered.groups for of_block in keys for i in of_block}
+            ids = {i for group in rendered.groups for keys in group.keys for i in keys}
             self._store.rendered(workflow, ids)
             for limited, names in zip(self._store.labels(workflow), rendered.names, strict=True):
                 limited.labels |= names

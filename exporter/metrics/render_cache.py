@@ -10,6 +10,8 @@ progress continues with those of the moment it started.
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
 from exporter.metrics.gzip_parts import Part, Pieces, joined, pack
 
 # Small, because one changed entry makes its whole block be compressed again; but short texts
@@ -25,28 +27,21 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 _Texts = tuple[bytes, Sequence[bytes]]
 """What the lines of an entry alone contain, and its new text for each column."""
-Group = tuple[list[list[K]], list[Pieces]]
-"""The keys of each block, and the texts by column."""
 
 
-class _Group:
-    __slots__ = ("blocks", "columns")
+class Group(Struct, Generic[K], array_like=True, eq=False):
+    """Some blocks."""
 
-    def __init__(self, columns: list[Pieces]) -> None:
-        self.columns = columns
-        self.blocks = [_Block(self, number) for number in range(_GROUP_SIZE)]
+    keys: list[list[K]]
+    """Of the entries of each block."""
+    columns: list[Pieces]
+    """The texts of the blocks, by column."""
 
-
-class _Block:
-    __slots__ = ("entries", "group", "number")
-
-    def __init__(self, group: _Group, number: int) -> None:
-        self.group, self.number, self.entries = group, number, 0
-
-    def replaced(self, entries: Iterable[_Texts]) -> Iterator[tuple[int, Part]]:
-        """The columns that change with other texts of these entries, with what they become."""
-        for column, pieces in enumerate(self.group.columns):
-            before = pieces.text(self.number)
+    def replaced(self, block: int, entries: Iterable[_Texts]) -> Iterator[tuple[int, Part]]:
+        """The columns that change with other texts of these entries of a block, with what the
+        block becomes there."""
+        for column, pieces in enumerate(self.columns):
+            before = pieces.text(block)
             text, new = before, []
             for owner, texts in entries:
                 if (first := text.find(owner)) < 0:
@@ -58,6 +53,10 @@ class _Block:
             text = b"".join((text, *new))
             if text != before:
                 yield column, pack(text)
+
+
+_Block = tuple[Group[K], int]
+"""Some entries: their group, and the number of their block there."""
 
 
 class RenderCache(Generic[S, K, V]):
@@ -78,9 +77,9 @@ class RenderCache(Generic[S, K, V]):
         self._contained, self._render = contained, render
         self._nothing = [b""] * columns
         # Dictionaries serve as ordered sets.
-        self._groups: dict[S, dict[_Group, None]] = {}
-        self._with_room: dict[S, dict[_Block, None]] = {}
-        self._block_of: dict[S, dict[K, _Block]] = {}
+        self._groups: dict[S, dict[Group[K], None]] = {}
+        self._with_room: dict[S, dict[_Block[K], None]] = {}
+        self._block_of: dict[S, dict[K, _Block[K]]] = {}
         self._columns: dict[tuple[int, Part], Part] = {}
         """Those that have not changed since a scrape, by what is before them."""
 
@@ -98,21 +97,21 @@ class RenderCache(Generic[S, K, V]):
             prepared.
         """
         known = self._block_of.setdefault(owner, {})
-        keys_of: dict[_Group, dict[_Block, list[K]]] = {}
+        keys_of: dict[Group[K], dict[int, list[K]]] = {}
         for key, value in changes.items():
             if value is not None or key in known:
-                block = known.get(key) or self._placed(owner, key)
-                keys = keys_of.setdefault(block.group, {}).setdefault(block, [])
+                group, number = known.get(key) or self._placed(owner, key)
+                keys = keys_of.setdefault(group, {}).setdefault(number, [])
                 if not keys:
                     yield
                 keys.append(key)
         prepared = []
         for group, blocks in keys_of.items():
             changed: list[dict[int, Part]] = [{} for _ in group.columns]
-            for block, keys in blocks.items():
+            for number, keys in blocks.items():
                 entries = [self._texts(owner, key, changes[key]) for key in keys]
-                for column, part in block.replaced(entries):
-                    changed[column][block.number] = part
+                for column, part in group.replaced(number, entries):
+                    changed[column][number] = part
                 yield
             pieces = [p.replaced(parts) for p, parts in zip(group.columns, changed, strict=True)]
             prepared.append((group, pieces))
@@ -123,23 +122,27 @@ class RenderCache(Generic[S, K, V]):
         texts = self._nothing if value is None else self._render(owner, key, value)
         return self._contained(owner, key), texts
 
-    def _placed(self, owner: S, key: K) -> _Block:
+    def _placed(self, owner: S, key: K) -> _Block[K]:
         """The block of a new entry."""
         if not self._with_room.get(owner):
-            self._add(owner, _Group([Pieces.empty(_GROUP_SIZE)] * len(self._nothing)))
-        block = self._block_of[owner][key] = next(iter(self._with_room[owner]))
-        block.entries += 1
-        if block.entries == _BLOCK_SIZE:
+            empty = [Pieces.empty(_GROUP_SIZE)] * len(self._nothing)
+            self._add(owner, Group([[] for _ in range(_GROUP_SIZE)], empty))
+        block = group, number = next(iter(self._with_room[owner]))
+        self._block_of[owner][key] = block
+        group.keys[number].append(key)
+        if len(group.keys[number]) == _BLOCK_SIZE:
             del self._with_room[owner][block]
         return block
 
-    def _add(self, owner: S, group: _Group) -> None:
+    def _add(self, owner: S, group: Group[K]) -> None:
         self._groups.setdefault(owner, {})[group] = None
-        room = (block for block in group.blocks if block.entries < _BLOCK_SIZE)
-        self._with_room.setdefault(owner, {}).update(dict.fromkeys(room))
+        for number, keys in enumerate(group.keys):
+            self._block_of[owner].update(dict.fromkeys(keys, block := (group, number)))
+            if len(keys) < _BLOCK_SIZE:
+                self._with_room.setdefault(owner, {})[block] = None
 
     def _show(
-        self, owner: S, prepared: Iterable[tuple[_Group, list[Pieces]]], removed: Iterable[K]
+        self, owner: S, prepared: Iterable[tuple[Group[K], list[Pieces]]], removed: Iterable[K]
     ) -> Iterator[None]:
         for group, pieces in prepared:
             changed = [
@@ -154,12 +157,13 @@ class RenderCache(Generic[S, K, V]):
             if not n % _REMOVED:
                 yield
             if (block := known.pop(key, None)) is not None:
-                block.entries -= 1
+                group, number = block
+                group.keys[number].remove(key)
                 self._with_room[owner][block] = None
-                if not (block.entries or any(other.entries for other in block.group.blocks)):
-                    del self._groups[owner][block.group]
-                    for other in block.group.blocks:
-                        del self._with_room[owner][other]
+                if not any(group.keys):
+                    del self._groups[owner][group]
+                    for other in range(_GROUP_SIZE):
+                        del self._with_room[owner][group, other]
         if not known:
             for by_owner in (self._block_of, self._groups, self._with_room):
                 by_owner.pop(owner, None)
@@ -175,21 +179,11 @@ class RenderCache(Generic[S, K, V]):
 
     def groups(self, owner: S) -> list[Group[K]]:
         """All that there is of an owner."""
-        keys: dict[_Block, list[K]] = {}
-        for key, block in self._block_of.get(owner, {}).items():
-            keys.setdefault(block, []).append(key)
-        return [
-            ([keys.get(block, []) for block in group.blocks], group.columns)
-            for group in self._groups.get(owner, ())
-        ]
+        return list(self._groups.get(owner, ()))
 
     def restore(self, owner: S, groups: Iterable[Group[K]]) -> None:
         """Shows an owner's groups, of which there is nothing yet."""
         self._columns.clear()
-        known = self._block_of.setdefault(owner, {})
-        for keys, columns in groups:
-            group = _Group(columns)
-            for block, of_block in zip(group.blocks, keys, strict=True):
-                block.entries = len(of_block)
-                known.update(dict.fromkeys(of_block, block))
+        self._block_of.setdefault(owner, {})
+        for group in groups:
             self._add(owner, group)
