@@ -23,8 +23,8 @@ SeriesKey = tuple[Family, LabelValues]
 _MAX_EXEMPLAR_ID = 128 - len("instance_id")
 
 
-class Histogram(Struct):
-    """Counts by inclusive upper bound; the last one is for +Inf.
+class Histogram(Struct, array_like=True):
+    """Counts by inclusive upper bound; the last one is for +Inf. Persisted as it is.
 
     prometheus_client's histogram can't be persisted and restored.
     """
@@ -127,7 +127,7 @@ class Series:
         series = self._series.setdefault(family, {})
         data = series.get(labels)
         if data is None or data.value != value:
-            series[labels] = SeriesData(value)
+            series[labels] = SeriesData(float(value))
             self._changed.add((family, labels))
 
     def add(

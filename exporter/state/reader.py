@@ -24,11 +24,12 @@ import structlog
 from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Rendered
+from exporter.metrics.series import SeriesData
 from exporter.metrics.store import Store
-from exporter.state import rendered_lines
+from exporter.state import record_codec
 from exporter.state.backend import Backend, Location, NotRestored, Owner, Unusable
 from exporter.state.location import opened
-from exporter.state.record_codec import INSTANCE, SERIES, WORKFLOW, SeriesPlace, SeriesRecord
+from exporter.state.record_codec import SeriesPlace
 from exporter.state.sqlite import Database
 from exporter.state.uncommitted import Uncommitted
 
@@ -104,7 +105,7 @@ class StateReader:
 
     async def workflow(self, owner: Owner) -> WorkflowRecord | None:
         """The record of a workflow; None: there is none."""
-        rows = await self._read(lambda: self.backend.workflow(owner), WORKFLOW.decode)
+        rows = await self._read(lambda: self.backend.workflow(owner), record_codec.decode_workflow)
         committed = next((record for _, record in rows if record), None)
         return ChainMap(self.pending.workflows, self.writing.workflows).get(owner, committed)
 
@@ -112,7 +113,7 @@ class StateReader:
         """The lines of a workflow's instances as of what is recorded of them, if there are any."""
         if owner in self.writing.owners | self.pending.owners:
             return None
-        rows = await self._read(lambda: self.backend.rendered(owner), rendered_lines.unpacked)
+        rows = await self._read(lambda: self.backend.rendered(owner), record_codec.decode_rendered)
         return next((rendered for _, rendered in rows), None)
 
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
@@ -130,7 +131,7 @@ class StateReader:
         after = ""
         while True:
             some = partial(self.backend.instances, owner, after=after, limit=SLICE)
-            rows = await self._read(some, INSTANCE.decode)
+            rows = await self._read(some, record_codec.decode_instance)
             yield [
                 (i, record)
                 for i, record in rows
@@ -151,10 +152,10 @@ class StateReader:
 
     async def series(
         self, owner: Owner
-    ) -> tuple[dict[SeriesPlace, SeriesRecord | None], dict[SeriesPlace, SeriesRecord | None]]:
+    ) -> tuple[dict[SeriesPlace, SeriesData | None], dict[SeriesPlace, SeriesData | None]]:
         """The records of the series of a workflow, of an account as such, or of neither: those on
         the disk, and the newest."""
-        rows = await self._read(lambda: self.backend.series(owner), SERIES.decode)
+        rows = await self._read(lambda: self.backend.series(owner), record_codec.decode_series)
         on_disk = {(owner, *place): series for place, series in rows}
         uncommitted = self.writing.series | self.pending.series
         newest = {place: series for place, series in uncommitted.items() if place[0] == owner}
@@ -177,7 +178,9 @@ class StateReader:
                         self.pending.instances.pop(key, None)
 
     async def _by_ids(self, owner: Owner, ids: Sequence[str]) -> list[tuple[str, Record | None]]:
-        return await self._read(lambda: self.backend.by_ids(owner, ids), INSTANCE.decode)
+        return await self._read(
+            lambda: self.backend.by_ids(owner, ids), record_codec.decode_instance
+        )
 
     async def _read(
         self, rows: Callable[[], Iterable[tuple[T, bytes]]], decode: Callable[[bytes], V]

@@ -1,16 +1,19 @@
-"""What is persisted, as the state holds it: records of series, and the name of each account."""
+"""What is persisted, as the state holds it: records of instances, workflows and series, rendered
+lines, and the name of each account."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
+from isal import isal_zlib
 
 from exporter.config.accounts import Account
 from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES
+from exporter.metrics.exposition import Rendered
 from exporter.metrics.series import Changes, Histogram, SeriesData, SeriesKey
-from exporter.state.backend import InstanceRow, Owner
+from exporter.state.backend import Batch, InstanceRow, Owner
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 _OF_NOW = frozenset(
@@ -24,16 +27,13 @@ _OF_NOW = frozenset(
 )
 """Families that mean nothing after a restart."""
 
-_Value = float | tuple[tuple[float, ...], list[int], float]
-"""Of a histogram: upper bounds, counts, and the sum."""
-SeriesRecord = tuple[_Value, float | None]
-"""A series' value, and when a counter or histogram began, in Unix time."""
 SeriesPlace = tuple[Owner, str, str]
 """Of a series in the state: whose it is, its family, and its other labels."""
 
-INSTANCE = msgspec.msgpack.Decoder(Record)
-WORKFLOW = msgspec.msgpack.Decoder(WorkflowRecord)
-SERIES = msgspec.msgpack.Decoder(SeriesRecord)
+_SERIES = msgspec.msgpack.Decoder(tuple[float | Histogram, float | None])
+_RENDERED = msgspec.msgpack.Decoder(Rendered)
+decode_instance = msgspec.msgpack.Decoder(Record).decode
+decode_workflow = msgspec.msgpack.Decoder(WorkflowRecord).decode
 encode = msgspec.msgpack.Encoder().encode
 
 
@@ -48,24 +48,19 @@ def instance_row(record: Record | None) -> InstanceRow | None:
             return InstanceRow(encode(end), ended=end)
 
 
-def series_records(
+def series_by_place(
     changes: Changes, names: Mapping[str, str]
-) -> Iterator[tuple[SeriesPlace, SeriesRecord]]:
-    """The records of the series that changed; `names`: of accounts in the state, by label."""
+) -> Iterator[tuple[SeriesPlace, SeriesData]]:
+    """The series that changed, as they are persisted, without exemplars; `names`: of accounts in
+    the state, by label."""
     for (family, labels), data in changes.series.items():
         if family in _OF_NOW or data is None:
             continue
         named = 2 if family.of_workflow else 1 if family.labels[:1] == ("account",) else 0
         account, workflow = (*labels[:named], "", "")[:2]
-        value = data.value
-        stored: _Value = (
-            (value.bounds, value.counts, value.sum)
-            if isinstance(value, Histogram)
-            else float(value)
-        )
         owner = names.get(account, account), workflow
         place = owner, family.name, json.dumps(labels[named:])
-        yield place, (stored, data.created)
+        yield place, SeriesData(data.value, data.created)
 
 
 def series_key(place: SeriesPlace, account: str, workflow: str) -> SeriesKey | None:
@@ -76,12 +71,37 @@ def series_key(place: SeriesPlace, account: str, workflow: str) -> SeriesKey | N
     return (family, labels) if family and len(labels) == len(family.labels) else None
 
 
-def data_of(record: SeriesRecord) -> SeriesData:
-    """A copy: counting continues."""
-    value, created = record
-    if not isinstance(value, float):
-        return SeriesData(Histogram(value[0], value[1].copy(), value[2]), created)
-    return SeriesData(value, created)
+def encode_series(series: SeriesData) -> bytes:
+    return encode((series.value, series.created))
+
+
+def decode_series(data: bytes) -> SeriesData:
+    return SeriesData(*_SERIES.decode(data))
+
+
+def batch_of(rendered: Mapping[Owner, Rendered], leases: Mapping[Owner, int]) -> Batch:
+    """What records the lines of the workflows whose leases are held.
+
+    They begin with a checksum: nothing else shows that a bit of a compressed text has flipped.
+    """
+    lines = {owner: encode(each) for owner, each in rendered.items() if owner in leases}
+    checked = {owner: _crc(data) + data for owner, data in lines.items()}
+    return Batch({}, {}, {}, leases, rendered=checked)
+
+
+def decode_rendered(data: bytes) -> Rendered:
+    """Lines that were recorded.
+
+    Raises:
+        DecodeError: they are damaged.
+    """
+    if data[:4] != _crc(data[4:]):
+        raise msgspec.DecodeError("the checksum is wrong")
+    return _RENDERED.decode(data[4:])
+
+
+def _crc(data: bytes) -> bytes:
+    return isal_zlib.crc32(data).to_bytes(4, "little")
 
 
 def without_counts(changes: Changes) -> tuple[Changes, Changes]:

@@ -5,14 +5,14 @@ from typing import Protocol
 
 from exporter.instances.state_records import Record, WorkflowRecord
 from exporter.metrics.labels import WorkflowKey
-from exporter.metrics.series import Changes
+from exporter.metrics.series import Changes, SeriesData
 from exporter.state.backend import Batch, Horizon, Owner
 from exporter.state.record_codec import (
     SeriesPlace,
-    SeriesRecord,
     encode,
+    encode_series,
     instance_row,
-    series_records,
+    series_by_place,
 )
 
 
@@ -34,7 +34,7 @@ class Uncommitted:
 
     def __init__(self) -> None:
         self.shown = Changes()
-        self.series: dict[SeriesPlace, SeriesRecord] = {}
+        self.series: dict[SeriesPlace, SeriesData] = {}
         self.instances: dict[tuple[Owner, str], Record | None] = {}
         self.workflows: dict[Owner, WorkflowRecord] = {}
 
@@ -42,7 +42,7 @@ class Uncommitted:
         """Adds what changed; `accounts`: the name of each in the state, by label."""
         self.shown.update(changes)
         # What is no longer shown stays in the state: the workflow may be attached again.
-        self.series.update(series_records(changes, accounts))
+        self.series.update(series_by_place(changes, accounts))
 
     def with_newer(self, newer: "Uncommitted") -> "Uncommitted":
         """The newest of both."""
@@ -76,7 +76,7 @@ class Uncommitted:
         return Batch(
             {owner: encode(record) for owner, record in workflows.items()},
             {key: instance_row(record) for key, record in self.instances.items()},
-            {place: encode(series) for place, series in self.series.items()},
+            {place: encode_series(series) for place, series in self.series.items()},
             leases,
             horizons,
         )

@@ -32,8 +32,7 @@ from exporter.state.backend import (
 )
 from exporter.state.leases import Leases
 from exporter.state.reader import StateReader
-from exporter.state.record_codec import data_of, series_key, without_counts
-from exporter.state.rendered_lines import batch_of
+from exporter.state.record_codec import batch_of, series_key, without_counts
 from exporter.state.uncommitted import Uncommitted, Watched
 
 log = structlog.get_logger(__name__)
@@ -330,11 +329,11 @@ class StateWriter:
             key = series_key(place, account, workflow)
             if series is None or key is None:
                 continue  # broken, or of another version of the exporter
-            if not self._store.restore(*key, data_of(series)):
+            if not self._store.restore(*key, series.copy()):  # counting continues
                 self._reader.reset(key[0])
             elif (before := on_disk.get(place)) and place not in self._reader.writing.series:
                 # What is on the disk is shown at once, even if nothing new can be written there.
-                shown.series[key] = data_of(before)
+                shown.series[key] = before
         await self._show(shown)
 
     def _collect(self) -> None:
