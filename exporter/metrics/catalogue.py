@@ -71,6 +71,7 @@ def _family(
 _AS_OF = " As of the last poll of the instance."
 _instance = partial(_family, "cloudflare_workflow_instance_", INSTANCE_LABELS, note=_AS_OF)
 _workflow = partial(_family, "cloudflare_workflow_", WORKFLOW_LABELS)
+_histogram = partial(_workflow, kind="histogram", exemplars=True)
 _own = partial(_family, "cloudflare_workflows_exporter_", ())
 
 # Instances.
@@ -162,40 +163,27 @@ RUNS_FINISHED = _workflow(
     "status",
     exemplars=True,
 )
-RUN_DURATIONS = _workflow(
+RUN_DURATIONS = _histogram(
     "run_duration_seconds",
     "Seconds from start to end of finished runs (API: end - start).",
     "status",
-    kind="histogram",
-    exemplars=True,
 )
-QUEUE_DURATIONS = _workflow(
-    "queue_duration_seconds",
-    "Seconds from queued to start of started runs (API: start - queued).",
-    kind="histogram",
-    exemplars=True,
+QUEUE_DURATIONS = _histogram(
+    "queue_duration_seconds", "Seconds from queued to start of started runs (API: start - queued)."
 )
-STEP_DURATIONS = _workflow(
+STEP_DURATIONS = _histogram(
     "step_duration_seconds",
     "Seconds from start to end of finished steps, sleeps and waits, including retries and the "
     "delays between them (API: steps[].end - start).",
     "step step_type outcome",
-    kind="histogram",
-    exemplars=True,
 )
-ATTEMPT_DURATIONS = _workflow(
+ATTEMPT_DURATIONS = _histogram(
     "step_attempt_duration_seconds",
     "Seconds from start to end of finished attempts (API: steps[].attempts[].end - start).",
     "step outcome",
-    kind="histogram",
-    exemplars=True,
 )
-STEP_ATTEMPTS = _workflow(
-    "step_attempts",
-    "Attempts of finished steps (API: steps[].attempts).",
-    "step outcome",
-    kind="histogram",
-    exemplars=True,
+STEP_ATTEMPTS = _histogram(
+    "step_attempts", "Attempts of finished steps (API: steps[].attempts).", "step outcome"
 )
 DETAILS_SKIPPED = _workflow(
     "details_skipped_total",
@@ -328,7 +316,7 @@ EVENT_RESULTS = ("shown", "known", "listed", "unconfirmed", "other", "unreadable
 showed it; it isn't of an instance that is watched; it can't be read."""
 _ENDINGS = ("complete", "errored", "terminated")
 _ENDPOINTS = ("instance", "instances", "workflow", "workflows", "versions")
-_CODES = ("200", "401", "403", "404", "429", "500", "timeout")
+CODES = ("200", "401", "403", "404", "429", "500", "timeout")
 
 ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
     RUNS_FINISHED: (_ENDINGS,),
@@ -339,7 +327,7 @@ ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
     FAILING: (FAILURE_REASONS,),
     UP: (),
     LAST_SUCCESS: (),
-    API_REQUESTS: (_ENDPOINTS, _CODES),
+    API_REQUESTS: (_ENDPOINTS, CODES),
     API_DURATION: (_ENDPOINTS,),
     POLLS: (("simple", "detail", "list"), ("success", *FAILURE_REASONS)),
     INSTANCES_DROPPED: (),
@@ -352,12 +340,7 @@ ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
 a series: the known values of each label but `account` and `workflow`, in all combinations."""
 
 QUEUE_ENDPOINTS = ("pull", "ack")
-
-
-def queue_requests(account: str) -> list[tuple[str, str, str]]:
-    """The labels of `API_REQUESTS` that exist from the start of an account that has events."""
-    return [(account, endpoint, code) for endpoint in QUEUE_ENDPOINTS for code in _CODES]
-
+"""Of an account that has events; they exist from its start, too."""
 
 FAMILIES: tuple[Family, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Family)

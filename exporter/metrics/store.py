@@ -232,11 +232,11 @@ class Store:
 
     def events_found(self, account: str) -> None:
         """An account's events are watched."""
-        series = self.series
-        series.zero(catalogue.EVENTS, product([account], (*KINDS, ""), catalogue.EVENT_RESULTS))
-        series.zero(catalogue.EVENT_DELAY, [()])
-        series.zero(catalogue.API_REQUESTS, catalogue.queue_requests(account))
-        series.zero(catalogue.API_DURATION, [(endpoint,) for endpoint in catalogue.QUEUE_ENDPOINTS])
+        zero, endpoints = self.series.zero, catalogue.QUEUE_ENDPOINTS
+        zero(catalogue.EVENTS, product([account], (*KINDS, ""), catalogue.EVENT_RESULTS))
+        zero(catalogue.EVENT_DELAY, [()])
+        zero(catalogue.API_REQUESTS, product([account], endpoints, catalogue.CODES))
+        zero(catalogue.API_DURATION, product(endpoints))
 
     def event_seen(self, account: str, kind: str, result: str) -> None:
         """A message of the account's queue is done with; empty kind: of another, or unreadable."""
