@@ -62,13 +62,6 @@ class Postgres(Backend):
     """
 
     def __init__(self, server: DatabaseServer) -> None:
-        timeout = round(server.timeout * 900)  # milliseconds; before the session's own
-        # The locks of a replica that vanished go with it. No statement_timeout: it would have a
-        # COMMIT succeed that waits for a synchronous standby.
-        self._limits = (
-            f"SET LOCAL lock_timeout = {timeout}; "
-            f"SET LOCAL idle_in_transaction_session_timeout = {timeout}"
-        )
         self._connector = Connector(server)
         self._session: Session | None = None
         self._me: tuple[str, float] = ("", 0.0)
@@ -108,7 +101,7 @@ class Postgres(Backend):
             self._session = None
 
     def _transaction(self, act: Callable[[Session], T]) -> T:
-        return self._tried(lambda session: _transaction(session, self._limits, act))
+        return self._tried(lambda session: session.in_transaction(act))
 
     def _tried(self, act: Callable[[Session], T]) -> T:
         """What an operation returns; after an error that may be the connection's, the next one
@@ -117,7 +110,7 @@ class Postgres(Backend):
             if (session := self._session) is None:
                 self._session = session = self._connector.session()
                 if missing(session):
-                    _retried(lambda: _transaction(session, self._limits, migrate))
+                    _retried(lambda: session.in_transaction(migrate))
             return _retried(lambda: act(session))
         except LeaseLost:
             raise
@@ -158,12 +151,6 @@ def _retried(act: Callable[[], T]) -> T:
         with contextlib.suppress(*_CONFLICTS):
             return act()
     return act()
-
-
-def _transaction(session: Session, limits: str, act: Callable[[Session], T]) -> T:
-    with session.transaction():
-        session.run(limits)
-        return act(session)
 
 
 def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
@@ -208,6 +195,11 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
 _HELD = "SELECT account, workflow, epoch FROM leases WHERE holder = %s"
 _DEAD = (
     "SELECT id FROM replicas WHERE expires <= clock_timestamp() AND id != %s ORDER BY id FOR UPDATE"
+)
+_LOCKED_LEDGER = (
+    "INSERT INTO budgets VALUES (%s, '') "
+    "ON CONFLICT (credential) DO UPDATE SET credential = excluded.credential "
+    "RETURNING ledger, extract(epoch FROM clock_timestamp())::float8"
 )
 
 
@@ -257,11 +249,9 @@ def _take(session: Session, me: Replica, wanted: Collection[Owner]) -> None:
     run_on(
         session,
         "INSERT INTO leases SELECT account, workflow, %(me)s, nextval('epochs') "
-        "FROM {rows} AS wanted (account, workflow) WHERE NOT EXISTS ("
-        "SELECT FROM leases AS held WHERE held.account = wanted.account "
-        "AND held.workflow = wanted.workflow AND held.holder IS NOT NULL "
-        "AND held.holder != ALL(%(dead)s::text[])"
-        ") ORDER BY account, workflow ON CONFLICT (account, workflow) "
+        "FROM {rows} AS wanted (account, workflow) LEFT JOIN leases USING (account, workflow) "
+        "WHERE holder IS NULL OR holder = ANY(%(dead)s::text[]) "
+        "ORDER BY account, workflow ON CONFLICT (account, workflow) "
         "DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch "
         "WHERE leases.holder IS NULL OR leases.holder = ANY(%(dead)s::text[])",
         sorted(wanted),
@@ -276,10 +266,7 @@ def _take(session: Session, me: Replica, wanted: Collection[Owner]) -> None:
 
 
 def _allotted(session: Session, credential: str, turn: Turn, use: BudgetUse) -> Allotment:
-    session.run("INSERT INTO budgets VALUES (%s, '') ON CONFLICT DO NOTHING", (credential,))
-    query = "SELECT ledger FROM budgets WHERE credential = %s FOR UPDATE"
-    [(ledger,)] = session.run(query, (credential,))
-    [(now,)] = session.run("SELECT extract(epoch FROM clock_timestamp())::float8")
+    [(ledger, now)] = session.run(_LOCKED_LEDGER, (credential,))
     ledger, allotment = allot(ledger, turn.replica.id, use, now=now, leaving=turn.leaving)
     query = "UPDATE budgets SET ledger = %s WHERE credential = %s"
     session.run(query, (ledger, credential))

@@ -4,7 +4,7 @@ that drops packets, nor for a server that is stopped."""
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from math import inf
 from threading import Thread
@@ -103,6 +103,19 @@ class Session(psycopg.Connection[Any]):
         """
         cursor = self.execute(query.encode(), parameters)
         return cursor.fetchall() if cursor.description else []
+
+    def in_transaction(self, act: Callable[["Session"], T]) -> T:
+        """What an operation returns that is committed as a whole."""
+        timeout = round(self.timeout * 900)  # milliseconds; before the session's own
+        # The locks of a replica that vanished go with it. No statement_timeout: it would have a
+        # COMMIT succeed that waits for a synchronous standby.
+        limits = (
+            f"SET LOCAL lock_timeout = {timeout}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {timeout}"
+        )
+        with self.transaction():
+            self.run(limits)
+            return act(self)
 
     def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
         return super().wait(self._in_time(gen), *args, **kwargs)
