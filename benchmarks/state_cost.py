@@ -119,8 +119,8 @@ def state_file(folder: Path, count: int) -> Path:
     shutil.copy(sample, path)
     database = Database(path)
     records = [data for _, data in database.instances(OWNER, after="", limit=count)]
-    many = {(OWNER, f"copy-{n:06}"): InstanceRow(records[n % len(records)]) for n in range(count)}
-    database.write(Batch({}, {**many}, {}), now=time.time())
+    many = {(*OWNER, f"copy-{n:06}"): InstanceRow(records[n % len(records)]) for n in range(count)}
+    database.write(Batch({}, many, {}), now=time.time())
     database.close()
     return path
 

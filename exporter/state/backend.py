@@ -16,6 +16,10 @@ from pydantic import SecretStr
 from exporter.cloudflare.budget_shares import Allotment, BudgetUse
 
 Owner = tuple[str, str]
+InstanceKey = tuple[str, str, str]
+"""Of an instance: its owner, and its id."""
+SeriesPlace = tuple[str, str, str, str]
+"""Of a series: its owner, its family, and its other labels in JSON."""
 _NONE: Mapping[Owner, int] = MappingProxyType({})
 
 
@@ -87,10 +91,9 @@ KEYS = {"instances": ("id",), "series": ("family", "labels")}
 class Batch(NamedTuple):
     """What one transaction writes; None deletes."""
 
-    workflows: dict[Owner, bytes]
-    instances: dict[tuple[Owner, str], InstanceRow | None]
-    series: dict[tuple[Owner, str, str], bytes | None]
-    """By owner, family, and the other labels in JSON."""
+    workflows: Mapping[Owner, bytes]
+    instances: Mapping[InstanceKey, InstanceRow | None]
+    series: Mapping[SeriesPlace, tuple[bytes] | None]
     leases: Mapping[Owner, int] = _NONE
     """The epochs of all leases that are held: the transaction renews them."""
 
@@ -106,18 +109,13 @@ class Batch(NamedTuple):
     @property
     def renderings(self) -> dict[Owner, bytes | None]:
         """By owner, what is to be there of the lines of its instances."""
-        changed = (*self.workflows, *dict.fromkeys(owner for owner, _ in self.instances))
+        changed = (*self.workflows, *dict.fromkeys(key[:2] for key in self.instances))
         return {**dict.fromkeys(changed), **self.rendered}
 
-    def rows(self) -> dict[str, dict[tuple[str, ...], Sequence[object] | None]]:
+    @property
+    def tables(self) -> dict[str, Mapping[Any, Sequence[object] | None]]:
         """The values of each row of the tables in `KEYS`, by its whole key."""
-        return {
-            "instances": {(*owner, id_): row for (owner, id_), row in self.instances.items()},
-            "series": {
-                (*owner, *key): None if data is None else (data,)
-                for (owner, *key), data in self.series.items()
-            },
-        }
+        return {"instances": self.instances, "series": self.series}
 
 
 class Replica(NamedTuple):

@@ -138,8 +138,8 @@ def check(server: DatabaseServer) -> None:
             if lacks_migrations:
                 migrate(session)
             held = {owner: _turn(session, turn).leases[owner].epoch}
-            for row, data in ((InstanceRow(b""), b""), (None, None)):
-                rows = {(owner, "id"): row}, {(owner, "family", "[]"): data}
+            for row, data in ((InstanceRow(b""), (b"",)), (None, None)):
+                rows = {(*owner, "id"): row}, {(*owner, "family", "[]"): data}
                 _write(session, Batch({owner: b""}, *rows, held), me.id, turn.lease)
             _expire(session, 10 * 365 * 86400.0)
         except psycopg.Error as error:
@@ -161,9 +161,9 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
     held = {(a, w): epoch for a, w, epoch in session.run(_HELD, (replica,))}
     rows = {
         table: {key: row for key, row in part.items() if key[1]}
-        for table, part in batch.rows().items()
+        for table, part in batch.tables.items()
     }
-    written = {(key[0], key[1]) for part in rows.values() for key in part}
+    written = {key[:2] for part in rows.values() for key in part}
     written |= {*batch.workflows, *batch.horizons, *batch.rendered}
     lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
     if lost := lost | (written - batch.leases.keys()):

@@ -27,9 +27,8 @@ from exporter.metrics.exposition import Rendered
 from exporter.metrics.series import SeriesData
 from exporter.metrics.store import Store
 from exporter.state import record_codec
-from exporter.state.backend import Backend, Location, NotRestored, Owner, Unusable
+from exporter.state.backend import Backend, Location, NotRestored, Owner, SeriesPlace, Unusable
 from exporter.state.location import opened
-from exporter.state.record_codec import SeriesPlace
 from exporter.state.sqlite import Database
 from exporter.state.uncommitted import Uncommitted
 
@@ -120,7 +119,7 @@ class StateReader:
         """The records of a workflow's watched instances by id, in slices, as far as they can be
         read."""
         uncommitted = self.writing.instances | self.pending.instances
-        pending = {i: record for (other, i), record in uncommitted.items() if other == owner}
+        pending = {key[2]: record for key, record in uncommitted.items() if key[:2] == owner}
         for part in _slices(
             (i, record)
             for i, record in pending.items()
@@ -144,7 +143,7 @@ class StateReader:
     async def records(self, owner: Owner, ids: Collection[str]) -> dict[str, Record | None]:
         """What is recorded of these instances, watched or not, as far as anything is."""
         uncommitted = ChainMap(self.pending.instances, self.writing.instances)
-        newest = {i: uncommitted[owner, i] for i in ids if (owner, i) in uncommitted}
+        newest = {i: uncommitted[*owner, i] for i in ids if (*owner, i) in uncommitted}
         found = dict[str, Record | None]()
         for part in _slices(i for i in ids if i not in newest):
             found.update(await self._by_ids(owner, part))
@@ -156,24 +155,24 @@ class StateReader:
         """The records of the series of a workflow, of an account as such, or of neither: those on
         the disk, and the newest."""
         rows = await self._read(lambda: self.backend.series(owner), record_codec.decode_series)
-        on_disk = {(owner, *place): series for place, series in rows}
+        on_disk = {(*owner, *place): series for place, series in rows}
         uncommitted = self.writing.series | self.pending.series
-        newest = {place: series for place, series in uncommitted.items() if place[0] == owner}
+        newest = {place: series for place, series in uncommitted.items() if place[:2] == owner}
         return on_disk, on_disk | newest
 
     async def drop_expired(self, workflows: Mapping[Owner, WorkflowRecord]) -> None:
         """Drops what came and expired unwritten: while nothing can be written, these would become
         ever more."""
         expired: dict[Owner, list[str]] = {}
-        for (owner, instance_id), record in self.pending.instances.items():
-            workflow = workflows.get(owner)
+        for key, record in self.pending.instances.items():
+            workflow = workflows.get(key[:2])
             horizon = -inf if workflow is None else workflow.horizon
             if record is None or (isinstance(record, float) and record < horizon):
-                expired.setdefault(owner, []).append(instance_id)
+                expired.setdefault(key[:2], []).append(key[2])
         for owner, ids in expired.items():
             for part in _slices(ids):
                 recorded = {instance_id for instance_id, _ in await self._by_ids(owner, part)}
-                for key in ((owner, i) for i in part if i not in recorded):
+                for key in ((*owner, i) for i in part if i not in recorded):
                     if not isinstance(self.pending.instances.get(key), InstanceRecord):
                         self.pending.instances.pop(key, None)
 

@@ -13,7 +13,7 @@ from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.exposition import Rendered
 from exporter.metrics.series import Changes, Histogram, SeriesData, SeriesKey
-from exporter.state.backend import Batch, InstanceRow, Owner
+from exporter.state.backend import Batch, InstanceRow, Owner, SeriesPlace
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 _OF_NOW = frozenset(
@@ -26,9 +26,6 @@ _OF_NOW = frozenset(
     }
 )
 """Families that mean nothing after a restart."""
-
-SeriesPlace = tuple[Owner, str, str]
-"""Of a series in the state: whose it is, its family, and its other labels."""
 
 _SERIES = msgspec.msgpack.Decoder(tuple[float | Histogram, float | None])
 _RENDERED = msgspec.msgpack.Decoder(Rendered)
@@ -58,8 +55,8 @@ def series_by_place(
             continue
         named = 2 if family.of_workflow else 1 if family.labels[:1] == ("account",) else 0
         account, workflow = (*labels[:named], "", "")[:2]
-        owner = names.get(account, account), workflow
-        place = owner, family.name, json.dumps(labels[named:])
+        account = names.get(account, account)
+        place = account, workflow, family.name, json.dumps(labels[named:])
         yield place, SeriesData(data.value, data.created)
 
 
@@ -67,7 +64,7 @@ def series_key(place: SeriesPlace, account: str, workflow: str) -> SeriesKey | N
     """The series that a record is of, shown under an account's label and a workflow; None: this
     version of the exporter has none."""
     prefix = tuple(filter(None, (account, workflow)))
-    family, labels = _BY_NAME.get(place[1]), (*prefix, *json.loads(place[2]))
+    family, labels = _BY_NAME.get(place[2]), (*prefix, *json.loads(place[3]))
     return (family, labels) if family and len(labels) == len(family.labels) else None
 
 

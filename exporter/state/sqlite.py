@@ -137,7 +137,7 @@ class Database(Backend):
                 "WHERE account = ?1 AND workflow = ?2 AND rendered IS NOT ?3",
                 [(*owner, lines) for owner, lines in batch.renderings.items()],
             )
-            for table, rows in batch.rows().items():
+            for table, rows in batch.tables.items():
                 self._replace(table, [(*key, *row) for key, row in rows.items() if row is not None])
                 self._delete(table, [key for key, row in rows.items() if row is None], *KEYS[table])
             for number, expired in enumerate(EXPIRED):

@@ -6,9 +6,8 @@ from typing import Protocol
 from exporter.instances.state_records import Record, WorkflowRecord
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, SeriesData
-from exporter.state.backend import Batch, Horizon, Owner
+from exporter.state.backend import Batch, Horizon, InstanceKey, Owner, SeriesPlace
 from exporter.state.record_codec import (
-    SeriesPlace,
     encode,
     encode_series,
     instance_row,
@@ -35,7 +34,7 @@ class Uncommitted:
     def __init__(self) -> None:
         self.shown = Changes()
         self.series: dict[SeriesPlace, SeriesData] = {}
-        self.instances: dict[tuple[Owner, str], Record | None] = {}
+        self.instances: dict[InstanceKey, Record | None] = {}
         self.workflows: dict[Owner, WorkflowRecord] = {}
 
     def take(self, changes: Changes, accounts: Mapping[str, str]) -> None:
@@ -57,13 +56,13 @@ class Uncommitted:
     @property
     def owners(self) -> set[Owner]:
         """Of which workflows these are."""
-        series, instances = (place[0] for place in self.series), (o for o, _ in self.instances)
+        series, instances = (key[:2] for key in self.series), (key[:2] for key in self.instances)
         return {owner for owner in (*series, *instances, *self.workflows) if owner[1]}
 
     def discard(self, owners: Collection[Owner]) -> None:
         """Drops the records of these, which are another replica's to write."""
-        self.series = {p: s for p, s in self.series.items() if p[0] not in owners}
-        self.instances = {p: i for p, i in self.instances.items() if p[0] not in owners}
+        self.series = {p: s for p, s in self.series.items() if p[:2] not in owners}
+        self.instances = {p: i for p, i in self.instances.items() if p[:2] not in owners}
         self.workflows = {o: w for o, w in self.workflows.items() if o not in owners}
 
     def batch(
@@ -76,7 +75,7 @@ class Uncommitted:
         return Batch(
             {owner: encode(record) for owner, record in workflows.items()},
             {key: instance_row(record) for key, record in self.instances.items()},
-            {place: encode_series(series) for place, series in self.series.items()},
+            {place: (encode_series(series),) for place, series in self.series.items()},
             leases,
             horizons,
         )

@@ -58,6 +58,7 @@ class StateWriter:
         allotted: Takes what may be used of them.
         lost: Detaches, at once, what other replicas have taken.
         turned: Set after each turn.
+        saving: Held while something is committed and shown; who holds it has nothing committed.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class StateWriter:
         """The workflows whose counts scrapes may see, with the epochs of their leases."""
         self._collected: Collection[Owner] = ()
         """Those that had series when what is written was collected."""
-        self._saving = asyncio.Lock()
+        self.saving = asyncio.Lock()
         self._turning = asyncio.Lock()
         self._showing = asyncio.Lock()
         self._left = False
@@ -176,7 +177,7 @@ class StateWriter:
         While that fails, gauges and the exporter's own metrics are shown all the same; what is
         counted of workflows waits, since a restart would take it back.
         """
-        async with self._saving:
+        async with self.saving:
             if not self._reader.backend.is_there:
                 self._failed("it was deleted or replaced; writing all of it again")
                 await self._renew()
@@ -298,12 +299,6 @@ class StateWriter:
     def _in_store(self) -> set[Owner]:
         return {self._owner(*workflow) for workflow in self._store.workflows}
 
-    @contextlib.asynccontextmanager
-    async def paused(self) -> AsyncIterator[None]:
-        """While nothing is committed, and scrapes see what they saw before."""
-        async with self._saving:
-            yield
-
     async def close(self) -> None:
         """Saves what is pending, and leaves the replicas."""
         self._closing.set()
@@ -347,7 +342,7 @@ class StateWriter:
 
     def _collect_from(self, owner: Owner, watched: Watched) -> None:
         for instance_id, record in watched.take_changes().items():
-            self._reader.pending.instances[owner, instance_id] = record
+            self._reader.pending.instances[*owner, instance_id] = record
         if watched.record != self._workflows.get(owner):
             self._workflows[owner] = copy(watched.record)
             self._reader.pending.workflows[owner] = self._workflows[owner]

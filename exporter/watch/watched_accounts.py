@@ -102,7 +102,7 @@ class WatchedAccounts:
             former = _by_place(self.accounts)
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted, former)
             accounts = self._accounts_for(wanted, http, former)
-            async with self.writer.paused():
+            async with self.writer.saving:
                 await self._replace(settings, accounts, former)
             self.store.configured(successful=True, at=self.clock.wall())
             if former:

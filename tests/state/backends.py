@@ -55,8 +55,8 @@ def epochs(seen: Seen, replica: Replica = ME) -> dict[Owner, int]:
 def batch(value: bytes = b"1", leases: Mapping[Owner, int] | None = None) -> Batch:
     return Batch(
         workflows={OWNER: value},
-        instances={(OWNER, "order-1"): InstanceRow(value)},
-        series={(OWNER, "runs_total", '["complete"]'): value},
+        instances={(*OWNER, "order-1"): InstanceRow(value)},
+        series={(*OWNER, "runs_total", '["complete"]'): (value,)},
         leases=leases or {},
     )
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,8 +76,8 @@ class TestContent:
         backend.write(batch(leases=held), now=0)
         none = batch(leases=held)._replace(
             workflows={},
-            instances={(OWNER, "order-1"): None},
-            series={(OWNER, "runs_total", '["complete"]'): None},
+            instances={(*OWNER, "order-1"): None},
+            series={(*OWNER, "runs_total", '["complete"]'): None},
         )
         backend.write(none, now=0)
         assert content(backend) == ([(OWNER[1], b"1")], [], [])
@@ -87,11 +88,11 @@ class TestContent:
         workflows = {OWNER: b"", OTHER: b""}
         backend.write(batch(leases=held)._replace(workflows=workflows), now=0)
         lines = Batch({}, {}, {}, held, rendered={OWNER: b"1", OTHER: b"2"})
-        series = Batch({}, {}, {(OWNER, "runs_total", "[]"): b""}, held)
+        series = Batch({}, {}, {(*OWNER, "runs_total", "[]"): (b"",)}, held)
         for changed in (
             Batch({OWNER: b"x"}, {}, {}, held),
-            Batch({}, {(OWNER, "order-1"): InstanceRow(b"x")}, {}, held),
-            Batch({}, {(OWNER, "order-1"): None}, {}, held),
+            Batch({}, {(*OWNER, "order-1"): InstanceRow(b"x")}, {}, held),
+            Batch({}, {(*OWNER, "order-1"): None}, {}, held),
         ):
             backend.write(lines, now=0)
             backend.write(series, now=0)
@@ -109,8 +110,8 @@ class TestContent:
 
     def test_instances_come_in_slices(self, backend: Backend, held: Held) -> None:
         ids = sorted(f"{prefix}-{n}" for n in range(5) for prefix in ("order", "Ä", "*/5 * *", "_"))
-        rows = {(OWNER, id_): InstanceRow(id_.encode()) for id_ in reversed(ids)}
-        backend.write(Batch({}, {**rows}, {}, held), now=0)
+        rows = {(*OWNER, id_): InstanceRow(id_.encode()) for id_ in reversed(ids)}
+        backend.write(Batch({}, rows, {}, held), now=0)
         found, after = list[str](), ""
         while page := list(backend.instances(OWNER, after=after, limit=3)):
             assert all(data == id_.encode() for id_, data in page)
@@ -120,53 +121,54 @@ class TestContent:
 
     def test_what_is_not_watched_is_found_by_its_id(self, backend: Backend, held: Held) -> None:
         rows = {
-            (OWNER, "removed"): InstanceRow(b"1", removed=100.0),
-            (OWNER, "ended"): InstanceRow(b"2", ended=100.0),
-            (OWNER, "watched"): InstanceRow(b"3"),
-            (OTHER, "other"): InstanceRow(b"4"),
+            (*OWNER, "removed"): InstanceRow(b"1", removed=100.0),
+            (*OWNER, "ended"): InstanceRow(b"2", ended=100.0),
+            (*OWNER, "watched"): InstanceRow(b"3"),
+            (*OTHER, "other"): InstanceRow(b"4"),
         }
-        backend.write(Batch({}, {**rows}, {}, held), now=0)
+        backend.write(Batch({}, rows, {}, held), now=0)
         assert list(backend.instances(OWNER, after="", limit=9)) == [("watched", b"3")]
         ids = ("removed", "ended", "watched", "other", "unknown")
         found = {"removed": b"1", "ended": b"2", "watched": b"3"}
         assert dict(backend.by_ids(OWNER, ids)) == found
-        back = {(OWNER, "removed"): InstanceRow(b"5")}
-        backend.write(Batch({}, {**back}, {}, held), now=0)
+        back = {(*OWNER, "removed"): InstanceRow(b"5")}
+        backend.write(Batch({}, back, {}, held), now=0)
         watched = [("removed", b"5"), ("watched", b"3")]
         assert list(backend.instances(OWNER, after="", limit=9)) == watched
 
     def test_what_is_not_watched_expires(self, backend: Backend, held: Held) -> None:
         rows = {
-            (OWNER, "removed"): InstanceRow(b"", removed=100.0),
-            (OWNER, "removed later"): InstanceRow(b"", removed=101.0),
-            (OWNER, "ended"): InstanceRow(b"", ended=200.0),
-            (OWNER, "ended later"): InstanceRow(b"", ended=201.0),
-            (OWNER, "watched"): InstanceRow(b""),
-            (OTHER, "ended"): InstanceRow(b"", ended=200.0),
+            (*OWNER, "removed"): InstanceRow(b"", removed=100.0),
+            (*OWNER, "removed later"): InstanceRow(b"", removed=101.0),
+            (*OWNER, "ended"): InstanceRow(b"", ended=200.0),
+            (*OWNER, "ended later"): InstanceRow(b"", ended=201.0),
+            (*OWNER, "watched"): InstanceRow(b""),
+            (*OTHER, "ended"): InstanceRow(b"", ended=200.0),
         }
-        backend.write(Batch({}, {**rows}, {}, held), now=0)
+        backend.write(Batch({}, rows, {}, held), now=0)
         horizons = {OWNER: Horizon(removed=100.5, ended=200.5)}
         backend.write(Batch({OWNER: b""}, {}, {}, held, horizons), now=0)
-        ids = [id_ for _, id_ in rows]
+        ids = [id_ for *_, id_ in rows]
         found = {id_ for id_, _ in backend.by_ids(OWNER, ids)}
         assert found == {"removed later", "ended later", "watched"}
         assert dict(backend.by_ids(OTHER, ids)) == {"ended": b""}
 
     def test_thousands_of_rows_in_one_batch(self, backend: Backend, held: Held) -> None:
-        rows = {(OWNER, f"{n:05}"): InstanceRow(b"x") for n in range(5001)}
-        backend.write(Batch({}, {**rows}, {}, held), now=0)
+        rows = {(*OWNER, f"{n:05}"): InstanceRow(b"x") for n in range(5001)}
+        backend.write(Batch({}, rows, {}, held), now=0)
         assert len(list(backend.instances(OWNER, after="", limit=9999))) == 5001
         backend.write(Batch({}, dict.fromkeys(rows), {}, held), now=0)
         assert list(backend.instances(OWNER, after="", limit=9999)) == []
 
     def test_bytes_and_text_come_back_as_they_were(self, backend: Backend, held: Held) -> None:
         data, family, labels = bytes(range(256)), "runs_total", r'["\u0000 \ud83d", "{}", "é"]'
-        backend.write(Batch({}, {}, {(OWNER, family, labels): data}, held), now=0)
+        backend.write(Batch({}, {}, {(*OWNER, family, labels): (data,)}, held), now=0)
         assert list(backend.series(OWNER)) == [((family, labels), data)]
 
     def test_a_batch_is_written_whole_or_not_at_all(self, backend: Backend, held: Held) -> None:
         backend.write(batch(leases=held), now=0)
-        broken = batch(b"2", leases=held)._replace(series={(OWNER, "runs_total", "[]"): object()})  # type: ignore[dict-item]
+        rows: Any = {(*OWNER, "runs_total", "[]"): (object(),)}
+        broken = batch(b"2", leases=held)._replace(series=rows)
         with pytest.raises(Exception, match="object"):
             backend.write(broken, now=0)
         assert content(backend) == FULL

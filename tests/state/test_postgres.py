@@ -153,7 +153,7 @@ class TestLeases:
         with pytest.raises(LeaseLost) as lost:
             first.write(
                 batch(b"1", stale)._replace(
-                    instances={(OTHER, "x"): InstanceRow(b"1")}, workflows={}
+                    instances={(*OTHER, "x"): InstanceRow(b"1")}, workflows={}
                 ),
                 now=0,
             )
@@ -275,10 +275,10 @@ class TestLeases:
     def test_what_belongs_to_no_workflow_is_each_replicas_own(self, first: Postgres) -> None:
         held = epochs(turn(first))
         series = {
-            (("acc", ""), "requests_total", "[]"): b"1",
-            (("", ""), "polls_total", "[]"): b"1",
+            ("acc", "", "requests_total", "[]"): (b"1",),
+            ("", "", "polls_total", "[]"): (b"1",),
         }
-        first.write(Batch({}, {}, {**series}, held), now=0)
+        first.write(Batch({}, {}, series, held), now=0)
         assert [*first.series(("acc", "")), *first.series(("", ""))] == []
 
 
@@ -546,7 +546,7 @@ class TestFaults:
         server.start(file_size=4 << 20)
         try:
             recovered(first)
-            rows = {(OWNER, f"big-{n}"): InstanceRow(os.urandom(1800)) for n in range(4000)}
+            rows = {(*OWNER, f"big-{n}"): InstanceRow(os.urandom(1800)) for n in range(4000)}
             for _ in range(2):
                 with pytest.raises(Unreachable, match=r"could not extend file .*: File too large"):
                     first.write(batch(b"2", held)._replace(instances={**rows}), now=0)

@@ -243,7 +243,7 @@ class TestAcknowledgement:
             await step(w, after=5)
 
             w.clock.advance(30)
-            async with w.app.writer.paused():
+            async with w.app.writer.saving:
                 stepping = asyncio.create_task(source(w).step())
                 await asyncio.sleep(0.1)
                 assert queue.backlog == 1
