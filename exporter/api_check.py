@@ -26,7 +26,7 @@ from exporter.config.accounts import Account
 from exporter.config.settings import Settings
 from exporter.logs import printable
 from exporter.state.backend import Location, Unreachable
-from exporter.state.location import check, location_of
+from exporter.state.open_state import check, location_of
 
 _MOST_IDS = 20
 """Configured instances of an account that are requested: the check must cost little."""

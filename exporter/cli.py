@@ -30,7 +30,7 @@ from exporter.config.errors import ConfigError, collected
 from exporter.config.reload import Reloader
 from exporter.config.settings import Settings
 from exporter.state.backend import InUse, Location, Unreachable
-from exporter.state.location import location_of
+from exporter.state.open_state import location_of
 from exporter.web.server import listen
 
 PROGRAM = "cloudflare-workflows-exporter"

@@ -166,12 +166,13 @@ class Series:
         series = self._series.setdefault(family, {})
         data = series.get(labels)
         if data is None:
-            is_histogram = family.kind == "histogram"
-            value = Histogram.empty(self.bounds[family]) if is_histogram else 0.0
-            created = self._clock() if is_histogram or family.kind == "counter" else None
-            data = series[labels] = SeriesData(value, created)
+            created = self._clock() if family.kind in ("counter", "histogram") else None
+            data = series[labels] = SeriesData(self._zero(family), created)
             self._changed.add((family, labels))
         return data
+
+    def _zero(self, family: Family) -> float | Histogram:
+        return Histogram.empty(self.bounds[family]) if family.kind == "histogram" else 0.0
 
     def drop(self, *owner: str) -> None:
         """Removes all series of an account, or of a workflow (account and name)."""
@@ -183,12 +184,11 @@ class Series:
                     self._changed.add((family, labels))
 
     def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
-        """Sets what was restored; returns False if its kind or buckets have changed since."""
-        if isinstance(data.value, Histogram):
-            bounds = Histogram.empty(self.bounds.get(family, ())).bounds
-            if data.value.bounds != bounds:
-                return False
-        elif family.kind == "histogram":
+        """Sets what was restored, or begins at zero where a histogram's buckets have changed;
+        whether it was restored."""
+        buckets = [getattr(value, "bounds", None) for value in (data.value, self._zero(family))]
+        if buckets[0] != buckets[1]:
+            self._begun(family, labels)
             return False
         self._series.setdefault(family, {})[labels] = data
         self._changed.add((family, labels))

@@ -71,8 +71,7 @@ class Store:
         self._workflows: dict[WorkflowKey, _Workflow] = {}
         # Statuses and types of steps are few, but the API may send any text.
         self._words = LimitedLabel(limit=_MAX_WORDS)
-        for status in STATUSES:
-            self._words.add(status)
+        self._words.labels.update(STATUSES)
         self._statuses = dict.fromkeys(STATUSES)
         self.now: Callable[[], Iterable[tuple[Family, LabelValues, float | None]]] = tuple
         """Called at each scrape for gauges with current values; None: no series."""
@@ -314,15 +313,11 @@ class Store:
         )
 
     def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
-        """Restores what was persisted, or begins at zero where a histogram's buckets have changed;
-        whether it was restored."""
+        """Restores what was persisted, as `Series.restore` does."""
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
             self.labels(WorkflowKey(*labels[:2])).step.add(step)
-        restored = self.series.restore(family, labels, data)
-        if not restored:
-            self.series.zero(family, [labels])
-        return restored
+        return self.series.restore(family, labels, data)
 
     def state_write_failed(self) -> None:
         """The state could not be written or used."""

@@ -28,7 +28,7 @@ from exporter.metrics.series import SeriesData
 from exporter.metrics.store import Store
 from exporter.state import record_codec
 from exporter.state.backend import Backend, Location, NotRestored, Owner, SeriesPlace, Unusable
-from exporter.state.location import opened
+from exporter.state.open_state import opened
 from exporter.state.sqlite import Database
 from exporter.state.uncommitted import Uncommitted
 

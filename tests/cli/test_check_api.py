@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from demo import LocalEngine
 from exporter.state.backend import DatabaseServer
-from exporter.state.location import opened
+from exporter.state.open_state import opened
 from simulator import (
     QUEUES_EDIT,
     QUEUES_READ,
