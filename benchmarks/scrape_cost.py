@@ -44,7 +44,7 @@ from benchmarks import argument_parser
 from benchmarks.churn_memory import resident
 from exporter.clock import Clock
 from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
-from exporter.config.metrics import Metrics
+from exporter.config.metrics import Metrics, Names
 from exporter.instances.run_tracker import Run, Tracked, track
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
@@ -58,7 +58,7 @@ WORKFLOWS = [
     WorkflowKey("production", name) for name in ("orders", "billing", "reports", "imports", "mails")
 ]
 STEPS = ("fetch", "transform", "charge", "store", "notify")
-_LABELS = InstanceLabels(StepLabel(), LimitedLabel(), LimitedLabel())
+_LABELS = InstanceLabels(StepLabel(Names()), LimitedLabel(Names()), LimitedLabel(Names()))
 
 
 class World:

@@ -46,10 +46,6 @@ class Names(Section):
     rewrite: list[Rewrite] = Field([])
     """Rules that rewrite names, applied in order."""
 
-    @property
-    def rules(self) -> list[tuple[str, str]]:
-        return [(rule.regex, rule.replacement) for rule in self.rewrite]
-
 
 Bounds = Annotated[list[FiniteFloat], Field(min_length=1), AfterValidator(_ascending)]
 """Upper bounds of a histogram's buckets, in ascending order, without +Inf."""

@@ -2,8 +2,10 @@
 values per workflow, and step names without the engine's counter."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
+
+from exporter.config.metrics import Names
 
 OTHER = "other"
 MAX_LENGTH = 256
@@ -28,13 +30,12 @@ class LimitedLabel:
     """The values of one label of one workflow.
 
     Args:
-        rules: Regular expressions and their replacements, applied in order.
-        limit: Maximum distinct values; all further names become `other`.
+        names: How names become values.
     """
 
-    def __init__(self, rules: Iterable[tuple[str, str]] = (), *, limit: int = 200) -> None:
-        self._rules = [(re.compile(regex), replacement) for regex, replacement in rules]
-        self._limit = limit
+    def __init__(self, names: Names) -> None:
+        self._rules = [(re.compile(rule.regex), rule.replacement) for rule in names.rewrite]
+        self._limit = names.limit
         self.labels: set[str] = set()
         """The values so far."""
 

@@ -11,19 +11,19 @@ from typing import NamedTuple
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
 from exporter.cloudflare.event_queue import KINDS
-from exporter.config.metrics import Metrics
+from exporter.config.metrics import Metrics, Names
 from exporter.instances.run_tracker import Observations
 from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
-from exporter.metrics.catalogue import Family
+from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, WorkflowKey
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import STATUSES
 
 _MAX_WORDS = 50
+_FINISHED = frozenset({"complete", "terminated"})
 _WITHOUT_ATTEMPTS = frozenset({"sleep", "waitForEvent"})
-_HIDDEN_WITH_UNFINISHED = frozenset({"complete", "terminated"})
 # Seconds. A request to the API takes 50 to 500 ms; api.timeout bounds it.
 _EVENT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600)
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -70,7 +70,7 @@ class Store:
         """Those that are watched."""
         self._workflows: dict[WorkflowKey, _Workflow] = {}
         # Statuses and types of steps are few, but the API may send any text.
-        self._words = LimitedLabel(limit=_MAX_WORDS)
+        self._words = LimitedLabel(Names(limit=_MAX_WORDS))
         self._words.labels.update(STATUSES)
         self._statuses = dict.fromkeys(STATUSES)
         self.now: Callable[[], Iterable[tuple[Family, LabelValues, float | None]]] = tuple
@@ -102,12 +102,8 @@ class Store:
 
     def attached(self, workflow: WorkflowKey) -> None:
         """A workflow is watched from now on."""
-        steps, errors = self.settings.step_names, self.settings.error_names
-        labels = InstanceLabels(
-            StepLabel(steps.rules, limit=steps.limit),
-            LimitedLabel(errors.rules, limit=errors.limit),
-            self._words,
-        )
+        step, error = StepLabel(self.settings.step_names), LimitedLabel(self.settings.error_names)
+        labels = InstanceLabels(step, error, self._words)
         self._workflows[workflow] = _Workflow(labels, set(), set())
         self._zero(*workflow)
 
@@ -142,20 +138,11 @@ class Store:
             if step.type not in _WITHOUT_ATTEMPTS:
                 self._zero_outcomes(catalogue.STEP_ATTEMPTS, name)
                 self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
-        if self.settings.instance_series == "none" or (
-            self.settings.instance_series == "unfinished"
-            and values.status in _HIDDEN_WITH_UNFINISHED
-        ):
-            self._changed[workflow][instance_id] = None
-        else:
-            self._changed[workflow][instance_id] = InstanceSamples(
-                values,
-                last_change,
-                labels,
-                catalogue.CURRENT_STATUS
-                if self.settings.instance_status == "current"
-                else catalogue.STATUS,
-            )
+        series, status = self.settings.instance_series, self.settings.instance_status
+        hidden = series == "none" or (series == "unfinished" and values.status in _FINISHED)
+        family = catalogue.CURRENT_STATUS if status == "current" else catalogue.STATUS
+        samples = InstanceSamples(values, last_change, labels, family)
+        self._changed[workflow][instance_id] = None if hidden else samples
 
     def labels(self, workflow: WorkflowKey) -> InstanceLabels:
         """The labels of its instances whose values are limited."""
@@ -336,13 +323,7 @@ class Store:
 
 
 def _bounds(settings: Metrics) -> dict[Family, Sequence[float]]:
-    buckets = settings.buckets
-    return {
-        catalogue.RUN_DURATIONS: buckets.run_duration_seconds,
-        catalogue.QUEUE_DURATIONS: buckets.queue_duration_seconds,
-        catalogue.STEP_DURATIONS: buckets.step_duration_seconds,
-        catalogue.ATTEMPT_DURATIONS: buckets.step_attempt_duration_seconds,
-        catalogue.STEP_ATTEMPTS: buckets.step_attempts,
-        catalogue.API_DURATION: _API_SECONDS,
-        catalogue.EVENT_DELAY: _EVENT_SECONDS,
-    }
+    """The buckets of each histogram; `metrics.buckets` names those of workflows."""
+    configured = {f"cloudflare_workflow_{name}": bounds for name, bounds in settings.buckets}
+    own = {catalogue.API_DURATION: _API_SECONDS, catalogue.EVENT_DELAY: _EVENT_SECONDS}
+    return {f: own.get(f) or configured[f.name] for f in FAMILIES if f.kind == "histogram"}

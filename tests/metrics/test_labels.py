@@ -2,6 +2,7 @@
 
 import pytest
 
+from exporter.config.metrics import Names, Rewrite
 from exporter.metrics.labels import StepLabel, without_counter
 
 
@@ -23,13 +24,15 @@ def test_the_engines_counter_is_taken_off_once(reported: str, written: str) -> N
 
 
 def test_rules_rewrite_in_order() -> None:
-    label = StepLabel([(r"user-\d+", "user"), (r"^(\w+) user$", r"\1")])
+    rules = [(r"user-\d+", "user"), (r"^(\w+) user$", r"\1")]
+    rewrite = [Rewrite(regex=regex, replacement=replacement) for regex, replacement in rules]
+    label = StepLabel(Names(rewrite=rewrite))
     assert label("charge user-42-1") == "charge"
 
 
 def test_past_the_limit_names_are_other_and_counted() -> None:
     dropped: list[str] = []
-    label = StepLabel(limit=2)
+    label = StepLabel(Names(limit=2))
     names = ["a-1", "b-1", "c-1", "a-2", "d-1"]
     labels = [label(name, on_other=lambda: dropped.append("dropped")) for name in names]
     assert labels == ["a", "b", "other", "a", "other"]
