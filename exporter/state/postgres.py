@@ -168,22 +168,21 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
     lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
     if lost := lost | (written - batch.leases.keys()):
         raise LeaseLost(lost)
-    if batch.workflows:
-        run_on(
-            session,
-            "INSERT INTO workflows SELECT *, clock_timestamp(), NULL FROM {rows} "
-            "ON CONFLICT (account, workflow) "
-            "DO UPDATE SET data = excluded.data, watched = excluded.watched",
-            ((*owner, data) for owner, data in batch.workflows.items()),
-            "text text bytea",
-        )
+    run_on(
+        session,
+        "INSERT INTO workflows SELECT *, clock_timestamp(), NULL FROM {rows} "
+        "ON CONFLICT (account, workflow) "
+        "DO UPDATE SET data = excluded.data, watched = excluded.watched",
+        [(*owner, data) for owner, data in batch.workflows.items()],
+        "text text bytea",
+    )
     run_on(
         session,
         "UPDATE workflows SET rendered = made.rendered "
         "FROM {rows} AS made (account, workflow, rendered) "
         "WHERE workflows.account = made.account AND workflows.workflow = made.workflow "
         "AND workflows.rendered IS DISTINCT FROM made.rendered",
-        ((*owner, lines) for owner, lines in batch.renderings.items()),
+        [(*owner, lines) for owner, lines in batch.renderings.items()],
         "text text bytea",
     )
     for table, part in rows.items():
@@ -212,14 +211,13 @@ def _turn(session: Session, turn: Turn) -> Seen:
     )
     if turn.leaving:
         session.run("DELETE FROM replicas WHERE id = %s", (me.id,))
-    if turn.released:
-        run_on(
-            session,
-            "UPDATE leases SET holder = NULL WHERE holder = %(me)s "
-            "AND (account, workflow) IN (SELECT * FROM {rows})",
-            turn.released,
-            me=me.id,
-        )
+    run_on(
+        session,
+        "UPDATE leases SET holder = NULL WHERE holder = %(me)s "
+        "AND (account, workflow) IN (SELECT * FROM {rows})",
+        turn.released,
+        me=me.id,
+    )
     if turn.wanted and not turn.leaving:
         _take(session, me, turn.wanted)
     budgets = {
@@ -239,9 +237,8 @@ def _exchange(session: Session, turn: Turn) -> None:
         )
         insert = "INSERT INTO notices SELECT * FROM {rows} ON CONFLICT DO NOTHING"
         run_on(session, insert, sorted(turn.sent), "text text bytea")
-    if turn.deleted:
-        delete = "DELETE FROM notices WHERE (account, workflow, data) IN (SELECT * FROM {rows})"
-        run_on(session, delete, turn.deleted, "text text bytea")
+    delete = "DELETE FROM notices WHERE (account, workflow, data) IN (SELECT * FROM {rows})"
+    run_on(session, delete, turn.deleted, "text text bytea")
 
 
 def _take(session: Session, me: Replica, wanted: Collection[Owner]) -> None:

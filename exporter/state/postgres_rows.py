@@ -1,6 +1,6 @@
 """Works on many rows of the state's tables in PostgreSQL with few statements."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from exporter.state.backend import EXPIRED, KEYS, Horizon, Owner
@@ -22,21 +22,22 @@ _EXPIRED = 20_000
 def run_on(
     session: Session,
     query: str,
-    rows: Iterable[Sequence[object]],
+    rows: Collection[Sequence[object]],
     types: str = "text text",
     **parameters: object,
 ) -> list[Any]:
-    """Runs a statement in which `{rows}` stands for rows, as a table: a round trip for all of them.
+    """Runs a statement in which `{rows}` stands for rows, as a table: a round trip for all of them,
+    and none without any.
 
     Args:
         rows: Of as many values as there are types.
         types: PostgreSQL's, of the columns.
         parameters: The statement's others, by name.
     """
-    names = types.split()
-    columns = [[*column] for column in zip(*rows, strict=True)] or [[] for _ in names]
-    table = ", ".join(f"%({number})b::{name}[]" for number, name in enumerate(names))
-    given = {str(number): column for number, column in enumerate(columns)}
+    if not rows:
+        return []
+    table = ", ".join(f"%({number})b::{name}[]" for number, name in enumerate(types.split()))
+    given = {str(number): [*column] for number, column in enumerate(zip(*rows, strict=True))}
     return session.run(query.replace("{rows}", f"unnest({table})"), given | parameters)
 
 
