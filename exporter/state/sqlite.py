@@ -64,20 +64,18 @@ class Database(Backend):
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._inode = 0
-        self._lock = _lock(path) if path else None
-        try:
-            self._connection = self._opened()
-        except sqlite3.DatabaseError as error:
-            if not self.is_damage(error):
-                self._unlock()
-                raise Unusable(str(error)) from None
-            self.renew()
-        except OSError as error:
-            self._unlock()
-            raise Unusable(error.strerror or str(error)) from None
-        except Unusable:
-            self._unlock()
-            raise
+        with contextlib.ExitStack() as locked:
+            if path is not None:
+                _lock(path, locked)
+            try:
+                self._connection = self._opened()
+            except OSError as error:
+                raise Unusable(error.strerror or str(error)) from None
+            except sqlite3.DatabaseError as error:
+                if not self.is_damage(error):
+                    raise Unusable(str(error)) from None
+                self.renew()
+            self._locked = locked.pop_all()
 
     def _opened(self) -> sqlite3.Connection:
         connection = _connect(self._path) if self._path else sqlite3.connect(":memory:", **_OPTIONS)
@@ -178,31 +176,27 @@ class Database(Backend):
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
-        self._unlock()
+        self._locked.close()
 
     @staticmethod
     def is_damage(error: Exception) -> bool:
         """Whether an error means that the content is broken, not that it can't be had now."""
         return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE
 
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
 
-
-def _lock(path: Path) -> int | None:
+def _lock(path: Path, held: contextlib.ExitStack) -> None:
+    """Keeps other exporters away until the stack is closed."""
     # SQLite's own locks come and go with transactions, and closing any descriptor of the file
     # itself would drop them: hence a file of its own.
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
-        return None  # where no file can be made, none can be written by two
+        return  # where no file can be made, none can be written by two
+    held.callback(os.close, lock)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(lock)
         raise InUse(f"{path} is in use by another exporter") from None
-    return lock
 
 
 def _connect(path: Path) -> sqlite3.Connection:
