@@ -28,6 +28,7 @@ from benchmarks.scrape_cost import WORKFLOWS, World, put
 from exporter.config.metrics import Metrics
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.store import Store
+from tests.exposed import show_at_once
 from tests.prometheus import Prometheus, prometheus
 from tools import ROOT
 
@@ -51,7 +52,7 @@ def exposition(size: int) -> list[str]:
         store.attached(workflow)
     for index in range(size):
         put(store, *world.tracked(index))
-    shown.show(store.take())
+    show_at_once(shown, store.take())
     body, _ = shown.render()
     errored = set(world.ids[::50])
     return [

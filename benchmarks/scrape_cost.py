@@ -52,6 +52,7 @@ from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, Wor
 from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
+from tests.exposed import show_at_once
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 WORKFLOWS = [
@@ -130,11 +131,11 @@ def samples(tracked: Tracked, at: float) -> Iterator[Sample]:
 def updates(world: World, store: Store, exposition: Exposition, *, counted: bool) -> float:
     """CPU seconds of an update of an instance, with or without what it finished."""
     polls = [world.tracked(index) for _ in range(20) for index in list(world.moved())]
-    exposition.show(store.take())
+    show_at_once(exposition, store.take())
     started = time.process_time()
     for poll in polls:
         put(store, *poll, counted=counted)
-        exposition.show(store.take())
+        show_at_once(exposition, store.take())
     return (time.process_time() - started) / len(polls)
 
 
@@ -147,12 +148,12 @@ def exporter(size: int, port: Connection) -> None:
     base = resident()
     for index in range(size):
         put(store, *world.tracked(index))
-    exposition.show(store.take())
+    show_at_once(exposition, store.take())
 
     async def change(_: Request) -> JSONResponse:
         for index in list(world.moved()):
             put(store, *world.tracked(index))
-        exposition.show(store.take())
+        show_at_once(exposition, store.take())
         return JSONResponse(None)
 
     async def update(_: Request) -> JSONResponse:

@@ -127,11 +127,6 @@ class Exposition:
         settings = self._store.settings.model_dump_json()
         return repr((__version__, _code(), byteorder, workflow, settings))
 
-    def show(self, changes: Changes) -> None:
-        """Makes scrapes see the changes."""
-        for _ in self.showing(changes):
-            pass
-
     def showing(self, changes: Changes) -> Iterator[None]:
         """Makes scrapes see the changes, all at once; yields every few milliseconds.
         One must end before another begins."""

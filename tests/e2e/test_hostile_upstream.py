@@ -24,6 +24,7 @@ from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
 from simulator import ManualClock
 from tests.e2e.scrape import samples
+from tests.exposed import show_at_once
 
 PRIVATE = "private-params-outputs-and-messages"
 INJECTED = "injected_metric"
@@ -290,7 +291,7 @@ def test_an_endless_supply_of_new_words_ends_in_other() -> None:
         counts = {"status-0": 1, f"status-{n}": 1, f"more-{n}": 2, "running": 3}
         store.counts(workflow, counts)
     exposition = Exposition(store)
-    exposition.show(store.take())
+    show_at_once(exposition, store.take())
     found = samples(exposition.render()[0].decode(), "cloudflare_workflow_instances")
     shown = {dict(labels)["status"]: count for (_, labels), count in found.items()}
     assert len(shown) < 60

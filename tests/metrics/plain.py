@@ -16,7 +16,7 @@ from exporter.metrics.series import Changes, Histogram, LabelValues, SeriesData
 
 
 class Plain(Collector):
-    """Takes changes as `Exposition.show` does."""
+    """Takes changes as an exposition does."""
 
     def __init__(self) -> None:
         self.shown = Changes()

@@ -17,6 +17,7 @@ from exporter.metrics.gzip_parts import unpack
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesData
 from exporter.metrics.store import Store
+from tests.exposed import show_at_once
 from tests.metrics.plain import Plain
 from tests.metrics.random_changes import changes
 
@@ -83,7 +84,7 @@ def test_both_formats_hold_what_prometheus_client_makes_of_the_same_data(
     """After any changes: samples, values, exemplars, types and help."""
     ours, plain = exposition(), Plain()
     for step in history:
-        ours.show(step)
+        show_at_once(ours, step)
         plain.show(step)
     for accept in ("", OPENMETRICS):
         body, _ = ours.render(accept)
@@ -97,7 +98,7 @@ def test_both_formats_hold_what_prometheus_client_makes_of_the_same_data(
 def test_compressed_it_is_the_same(history: list[Changes]) -> None:
     ours = exposition()
     for step in history:
-        ours.show(step)
+        show_at_once(ours, step)
         for accept in ("", OPENMETRICS):
             parts, _ = ours.scrape(accept)
             stream = compressed(parts)
@@ -108,7 +109,8 @@ def test_lines() -> None:
     """As they are to be, byte by byte."""
     ours = exposition()
     histogram = Histogram((0.5, 1e6), [1, 0, 2], 2e6 + 0.1)
-    ours.show(
+    show_at_once(
+        ours,
         Changes(
             {
                 (catalogue.RUNS_FINISHED, ("acc", 'say "\\\n"', "errored")): SeriesData(
@@ -119,7 +121,7 @@ def test_lines() -> None:
                 ),
                 (catalogue.ROWS_IGNORED, ()): SeriesData(0.0),
             }
-        )
+        ),
     )
     finished = (
         'cloudflare_workflow_runs_finished_total{account="acc",workflow="say \\"\\\\\\n\\"",'
@@ -168,7 +170,7 @@ def test_lines() -> None:
 def test_half_a_character_in_a_name_takes_nothing_else_away() -> None:
     ours = exposition()
     up = SeriesData(1.0)
-    ours.show(Changes({(catalogue.UP, ("acc", "\ud800")): up, (catalogue.UP, ORDERS): up}))
+    show_at_once(ours, Changes({(catalogue.UP, ("acc", "\ud800")): up, (catalogue.UP, ORDERS): up}))
     body = ours.render()[0].decode()
     assert 'cloudflare_workflow_up{account="acc",workflow="?"} 1\n' in body
     assert 'cloudflare_workflow_up{account="acc",workflow="orders"} 1\n' in body
@@ -185,28 +187,28 @@ class TestWhatScrapesSee:
         assert b"exporter_rows_ignored_total 1\n" not in body
         assert b"exporter_poll_lag_seconds 7.5\n" in body
         assert b"exporter_api_ratelimit_limit{" not in body
-        ours.show(store.take())
+        show_at_once(ours, store.take())
         assert b"exporter_rows_ignored_total 1\n" in ours.render()[0]
 
     def test_what_was_shown_twice_or_is_gone_already_is_no_harm(self) -> None:
         ours = exposition()
         gone = Changes({(catalogue.UP, ORDERS): None}, instances={ORDERS: {"a": None}})
-        ours.show(gone)
+        show_at_once(ours, gone)
         there = Changes(instances={ORDERS: {"a": [(catalogue.RETRIES, (), 3)]}})
         for _ in range(2):
-            ours.show(there)
+            show_at_once(ours, there)
             assert ours.render()[0].count(b'instance_id="a"') == 1
         for _ in range(2):
-            ours.show(gone)
+            show_at_once(ours, gone)
             assert b"instance_id" not in b"".join(
                 line for line in ours.render()[0].splitlines() if not line.startswith(b"#")
             )
 
     def test_a_scrape_under_way_continues_with_what_it_saw(self) -> None:
         ours = exposition()
-        ours.show(Changes(instances={ORDERS: {"a": [(catalogue.RETRIES, (), 3)]}}))
+        show_at_once(ours, Changes(instances={ORDERS: {"a": [(catalogue.RETRIES, (), 3)]}}))
         parts, _ = ours.scrape()
-        ours.show(Changes(instances={ORDERS: {"a": [(catalogue.RETRIES, (), 4)]}}))
+        show_at_once(ours, Changes(instances={ORDERS: {"a": [(catalogue.RETRIES, (), 4)]}}))
         assert b'instance_id="a"} 3\n' in unpack(parts)
         stream = compressed(parts)
         assert b'instance_id="a"} 3\n' in gzip.decompress(stream)
@@ -215,7 +217,7 @@ class TestWhatScrapesSee:
     def test_all_that_changed_at_once(self) -> None:
         """A scrape while changes are being rendered, which takes a second for 50,000 instances."""
         ours = exposition()
-        ours.show(several := many(1))
+        show_at_once(ours, several := many(1))
         for _ in ours.showing(many(2)):
             assert ours.render()[0].count(b"} 2\n") == 0
         assert ours.render()[0].count(b"} 2\n") == len(several.series) + len(
@@ -231,13 +233,13 @@ def test_what_did_not_change_is_neither_rendered_nor_compressed_again() -> None:
             (catalogue.RETRIES, (), n),
             (catalogue.START, (), 7),
         ]
-    ours.show(everything)
+    show_at_once(ours, everything)
     before = ours.scrape()[0]
     everything.instances[ORDERS]["order-7"] = [
         (catalogue.RETRIES, (), 1007),
         (catalogue.START, (), 7),
     ]
-    ours.show(everything)
+    show_at_once(ours, everything)
     after = ours.scrape(OPENMETRICS)[0]
     [old] = [part for part in before if b"instance_retries{" in unpack([part])]
     [new] = [part for part in after if b"instance_retries{" in unpack([part])]
@@ -258,7 +260,7 @@ class TestNames:
     def ours(self) -> Exposition:
         ours = exposition()
         empty = SeriesData(Histogram.empty([1]))
-        ours.show(Changes({(catalogue.QUEUE_DURATIONS, ORDERS): empty}))
+        show_at_once(ours, Changes({(catalogue.QUEUE_DURATIONS, ORDERS): empty}))
         return ours
 
     @pytest.mark.parametrize(
@@ -298,7 +300,7 @@ class TestStoreInOpenMetrics:
         for wanted in (True, False):
             store = Store(Metrics(created=wanted), clock=lambda: 1767225600.5)
             ours = Exposition(store)
-            ours.show(store.take())
+            show_at_once(ours, store.take())
             line = b'cloudflare_workflows_exporter_polls_created{kind="list",result="success"} '
             assert (line + b"1767225600.5\n" in ours.render(OPENMETRICS)[0]) == wanted
             assert b"_created" not in ours.render()[0]

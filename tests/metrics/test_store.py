@@ -17,6 +17,7 @@ from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
+from tests.exposed import show_at_once
 
 FORMATS: tuple[tuple[str, Callable[[str], Iterable[Metric]]], ...] = (
     ("", parse_text),
@@ -34,7 +35,7 @@ class Shown(Store):
         self._exposition = Exposition(self)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        self._exposition.show(self.take())
+        show_at_once(self._exposition, self.take())
         return self._exposition.render(accept)
 
 

@@ -14,6 +14,7 @@ from exporter.web.endpoints import endpoints
 from exporter.web.middleware import RequestChecks
 from exporter.web.page.view import WatchView
 from exporter.web.web_config_reload import Protection
+from tests.exposed import show_at_once
 
 # What Prometheus 2 and 3 send.
 PROMETHEUS_2 = (
@@ -41,7 +42,7 @@ class Site:
         self.unready: list[str] = []
         store = Store(Metrics())
         exposition = Exposition(store)
-        exposition.show(store.take())
+        show_at_once(exposition, store.take())
         app = endpoints(
             exposition,
             WatchView([], clock=Clock()),

@@ -27,6 +27,7 @@ from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView
 from exporter.web.server import Server, listen
+from tests.exposed import show_at_once
 from tests.metrics.random_changes import changes
 from tests.prometheus import Prometheus, prometheus
 from tests.requires import requires_program
@@ -57,7 +58,8 @@ def empty() -> Exposition:
 
 def show(exposition: Exposition, number: int, *, instances: int = 3, size: int = 1) -> None:
     """Makes everything show that number. A name of `size` bytes stands beside each."""
-    exposition.show(
+    show_at_once(
+        exposition,
         Changes(
             {(catalogue.DETAILS_SKIPPED, ORDERS): SeriesData(float(number))},
             instances={
@@ -70,7 +72,7 @@ def show(exposition: Exposition, number: int, *, instances: int = 3, size: int =
                     for n in range(instances)
                 }
             },
-        )
+        ),
     )
 
 
@@ -199,7 +201,7 @@ class TestAnotherReplicaMayCount:
         # What can't be compressed.
         noise = base64.b64encode(random.Random(1).randbytes(2**24)).decode()
         row = [(catalogue.CURRENT_STEP_ATTEMPTS, (noise, "step"), 1)]
-        exposition.show(Changes(instances={ORDERS: {"noise": row}}))
+        show_at_once(exposition, Changes(instances={ORDERS: {"noise": row}}))
         shown = True
         exposition.counts_shown = lambda: shown
         headers = {"Accept-Encoding": encoding}
@@ -336,7 +338,7 @@ class TestPrometheus:
         @given(changes())
         def make(random: Changes) -> None:
             exposition = empty()
-            exposition.show(random)
+            show_at_once(exposition, random)
             expositions.append(exposition)
 
         make()
@@ -366,7 +368,7 @@ class TestPrometheus:
         )
         store.counted(ORDERS, "order-17", observations)
         exposition = Exposition(store)
-        exposition.show(store.take())
+        show_at_once(exposition, store.take())
         app = site(exposition)
         flag = "--enable-feature=exemplar-storage"
         async with serving(app) as port:
