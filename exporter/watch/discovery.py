@@ -141,6 +141,7 @@ class Discovery:
             if ended_too and not self._left_out:
                 self._whole_pass_at = started
             await self._after(wall, ended_too=ended_too)
+        await self.poller.report()
         return max(1, self.lists.pages - pages)
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:

@@ -71,7 +71,8 @@ class Poller:
         self.up = False
         """Whether the workflow as a whole can be read: its lists, and some of its instances."""
         self.tried = False
-        """Whether every configured instance was polled, whatever came of it."""
+        """Whether every configured instance was polled or, without any, lists were read, whatever
+        came of it."""
         self.round_started = self._as_of = watched.clock.monotonic()
         self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
         self.queue = queue
@@ -200,13 +201,23 @@ class Poller:
             self._idle.set()
 
     async def _end_round(self) -> None:
-        """Ends a round: whose series expire, is the workflow up, and what is there to log?"""
+        """Ends a round: whose series expire, and can the workflow be read?"""
         now = self._clock.now()
         async for instance in self.watched.each():
             effects = lifecycle.on_tick(instance, now=now)
             if effects.record:
                 self._cancel(instance)
                 self.watched.take_effect(instance, effects)
+        if self.watched.over:
+            return
+        self.watched.raise_horizon()
+        if self._up.round_over():
+            for instance in self.instances.values():
+                lifecycle.on_workflow_readable(instance, now=now)
+        await self.report()
+
+    async def report(self) -> None:
+        """Shows and logs what the last round and the last list pass came to; after each of them."""
         failing: list[tuple[str, RequestFailed]] = []
         watched = Counter[str]()
         async for instance in self.watched.each():
@@ -216,13 +227,10 @@ class Poller:
                 watched[instance.status] += 1
         if self.watched.over:
             return
-        self.watched.raise_horizon()
-        instances = self.instances.values()
-        self.tried = self.tried or not any(i.awaits_first_poll for i in instances)
-        if self._up.round_over():
-            for instance in instances:
-                lifecycle.on_workflow_readable(instance, now=now)
+        now, instances = self._clock.now(), self.instances.values()
         # A first round that nothing has responded to yet is no success.
+        begun = bool(instances) or self.watched.pass_done
+        self.tried = self.tried or (begun and not any(i.awaits_first_poll for i in instances))
         readable = self.tried and self._up.readable
         self.up = readable and self.watched.pass_failure is None
         as_of = self.watched.as_of(readable=readable)

@@ -254,6 +254,28 @@ class TestReady:
             await w.cycle(after=INTERVAL)
             assert w.app.health.unready() == []
 
+    async def test_nor_where_the_first_round_comes_before_the_lists(self) -> None:
+        """As it does in the daemon, with nothing to poll yet."""
+        async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+            w.orders.create("a", WAITING)
+            refused = w.simulator.faults.add(error(401, 10000, "Authentication error"))
+            for interval in (0, INTERVAL):
+                await w.round(after=interval)
+                assert w.value("cloudflare_workflow_up") == 0
+            (account,) = w.app.accounts
+            await account.cycle()
+            await w.saved()
+            assert w.value("cloudflare_workflow_up") == 0
+            assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == 0
+            assert w.app.health.unready() == ["acc: nothing could be read yet"]
+            w.simulator.faults.remove(refused)
+            w.clock.advance(INTERVAL)
+            await account.cycle()
+            await w.saved()
+            assert w.value("cloudflare_workflow_up") == 1
+            assert w.watched() == 1
+            assert w.app.health.unready() == []
+
     async def test_one_instance_does_not_hold_it_up(self) -> None:
         async with watching(["good", "bad"]) as w:
             for name in ("good", "bad"):
