@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from tests.alerts.test_end_to_end import from_the_page
-from tests.e2e.daemon import configuration, daemon, environment, run
+from tests.cli.command import Command
+from tests.e2e.daemon import configuration, daemon, environment
 from tests.postgres import PostgresServer
 from tests.prometheus import alertmanager, prometheus
 from tests.requires import requires_program
@@ -95,7 +96,6 @@ def test_the_exporter_builds_from_this_repository_with_a_read_only_root() -> Non
     assert exporter["read_only"] is True
 
 
-@pytest.mark.process
 def test_the_exporter_takes_its_configuration(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-token")
@@ -103,7 +103,7 @@ def test_the_exporter_takes_its_configuration(tmp_path: Path) -> None:
     assert "/run/secrets/cloudflare" in config
     file = tmp_path / "config.yaml"
     file.write_text(config.replace("/run/secrets/cloudflare", str(token)))
-    done = run(tmp_path, f"--config.file={file}", "--check-config")
+    done = Command(tmp_path)(f"--config.file={file}", "--check-config")
     assert done.returncode == 0, done.stderr
 
 

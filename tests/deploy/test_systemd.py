@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.daemon import environment, run
+from tests.cli.command import Command
 from tests.requires import requires_program
 from tools import ROOT
 
@@ -53,7 +53,7 @@ def service() -> dict[str, list[str]]:
 
 
 def environment_of(service: dict[str, list[str]]) -> dict[str, str]:
-    return environment(**dict(value.split("=", 1) for value in service["Environment"]))
+    return dict(value.split("=", 1) for value in service["Environment"])
 
 
 def test_it_checks_the_configuration_before_it_starts_or_reloads(
@@ -64,7 +64,6 @@ def test_it_checks_the_configuration_before_it_starts_or_reloads(
     assert service["ExecReload"] == [f"{PROGRAM} --check-config", "/bin/kill -HUP $MAINPID"]
 
 
-@pytest.mark.process
 def test_the_exporter_finds_its_configuration_in_the_unit_s_folder(
     service: dict[str, list[str]], tmp_path: Path
 ) -> None:
@@ -74,12 +73,11 @@ def test_the_exporter_finds_its_configuration_in_the_unit_s_folder(
     assert credential in config
     (tmp_path / "token").write_text("a-token")
     (tmp_path / "config.yaml").write_text(config.replace(credential, "token"))
-    done = run(tmp_path, "--check-config", environ=environment_of(service))
+    done = Command(tmp_path)("--check-config", **environment_of(service))
     assert done.returncode == 0, done.stderr
     assert "production: 1 workflow(s) to discover" in done.stdout
 
 
-@pytest.mark.process
 def test_without_a_configuration_it_watches_the_account_of_its_environment_file(
     service: dict[str, list[str]], tmp_path: Path
 ) -> None:
@@ -88,12 +86,11 @@ def test_without_a_configuration_it_watches_the_account_of_its_environment_file(
         "CLOUDFLARE_API_TOKEN": "a-token",
         "CLOUDFLARE_ACCOUNT_ID": "acc",
     }
-    done = run(tmp_path, "--check-config", environ=environ)
+    done = Command(tmp_path)("--check-config", **environ)
     assert done.returncode == 0, done.stderr
     assert "acc: 1 workflow(s) to discover" in done.stdout
 
 
-@pytest.mark.process
 def test_a_configuration_without_its_token_is_refused(
     service: dict[str, list[str]], tmp_path: Path
 ) -> None:
@@ -104,7 +101,7 @@ def test_a_configuration_without_its_token_is_refused(
     (tmp_path / "config.yaml").write_text(
         config.replace(f"/run/credentials/{UNIT.name}/token", "token")
     )
-    done = run(tmp_path, "--check-config", environ=environment_of(service))
+    done = Command(tmp_path)("--check-config", **environment_of(service))
     assert done.returncode == 2
     assert "accounts[0].api_token_file: token is empty" in done.stderr
 

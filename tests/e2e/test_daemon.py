@@ -25,6 +25,7 @@ from simulator import (
     error,
     serve_in_thread,
 )
+from tests.cli.command import Command
 from tests.e2e.daemon import Daemon, configuration, daemon, environment, run
 from tests.e2e.scrape import samples, value
 from tests.ports import reserved_port
@@ -225,7 +226,7 @@ class TestWhatItCantWorkWith:
         assert callable(make)
         make(path)
         configuration(tmp_path, api, api_token_file=str(path))
-        done = run(tmp_path)
+        done = Command(tmp_path)()
         assert done.returncode == 2
         _, line = done.stderr.splitlines()
         assert "accounts[0]" in line

@@ -14,7 +14,8 @@ import yaml
 from exporter import __version__
 from exporter.config import yaml_file
 from simulator import Script, Simulator, serve_in_thread
-from tests.e2e.daemon import configuration, environment, run
+from tests.cli.command import Command
+from tests.e2e.daemon import configuration
 from tests.helm.chart import (
     CUSTOM,
     KUBERNETES,
@@ -101,7 +102,6 @@ def test_no_custom_resource_has_a_field_that_it_does_not_know() -> None:
 
 
 class TestPod:
-    @pytest.mark.process
     def test_the_exporter_takes_its_arguments_and_configuration(self, tmp_path: Path) -> None:
         release = render(SMALLEST)
         (container,) = release.pod["spec"]["containers"]
@@ -112,10 +112,9 @@ class TestPod:
         path = "--config.file=/etc/cloudflare-workflows-exporter/config.yaml"
         assert path in container["args"]
         flags = [f"--config.file={file}" if arg == path else arg for arg in container["args"]]
-        done = run(tmp_path, "--check-config", *flags)
+        done = Command(tmp_path)("--check-config", *flags)
         assert done.returncode == 0, done.stderr
 
-    @pytest.mark.process
     def test_without_a_configuration_it_watches_the_account_of_its_environment(
         self, tmp_path: Path
     ) -> None:
@@ -125,8 +124,8 @@ class TestPod:
         assert release.of_kind("ConfigMap") == []
         assert [m["name"] for m in container["volumeMounts"]] == ["state"]
         assert "watches every workflow of the account in its environment" in release.notes
-        environ = environment(CLOUDFLARE_API_TOKEN="a-token", CLOUDFLARE_ACCOUNT_ID="acc")
-        done = run(tmp_path, "--check-config", *container["args"], environ=environ)
+        environ = {"CLOUDFLARE_API_TOKEN": "a-token", "CLOUDFLARE_ACCOUNT_ID": "acc"}
+        done = Command(tmp_path)("--check-config", *container["args"], **environ)
         assert done.returncode == 0, done.stderr
         assert "acc: 1 workflow(s) to discover" in done.stdout
         (check,) = release.the("Pod")["spec"]["containers"]
@@ -287,7 +286,6 @@ class TestReplicas:
         assert mounts["database"] == "/run/secrets/state"
         assert "env" not in self.container("replicas without a password")
 
-    @pytest.mark.process
     @pytest.mark.parametrize("name", ["replicas", "replicas in full"])
     def test_the_exporter_takes_its_environment_and_configuration(
         self, name: str, tmp_path: Path
@@ -306,7 +304,7 @@ class TestReplicas:
             for v in container["env"]
         }
         flags += [f"--config.file={file}", "--check-config"]
-        done = run(tmp_path, *flags, environ=environment(**environ))
+        done = Command(tmp_path)(*flags, **environ)
         assert done.returncode == 0, done.stderr
 
     def test_they_are_spread_over_nodes_unless_something_else_is_said(self) -> None:
@@ -373,7 +371,6 @@ class TestCheckApi:
         assert own["volumeMounts"] == mounts
         assert pod["spec"]["volumes"] == release.pod["spec"]["volumes"]
 
-    @pytest.mark.process
     def test_the_exporter_takes_its_arguments(self, tmp_path: Path) -> None:
         (own,) = render(SMALLEST).the("Pod")["spec"]["containers"]
         path = "--config.file=/etc/cloudflare-workflows-exporter/config.yaml"
@@ -384,7 +381,7 @@ class TestCheckApi:
             url = f"{simulator.url}/accounts/{{account_id}}"
             file = configuration(tmp_path, url, api_token="a-token")
             flags = [f"--config.file={file}" if arg == path else arg for arg in own["args"]]
-            done = run(tmp_path, *flags)
+            done = Command(tmp_path)(*flags)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "workflow orders exists" in done.stdout
 
