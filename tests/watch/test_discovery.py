@@ -724,6 +724,7 @@ async def test_one_whose_rows_have_only_a_status_expires_when_it_is_deleted() ->
 class TestManyEnded:
     """Where ended instances outnumber the live ones, the live are listed by status."""
 
+    @pytest.mark.slow
     async def test_only_what_lives_or_is_new_is_read(self) -> None:
         async with discovering() as w:
             for n in range(1000):
