@@ -128,7 +128,7 @@ def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
                 )
 
                 # An hour later, which nobody waits for.
-                file.write_text(rules(errored_for=0))
+                file.write_text(rules(errored_for=1))
                 server.http.post("/-/reload").raise_for_status()
                 wait_until(
                     lambda: messages[-1]["status"] == "resolved", lambda: str(server.alerts())
