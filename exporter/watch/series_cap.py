@@ -124,10 +124,12 @@ class SeriesCap:
 
 def _place(instance: Instance) -> _Place:
     """An instance's place in the order; of one rank, the newest gives way first."""
-    if instance.status == "errored" and instance.expires_at is None:
+    # Without series it may only expire because it has none.
+    expiring = instance.has_series and instance.expires_at is not None
+    if instance.status == "errored" and not expiring:
         rank = _Rank.ERRORED
     elif instance.status not in ENDED:
         rank = _Rank.LIVE
     else:
-        rank = _Rank.ENDED if instance.expires_at is None else _Rank.EXPIRING
+        rank = _Rank.EXPIRING if expiring else _Rank.ENDED
     return rank, instance.row.created or 0.0, instance.id

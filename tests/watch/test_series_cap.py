@@ -120,6 +120,23 @@ class TestFull:
             assert w.shown() == {"errored-0", "errored-1"}
             assert w.value(DROPPED) == 2
 
+    @pytest.mark.parametrize("after", [WAITING, SHORT], ids=["live", "complete"])
+    async def test_an_errored_one_takes_the_place_of_one_that_was_restarted(
+        self, after: Script
+    ) -> None:
+        """However long it had no series."""
+        async with watching(workflows=discover(max_instances=1)) as w:
+            for n in range(2):
+                w.orders.create(f"errored-{n}", failing(1))
+                for _ in range(2):
+                    await w.cycle(after=INTERVAL)
+            assert w.shown() == {"errored-0"}
+            w.orders.instances["errored-0"].restart(script=after)
+            for _ in range(2):
+                await w.cycle(after=INTERVAL)
+            assert w.shown() == {"errored-1"}
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="errored-1") == 1
+
     @pytest.mark.slow
     @pytest.mark.parametrize("seed", range(5))
     async def test_whoever_matters_comes_first_whatever_happens(self, seed: int) -> None:
