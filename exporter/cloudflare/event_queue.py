@@ -18,7 +18,7 @@ from msgspec import Raw, Struct
 from exporter.cloudflare.client import ApiClient, Response
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.lenient_decoder import decode
-from exporter.cloudflare.models import unix
+from exporter.cloudflare.models import corrected, unix
 from exporter.config.accounts import is_instance_id
 
 Result = TypeVar("Result")
@@ -173,7 +173,7 @@ def event_of(message: Message) -> Event:
     kind = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else ""
     if not name or (kind in KINDS and not (workflow and is_instance_id(instance_id or ""))):
         return UNREADABLE
-    at = unix(event.metadata.eventTimestamp)
+    at = unix(corrected(event.metadata.eventTimestamp))
     return Event(
         kind if kind in KINDS else "",
         event.metadata.accountId or "",

@@ -5,6 +5,8 @@ engine. Enumerations are plain strings, and fields that are not declared here (p
 among them) are skipped without being built, so that new values and fields are no errors. Every
 field is optional: an invalid one counts as absent (`lenient_decoder.py`). An error's message is
 read only to find the step at which an instance failed; it is customers' data and is never shown.
+Times are as they were sent until `correct_times` was called; then each has an offset and has passed
+or is planned.
 
 A detail response holds up to 25,000 steps: `gc=False` on its structs, which never refer back to
 themselves, halves the time to decode it.
@@ -12,7 +14,7 @@ themselves, halves the time to decode it.
 
 import re
 from collections.abc import Iterable
-from datetime import MAXYEAR, UTC, datetime
+from datetime import UTC, datetime
 from math import inf
 from typing import Annotated, Generic, Self, TypeVar
 
@@ -23,7 +25,8 @@ Name = Annotated[str, Meta(max_length=100)]
 Count = Annotated[float, Meta(ge=0, le=1e9)]
 Integer = Annotated[int, Meta(ge=0, le=2**53)]
 _TIMERS = ("sleep", "waitForEvent")
-_FIRST_YEAR = 1970
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 1, 1, tzinfo=UTC)
 _ERROR_NAME = re.compile(r"(?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)", re.ASCII)
 
 
@@ -55,7 +58,7 @@ class Attempt(Struct, gc=False):
     @property
     def outcome(self) -> str:
         """`success`, `failure`, or `running` until it has an end."""
-        if self.success is None or _time(self.end) is None:
+        if self.success is None or self.end is None:
             return "running"
         return "success" if self.success else "failure"
 
@@ -105,7 +108,7 @@ class Step(Struct, gc=False):
             if not self.finished:
                 return "running"
             return "failure" if self.error is not None or self.success is False else "success"
-        if self.success is None or _time(self.end) is None:
+        if self.success is None or self.end is None:
             return "running"
         return "success" if self.success else "failure"
 
@@ -127,9 +130,10 @@ class Summary(Struct, kw_only=True, rename={"version_id": "versionId"}):
     trigger: Trigger | None = None
     version_id: Name | None = None
 
-    def drop_times_after(self, limit: datetime) -> int:
-        """Drops times that can't have passed; how many."""
-        return _drop_after(limit, self, "queued", "start", "end")
+    def correct_times(self, limit: datetime) -> int:
+        """Drops times that stand for none, and those after a limit, which can't have passed; how
+        many of these."""
+        return _correct(self, limit, "queued", "start", "end")
 
 
 class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
@@ -139,27 +143,29 @@ class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
 
     @property
     def newest(self) -> datetime | None:
-        """The latest time that the response shows to have passed.
+        """The latest time that the response shows to have passed."""
+        return latest(self._passed())
 
-        The end of a sleep or wait doesn't count: it may be a plan.
-        """
+    def _passed(self) -> list[datetime | None]:
+        """The times that must have passed: the end of a sleep or wait may be a plan."""
         moments = [self.queued, self.start, self.end]
         for step in self.steps or ():
             moments += (step.start, None if step.has_planned_end else step.end)
             for attempt in step.attempts or ():
                 moments += (attempt.start, attempt.end)
-        return latest(moments)
+        return moments
 
-    def drop_times_after(self, limit: datetime) -> int:
-        if (newest := self.newest) is None or newest <= limit:
+    def correct_times(self, limit: datetime) -> int:
+        steps = self.steps or []
+        plans = (step.end for step in steps if step.has_planned_end)
+        if _are_correct(self._passed(), limit) and _are_correct(plans, _LAST):
             return 0
-        dropped = super().drop_times_after(limit)
-        for step in self.steps or ():
-            dropped += _drop_after(limit, step, "start")
-            if not step.has_planned_end:
-                dropped += _drop_after(limit, step, "end")
+        dropped = super().correct_times(limit)
+        for step in steps:
+            dropped += _correct(step, limit, "start")
+            dropped += _correct(step, _LAST if step.has_planned_end else limit, "end")
             for attempt in step.attempts or ():
-                dropped += _drop_after(limit, attempt, "start", "end")
+                dropped += _correct(attempt, limit, "start", "end")
         return dropped
 
 
@@ -187,9 +193,9 @@ class Row(Struct):
     version_id: Name | None = None
     trigger_source: Name | None = None
 
-    def drop_times_after(self, limit: datetime) -> int:
-        """Drops times that can't have passed; how many."""
-        return _drop_after(limit, self, "created_on", "started_on", "ended_on", "modified_on")
+    def correct_times(self, limit: datetime) -> int:
+        """As that of `Summary`."""
+        return _correct(self, limit, "created_on", "started_on", "ended_on", "modified_on")
 
 
 class ListedAccount(Struct):
@@ -243,39 +249,41 @@ class Envelope(Struct, Generic[Result]):
 
 def unix(moment: datetime | None) -> float | None:
     """Unix seconds of a time in a response; None: there is none."""
-    time = _time(moment)
-    return None if time is None else time.timestamp()
+    return None if moment is None else moment.timestamp()
 
 
 def latest(moments: Iterable[datetime | None]) -> datetime | None:
     """The latest of some times in a response; None where all are absent."""
-    known = [moment for moment in moments if moment is not None]
-    try:
-        newest = _time(max(known, default=None))  # of thousands, one has to be looked into
-    except TypeError:  # some have an offset and some have none
-        newest = None
-    return newest or max(filter(None, map(_time, known)), default=None)
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def seconds(start: datetime | None, end: datetime | None) -> float | None:
     """Seconds from `start` to `end`, exact to the microsecond and at least 0."""
-    first, last = _time(start), _time(end)
-    return None if first is None or last is None else max(0.0, (last - first).total_seconds())
+    return None if start is None or end is None else max(0.0, (end - start).total_seconds())
 
 
-def _time(moment: datetime | None) -> datetime | None:
-    """A time of a response; without an offset it is UTC. 0001-01-01T00:00:00Z and
+def corrected(moment: datetime | None) -> datetime | None:
+    """A time as it was sent; without an offset it is UTC. 0001-01-01T00:00:00Z and
     9999-12-31T23:59:59Z stand for none."""
-    if moment is None or not _FIRST_YEAR <= moment.year < MAXYEAR:
+    if moment is None or not _FIRST.year <= moment.year < _LAST.year:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _drop_after(limit: datetime, thing: Struct, *fields: str) -> int:
+def _are_correct(moments: Iterable[datetime | None], limit: datetime) -> bool:
+    """Whether none of these times has to be corrected: of thousands, two are looked into."""
+    known = [moment for moment in moments if moment is not None]
+    try:
+        return not known or (min(known) >= _FIRST and max(known) <= limit)
+    except TypeError:  # one has no offset
+        return False
+
+
+def _correct(thing: Struct, limit: datetime, *fields: str) -> int:
     dropped = 0
     for field in fields:
-        moment = _time(getattr(thing, field))
+        moment = corrected(getattr(thing, field))
         if moment is not None and moment > limit:
-            setattr(thing, field, None)
-            dropped += 1
+            moment, dropped = None, dropped + 1
+        setattr(thing, field, moment)
     return dropped

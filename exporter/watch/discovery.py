@@ -199,7 +199,7 @@ class Discovery:
     async def _take(self, rows: list[Row]) -> None:
         """Takes the rows of a page, of those that may be recorded with what the state holds."""
         for row in rows:
-            self._watched.drop_future_times(row)
+            self._watched.correct_times(row)
             times = (row.created_on, row.modified_on, row.ended_on)
             self._watched.newest_row = max(self._watched.newest_row, unix(latest(times)) or -inf)
         known: dict[str, Record | None] = {}

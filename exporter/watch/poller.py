@@ -164,13 +164,13 @@ class Poller:
             if request.kind == "simple":
                 with self._store.poll("simple"):
                     simple = await self.client.instance(self.key.workflow, instance.id)
-                self.watched.drop_future_times(simple)
+                self.watched.correct_times(simple)
                 follows = self.watched.apply(lifecycle.on_simple, instance, simple, request).request
             if follows is not None:
                 request = follows
                 with self._store.poll("detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
-                self.watched.drop_future_times(detail)
+                self.watched.correct_times(detail)
                 self.watched.apply(
                     lifecycle.on_detail, instance, detail, size, request, after=simple
                 )

@@ -12,7 +12,7 @@ import structlog
 
 from exporter.cloudflare.budget_shares import WINDOW
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import ListedWorkflow, unix
+from exporter.cloudflare.models import ListedWorkflow, corrected, unix
 from exporter.config.accounts import is_glob
 from exporter.log_dedup import Throttle
 from exporter.watch.account_workflows import AccountWorkflows, Attachment
@@ -209,7 +209,7 @@ class WatchedAccount:
             if failure.reason not in ("http_4xx", "workflow_not_found"):
                 attachment.limits_at += _READ_EVERY - _LIMITS_EVERY
             return 1
-        newest = max(versions, key=lambda v: unix(v.created_on) or 0.0, default=None)
+        newest = max(versions, key=lambda v: unix(corrected(v.created_on)) or 0.0, default=None)
         if newest is not None and not attachment.watched.over:
             self._store.limits(
                 key,

@@ -206,10 +206,10 @@ class WatchedInstances:
             return None
         return self.record.last_pass - self.clock.steady() + self.clock.monotonic()
 
-    def drop_future_times(self, response: Row | Summary) -> None:
-        """Drops times of a row or response that can't have passed: one of them would make all that
-        comes later seem old."""
-        if dropped := response.drop_times_after(self.clock.latest_possible()):
+    def correct_times(self, response: Row | Summary) -> None:
+        """Drops times of a row or response that stand for none, or can't have passed: one of these
+        would make all that comes later seem old."""
+        if dropped := response.correct_times(self.clock.latest_possible()):
             self.store.ignored(dropped)
 
     def apply(

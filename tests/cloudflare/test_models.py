@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import Attempt, Detail, Error, Step, latest, seconds, unix
+from exporter.cloudflare.models import Attempt, Detail, Error, Row, Step, seconds, unix
 
 from .conftest import client_of
 
@@ -127,16 +127,34 @@ class TestTimes:
     @pytest.mark.parametrize("year", [1, 1969, 9999])
     def test_years_that_stand_for_no_time(self, year: int, offset: int) -> None:
         none = datetime(year, 6, 1, tzinfo=timezone(timedelta(hours=offset)))
-        assert (unix(none), seconds(none, NOON), seconds(NOON, none)) == (None, None, None)
-        assert latest([NOON, none]) == NOON
-        assert latest([none]) is None
-        assert Step(end=none, success=True).outcome == "running"
-        assert Attempt(end=none, success=False).outcome == "running"
+        attempt = Attempt(start=NOON, end=none, success=False)
+        step = Step(start=NOON, end=none, success=True, attempts=[attempt])
+        wait = Step(start=none, end=none, finished=False)
+        detail = Detail(queued=none, start=NOON, end=none, steps=[step, wait])
+        assert detail.correct_times(NOON) == 0
+        assert (detail.queued, detail.start, detail.end) == (None, NOON, None)
+        assert (step.start, step.outcome) == (attempt.start, attempt.outcome) == (NOON, "running")
+        assert (wait.start, wait.end) == (None, None)
+        row = Row(created_on=NOON, started_on=none, ended_on=none, modified_on=none)
+        assert row.correct_times(NOON) == 0
+        assert row == Row(created_on=NOON)
 
     def test_a_time_without_an_offset_is_utc(self) -> None:
-        assert unix(NOON.replace(tzinfo=None)) == unix(NOON)
         east = NOON.astimezone(timezone(timedelta(hours=5)))
-        assert seconds(NOON.replace(tzinfo=None), east) == 0
+        detail = Detail(start=NOON.replace(tzinfo=None), end=east, steps=[Step(start=east)])
+        assert detail.correct_times(NOON) == 0
+        assert unix(detail.start) == unix(NOON)
+        assert seconds(detail.start, detail.end) == 0
+
+    def test_one_that_cannot_have_passed_is_dropped_and_the_plan_of_a_sleep_stays(self) -> None:
+        later = NOON + timedelta(seconds=1)
+        step = Step(start=NOON, end=later, success=True)
+        sleep = Step(start=NOON, end=later, finished=False)
+        detail = Detail(queued=later, steps=[step, sleep])
+        assert detail.newest == later
+        assert detail.correct_times(NOON) == 2
+        assert (detail.queued, step.end, sleep.end) == (None, None, later)
+        assert detail.newest == NOON
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,7 @@ class TestDurations:
 
     def test_a_time_without_an_offset_is_utc(self) -> None:
         naive = response(status="complete", start=at(1).replace(tzinfo=None), end=at(2))
+        naive.correct_times(at(2))
         assert taken(None, naive).values.run_duration == 1.0
 
     def test_a_plan_past_the_run_s_end_is_cut_there(self) -> None:
