@@ -6,8 +6,9 @@ no additional requests.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Generic, NamedTuple, TypeVar, cast
@@ -74,6 +75,7 @@ class ApiClient:
     Attributes:
         account_id: None: for an API whose URL names no account.
         budget: What requests draw on; None: they don't count towards a limit.
+        sent: Requests so far, by endpoint.
     """
 
     http: httpx.AsyncClient
@@ -83,6 +85,7 @@ class ApiClient:
     budget: Budget | None = None
     on_request: OnRequest = lambda *_: None
     on_ignored: OnIgnored = lambda *_: None
+    sent: Counter[str] = field(default_factory=Counter, init=False)
 
     @property
     def base_url(self) -> str:
@@ -103,6 +106,7 @@ class ApiClient:
         Raises:
             RequestFailed: there is no usable response.
         """
+        self.sent[endpoint] += 1
         model: type[Envelope[Result]] = Envelope[kind]  # type: ignore[valid-type]
         body = ResponseBody(self.api.max_body, model)
         try:

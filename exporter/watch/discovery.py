@@ -99,20 +99,17 @@ class Discovery:
         """Unix time; where this machine's clock is behind, that of the newest thing in lists."""
         return max(self._clock.steady(), self._watched.newest_row)
 
-    async def first_contact(self) -> int:
-        """Reads the lists from which runs end, the first time ever; the number of pages.
+    async def first_contact(self) -> None:
+        """Reads the lists from which runs end, the first time ever.
 
         What ends after that, while the lists of other workflows are read, is in no list of the
         first pass: it is missed, and counted.
         """
-        if self._record.last_pass is not None or self._pass or self._whole_is_due():
-            return 0
-        pages = self.lists.pages
-        await self._read(self._live_lists(resting=False))  # the list pass reports what fails
-        return self.lists.pages - pages
+        if self._record.last_pass is None and not self._pass and not self._whole_is_due():
+            await self._read(self._live_lists(resting=False))  # the list pass reports what fails
 
-    async def list_pass(self) -> int:
-        """Reads the lists once; the number of pages that took."""
+    async def list_pass(self) -> None:
+        """Reads the lists once."""
         self._pass += 1
         self._left_out = False
         if self._pass == 1:
@@ -124,7 +121,6 @@ class Discovery:
         self._watched.pass_began = started
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval
-        pages = self.lists.pages
         if whole:
             failures = await self._read([{}])
         else:
@@ -142,7 +138,6 @@ class Discovery:
                 self._whole_pass_at = started
             await self._after(wall, ended_too=ended_too)
         await self.poller.report()
-        return max(1, self.lists.pages - pages)
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
         """Reads lists side by side, each as far as that succeeds; what failed."""

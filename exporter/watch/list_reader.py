@@ -25,8 +25,6 @@ class ListReader:
         self._store, self._clock = poller.watched.store, poller.watched.clock
         self.progress = self._clock.monotonic()
         """When a page was last read, or refused (monotonic clock)."""
-        self.pages = 0
-        """Pages read so far."""
         self.refused_statuses: set[str] = set()
         """Statuses that rows may have and lists can't be asked for."""
         self._poller = poller
@@ -41,7 +39,6 @@ class ListReader:
         try:
             async for rows in found:
                 begun = True
-                self.pages += 1
                 await self._take(rows)
                 if self._poller.watched.over:
                     break

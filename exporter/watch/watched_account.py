@@ -120,47 +120,49 @@ class WatchedAccount:
             except TimeoutError:
                 pass
 
-    async def cycle(self) -> int:
-        """One pass over all workflows; the number of requests it took."""
-        started = self._clock.monotonic()
-        requests = await self._made(self._read_workflows())
+    async def cycle(self) -> None:
+        """One pass over all workflows."""
+        started, before = self._clock.monotonic(), self._requests
+        await self._survive(self._read_workflows())
         for discovery in self.workflows.discoveries.values():
-            requests += await self._made(discovery.first_contact())
+            await self._survive(discovery.first_contact())
         for attachment in list(self.workflows.attached.values()):
             if attachment.watched.over:
                 continue  # detached meanwhile
-            requests += await self._made(self._read_limits(attachment))
+            await self._survive(self._read_limits(attachment))
             if attachment.discovery is not None:
-                requests += await self._made(attachment.discovery.list_pass())
-        self.pass_done, self.pages = True, requests
+                await self._survive(attachment.discovery.list_pass())
+        self.pass_done, self.pages = True, self._requests - before
         self._passed_at = self._clock.monotonic()
         self.next_pass = started + self._interval
-        return requests
 
-    async def _made(self, requests: Awaitable[int]) -> int:
-        """How many requests something took; a fault of ours ends nothing else."""
+    @property
+    def _requests(self) -> int:
+        """Those of list passes, so far."""
+        return self._client.sent.total() - self._client.sent["instance"]
+
+    async def _survive(self, part: Awaitable[None]) -> None:
+        """Makes a part of a pass; a fault of ours ends nothing else."""
         try:
-            return await requests
+            await part
         except Exception as error:
             if self._faults.may(type(error).__name__):
                 log.exception(
                     "list pass failed for an unknown reason", account=self.workflows.label
                 )
-            return 0
 
-    async def _read_workflows(self) -> int:
-        """Reads which workflows there are, and how many instances in which status; the number of
-        requests."""
+    async def _read_workflows(self) -> None:
+        """Reads which workflows there are, and how many instances in which status."""
         if self._clock.monotonic() - self._read_at < _READ_EVERY:
-            return 0
+            return
         # Where only configured instances are watched, their polls report the problem.
         globs = any(is_glob(workflow.name) for workflow in self.workflows.configured)
         matters = globs or bool(self.workflows.discoveries)
         failed: RequestFailed | None = None
         try:
-            rows, requests = list[ListedWorkflow](), 0
+            rows = list[ListedWorkflow]()
             async for page in self._client.workflows():
-                rows, requests = rows + page, requests + 1
+                rows += page
                 self._store.polled("list", "success")
             self._read_at = self._clock.monotonic()
             await self.workflows.find({row.name for row in rows if row.name})
@@ -170,7 +172,6 @@ class WatchedAccount:
                 counts = row.instances
                 if counts is None:
                     # The local engine's list holds no counts.
-                    requests += 1
                     try:
                         counts = (await self._client.workflow(row.name)).instances or {}
                     except RequestFailed as failure:
@@ -178,11 +179,10 @@ class WatchedAccount:
                         continue
                 self._count(row.name, counts)
         except RequestFailed as failure:
-            requests, failed = 1, failure
+            failed = failure
         if failed is not None:
             self._store.polled("list", failed.reason)
         self.workflows.reported.read(failed, matters=matters)
-        return requests
 
     def _count(self, name: str, counts: dict[str, int]) -> None:
         attachment = self.workflows.attached.get(name)
@@ -192,12 +192,11 @@ class WatchedAccount:
             attachment.discovery.counts = counts
         self._store.counts(attachment.key, counts)
 
-    async def _read_limits(self, attachment: Attachment) -> int:
-        """Reads the limits of a workflow's newest version, where the API has them; the number of
-        requests."""
+    async def _read_limits(self, attachment: Attachment) -> None:
+        """Reads the limits of a workflow's newest version, where the API has them."""
         now, key = self._clock.monotonic(), attachment.key
         if now - attachment.limits_at < _LIMITS_EVERY:
-            return 0
+            return
         attachment.limits_at = now
         try:
             versions = await self._client.versions(key.workflow)
@@ -208,7 +207,7 @@ class WatchedAccount:
             # Not every upstream has them: that is no failure that passes.
             if failure.reason not in ("http_4xx", "workflow_not_found"):
                 attachment.limits_at += _READ_EVERY - _LIMITS_EVERY
-            return 1
+            return
         newest = max(versions, key=lambda v: unix(corrected(v.created_on)) or 0.0, default=None)
         if newest is not None and not attachment.watched.over:
             self._store.limits(
@@ -216,4 +215,3 @@ class WatchedAccount:
                 steps=newest.limits.steps if newest.limits else None,
                 concurrency=newest.concurrency.limit if newest.concurrency else None,
             )
-        return 1
