@@ -2,7 +2,7 @@
 
 Each function is a transition: something happened (a row, a response, a failure, time passed), the
 `Instance` is brought up to date, and what comes back is what the caller has to do about it. No
-I/O, and no clock but the moment handed in. Poller, Discovery and SeriesCap call it; nothing else
+I/O, and no clock but the moment handed in. Poller, Discovery and SeriesLimit call it; nothing else
 writes an `Instance`. What a response means for a run and its steps, `run_tracker` and `list_rows`
 say.
 

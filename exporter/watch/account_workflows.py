@@ -159,7 +159,7 @@ class AccountWorkflows:
         if selector is not None:
             discovery = Discovery(poller, selector, writer=self.writer, coverage=self.coverage)
             if self._discovered_by.get(name, discover) != discover:
-                discovery.series_cap.reselect()
+                discovery.series_limit.reselect()
         self._discovered_by[name] = discover
         self.scheduler.add(poller, every=self.settings.poll.interval)
         self.attached[name] = Attachment(key, workflow, watched, poller, discovery)

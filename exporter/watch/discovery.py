@@ -26,7 +26,7 @@ from exporter.watch.event_coverage import EventCoverage, kind_of
 from exporter.watch.list_reader import ListReader
 from exporter.watch.poller import Poller
 from exporter.watch.selector import Selector
-from exporter.watch.series_cap import SeriesCap
+from exporter.watch.series_limit import SeriesLimit
 from exporter.watch.watched_instances import LATE
 
 # How much more a pass over everything may cost than one by status: it misses none.
@@ -52,7 +52,7 @@ class Discovery:
         coverage: EventCoverage | None,
     ) -> None:
         self.poller = poller
-        self.series_cap = SeriesCap(poller.watched, selector)
+        self.series_limit = SeriesLimit(poller.watched, selector)
         """Which instances have series."""
         self.lists = ListReader(poller, self._take)
         self.counts: dict[str, int] | None = None
@@ -92,7 +92,7 @@ class Discovery:
     def choose(self, instance: Instance) -> None:
         """Gives an instance series, if it has come to be one that has them."""
         if not instance.configured:
-            self.series_cap.choose(instance, self._now)
+            self.series_limit.choose(instance, self._now)
 
     @property
     def _now(self) -> float:
@@ -114,7 +114,7 @@ class Discovery:
         self._left_out = False
         if self._pass == 1:
             await self._resume()
-        self.series_cap.recount()
+        self.series_limit.recount()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead.
         self._record.discovered_since = min(self._record.discovered_since or wall, wall)
@@ -258,7 +258,7 @@ class Discovery:
         # What changed before the first pass wasn't announced to this process, perhaps.
         if self._coverage and kind and row.status != before and self._pass > 1:
             self._coverage.found(self._watched.key.workflow, row.id, kind, self._clock.monotonic())
-        self.series_cap.choose(instance, self._now)
+        self.series_limit.choose(instance, self._now)
         details_matter = instance.has_series or row.status in ENDED
         if effects.want_detail or (details_matter and not effects.repeats):
             self._put(instance, lifecycle.want_detail(instance))
@@ -269,11 +269,11 @@ class Discovery:
 
     async def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a list pass that succeeded: what was in no list, and what is too old?"""
-        self.series_cap.recount()
+        self.series_limit.recount()
         async for instance in self._watched.each():
             if instance.configured:
                 continue
-            self.series_cap.choose(instance, self._now)
+            self.series_limit.choose(instance, self._now)
             if instance.has_series and not (instance.fingerprints.seen or instance.wants_detail):
                 # Rows don't have its steps.
                 self._put(instance, lifecycle.want_detail(instance))

@@ -24,7 +24,7 @@ from exporter.metrics.store import RoundOutcome
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.watched_instances import WatchedInstances
-from exporter.watch.workflow_up import WorkflowUp
+from exporter.watch.workflow_health import WorkflowHealth
 
 _SPARE = 0.3
 """The share of the budget for polls of discovered instances of which no list shows that they
@@ -79,7 +79,7 @@ class Poller:
         self._run = self._run_poll  # once: each poll that waits would have a method of its own
         self._active: set[Instance] = set()
         """Those whose polls wait or are in flight."""
-        self._up = WorkflowUp()
+        self._health = WorkflowHealth()
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
         self._log = log
@@ -123,7 +123,7 @@ class Poller:
             async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
                 await self._polled()
                 others = self.instances.values()
-                control = self._up.control(others, since=now, now=self._clock.monotonic())
+                control = self._health.control(others, since=now, now=self._clock.monotonic())
                 if control is not None and not self.watched.over:
                     pending = lifecycle.pend(control, Urgency.CONFIGURED, PollReason.CONTROL)
                     self.put(control, pending)
@@ -181,16 +181,16 @@ class Poller:
             fault = RequestFailed("invalid_answer", type(error).__name__)
             self._on_failure(instance, fault, request)
         else:
-            self._up.succeeded()
+            self._health.succeeded()
         finally:
             self._cancel(instance)  # where it was cut off, or is watched no longer
 
     def _on_failure(self, instance: Instance, failure: RequestFailed, request: PollRequest) -> None:
         if failure.reason == "not_found":
-            self._up.succeeded()
+            self._health.succeeded()
             self.watched.apply(lifecycle.on_not_found, instance, request)
         else:
-            self._up.failed(before=instance.failure is not None)
+            self._health.failed(before=instance.failure is not None)
             self.watched.apply(lifecycle.on_failure, instance, failure, request)
 
     def _cancel(self, instance: Instance) -> None:
@@ -211,7 +211,7 @@ class Poller:
         if self.watched.over:
             return
         self.watched.raise_horizon()
-        if self._up.round_over():
+        if self._health.round_over():
             for instance in self.instances.values():
                 lifecycle.on_workflow_readable(instance, now=now)
         await self.report()
@@ -231,7 +231,7 @@ class Poller:
         # A first round that nothing has responded to yet is no success.
         begun = bool(instances) or self.watched.pass_done
         self.tried = self.tried or (begun and not any(i.awaits_first_poll for i in instances))
-        readable = self.tried and self._up.readable
+        readable = self.tried and self._health.readable
         self.up = readable and self.watched.pass_failure is None
         as_of = self.watched.as_of(readable=readable)
         if as_of is None or not readable:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from exporter.instances.instance import Instance
 
 
-class WorkflowUp:
+class WorkflowHealth:
     """What the polls of one workflow show, round by round."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ class _Rank(IntEnum):
 _Place = tuple[_Rank, float, str]
 
 
-class SeriesCap:
+class SeriesLimit:
     """The places of one workflow; configured instances take none.
 
     Args:
