@@ -175,9 +175,9 @@ class AccountWorkflows:
         record = await self.writer.restore(key)
         try:
             watched = WatchedInstances(
-                key,
+                key=key,
                 record=record,
-                ids=ids,
+                ids=frozenset(ids),
                 selector=selector,
                 backfill=self.settings.metrics.backfill,
                 poll=self.settings.poll,

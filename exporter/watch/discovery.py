@@ -10,6 +10,7 @@ the lists that are read last: few ends are older than a pass when it shows them.
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil, inf
 
@@ -33,41 +34,36 @@ from exporter.watch.watched_instances import LATE
 _WORTH = 1.3
 
 
+@dataclass(eq=False)
 class Discovery:
     """What lists show of one workflow's instances.
 
-    Args:
+    Attributes:
         poller: Holds the instances, and polls those that changed.
         selector: Which have series.
         writer: Holds what is recorded of instances that aren't watched.
         coverage: Of the account's events; None: there are none.
     """
 
-    def __init__(
-        self,
-        poller: Poller,
-        selector: Selector,
-        *,
-        writer: StateWriter,
-        coverage: EventCoverage | None,
-    ) -> None:
-        self.poller = poller
-        self.series_limit = SeriesLimit(poller.watched, selector)
+    poller: Poller
+    selector: Selector
+    writer: StateWriter
+    coverage: EventCoverage | None
+
+    def __post_init__(self) -> None:
+        self._watched = watched = self.poller.watched
+        self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
+        self._record = watched.record
+        if self._record.discovered_since is None:
+            self._record.discovered_since = self._clock.steady()
+        self.series_limit = SeriesLimit(watched, self.selector)
         """Which instances have series."""
-        self.lists = ListReader(poller, self._take)
+        self.lists = ListReader(self.poller, self._take)
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it has any."""
-        self._watched = watched = poller.watched
-        self._record = watched.record
-        self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
-        if watched.record.discovered_since is None:
-            watched.record.discovered_since = self._clock.steady()
-        self._selector = selector
-        self._writer = writer
         self._taking = asyncio.Lock()
         self._left_out = False
         """Whether rows were left out in this pass, since the state couldn't be read."""
-        self._coverage = coverage
         self._pass = 0
         self._whole_pass_at = -inf
 
@@ -78,11 +74,11 @@ class Discovery:
         Raises:
             NotRestored: the state can't be read now.
         """
-        if not self._selector.takes_id(instance_id):
+        if not self.selector.takes_id(instance_id):
             return None
         async with self._taking:
             if instance_id not in self._watched.instances:
-                known = await self._writer.records(self._watched.key, [instance_id])
+                known = await self.writer.records(self._watched.key, [instance_id])
                 instance = self._watched.begin(
                     instance_id, Scope.COUNTED, known.get(instance_id, -inf)
                 )
@@ -124,7 +120,7 @@ class Discovery:
         if whole:
             failures = await self._read([{}])
         else:
-            ended = sorted(self._selector.ended_statuses) if ended_too else []
+            ended = sorted(self.selector.ended_statuses) if ended_too else []
             last = min(wall, self._record.last_pass or self._record.discovered_since)
             others = [_created_since(last - LATE), *map(_of_status, ended)]
             failures = await self._read(self._live_lists(resting=True))
@@ -207,7 +203,7 @@ class Discovery:
             ]:
                 known.update(dict.fromkeys(ids, -inf))
                 try:
-                    known.update(await self._writer.records(self._watched.key, ids))
+                    known.update(await self.writer.records(self._watched.key, ids))
                 except NotRestored:
                     self._left_out = True
                     left_out.update(ids)
@@ -223,13 +219,13 @@ class Discovery:
             return False
         if created is not None and created > self._record.newest_unwatched:
             return False
-        return self._selector.takes_id(row.id) and not self._is_passed_over(row, -inf)
+        return self.selector.takes_id(row.id) and not self._is_passed_over(row, -inf)
 
     def _is_passed_over(self, row: Row, known: Record | None) -> bool:
         """Whether the row of an instance that isn't watched shows nothing to count or to show;
         `known` as of `WatchedInstances.begin`."""
         end = unix(row.ended_on)
-        if row.status not in ENDED or self._selector.takes(row.status or "", end, self._now):
+        if row.status not in ENDED or self.selector.takes(row.status or "", end, self._now):
             return False
         # Without times it is history on the first pass, and what is known of it afterwards.
         moved = unix(row.created_on) or 0.0 if end is None else end
@@ -239,7 +235,7 @@ class Discovery:
         if not row.status or not row.id or not is_instance_id(row.id):
             self._store.ignored()
             return
-        if not self._selector.takes_id(row.id):
+        if not self.selector.takes_id(row.id):
             return
         instance = self._watched.instances.get(row.id)
         if instance is None:
@@ -256,8 +252,8 @@ class Discovery:
             return
         kind = kind_of(before, row.status)
         # What changed before the first pass wasn't announced to this process, perhaps.
-        if self._coverage and kind and row.status != before and self._pass > 1:
-            self._coverage.found(self._watched.key.workflow, row.id, kind, self._clock.monotonic())
+        if self.coverage and kind and row.status != before and self._pass > 1:
+            self.coverage.found(self._watched.key.workflow, row.id, kind, self._clock.monotonic())
         self.series_limit.choose(instance, self._now)
         details_matter = instance.has_series or row.status in ENDED
         if effects.want_detail or (details_matter and not effects.repeats):

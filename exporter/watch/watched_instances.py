@@ -2,7 +2,8 @@
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from math import inf
 
 from msgspec.structs import replace
@@ -30,6 +31,7 @@ _STRETCH = 1000
 """Instances that are gone through at a stretch."""
 
 
+@dataclass(eq=False, kw_only=True)
 class WatchedInstances:
     """The instances of one workflow.
 
@@ -39,44 +41,33 @@ class WatchedInstances:
     one the moment up to which all of it was counted, until no list can hold it. When it comes back,
     nothing is counted twice.
 
-    Args:
+    Attributes:
         key: The workflow.
-        record: What the state holds of the workflow.
-        ids: The configured instances.
+        record: What the state is to hold of the workflow; a copy of what it holds.
+        ids: The configured instances, which are always watched.
         selector: Which others are watched too; None: none.
         backfill: Whether what had ended when instances were first watched counts, too; None: of
             configured ones.
         store: Gets what is shown, and what no longer is.
-
-    Attributes:
-        ids: The configured instances, which are always watched.
-        record: What the state is to hold of the workflow.
-        poll, store, clock: Those of everything that watches the workflow.
+        poll, clock: Those of everything that watches the workflow.
     """
 
-    def __init__(
-        self,
-        key: WorkflowKey,
-        *,
-        record: WorkflowRecord,
-        ids: Iterable[str],
-        selector: Selector | None,
-        backfill: bool | None,
-        poll: Poll,
-        store: Store,
-        clock: Clock,
-    ) -> None:
-        self.key = key
-        self.poll, self.store, self.clock = poll, store, clock
+    key: WorkflowKey
+    record: WorkflowRecord
+    ids: frozenset[str]
+    selector: Selector | None
+    backfill: bool | None
+    poll: Poll
+    store: Store
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self.record = replace(self.record)
         self.instances: dict[str, Instance] = {}
-        self.record = replace(record)
-        self.backfill = backfill
         self.changed: set[str] = set()
         """Watched instances whose record has changed since the state last took note."""
         self._unwatched: dict[str, Record | None] = {}
         """What the state is to record of instances that are watched no longer; None: nothing."""
-        self.ids = frozenset(ids)
-        self._selector = selector
         self.over = False
         """Whether the workflow was detached: responses that still come change nothing."""
         self.newest_row = -inf
@@ -162,7 +153,7 @@ class WatchedInstances:
     def raise_horizon(self) -> None:
         """Raises the horizon to what was removed, or ended, too long ago to come back."""
         last, horizon = self.record.last_pass, self.record.horizon
-        if self._selector is None:
+        if self.selector is None:
             # No further than what has expired: the clock may be days ahead.
             newest = self.record.newest_unwatched
             old = min(self.clock.steady() - UNWATCHED_FOR, newest)
@@ -182,7 +173,7 @@ class WatchedInstances:
         One in a hundred may be moving from list to list, or have ended: the next polls show. While
         others can be read, an instance that can't is left out: it is reported as such.
         """
-        lists = inf if self._selector is None else self._lists_as_of()
+        lists = inf if self.selector is None else self._lists_as_of()
         if lists is None:
             return None
         known = [
@@ -262,7 +253,7 @@ class WatchedInstances:
 
     def restore(self, instance_id: str, record: InstanceRecord) -> None:
         """Takes the record of an instance that was watched, if it still is one to be watched."""
-        discovered = self._selector is not None and self._selector.takes_id(instance_id)
+        discovered = self.selector is not None and self.selector.takes_id(instance_id)
         if instance_id in self.ids:
             self._watch(instance_id, Scope.CONFIGURED, record)
             if not record.shown:

@@ -15,9 +15,9 @@ from exporter.watch.watched_instances import WatchedInstances
 
 def watching(count: int) -> WatchedInstances:
     watched = WatchedInstances(
-        WorkflowKey("acc", "orders"),
+        key=WorkflowKey("acc", "orders"),
         record=WorkflowRecord(0.0),
-        ids=(),
+        ids=frozenset(),
         selector=None,
         backfill=None,
         poll=Poll(),
