@@ -154,10 +154,10 @@ class AccountWorkflows:
         except NotRestored:
             return
         self.writer.attach(watched)
-        poller = Poller(watched, self.client, queue=self.queue, log=self.reported.of(key))
+        poller = Poller(watched, self.client, self.queue, self.reported.of(key))
         discovery = None
         if selector is not None:
-            discovery = Discovery(poller, selector, writer=self.writer, coverage=self.coverage)
+            discovery = Discovery(poller, selector, self.writer, self.coverage)
             if self._discovered_by.get(name, discover) != discover:
                 discovery.series_limit.reselect()
         self._discovered_by[name] = discover

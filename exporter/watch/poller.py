@@ -5,6 +5,7 @@ import asyncio
 import heapq
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from math import inf
 
 from msgspec import Struct
@@ -51,38 +52,38 @@ class _Wanted(Struct, frozen=True, gc=False):
         return self.instance.activity is self.pending
 
 
+@dataclass(eq=False)
 class Poller:
     """Polls the instances of one workflow, round by round.
 
-    Args:
+    Attributes:
         watched: The instances, restored.
         client: Makes the requests.
         queue: Where polls wait for their turn.
         log: Reports what fails; it outlives this attachment of the workflow.
     """
 
-    def __init__(
-        self, watched: WatchedInstances, client: WorkflowsClient, *, queue: PollQueue, log: PollLog
-    ) -> None:
-        self.key = watched.key
-        self.watched = watched
-        self.client = client
-        self.instances = watched.instances
+    watched: WatchedInstances
+    client: WorkflowsClient
+    queue: PollQueue
+    log: PollLog
+
+    def __post_init__(self) -> None:
+        watched = self.watched
+        self.key, self.instances = watched.key, watched.instances
+        self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
         self.up = False
         """Whether the workflow as a whole can be read: its lists, and some of its instances."""
         self.tried = False
         """Whether every configured instance was polled or, without any, lists were read, whatever
         came of it."""
-        self.round_started = self._as_of = watched.clock.monotonic()
-        self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
-        self.queue = queue
+        self.round_started = self._as_of = self._clock.monotonic()
         self._run = self._run_poll  # once: each poll that waits would have a method of its own
         self._active: set[Instance] = set()
         """Those whose polls wait or are in flight."""
         self._health = WorkflowHealth()
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
-        self._log = log
 
     def detach(self) -> None:
         """Ends the watching of the workflow."""
@@ -177,7 +178,7 @@ class Poller:
         except RequestFailed as failure:
             self._on_failure(instance, failure, request)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
-            self._log.fault(instance, error)
+            self.log.fault(instance, error)
             fault = RequestFailed("invalid_answer", type(error).__name__)
             self._on_failure(instance, fault, request)
         else:
@@ -240,5 +241,5 @@ class Poller:
         by_reason = Counter[str](failure.reason for _, failure in failing)
         unix = now.wall - now.monotonic + as_of
         self._store.round_over(self.key, RoundOutcome(self.up, now.wall, unix, by_reason, watched))
-        self._log.failing(failing, self.watched.pass_failure)
-        self._log.absent(instances)
+        self.log.failing(failing, self.watched.pass_failure)
+        self.log.absent(instances)
