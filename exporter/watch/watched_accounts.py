@@ -77,7 +77,6 @@ class WatchedAccounts:
         self.queues: dict[object, PollQueue] = {}
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
         self._changing = asyncio.Lock()
-        self._reported: dict[str, AccountLog] = {}
         self._faults = Throttle(self.clock)
         self._following: asyncio.Task[None] | None = None
         self.writer.lost = self._lost
@@ -148,7 +147,6 @@ class WatchedAccounts:
         if for_good:
             self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
             self.store.account_lost(workflows.label)
-            del self._reported[workflows.label]
 
     def _queues_for(
         self, api: Api, wanted: Sequence[_Wanted], former: Mapping[Place, WatchedAccount]
@@ -193,17 +191,21 @@ class WatchedAccounts:
                     known.wake()
                 accounts.append(known)
                 continue
-            made = self._account(one, http, queue)
-            if known:
-                made.workflows.take_over(known.workflows)
-            accounts.append(made)
+            former_workflows = known.workflows if known else None
+            accounts.append(self._account(one, http, queue, former_workflows))
         return accounts
 
-    def _account(self, one: _Wanted, http: httpx.AsyncClient, queue: PollQueue) -> WatchedAccount:
-        """An account, of which nothing is attached yet."""
+    def _account(
+        self,
+        one: _Wanted,
+        http: httpx.AsyncClient,
+        queue: PollQueue,
+        former: AccountWorkflows | None,
+    ) -> WatchedAccount:
+        """An account, of which nothing is attached yet; `former`: under former settings."""
         settings, credentials, clock = one.settings, one.credentials, self.clock
         account = settings.account
-        reported = self._reported.setdefault(account.label, AccountLog(account.label, clock))
+        reported = former.reported if former else AccountLog(account.label, clock)
         at = http, settings.api, account.account_id
         on_request = partial(self.store.api_request, account.label)
         on_ignored = partial(_ignored, self.store, reported)
@@ -219,6 +221,8 @@ class WatchedAccounts:
             clock=clock,
             changing=self._changing,
         )
+        if former:
+            workflows.take_over(former)
         events = None
         if account.events and credentials.events:
             queue_id = account.events.queue_id

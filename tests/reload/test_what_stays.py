@@ -389,6 +389,16 @@ class TestWhatGoes:
             body, _ = w.app.exposition.render()
             assert b'account="other"' not in body
 
+    async def test_an_account_goes_whose_id_changed_before(self, state: Path | None) -> None:
+        entry = {"name": "second", "api_token": "secret", "workflows": orders("b")}
+        first, other = ({**entry, "account_id": account_id} for account_id in ("one", "two"))
+        async with watching(["a"], state=state, more_accounts=[first]) as w:
+            await w.reload(more_accounts=[other])
+            await w.reload(more_accounts=[])
+            await w.saved()
+            assert [account.workflows.label for account in w.app.accounts] == ["acc"]
+            assert not any('account="second"' in series for series in w.values())
+
     async def test_a_renamed_account_keeps_its_counts(self, tmp_path: Path) -> None:
         async with watching(["a"], state=tmp_path / "state.db") as w:
             w.orders.create("a", RUN)
