@@ -34,9 +34,6 @@ from exporter.watch.watched_instances import WatchedInstances
 
 log = structlog.get_logger(__name__)
 
-Place = tuple[str, str | None, str]
-"""What an account is recognized by after a reload: label, id, and name in the state."""
-
 
 @dataclass(frozen=True)
 class AccountSettings:
@@ -55,9 +52,10 @@ class AccountSettings:
     stored_as: str
 
     @property
-    def place(self) -> Place:
-        """What is the same for as long as it is this account."""
-        return self.account.label, self.account.account_id, self.stored_as
+    def place(self) -> tuple[str, str]:
+        """What an account is recognized by after a reload: its label and, since it holds its id,
+        its name in the state."""
+        return self.account.label, self.stored_as
 
 
 @dataclass(eq=False)

@@ -25,7 +25,7 @@ from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
-from exporter.watch.account_workflows import AccountSettings, AccountWorkflows, Place
+from exporter.watch.account_workflows import AccountSettings, AccountWorkflows
 from exporter.watch.events import Events
 from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
@@ -98,34 +98,29 @@ class WatchedAccounts:
         """
         wanted, http = self._checked(settings)
         async with self._changing:
-            former = _by_place(self.accounts)
-            queues, self.queues = self.queues, self._queues_for(settings.api, wanted, former)
-            accounts = self._accounts_for(wanted, http, former)
+            is_reload = bool(self.accounts)
+            queues, self.queues = self.queues, self._queues_for(settings.api, wanted)
+            accounts = self._accounts_for(wanted, http)
             async with self.writer.saving:
-                await self._replace(settings, accounts, former)
+                await self._replace(settings, accounts)
             self.store.configured(successful=True, at=self.clock.wall())
-            if former:
+            if is_reload:
                 await self.writer.save()
             await self.writer.turn()
             for account in accounts:
                 await account.workflows.follow()
-            if former:
+            if is_reload:
                 await self.writer.save()
         self._start_passes()
         unused = [queue for queue in queues.values() if queue not in self.queues.values()]
         await asyncio.gather(*(queue.stop(_GRACE) for queue in unused))
 
-    async def _replace(
-        self,
-        settings: Settings,
-        accounts: Sequence[WatchedAccount],
-        former: Mapping[Place, WatchedAccount],
-    ) -> None:
+    async def _replace(self, settings: Settings, accounts: Sequence[WatchedAccount]) -> None:
         """Detaches what settings name no longer, or with other settings; attaches these again."""
-        successors = _by_place(accounts)
-        for place, account in former.items():
-            if successors.get(place) is not account:
-                self._detach(account, for_good=place not in successors)
+        places = {account.workflows.settings.place for account in accounts}
+        for account in self.accounts:
+            if account not in accounts:
+                self._detach(account, for_good=account.workflows.settings.place not in places)
         self.writer.accounts = stored_names(settings.accounts)
         if settings.metrics != self.store.settings:
             self.store.use(settings.metrics)
@@ -148,9 +143,12 @@ class WatchedAccounts:
             self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
             self.store.account_lost(workflows.label)
 
-    def _queues_for(
-        self, api: Api, wanted: Sequence[_Wanted], former: Mapping[Place, WatchedAccount]
-    ) -> dict[object, PollQueue]:
+    def _known(self, one: _Wanted) -> WatchedAccount | None:
+        """The account as it is watched now, if it is."""
+        place = one.settings.place
+        return next((a for a in self.accounts if a.workflows.settings.place == place), None)
+
+    def _queues_for(self, api: Api, wanted: Sequence[_Wanted]) -> dict[object, PollQueue]:
         """One queue and one budget a credential, however many accounts it serves.
 
         An account's new token is taken for one of the same user, as it is when tokens are rotated:
@@ -161,9 +159,9 @@ class WatchedAccounts:
         for one in wanted:
             key = one.credentials.api.budget_key
             queue = used.get(key, self.queues.get(key))
-            account = former.get(one.settings.place)
-            if queue is None and account and account.workflows.queue not in taken:
-                queue = account.workflows.queue
+            known = self._known(one)
+            if queue is None and known and known.workflows.queue not in taken:
+                queue = known.workflows.queue
             if queue is None:
                 share = 0.0 if self.writer.leases.shared else inf
                 budget = Budget(api.requests_per_5m, share=share, clock=self.clock)
@@ -174,17 +172,14 @@ class WatchedAccounts:
         return used
 
     def _accounts_for(
-        self,
-        wanted: Sequence[_Wanted],
-        http: httpx.AsyncClient,
-        former: Mapping[Place, WatchedAccount],
+        self, wanted: Sequence[_Wanted], http: httpx.AsyncClient
     ) -> list[WatchedAccount]:
         """The accounts of settings: those there are where nothing that all workflows share differs,
         new ones otherwise."""
         accounts = []
         for one in wanted:
             queue = self.queues[one.credentials.api.budget_key]
-            known = former.get(one.settings.place)
+            known = self._known(one)
             if known and (known.workflows.settings, known.workflows.queue) == (one.settings, queue):
                 if one.workflows != known.workflows.configured:
                     known.workflows.configured = one.workflows
@@ -341,10 +336,6 @@ class WatchedAccounts:
     async def close(self) -> None:
         """Closes the connections."""
         await asyncio.gather(*(http.aclose() for http in self._http.values()))
-
-
-def _by_place(accounts: Sequence[WatchedAccount]) -> dict[Place, WatchedAccount]:
-    return {account.workflows.settings.place: account for account in accounts}
 
 
 def _ignored(store: Store, reported: AccountLog, endpoint: str, places: list[str]) -> None:
