@@ -56,8 +56,7 @@ class Budget:
         """On the monotonic clock."""
         self._refused_until = 0.0
         self._reserve = reserve
-        self._allotted = self._pace = share
-        self._peers_spent = 0
+        self._allotment = Allotment(share, pace=share, peers_spent=0, blocked=0.0)
         self._allotted_at = self._reported_at = clock.monotonic()
         self._reported = 0
         self._clock = clock
@@ -74,8 +73,8 @@ class Budget:
     def set_limits(self, limit: int, *, reserve: float) -> None:
         """Sets other limits; the requests that were made still count."""
         self.limit, self._reserve = limit, reserve
-        if self._allotted < inf:
-            self._allotted = min(self._allotted, limit)
+        if (share := self._allotment.share) < inf:
+            self._allotment = self._allotment._replace(share=min(share, limit))
         self._changed.set()
 
     def use(self, demand: float) -> BudgetUse:
@@ -91,8 +90,7 @@ class Budget:
 
     def allot(self, allotment: Allotment) -> None:
         """Takes what the turn at which `use` was reported has brought."""
-        self._allotted, self._pace = allotment.share, allotment.pace
-        self._peers_spent = allotment.peers_spent
+        self._allotment = allotment
         self._allotted_at = self._reported_at
         if allotment.blocked:
             self._block(self._reported_at + allotment.blocked)
@@ -100,14 +98,13 @@ class Budget:
 
     def stop(self) -> None:
         """Sends no more requests: the others get what this replica had."""
-        self._allotted = 0.0
+        self._allotment = self._allotment._replace(share=0.0)
 
     @property
     def share(self) -> float:
         """Requests in 5 minutes that this replica may send; ever fewer while it takes no turn."""
-        if self._allotted == inf:
-            return self.limit
-        return min(self.limit, usable(self._allotted, self._unseen))
+        share = self._allotment.share
+        return self.limit if share == inf else min(self.limit, usable(share, self._unseen))
 
     @property
     def _unseen(self) -> float:
@@ -146,7 +143,7 @@ class Budget:
     @property
     def rate(self) -> float:
         """Requests a second that are possible without a pause."""
-        share = min(self._pace, self.limit) if self._unseen < FRESH else self.share
+        share = min(self._allotment.pace, self.limit) if self._unseen < FRESH else self.share
         return (1 - self._burst) * self._left_by_others(share) / WINDOW
 
     @property
@@ -219,7 +216,7 @@ class Budget:
             return
         now = self._clock.monotonic()
         ours = sum(at > now - seconds for at in self._ended) + self._in_flight
-        others = max(0, quota - remaining - ours - self._peers_spent * seconds / WINDOW)
+        others = max(0, quota - remaining - ours - self._allotment.peers_spent * seconds / WINDOW)
         # Converted to 5 minutes, for a policy with another window.
         self.quota, self.remaining = round(quota * WINDOW / seconds), remaining
         while self._others and self._others[-1][1] <= others * WINDOW / seconds:
