@@ -18,7 +18,6 @@ from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credentials, read_credentials
 from exporter.cloudflare.event_queue import EventQueue
 from exporter.cloudflare.workflows_client import WorkflowsClient
-from exporter.config.accounts import Workflow
 from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
 from exporter.log_dedup import Throttle
@@ -46,7 +45,6 @@ class _Wanted(NamedTuple):
     """An account to watch."""
 
     settings: AccountSettings
-    workflows: list[Workflow]
     credentials: Credentials
 
 
@@ -181,8 +179,9 @@ class WatchedAccounts:
             queue = self.queues[one.credentials.api.budget_key]
             known = self._known(one)
             if known and (known.workflows.settings, known.workflows.queue) == (one.settings, queue):
-                if one.workflows != known.workflows.configured:
-                    known.workflows.configured = one.workflows
+                configured = one.credentials.account.workflows
+                if configured != known.workflows.configured:
+                    known.workflows.configured = configured
                     known.wake()
                 accounts.append(known)
                 continue
@@ -206,7 +205,7 @@ class WatchedAccounts:
         on_ignored = partial(_ignored, self.store, reported)
         workflows = AccountWorkflows(
             settings=settings,
-            configured=one.workflows,
+            configured=credentials.account.workflows,
             client=WorkflowsClient(*at, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
             store=self.store,
@@ -242,12 +241,10 @@ class WatchedAccounts:
         api = settings.api.model_copy(update={"requests_per_5m": 1, "reserve": 0.0})
         wanted = []
         for own in credentials:
-            account = own.account
-            without_workflows = account.model_copy(update={"workflows": []})
-            shared = AccountSettings(
-                without_workflows, api, settings.poll, settings.metrics, names[account.label]
-            )
-            wanted.append(_Wanted(shared, account.workflows, own))
+            account = own.account.model_copy(update={"workflows": []})
+            stored_as = names[account.label]
+            shared = AccountSettings(account, api, settings.poll, settings.metrics, stored_as)
+            wanted.append(_Wanted(shared, own))
         return wanted, self._http[key]
 
     def start(self) -> None:
