@@ -3,15 +3,7 @@ disk, and what is still to be written."""
 
 import asyncio
 from collections import ChainMap
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -224,7 +216,7 @@ class StateReader:
         self._store.state_write_failed()
 
 
-def _slices(items: Iterable[T]) -> Iterator[list[T]]:
+def _slices(items: Iterable[T]) -> Iterable[list[T]]:
     """The items, `SLICE` at a time."""
     rest = iter(items)
     while part := list(islice(rest, SLICE)):

@@ -3,16 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from exporter.instances.state_records import Record, WorkflowRecord
+from exporter.instances.state_records import UNWATCHED_FOR, Record, WorkflowRecord
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, SeriesData
 from exporter.state.backend import Batch, Horizon, InstanceKey, Owner, SeriesPlace
-from exporter.state.record_codec import (
-    encode,
-    encode_series,
-    instance_row,
-    series_by_place,
-)
+from exporter.state.record_codec import encode, encode_series, instance_row, series_by_place
 
 
 class Watched(Protocol):
@@ -66,16 +61,14 @@ class Uncommitted:
         self.workflows = {o: w for o, w in self.workflows.items() if o not in owners}
 
     def batch(
-        self,
-        workflows: Mapping[Owner, WorkflowRecord],
-        leases: Mapping[Owner, int],
-        horizons: Mapping[Owner, Horizon],
+        self, workflows: Mapping[Owner, WorkflowRecord], leases: Mapping[Owner, int], now: float
     ) -> Batch:
-        """All of it for one transaction, with these records of workflows."""
+        """All of it for one transaction at Unix time `now`, with these records of workflows."""
+        old = now - UNWATCHED_FOR
         return Batch(
             {owner: encode(record) for owner, record in workflows.items()},
             {key: instance_row(record) for key, record in self.instances.items()},
             {place: (encode_series(series),) for place, series in self.series.items()},
             leases,
-            horizons,
+            {o: Horizon(min(r.horizon, old), r.horizon) for o, r in workflows.items()},
         )

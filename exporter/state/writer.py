@@ -15,21 +15,13 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget_shares import Allotment, BudgetUse
-from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, Record, WorkflowRecord
+from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
 from exporter.log_dedup import OpenProblems
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
-from exporter.state.backend import (
-    Horizon,
-    LeaseLost,
-    Location,
-    NotRestored,
-    Owner,
-    Unreachable,
-    Unusable,
-)
+from exporter.state.backend import LeaseLost, Location, NotRestored, Owner, Unreachable, Unusable
 from exporter.state.leases import Leases
 from exporter.state.reader import StateReader
 from exporter.state.record_codec import batch_of, series_key, without_counts
@@ -353,9 +345,7 @@ class StateWriter:
         if tidy:
             # Of what was lost meanwhile, some may still be being restored.
             workflows = {o: r for o, r in [*self._workflows.items()] if o in held} | workflows
-        old = self._clock.steady() - UNWATCHED_FOR
-        horizons = {o: Horizon(min(r.horizon, old), r.horizon) for o, r in workflows.items()}
-        if batch := pending.batch(workflows, held, horizons):
+        if batch := pending.batch(workflows, held, self._clock.steady()):
             self._reader.backend.write(batch, now=now)
         if tidy:
             accounts = self.accounts.values()
