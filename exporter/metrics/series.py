@@ -116,19 +116,19 @@ class Series:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.bounds, self._clock = bounds, clock
-        self._series: dict[Family, dict[LabelValues, SeriesData]] = {}
+        self._series: dict[SeriesKey, SeriesData] = {}
         self._changed: set[SeriesKey] = set()
 
     def values(self, family: Family) -> dict[LabelValues, Any]:
         """The value of each series of a family: a number or a `Histogram`."""
-        return {labels: data.value for labels, data in self._series.get(family, {}).items()}
+        return {key[1]: data.value for key, data in self._series.items() if key[0] is family}
 
     def set(self, family: Family, labels: LabelValues, value: float) -> None:
-        series = self._series.setdefault(family, {})
-        data = series.get(labels)
+        key = family, labels
+        data = self._series.get(key)
         if data is None or data.value != value:
-            series[labels] = SeriesData(float(value))
-            self._changed.add((family, labels))
+            self._series[key] = SeriesData(float(value))
+            self._changed.add(key)
 
     def add(
         self, family: Family, labels: LabelValues, instance_id: str | None = None, *, count: int = 1
@@ -163,12 +163,12 @@ class Series:
 
     def _begun(self, family: Family, labels: LabelValues) -> SeriesData:
         """A series; one that doesn't exist begins at 0."""
-        series = self._series.setdefault(family, {})
-        data = series.get(labels)
+        key = family, labels
+        data = self._series.get(key)
         if data is None:
             created = self._clock() if family.kind in ("counter", "histogram") else None
-            data = series[labels] = SeriesData(self._zero(family), created)
-            self._changed.add((family, labels))
+            data = self._series[key] = SeriesData(self._zero(family), created)
+            self._changed.add(key)
         return data
 
     def _zero(self, family: Family) -> float | Histogram:
@@ -177,11 +177,10 @@ class Series:
     def drop(self, *owner: str) -> None:
         """Removes all series of an account, or of a workflow (account and name)."""
         n = len(owner)
-        for family, series in self._series.items():
-            if family.labels[:n] == WORKFLOW_LABELS[:n]:
-                for labels in [labels for labels in series if labels[:n] == owner]:
-                    del series[labels]
-                    self._changed.add((family, labels))
+        for family, labels in [*self._series]:
+            if labels[:n] == owner and family.labels[:n] == WORKFLOW_LABELS[:n]:
+                del self._series[family, labels]
+                self._changed.add((family, labels))
 
     def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
         """Sets what was restored, or begins at zero where a histogram's buckets have changed;
@@ -190,19 +189,19 @@ class Series:
         if buckets[0] != buckets[1]:
             self._begun(family, labels)
             return False
-        self._series.setdefault(family, {})[labels] = data
+        self._series[family, labels] = data
         self._changed.add((family, labels))
         return True
 
     def touch(self) -> None:
         """Takes everything for changed."""
-        self._changed.update((f, labels) for f, series in self._series.items() for labels in series)
+        self._changed.update(self._series)
 
     def take(self) -> Changes:
         """Returns the changes since the last call; histograms are copies."""
         changes = Changes()
-        for family, labels in self._changed:
-            data = self._series[family].get(labels)
-            changes.series[family, labels] = None if data is None else data.copy()
+        for key in self._changed:
+            data = self._series.get(key)
+            changes.series[key] = None if data is None else data.copy()
         self._changed.clear()
         return changes
