@@ -176,6 +176,38 @@ def test_a_storm_of_errors_is_one_notification(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.prometheus
+def test_what_is_true_and_causes_nothing_is_never_muted(tmp_path: Path) -> None:
+    """An instance that errored did so, however old the rest of its workflow's data is; and where
+    alerts have the label `cluster`, one cluster's mute none of another's."""
+
+    def alert(name: str, workflow: str, **more: str) -> dict[str, Any]:
+        labels = {"alertname": name, "account": "production", "workflow": workflow}
+        return {"labels": {**labels, **more}}
+
+    stuck = alert("CloudflareWorkflowInstanceStuck", "orders", instance_id="a")
+    errored = alert("CloudflareWorkflowInstanceErrored", "orders", instance_id="b")
+    storm = {"workflow": "mails", "name": "CloudflareWorkflowInstancesErrored"}
+    one = {"workflow": "mails", "name": "CloudflareWorkflowInstanceErrored", "instance_id": "c"}
+    here, there = alert(**one, cluster="eu"), alert(**one, cluster="us")
+    sources = [alert("CloudflareWorkflowDataStale", "orders"), alert(**storm, cluster="eu")]
+
+    with alertmanager(tmp_path, from_the_page("alertmanager.yml")) as manager:
+        url = f"http://{manager}/api/v2/alerts"
+        posted = httpx.post(url, json=[errored, there, stuck, here, *sources], trust_env=False)
+        assert posted.is_success, posted.text
+
+        def muted() -> list[dict[str, str]]:
+            found = httpx.get(url, trust_env=False).raise_for_status().json()
+            return [a["labels"] for a in found if a["status"]["inhibitedBy"]]
+
+        def each_source_mutes() -> bool:
+            return {labels["workflow"] for labels in muted()} == {"orders", "mails"}
+
+        wait_until(each_source_mutes, lambda: str(muted()))
+        assert sorted(muted(), key=str) == sorted([stuck["labels"], here["labels"]], key=str)
+
+
 @pytest.mark.process
 def test_the_operators_form_has_the_same_routes_and_inhibit_rules() -> None:
     plain = msgspec.yaml.decode(from_the_page("alertmanager.yml"))
