@@ -26,6 +26,18 @@ def without_counter(name: str) -> str:
     return _COUNTER.sub("", name)
 
 
+def _replaced(regex: re.Pattern[str], replacement: str, name: str) -> str:
+    """As in Go: unlike Python's, `.*` doesn't match once more at the end of what it matched."""
+    end = -1
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal end
+        again, end = match.span() == (end, end), match.end()
+        return "" if again else match.expand(replacement)
+
+    return regex.sub(replace, name)
+
+
 class LimitedLabel:
     """The values of one label of one workflow.
 
@@ -48,7 +60,7 @@ class LimitedLabel:
         """The label for a name; calls `on_other` where the limit makes it `other`."""
         label = name[:MAX_LENGTH]
         for regex, replacement in self._rules:
-            label = regex.sub(replacement, label)[:MAX_LENGTH]
+            label = _replaced(regex, replacement, label)[:MAX_LENGTH]
         if label in self.labels:
             return label
         if len(self.labels) < self._limit:

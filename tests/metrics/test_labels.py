@@ -30,6 +30,14 @@ def test_rules_rewrite_in_order() -> None:
     assert label("charge user-42-1") == "charge"
 
 
+@pytest.mark.parametrize(
+    ("regex", "label"), [(".*", "x"), ("[0-9]*$", "orderx"), ("^", "xorder7"), ("$", "order7x")]
+)
+def test_a_rule_doesnt_match_again_where_a_match_ended(regex: str, label: str) -> None:
+    rewrite = [Rewrite(regex=regex, replacement="x")]
+    assert StepLabel(Names(rewrite=rewrite))("order7-1") == label
+
+
 def test_past_the_limit_names_are_other_and_counted() -> None:
     dropped: list[str] = []
     label = StepLabel(Names(limit=2))
