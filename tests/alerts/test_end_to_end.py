@@ -71,6 +71,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 @pytest.mark.prometheus
 @pytest.mark.engine
+@pytest.mark.slow(60)
 def test_an_instance_that_errors_reaches_a_webhook_and_so_does_the_end(
     engine: LocalEngine, tmp_path: Path
 ) -> None:
