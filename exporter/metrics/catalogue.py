@@ -106,7 +106,8 @@ ATTEMPTS = _instance(
 RETRIES = _instance("retries", "Attempts after each step's first (API: steps[].attempts).")
 CURRENT_STEP_ATTEMPTS = _instance(
     "current_step_attempts",
-    "Attempts so far of each open step (API: steps[].attempts); 0 for a sleep or wait.",
+    "Attempts so far of each open step (API: steps[].attempts), added over parallel steps of one "
+    "name; 0 for a sleep or wait.",
     "step step_type",
 )
 CURRENT_STEP_START = _instance(
@@ -116,8 +117,9 @@ CURRENT_STEP_START = _instance(
 )
 CURRENT_STEP_RETRY_LIMIT = _instance(
     "current_step_retry_limit",
-    "Retry limit of each open step but sleeps and waits (API: steps[].config.retries.limit); +Inf "
-    "without a limit. A step is at its last attempt when current_step_attempts exceeds it.",
+    "Retry limit of each open step but sleeps and waits (API: steps[].config.retries.limit), added "
+    "as attempts are; +Inf without a limit. A step is at its last attempt when "
+    "current_step_attempts exceeds it.",
     "step",
 )
 QUEUED = _instance(
