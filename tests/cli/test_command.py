@@ -297,41 +297,36 @@ class TestOutputThatIsCutShort:
             _, err = child.communicate(timeout=DEADLINE)
         assert (child.returncode, err) == (1, "")
 
+    def redirected(
+        self, command: Command, simulator: Simulator, flag: str, how: str
+    ) -> subprocess.CompletedProcess[str]:
+        """What it wrote to outputs that the shell redirects."""
+        command.file(GOOD)
+        url = f"--api.url={simulator.url}/accounts/{{account_id}}"
+        argv = [sys.executable, "-m", "exporter", flag, url, "--state.path=null"]
+        return subprocess.run(
+            ["sh", "-c", f'exec "$@" {how}', "sh", *argv],
+            cwd=command.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
     @pytest.mark.parametrize("flag", ["--once", "--check-config"])
     def test_an_output_that_takes_nothing_is_one_line_and_status_1(
         self, command: Command, simulator: Simulator, flag: str
     ) -> None:
-        command.file(GOOD)
-        url = f"--api.url={simulator.url}/accounts/{{account_id}}"
-        argv = [sys.executable, "-m", "exporter", flag, url, "--state.path=null"]
-        for redirected, why in ((">/dev/full", "No space left on device"), (">&-", "it is closed")):
-            done = subprocess.run(
-                ["sh", "-c", f'exec "$@" {redirected}', "sh", *argv],
-                cwd=command.folder,
-                env=environment(),
-                stderr=subprocess.PIPE,
-                text=True,
-                timeout=DEADLINE,
-                check=False,
-            )
+        for how, why in ((">/dev/full", "No space left on device"), (">&-", "it is closed")):
+            done = self.redirected(command, simulator, flag, how)
             assert done.returncode == 1
             assert done.stderr == f"{PROGRAM}: can't write to standard output: {why}\n"
 
     def test_without_a_standard_error_metrics_are_printed(
         self, command: Command, simulator: Simulator
     ) -> None:
-        command.file(GOOD)
-        url = f"--api.url={simulator.url}/accounts/{{account_id}}"
-        argv = [sys.executable, "-m", "exporter", "--once", url, "--state.path=null"]
-        done = subprocess.run(
-            ["sh", "-c", 'exec "$@" 2>&-', "sh", *argv],
-            cwd=command.folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        done = self.redirected(command, simulator, "--once", "2>&-")
         assert done.returncode == 0
         assert "cloudflare_workflow_up" in done.stdout
 
