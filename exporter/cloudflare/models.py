@@ -24,7 +24,8 @@ Name = Annotated[str, Meta(max_length=100)]
 """A value that the platform chooses, known today or not; a longer one is invalid."""
 Count = Annotated[float, Meta(ge=0, le=1e9)]
 Integer = Annotated[int, Meta(ge=0, le=2**53)]
-_TIMERS = ("sleep", "waitForEvent")
+TIMERS = frozenset({"sleep", "waitForEvent"})
+"""Types of steps that run no code of the workflow's: they have no attempts."""
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
 _ERROR_NAME = re.compile(r"(?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)", re.ASCII)
@@ -96,7 +97,7 @@ class Step(Struct, gc=False):
     @property
     def has_planned_end(self) -> bool:
         """Whether its end may be a plan, still to come: that of a sleep or wait."""
-        return self.finished is not None or self.type in _TIMERS
+        return self.finished is not None or self.type in TIMERS
 
     @property
     def outcome(self) -> str:

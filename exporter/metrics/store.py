@@ -11,6 +11,7 @@ from typing import NamedTuple
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
 from exporter.cloudflare.event_queue import KINDS
+from exporter.cloudflare.models import TIMERS
 from exporter.config.metrics import Metrics, Names
 from exporter.instances.run_tracker import Observations
 from exporter.instances.values import InstanceValues
@@ -23,7 +24,6 @@ from exporter.statuses import STATUSES
 
 _MAX_WORDS = 50
 _FINISHED = frozenset({"complete", "terminated"})
-_WITHOUT_ATTEMPTS = frozenset({"sleep", "waitForEvent"})
 # Seconds. A request to the API takes 50 to 500 ms; api.timeout bounds it.
 _EVENT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600)
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -135,7 +135,7 @@ class Store:
         for step in values.open_steps:
             name = (*workflow, labels.step(step.name))
             self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, labels.word(step.type)))
-            if step.type not in _WITHOUT_ATTEMPTS:
+            if step.type not in TIMERS:
                 self._zero_outcomes(catalogue.STEP_ATTEMPTS, name)
                 self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
         series, status = self.settings.instance_series, self.settings.instance_status

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.models import TIMERS
 from exporter.instances.instance import Instance, Pending
 from exporter.instances.latest_steps import Timeline, unpack
 from exporter.instances.values import InstanceValues
@@ -19,7 +20,6 @@ from exporter.watch.watched_account import WatchedAccount
 
 STUCK_AFTER = 3600.0
 """Seconds without a change after which a run is stuck, as in alerts/parameters.yaml."""
-_IDLE_STEPS = frozenset({"sleep", "waitForEvent"})
 
 ATTENTION = ("errored", "stuck", "failing", "retrying")
 """Instances that need attention, most urgent first; failing: the last poll failed."""
@@ -171,7 +171,7 @@ def _attention(instance: Instance, values: InstanceValues, now: float) -> str:
     if values.status == "errored":
         return "errored"
     unchanged = now - instance.last_change
-    idle = any(step.type in _IDLE_STEPS for step in values.open_steps)
+    idle = any(step.type in TIMERS for step in values.open_steps)
     if values.status in MAY_BE_STUCK and not idle and unchanged > STUCK_AFTER:
         return "stuck"
     if instance.failure is not None:
