@@ -59,8 +59,8 @@ class Pieces(Struct, frozen=True, array_like=True, gc=False):
     def text(self, n: int) -> bytes:
         """The n-th text."""
         index = array("I", self.index)
-        start = sum(index[: 3 * n : 3])
-        return unpack([Part(self.whole.data[start : start + index[3 * n]], 0, 0)])
+        start, size = sum(index[: 3 * n : 3]), index[3 * n]
+        return unpack([Part(self.whole.data[start : start + size], 0, 0)]) if size else b""
 
     def replaced(self, parts: Mapping[int, Part]) -> "Pieces":
         """With some texts replaced, by number."""
