@@ -25,10 +25,10 @@ from exporter.cloudflare.resolver import Loop
 from exporter.config import flags, without_configuration
 from exporter.config import load as config
 from exporter.config.accounts import ENV_ACCOUNT
-from exporter.config.addresses import parse_address
 from exporter.config.errors import ConfigError, collected
 from exporter.config.reload import Reloader
 from exporter.config.settings import Settings
+from exporter.config.urls import parse_address
 from exporter.state.backend import InUse, Location, Unreachable
 from exporter.state.open_state import location_of
 from exporter.web.server import listen

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from exporter.cloudflare.budget_shares import WINDOW
 from exporter.cloudflare.credentials import read_credentials
+from exporter.cloudflare.replica_budgets import WINDOW
 from exporter.config.accounts import Account, Workflow, is_glob
-from exporter.config.addresses import is_cloudflare
 from exporter.config.settings import CLOUDFLARE_LIMIT, Settings
 from exporter.config.units import Duration
+from exporter.config.urls import is_cloudflare
 
 _SIZES = (1000, 10_000, 50_000)
 # A page holds 100 instances, and the list of each live status ends with a page that is half full.

@@ -7,7 +7,7 @@ from math import inf
 import structlog
 
 from exporter.clock import Clock
-from exporter.cloudflare.budget_shares import WINDOW
+from exporter.cloudflare.replica_budgets import WINDOW
 from exporter.log_dedup import Throttle
 from exporter.state.writer import StateWriter
 from exporter.watch.watched_account import WatchedAccount

@@ -7,7 +7,7 @@ dashboard together, and refuses every request of that user for 5 minutes once th
 which is never sooner than in Cloudflare's count. Requests are spread evenly: a burst that used up
 the window would be followed by minutes without a poll.
 
-Where replicas share the limit, each sends its share of it (`exporter.cloudflare.budget_shares`).
+Where replicas share the limit, each sends its share of it (`exporter.cloudflare.replica_budgets`).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from math import inf
 
 from exporter.clock import Clock
-from exporter.cloudflare.budget_shares import FRESH, SLICE, WINDOW, Allotment, BudgetUse, usable
+from exporter.cloudflare.replica_budgets import FRESH, SLICE, WINDOW, Allotment, BudgetUse, usable
 
 # The share of the window that may be used at once: after a pause, and in the first window, when
 # nothing is known yet and the rest of which is slower for it.

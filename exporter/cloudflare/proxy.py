@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
-from exporter.config.addresses import is_loopback
+from exporter.config.urls import is_loopback
 
 
 def proxy_for(url: str) -> str | None:

@@ -20,7 +20,9 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from exporter.config.accounts import ENV_TOKEN, Account, gives_credential
-from exporter.config.addresses import (
+from exporter.config.metrics import Metrics
+from exporter.config.units import Duration, PositiveDuration, Size
+from exporter.config.urls import (
     ApiUrl,
     DatabaseUrl,
     ListenAddress,
@@ -29,8 +31,6 @@ from exporter.config.addresses import (
     is_loopback,
     is_plain,
 )
-from exporter.config.metrics import Metrics
-from exporter.config.units import Duration, PositiveDuration, Size
 from exporter.config.validation import Problem, Section, duplicates, mappings
 
 CLOUDFLARE_LIMIT = 1200

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
-from exporter.cloudflare.budget_shares import Allotment, BudgetUse
+from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 
 Owner = tuple[str, str]
 InstanceKey = tuple[str, str, str]

@@ -12,7 +12,7 @@ from math import inf
 from typing import NamedTuple
 
 from exporter.clock import Clock
-from exporter.cloudflare.budget_shares import BudgetUse
+from exporter.cloudflare.replica_budgets import BudgetUse
 from exporter.state.backend import Owner, Replica, Seen, Turn
 from exporter.state.event_relay import EventRelay
 

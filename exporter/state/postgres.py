@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors
 
-from exporter.cloudflare.budget_shares import Allotment, BudgetUse, allot
+from exporter.cloudflare.replica_budgets import Allotment, BudgetUse, allot
 from exporter.state.backend import (
     KEYS,
     Backend,

@@ -14,7 +14,7 @@ from copy import copy
 import structlog
 
 from exporter.clock import Clock
-from exporter.cloudflare.budget_shares import Allotment, BudgetUse
+from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
 from exporter.log_dedup import OpenProblems
 from exporter.metrics.exposition import Exposition

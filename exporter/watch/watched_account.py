@@ -10,12 +10,12 @@ from math import inf
 
 import structlog
 
-from exporter.cloudflare.budget_shares import WINDOW
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow, corrected, unix
+from exporter.cloudflare.replica_budgets import WINDOW
 from exporter.config.accounts import is_glob
 from exporter.log_dedup import Throttle
-from exporter.watch.account_workflows import AccountWorkflows, Attachment
+from exporter.watch.attachments import AccountWorkflows, Attachment
 from exporter.watch.events import Events
 
 log = structlog.get_logger(__name__)

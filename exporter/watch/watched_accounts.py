@@ -13,10 +13,10 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.budget_shares import Allotment, BudgetUse
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credentials, read_credentials
 from exporter.cloudflare.event_queue import EventQueue
+from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
@@ -24,7 +24,7 @@ from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
-from exporter.watch.account_workflows import AccountSettings, AccountWorkflows
+from exporter.watch.attachments import AccountSettings, AccountWorkflows
 from exporter.watch.events import Events
 from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from benchmarks import virtual_time
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.budget_shares import WINDOW
+from exporter.cloudflare.replica_budgets import WINDOW
 
 EPOCH = 1_800_000_000.0
 

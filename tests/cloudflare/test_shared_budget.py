@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from benchmarks import virtual_time
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.budget_shares import WINDOW, allot
+from exporter.cloudflare.replica_budgets import WINDOW, allot
 from simulator.rate_limit import RateLimit
 
 EPOCH = 1_800_000_000.0

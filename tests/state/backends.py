@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import SecretStr
 
-from exporter.cloudflare.budget_shares import BudgetUse
+from exporter.cloudflare.replica_budgets import BudgetUse
 from exporter.state.backend import (
     Backend,
     Batch,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.cloudflare.budget_shares import BudgetUse
+from exporter.cloudflare.replica_budgets import BudgetUse
 from exporter.state.backend import Backend, Batch, Horizon, InstanceRow
 from exporter.state.sqlite import Database
 from tests.postgres import PostgresServer

@@ -16,7 +16,7 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from exporter.cloudflare.budget_shares import BudgetUse
+from exporter.cloudflare.replica_budgets import BudgetUse
 from exporter.config.errors import ConfigError
 from exporter.state.backend import (
     Batch,

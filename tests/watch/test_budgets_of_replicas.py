@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from exporter.cloudflare.budget_shares import Allotment
+from exporter.cloudflare.replica_budgets import Allotment
 from simulator import Script, Wait
 from tests.watching import watching
 

@@ -14,7 +14,7 @@ from exporter.instances.latest_steps import Timeline, unpack
 from exporter.instances.values import InstanceValues
 from exporter.metrics.labels import WorkflowKey
 from exporter.statuses import MAY_BE_STUCK
-from exporter.watch.account_workflows import Attachment
+from exporter.watch.attachments import Attachment
 from exporter.watch.poller import Poller
 from exporter.watch.watched_account import WatchedAccount
 

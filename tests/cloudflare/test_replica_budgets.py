@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.cloudflare.budget_shares import WINDOW, Allotment, BudgetUse, allot, usable
+from exporter.cloudflare.replica_budgets import WINDOW, Allotment, BudgetUse, allot, usable
 
 
 class Database:
