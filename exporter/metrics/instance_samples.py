@@ -1,6 +1,7 @@
 """The samples of one instance: which of its values go into which family, with which labels."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 
 from msgspec import Struct
 
@@ -63,10 +64,12 @@ def _by_type(
     steps: Mapping[tuple[str, str], int], word: Callable[[str], str]
 ) -> dict[tuple[str, str], int]:
     """Steps by type and outcome: all outcomes of each type seen and of plain steps."""
-    types = dict.fromkeys(("step", *(word(step_type) for step_type, _ in steps)))
-    counts = {(step_type, outcome): 0 for step_type in types for outcome in OUTCOMES}
+    counts = dict.fromkeys(product(("step",), OUTCOMES), 0)
     for (step_type, outcome), count in steps.items():
-        counts[word(step_type), outcome] += count
+        key = word(step_type), outcome
+        if key not in counts:
+            counts.update(dict.fromkeys(product(key[:1], OUTCOMES), 0))
+        counts[key] += count
     return counts
 
 
