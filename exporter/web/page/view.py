@@ -60,6 +60,8 @@ class AccountView(NamedTuple):
     """Unix time; None: requests are allowed."""
     lag: float
     """Seconds by which the most overdue poll or list pass is late."""
+    failure: RequestFailed | None
+    """Of the last list of its workflows."""
     workflows: tuple[WorkflowView, ...]
     elsewhere: tuple[HeldView, ...] = ()
 
@@ -245,6 +247,7 @@ class WatchView:
             quota=budget.quota,
             blocked_until=now + budget.blocked if budget.blocked else None,
             lag=account.lag,
+            failure=workflows.reported.failure,
             workflows=tuple(_workflow(attached.poller) for attached in workflows.attached.values()),
             elsewhere=tuple(_held(*item) for item in sorted(workflows.elsewhere.items())),
         )

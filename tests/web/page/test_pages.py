@@ -70,8 +70,9 @@ class Skeleton(HTMLParser):
 
 def table(name: str) -> str:
     """A page of the table in which all that others name has one name."""
-    workflow = WorkflowView(name, False, True, 1, 1, RequestFailed("unauthorized", name, name))
-    account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, (workflow,), (HeldView(name, name, ""),))
+    failure = RequestFailed("unauthorized", name, name)
+    workflow, held = WorkflowView(name, False, True, 1, 1, failure), HeldView(name, name, "")
+    account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, failure, (workflow,), (held,))
     snapshot = Snapshot(NOW, (account,), ())
     page = PAGES.table(snapshot._replace(accounts=(account, account)), TableQuery(text=name))
     shown = row(name, account=name, workflow=name, status=name, step=name, error=name)
@@ -234,6 +235,15 @@ class TestAccount:
             await w.round()
             page = " ".join(Skeleton((await get(address, "")).text).text.split())
             assert "1 not up down orders 1 instance, unauthorized on 1 check the API token" in page
+
+    async def test_a_list_of_workflows_that_fails_says_why_and_what_to_do(self) -> None:
+        """With a wrong token, a glob finds nothing that could be down."""
+        async with watching(workflows=[{"name": "*", "discover": {}}]) as w, served(w) as address:
+            w.simulator.access.revoke("secret")
+            await w.cycle()
+            page = " ".join(Skeleton((await get(address, "")).text).text.split())
+            assert "List of workflowsfailing unauthorized check the API token" in page
+            assert "all up" not in page
 
 
 @pytest.mark.slow
