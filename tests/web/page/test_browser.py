@@ -74,6 +74,7 @@ async def ids(page: Page) -> list[str]:
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 AXE = "axe.run({resultTypes: ['violations']})"  # or it describes all that is well, too
+WIDTH = "document.documentElement.scrollWidth"
 INSTANCE = "instance?account=acc&workflow=orders&id=order-1984"
 
 
@@ -108,7 +109,14 @@ class TestAccessible:
     async def test_the_page_is_never_wider_than_the_window(self, site: Site) -> None:
         for path in ("", INSTANCE):
             async with site.page(path, viewport={"width": 360, "height": 700}) as page:
-                assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+                assert await page.evaluate(WIDTH) <= 360
+
+    async def test_nor_with_the_longest_name_of_a_workflow(self, site: Site) -> None:
+        async with watching(workflows=[{"name": "n" * 64, "discover": {}}]) as w:
+            async with served(w) as address:
+                long = Site(w, address, site.browser)
+                async with long.page(viewport={"width": 360, "height": 700}) as page:
+                    assert await page.evaluate(WIDTH) <= 360
 
 
 class TestByKeyboard:
