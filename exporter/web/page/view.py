@@ -63,6 +63,7 @@ class AccountView(NamedTuple):
     failure: RequestFailed | None
     """Of the last list of its workflows."""
     workflows: tuple[WorkflowView, ...]
+    """By name, those first that aren't up."""
     elsewhere: tuple[HeldView, ...] = ()
 
 
@@ -238,6 +239,7 @@ class WatchView:
     def _account(self, account: WatchedAccount) -> AccountView:
         workflows, now = account.workflows, self._clock.wall()
         budget = workflows.queue.budget
+        watched = (_workflow(attached.poller) for attached in workflows.attached.values())
         return AccountView(
             workflows.label,
             spent=budget.spent,
@@ -248,7 +250,7 @@ class WatchView:
             blocked_until=now + budget.blocked if budget.blocked else None,
             lag=account.lag,
             failure=workflows.reported.failure,
-            workflows=tuple(_workflow(attached.poller) for attached in workflows.attached.values()),
+            workflows=tuple(sorted(watched, key=lambda w: (w.up, w.name))),
             elsewhere=tuple(_held(*item) for item in sorted(workflows.elsewhere.items())),
         )
 

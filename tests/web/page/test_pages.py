@@ -236,6 +236,15 @@ class TestAccount:
             page = " ".join(Skeleton((await get(address, "")).text).text.split())
             assert "1 not up down orders 1 instance, unauthorized on 1 check the API token" in page
 
+    async def test_workflows_are_in_order_those_first_that_are_not_up(self) -> None:
+        names = ["b", "down", "a"]
+        async with watching(workflows=[{"name": name, "discover": {}} for name in names]) as w:
+            for name in ("a", "b"):
+                w.simulator.world.account("acc").workflow(name)
+            await w.cycle()
+            (account,) = w.app.overview.snapshot().accounts
+            assert [workflow.name for workflow in account.workflows] == ["down", "a", "b"]
+
     async def test_a_list_of_workflows_that_fails_says_why_and_what_to_do(self) -> None:
         """With a wrong token, a glob finds nothing that could be down."""
         async with watching(workflows=[{"name": "*", "discover": {}}]) as w, served(w) as address:
