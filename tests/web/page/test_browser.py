@@ -112,11 +112,12 @@ class TestAccessible:
                 assert await page.evaluate(WIDTH) <= 360
 
     async def test_nor_with_the_longest_name_of_a_workflow(self, site: Site) -> None:
-        async with watching(workflows=[{"name": "n" * 64, "discover": {}}]) as w:
-            async with served(w) as address:
-                long = Site(w, address, site.browser)
-                async with long.page(viewport={"width": 360, "height": 700}) as page:
-                    assert await page.evaluate(WIDTH) <= 360
+        async with (
+            watching(workflows=[{"name": "n" * 64, "discover": {}}]) as w,
+            served(w) as address,
+            Site(w, address, site.browser).page(viewport={"width": 360, "height": 700}) as page,
+        ):
+            assert await page.evaluate(WIDTH) <= 360
 
 
 class TestByKeyboard:
