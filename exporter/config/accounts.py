@@ -19,6 +19,8 @@ LONGEST_ID = 271
 """Characters of an instance id. The documented limit is 100 letters, digits, `_` and `-`, but cron
 triggers make longer ones of any kind, such as `*/30 * * * *-1786001400000`."""
 
+# What may follow "Bearer" (RFC 6750): no quotes, and no ${VARIABLE} that nothing has expanded.
+_SECRET = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _LIKE_A_SECRET = re.compile(r"[A-Za-z0-9_-]{37,}")
 
 
@@ -36,7 +38,7 @@ def secret_of(text: str) -> str:
     secret = text.strip()
     if not secret:
         raise ValueError("is empty; an API token or key is expected")
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
+    if not _SECRET.fullmatch(secret):
         raise ValueError("holds characters that no API token or key has")
     return secret
 
