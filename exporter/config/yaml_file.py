@@ -8,6 +8,17 @@ import yaml
 
 from exporter.config.errors import ConfigError
 
+_ABOVE = "check indentation, quotes and the space after each colon, here and in the lines above"
+_HINTS = {
+    r"'\t'": "indent with spaces",
+    "cannot start any token": "put the text in quotes",
+    "<block end>": _ABOVE,
+    "mapping values": _ABOVE,
+    "expected ':'": _ABOVE,
+    "unhashable key": "put text that begins with { or [ in quotes",
+}
+"""What to do, by a part of PyYAML's message."""
+
 
 class _Loader(yaml.SafeLoader):
     """Refuses duplicate keys, which YAML forbids and PyYAML accepts.
@@ -85,10 +96,16 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
         return "unknown tag; put text that begins with ! in quotes"
     if "another document" in problem:
         return "a second document begins here (---); only one is expected"
-    if "cannot start any token" in problem:
-        hint = "indent with spaces" if r"'\t'" in problem else "put the text in quotes"
-        return f"{problem}; {hint}"
-    return re.sub(r"'([^']*)'", _quoted, problem)
+    hint = next((f"; {hint}" for part, hint in _HINTS.items() if part in problem), "")
+    return re.sub(r"'([^']*)'", _quoted, problem) + _beginning(error) + hint
+
+
+def _beginning(error: yaml.MarkedYAMLError) -> str:
+    """Where a quoted text, a {…} or a […] began that didn't end, which may be far above."""
+    began, noticed = error.context_mark, error.problem_mark
+    if not began or not noticed or began.line == noticed.line or "block" in (error.context or ""):
+        return ""
+    return f", in what begins in line {began.line + 1}"
 
 
 def _quoted(match: re.Match[str]) -> str:
