@@ -122,9 +122,11 @@ def _word(key: str) -> str:
 def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:
     if (removed := _path(loc)) in _REMOVED:
         return _REMOVED[removed]
-    known = _keys(loc[:-1], root)
-    near = difflib.get_close_matches(_word(str(loc[-1])), known, n=1)
-    elsewhere = (path for path, _ in paths(root) if path.rpartition(".")[2] == loc[-1])
+    name, known = str(loc[-1]), _keys(loc[:-1], root)
+    if "." in name and name in dict(paths(root)):
+        return f"unknown key; write {name.replace('.', ': {')}: …{'}' * name.count('.')}"
+    near = difflib.get_close_matches(_word(name), known, n=1)
+    elsewhere = (path for path, _ in paths(root) if path.rpartition(".")[2] == name)
     if meant := _path((*loc[:-1], near[0])) if near else next(elsewhere, None):
         return f"unknown key; did you mean {meant}?"
     return f"unknown key; known here: {', '.join(known)}"
