@@ -4,7 +4,7 @@ import itertools
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, field_validator, model_validator
 
 from exporter.config.validation import Section
 
@@ -28,6 +28,13 @@ class Rewrite(Section):
     """Regular expression, searched in the name."""
     replacement: str
     r"""Replaces each match; \1 stands for the first group of the regex."""
+
+    @field_validator("replacement")
+    @classmethod
+    def _no_dollars(cls, value: str) -> str:
+        if re.search(r"\$\{?[0-9]", value):
+            raise ValueError(r"write \1 for the first group; $1, as in Prometheus, stays as it is")
+        return value
 
     @model_validator(mode="after")
     def _groups_exist(self) -> Self:
