@@ -1,12 +1,15 @@
 """The command, and `python -m exporter`."""
 
 import gc
+import signal
 import sys
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
+    # They wait until they are handled: a reload would end the process, an interrupt print where.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGINT})
     # Nothing that is imported is garbage. To look for some would take a quarter of the start, and
     # most of each later collection.
     gc.disable()

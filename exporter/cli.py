@@ -57,9 +57,10 @@ log = structlog.get_logger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options = parser().parse_args(argv)
-    given, path = flags.given(options), options.config_file
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        options = parser().parse_args(argv)
+        given, path = flags.given(options), options.config_file
         if path is None and DEFAULT_FILE.exists():
             path = DEFAULT_FILE
         environ = dict(os.environ)
@@ -171,6 +172,7 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     async def apply(settings: Settings) -> None:
         await app.apply(settings)

@@ -17,7 +17,7 @@ from exporter.cli import PROGRAM
 from exporter.config.settings import leaves
 from simulator import Hang, Script, Simulator, error, serve_in_thread, steps
 from tests.cli.command import Command
-from tests.e2e.daemon import environment
+from tests.e2e.daemon import environment, signalled_at_its_start
 from tests.waiting import DEADLINE, tied, wait_until
 
 
@@ -340,6 +340,20 @@ class TestOutputThatIsCutShort:
             _, err = child.communicate(timeout=DEADLINE)
         assert child.returncode == 130
         assert "Traceback" not in err
+
+
+@pytest.mark.process
+def test_interrupted_at_its_start_it_ends_without_a_traceback(command: Command) -> None:
+    done = subprocess.run(
+        [*signalled_at_its_start("INT"), sys.executable, "-m", "exporter", "--once"],
+        cwd=command.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 @pytest.mark.parametrize("proxy", ["socks5://u:hidden@127.0.0.1:1080", "ftp://127.0.0.1"])

@@ -55,6 +55,14 @@ def command(*flags: str) -> list[str]:
     return [sys.executable, "-m", "exporter", *flags]
 
 
+def signalled_at_its_start(signal: str) -> list[str]:
+    """A command that runs the exporter in its own process, and sends it a signal as soon as it has
+    blocked SIGINT and SIGHUP."""
+    blocked = "grep -q 'SigBlk:.*3$' /proc/$$/status"
+    wait = f"until {blocked}; do kill -0 $$ || exit; done; kill -{signal} $$"
+    return ["sh", "-c", f'{{ {wait}; }} 2>/dev/null & exec "$@"', "sh"]
+
+
 def run(
     folder: Path, *flags: str, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:

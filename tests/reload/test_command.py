@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from simulator import ManualClock, Script, Simulator, Wait, serve_in_thread, steps
-from tests.e2e.daemon import Daemon, configuration, daemon
+from tests.e2e.daemon import Daemon, configuration, daemon, signalled_at_its_start
 from tests.e2e.scrape import samples, value
 from tests.waiting import wait_until
 
@@ -92,6 +92,13 @@ class TestSignal:
             wait_until_reloaded(running, 2)
             assert metric(running, LOADED) == 1
             assert metric(running, LOADED_AT) > before
+            assert running.stop() == 0
+
+    @pytest.mark.usefixtures("file")
+    def test_one_during_the_start_reloads_after_it(self, tmp_path: Path) -> None:
+        """As `systemctl start` and `systemctl reload` right after it."""
+        with daemon(tmp_path, within=signalled_at_its_start("HUP")) as running:
+            wait_until_reloaded(running)
             assert running.stop() == 0
 
     def test_flags_and_the_environment_keep_their_rank(self, tmp_path: Path, file: File) -> None:
