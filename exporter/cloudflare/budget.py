@@ -48,6 +48,9 @@ class Budget:
         self, limit: int, *, reserve: float = 0.2, share: float = inf, clock: Clock
     ) -> None:
         self.limit = limit
+        self.name = ""
+        """What replicas call the credential: the name in the state of the first account that uses
+        it. All have the same configuration, and a secret never leaves this process."""
         self.quota: int | None = None
         """Requests in 5 minutes, from the last `Ratelimit-Policy`; None until there is one."""
         self.remaining: int | None = None

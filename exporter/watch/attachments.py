@@ -14,6 +14,7 @@ from math import inf
 import structlog
 
 from exporter.clock import Clock
+from exporter.cloudflare.credentials import Credentials
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Account, Discover, Workflow, is_glob
 from exporter.config.metrics import Metrics
@@ -43,6 +44,7 @@ class AccountSettings:
         account: Without its workflows.
         api: Without the limits of the budget, which may change while workflows are attached.
         stored_as: The account's name in the state.
+        credentials: Which may change while workflows are attached.
     """
 
     account: Account
@@ -50,6 +52,12 @@ class AccountSettings:
     poll: Poll
     metrics: Metrics
     stored_as: str
+    credentials: Credentials = field(compare=False)
+
+    @property
+    def budget_key(self) -> object:
+        """Equal for accounts that share a budget."""
+        return self.credentials.api.budget_key
 
     @property
     def place(self) -> tuple[str, str]:

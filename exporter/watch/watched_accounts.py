@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from functools import partial
 from math import inf
-from typing import NamedTuple
 
 import httpx
 import structlog
@@ -14,7 +13,7 @@ import structlog
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.connections import http_client
-from exporter.cloudflare.credentials import Credentials, read_credentials
+from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.event_queue import EventQueue
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 from exporter.cloudflare.workflows_client import WorkflowsClient
@@ -39,13 +38,6 @@ _GRACE = 3.0
 stops. With the 2 s that scrapes under way get before, stopping takes 5 s at most."""
 _LACKING = re.compile(r"\$\.result\[\d+\]\.(id|status)")
 """Without these discovery ignores the whole row, and counts it."""
-
-
-class _Wanted(NamedTuple):
-    """An account to watch."""
-
-    settings: AccountSettings
-    credentials: Credentials
 
 
 @dataclass(eq=False)
@@ -94,11 +86,11 @@ class WatchedAccounts:
             ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
                 stays as it was.
         """
-        wanted, http = self._checked(settings)
+        wanted = self._checked(settings)
         async with self._changing:
             is_reload = bool(self.accounts)
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted)
-            accounts = self._accounts_for(wanted, http)
+            accounts = [self._account(one) for one in wanted]
             async with self.writer.saving:
                 await self._replace(settings, accounts)
             self.store.configured(successful=True, at=self.clock.wall())
@@ -141,23 +133,23 @@ class WatchedAccounts:
             self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
             self.store.account_lost(workflows.label)
 
-    def _known(self, one: _Wanted) -> WatchedAccount | None:
+    def _known(self, settings: AccountSettings) -> WatchedAccount | None:
         """The account as it is watched now, if it is."""
-        place = one.settings.place
-        return next((a for a in self.accounts if a.workflows.settings.place == place), None)
+        places = {account.workflows.settings.place: account for account in self.accounts}
+        return places.get(settings.place)
 
-    def _queues_for(self, api: Api, wanted: Sequence[_Wanted]) -> dict[object, PollQueue]:
+    def _queues_for(self, api: Api, wanted: Sequence[AccountSettings]) -> dict[object, PollQueue]:
         """One queue and one budget a credential, however many accounts it serves.
 
         An account's new token is taken for one of the same user, as it is when tokens are rotated:
         the requests that were made with the old one count on.
         """
-        taken = {self.queues.get(one.credentials.api.budget_key) for one in wanted}
+        taken = {self.queues.get(one.budget_key) for one in wanted}
         used: dict[object, PollQueue] = {}
         for one in wanted:
-            key = one.credentials.api.budget_key
-            queue = used.get(key, self.queues.get(key))
-            known = self._known(one)
+            if one.budget_key in used:
+                continue
+            queue, known = self.queues.get(one.budget_key), self._known(one)
             if queue is None and known and known.workflows.queue not in taken:
                 queue = known.workflows.queue
             if queue is None:
@@ -165,54 +157,37 @@ class WatchedAccounts:
                 budget = Budget(api.requests_per_5m, share=share, clock=self.clock)
                 queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self.clock)
             queue.budget.set_limits(api.requests_per_5m, reserve=api.reserve)
-            used[key] = queue
+            queue.budget.name = one.stored_as
+            used[one.budget_key] = queue
             taken.add(queue)
         return used
 
-    def _accounts_for(
-        self, wanted: Sequence[_Wanted], http: httpx.AsyncClient
-    ) -> list[WatchedAccount]:
-        """The accounts of settings: those there are where nothing that all workflows share differs,
-        new ones otherwise."""
-        accounts = []
-        for one in wanted:
-            queue = self.queues[one.credentials.api.budget_key]
-            known = self._known(one)
-            if known and (known.workflows.settings, known.workflows.queue) == (one.settings, queue):
-                configured = one.credentials.account.workflows
-                if configured != known.workflows.configured:
-                    known.workflows.configured = configured
-                    known.wake()
-                accounts.append(known)
-                continue
-            former_workflows = known.workflows if known else None
-            accounts.append(self._account(one, http, queue, former_workflows))
-        return accounts
-
-    def _account(
-        self,
-        one: _Wanted,
-        http: httpx.AsyncClient,
-        queue: PollQueue,
-        former: AccountWorkflows | None,
-    ) -> WatchedAccount:
-        """An account, of which nothing is attached yet; `former`: under former settings."""
-        settings, credentials, clock = one.settings, one.credentials, self.clock
-        account = settings.account
-        reported = former.reported if former else AccountLog(account.label, clock)
-        at = http, settings.api, account.account_id
+    def _account(self, settings: AccountSettings) -> WatchedAccount:
+        """The account that there is, where nothing that all workflows share differs; otherwise a
+        new one, of which nothing is attached yet."""
+        configured = settings.credentials.account.workflows
+        queue, known = self.queues[settings.budget_key], self._known(settings)
+        former = known.workflows if known else None
+        if known and former and (former.settings, former.queue) == (settings, queue):
+            if configured != former.configured:
+                former.configured = configured
+                known.wake()
+            return known
+        account, credentials = settings.account, settings.credentials
+        reported = former.reported if former else AccountLog(account.label, self.clock)
+        at = self._connections(settings.api), settings.api, account.account_id
         on_request = partial(self.store.api_request, account.label)
         on_ignored = partial(_ignored, self.store, reported)
         workflows = AccountWorkflows(
             settings=settings,
-            configured=credentials.account.workflows,
+            configured=configured,
             client=WorkflowsClient(*at, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
             store=self.store,
             writer=self.writer,
             scheduler=self.scheduler,
             reported=reported,
-            clock=clock,
+            clock=self.clock,
             changing=self._changing,
         )
         if former:
@@ -224,28 +199,37 @@ class WatchedAccounts:
             events = Events(pulled, workflows, list_interval=account.events.list_interval)
         return WatchedAccount(workflows, events)
 
-    def _checked(self, settings: Settings) -> tuple[list[_Wanted], httpx.AsyncClient]:
-        """The accounts to watch, and the connections that they share; those of former settings are
-        closed at the end, since requests may be under way."""
+    def _connections(self, api: Api) -> httpx.AsyncClient:
+        """Those that the accounts share; those of former settings are closed at the end, since
+        requests may be under way."""
+        key = api.timeout, api.url
+        if key not in self._http:
+            self._http[key] = http_client(api, self.transport)
+        return self._http[key]
+
+    def _checked(self, settings: Settings) -> list[AccountSettings]:
+        """The accounts to watch."""
         problems: list[str] = []
         with collected(problems):
-            credentials = read_credentials(settings.accounts)
-        key = settings.api.timeout, settings.api.url
+            read = read_credentials(settings.accounts)
         with collected(problems):
-            if key not in self._http:
-                self._http[key] = http_client(settings.api, self.transport)
+            self._connections(settings.api)
         if problems:
             raise ConfigError(problems)
         names = stored_names(settings.accounts)
         # The limits are the budget's: they may change while workflows are attached.
         api = settings.api.model_copy(update={"requests_per_5m": 1, "reserve": 0.0})
-        wanted = []
-        for own in credentials:
-            account = own.account.model_copy(update={"workflows": []})
-            stored_as = names[account.label]
-            shared = AccountSettings(account, api, settings.poll, settings.metrics, stored_as)
-            wanted.append(_Wanted(shared, own))
-        return wanted, self._http[key]
+        return [
+            AccountSettings(
+                account=credentials.account.model_copy(update={"workflows": []}),
+                api=api,
+                poll=settings.poll,
+                metrics=settings.metrics,
+                stored_as=names[credentials.account.label],
+                credentials=credentials,
+            )
+            for credentials in read
+        ]
 
     def start(self) -> None:
         """Begins the list passes of all accounts, and of those to come."""
@@ -289,25 +273,21 @@ class WatchedAccounts:
     def _budget_uses(self) -> dict[str, BudgetUse]:
         """What this replica has used and needs of each credential's budget."""
         return {
-            name: queue.budget.use(
+            queue.budget.name: queue.budget.use(
                 len(queue) + sum(a.needed for a in self.accounts if a.workflows.queue is queue)
             )
-            for queue, name in self._queue_names().items()
+            for queue in self._used_queues
         }
 
     def _allot(self, allotments: Mapping[str, Allotment]) -> None:
         """Takes what the turn has brought to which `_budget_uses` went."""
-        for queue, name in self._queue_names().items():
-            if name in allotments:  # it may be new since
-                queue.budget.allot(allotments[name])
+        for queue in self._used_queues:
+            if queue.budget.name in allotments:  # it may be new since
+                queue.budget.allot(allotments[queue.budget.name])
 
-    def _queue_names(self) -> dict[PollQueue, str]:
-        """What replicas call each credential: by the name in the state of the first account that
-        uses it. All have the same configuration, and a secret never leaves this process."""
-        names: dict[PollQueue, str] = {}
-        for account in self.accounts:
-            names.setdefault(account.workflows.queue, account.workflows.settings.stored_as)
-        return names
+    @property
+    def _used_queues(self) -> set[PollQueue]:
+        return {account.workflows.queue for account in self.accounts}
 
     def _lost(self) -> None:
         for account in self.accounts:
