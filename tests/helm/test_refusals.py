@@ -5,6 +5,7 @@ from typing import Any
 
 import helm_python as helm
 import pytest
+import yaml
 
 from exporter.config.settings import leaves
 from tests.helm.chart import SMALLEST, render
@@ -233,6 +234,15 @@ def test_a_configuration_without_accounts_is_refused() -> None:
     }
     with pytest.raises(helm.HelmError, match=r"config\.accounts is empty: .* or leave config out"):
         render(values)
+
+
+@pytest.mark.parametrize("name", yaml.safe_load((CHART / "values.yaml").read_text()))
+def test_a_key_without_a_value_is_none_or_refused(name: str) -> None:
+    """Such as a section whose keys are all comments."""
+    try:
+        render(SMALLEST, {name: None})
+    except helm.HelmError as refusal:
+        assert f"at '': missing property '{name}'" in str(refusal)  # noqa: PT017
 
 
 def test_a_release_whose_name_no_service_can_have_is_refused() -> None:
