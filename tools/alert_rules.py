@@ -74,14 +74,17 @@ def records() -> dict[str, str]:
     return {rule["record"]: rule["expr"].strip() for rule in found}
 
 
-def without_records(expression: str) -> str:
-    """The same expression for a server that has no recording rules: each is put in its place."""
+def without_records(expression: str, within: str = "") -> str:
+    """The same expression for a server that has no recording rules: each is put in its place, but
+    that one has no past values where it reads its own (`within` is its name)."""
     names = "|".join(map(re.escape, sorted(records(), key=len, reverse=True)))
     if not names:
         return expression
 
     def inlined(match: re.Match[str]) -> str:
-        inner = without_records(records()[match["name"]])
+        if match["name"] == within:
+            return "(vector(0) > 0)"
+        inner = without_records(records()[match["name"]], match["name"])
         span = match["span"]
         if span is None:
             return f"({inner})"
