@@ -98,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error(
             "failed to list the accounts of the credential",
             error=str(failure),
-            advice=f"set {ENV_ACCOUNT} to the account's id; then no list is needed",
+            advice="; ".join(
+                filter(None, [failure.advice, f"with {ENV_ACCOUNT} set, no list is needed"])
+            ),
         )
         return 1
     except KeyboardInterrupt:

@@ -35,8 +35,9 @@ async def find_account_id(settings: Settings) -> str:
         except RequestFailed as failure:
             if failure.reason not in ("unauthorized", "http_4xx"):
                 raise
-            text = f"{ENV_ACCOUNT}: is missing, and the API lists no accounts: {failure}; {_FIX}"
-            raise ConfigError([text]) from None
+            first = "check the credential, then " if failure.reason == "unauthorized" else ""
+            text = f"{ENV_ACCOUNT}: is missing, and the API lists no accounts: {failure}"
+            raise ConfigError([f"{text}; {first}{_FIX}"]) from None
     found = {account.id: account.name or "" for account in listed if account.id}
     if len(found) == 1:
         return next(iter(found))

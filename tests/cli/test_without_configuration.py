@@ -195,7 +195,7 @@ class TestWhatIsRefused:
     def test_a_wrong_token(self, without: Without, simulator: Simulator) -> None:
         simulator.access.revoke("hidden")
         (line,) = without.refused(**TOKEN)
-        assert "HTTP 401: Authentication error (code 10000)" in line
+        assert "HTTP 401: Authentication error (code 10000); check the credential, then " in line
 
     def test_a_wrong_id_together_with_all_else_that_is_wrong(self, without: Without) -> None:
         environ = {
@@ -256,7 +256,7 @@ class TestWhatMayPass:
         (line,) = err.splitlines()
         assert "failed to list the accounts of the credential" in line
         assert "HTTP 500: broken (code 1)" in line
-        assert "set CLOUDFLARE_ACCOUNT_ID" in line
+        assert "with CLOUDFLARE_ACCOUNT_ID set" in line
 
     def test_an_api_out_of_reach(self, without: Without) -> None:
         with reserved_port() as port:
@@ -264,3 +264,4 @@ class TestWhatMayPass:
             status, _, err = without.once(**TOKEN)
         assert status == 1
         assert "Connection refused" in err
+        assert 'advice="check api.url, firewalls and proxies; with CLOUDFLARE_ACCOUNT_ID set' in err
