@@ -20,9 +20,15 @@ _UNDER_WAY = ("running", "waiting")
 
 def fingerprint(response: Summary) -> Fingerprint:
     """What of a response changes when the instance does."""
-    status = response.status
-    steps = None if response.step_count is None else int(response.step_count)
-    others = (
+    status, _, *others = fields = _fields(response)
+    progress = _UNDER_WAY if status in _UNDER_WAY else status
+    return _digest(fields) + _digest((progress, *others))
+
+
+def _fields(response: Summary) -> tuple[object, ...]:
+    return (
+        response.status,
+        None if response.step_count is None else int(response.step_count),
         unix(response.queued),
         unix(response.start),
         unix(response.end),
@@ -30,8 +36,6 @@ def fingerprint(response: Summary) -> Fingerprint:
         response.version_id,
         response.error.name if response.error else None,
     )
-    progress = _UNDER_WAY if status in _UNDER_WAY else status
-    return _digest((status, steps, *others)) + _digest((progress, *others))
 
 
 def _digest(values: tuple[object, ...]) -> bytes:
@@ -42,15 +46,15 @@ class Fingerprints(Struct, frozen=True, array_like=True, gc=False):
     """The fingerprints that stand for an instance as it is known; recorded in the state.
 
     Normally one: a simple response repeats the fields of the detail response. Where an upstream's
-    simple responses differ from its detail responses for good, the detail response that follows
-    brings nothing new; that simple response then stands for the instance, too, so that an instance
-    at rest costs no detail requests. Any news drops it, so it never hides a change.
+    simple responses lack some of them for good, the detail response that follows brings nothing
+    new; that simple response then stands for the instance, too, so that an instance at rest costs
+    no detail requests. Any news drops it, so it never hides a change.
     """
 
     detail: Fingerprint | None = None
     """Of the last detail response."""
     simple: Fingerprint | None = None
-    """Of a simple response that brought nothing new and differs."""
+    """Of a simple response that brought nothing new and lacks fields."""
 
     @property
     def seen(self) -> bool:
@@ -70,4 +74,13 @@ class Fingerprints(Struct, frozen=True, array_like=True, gc=False):
         new = fingerprint(detail)
         if changed or new != self.detail:
             return Fingerprints(new)
-        return Fingerprints(new, self.simple if after is None else fingerprint(after))
+        if after is None or not _only_lacks(after, detail):
+            return Fingerprints(new, self.simple)
+        return Fingerprints(new, fingerprint(after))
+
+
+def _only_lacks(simple: Summary, detail: Summary) -> bool:
+    """Whether a simple response has nothing that the detail response after it contradicts; if it
+    has, that may come from a replica that is behind."""
+    pairs = zip(_fields(simple), _fields(detail), strict=True)
+    return all(one is None or one == other for one, other in pairs)

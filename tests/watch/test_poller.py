@@ -3,7 +3,9 @@
 from structlog.testing import capture_logs
 
 from exporter.config.units import Duration
-from simulator import Error, Hang, Script, Sleep, Wait, error, retried, steps
+from simulator import Error, Hang, Respond, Script, Sleep, Wait, error, retried, steps
+from simulator.api_results import instance_detail
+from simulator.response import success
 from tests.waiting import until
 from tests.watching import watching
 
@@ -214,6 +216,17 @@ class TestStaleAnswers:
                 await w.round(after=INTERVAL)
                 assert w.status("a") == "complete"
             assert w.value("cloudflare_workflow_up") == 1
+
+    async def test_one_with_steps_hides_no_change_that_a_simple_one_shows(self) -> None:
+        async with watching(["a"]) as w:
+            a = w.orders.create("a", Script(pieces=(Wait("approval"),)))
+            await w.round()
+            before = success(instance_detail(a, w.simulator.world.settle()))
+            a.terminate(w.clock() + 1)
+            w.simulator.faults.add(Respond(body=before.body), kind="detail", times=1)
+            for _ in range(2):
+                await w.round(after=INTERVAL)
+            assert w.status("a") == "terminated"
 
 
 class TestSlowInstances:
