@@ -61,8 +61,8 @@ def take_row(
         moments = [moment for moment in (start, end) if moment is not None]
         earlier = any(moment + APART < (run.queued or -inf) for moment in moments)
         other = run.start is not None and start is None
-        live_again = run.status in ENDED and status in BEFORE_END
-        end_moved = ended and run.status in ENDED and not same_time(run.end, end)
+        live_again = run.end_observed and status in BEFORE_END
+        end_moved = ended and not same_time(run.end, end)
         if earlier or other or end_moved or not same_time(run.start, start):
             return None
         if live_again:
@@ -79,6 +79,7 @@ def take_row(
         new.queue_duration = waited
     if ended and not known.end_observed and (now if end is None else end) >= since:
         new.run = FinishedRun(status, seconds(row.started_on, row.ended_on))
+    by_row = ended and (known.ended_by_row or known.status not in ENDED)
     now_known = replace(
         known,
         # One that was still queued may have been restarted before it began.
@@ -88,7 +89,8 @@ def take_row(
         end=end if ended else None,
         queue_observed=known.queue_observed or waited is not None,
         end_observed=known.end_observed or ended,
-        ended_by_row=ended and (known.ended_by_row or known.status not in ENDED),
+        step_count=0 if by_row else known.step_count,
+        ended_by_row=by_row,
     )
     return Tracked(now_known, _values(values, row, now_known, waited), new)
 

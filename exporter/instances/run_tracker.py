@@ -211,6 +211,8 @@ def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> b
     """
     if known.ended_by_row and response.status in BEFORE_END:
         return newest <= _known_until(known)
+    if known.ended_by_row and (unix(response.end) or inf) + APART < (known.end or -inf):
+        return True
     if newest > known.newest:
         return False
     # The end of a run that rolls back is removed.
@@ -239,9 +241,11 @@ def _lacks(known: Run, response: Summary) -> bool:
 def _restarted(known: Run, response: Detail) -> bool:
     """Whether a run that had ended was restarted from a step, by a response newer than that.
 
-    A rollback moves the end of a run, too, but deletes no step and begins none but its own.
+    A rollback moves the end of a run, too, but deletes no step, begins none but its own, and ends
+    as the run had ended.
     """
-    if _lacks(known, response):
+    ended_otherwise = known.status in ENDED and response.status in ENDED - {known.status}
+    if ended_otherwise or _lacks(known, response):
         return True
     until = _known_until(known)
     return any(

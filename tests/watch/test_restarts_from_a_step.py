@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from simulator import Attempt, Error, Instance, Script, Step, error, steps
+from simulator import Attempt, Error, Instance, Respond, Script, Sleep, Step, error, steps
+from simulator.api_results import instance_detail
+from simulator.response import success
 from tests.watching import Watching, watching
 
 DECLINED = Script((*steps("fetch"), Step("charge", (Attempt(1.0, Error("CardError")),))))
@@ -154,6 +156,59 @@ async def test_of_a_run_that_had_not_ended(watched: dict[str, Any]) -> None:
             }
             | seen_before
         )
+
+
+@WATCHED
+async def test_an_end_with_fewer_steps_than_the_run_had_counts_once(
+    watched: dict[str, Any],
+) -> None:
+    async with watching(workflows=[{"name": "orders", **watched}], poll=POLL) as w:
+        await w.cycle()
+        instance = w.orders.create("a", Script((*steps("fetch", "charge"), Sleep("nap", 600))))
+        await w.cycle(after=15)
+        instance.restart_from("fetch", script=Script(steps("fetch")))
+        await w.cycle(after=15)
+        assert counts(w)["finished complete"] == 1
+
+
+@WATCHED
+async def test_terminated_before_a_step_ran_again_counts_as_an_end(watched: dict[str, Any]) -> None:
+    """It has as many steps as before: in place of the one that was deleted a termination."""
+    async with watching(workflows=[{"name": "orders", **watched}], poll=POLL) as w:
+        instance = await errored(w)
+        instance.restart_from("charge", queued=60)
+        instance.terminate(w.clock() + 5)
+        await w.cycle(after=15)
+        assert counts(w) == ERRORED | {"finished terminated": 1}
+
+
+@WATCHED
+async def test_a_stale_response_of_the_end_before_counts_nothing_twice(
+    watched: dict[str, Any],
+) -> None:
+    async with watching(workflows=[{"name": "orders", **watched}], poll=POLL) as w:
+        instance = await errored(w)
+        now = w.simulator.world.settle()
+        before = [success(instance_detail(instance, now, simple=s)).body for s in (True, False)]
+        instance.restart_from("charge", script=CHARGED)
+        for kind, body in zip(("simple", "detail"), before, strict=True):
+            w.simulator.faults.add(Respond(body=body), kind=kind, times=1)
+        for _ in range(4):
+            await w.cycle(after=15)
+        assert counts(w) == RECOVERED
+
+
+@pytest.mark.parametrize("until", ["rollingBack", "archived"])
+async def test_of_a_run_that_had_moved_on_from_its_end(until: str) -> None:
+    async with watching(workflows=[{"name": "orders", **DISCOVERED}], poll=POLL) as w:
+        instance = await errored(w)
+        instance.force_status(until)
+        await w.cycle(after=15)
+        assert w.status("a") == until
+        instance.restart_from("charge", queued=20, script=CHARGED)
+        for _ in range(4):
+            await w.cycle(after=15)
+        assert counts(w) == RECOVERED
 
 
 async def test_one_that_waits_in_the_queue_shows_as_its_row_does() -> None:
