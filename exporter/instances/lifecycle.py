@@ -113,7 +113,10 @@ def want_detail(instance: Instance) -> Pending | None:
 
 def on_missing_from_lists(instance: Instance) -> Pending | None:
     """No list of a pass holds it: it moved from list to list meanwhile, ended, or was deleted."""
-    return _want_detail(instance, Urgency.MISSED, PollReason.MISSED)
+    if not instance.has_ended:
+        return _want_detail(instance, Urgency.MISSED, PollReason.MISSED)
+    # Its steps are known, unless it was restarted.
+    return pend(instance, Urgency.MISSED, PollReason.MISSED) if instance.failure is None else None
 
 
 def on_event(instance: Instance, kind: str) -> Pending | None:

@@ -669,6 +669,17 @@ class TestCounting:
             assert w.value("cloudflare_workflow_details_skipped_total") == 1
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    async def test_one_that_is_deleted_after_its_detail_request_was_not_skipped(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("pay"), throws=Error("TypeError")))
+            await w.cycle(after=INTERVAL)
+            w.orders.instances["a"].delete()
+            for _ in range(8):
+                await w.cycle(after=INTERVAL)
+            assert w.status("a") is None
+            assert w.value("cloudflare_workflow_details_skipped_total") == 0
+
     async def test_it_is_counted_so_once_however_often_it_is_selected(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
