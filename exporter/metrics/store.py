@@ -304,6 +304,8 @@ class Store:
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
             self.labels(WorkflowKey(*labels[:2])).step.add(step)
+        if family in (catalogue.INSTANCES, catalogue.WATCHED):
+            self._statuses[labels[-1]] = None  # may not be known today
         return self.series.restore(family, labels, data)
 
     def state_write_failed(self) -> None:

@@ -61,6 +61,18 @@ def counts(w: Watching) -> dict[str, float]:
     }
 
 
+async def test_a_status_not_known_today_falls_to_zero_after_a_restart(file: Path) -> None:
+    async with watching(workflows=DISCOVERED, state=file) as w:
+        a = w.orders.create("a")
+        a.force_status("hibernating")
+        await w.cycle()
+        await w.restart()
+        a.force_status(None, w.clock() + 1)
+        await w.cycle(after=60)
+        for family in ("instances", "watched_instances"):
+            assert w.value(f"cloudflare_workflow_{family}", status="hibernating") == 0
+
+
 def runs(w: Watching, status: str = "complete") -> float | None:
     """Runs that were counted."""
     return w.value("cloudflare_workflow_runs_finished_total", status=status)
