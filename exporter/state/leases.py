@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Set
 from hashlib import blake2b
 from math import inf
-from typing import NamedTuple
 
 from exporter.clock import Clock
 from exporter.cloudflare.replica_budgets import BudgetUse
@@ -21,15 +20,8 @@ _MARGIN = 0.1
 clocks that count seconds differ by less."""
 
 
-class Plan(NamedTuple):
-    """What a replica is to change."""
-
-    take: list[Owner]
-    give_up: list[Owner]
-
-
-def plan(seen: Seen, wanted: Set[Owner], replica: str) -> Plan:
-    """What a replica takes of what nobody holds, and gives up of what it holds.
+def plan(seen: Seen, wanted: Set[Owner], replica: str) -> tuple[list[Owner], list[Owner]]:
+    """What a replica takes of what nobody holds, and what it gives up of what it holds.
 
     Each gets its fair share, and those that hold most keep the remainder of the division, so that
     nothing moves that needn't.
@@ -43,13 +35,13 @@ def plan(seen: Seen, wanted: Set[Owner], replica: str) -> Plan:
     held = Counter(holders.values())
     ranks = sorted((one.id for one in seen.replicas), key=lambda one: (-held[one], one))
     if replica not in ranks:
-        return Plan([], [])  # it has yet to see how many there are
+        return [], []  # it has yet to see how many there are
     least, more = divmod(len(wanted), len(ranks))
     fair = least + (replica in ranks[:more])
     # Each in an order of its own, so that two rarely reach for the same.
     free = sorted(wanted - holders.keys(), key=lambda owner: _order(replica, owner))
     mine = sorted(owner for owner, holder in holders.items() if holder == replica)
-    return Plan(free[: max(0, fair - len(mine))], mine[fair:])
+    return free[: max(0, fair - len(mine))], mine[fair:]
 
 
 def workflows_of(owners: Collection[Owner]) -> int:
@@ -100,11 +92,10 @@ class Leases:
         """Whether it holds a workflow, and won't give it up."""
         return owner in self.held and owner not in self._giving_up
 
-    def holder(self, owner: Owner) -> tuple[str, str] | None:
-        """The name of the live replica that holds a workflow, and its page's address, as of the
-        last turn; None: there is none."""
+    def holder(self, owner: Owner) -> Replica | None:
+        """The live replica that holds a workflow, as of the last turn; None: there is none."""
         lease = self.seen.leases.get(owner)
-        return lease and (lease.replica.name, lease.replica.url)
+        return lease and lease.replica
 
     @property
     def proven(self) -> bool:

@@ -22,7 +22,7 @@ from exporter.config.settings import Api, Poll
 from exporter.instances.instance import Scope
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
-from exporter.state.backend import NotRestored, Owner
+from exporter.state.backend import NotRestored, Owner, Replica
 from exporter.state.writer import StateWriter
 from exporter.watch.discovery import Discovery
 from exporter.watch.event_coverage import EventCoverage
@@ -128,10 +128,10 @@ class AccountWorkflows:
         return {n: a.discovery for n, a in self.attached.items() if a.discovery is not None}
 
     @property
-    def elsewhere(self) -> dict[str, tuple[str, str] | None]:
-        """The workflows to be watched that aren't attached here, each with its holder, as of
-        `Leases.holder`."""
-        missing = (name for name in self.wanted if name not in self.attached)
+    def elsewhere(self) -> dict[str, Replica | None]:
+        """The workflows to be watched that aren't attached here, each with the live replica that
+        holds it, if one does."""
+        missing = sorted(self.wanted.keys() - self.attached.keys())
         return {n: self.writer.leases.holder(self._owner(n)) for n in missing}
 
     @property

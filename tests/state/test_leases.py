@@ -35,10 +35,10 @@ class Database:
 
     def turn(self, number: int, wanted: set[Owner]) -> None:
         self.live.add(number)
-        planned = plan(self.seen, wanted, replica(number).id)
-        for owner in planned.give_up:
+        taken, given_up = plan(self.seen, wanted, replica(number).id)
+        for owner in given_up:
             assert self.holders.pop(owner) == number
-        for owner in planned.take:
+        for owner in taken:
             if self.holders.get(owner) not in self.live:
                 self.holders[owner] = number
                 self.moves += 1

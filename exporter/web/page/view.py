@@ -1,6 +1,6 @@
 """What the pages show, as plain data: accounts, a row for each instance, all details of one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from exporter.instances.instance import Instance, Pending
 from exporter.instances.latest_steps import Timeline, unpack
 from exporter.instances.values import InstanceValues
 from exporter.metrics.labels import WorkflowKey
+from exporter.state.backend import Replica
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.attachments import Attachment
 from exporter.watch.poller import Poller
@@ -37,15 +38,6 @@ class WorkflowView(NamedTuple):
     """Of its last list pass, or of the last poll of one that fails."""
 
 
-class HeldView(NamedTuple):
-    """A workflow that isn't watched here, and the name and address of the replica that holds it;
-    empty: no live replica does, or its page has no address."""
-
-    name: str
-    replica: str
-    url: str
-
-
 class AccountView(NamedTuple):
     """An account and the budget of its credential, in requests in 5 minutes."""
 
@@ -64,7 +56,8 @@ class AccountView(NamedTuple):
     """Of the last list of its workflows."""
     workflows: tuple[WorkflowView, ...]
     """By name, those first that aren't up."""
-    elsewhere: tuple[HeldView, ...] = ()
+    elsewhere: Mapping[str, Replica | None]
+    """The workflows that aren't watched here, with their holders."""
 
 
 class TableRow(Struct, frozen=True, gc=False):
@@ -251,19 +244,13 @@ class WatchView:
             lag=account.lag,
             failure=workflows.reported.failure,
             workflows=tuple(sorted(watched, key=lambda w: (w.up, w.name))),
-            elsewhere=tuple(_held(*item) for item in sorted(workflows.elsewhere.items())),
+            elsewhere=workflows.elsewhere,
         )
 
 
 def _next_pass(account: WatchedAccount, attached: Attachment) -> float:
     """When the next list pass shows what changed (monotonic clock)."""
     return inf if attached.discovery is None else account.next_pass
-
-
-def _held(workflow: str, holder: tuple[str, str] | None) -> HeldView:
-    name, url = holder or ("", "")
-    # Whoever can write to the database must not choose what a click runs.
-    return HeldView(workflow, name, url if url.startswith(("http://", "https://")) else "")
 
 
 def _workflow(poller: Poller) -> WorkflowView:

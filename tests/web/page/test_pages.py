@@ -14,13 +14,13 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.instances.instance import Instance, LastPoll, PollReason, PollRequest, Scope
 from exporter.instances.latest_steps import Entry, Timeline
 from exporter.instances.values import InstanceValues, OpenStep
+from exporter.state.backend import Replica
 from exporter.web.page.formatting import NONE
 from exporter.web.page.instance_table import TableQuery
 from exporter.web.page.pages import Pages
 from exporter.web.page.view import (
     AccountView,
     Explanation,
-    HeldView,
     Snapshot,
     WatchView,
     WorkflowView,
@@ -71,8 +71,9 @@ class Skeleton(HTMLParser):
 def table(name: str) -> str:
     """A page of the table in which all that others name has one name."""
     failure = RequestFailed("unauthorized", name, name)
-    workflow, held = WorkflowView(name, False, True, 1, 1, failure), HeldView(name, name, "")
-    account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, failure, (workflow,), (held,))
+    workflow = WorkflowView(name, False, True, 1, 1, failure)
+    held = {name: Replica(name, name, "")}
+    account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, failure, (workflow,), held)
     snapshot = Snapshot(NOW, (account,), ())
     page = PAGES.table(snapshot._replace(accounts=(account, account)), TableQuery(text=name))
     shown = row(name, account=name, workflow=name, status=name, step=name, error=name)
