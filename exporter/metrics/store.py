@@ -29,19 +29,6 @@ _EVENT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600)
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class RoundOutcome(NamedTuple):
-    """What a round over a workflow came to. Times are Unix seconds."""
-
-    up: bool
-    at: float
-    as_of: float
-    """The status of the live instances is known as of then."""
-    failing: Mapping[str, int]
-    """Instances whose last poll failed, by class of failure."""
-    watched: Mapping[str, int]
-    """Instances that are watched, with series or without, by status."""
-
-
 class _Workflow(NamedTuple):
     """A workflow that is attached."""
 
@@ -64,6 +51,7 @@ class Store:
 
     def __init__(self, settings: Metrics, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
+        self._clock = clock
         self.series = Series(_bounds(settings), clock)
         self._changed = defaultdict[WorkflowKey, dict[str, Iterable[Sample] | None]](dict)
         self.accounts: set[str] = set()
@@ -128,10 +116,8 @@ class Store:
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         """An instance has these values, which last changed at a Unix time."""
-        if workflow not in self._workflows:
-            return  # A poll may end after its workflow was removed.
-        labels = self.labels(workflow)
-        self._workflows[workflow].instances.add(instance_id)
+        labels, instances, _ = self._workflows[workflow]
+        instances.add(instance_id)
         for step in values.open_steps:
             name = (*workflow, labels.step(step.name))
             self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, labels.word(step.type)))
@@ -157,9 +143,9 @@ class Store:
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         """An instance had these values before a restart."""
-        attached = self._workflows.get(workflow)
-        if attached and instance_id in attached.rendered:
-            attached.rendered.discard(instance_id)
+        rendered = self._workflows[workflow].rendered
+        if instance_id in rendered:
+            rendered.discard(instance_id)
         else:
             self.shown(workflow, instance_id, values, last_change)
 
@@ -172,8 +158,6 @@ class Store:
 
     def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
         """An instance has no series any more."""
-        if workflow not in self._workflows:
-            return
         self._changed[workflow][instance_id] = None
         self._workflows[workflow].instances.discard(instance_id)
 
@@ -203,18 +187,30 @@ class Store:
         """A request succeeded, or failed: `success` or the class of failure."""
         self.series.add(catalogue.POLLS, (kind, result))
 
-    def round_over(self, workflow: WorkflowKey, outcome: RoundOutcome) -> None:
-        """A round over a workflow ended."""
-        if workflow not in self._workflows:
-            return
+    def reported(
+        self,
+        workflow: WorkflowKey,
+        *,
+        up: bool,
+        as_of: float,
+        failing: Mapping[str, int],
+        watched: Mapping[str, int],
+    ) -> None:
+        """A round over a workflow, or a list pass of it, ended.
+
+        Args:
+            up: Whether it can be read.
+            as_of: Unix time as of which the status of the live instances is known.
+            failing: Instances whose last poll failed, by class of failure.
+            watched: Instances that are watched, with series or without, by status.
+        """
         for result in FAILURE_REASONS:
-            failing = outcome.failing.get(result, 0)
-            self.series.set(catalogue.FAILING, (*workflow, result), failing)
-        self._set_by_status(catalogue.WATCHED, workflow, outcome.watched)
-        self.series.set(catalogue.UP, workflow, outcome.up)
-        self.series.set(catalogue.DATA_TIME, workflow, outcome.as_of)
-        if outcome.up:
-            self.series.set(catalogue.LAST_SUCCESS, workflow, outcome.at)
+            self.series.set(catalogue.FAILING, (*workflow, result), failing.get(result, 0))
+        self._set_by_status(catalogue.WATCHED, workflow, watched)
+        self.series.set(catalogue.UP, workflow, up)
+        self.series.set(catalogue.DATA_TIME, workflow, as_of)
+        if up:
+            self.series.set(catalogue.LAST_SUCCESS, workflow, self._clock())
 
     def events_found(self, account: str) -> None:
         """An account's events are watched."""
@@ -262,8 +258,6 @@ class Store:
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
         """Something finished, of an instance that has series or of one that is only counted."""
-        if workflow not in self._workflows:
-            return
         add, observe = self.series.add, self.series.observe
         queued, run = observations.queue_duration, observations.run
         if queued is not None:

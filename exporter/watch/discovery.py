@@ -79,6 +79,8 @@ class Discovery:
         async with self._taking:
             if instance_id not in self._watched.instances:
                 known = await self.writer.records(self._watched.key, [instance_id])
+                if self._watched.over:
+                    raise NotRestored("it was detached meanwhile")
                 instance = self._watched.begin(
                     instance_id, Scope.COUNTED, known.get(instance_id, -inf)
                 )

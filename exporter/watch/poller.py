@@ -21,7 +21,6 @@ from exporter.instances.instance import (
     PollRequest,
     Urgency,
 )
-from exporter.metrics.store import RoundOutcome
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.watched_instances import WatchedInstances
@@ -240,6 +239,6 @@ class Poller:
         self._as_of = as_of
         by_reason = Counter[str](failure.reason for _, failure in failing)
         unix = now.wall - now.monotonic + as_of
-        self._store.round_over(self.key, RoundOutcome(self.up, now.wall, unix, by_reason, watched))
+        self._store.reported(self.key, up=self.up, as_of=unix, failing=by_reason, watched=watched)
         self.log.failing(failing, self.watched.pass_failure)
         self.log.absent(instances)
