@@ -128,11 +128,7 @@ class EventQueue(ApiClient):
         return queue.queue_name or ""
 
     async def _send(
-        self,
-        endpoint: str,
-        path: str,
-        kind: type[Result],
-        content: object = None,
+        self, endpoint: str, path: str, kind: type[Result], content: object = None
     ) -> Response[Result]:
         url = f"{self.base_url}/queues/{self.queue_id}{path}"
         try:

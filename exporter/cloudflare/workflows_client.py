@@ -85,11 +85,7 @@ class WorkflowsClient(ApiClient):
         return f"{self._workflow_url(workflow)}/instances/{name}"
 
     async def _page(
-        self,
-        endpoint: str,
-        url: str,
-        kind: type[list[Result]],
-        parameters: dict[str, str],
+        self, endpoint: str, url: str, kind: type[list[Result]], parameters: dict[str, str]
     ) -> Page[Result]:
         response = await self.send(endpoint, f"{url}?{urlencode(parameters)}", kind)
         rows, info = response.result or [], response.info

@@ -9,14 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ByteSize,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, ByteSize, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from exporter.config.accounts import ENV_TOKEN, Account, gives_credential

@@ -8,14 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from exporter.config import environment
-from exporter.config.accounts import (
-    ENV_ACCOUNT,
-    ENV_EMAIL,
-    ENV_KEY,
-    ENV_TOKEN,
-    Discover,
-    Workflow,
-)
+from exporter.config.accounts import ENV_ACCOUNT, ENV_EMAIL, ENV_KEY, ENV_TOKEN, Discover, Workflow
 from exporter.config.settings import Settings
 from exporter.config.validation import Loc
 

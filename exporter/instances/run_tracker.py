@@ -19,14 +19,7 @@ from typing import NamedTuple
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
-from exporter.cloudflare.models import (
-    Attempt,
-    Detail,
-    Step,
-    Summary,
-    seconds,
-    unix,
-)
+from exporter.cloudflare.models import Attempt, Detail, Step, Summary, seconds, unix
 from exporter.instances.failed_step import AFTERMATH, attempts_in_order
 from exporter.instances.values import InstanceValues, values_of
 from exporter.statuses import BEFORE_END, ENDED

@@ -111,9 +111,7 @@ class Series:
     """
 
     def __init__(
-        self,
-        bounds: Mapping[Family, Sequence[float]],
-        clock: Callable[[], float] = time.time,
+        self, bounds: Mapping[Family, Sequence[float]], clock: Callable[[], float] = time.time
     ) -> None:
         self.bounds, self._clock = bounds, clock
         self._series: dict[SeriesKey, SeriesData] = {}

@@ -30,9 +30,7 @@ class PollLog:
         self._log = log.bind(account=key.account, workflow=key.workflow)
 
     def failing(
-        self,
-        polls: Iterable[tuple[str, RequestFailed]],
-        list_pass: RequestFailed | None,
+        self, polls: Iterable[tuple[str, RequestFailed]], list_pass: RequestFailed | None
     ) -> None:
         """The polls that fail now, by instance, and the failure of the list pass."""
         reported = _NO_WORKFLOW if self.unmatched else None

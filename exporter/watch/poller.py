@@ -14,13 +14,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Summary
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances import lifecycle
-from exporter.instances.instance import (
-    Instance,
-    Pending,
-    PollReason,
-    PollRequest,
-    Urgency,
-)
+from exporter.instances.instance import Instance, Pending, PollReason, PollRequest, Urgency
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.watched_instances import WatchedInstances
