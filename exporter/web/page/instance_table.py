@@ -25,8 +25,8 @@ class TableColumn(NamedTuple):
 
     heading: str
     key: Callable[[TableRow], str | float | None]
-    descending: bool = False
-    """Whether the largest come first by default."""
+    order: str = "asc"
+    """Which it has by default."""
 
 
 COLUMNS = {
@@ -35,65 +35,56 @@ COLUMNS = {
     "workflow": TableColumn("Workflow", lambda row: row.workflow.casefold()),
     "instance": TableColumn("Instance", lambda row: row.id.casefold()),
     "step": TableColumn("Current step", lambda row: row.step.casefold() or None),
-    "attempts": TableColumn("Attempts", lambda row: row.attempts, descending=True),
-    "running": TableColumn("Run time", lambda row: row.running, descending=True),
-    "changed": TableColumn("Last change", lambda row: row.changed, descending=True),
-    "checked": TableColumn("Last poll", lambda row: row.checked_at, descending=True),
+    "attempts": TableColumn("Attempts", lambda row: row.attempts, "desc"),
+    "running": TableColumn("Run time", lambda row: row.running, "desc"),
+    "changed": TableColumn("Last change", lambda row: row.changed, "desc"),
+    "checked": TableColumn("Last poll", lambda row: row.checked_at, "desc"),
     "due": TableColumn("Next poll", lambda row: row.due),
 }
 
 
 class TableQuery(NamedTuple):
-    """What the table shows. Empty: everything; `sort` empty: what needs attention first."""
+    """What the table shows, by the parameters of its address. Empty: everything; `sort` empty: what
+    needs attention first."""
 
-    text: str = ""
+    q: str = ""
+    """Text to search."""
     account: str = ""
     workflow: str = ""
     status: str = ""
     """A status, or one of `ATTENTION`."""
     sort: str = ""
-    descending: bool = False
+    order: str = ""
+    """`asc` or `desc`, of a sorted table."""
     page: int = 1
 
     @classmethod
     def read(cls, parameters: Mapping[str, str]) -> "TableQuery":
         """The query of an address; invalid parameters are ignored."""
-
-        def text(name: str) -> str:
-            return parameters.get(name, "")[:MAX_LENGTH]
-
-        sort, page = text("sort"), text("page")
-        orders = {"asc": False, "desc": True}
-        column = COLUMNS.get(sort)
-        return cls(
-            text=parameters.get("q", "").strip()[:MAX_LENGTH],
-            account=text("account"),
-            workflow=text("workflow"),
-            status=text("status"),
-            sort=sort if column else "",
-            descending=orders.get(text("order"), column.descending if column else False),
-            page=max(1, int(page)) if page.isascii() and page.isdigit() and len(page) < 9 else 1,
-        )
+        given = {name: parameters.get(name, "")[:MAX_LENGTH] for name in cls._fields}
+        given["q"], page = given["q"].strip(), given.pop("page")
+        column = COLUMNS.get(given["sort"])
+        if column is None:
+            given["sort"] = given["order"] = ""
+        elif given["order"] not in ("asc", "desc"):
+            given["order"] = column.order
+        number = int(page) if page.isascii() and page.isdigit() and len(page) < 9 else 1
+        return cls(**given, page=max(1, number))
 
     def href(self, **changes: object) -> str:
         """The address of this query with changes, relative to the page; starts at page 1."""
         new = self._replace(**{"page": 1, **changes})  # type: ignore[arg-type]
-        parameters = {
-            "q": new.text,
-            "account": new.account,
-            "workflow": new.workflow,
-            "status": new.status,
-            "sort": new.sort,
-            "order": ("desc" if new.descending else "asc") if new.sort else "",
-            "page": str(new.page) if new.page > 1 else "",
-        }
-        return "?" + urlencode({name: value for name, value in parameters.items() if value})
+        given = {name: value for name, value in new._asdict().items() if value}
+        if new.page == 1:
+            del given["page"]
+        return "?" + urlencode(given)
 
     def by(self, column: str) -> str:
         """The address that sorts by a column; reverses the order of the current one."""
-        same = self.sort == column
-        descending = not self.descending if same else COLUMNS[column].descending
-        return self.href(sort=column, descending=descending)
+        order = COLUMNS[column].order
+        if self.sort == column:
+            order = "asc" if self.order == "desc" else "desc"
+        return self.href(sort=column, order=order)
 
 
 class TablePage(NamedTuple):
@@ -137,10 +128,10 @@ def select(rows: Iterable[TableRow], query: TableQuery) -> TablePage:
 def _matches(row: TableRow, query: TableQuery) -> bool:
     if query.account not in ("", row.account) or query.workflow not in ("", row.workflow):
         return False
-    if not query.text:
+    if not query.q:
         return True
     words = f"{row.id}\n{row.workflow}\n{row.step}\n{row.error}".casefold()
-    return query.text.casefold() in words
+    return query.q.casefold() in words
 
 
 def _sorted(rows: list[TableRow], query: TableQuery) -> list[TableRow]:
@@ -153,6 +144,6 @@ def _sorted(rows: list[TableRow], query: TableQuery) -> list[TableRow]:
     key = COLUMNS[query.sort].key
     known = [row for row in rows if key(row) is not None]
     # Unknown values come last in either order.
-    return sorted(known, key=key, reverse=query.descending) + [  # type: ignore[arg-type]
+    return sorted(known, key=key, reverse=query.order == "desc") + [  # type: ignore[arg-type]
         row for row in rows if key(row) is None
     ]

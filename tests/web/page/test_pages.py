@@ -75,7 +75,7 @@ def table(name: str) -> str:
     held = {name: Replica(name, name, "")}
     account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, failure, (workflow,), held)
     snapshot = Snapshot(NOW, (account,), ())
-    page = PAGES.table(snapshot._replace(accounts=(account, account)), TableQuery(text=name))
+    page = PAGES.table(snapshot._replace(accounts=(account, account)), TableQuery(q=name))
     shown = row(name, account=name, workflow=name, status=name, step=name, error=name)
     chosen = Shown(snapshot, shown)
     return page + PAGES.table(chosen, TableQuery())  # type: ignore[arg-type]
