@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from functools import partial
 from math import inf
@@ -286,8 +286,8 @@ class WatchedAccounts:
                 queue.budget.allot(allotments[queue.budget.name])
 
     @property
-    def _used_queues(self) -> set[PollQueue]:
-        return {account.workflows.queue for account in self.accounts}
+    def _used_queues(self) -> Iterable[PollQueue]:
+        return dict.fromkeys(account.workflows.queue for account in self.accounts)
 
     def _lost(self) -> None:
         for account in self.accounts:
