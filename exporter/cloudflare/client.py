@@ -5,6 +5,7 @@ no additional requests.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable
@@ -128,13 +129,14 @@ class ApiClient:
             raise RequestFailed("invalid_answer", "the body is empty")
         try:
             envelope, ignored = decode(body.read(), model)
+            if _RESULT in ignored:
+                raise InvalidBody(f"unexpected type at {_RESULT}")
         except _UNDECODABLE as error:
             # msgspec's message has the place and the types, not the value; others have the value.
             own = isinstance(error, msgspec.MsgspecError | InvalidBody)
             why = str(error) if own else type(error).__name__
-            raise _undecodable(response, body, why) from None
-        if _RESULT in ignored:
-            raise _undecodable(response, body, f"unexpected type at {_RESULT}")
+            message = f"{_content(response, body)} can't be read: {why}"
+            raise RequestFailed("invalid_answer", message[:_MAX_MESSAGE]) from None
         if envelope.success is False or isinstance(envelope.result, UnsetType):
             text, _ = self._api_errors(response, body)
             why = text or "no result"
@@ -145,7 +147,9 @@ class ApiClient:
         self, endpoint: str, url: str, body: ResponseBody, content: object
     ) -> httpx.Response:
         while True:
-            try:
+            # Other kept-alive connections may be closed too: each repeat takes one out of the pool,
+            # until the request gets a new one.
+            with contextlib.suppress(ReusedConnectionLost):
                 if self.budget is None:
                     return await self._receive(endpoint, url, body, content)
                 async with self.budget.request():
@@ -155,10 +159,6 @@ class ApiClient:
                     else:
                         self.budget.update(response.headers)
                 return response
-            except ReusedConnectionLost:
-                # Other kept-alive connections may be closed too: each repeat takes one out of the
-                # pool, until the request gets a new one.
-                continue
 
     async def _receive(
         self, endpoint: str, url: str, body: ResponseBody, content: object
@@ -185,7 +185,7 @@ class ApiClient:
         except ReusedConnectionLost:
             code = "connection"
             raise
-        except (httpx.TransportError, httpx.TooManyRedirects, OSError, InvalidBody) as error:
+        except (httpx.TransportError, OSError, InvalidBody) as error:
             failure = failure_of(error, url, allowed)
             code = "invalid" if failure.reason == "invalid_answer" else failure.reason
             raise failure from None
@@ -211,11 +211,6 @@ class ApiClient:
 def _content(response: httpx.Response, body: ResponseBody) -> str:
     kind = response.headers.get("content-type", "").partition(";")[0].strip() or "an untyped body"
     return f"{kind[:50]} of {body.size} bytes"
-
-
-def _undecodable(response: httpx.Response, body: ResponseBody, why: str) -> RequestFailed:
-    message = f"{_content(response, body)} can't be read: {why}"
-    return RequestFailed("invalid_answer", message[:_MAX_MESSAGE])
 
 
 def retry_after(response: httpx.Response) -> float | None:

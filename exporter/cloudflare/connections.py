@@ -89,13 +89,10 @@ async def request(
         events.add(event)
 
     method = "GET" if content is None else "POST"
-    sent = http.build_request(method, url, json=content, extensions={"trace": record})
+    trace = {"trace": record}
     try:
-        response = await http.send(sent, auth=auth, stream=True)
-        try:
+        async with http.stream(method, url, json=content, auth=auth, extensions=trace) as response:
             yield response
-        finally:
-            await response.aclose()
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
         begun = "http11.send_request_headers.started" in events
         fresh = any(event.startswith("connection.connect_tcp") for event in events)
@@ -114,7 +111,7 @@ def failure_of(error: Exception, url: str, allowed: float) -> RequestFailed:
         text = f"no complete response within {allowed:g} s"
         advice = "raise api.timeout, or check the network between here and Cloudflare"
         return RequestFailed("timeout", text, advice)
-    if isinstance(error, InvalidBody | httpx.TooManyRedirects):
+    if isinstance(error, InvalidBody):
         return RequestFailed("invalid_answer", f"unreadable body: {error}")
     chain = list(_chain(error))
     # h11 gives up on headers (or trailers) past 100 KiB, and httpx reports a lost connection.
