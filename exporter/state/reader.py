@@ -90,9 +90,10 @@ class StateReader:
         self._thread.shutdown(wait=False)
         self.backend.close()
 
-    def uncommitted(self) -> Uncommitted:
-        """What isn't on the disk, or may not be: it is being written."""
-        return self.writing.with_newer(self.pending)
+    def not_written(self) -> None:
+        """What was being written is to be written next, with what came meanwhile."""
+        self.writing.add(self.pending)
+        self.pending, self.writing = self.writing, Uncommitted()
 
     async def workflow(self, owner: Owner) -> WorkflowRecord | None:
         """The record of a workflow; None: there is none."""

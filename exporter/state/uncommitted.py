@@ -38,15 +38,12 @@ class Uncommitted:
         # What is no longer shown stays in the state: the workflow may be attached again.
         self.series.update(series_by_place(changes, accounts))
 
-    def with_newer(self, newer: "Uncommitted") -> "Uncommitted":
-        """The newest of both."""
-        both = Uncommitted()
-        for part in (self, newer):
-            both.shown.update(part.shown)
-            both.series.update(part.series)
-            both.instances.update(part.instances)
-            both.workflows.update(part.workflows)
-        return both
+    def add(self, newer: "Uncommitted") -> None:
+        """Adds newer records."""
+        self.shown.update(newer.shown)
+        self.series.update(newer.series)
+        self.instances.update(newer.instances)
+        self.workflows.update(newer.workflows)
 
     @property
     def owners(self) -> set[Owner]:

@@ -181,7 +181,7 @@ class StateWriter:
                     await self._record_rendered()
             except Exception as error:  # also of a record that can't be encoded
                 self._failed(str(error))
-                self._reader.pending = self._reader.uncommitted()
+                self._reader.not_written()
                 self._collect_series()
                 self._collected = self._in_store()
                 at_once, self._reader.pending.shown = without_counts(self._reader.pending.shown)
@@ -195,7 +195,6 @@ class StateWriter:
                 committed = True
                 if self._problems.over([]):
                     log.info("state write succeeded again")
-            self._reader.writing = Uncommitted()
             self.first_polls_shown = self.first_polls_shown or over
             self.writes_since = None
             return committed
@@ -213,7 +212,7 @@ class StateWriter:
                 await self._reader.in_thread(self._write, self._reader.writing)
                 break
             except LeaseLost as error:
-                self._reader.pending = self._reader.uncommitted()
+                self._reader.not_written()
                 self._lose(error.owners)
         await self._show(self._reader.writing.shown)
         self._hide()
