@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from math import inf
 
 import structlog
+from apscheduler.job import Job
 
 from exporter.clock import Clock
 from exporter.cloudflare.credentials import Credentials
@@ -75,6 +76,7 @@ class Attachment:
         watched: Its instances.
         poller: Polls them.
         discovery: Reads its lists; None: only configured instances are watched.
+        rounds: Begins those of the poller.
         limits_at: When its limits were last requested (monotonic clock).
     """
 
@@ -83,6 +85,7 @@ class Attachment:
     watched: WatchedInstances
     poller: Poller
     discovery: Discovery | None
+    rounds: Job
     limits_at: float = -inf
 
 
@@ -167,8 +170,8 @@ class AccountWorkflows:
             if self._discovered_by.get(name, discover) != discover:
                 discovery.series_limit.reselect()
         self._discovered_by[name] = discover
-        self.scheduler.add(poller, every=self.settings.poll.interval)
-        self.attached[name] = Attachment(key, workflow, watched, poller, discovery)
+        rounds = self.scheduler.add(poller, every=self.settings.poll.interval)
+        self.attached[name] = Attachment(key, workflow, watched, poller, discovery, rounds)
 
     async def _restored(
         self, key: WorkflowKey, ids: Collection[str], selector: Selector | None
@@ -206,7 +209,7 @@ class AccountWorkflows:
         """Stops polling a workflow, discards the responses under way, has what is pending
         committed, and takes the workflow's series away."""
         attachment = self.attached.pop(name)
-        self.scheduler.remove(attachment.poller)
+        attachment.rounds.remove()
         attachment.poller.detach()
         self.writer.detach(attachment.watched)
         self.store.detached(attachment.key)

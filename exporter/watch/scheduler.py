@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 
 import structlog
+from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -48,17 +49,14 @@ class Scheduler:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
-    def add(self, poller: Poller, *, every: float) -> None:
-        """Begins a round now, and then one each `every` seconds."""
-        self._jobs.add_job(
+    def add(self, poller: Poller, *, every: float) -> Job:
+        """Begins a round now, and then one each `every` seconds, until the job is removed."""
+        return self._jobs.add_job(
             poller.round,
             Interval(seconds=every, jitter=every / 20, timezone="UTC"),
-            id=_id(poller),
+            name=f"{poller.key.account}/{poller.key.workflow}",
             next_run_time=datetime.now(UTC),
         )
-
-    def remove(self, poller: Poller) -> None:
-        self._jobs.remove_job(_id(poller))
 
     def start(self) -> None:
         self._jobs.start()
@@ -86,7 +84,3 @@ class Scheduler:
         if self._checking is not None:
             self._checking.cancel()
         self._jobs.shutdown(wait=False)
-
-
-def _id(poller: Poller) -> str:
-    return f"{poller.key.account}/{poller.key.workflow}"
