@@ -16,7 +16,6 @@ from exporter.metrics.labels import WorkflowKey
 from exporter.state.backend import Replica
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.attachments import Attachment
-from exporter.watch.poller import Poller
 from exporter.watch.watched_account import WatchedAccount
 
 STUCK_AFTER = 3600.0
@@ -27,15 +26,30 @@ ATTENTION = ("errored", "stuck", "failing", "retrying")
 
 
 class WorkflowView(NamedTuple):
-    """A workflow."""
+    """A workflow, with its instances, of which polls may change each at any time."""
 
-    name: str
+    key: WorkflowKey
     up: bool
     tried: bool
-    instances: int
-    failing: int
-    failure: RequestFailed | None
-    """Of its last list pass, or of the last poll of one that fails."""
+    next_pass: float
+    """When the next list pass shows what changed (monotonic clock)."""
+    list_failure: RequestFailed | None
+    """Of its last list pass."""
+    watched: Sequence[Instance]
+
+    @property
+    def name(self) -> str:
+        return self.key.workflow
+
+    @property
+    def instances(self) -> list[Instance]:
+        """Those with series."""
+        return [instance for instance in self.watched if instance.has_series]
+
+    @property
+    def failures(self) -> list[RequestFailed]:
+        """Of the last polls of instances that fail."""
+        return [instance.failure for instance in self.watched if instance.failure is not None]
 
 
 class AccountView(NamedTuple):
@@ -110,16 +124,14 @@ class Snapshot(NamedTuple):
 
     now: Moment
     accounts: tuple[AccountView, ...]
-    watched: tuple[tuple[WorkflowKey, float, Sequence[Instance]], ...]
-    """Each workflow with the time of its next list pass and its instances."""
 
     def rows(self) -> list[TableRow]:
         """A row for each instance with series."""
         return [
-            _row(key, instance, next_pass, self.now)
-            for key, next_pass, instances in self.watched
-            for instance in instances
-            if instance.has_series
+            _row(workflow.key, instance, workflow.next_pass, self.now)
+            for account in self.accounts
+            for workflow in account.workflows
+            for instance in workflow.instances
         ]
 
 
@@ -189,19 +201,7 @@ class WatchView:
 
     def snapshot(self) -> Snapshot:
         """Everything watched, now."""
-        return Snapshot(
-            self._clock.now(),
-            tuple(map(self._account, self._accounts)),
-            tuple(
-                (
-                    attached.key,
-                    _next_pass(account, attached),
-                    list(attached.watched.instances.values()),
-                )
-                for account in self._accounts
-                for attached in account.workflows.attached.values()
-            ),
-        )
+        return Snapshot(self._clock.now(), tuple(map(self._account, self._accounts)))
 
     def explain(self, label: str, workflow: str, instance_id: str) -> Explanation | None:
         """All details of an instance; None if it isn't watched or has no series.
@@ -232,7 +232,7 @@ class WatchView:
     def _account(self, account: WatchedAccount) -> AccountView:
         workflows, now = account.workflows, self._clock.wall()
         budget = workflows.queue.budget
-        watched = (_workflow(attached.poller) for attached in workflows.attached.values())
+        watched = (_workflow(account, attached) for attached in workflows.attached.values())
         return AccountView(
             workflows.label,
             spent=budget.spent,
@@ -253,16 +253,11 @@ def _next_pass(account: WatchedAccount, attached: Attachment) -> float:
     return inf if attached.discovery is None else account.next_pass
 
 
-def _workflow(poller: Poller) -> WorkflowView:
-    failing = [i.failure for i in poller.instances.values() if i.failure is not None]
-    return WorkflowView(
-        poller.key.workflow,
-        up=poller.up,
-        tried=poller.tried,
-        instances=sum(i.has_series for i in poller.instances.values()),
-        failing=len(failing),
-        failure=poller.watched.pass_failure or next(iter(failing), None),
-    )
+def _workflow(account: WatchedAccount, attached: Attachment) -> WorkflowView:
+    poller, watched = attached.poller, attached.watched
+    next_pass, instances = _next_pass(account, attached), [*watched.instances.values()]
+    failure = watched.pass_failure
+    return WorkflowView(attached.key, poller.up, poller.tried, next_pass, failure, instances)
 
 
 def _waits(instance: Instance) -> str:

@@ -14,6 +14,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.instances.instance import Instance, LastPoll, PollReason, PollRequest, Scope
 from exporter.instances.latest_steps import Entry, Timeline
 from exporter.instances.values import InstanceValues, OpenStep
+from exporter.metrics.labels import WorkflowKey
 from exporter.state.backend import Replica
 from exporter.web.page.formatting import NONE
 from exporter.web.page.instance_table import TableQuery
@@ -71,10 +72,10 @@ class Skeleton(HTMLParser):
 def table(name: str) -> str:
     """A page of the table in which all that others name has one name."""
     failure = RequestFailed("unauthorized", name, name)
-    workflow = WorkflowView(name, False, True, 1, 1, failure)
+    workflow = WorkflowView(WorkflowKey(name, name), False, True, 0.0, failure, ())
     held = {name: Replica(name, name, "")}
     account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, failure, (workflow,), held)
-    snapshot = Snapshot(NOW, (account,), ())
+    snapshot = Snapshot(NOW, (account,))
     page = PAGES.table(snapshot._replace(accounts=(account, account)), TableQuery(q=name))
     shown = row(name, account=name, workflow=name, status=name, step=name, error=name)
     chosen = Shown(snapshot, shown)
@@ -218,7 +219,7 @@ class TestAddresses:
 
 @pytest.mark.parametrize(("step", "text"), [("", "Error"), ("pay", "pay · Error")])
 def test_an_error_without_a_step_has_no_separator(step: str, text: str) -> None:
-    shown = Shown(Snapshot(NOW, (), ()), row("a", status="errored", step=step, error="Error"))
+    shown = Shown(Snapshot(NOW, ()), row("a", status="errored", step=step, error="Error"))
     page = Skeleton(PAGES.table(shown, TableQuery()))  # type: ignore[arg-type]
     assert " ".join(page.text.split()).count(f"errored orders a {text} {NONE}") == 1
 
