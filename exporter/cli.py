@@ -61,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         options = parser().parse_args(argv)
         given, path = flags.given(options), options.config_file
-        if path is None and DEFAULT_FILE.exists():
-            path = DEFAULT_FILE
+        path = path or _default_file()
         environ = dict(os.environ)
         load = partial(config.load, path, given, environ)
         settings = load()
@@ -137,6 +136,17 @@ def parser() -> flags.Parser:
         mode.add_argument(flag, action="store_true", help=does)
     flags.add(made)
     return made
+
+
+def _default_file() -> Path | None:
+    """The file in the working folder, also one that can't be read; None where there is none."""
+    try:
+        DEFAULT_FILE.lstat()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        pass  # reported when it is read
+    return DEFAULT_FILE
 
 
 def _app(settings: Settings) -> App:

@@ -18,6 +18,7 @@ from exporter.config.settings import leaves
 from simulator import Hang, Script, Simulator, error, serve_in_thread, steps
 from tests.cli.command import Command
 from tests.e2e.daemon import environment, signalled_at_its_start
+from tests.state.test_command import powerless
 from tests.waiting import DEADLINE, tied, wait_until
 
 
@@ -144,6 +145,29 @@ class TestWhereTheFileComesFrom:
             "  accounts: is missing; set CLOUDFLARE_API_TOKEN to watch a whole account, or name a "
             "file with --config.file",
         ]
+
+    def test_one_that_leads_nowhere_is_not_none(self, command: Command) -> None:
+        (command.folder / "config.yaml").symlink_to("none.yaml")
+        done = command("--check-config", CLOUDFLARE_API_TOKEN="hidden", CLOUDFLARE_ACCOUNT_ID="acc")
+        assert done.returncode == 2
+        assert "  config.yaml: can't be read: No such file or directory" in done.stderr
+
+    @pytest.mark.process
+    def test_nor_is_one_in_a_folder_that_cannot_be_read(self, command: Command) -> None:
+        """Such as root's, for another user."""
+        command.file(GOOD)
+        closed = 'chmod 0 . && "$@"; status=$?; chmod 700 .; exit $status'
+        done = subprocess.run(
+            ["sh", "-c", closed, "sh", *powerless(), sys.executable, "-m", "exporter"],
+            cwd=command.folder,
+            env=environment(CLOUDFLARE_API_TOKEN="hidden", CLOUDFLARE_ACCOUNT_ID="acc"),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "  config.yaml: can't be read: Permission denied" in done.stderr
 
     def test_one_that_is_not_there(self, command: Command) -> None:
         done = command("--config.file=none.yaml")
