@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, SecretStr
 
 from exporter.config.units import Duration, PositiveDuration
-from exporter.config.validation import Problem, Section, duplicates, mappings
+from exporter.config.validation import Problem, Section, duplicates, mappings, must
 from exporter.statuses import SELECTED, Status
 
 # The names that Cloudflare's own clients read.
@@ -54,23 +54,14 @@ def gives_credential(account: Mapping[str, Any]) -> bool:
     return any(account.get(key) is not None for key in keys)
 
 
-def _instance_id(value: str) -> str:
-    if not is_instance_id(value):
-        raise ValueError(f"not an instance id: 1 to {LONGEST_ID} printable characters")
-    return value
-
-
 def _matching(pattern: str, problem: str) -> AfterValidator:
     """Takes text that matches a pattern as a whole."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(problem)
-        return value
-
-    return AfterValidator(check)
+    return must(re.compile(pattern).fullmatch, problem)
 
 
+_InstanceId = Annotated[
+    str, must(is_instance_id, f"not an instance id: 1 to {LONGEST_ID} printable characters")
+]
 # Cloudflare's own rule for workflow names (Workflows limits page), and the signs of a glob.
 _WorkflowName = Annotated[
     str,
@@ -93,12 +84,6 @@ _Secret = Annotated[
 _Email = Annotated[str, _matching("[!-~]*@[!-~]*", "not an e-mail address")]
 
 
-def _matches_some(value: list[str]) -> list[str]:
-    if "*" in value:
-        raise ValueError('"*" excludes every instance; name those that must not be watched')
-    return value
-
-
 class Discover(Section):
     statuses: list[Status] = Field(list(SELECTED), min_length=1)
     """Statuses of the instances to watch."""
@@ -112,14 +97,20 @@ class Discover(Section):
     ones."""
     include: list[str] = Field(["*"], min_length=1)
     """Globs over the ids of instances to watch."""
-    exclude: Annotated[list[str], AfterValidator(_matches_some)] = Field([])
+    exclude: Annotated[
+        list[str],
+        must(
+            lambda globs: "*" not in globs,
+            '"*" excludes every instance; name those that must not be watched',
+        ),
+    ] = Field([])
     """Globs over the ids of instances not to watch."""
 
 
 class Workflow(Section):
     name: _WorkflowName
     """Name of the workflow, or a glob over names."""
-    instances: list[Annotated[str, AfterValidator(_instance_id)]] = Field([])
+    instances: list[_InstanceId] = Field([])
     """Ids of instances to watch."""
     discover: Discover | None = None
     """Watch all instances that match; {} takes the defaults below."""

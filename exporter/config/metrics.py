@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, FiniteFloat, field_validator, model_validator
 
-from exporter.config.validation import Section
+from exporter.config.validation import Section, must
 
 
 def _regex(value: str) -> str:
@@ -17,10 +17,8 @@ def _regex(value: str) -> str:
     return value
 
 
-def _ascending(value: list[float]) -> list[float]:
-    if any(a >= b for a, b in itertools.pairwise(value)):
-        raise ValueError("must be in ascending order, without repeats")
-    return value
+def _is_ascending(value: list[float]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(value))
 
 
 class Rewrite(Section):
@@ -54,7 +52,11 @@ class Names(Section):
     """Rules that rewrite names, applied in order."""
 
 
-Bounds = Annotated[list[FiniteFloat], Field(min_length=1), AfterValidator(_ascending)]
+Bounds = Annotated[
+    list[FiniteFloat],
+    Field(min_length=1),
+    must(_is_ascending, "must be in ascending order, without repeats"),
+]
 """Upper bounds of a histogram's buckets, in ascending order, without +Inf."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ByteSize, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ByteSize, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from exporter.config.accounts import ENV_TOKEN, Account, gives_credential
@@ -24,7 +24,7 @@ from exporter.config.urls import (
     is_loopback,
     is_plain,
 )
-from exporter.config.validation import Problem, Section, duplicates, mappings
+from exporter.config.validation import Problem, Section, duplicates, mappings, must
 
 CLOUDFLARE_LIMIT = 1200
 """Requests in 5 minutes that Cloudflare allows a user or account token (API rate limits,
@@ -95,16 +95,12 @@ class State(Section):
             yield ("password_file",), "state.url has a password; give one of them"
 
 
-def _lease(value: Duration) -> Duration:
-    if value < 5:
-        raise ValueError("must be at least 5s")
-    return value
-
-
 class Replica(Section):
     name: str = Field("auto", min_length=1)
     """Name that the other replicas show for this one; auto: the host's name."""
-    lease: Annotated[Duration, AfterValidator(_lease)] = Duration.parse("30s")
+    lease: Annotated[Duration, must(lambda lease: lease >= 5, "must be at least 5s")] = (
+        Duration.parse("30s")
+    )
     """Time after which other replicas take over from one that stopped, or lacks the database. Its
     counters are shown until then, and again once it is back."""
 

@@ -3,8 +3,10 @@
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, ByteSize, GetCoreSchemaHandler, WithJsonSchema
+from pydantic import ByteSize, GetCoreSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
+
+from exporter.config.validation import must
 
 _MILLISECONDS = {
     "y": 31_536_000_000,
@@ -62,24 +64,13 @@ class Duration(float):
         )
 
 
-def _positive(value: Duration) -> Duration:
-    if not value:
-        raise ValueError("must be longer than 0s")
-    return value
-
-
-PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
-
-
-def _bounded(value: ByteSize) -> ByteSize:
-    if not 1 << 20 <= value <= 1 << 40:
-        raise ValueError("must be from 1MiB to 1TiB; write it with its unit, as in 64MiB")
-    return value
-
-
+PositiveDuration = Annotated[Duration, must(bool, "must be longer than 0s")]
 Size = Annotated[
     ByteSize,
-    AfterValidator(_bounded),
+    must(
+        lambda size: 1 << 20 <= size <= 1 << 40,
+        "must be from 1MiB to 1TiB; write it with its unit, as in 64MiB",
+    ),
     WithJsonSchema({"type": "string", "pattern": "^[0-9.]+ ?[KMGT]i?B$"}),
 ]
 """Bytes, from 1 MiB to 1 TiB."""

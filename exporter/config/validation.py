@@ -1,10 +1,11 @@
 """How a section of the configuration is checked: all that is wrong with it is found at once."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     ModelWrapValidatorHandler,
@@ -67,6 +68,17 @@ class Section(BaseModel):
 def _details(loc: Loc, kind: str, text: str, given: object = None) -> InitErrorDetails:
     error = PydanticCustomError(kind, "{text}", {"text": text})
     return InitErrorDetails(type=error, loc=loc, input=given)
+
+
+def must(test: Callable[[Any], object], problem: str) -> AfterValidator:
+    """Refuses the values that fail a test."""
+
+    def check(value: Any) -> Any:
+        if not test(value):
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(check)
 
 
 def duplicates(loc: Loc, names: Iterable[object]) -> Iterator[Problem]:

@@ -4,7 +4,7 @@
 What that format knows and this server doesn't support is refused; nothing is ignored.
 """
 
-from collections.abc import Callable
+from operator import not_
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 
 from exporter.config import yaml_file
 from exporter.config.errors import ConfigError, line
+from exporter.config.validation import must
 from exporter.web.auth import checked_hash
 
 CIPHER_SUITES = {
@@ -60,7 +61,7 @@ class _Section(BaseModel):
         return value
 
 
-def _refuse(why: str, *values: object) -> Callable[[object], object]:
+def _unsupported(why: str, *values: object) -> BeforeValidator:
     """Refuses some values that the format knows and this server doesn't support, or all."""
 
     def refuse(value: object) -> object:
@@ -68,25 +69,7 @@ def _refuse(why: str, *values: object) -> Callable[[object], object]:
             raise ValueError(why)
         return value
 
-    return refuse
-
-
-def _unsupported(why: str) -> BeforeValidator:
-    return BeforeValidator(_refuse(why))
-
-
-def _file(value: Path) -> Path:
-    if "\n" in str(value) or "-----BEGIN" in str(value):
-        raise ValueError("must be the path of a file; write the contents to one")
-    return value
-
-
-def _cipher_suite(value: str) -> str:
-    if value.startswith("TLS_") and "_WITH_" not in value:
-        raise ValueError("suites of TLS 1.3 can't be chosen: all are offered; remove it")
-    if value not in CIPHER_SUITES:
-        raise ValueError(f"must be one of {', '.join(CIPHER_SUITES)}")
-    return value
+    return BeforeValidator(refuse)
 
 
 def _headers(value: dict[str, str]) -> dict[str, str]:
@@ -100,32 +83,41 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-def _users(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    if not value:
-        raise ValueError("must not be empty; to let everyone in, remove it")
-    if not all(name and ":" not in name for name in value):
-        raise ValueError("a user's name must not be empty or contain a colon")
-    return value
-
-
-_File = Annotated[Path, AfterValidator(_file)]
+_File = Annotated[
+    Path,
+    must(
+        lambda path: "\n" not in str(path) and "-----BEGIN" not in str(path),
+        "must be the path of a file; write the contents to one",
+    ),
+]
 _Version = Annotated[
     Literal["TLS12", "TLS13"],
-    BeforeValidator(
-        _refuse("TLS 1.0 and 1.1 are not supported; write TLS12 or TLS13", "TLS10", "TLS11")
-    ),
+    _unsupported("TLS 1.0 and 1.1 are not supported; write TLS12 or TLS13", "TLS10", "TLS11"),
 ]
 _ClientAuthType = Annotated[
     Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"],
-    BeforeValidator(
-        _refuse(
-            "accepts certificates that anyone made; write RequireAndVerifyClientCert",
-            *("RequestClientCert", "RequireAnyClientCert", "RequireClientCert"),
-        )
+    _unsupported(
+        "accepts certificates that anyone made; write RequireAndVerifyClientCert",
+        *("RequestClientCert", "RequireAnyClientCert", "RequireClientCert"),
     ),
 ]
-_CipherSuites = Annotated[list[Annotated[str, AfterValidator(_cipher_suite)]], Len(1)]
+_CipherSuite = Annotated[
+    str,
+    must(
+        lambda name: not name.startswith("TLS_") or "_WITH_" in name,
+        "suites of TLS 1.3 can't be chosen: all are offered; remove it",
+    ),
+    must(CIPHER_SUITES.__contains__, f"must be one of {', '.join(CIPHER_SUITES)}"),
+]
 _Hash = Annotated[SecretStr, AfterValidator(checked_hash)]
+_Users = Annotated[
+    dict[str, _Hash],
+    must(bool, "must not be empty; to let everyone in, remove it"),
+    must(
+        lambda users: all(name and ":" not in name for name in users),
+        "a user's name must not be empty or contain a colon",
+    ),
+]
 
 
 class Tls(_Section):
@@ -136,7 +128,7 @@ class Tls(_Section):
     client_allowed_sans: Annotated[list[Annotated[str, Len(1)]], Len(1)] | None = None
     min_version: _Version = "TLS12"
     max_version: _Version = "TLS13"
-    cipher_suites: _CipherSuites | None = None
+    cipher_suites: Annotated[list[_CipherSuite], Len(1)] | None = None
     prefer_server_cipher_suites: bool = True
     curve_preferences: Annotated[None, _unsupported("curves can't be chosen; remove it")] = None
     cert: Annotated[None, _unsupported("write it to a file, and set cert_file")] = None
@@ -160,9 +152,7 @@ class Tls(_Section):
 
 
 class Http(_Section):
-    http2: Annotated[bool, AfterValidator(_refuse("HTTP/2 is not supported; remove it", True))] = (
-        False
-    )
+    http2: Annotated[bool, must(not_, "HTTP/2 is not supported; remove it")] = False
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
 
 
@@ -171,7 +161,7 @@ class WebConfig(_Section):
 
     tls_server_config: Tls | None = None
     http_server_config: Http = Http()
-    basic_auth_users: Annotated[dict[str, _Hash], AfterValidator(_users)] | None = None
+    basic_auth_users: _Users | None = None
     rate_limit: Annotated[None, _unsupported("rate limits are not supported; remove it")] = None
 
 
