@@ -64,7 +64,8 @@ TIMEOUT = 5.0
 _PATIENCE = 3600.0
 """The same in virtual time, in which an exchange takes none: real seconds mean nothing there."""
 SETTLED = 340.0
-"""Seconds that ages are not measured: shares settle as the first, uneven window drains."""
+"""Seconds that ages are not measured: shares settle as the first, uneven window drains. At most two
+thirds of all."""
 SAMPLED = 5.9
 """Seconds from one sample of ages to the next: no multiple of what else happens."""
 REQUESTS = 600
@@ -179,6 +180,7 @@ async def watch(
     loop, clock = asyncio.get_running_loop(), virtual_clock()
     simulator = upstream(live, workflows, clock, life)
     found: list[tuple[float, float]] = []
+    settled = min(SETTLED, minutes * 40)
     async with AsyncExitStack() as running:
         apps = [
             await running.enter_async_context(
@@ -188,7 +190,7 @@ async def watch(
         ]
         while loop.time() < minutes * 60:
             await asyncio.sleep(SAMPLED)
-            if loop.time() > SETTLED:
+            if loop.time() > settled:
                 pollers = [poller for app in apps for poller in app.pollers]
                 found.append(age(pollers, simulator.world, loop.time()))
     assert not simulator.limit.refused

@@ -25,7 +25,7 @@ SMALL = {
     "poll_cost": ["--instances", "2", "--rounds", "1"],
     "replicas": [
         *("--instances", "5", "--rounds", "1", "--kills", "1", "--lease", "5s"),
-        *("--live", "30", "--minutes", "6", "--watched", "3", "--seconds", "0.1"),
+        *("--live", "30", "--minutes", "0.5", "--watched", "3", "--seconds", "0.1"),
     ],
     "scrape_cost": ["--instances", "200", "--repeat", "1"],
     "soak_growth": ["--hours", "0.1", "--live", "10", "--every", "2"],
