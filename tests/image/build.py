@@ -120,11 +120,10 @@ def _base() -> Path:
         mmdebstrap = requires_program("mmdebstrap", "mmdebstrap")
         partial = archive.with_suffix(".partial.tar")
         packages = "--include=base-files,coreutils,dash,python3-venv,util-linux"
-        mounts = '--extract-hook=mkdir "$1/mnt"'  # which base-files would make when configured
-        without = (
-            f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")
-        )
-        only = ("--quiet", "--variant=extract", packages, mounts, *without)
+        # base-files would make /mnt when configured. For `path-exclude`, mmdebstrap would start a
+        # program of its own for each package.
+        without = "mkdir mnt && cd usr/share && rm -r doc locale man"
+        only = ("--quiet", "--variant=extract", packages, f'--extract-hook=cd "$1" && {without}')
         _run(mmdebstrap, *only, SUITE, str(partial))
         partial.rename(archive)
     return archive
