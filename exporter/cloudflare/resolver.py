@@ -8,10 +8,10 @@ a time. Whoever waits for a lookup may stop waiting.
 
 import asyncio
 import socket
-import threading
-from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from typing import Any
+
+from exporter.daemon_thread import in_daemon_thread
 
 _Addresses = list[Any]
 
@@ -30,6 +30,11 @@ class Loop(asyncio.SelectorEventLoop):
         self.lookups: dict[object, asyncio.Future[_Addresses]] = {}
         """Running ones."""
 
+    def close(self) -> None:
+        for lookup in self.lookups.values():
+            lookup.cancel()  # a closed loop can't be told of its end
+        super().close()
+
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> _Addresses:
         """As asyncio's.
 
@@ -38,25 +43,12 @@ class Loop(asyncio.SelectorEventLoop):
         """
         key = (host, port, *sorted(options.items()))
         if key not in self.lookups:
-            lookup: asyncio.Future[_Addresses] = self.create_future()
+            look_up = partial(socket.getaddrinfo, host, port, **options)
+            lookup = asyncio.wrap_future(in_daemon_thread(look_up), loop=self)
             self.lookups[key] = lookup
             lookup.add_done_callback(lambda done: self._end(key, done))
-            arguments = lookup, host, port, options
-            threading.Thread(target=self._look_up, args=arguments, daemon=True).start()
         return await asyncio.shield(self.lookups[key])
 
     def _end(self, key: object, done: "asyncio.Future[_Addresses]") -> None:
         del self.lookups[key]
         done.exception()  # an exception must be retrieved, and nobody may wait for it any more
-
-    def _look_up(
-        self, result: "asyncio.Future[_Addresses]", host: Any, port: Any, options: dict[str, Any]
-    ) -> None:
-        act: Callable[[Any], None] = result.set_result
-        found: Any
-        try:
-            found = socket.getaddrinfo(host, port, **options)
-        except OSError as error:
-            act, found = result.set_exception, error
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            self.call_soon_threadsafe(act, found)

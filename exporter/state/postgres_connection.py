@@ -5,9 +5,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from math import inf
-from threading import Thread
 from typing import Any, TypeVar
 
 import psycopg
@@ -15,6 +14,7 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from exporter.config.errors import ConfigError
+from exporter.daemon_thread import in_daemon_thread
 from exporter.state.backend import DatabaseServer, Unreachable
 
 T = TypeVar("T")
@@ -151,26 +151,13 @@ class Connector:
             Unreachable: there is none within the server's timeout, or within a second where there
                 was one before.
         """
-        if self._attempt is None:
-            self._attempt = Future()
-            Thread(target=self._connect, args=(self._attempt,), daemon=True).start()
-        try:
-            session = self._attempt.result(self._wait)
-        except TimeoutError:
-            raise Unreachable(_NO_RESPONSE) from None
-        except BaseException:
-            self._attempt = None
-            raise
-        finally:
-            self._wait = _RECONNECT_WAIT
+        attempt = self._attempt = self._attempt or in_daemon_thread(connect, self._server)
+        connected, _ = wait([attempt], self._wait)
+        self._wait = _RECONNECT_WAIT
+        if not connected:
+            raise Unreachable(_NO_RESPONSE)
         self._attempt = None
-        return session
-
-    def _connect(self, attempt: Future[Session]) -> None:
-        try:
-            attempt.set_result(connect(self._server))
-        except BaseException as error:
-            attempt.set_exception(error)
+        return attempt.result()
 
     def close(self) -> None:
         """Has a connection closed that may still come."""

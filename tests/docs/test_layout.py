@@ -8,7 +8,7 @@ import pytest
 from tools import ROOT
 
 EXPORTER = ROOT / "exporter"
-SHARED = {"clock", "log_dedup", "logs", "statuses", "__version__"}
+SHARED = {"clock", "daemon_thread", "log_dedup", "logs", "statuses", "__version__"}
 ORDER = ("config", "cloudflare", "instances", "metrics", "state", "watch", "web")
 
 
