@@ -1,5 +1,7 @@
 """Time, handed in: schedules run on the monotonic clock, values are wall-clock times."""
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,6 +16,13 @@ _SET = datetime(2026, 1, 1, tzinfo=UTC)
 
 def _monotonic() -> float:
     return time.clock_gettime(_BOOT)
+
+
+async def wait_at_most(seconds: float | None, event: asyncio.Event) -> None:
+    """Returns once an event is set, at the latest after this time."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 class Moment(NamedTuple):

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from math import inf
 
-from exporter.clock import Clock
+from exporter.clock import Clock, wait_at_most
 from exporter.cloudflare.replica_budgets import FRESH, SLICE, WINDOW, Allotment, BudgetUse, usable
 
 # The share of the window that may be used at once: after a pause, and in the first window, when
@@ -203,12 +203,8 @@ class Budget:
     async def _wait_for_change(self) -> None:
         self._changed.clear()
         wait = self.wait()
-        try:
-            # At least a millisecond: rounding would make the last moment a busy loop.
-            async with asyncio.timeout(None if wait == inf else max(wait, 0.001)):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+        # At least a millisecond: rounding would make the last moment a busy loop.
+        await wait_at_most(None if wait == inf else max(wait, 0.001), self._changed)
 
     def update(self, headers: Mapping[str, str]) -> None:
         """Reads the user's quota from a response (`Ratelimit`, `Ratelimit-Policy`)."""

@@ -1,7 +1,6 @@
 """Reloads the configuration: on demand, or when its file holds something else."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from exporter.clock import wait_at_most
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Settings, leaves
 
@@ -78,9 +78,7 @@ class Reloader:
         """
         waited = 0.0
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CHECK_EVERY):
-                    await self.asked.wait()
+            await wait_at_most(_CHECK_EVERY, self.asked)
             waited += _CHECK_EVERY
             interval = self.settings.config.auto_reload_interval
             due = bool(interval) and waited >= interval

@@ -13,7 +13,7 @@ from copy import copy
 
 import structlog
 
-from exporter.clock import Clock
+from exporter.clock import Clock, wait_at_most
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
 from exporter.log_dedup import OpenProblems
@@ -158,9 +158,7 @@ class StateWriter:
         """Saves every second, until it is closed."""
         while not self._closing.is_set():
             await self.save()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_EVERY):
-                    await self._closing.wait()
+            await wait_at_most(_EVERY, self._closing)
 
     async def save(self, *, rendered: bool = False) -> bool:
         """Commits what changed, then shows it; whether it was committed. With `rendered`, the lines

@@ -9,13 +9,13 @@ holds goes there as a notice, through the state.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 import structlog
 
+from exporter.clock import wait_at_most
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.event_queue import BATCH, UNREADABLE, Event, EventQueue, event_of
 from exporter.instances import lifecycle
@@ -138,9 +138,7 @@ class Events:
             if self._is_full or self._awaited:
                 check = min(_BUSY, _CHECK + len(self._awaited) / 1000)
                 pause = check if self._is_full else min(pause, check)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._relay.arrived.wait()
+            await wait_at_most(pause, self._relay.arrived)
 
     @property
     def _is_full(self) -> bool:

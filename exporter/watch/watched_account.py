@@ -10,6 +10,7 @@ from math import inf
 
 import structlog
 
+from exporter.clock import wait_at_most
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow, corrected, unix
 from exporter.cloudflare.replica_budgets import WINDOW
@@ -114,11 +115,7 @@ class WatchedAccount:
         while True:
             self._wake.clear()
             await self.cycle()
-            try:
-                async with asyncio.timeout(max(0.0, self.next_pass - self._clock.monotonic())):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await wait_at_most(max(0.0, self.next_pass - self._clock.monotonic()), self._wake)
 
     async def cycle(self) -> None:
         """One pass over all workflows."""
