@@ -94,13 +94,10 @@ class Pages:
     def instance(self, known: Explanation) -> str:
         """Renders the page of one instance."""
         return self._templates.get_template("instance.html").render(
+            **known._asdict(),
             bars=list(_bars(known)),
             dashboard=formatting.dashboard_href(known),
-            instance=known.instance,
-            known=known,
-            now=known.now,
             queries=formatting.queries(known.row),
-            row=known.row,
         )
 
 
