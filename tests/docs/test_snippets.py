@@ -139,7 +139,7 @@ def test_scrape_configurations_are_taken_by_prometheus(block: Block, tmp_path: P
 
 @pytest.mark.prometheus
 def test_recipes_are_answered_by_a_real_prometheus(account: Simulator, tmp_path: Path) -> None:
-    """With series there, a match that is not one to one would be an error."""
+    """Nor is it an error that Prometheus has each series twice, as when a pod is replaced."""
     token = {"api_token": "...", "account_id": ACCOUNT}
     workflows: list[dict[str, Any]] = [
         {"name": name, "discover": {"min_age": "0s"}} for name in ("orders", "billing")
@@ -147,11 +147,13 @@ def test_recipes_are_answered_by_a_real_prometheus(account: Simulator, tmp_path:
     configuration(tmp_path, account.url + "/accounts/{account_id}", workflows=workflows, **token)
     with daemon(tmp_path) as exporter:
         exporter.wait_until_ready()
-        job = f"job_name: exporter, static_configs: [{{targets: ['{exporter.address}']}}]"
-        scrape = f"global: {{scrape_interval: 1s}}\nscrape_configs: [{{{job}}}]\n"
+        target = f"static_configs: [{{targets: ['{exporter.address}']}}]"
+        jobs = ", ".join(f"{{job_name: {name}, {target}}}" for name in ("one", "other"))
+        scrape = f"global: {{scrape_interval: 1s}}\nscrape_configs: [{jobs}]\n"
         with prometheus(tmp_path, scrape) as server:
-            recipes = [b.text for b in everywhere("promql") if b.page.name == "promql.md"]
+            recipes = [b.text for b in everywhere("promql")]
             assert len(recipes) > 20
+            wait_until(lambda: len(server.query("up == 1")) == 2, exporter.stderr)
             # On a busy machine a scrape may take longer than Prometheus waits.
             wait_until(
                 lambda: sum(bool(server.query(recipe)) for recipe in recipes) > 10,
