@@ -119,6 +119,18 @@ class TestAccessible:
         ):
             assert await page.evaluate(WIDTH) <= 360
 
+    async def test_many_workflows_leave_the_table_in_the_window(self, site: Site) -> None:
+        names = [f"workflow-of-a-long-name-{number}" for number in range(100)]
+        async with (
+            watching(workflows=[{"name": name, "discover": {}} for name in names]) as w,
+            served(w) as address,
+            Site(w, address, site.browser).page(viewport={"width": 400, "height": 800}) as page,
+        ):
+            await w.cycle()
+            await page.reload()
+            assert await page.get_by_role("link", name=names[-1]).count() == 1
+            assert await page.evaluate("document.querySelector('#results').offsetTop") < 800
+
 
 class TestByKeyboard:
     async def test_the_first_stop_skips_to_the_content(self, site: Site) -> None:
