@@ -94,9 +94,9 @@ def unknown(environ: Mapping[str, str]) -> Iterator[str]:
     known = {variable(key) for key, _ in keys()}
     for name in sorted(environ):
         upper = name.upper()
-        if not upper.startswith(_PREFIX) or upper in known or upper == FILE:
+        if not upper.startswith(_PREFIX) or upper in known or name == FILE:
             continue
-        near = difflib.get_close_matches(upper, known, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(upper, {FILE, *known}, n=1, cutoff=0.6)
         misspelt = bool(near) and near[0].replace("_", "") == upper.replace("_", "")
         if "__" in name or misspelt:
             hint = f"did you mean {near[0]}?" if near else f"write {_PREFIX}SECTION__KEY"

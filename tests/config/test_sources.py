@@ -205,6 +205,16 @@ class TestEnvironment:
                 "CWE_POLL_INTERVAL: unknown variable; did you mean CWE_POLL__INTERVAL?",
             ),
             (
+                "CWE_CONFIG_FILE",
+                "other.yaml",
+                "CWE_CONFIG_FILE: unknown variable; did you mean CWE_CONFIG__FILE?",
+            ),
+            (
+                "cwe_config__file",
+                "other.yaml",
+                "cwe_config__file: unknown variable; did you mean CWE_CONFIG__FILE?",
+            ),
+            (
                 "CWE_ACCOUNTS__0__API_TOKEN",
                 "hidden",
                 "CWE_ACCOUNTS__0__API_TOKEN: unknown variable; did you mean CWE_ACCOUNTS?",
