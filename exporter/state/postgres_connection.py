@@ -78,12 +78,17 @@ def _parameters(server: DatabaseServer) -> dict[str, Any]:
 
 def _password(server: DatabaseServer) -> dict[str, str]:
     path = server.password_file
+    if path is None:
+        return {}
     try:
-        return {"password": path.read_text().rstrip("\r\n")} if path else {}
+        password = path.read_text().rstrip("\r\n")
     except OSError as error:
         raise Unreachable(f"{path}: {error.strerror}") from None
     except ValueError:
         raise Unreachable(f"{path}: not text in UTF-8") from None
+    if not password:
+        raise Unreachable(f"{path}: is empty; a password is expected")
+    return {"password": password}
 
 
 class Session(psycopg.Connection[Any]):

@@ -59,6 +59,16 @@ def test_a_file_or_parameter_that_is_wrong_is_a_wrong_configuration(
     ]
 
 
+def test_an_empty_password_is_a_wrong_configuration(command: Command) -> None:
+    command.file("\n", "password")
+    url = "postgresql://exporter@127.0.0.1:1/exporter"
+    done = started(command, url, "--check-config", "--state.password-file=password")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[1:] == [
+        "  state.password_file: password: is empty; a password is expected"
+    ]
+
+
 @pytest.mark.process
 class TestWithoutTheExtra:
     """In processes that find no psycopg."""
