@@ -10,6 +10,7 @@ from exporter.config.errors import ConfigError
 from exporter.web.web_config import CIPHER_SUITES, Tls
 
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+_NO_PAIR = "cert_file must be a certificate and key_file its key, both in PEM"
 _VERIFY = {
     "NoClientCert": ssl.CERT_NONE,
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
@@ -74,9 +75,9 @@ def _unreadable(paths: Mapping[str, Path]) -> Iterator[str]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        # OpenSSL has no reason for a file that holds something else.
+        # OpenSSL has no reason for a file that holds something else, such as the other one.
         reason = error.reason
-        return reason.replace("_", " ").lower() if reason else "they must be in PEM format"
+        return reason.replace("_", " ").lower() if reason else _NO_PAIR
     return str(error)
 
 

@@ -192,8 +192,12 @@ class TestFiles:
             protect(tls={})
         assert caught.value.problems == [
             "tls_server_config: cert_file and key_file can't be used together: "
-            "they must be in PEM format"
+            "cert_file must be a certificate and key_file its key, both in PEM"
         ]
+
+    def test_one_in_place_of_the_other(self, protect: Protect) -> None:
+        with pytest.raises(ConfigError, match="cert_file must be a certificate and key_file its"):
+            protect(tls={"cert_file": "server.key", "key_file": "server.crt"})
 
     def test_the_key_of_another_certificate(self, protect: Protect, authority: Authority) -> None:
         _, key = authority.sign("other")
