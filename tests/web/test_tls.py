@@ -195,9 +195,10 @@ class TestFiles:
             "cert_file must be a certificate and key_file its key, both in PEM"
         ]
 
-    def test_one_in_place_of_the_other(self, protect: Protect) -> None:
+    def test_one_in_place_of_the_other(self, protect: Protect, authority: Authority) -> None:
+        certificate, key = map(str, authority.sign("server"))
         with pytest.raises(ConfigError, match="cert_file must be a certificate and key_file its"):
-            protect(tls={"cert_file": "server.key", "key_file": "server.crt"})
+            protect(tls={"cert_file": key, "key_file": certificate})
 
     def test_the_key_of_another_certificate(self, protect: Protect, authority: Authority) -> None:
         _, key = authority.sign("other")
