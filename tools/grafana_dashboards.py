@@ -131,6 +131,7 @@ def fleet() -> Json:
     errored = watched + ', status="errored"}'
     waiting = f'{_S}_current_step_start_timestamp_seconds{{{_IN}, step_type=~"sleep|waitForEvent"}}'
     instance = f"{_BY}, instance_id"
+    ended = f"max by ({instance}) ({_S}_end_timestamp_seconds{{{_IN}}}) * 1000"
     panels = [
         stat(
             "Errored",
@@ -279,9 +280,9 @@ def fleet() -> Json:
         table(
             "Errored",
             "The errored instances that ended most recently.",
-            f"topk(50, max by ({instance}) ({_S}_end_timestamp_seconds{{{_IN}}}) * 1000 "
-            f"* on ({instance}) group_left (error_name, step) "
-            f"max by ({instance}, error_name, step) ({_S}_error_info{{{_IN}}}))",
+            f"topk(50, max by ({instance}, error_name, step) ({_S}_error_info{{{_IN}}}) "
+            f"* on ({instance}) group_left () {ended} or on ({instance}) {ended} "
+            f'and on ({instance}) {_S}_status{{{_IN}, status="errored"}} == 1)',
             {**_INSTANCE, "error_name": "Error", "step": "Step", "Value": "Ended"},
             "No instance is errored",
             unit="dateTimeAsIso",

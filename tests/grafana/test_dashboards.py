@@ -1,11 +1,13 @@
 """The dashboards are what Grafana takes, and ask for what there is."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from exporter.metrics.catalogue import FAMILIES
+from tests.alerts.test_rules import passes
 from tests.grafana.queries import INTERVALS, annotations, expressions, filled_in
 from tests.node import Typed, type_errors
 from tests.promql import catalogued, metrics_of
@@ -160,6 +162,38 @@ def test_the_dashboard_of_an_instance_links_cloudflare_and_the_exporters_page() 
     board = grafana_dashboards.instance()
     assert any("dash.cloudflare.com" in link["url"] for link in board["links"])
     assert "/instance?account=" in str(board["panels"])
+
+
+@pytest.mark.process
+def test_the_table_of_errored_instances_has_those_whose_error_differs_or_is_unknown(
+    tmp_path: Path,
+) -> None:
+    """Of order-1 one target knows the step, another one not yet; of order-2 no error is known."""
+    panels = {panel["title"]: panel for panel in grafana_dashboards.fleet()["panels"]}
+    (target,) = panels["Errored"]["targets"]
+    one, other = (f'account="a", workflow="w", instance_id="order-{n}"' for n in (1, 2))
+    name = "cloudflare_workflow_instance"
+    series = {
+        f'{name}_status{{{one}, status="errored"}}': "1",
+        f"{name}_end_timestamp_seconds{{{one}}}": "60",
+        f'{name}_error_info{{{one}, error_name="E", step="", pod="a"}}': "1",
+        f'{name}_error_info{{{one}, error_name="E", step="pay", pod="b"}}': "1",
+        f'{name}_status{{{other}, status="errored"}}': "1",
+        f"{name}_end_timestamp_seconds{{{other}}}": "90",
+    }
+    found = {f"{one}, error_name='E'": 60_000, f"{one}, error_name='E', step='pay'": 60_000}
+    samples = {**found, other: 90_000}
+    expectation = {
+        "expr": filled_in(target["expr"]),
+        "eval_time": "0m",
+        "exp_samples": [{"labels": f"{{{k}}}", "value": v} for k, v in samples.items()],
+    }
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": k, "values": v} for k, v in series.items()],
+        "promql_expr_test": [expectation],
+    }
+    passes({"tests": [case]}, tmp_path)
 
 
 @pytest.mark.process
