@@ -13,6 +13,7 @@ _HINTS = {
     r"'\t'": "indent with spaces",
     "cannot start any token": "put the text in quotes",
     "<block end>": _ABOVE,
+    "<document start>": _ABOVE,
     "mapping values": _ABOVE,
     "expected ':'": _ABOVE,
     "unhashable key": "put text that begins with { or [ in quotes",
