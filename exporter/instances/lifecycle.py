@@ -360,7 +360,7 @@ def on_tick(instance: Instance, *, now: Moment) -> Effects:
         skipped = instance.wants_detail and instance.has_ended and instance.is_news
         return Effects(record=True, hide=hide, remove=True, skipped=skipped)
     instance.values, instance.timeline, instance.expires_at = None, None, None
-    instance.fingerprints = Fingerprints()
+    instance.fingerprints, instance.row = Fingerprints(), LastRow()
     return Effects(record=True, hide=hide)
 
 

@@ -186,3 +186,18 @@ async def test_after_a_restart_it_is_as_old_as_what_is_shown(
         for _ in range(3):
             await w.cycle(after=INTERVAL)
         assert w.value(NAME) == w.clock()
+
+
+async def test_a_deleted_instance_that_lists_once_held_keeps_it_back_until_its_series_expire() -> (
+    None
+):
+    poll = {"forget_after": "1m"}
+    async with watching(workflows=[{"name": "orders", "discover": {}}], poll=poll) as w:
+        w.orders.create("a", WAITING)
+        await w.cycle()
+        await w.reload(workflows=[{"name": "orders", "instances": ["a"]}])
+        w.orders.instances["a"].delete()
+        for _ in range(7):
+            await w.cycle(after=INTERVAL)
+        assert w.value(NAME) == w.clock()
+        assert w.watched() == 0
