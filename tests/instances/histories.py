@@ -108,7 +108,7 @@ class Life:
 
     def wake(self, which: int, timed_out: bool) -> None:
         steps = [s for s in self.open() if s.finished is False]
-        if steps and self.status != "paused":
+        if steps and self.status in ("running", "rollingBack"):
             step = steps[which % len(steps)]
             step.finished, step.end = True, self.clock
             step.error = Error("WorkflowTimeoutError", "") if timed_out else None
@@ -117,7 +117,9 @@ class Life:
         self.status = {"running": "paused", "paused": "running"}.get(self.status, self.status)
 
     def finish(self, how: str) -> None:
+        """A rollback ends as the run had ended."""
         if self.status in ("running", "paused", "rollingBack"):
+            how = "errored" if self.status == "rollingBack" else how
             self.status, self.end = how, self.clock
             self.error = Error("Error", "boom") if how == "errored" else None
 
