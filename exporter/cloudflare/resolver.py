@@ -32,7 +32,7 @@ class Loop(asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         for lookup in self.lookups.values():
-            lookup.cancel()  # a closed loop can't be told of its end
+            lookup.cancel()  # a closed loop can't take its end
         super().close()
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> _Addresses:
