@@ -159,7 +159,6 @@ class App:
                 "watching",
                 version=__version__,
                 accounts=len(self.accounts),
-                workflows=len(self.pollers),
                 address=address_of(listener),
             )
             stopped = asyncio.create_task(stop.wait())
