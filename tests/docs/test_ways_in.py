@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from exporter import __version__
 from tests.docs.pages import Block, blocks
 from tools import CHART, ROOT
-from tools.release import build_python
+from tools.release import BIN
 
 PAGE = ROOT / "docs" / "getting-started.md"
 RELEASE = msgspec.yaml.decode((ROOT / ".github" / "workflows" / "release.yml").read_text())
@@ -22,7 +21,10 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel, as an index that has it would offer it."""
-    return build_python(tmp_path_factory.mktemp("packages")).parent
+    folder = tmp_path_factory.mktemp("packages")
+    command = [str(BIN / "hatchling"), "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return folder
 
 
 def block(begin: str) -> Block:
@@ -35,7 +37,6 @@ def block(begin: str) -> Block:
 @pytest.mark.parametrize("begin", ["python3 -m venv", "pipx install", "uv tool install"])
 def test_it_installs_the_command(begin: str, packages: Path, tmp_path: Path) -> None:
     """What it depends on comes from the package index."""
-    bin_ = Path(sys.prefix) / "bin"
     done = subprocess.run(
         ["bash", "-euc", block(begin).text],
         cwd=tmp_path,
@@ -43,7 +44,7 @@ def test_it_installs_the_command(begin: str, packages: Path, tmp_path: Path) -> 
             **os.environ,
             "HOME": str(tmp_path),
             "XDG_DATA_HOME": str(tmp_path / "data"),
-            "PATH": f"{bin_}:{os.environ['PATH']}",
+            "PATH": f"{BIN}:{os.environ['PATH']}",
             "PIP_FIND_LINKS": str(packages),
             "UV_FIND_LINKS": str(packages),
         },
