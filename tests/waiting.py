@@ -10,17 +10,19 @@ that costs nothing as long as all is well. It is the only one."""
 
 
 def wait_until(
-    condition: Callable[[], object], what: Callable[[], str], *, every: float = 0.02
+    condition: Callable[[], object], what: Callable[[], str], *, every: float = 0.2
 ) -> None:
-    """Returns once the condition holds; it is checked `every` that many seconds.
+    """Returns once the condition holds. It is checked `every` that many seconds, at first more
+    often: to check may take more of the machine than what is waited for.
 
     Raises:
         AssertionError: it doesn't in time; `what` describes what there is instead.
     """
-    deadline = time.monotonic() + DEADLINE
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what()}"
-        time.sleep(every)
+        waited = time.monotonic() - began
+        assert waited < DEADLINE, f"not within {DEADLINE} s: {what()}"
+        time.sleep(min(every, 0.01 + waited / 10))
 
 
 async def until(condition: Callable[[], object]) -> None:
