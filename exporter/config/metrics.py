@@ -4,7 +4,7 @@ import itertools
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, FiniteFloat, field_validator, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
 from exporter.config.validation import Section, must
 
@@ -24,15 +24,14 @@ def _is_ascending(value: list[float]) -> bool:
 class Rewrite(Section):
     regex: Annotated[str, AfterValidator(_regex)]
     """Regular expression, searched in the name."""
-    replacement: str
+    replacement: Annotated[
+        str,
+        must(
+            lambda text: not re.search(r"\$\{?[0-9]", text),
+            r"write \1 for the first group; $1, as in Prometheus, stays as it is",
+        ),
+    ]
     r"""Replaces each match; \1 stands for the first group of the regex."""
-
-    @field_validator("replacement")
-    @classmethod
-    def _no_dollars(cls, value: str) -> str:
-        if re.search(r"\$\{?[0-9]", value):
-            raise ValueError(r"write \1 for the first group; $1, as in Prometheus, stays as it is")
-        return value
 
     @model_validator(mode="after")
     def _groups_exist(self) -> Self:
