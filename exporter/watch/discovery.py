@@ -87,16 +87,6 @@ class Discovery:
                 lifecycle.on_looked_up(instance, list_pass=self._pass)
         return self._watched.instances[instance_id]
 
-    def choose(self, instance: Instance) -> None:
-        """Gives an instance series, if it has come to be one that has them."""
-        if not instance.configured:
-            self.series_limit.choose(instance, self._now)
-
-    @property
-    def _now(self) -> float:
-        """Unix time; where this machine's clock is behind, that of the newest thing in lists."""
-        return max(self._clock.steady(), self._watched.newest_row)
-
     async def first_contact(self) -> None:
         """Reads the lists from which runs end, the first time ever.
 
@@ -227,7 +217,7 @@ class Discovery:
         """Whether the row of an instance that isn't watched shows nothing to count or to show;
         `known` as of `WatchedInstances.begin`."""
         end = unix(row.ended_on)
-        if row.status not in ENDED or self.selector.takes(row.status or "", end, self._now):
+        if row.status not in ENDED or self.selector.takes(row.status or "", end, self._watched.now):
             return False
         # Without times it is history on the first pass, and what is known of it afterwards.
         moved = unix(row.created_on) or 0.0 if end is None else end
@@ -256,7 +246,7 @@ class Discovery:
         # What changed before the first pass wasn't announced to this process, perhaps.
         if self.coverage and kind and row.status != before and self._pass > 1:
             self.coverage.found(self._watched.key.workflow, row.id, kind, self._clock.monotonic())
-        self.series_limit.choose(instance, self._now)
+        self.series_limit.choose(instance)
         details_matter = instance.has_series or row.status in ENDED
         if effects.want_detail or (details_matter and not effects.repeats):
             self._put(instance, lifecycle.want_detail(instance))
@@ -271,7 +261,7 @@ class Discovery:
         async for instance in self._watched.each():
             if instance.configured:
                 continue
-            self.series_limit.choose(instance, self._now)
+            self.series_limit.choose(instance)
             if instance.has_series and not (instance.fingerprints.seen or instance.wants_detail):
                 # Rows don't have its steps.
                 self._put(instance, lifecycle.want_detail(instance))

@@ -225,7 +225,7 @@ class Events:
         judged = event.at > -inf or (awaited.polling and polled)
         if instance is not None and judged and shows(instance, event):
             if begun and attachment.discovery is not None:
-                attachment.discovery.choose(instance)
+                attachment.discovery.series_limit.choose(instance)
             self._end(awaited, "shown" if begun else "known")
         elif awaited.polling and instance is not None:
             # The round repeats a poll that failed.

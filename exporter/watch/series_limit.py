@@ -38,7 +38,6 @@ class SeriesLimit:
     def __init__(self, watched: WatchedInstances, selector: Selector) -> None:
         self.selector = selector
         self._watched = watched
-        self._store, self._clock = watched.store, watched.clock
         self._order: list[_Place] | None = None
         """Instances with series by rank and age, those that give way first at the end; None: to be
         listed when one asks for a place."""
@@ -53,7 +52,7 @@ class SeriesLimit:
             if instance.scope is not Scope.DISCOVERED or instance.expires_at is not None:
                 continue
             run = instance.run
-            if run and not self.selector.takes(run.status, run.end, self._clock.steady()):
+            if run and not self.selector.takes(run.status, run.end, self._watched.now):
                 self._give_up(instance)
         while self._taken > self.selector.limit and self._make_room(after=-1):
             pass
@@ -65,10 +64,11 @@ class SeriesLimit:
         self._dropped &= {i.id for i in instances if not i.has_series}
         self._order = None
 
-    def choose(self, instance: Instance, now: float) -> None:
-        """Decides by its status and age at a Unix time whether an instance has series."""
-        if instance.last_poll.not_found:
+    def choose(self, instance: Instance) -> None:
+        """Decides by its status and age whether a discovered instance has series."""
+        if instance.configured or instance.last_poll.not_found:
             return
+        now = self._watched.now
         run, expired = instance.run, instance.expires_at is not None
         status = instance.status or ""
         selected = self.selector.takes(status, run.end if run else None, now)
@@ -113,7 +113,7 @@ class SeriesLimit:
 
     def _drop(self, instance: Instance) -> None:
         if instance.id not in self._dropped:
-            self._store.dropped()
+            self._watched.store.dropped()
         self._dropped.add(instance.id)
 
     def _give_up(self, instance: Instance) -> None:

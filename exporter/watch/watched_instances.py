@@ -84,6 +84,11 @@ class WatchedInstances:
         """Configured instances that are not watched yet."""
         return sorted(self.ids - self.instances.keys())
 
+    @property
+    def now(self) -> float:
+        """Unix time; where this machine's clock is behind, that of the newest thing in lists."""
+        return max(self.clock.steady(), self.newest_row)
+
     async def each(self) -> AsyncIterator[Instance]:
         """The instances as of now, but those removed meanwhile; lets others run every few
         milliseconds."""
