@@ -31,8 +31,9 @@ RECORDS = alert_rules.records()
 THRESHOLDS = {
     "cloudflare_workflow:stuck_after:seconds",
     "cloudflare_workflow:waiting_after:seconds",
+    "cloudflare_workflows_exporter:wanted:count",
 }
-"""Thresholds of single workflows, which people record themselves."""
+"""Thresholds of single workflows and jobs, which people record themselves."""
 KNOWN = catalogued(FAMILIES) | set(RECORDS) | THRESHOLDS | {"up", "ALERTS"}
 
 

@@ -333,9 +333,16 @@ class TestReplicas:
         ports = {port["port"] for e in alone["spec"]["egress"] for port in e["ports"]}
         assert ports == {53, 443}
 
-    def test_an_alert_knows_how_many_there_should_be(self) -> None:
-        rules = yaml.safe_dump(render(SMALLEST, MATRIX["replicas in full"]).the("PrometheusRule"))
-        assert "cloudflare_workflows_exporter:present:count < 2" in rules
+    def test_an_alert_knows_how_many_there_should_be_of_this_release_alone(self) -> None:
+        """Its job is named as a ServiceMonitor does, or a PodMonitor."""
+        release = render(SMALLEST, MATRIX["replicas in full"])
+        replicas, *groups = release.the("PrometheusRule")["spec"]["groups"]
+        assert groups == alert_rules.groups()
+        name = release.the("ServiceMonitor")["metadata"]["name"]
+        assert [(rule["expr"], rule["labels"]) for rule in replicas["rules"]] == [
+            ("vector(2)", {"namespace": "monitoring", "job": name}),
+            ("vector(2)", {"namespace": "monitoring", "job": f"monitoring/{name}"}),
+        ]
 
     def test_another_lease_replaces_the_pods_though_the_configuration_is_loaded_live(self) -> None:
         before, after = (
