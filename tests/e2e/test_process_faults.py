@@ -21,7 +21,13 @@ import pytest
 from exporter.app import App
 from exporter.config.settings import Settings
 from simulator import Drop, Script, Simulator, in_thread, retried, serve_in_thread, steps
-from tests.e2e.daemon import Daemon, configuration, daemon, environment
+from tests.e2e.daemon import (
+    Daemon,
+    configuration,
+    daemon,
+    environment,
+    signalled_at_its_start,
+)
 from tests.e2e.scrape import Samples, differences, samples, scrape, value
 from tests.relay import relay
 from tests.requires import requires_mounts
@@ -152,6 +158,17 @@ def test_it_is_stopped_for_a_while(simulator: Simulator, folder: Path) -> None:
         create(simulator, "three")
         wait_until_all_is_counted(running, simulator)
         assert running.http.get("/-/healthy").is_success
+
+
+def test_a_container_that_is_stopped_while_it_starts_ends_after_the_start(
+    simulator: Simulator, folder: Path
+) -> None:
+    """As in a rollout that is followed by the next one."""
+    container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    within = [*requires_mounts("true"), *container, *signalled_at_its_start("TERM")]
+    with daemon(folder, within=within) as running:
+        assert running.process.wait(DEADLINE) == 0
+        assert "msg=stopping" in running.stderr()
 
 
 def certificate(path: Path) -> None:
