@@ -8,7 +8,7 @@ urgent ones wait for a few turns only, and none starves: of an urgency with the 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from msgspec import Struct
 
@@ -30,10 +30,32 @@ _WEIGHTS = {
 }
 
 
-class _Waiting(Struct, frozen=True, gc=False):
+class Waiting(Struct, frozen=True, gc=False):
+    """A poll that waits: tens of thousands are no work for the garbage collector."""
+
     due: float
-    poll: Callable[[], Awaitable[None]]
-    wanted: Callable[[], bool]
+    """When it was to be made (monotonic clock)."""
+
+    def wanted(self) -> bool:
+        """Whether it still is to be made; asked when its turn comes."""
+        return True
+
+    def poll(self) -> Awaitable[None]:
+        """Makes it, and must not raise."""
+        raise NotImplementedError
+
+
+class _Turn(Waiting, frozen=True, gc=False):
+    """A request that who waits for its turn makes."""
+
+    given: asyncio.Future[None]
+
+    def wanted(self) -> bool:
+        return not self.given.done()
+
+    async def poll(self) -> None:
+        if self.wanted():
+            self.given.set_result(None)
 
 
 class PollQueue:
@@ -49,7 +71,7 @@ class PollQueue:
         self.budget = budget
         self._clock = clock
         self._at_once = at_once
-        self._waiting: dict[Urgency, deque[_Waiting]] = {urgency: deque() for urgency in Urgency}
+        self._waiting: dict[Urgency, deque[Waiting]] = {urgency: deque() for urgency in Urgency}
         self._turn = 0.0
         self._next_turn = dict.fromkeys(Urgency, 0.0)
         """By urgency, the place of its next turn in the order; `_turn` is that of the last."""
@@ -73,28 +95,14 @@ class PollQueue:
         now = self._clock.monotonic()
         return max((now - self._waiting[u][0].due for u in _NOW if self._waiting[u]), default=0.0)
 
-    def put(
-        self,
-        poll: Callable[[], Awaitable[None]],
-        urgency: Urgency,
-        *,
-        due: float,
-        wanted: Callable[[], bool] = lambda: True,
-    ) -> None:
-        """Adds a poll, which must not raise.
-
-        Args:
-            poll: Makes it.
-            urgency: How urgent it is.
-            due: When it was to be made, on the monotonic clock.
-            wanted: Whether it still is to be made; asked when its turn comes.
-        """
+    def put(self, waiting: Waiting, urgency: Urgency) -> None:
+        """Adds a poll."""
         self._changed.set()
         if not len(self) and not self._under_way:
             self.progress = self._clock.monotonic()
         if not self._waiting[urgency]:
             self._next_turn[urgency] = self._turn + 1 / _WEIGHTS[urgency]
-        self._waiting[urgency].append(_Waiting(due, poll, wanted))
+        self._waiting[urgency].append(waiting)
         self._prune()
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
@@ -102,12 +110,7 @@ class PollQueue:
     async def turn(self, urgency: Urgency) -> None:
         """Waits for the turn of a request that the caller then makes itself."""
         given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        async def give() -> None:
-            if not given.done():
-                given.set_result(None)
-
-        self.put(give, urgency, due=self._clock.monotonic(), wanted=lambda: not given.done())
+        self.put(_Turn(self._clock.monotonic(), given), urgency)
         await given
 
     async def stop(self, grace: float) -> None:
@@ -142,7 +145,7 @@ class PollQueue:
             for _ in range(2):
                 await asyncio.sleep(0)
 
-    def _next(self) -> _Waiting | None:
+    def _next(self) -> Waiting | None:
         """Who is next; None: nobody before a poll under way has ended or another is added."""
         self._prune()
         may = Urgency if len(self._under_way) < self._at_once else (Urgency.PAGE,)
@@ -160,7 +163,7 @@ class PollQueue:
             while queue and not queue[0].wanted():
                 queue.popleft()
 
-    async def _make(self, chosen: _Waiting) -> None:
+    async def _make(self, chosen: Waiting) -> None:
         try:
             if chosen.wanted():  # it may have been given up since
                 await chosen.poll()

@@ -8,15 +8,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
 
-from msgspec import Struct
-
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Summary
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Pending, PollReason, PollRequest, Urgency
 from exporter.watch.poll_log import PollLog
-from exporter.watch.poll_queue import PollQueue
+from exporter.watch.poll_queue import PollQueue, Waiting
 from exporter.watch.watched_instances import WatchedInstances
 from exporter.watch.workflow_health import WorkflowHealth
 
@@ -25,24 +23,18 @@ _SPARE = 0.3
 changed, while nothing more urgent waits."""
 
 
-class _Poll(Struct, frozen=True, gc=False):
-    """A poll that waits; of tens of thousands a function each is much for the garbage collector."""
+class _Poll(Waiting, frozen=True, gc=False):
+    """A poll of an instance, until it is moved up or cancelled."""
 
     run: Callable[[Instance], Awaitable[None]]
     instance: Instance
-
-    def __call__(self) -> Awaitable[None]:
-        return self.run(self.instance)
-
-
-class _Wanted(Struct, frozen=True, gc=False):
-    """Whether it is to be made: neither moved up nor cancelled meanwhile."""
-
-    instance: Instance
     pending: Pending
 
-    def __call__(self) -> bool:
+    def wanted(self) -> bool:
         return self.instance.activity is self.pending
+
+    def poll(self) -> Awaitable[None]:
+        return self.run(self.instance)
 
 
 @dataclass(eq=False)
@@ -137,12 +129,8 @@ class Poller:
         if pending is None:
             return
         self._active.add(instance)
-        self.queue.put(
-            _Poll(self._run, instance),
-            pending.urgency,
-            due=min(instance.due, self._clock.monotonic()),
-            wanted=_Wanted(instance, pending),
-        )
+        due = min(instance.due, self._clock.monotonic())
+        self.queue.put(_Poll(due, self._run, instance, pending), pending.urgency)
 
     async def stop(self) -> None:
         """Ends the round under way, whatever it still waits for: polls were stopped before."""

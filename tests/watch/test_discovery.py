@@ -22,7 +22,7 @@ from exporter.config.settings import Settings
 from exporter.instances import lifecycle
 from exporter.instances.instance import Urgency
 from exporter.metrics import catalogue
-from exporter.watch.poll_queue import PollQueue
+from exporter.watch.poll_queue import PollQueue, Waiting
 from simulator import (
     LOCAL_ENGINE,
     Error,
@@ -700,12 +700,13 @@ class TestCounting:
             queue = w.app.pollers[0].queue
             over, full = asyncio.Event(), asyncio.Barrier(11)
 
-            async def hang() -> None:
-                await full.wait()
-                await over.wait()
+            class Hanging(Waiting, frozen=True):
+                async def poll(self) -> None:
+                    await full.wait()
+                    await over.wait()
 
             for _ in range(10):  # as many polls as there may be at once: others wait
-                queue.put(hang, Urgency.LIVE, due=0.0)
+                queue.put(Hanging(0.0), Urgency.LIVE)
             await full.wait()
             for _ in range(7):
                 w.clock.advance(INTERVAL)

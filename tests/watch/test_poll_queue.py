@@ -12,7 +12,18 @@ from benchmarks import virtual_time
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
 from exporter.instances.instance import Urgency
-from exporter.watch.poll_queue import _WEIGHTS, PollQueue
+from exporter.watch.poll_queue import _WEIGHTS, PollQueue, Waiting
+
+
+class Poll(Waiting, frozen=True):
+    make: Callable[[], Awaitable[None]]
+    still: Callable[[], bool] = lambda: True
+
+    def wanted(self) -> bool:
+        return self.still()
+
+    def poll(self) -> Awaitable[None]:
+        return self.make()
 
 
 def queue(limit: int = 10**6, at_once: int = 1) -> tuple[PollQueue, Clock]:
@@ -33,7 +44,7 @@ async def served(queue_: PollQueue, asked: list[tuple[str, Urgency]]) -> list[st
         return make
 
     for number, (name, urgency) in enumerate(asked):
-        queue_.put(poll(name), urgency, due=float(number))
+        queue_.put(Poll(float(number), poll(name)), urgency)
     await asyncio.sleep(60)
     return order
 
@@ -76,7 +87,7 @@ def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
                     if urgency is Urgency.PAGE:
                         pages.create_task(page())
                     else:
-                        queue_.put(partial(request, urgency), urgency, due=0.0)
+                        queue_.put(Poll(0.0, partial(request, urgency)), urgency)
         await asyncio.sleep(86_400)
         assert len(order) == sum(asked.values())
         return order
@@ -125,7 +136,7 @@ def test_polls_that_hang_do_not_hold_up_list_pages() -> None:
     async def main() -> bool:
         queue_, _ = queue(at_once=3)
         for _ in range(10):
-            queue_.put(partial(asyncio.sleep, 10**6), Urgency.ERRORED, due=0.0)
+            queue_.put(Poll(0.0, partial(asyncio.sleep, 10**6)), Urgency.ERRORED)
         await asyncio.sleep(1)
         async with asyncio.timeout(60):
             await queue_.turn(Urgency.PAGE)
@@ -174,7 +185,7 @@ def test_what_is_no_longer_wanted_is_given_up_and_takes_no_turn() -> None:
                 async with queue_.budget.request():
                     made.append(name)
 
-            queue_.put(make, Urgency.LIVE, due=0.0, wanted=lambda: wanted[name])
+            queue_.put(Poll(0.0, make, lambda: wanted[name]), Urgency.LIVE)
 
         queue_.budget.rate_limited(60)
         for name in wanted:
@@ -195,7 +206,7 @@ def test_what_is_given_up_as_its_turn_comes_is_not_made() -> None:
             made.append("a")
 
         # Given up right after it was chosen, as by a workflow that is detached then.
-        queue_.put(make, Urgency.LIVE, due=0.0, wanted=lambda: not queue_.under_way)
+        queue_.put(Poll(0.0, make, lambda: not queue_.under_way), Urgency.LIVE)
         await asyncio.sleep(60)
         return made
 
@@ -216,7 +227,7 @@ def test_no_more_than_so_many_at_once() -> None:
                 under_way -= 1
 
         for _ in range(20):
-            queue_.put(make, Urgency.LIVE, due=0.0)
+            queue_.put(Poll(0.0, make), Urgency.LIVE)
         await asyncio.sleep(60)
         return most
 
@@ -234,8 +245,8 @@ def test_stopping_forgets_what_waits_and_gives_up_what_does_not_end() -> None:
             finally:
                 ends.append("given up")
 
-        queue_.put(endless, Urgency.LIVE, due=0.0)
-        queue_.put(endless, Urgency.LIVE, due=0.0)
+        queue_.put(Poll(0.0, endless), Urgency.LIVE)
+        queue_.put(Poll(0.0, endless), Urgency.LIVE)
         await asyncio.sleep(1)
         started = clock.monotonic()
         await queue_.stop(grace=3)
