@@ -29,12 +29,12 @@ from tests.e2e.daemon import Daemon, configuration, daemon
 from tests.e2e.scrape import Samples, differences, samples
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.process, pytest.mark.slow(25)]
+pytestmark = [pytest.mark.process, pytest.mark.slow(15)]
 
-KILLS = 10
+KILLS = 6
 EVERY = 0.05
 """Seconds from one scrape to the next, of which there are five for each poll of an instance."""
-RUNS = 40
+RUNS = 24
 FAULTS = (error(500), html(503), garbage(), Truncate(), Drop(0.5, reset=True))
 SCRIPTS = (
     Script(steps("fetch", "store", duration=0.3)),
@@ -105,7 +105,7 @@ def workflows() -> list[dict[str, Any]]:
     ]
 
 
-def test_ten_kills_in_a_run_where_calls_fail(tmp_path: Path) -> None:
+def test_six_kills_in_a_run_where_calls_fail(tmp_path: Path) -> None:
     chance = random.Random(6)
     simulator = Simulator()
     simulator.access.token("secret")
