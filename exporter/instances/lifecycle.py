@@ -388,5 +388,5 @@ def restore(
     instance.checked_at = instance.detailed_at
     if not instance.configured and list_pass_at is not None:
         instance.checked_at = max(list_pass_at, instance.checked_at)
-    if instance.live:
+    if instance.live or instance.row_is_newer:
         instance.due = now.monotonic  # no list may ever show that it moved

@@ -204,10 +204,10 @@ def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> b
     """
     if known.ended_by_row and response.status in BEFORE_END:
         return newest <= _known_until(known)
-    if known.ended_by_row and (unix(response.end) or inf) + APART < (known.end or -inf):
-        return True
     if newest > known.newest:
         return False
+    if known.ended_by_row and (unix(response.end) or inf) + APART < (known.end or -inf):
+        return True
     # The end of a run that rolls back is removed.
     if newest < known.newest and response.status in ENDED | BEFORE_END:
         return True
@@ -226,9 +226,13 @@ def _known_until(known: Run) -> float:
 
 def _lacks(known: Run, response: Summary) -> bool:
     """Whether a response lacks something known of a run as a whole."""
-    fewer = response.step_count is not None and int(response.step_count) < known.step_count
     unstarted = known.start is not None and response.start is None
-    return fewer or unstarted or (known.status in ENDED and response.status in BEFORE_END)
+    return unstarted or _lacks_steps_or_end(known, response)
+
+
+def _lacks_steps_or_end(known: Run, response: Summary) -> bool:
+    fewer = response.step_count is not None and int(response.step_count) < known.step_count
+    return fewer or (known.status in ENDED and response.status in BEFORE_END)
 
 
 def _restarted(known: Run, response: Detail) -> bool:
@@ -238,7 +242,7 @@ def _restarted(known: Run, response: Detail) -> bool:
     as the run had ended.
     """
     ended_otherwise = known.status in ENDED and response.status in ENDED - {known.status}
-    if ended_otherwise or _lacks(known, response):
+    if ended_otherwise or _lacks_steps_or_end(known, response):
         return True
     until = _known_until(known)
     return any(

@@ -198,6 +198,31 @@ async def test_a_stale_response_of_the_end_before_counts_nothing_twice(
         assert counts(w) == RECOVERED
 
 
+async def test_ended_again_when_the_exporter_stops_after_a_stale_response(tmp_path: Path) -> None:
+    workflows = [{"name": "orders", **DISCOVERED}]
+    async with watching(workflows=workflows, poll=POLL, state=tmp_path / "state.db") as w:
+        instance = await errored(w)
+        before = success(instance_detail(instance, w.simulator.world.settle()))
+        instance.restart_from("charge", script=DECLINED)
+        w.simulator.faults.add(Respond(body=before.body), kind="detail", times=1)
+        await w.cycle(after=15)
+        await w.restart()
+        await w.cycle(after=15)
+        assert counts(w)["finished errored"] == 2
+
+
+@WATCHED
+async def test_no_end_counts_twice_whose_steps_come_without_a_start(
+    watched: dict[str, Any],
+) -> None:
+    async with watching(workflows=[{"name": "orders", **watched}], poll=POLL) as w:
+        await w.cycle()
+        instance = w.orders.create("a", CHARGED)
+        instance.patch = lambda result: {**result, "start": None}
+        await w.cycle(after=15)
+        assert counts(w)["finished complete"] == 1
+
+
 @pytest.mark.parametrize("until", ["rollingBack", "archived"])
 async def test_of_a_run_that_had_moved_on_from_its_end(until: str) -> None:
     async with watching(workflows=[{"name": "orders", **DISCOVERED}], poll=POLL) as w:
