@@ -318,6 +318,8 @@ def on_row(instance: Instance, row: Row, *, list_pass: int, poll: Poll, now: Mom
     # After an event, the poll came first.
     known = instance.has_ended and instance.fingerprints.seen and not instance.wants_detail
     repeats = known and instance.status == row.status and not instance.row_is_newer
+    if instance.has_ended and tracked.run.status not in ENDED:
+        instance.fingerprints = Fingerprints()  # its steps aren't those that are known
     changed = _take(instance, tracked.run, tracked.values, now)
     return Effects(record=True, show=changed, observations=tracked.observations, repeats=repeats)
 

@@ -223,6 +223,31 @@ async def test_no_end_counts_twice_whose_steps_come_without_a_start(
         assert counts(w)["finished complete"] == 1
 
 
+async def test_one_that_gets_series_later_shows_the_steps_that_run_then() -> None:
+    workflows = [{"name": "orders", "discover": {"max_instances": 1}}]
+    async with watching(workflows=workflows, poll=POLL) as w:
+        await w.cycle()
+        older = w.orders.create("older", Script((Sleep("nap", 600),)))
+        instance = w.orders.create("a", CHARGED)
+        await w.cycle(after=15)
+        instance.restart_from("charge", script=Script((*steps("fetch", "charge"), Sleep("nap"))))
+        await w.cycle(after=15)
+        assert w.shown() == {"older"}
+        older.terminate()
+        await w.cycle(after=15)
+        await w.cycle(after=15)
+        assert w.shown() == {"a"}
+        assert (
+            w.value(
+                "cloudflare_workflow_instance_current_step_attempts",
+                instance_id="a",
+                step="nap",
+                step_type="sleep",
+            )
+            == 0
+        )
+
+
 @pytest.mark.parametrize("until", ["rollingBack", "archived"])
 async def test_of_a_run_that_had_moved_on_from_its_end(until: str) -> None:
     async with watching(workflows=[{"name": "orders", **DISCOVERED}], poll=POLL) as w:
