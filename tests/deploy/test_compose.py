@@ -60,6 +60,10 @@ class TestEachService:
             file = COMPOSE["secrets"][secret]["file"].removeprefix("./")
             assert f"/deploy/compose/{file}" in ignored
 
+    def test_it_starts_again_with_the_machine(self, name: str) -> None:
+        """`on-failure` starts none that ended well, as the exporter does when the machine stops."""
+        assert SERVICES[name]["restart"] == "unless-stopped"
+
     def test_it_has_no_privileges(self, name: str) -> None:
         assert SERVICES[name]["cap_drop"] == ["ALL"]
         assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
