@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import Command
-from tests.requires import requires_program
+from tests.e2e.daemon import command, configuration, environment
+from tests.requires import requires_mounts, requires_program
+from tests.waiting import DEADLINE
 from tools import ROOT
 
 FOLDER = ROOT / "deploy" / "systemd"
@@ -109,3 +111,25 @@ def test_a_configuration_without_its_token_is_refused(
 def test_the_state_is_in_a_folder_that_it_may_write_to(service: dict[str, list[str]]) -> None:
     (folder,) = service["StateDirectory"]
     assert environment_of(service)["CWE_STATE__PATH"] == f"/var/lib/{folder}/state.db"
+
+
+@pytest.mark.process
+def test_it_sees_what_the_metrics_of_its_process_are_made_of(
+    service: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """The dashboard shows its memory and CPU."""
+    options = ["hidepid=" + service["ProtectProc"][-1]]
+    options += ["subset=" + subset for subset in service.get("ProcSubset", [])]
+    within = requires_mounts(f"mount -t proc -o {','.join(options)} proc /proc")
+    configuration(tmp_path, "http://127.0.0.1:1/accounts/{account_id}", api_token="hidden")
+    done = subprocess.run(
+        [*within, *command("--once")],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total"):
+        assert f"\n{name} " in done.stdout, done.stderr
