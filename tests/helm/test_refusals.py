@@ -190,6 +190,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         account(api_key="hunter2"),
         "write api_key_file: /run/secrets/cloudflare/KEY",
     ),
+    "token of a queue in the configuration": (
+        account(events={"queue_id": "queue", "api_token": "hunter2"}),
+        "config.accounts[0].events.api_token would be readable in a ConfigMap",
+    ),
+    "file of a queue's token that is not there": (
+        {
+            "credentials": {"existingSecret": "", "files": {"token": "hunter2"}},
+            **account(
+                events={"queue_id": "queue", "api_token_file": "/run/secrets/cloudflare/queues"}
+            ),
+        },
+        "config.accounts[0].events.api_token_file is /run/secrets/cloudflare/queues, but "
+        'credentials.files has no "queues"',
+    ),
     "no Secret": (
         {"credentials": {"existingSecret": ""}},
         "config.accounts[0].api_token_file is /run/secrets/cloudflare/token, but nothing is "

@@ -104,19 +104,22 @@ annotations:
 {{- fail "\nconfig.accounts is empty: say which accounts and workflows to watch, as in config.example.yaml; or leave config out altogether, and give CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID in extraEnvFrom, to watch every workflow of that account" }}
 {{- end }}
 {{- range $index, $account := $values.config.accounts }}
+{{- range $place, $keys := dict "" $account ".events" ($account.events | default dict) }}
+{{- $place = printf "config.accounts[%d]%s" $index $place }}
 {{- range $key, $file := dict "api_token" "api_token_file" "api_key" "api_key_file" }}
-{{- if hasKey $account $key }}
-{{- fail (printf "\nconfig.accounts[%d].%s would be readable in a ConfigMap: put it into a Secret, name that in credentials.existingSecret, and write %s: %s/KEY" $index $key $file $values.credentials.mountPath) }}
+{{- if hasKey $keys $key }}
+{{- fail (printf "\n%s.%s would be readable in a ConfigMap: put it into a Secret, name that in credentials.existingSecret, and write %s: %s/KEY" $place $key $file $values.credentials.mountPath) }}
 {{- end }}
 {{- end }}
 {{- range $key := list "api_token_file" "api_key_file" }}
-{{- $path := get $account $key }}
+{{- $path := get $keys $key }}
 {{- if and $path (hasPrefix (printf "%s/" $values.credentials.mountPath) $path) }}
 {{- if not (include "exporter.secretName" $) }}
-{{- fail (printf "\nconfig.accounts[%d].%s is %s, but nothing is mounted there: name your Secret in credentials.existingSecret" $index $key $path) }}
+{{- fail (printf "\n%s.%s is %s, but nothing is mounted there: name your Secret in credentials.existingSecret" $place $key $path) }}
 {{- end }}
 {{- if and $values.credentials.files (not (hasKey $values.credentials.files (base $path))) }}
-{{- fail (printf "\nconfig.accounts[%d].%s is %s, but credentials.files has no %q" $index $key $path (base $path)) }}
+{{- fail (printf "\n%s.%s is %s, but credentials.files has no %q" $place $key $path (base $path)) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
