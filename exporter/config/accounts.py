@@ -39,7 +39,7 @@ def secret_of(text: str) -> str:
     if not secret:
         raise ValueError("is empty; an API token or key is expected")
     if not _SECRET.fullmatch(secret):
-        raise ValueError("holds characters that no API token or key has")
+        raise ValueError("holds characters that no API token or key has, such as quotes or spaces")
     return secret
 
 

@@ -207,7 +207,7 @@ class TestWhatIsRefused:
             "  accounts[0].account_id (from CLOUDFLARE_ACCOUNT_ID): not an account id: copy it "
             "from Cloudflare's dashboard, 32 hex digits (it is 'my account')",
             "  accounts[0].api_token (from CLOUDFLARE_API_TOKEN): holds characters that no API "
-            "token or key has",
+            "token or key has, such as quotes or spaces",
             "  poll.interval (from CWE_POLL__INTERVAL): not a duration; write it with its unit, as "
             "in 15s, 5m or 1h30m (it is '3')",
         ]

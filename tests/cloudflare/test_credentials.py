@@ -9,6 +9,8 @@ from pydantic import SecretStr
 
 from exporter.cloudflare.credentials import Credential, Secret
 
+ODD = "holds characters that no API token or key has, such as quotes or spaces"
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -61,12 +63,12 @@ class TestFiles:
         ("content", "problem"),
         [
             (b" \n", "is empty; an API token or key is expected"),
-            (b"hidden hidden", "holds characters that no API token or key has"),
-            (b"hidden\nhidden", "holds characters that no API token or key has"),
-            (b'"hidden"', "holds characters that no API token or key has"),
-            (b"CLOUDFLARE_API_TOKEN=hidden", "holds characters that no API token or key has"),
-            (b"hidden\xff", "holds characters that no API token or key has"),
-            ("hiddén".encode(), "holds characters that no API token or key has"),
+            (b"hidden hidden", ODD),
+            (b"hidden\nhidden", ODD),
+            (b'"hidden"', ODD),
+            (b"CLOUDFLARE_API_TOKEN=hidden", ODD),
+            (b"hidden\xff", ODD),
+            ("hiddén".encode(), ODD),
         ],
     )
     def test_a_wrong_one_is_named_and_not_repeated(
