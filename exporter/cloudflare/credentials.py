@@ -35,7 +35,7 @@ class Secret:
         if isinstance(self._source, SecretStr):
             return secret_of(self._source.get_secret_value())
         # Bytes that aren't UTF-8 are refused like all else that can't be part of a secret.
-        return secret_of(self._source.read_text(encoding="utf-8", errors="replace"))
+        return secret_of(self._source.read_text(encoding="utf-8-sig", errors="replace"))
 
 
 class Credential(httpx.Auth):

@@ -24,6 +24,11 @@ class TestFiles:
         file.write_text("\n  first \r\n")
         assert Secret(file).reveal() == "first"
 
+    def test_nor_is_a_byte_order_mark(self, file: Path) -> None:
+        """Which PowerShell, for one, writes."""
+        file.write_text("first\n", encoding="utf-8-sig")
+        assert Secret(file).reveal() == "first"
+
     def test_a_new_content_is_used_at_once(self, file: Path) -> None:
         secret = Secret(file)
         file.write_text("second")
