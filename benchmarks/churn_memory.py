@@ -24,6 +24,7 @@ import resource
 import tempfile
 import time
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from benchmarks import argument_parser, virtual_time
@@ -70,7 +71,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-async def churn(hours: int, a_day: int, life: float, state: Path) -> None:
+async def churn(hours: float, a_day: int, life: float, state: Path) -> None:
     clock = virtual_clock()
     world, simulator = upstream(clock)
     simulator.limit.quota = 1200
@@ -85,9 +86,9 @@ async def churn(hours: int, a_day: int, life: float, state: Path) -> None:
     first = 0
     async with app.opened(), asyncio.TaskGroup() as tasks:
         jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
-        for hour in range(1, hours + 1):
+        for hour in range(1, ceil(hours) + 1):
             started = time.perf_counter()
-            await asyncio.sleep(3600)
+            await asyncio.sleep(3600 * min(1, hours + 1 - hour))
             held = resident()
             first = first or held
             series = app.store.series
@@ -174,7 +175,7 @@ async def memory(instances: int) -> None:
 def main() -> None:
     assert __doc__ is not None
     options = argument_parser(__doc__)
-    options.add_argument("--hours", type=int, default=24)
+    options.add_argument("--hours", type=float, default=24)
     options.add_argument("--a-day", type=int, default=1_000_000)
     options.add_argument("--life", type=float, default=120.0, help="mean seconds of a run")
     options.add_argument("--memory", type=int, nargs="*", default=[10_000, 50_000])

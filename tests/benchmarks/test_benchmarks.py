@@ -17,7 +17,7 @@ NAMES = sorted(
 )
 SMALL = {
     "api_budget": ["--live", "5", "--minutes", "11"],
-    "churn_memory": ["--hours", "1", "--a-day", "1000", "--memory", "--series", "1"],
+    "churn_memory": ["--hours", "0.1", "--a-day", "10000", "--memory", "--series", "1"],
     "events": ["--live", "10", "--rate", "0.1", "--minutes", "11"],
     "huge_responses": ["--steps", "10", "--sizes", "1"],
     "long_run_bytes": ["--steps", "20"],
