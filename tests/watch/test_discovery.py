@@ -116,7 +116,7 @@ class TestFinding:
     @pytest.mark.slow(6)
     async def test_no_row_is_lost_or_doubled_over_many_pages_while_rows_come_and_go(self) -> None:
         async with discovering() as w:
-            for n in range(450):
+            for n in range(250):
                 w.orders.create(f"i-{n}", WAITING)
             w.clock.advance(1)
 
@@ -140,7 +140,7 @@ class TestFinding:
             assert shown == {
                 i.id for i in w.orders.instances.values() if i.status(now) == "waiting"
             }
-            assert len(shown) == 450
+            assert len(shown) == 250
 
     async def test_a_page_size_that_is_refused_is_lowered(self) -> None:
         async with discovering() as w:
@@ -268,7 +268,7 @@ class TestWholeLists:
                 return reply
 
             w.simulator.faults.add(Rewrite(churn), kind="list")
-            for _ in range(5):
+            for _ in range(3):
                 await w.cycle(after=INTERVAL)
                 assert w.value("cloudflare_workflow_up") == 1
 
@@ -877,11 +877,11 @@ class TestBudget:
 
     @pytest.mark.slow(6)
     def test_nobody_is_locked_out_beside_a_client_that_spends_most_of_the_quota(self) -> None:
-        """Twenty minutes of virtual time at 300 instances; Cloudflare's limit is enforced."""
+        """Fifteen minutes of virtual time at 300 instances; Cloudflare's limit is enforced."""
 
         async def main() -> tuple[int, int, float]:
             size = Run(live=300, history=0, life=1800.0)
-            app, simulator, _ = await size.measure(20, other=0.6)
+            app, simulator, _ = await size.measure(15, other=0.6)
             counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
             return simulator.limit.refused, simulator.requests.total, counted
 
