@@ -81,7 +81,7 @@ def _password(server: DatabaseServer) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        password = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
+        password = path.read_text().rstrip("\r\n")
     except OSError as error:
         raise Unreachable(f"{path}: {error.strerror}") from None
     except ValueError:

@@ -646,7 +646,7 @@ class TestLogin:
     ) -> None:
         file = tmp_path / "password"
         url = f"postgresql://{user}@127.0.0.1:{server.port}/postgres"
-        file.write_text(f"{PASSWORD}\n", encoding="utf-8-sig")  # with a byte order mark
+        file.write_text(f"{PASSWORD}\n")
         with contextlib.closing(
             Postgres(DatabaseServer(SecretStr(url), file, DEADLINE))
         ) as backend:
