@@ -164,27 +164,30 @@ class WatchedAccount:
             self._read_at = self._clock.monotonic()
             await self.workflows.find({row.name for row in rows if row.name})
             for row in rows:
-                attachment = self.workflows.attached.get(row.name or "")
-                if attachment is None:
+                if not row.name or row.name not in self.workflows.attached:
                     continue
                 counts = row.instances
                 if counts is None:
                     # The local engine's list holds no counts.
                     try:
-                        counts = (
-                            await self._client.workflow(attachment.key.workflow)
-                        ).instances or {}
+                        counts = (await self._client.workflow(row.name)).instances or {}
                     except RequestFailed as failure:
                         failed = failure
                         continue
-                if attachment.discovery is not None:
-                    attachment.discovery.counts = counts
-                self._store.counts(attachment.key, counts)
+                self._count(row.name, counts)
         except RequestFailed as failure:
             failed = failure
         if failed is not None:
             self._store.polled("list", failed.reason)
         self.workflows.reported.read(failed, matters=matters)
+
+    def _count(self, name: str, counts: dict[str, int]) -> None:
+        attachment = self.workflows.attached.get(name)
+        if attachment is None:
+            return  # detached meanwhile
+        if attachment.discovery is not None:
+            attachment.discovery.counts = counts
+        self._store.counts(attachment.key, counts)
 
     async def _read_limits(self, attachment: Attachment) -> None:
         """Reads the limits of a workflow's newest version, where the API has them."""

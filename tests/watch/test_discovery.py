@@ -26,6 +26,7 @@ from exporter.watch.poll_queue import PollQueue, Waiting
 from simulator import (
     LOCAL_ENGINE,
     Error,
+    Hang,
     Rewrite,
     Script,
     Sleep,
@@ -35,6 +36,7 @@ from simulator import (
 )
 from simulator.response import Response
 from tests.e2e.scrape import scrape
+from tests.waiting import until
 from tests.watching import Watching, watching
 
 WAITING = Script(pieces=(Wait("approval"),))
@@ -58,6 +60,14 @@ def iso(moment: float | None) -> str | None:
     if moment is None:
         return None
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def without_counts(reply: Response) -> Response:
+    """A list of workflows without the platform's counts."""
+    body = json.loads(reply.body)
+    for row in body["result"]:
+        row["instances"] = None
+    return Response(reply.status, json.dumps(body).encode())
 
 
 def by_status(w: Watching) -> dict[str, float]:
@@ -964,13 +974,6 @@ class TestWorkflows:
 
     async def test_counts_that_cannot_be_read_hold_up_no_others(self) -> None:
         """A list may hold none, of some workflows or of all: they are requested one by one."""
-
-        def without_counts(reply: Response) -> Response:
-            body = json.loads(reply.body)
-            for row in body["result"]:
-                row["instances"] = None
-            return Response(reply.status, json.dumps(body).encode())
-
         async with watching(workflows=[{"name": "*", "discover": {}}]) as w:
             for name in ("billing", "orders", "reports"):
                 w.simulator.world.account("acc").workflow(name).create("a", WAITING)
@@ -986,6 +989,18 @@ class TestWorkflows:
             }
             assert counted == {"billing", "reports"}
             assert len([line for line in logs if line["log_level"] == "warning"]) == 1
+
+    async def test_counts_of_a_workflow_that_was_detached_meanwhile_are_not_shown(self) -> None:
+        async with discovering() as w:
+            w.simulator.faults.add(Rewrite(without_counts), kind="workflows")
+            w.simulator.faults.add(Hang(), kind="workflow")
+            list_pass = asyncio.create_task(w.app.accounts[0].cycle())
+            await until(lambda: w.simulator.requests.by_kind["workflow"] > 0)
+            await w.reload(workflows=[{"name": "other", "discover": {}}])
+            w.simulator.faults.clear()
+            await list_pass
+            await w.saved()
+            assert not [series for series in w.values() if 'workflow="orders"' in series]
 
 
 class TestFailures:
