@@ -11,7 +11,7 @@ from typing import NamedTuple
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
 from exporter.cloudflare.event_queue import KINDS
-from exporter.cloudflare.models import TIMERS
+from exporter.cloudflare.models import TIMERS, WorkflowVersion
 from exporter.config.metrics import Metrics, Names
 from exporter.instances.run_tracker import Observations
 from exporter.instances.values import InstanceValues
@@ -105,12 +105,12 @@ class Store:
         """The platform's own counts of a workflow's instances, by status."""
         self._set_by_status(catalogue.INSTANCES, workflow, counts)
 
-    def limits(self, workflow: WorkflowKey, *, steps: int | None, concurrency: int | None) -> None:
-        """A workflow's limits on the steps of an instance and on instances running at once."""
-        if steps is not None:
-            self.series.set(catalogue.STEP_LIMIT, workflow, steps)
-        if concurrency is not None:
-            self.series.set(catalogue.CONCURRENCY_LIMIT, workflow, concurrency)
+    def limits(self, workflow: WorkflowKey, newest: WorkflowVersion) -> None:
+        """The limits of a workflow's newest version, where it has them."""
+        if newest.limits and newest.limits.steps is not None:
+            self.series.set(catalogue.STEP_LIMIT, workflow, newest.limits.steps)
+        if newest.concurrency and newest.concurrency.limit is not None:
+            self.series.set(catalogue.CONCURRENCY_LIMIT, workflow, newest.concurrency.limit)
 
     def shown(
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float

@@ -207,8 +207,4 @@ class WatchedAccount:
             return
         newest = max(versions, key=lambda v: unix(corrected(v.created_on)) or 0.0, default=None)
         if newest is not None and not attachment.watched.over:
-            self._store.limits(
-                key,
-                steps=newest.limits.steps if newest.limits else None,
-                concurrency=newest.concurrency.limit if newest.concurrency else None,
-            )
+            self._store.limits(key, newest)
