@@ -28,6 +28,9 @@ APART = 1.0
 """Seconds by which times may differ that mean one moment: list rows and responses on an instance
 come from different stores."""
 
+_ROW_LATE = 60.0
+"""Seconds by which the end in a row may be later than that in a response."""
+
 _Key = tuple[str, str, float]
 Marks = dict[_Key, int]
 """What was observed, by step type, full name and start in Unix time (0 if it has none): bit 0 the
@@ -204,10 +207,11 @@ def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> b
     """
     if known.ended_by_row and response.status in BEFORE_END:
         return newest <= _known_until(known)
+    late = APART if newest <= known.newest else _ROW_LATE
+    if known.ended_by_row and (unix(response.end) or inf) + late < (known.end or -inf):
+        return True
     if newest > known.newest:
         return False
-    if known.ended_by_row and (unix(response.end) or inf) + APART < (known.end or -inf):
-        return True
     # The end of a run that rolls back is removed.
     if newest < known.newest and response.status in ENDED | BEFORE_END:
         return True

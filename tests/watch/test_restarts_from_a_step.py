@@ -198,6 +198,22 @@ async def test_a_stale_response_of_the_end_before_counts_nothing_twice(
         assert counts(w) == RECOVERED
 
 
+async def test_a_stale_response_of_an_end_that_had_expired_counts_nothing_twice() -> None:
+    poll = POLL | {"forget_after": "1m"}
+    async with watching(workflows=[{"name": "orders", **DISCOVERED}], poll=poll) as w:
+        await w.cycle()
+        instance = w.orders.create("a", CHARGED)
+        for _ in range(8):
+            await w.cycle(after=15)
+        assert not w.watched()
+        before = success(instance_detail(instance, w.simulator.world.settle()))
+        instance.restart_from("charge")
+        w.simulator.faults.add(Respond(body=before.body), kind="detail", times=1)
+        for _ in range(3):
+            await w.cycle(after=15)
+        assert counts(w)["finished complete"] == 2
+
+
 async def test_ended_again_when_the_exporter_stops_after_a_stale_response(tmp_path: Path) -> None:
     workflows = [{"name": "orders", **DISCOVERED}]
     async with watching(workflows=workflows, poll=POLL, state=tmp_path / "state.db") as w:
