@@ -53,6 +53,7 @@ def take_row(
     if run is not None:
         moments = [moment for moment in (start, end) if moment is not None]
         earlier = any(moment + APART < (run.queued or -inf) for moment in moments)
+        earlier = earlier or (end is not None and end + APART < run.newest)
         other = run.start is not None and start is None
         live_again = run.end_observed and status in BEFORE_END
         end_moved = ended and not same_time(run.end, end)

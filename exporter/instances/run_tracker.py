@@ -213,7 +213,8 @@ def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> b
     if newest > known.newest:
         return False
     # The end of a run that rolls back is removed.
-    if newest < known.newest and response.status in ENDED | BEFORE_END:
+    live = known.status in BEFORE_END
+    if newest < known.newest and (live or response.status in ENDED | BEFORE_END):
         return True
     if _lacks(known, response):
         return True

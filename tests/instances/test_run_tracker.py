@@ -434,6 +434,13 @@ class TestFreshness:
         assert first.values.status == "rollingBack"
         assert taken(first.run, rolling).values.status == "rollingBack"
 
+    def test_rolling_back_before_a_step_that_runs_is_stale(self) -> None:
+        failed = response(step("a-1", False), status="errored", end=at(4))
+        again = response(step("a-1", None, start=20))
+        run = taken(taken(None, failed).run, again).run
+        rolling = response(step("a-1", False), status="rollingBack")
+        assert track(run, rolling, now=NOW) is None
+
     def test_a_status_of_tomorrow_after_an_end_is_news(self) -> None:
         archived = response(step("a-1", True), status="archived")
         assert judge(self.known(), archived) is Freshness.CURRENT

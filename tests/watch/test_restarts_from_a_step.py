@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from simulator import Attempt, Error, Instance, Respond, Script, Sleep, Step, error, steps
-from simulator.api_results import instance_detail
+from simulator.api_results import instance_detail, instance_row
 from simulator.response import success
 from tests.watching import Watching, watching
 
@@ -212,6 +212,22 @@ async def test_a_stale_response_of_an_end_that_had_expired_counts_nothing_twice(
         for _ in range(3):
             await w.cycle(after=15)
         assert counts(w)["finished complete"] == 2
+
+
+async def test_a_stale_row_after_the_configuration_named_it_counts_nothing_twice() -> None:
+    async with watching(["a"], poll=POLL) as w:
+        instance = await errored(w)
+        before = instance_row(instance, w.simulator.world.settle())
+        instance.restart_from("charge", script=Script((Sleep("nap", 600),)))
+        await w.cycle(after=15)
+        instance.patch_row = lambda _: before
+        await w.reload(workflows=[{"name": "orders", **DISCOVERED}])
+        await w.cycle(after=15)
+        assert w.status("a") == "waiting"
+        instance.patch_row = None
+        instance.terminate()
+        await w.cycle(after=15)
+        assert counts(w)["finished errored"] == counts(w)["finished terminated"] == 1
 
 
 async def test_ended_again_when_the_exporter_stops_after_a_stale_response(tmp_path: Path) -> None:
