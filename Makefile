@@ -8,11 +8,13 @@ RELEASE_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Marks of what is installed: what running needs, Node for the demo, all that tests and checks need.
+# Marks of what is installed: what running needs, Node for the demo, all that checks need and most
+# that tests need, what a release needs.
 RUNTIME := $(VENV)/.runtime
 PACKAGE := $(VENV)/.package
 NODE := $(VENV)/.node
 DEV := $(VENV)/.dev
+RELEASE := $(VENV)/.release
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := pytest --numprocesses=auto
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
@@ -53,7 +55,7 @@ coverage: tools ## run the tests, and show the lines that none of them reaches
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-tools: $(DEV) ## install what the tests run beside the exporter
+tools: $(DEV) $(RELEASE) ## install what the tests run beside the exporter
 	tests/install-system-packages
 	$(BIN)/python -c 'from demo import install; install()'
 	$(BIN)/python -c 'from tests.node import HERE, install; install(HERE)'
@@ -90,7 +92,7 @@ lock: ## pin the newest versions that pyproject.toml and package.json allow
 		(cd $$folder && "$(abspath $(BIN))/npm" install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund) || exit 1; \
 	done
 
-release-dry-run: $(DEV) ## build and check what a release publishes, in dist/; publishes nothing
+release-dry-run: $(DEV) $(RELEASE) ## build and check what a release publishes, in dist/; publishes nothing
 	$(BIN)/python -m tools.release $(RELEASE_ARGS)
 
 clean: ## remove everything that was installed or cached here
@@ -120,5 +122,8 @@ $(NODE): $(RUNTIME) | $(PACKAGE)
 
 $(DEV): $(RUNTIME) | $(PACKAGE)
 	$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(RELEASE): $(RUNTIME) | $(PACKAGE)
 	$(INSTALL) --require-hashes -r requirements/release.txt --target=$(VENV)/release --upgrade --no-compile
 	@touch $@
