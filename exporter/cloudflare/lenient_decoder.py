@@ -13,8 +13,6 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from exporter.cloudflare.json_filter import JsonFilter
-
 T = TypeVar("T")
 
 # A pair of surrogates, one alone, or an escaped backslash, after which "u" begins no escape.
@@ -24,6 +22,12 @@ _ESCAPES = re.compile(
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 _REPLACEMENT = rb"\ufffd"
+# All up to the next bracket outside of strings.
+_TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?>"[^"\\]*+(?>\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)
+_MAX_DEPTH = 20
+"""Nested lists and objects; the models have seven levels."""
+_MAX_BRACKETS = 500_000
+"""Opening ones, of a response that is nested too deep to be decoded."""
 _MAX_IGNORED = 10_000
 _MAX_COMMAS = 2_000_000
 """In a list that is decoded by element; 25,000 steps with 5 failed attempts have a million."""
@@ -44,8 +48,7 @@ def decode(body: bytes | bytearray, model: type[T]) -> tuple[T, list[str]]:
     Raises:
         msgspec.MsgspecError: it isn't JSON, or no part of it fits; the message names the place and
             the types, never a value.
-        RecursionError: what the model reads is nested too deep.
-        InvalidBody: the rest is nested even deeper.
+        RecursionError: it is nested too deep, in too many places.
     """
     try:
         return _decoder(model)(body), []  # type: ignore[arg-type]
@@ -56,7 +59,7 @@ def decode(body: bytes | bytearray, model: type[T]) -> tuple[T, list[str]]:
         try:
             return _parts(body, model)
         except RecursionError:
-            return _parts(_without_unread(body, model), model)
+            return _parts(_with_max_depth(body), model)
     except _InvalidPart:
         raise problem from None
 
@@ -73,11 +76,24 @@ def _with_valid_text(body: bytes | bytearray) -> bytes:
     return _ESCAPES.sub(lambda m: _REPLACEMENT if len(m[0]) == 6 else m[0], body)
 
 
-def _without_unread(body: bytes, model: Any) -> bytes:
-    """The body without what the model doesn't read: outputs may be nested deep."""
-    read = JsonFilter(model, max_bytes=2 * len(body), max_objects=len(body))
-    read.add(body)
-    return bytes(read.end())
+def _with_max_depth(body: bytes) -> bytes:
+    """The body with null for each list and object that is nested deeper than `_MAX_DEPTH`."""
+    if body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
+        raise RecursionError
+    out, depth, taken, at = bytearray(), 0, 0, 0
+    while (match := _TO_BRACKET.match(body, at)) and match.end() < len(body):
+        at = match.end() + 1
+        if body[at - 1] in b"[{":
+            depth += 1
+            if depth == _MAX_DEPTH + 1:
+                out += body[taken : at - 1] + b"null"
+        elif body[at - 1] in b"]}":
+            depth -= 1
+            if depth == _MAX_DEPTH:
+                taken = at
+        else:
+            break  # inside a string that doesn't end
+    return bytes(out + body[taken:])
 
 
 @functools.cache
