@@ -37,6 +37,7 @@ from exporter.config.settings import Settings
 from simulator import (
     Error,
     ManualClock,
+    Respond,
     Script,
     Simulator,
     Sleep,
@@ -49,6 +50,7 @@ from simulator import (
     steps,
 )
 from simulator.api_results import instance_detail
+from simulator.response import success
 
 IDS = ("a", "b", "c")
 SELECTIONS: tuple[dict[str, Any], ...] = (
@@ -82,6 +84,8 @@ FAILURES = (
     error(403, 1, "not allowed"),
     error(503, 1, "busy"),
 )
+STALE = "x-stale"
+"""A header of responses that come from a replica that is behind."""
 COUNTED = re.compile(
     r"cloudflare_workflow_(?P<family>runs_finished|queue_duration|step_duration|step_attempt_duration)"
     r"\w*?(_total|_count)\{(?P<labels>.*)\} (?P<value>\S+)"
@@ -156,15 +160,16 @@ class RecordingTransport(httpx.AsyncBaseTransport):
             envelope = msgspec.json.decode(await response.aread())
             *_, workflow, _, instance_id = f"{request.url.path}{'/' * is_list}".split("/")
             if envelope["success"] and full:
-                self._record(instance_id, envelope["result"])
+                self._record(instance_id, envelope["result"], stale=STALE in response.headers)
             elif envelope["success"]:
                 for row in envelope["result"]:
                     self._record_row(row["id"], workflow)
         return response
 
-    def _record(self, instance_id: str, result: dict[str, Any]) -> None:
+    def _record(self, instance_id: str, result: dict[str, Any], *, stale: bool) -> None:
         for thing, counts_as in finished(instance_id, result).items():
-            self.received.full.setdefault(thing, counts_as)
+            if not stale:
+                self.received.full.setdefault(thing, counts_as)
             self.received.all.setdefault(thing, counts_as)
 
     def _record_row(self, instance_id: str, workflow: str) -> None:
@@ -240,8 +245,15 @@ class Upstream(RuleBasedStateMachine):
             self.clock.advance(0.001)  # a run is named by the millisecond in which it was queued
             getattr(instance, what)(*(("approve",) if what == "send_event" else ()))
 
-    @rule(instance_id=st.sampled_from(IDS), which=st.integers(0, 5))
-    def restart_from_a_step(self, instance_id: str, which: int) -> None:
+    @rule(
+        instance_id=st.sampled_from(IDS),
+        which=st.integers(0, 5),
+        script=st.sampled_from(SCRIPTS) | st.none(),
+        queued=st.sampled_from([0.0, 0.0, 20.0]),
+    )
+    def restart_from_a_step(
+        self, instance_id: str, which: int, script: Script | None, queued: float
+    ) -> None:
         now = self.simulator.world.settle()
         instance, result = self.orders.get(instance_id, now), truth(self.simulator, instance_id)
         if instance is None or result is None:
@@ -252,7 +264,7 @@ class Upstream(RuleBasedStateMachine):
             self.clock.advance(0.001)
             step = steps_[which % len(steps_)]
             name, number = step["name"].rsplit("-", 1)
-            instance.restart_from(name, int(number), step["type"])
+            instance.restart_from(name, int(number), step["type"], script=script, queued=queued)
 
     @rule(
         failure=st.sampled_from(FAILURES),
@@ -261,6 +273,21 @@ class Upstream(RuleBasedStateMachine):
     )
     def calls_will_fail(self, failure: Any, kind: str, times: int) -> None:
         self.simulator.faults.add(failure, kind=kind, times=times)
+
+    @rule(instance_id=st.sampled_from(IDS), simple=st.booleans(), skip=st.integers(0, 2))
+    def a_replica_will_be_behind(self, instance_id: str, simple: bool, skip: int) -> None:
+        """A later response shows an instance as it is now."""
+        now = self.simulator.world.settle()
+        instance = self.orders.get(instance_id, now)
+        if instance is not None:
+            body = success(instance_detail(instance, now, simple=simple)).body
+            self.simulator.faults.add(
+                Respond(body=body, headers={STALE: "yes"}),
+                kind="simple" if simple else "detail",
+                instance=instance_id,
+                skip=skip,
+                times=1,
+            )
 
     def teardown(self) -> None:
         self.quiet.__exit__(None, None, None)
