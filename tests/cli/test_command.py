@@ -368,6 +368,8 @@ class TestOutputThatIsCutShort:
 
 @pytest.mark.process
 def test_interrupted_at_its_start_it_ends_without_a_traceback(command: Command) -> None:
+    # It waits there for what never comes, so that no signal comes too late.
+    os.mkfifo(command.folder / "config.yaml")
     done = subprocess.run(
         [*signalled_at_its_start("INT"), sys.executable, "-m", "exporter", "--once"],
         cwd=command.folder,

@@ -57,9 +57,9 @@ def command(*flags: str) -> list[str]:
 
 def signalled_at_its_start(signal: str) -> list[str]:
     """A command that runs the exporter in its own process, and sends it a signal as soon as it has
-    blocked SIGINT and SIGHUP."""
-    blocked = "grep -q 'SigBlk:.*3$' /proc/$$/status"
-    wait = f"until {blocked}; do kill -0 $$ || exit; done; kill -{signal} $$"
+    blocked SIGHUP or, where that isn't noticed in time, handles it."""
+    safe = "grep -qE 'SigBlk:.*[13]$|SigCgt:.*[13579bdf]$' /proc/$$/status"
+    wait = f"until {safe}; do kill -0 $$ || exit; done; kill -{signal} $$"
     return ["sh", "-c", f'{{ {wait}; }} 2>/dev/null & exec "$@"', "sh"]
 
 
