@@ -132,8 +132,6 @@ class Restart(NamedTuple):
     """Until `/metrics` responded."""
     restored: float
     """Until it showed all instances."""
-    slowest: float
-    """The slowest scrape until then."""
     cpu: float
     """CPU time until then."""
 
@@ -147,8 +145,10 @@ def restart(folder: Path, state: Path, instances: int) -> Restart:
     config.write_text(json.dumps(text))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    url, responded, slowest = f"http://127.0.0.1:{port}/metrics", 0.0, 0.0
+    # One family: a whole scrape takes a tenth of a second, and none comes that often.
+    url = f"http://127.0.0.1:{port}/metrics?name[]=cloudflare_workflow_instance_info"
     request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})
+    responded = 0.0
     began = time.perf_counter()
     flags = [f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
     with subprocess.Popen(
@@ -157,7 +157,6 @@ def restart(folder: Path, state: Path, instances: int) -> Restart:
         stderr=subprocess.DEVNULL,
     ) as process:
         while True:
-            asked = time.perf_counter()
             try:
                 with urllib.request.urlopen(request) as response:
                     body = gzip.decompress(response.read())
@@ -166,13 +165,12 @@ def restart(folder: Path, state: Path, instances: int) -> Restart:
                 continue
             now = time.perf_counter()
             responded = responded or now - began
-            slowest = max(slowest, now - asked)
             if body.count(b"cloudflare_workflow_instance_info{") >= instances:
                 break
             time.sleep(0.1)
         used = cpu_of(process.pid)
         process.terminate()
-    return Restart(responded, now - began, slowest, used)
+    return Restart(responded, now - began, used)
 
 
 def main() -> None:
@@ -194,8 +192,7 @@ def main() -> None:
             print(
                 f"after {after}, restart with {given.restored:,} instances in {size:.1f} MiB: "
                 f"/metrics responds after {full.responded:.2f} s ({empty.responded:.2f} s with an "
-                f"empty state), shows all after {full.restored:.2f} s, {full.cpu:.2f} s of CPU; "
-                f"slowest scrape until then: {full.slowest:.2f} s"
+                f"empty state), shows all after {full.restored:.2f} s, {full.cpu:.2f} s of CPU"
             )
 
 
