@@ -142,6 +142,7 @@ def restart(folder: Path, state: Path, instances: int) -> Restart:
     config.write_text(settings([]).model_dump_json(include={"api", "poll"}))
     account = {**ACCOUNT, "workflows": [{"name": "orders", "discover": {"max_instances": 10**6}}]}
     text = json.loads(config.read_text()) | {"accounts": [account], "state": {"path": str(state)}}
+    text["api"]["requests_per_5m"] = 600  # the default: polls are refused at once here
     config.write_text(json.dumps(text))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
