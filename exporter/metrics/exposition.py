@@ -20,7 +20,7 @@ from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.gzip_parts import Part, pack, unpack
 from exporter.metrics.instance_samples import Sample
 from exporter.metrics.labels import WorkflowKey
-from exporter.metrics.render_cache import Group, RenderCache
+from exporter.metrics.render_cache import Group, RenderCache, encoded
 from exporter.metrics.series import Changes, LabelValues, SeriesData
 from exporter.metrics.store import Store
 
@@ -101,9 +101,7 @@ class Exposition:
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
 
-    def _of_series(
-        self, family: Family, labels: LabelValues, data: SeriesData
-    ) -> tuple[bytes, bytes]:
+    def _of_series(self, family: Family, labels: LabelValues, data: SeriesData) -> tuple[str, str]:
         created = data.created if self._store.settings.created else None
         return text_format.of_series(family, labels, data.value, data.exemplars, created)
 
@@ -157,18 +155,18 @@ class Exposition:
         """
         format_ = _OPENMETRICS if prefers_openmetrics(accept) else _TEXT
         counts_shown = self.counts_shown()
-        now: dict[Family, bytes] = {}
+        now: dict[Family, str] = {}
         for family, labels, value in self._store.now():
             if value is not None:
                 line, _ = text_format.of_series(family, labels, value, {}, None)
-                now[family] = now.get(family, b"") + line
+                now[family] = now.get(family, "") + line
         parts = list[Part]()
         for family in FAMILIES:
             if names and _names(_metric(family)).isdisjoint(names):
                 continue
             head = self._heads[format_, family]
             if family in now:
-                parts += (head, pack(now[family]))
+                parts += (head, pack(encoded(now[family])))
             elif family.counts_of_workflow and not counts_shown:
                 parts.append(head)
             elif family in text_format.INSTANCE_FAMILIES:

@@ -25,8 +25,14 @@ _REMOVED = 1000
 S = TypeVar("S", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-_Texts = tuple[bytes, Sequence[bytes]]
+_Texts = tuple[bytes, Sequence[str]]
 """What the lines of an entry alone contain, and its new text for each column."""
+
+
+def encoded(text: str) -> bytes:
+    """A text as scrapes get it."""
+    # Half a surrogate pair can't be encoded, and must not make the exposition fail.
+    return text.encode("utf-8", "replace")
 
 
 class Group(Struct, Generic[K], array_like=True, eq=False):
@@ -49,8 +55,8 @@ class Group(Struct, Generic[K], array_like=True, eq=False):
                     continue
                 start = text.rfind(b"\n", 0, first) + 1
                 end = text.find(b"\n", text.rfind(owner, first, len(text) - 1)) + 1
-                text = b"".join((text[:start], texts[column], text[end:]))
-            text = b"".join((text, *new))
+                text = b"".join((text[:start], encoded(texts[column]), text[end:]))
+            text += encoded("".join(new))
             if text != before:
                 yield column, pack(text)
 
@@ -71,11 +77,11 @@ class RenderCache(Generic[S, K, V]):
     def __init__(
         self,
         columns: int,
-        contained: Callable[[S, K], bytes],
-        render: Callable[[S, K, V], Sequence[bytes]],
+        contained: Callable[[S, K], str],
+        render: Callable[[S, K, V], Sequence[str]],
     ) -> None:
         self._contained, self._render = contained, render
-        self._nothing = [b""] * columns
+        self._nothing = [""] * columns
         # Dictionaries serve as ordered sets.
         self._groups: dict[S, dict[Group[K], None]] = {}
         self._with_room: dict[S, dict[_Block[K], None]] = {}
@@ -120,7 +126,7 @@ class RenderCache(Generic[S, K, V]):
 
     def _texts(self, owner: S, key: K, value: V | None) -> _Texts:
         texts = self._nothing if value is None else self._render(owner, key, value)
-        return self._contained(owner, key), texts
+        return encoded(self._contained(owner, key)), texts
 
     def _placed(self, owner: S, key: K) -> _Block[K]:
         """The block of a new entry."""

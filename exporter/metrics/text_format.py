@@ -17,23 +17,19 @@ INSTANCE_FAMILIES = tuple(f for f in FAMILIES if f.labels[:3] == INSTANCE_LABELS
 _COLUMNS = {family.name: column for column, family in enumerate(INSTANCE_FAMILIES)}
 
 
-def of_instance(workflow: WorkflowKey, instance_id: str, samples: Iterable[Sample]) -> list[bytes]:
+def of_instance(workflow: WorkflowKey, instance_id: str, samples: Iterable[Sample]) -> list[str]:
     """The lines of an instance, for both formats: a text for each of `INSTANCE_FAMILIES`."""
-    owner = _owner(workflow, instance_id)
+    owner = instance_labels(workflow, instance_id)
     texts = [""] * len(INSTANCE_FAMILIES)
     for family, labels, value in samples:
         column, pieces = _frame(family, labels)
         number = value if type(value) is int else _number(value)
         texts[column] += f"{owner.join(pieces)}{number}\n"
-    return [_encode(text) for text in texts]
+    return texts
 
 
-def instance_labels(workflow: WorkflowKey, instance_id: str) -> bytes:
+def instance_labels(workflow: WorkflowKey, instance_id: str) -> str:
     """What each line of an instance contains, and no line of another."""
-    return _encode(_owner(workflow, instance_id))
-
-
-def _owner(workflow: WorkflowKey, instance_id: str) -> str:
     return f'{{{_workflow_labels(workflow)},instance_id="{_escape(instance_id)}"'
 
 
@@ -55,9 +51,9 @@ def _frame(family: Family, labels: LabelValues) -> tuple[int, list[str]]:
     return _COLUMNS[family.name], [*pieces, before]
 
 
-def series_labels(family: Family, labels: LabelValues) -> bytes:
+def series_labels(family: Family, labels: LabelValues) -> str:
     """What each line of a series contains, and no line of another of its family."""
-    return _encode(f"{{{_pairs(family.labels, labels)}" if labels else "")
+    return f"{{{_pairs(family.labels, labels)}" if labels else ""
 
 
 def of_series(
@@ -66,7 +62,7 @@ def of_series(
     value: float | Histogram,
     exemplars: Mapping[int, Exemplar],
     created: float | None,
-) -> tuple[bytes, bytes]:
+) -> tuple[str, str]:
     """The lines of a series: in the text format, which has no exemplars, and in OpenMetrics."""
     pairs = _pairs(family.labels, labels)
     braced = f"{{{pairs}}}" if pairs else ""
@@ -80,14 +76,14 @@ def of_series(
         rest += f"{family.name}_sum{braced} {_number(value.sum)}\n"
     else:
         lines, rest = [f"{family.name}{braced} {_number(value)}\n"], ""
-    text = _encode("".join(lines) + rest)
+    text = "".join(lines) + rest
     if not exemplars and created is None:
         return text, text
     for bucket, exemplar in exemplars.items():
         lines[bucket] = f"{lines[bucket][:-1]} # {_exemplar(exemplar)}\n"
     if created is not None:
         rest += f"{family.name.removesuffix('_total')}_created{braced} {_number(created)}\n"
-    return text, _encode("".join(lines) + rest)
+    return text, "".join(lines) + rest
 
 
 @lru_cache
@@ -117,8 +113,3 @@ def _number(value: float) -> str:
 
 def _go(value: float) -> str:
     return str(floatToGoString(value))  # type: ignore[no-untyped-call]
-
-
-def _encode(text: str) -> bytes:
-    # Half a surrogate pair can't be encoded, and must not make the exposition fail.
-    return text.encode("utf-8", "replace")
