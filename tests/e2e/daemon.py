@@ -60,7 +60,9 @@ def signalled_at_its_start(signal: str) -> list[str]:
     blocked SIGHUP or, where that isn't noticed in time, handles it."""
     safe = "grep -qE 'SigBlk:.*[13]$|SigCgt:.*[13579bdf]$' /proc/$$/status"
     wait = f"until {safe}; do kill -0 $$ || exit; done; kill -{signal} $$"
-    return ["sh", "-c", f'{{ {wait}; }} 2>/dev/null & exec "$@"', "sh"]
+    # What a shell runs in the background ignores SIGINT, and so would the exporter in such tests.
+    heeding = ["env", "--default-signal"]
+    return [*heeding, "sh", "-c", f'{{ {wait}; }} 2>/dev/null & exec "$@"', "sh"]
 
 
 def run(
