@@ -17,7 +17,7 @@ from exporter.cli import PROGRAM
 from exporter.config.settings import leaves
 from simulator import Hang, Script, Simulator, error, serve_in_thread, steps
 from tests.cli.command import Command
-from tests.e2e.daemon import environment, signalled_at_its_start
+from tests.e2e.daemon import environment, run, signalled_at_its_start
 from tests.state.test_command import powerless
 from tests.waiting import DEADLINE, tied, wait_until
 
@@ -157,14 +157,10 @@ class TestWhereTheFileComesFrom:
         """Such as root's, for another user."""
         command.file(GOOD)
         closed = 'chmod 0 . && "$@"; status=$?; chmod 700 .; exit $status'
-        done = subprocess.run(
-            ["sh", "-c", closed, "sh", *powerless(), sys.executable, "-m", "exporter"],
-            cwd=command.folder,
-            env=environment(CLOUDFLARE_API_TOKEN="hidden", CLOUDFLARE_ACCOUNT_ID="acc"),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
+        done = run(
+            command.folder,
+            environ=environment(CLOUDFLARE_API_TOKEN="hidden", CLOUDFLARE_ACCOUNT_ID="acc"),
+            within=["sh", "-c", closed, "sh", *powerless()],
         )
         assert done.returncode == 2
         assert "  config.yaml: can't be read: Permission denied" in done.stderr
@@ -327,16 +323,8 @@ class TestOutputThatIsCutShort:
         """What it wrote to outputs that the shell redirects."""
         command.file(GOOD)
         url = f"--api.url={simulator.url}/accounts/{{account_id}}"
-        argv = [sys.executable, "-m", "exporter", flag, url, "--state.path=null"]
-        return subprocess.run(
-            ["sh", "-c", f'exec "$@" {how}', "sh", *argv],
-            cwd=command.folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        shell = ["sh", "-c", f'exec "$@" {how}', "sh"]
+        return run(command.folder, flag, url, "--state.path=null", within=shell)
 
     @pytest.mark.parametrize("flag", ["--once", "--check-config"])
     def test_an_output_that_takes_nothing_is_one_line_and_status_1(
@@ -370,15 +358,7 @@ class TestOutputThatIsCutShort:
 def test_interrupted_at_its_start_it_ends_without_a_traceback(command: Command) -> None:
     # It waits there for what never comes, so that no signal comes too late.
     os.mkfifo(command.folder / "config.yaml")
-    done = subprocess.run(
-        [*signalled_at_its_start("INT"), sys.executable, "-m", "exporter", "--once"],
-        cwd=command.folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = run(command.folder, "--once", within=signalled_at_its_start("INT"))
     assert (done.returncode, done.stderr) == (130, "")
 
 

@@ -1,14 +1,12 @@
 """The command with `state.url`: what is wrong is one line, without a password."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.command import Command, Finished
 from tests.cli.test_command import GOOD
-from tests.e2e.daemon import environment
+from tests.e2e.daemon import environment, run
 from tests.postgres import PostgresServer
 
 
@@ -76,14 +74,7 @@ class TestWithoutTheExtra:
     def run(self, folder: Path, *flags: str) -> Finished:
         (folder / "psycopg.py").write_text("raise ImportError(\"No module named 'psycopg'\")")
         (folder / "config.yaml").write_text(GOOD)
-        return subprocess.run(
-            [sys.executable, "-m", "exporter", *flags],
-            cwd=folder,
-            env={**environment(), "PYTHONPATH": str(folder)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run(folder, *flags, environ={**environment(), "PYTHONPATH": str(folder)})
 
     @pytest.mark.parametrize("flag", ["--check-config", "--check-api", "--log.level=info"])
     def test_the_error_names_it(self, tmp_path: Path, flag: str) -> None:

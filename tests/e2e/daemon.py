@@ -66,11 +66,14 @@ def signalled_at_its_start(signal: str) -> list[str]:
 
 
 def run(
-    folder: Path, *flags: str, environ: Mapping[str, str] | None = None
+    folder: Path,
+    *flags: str,
+    environ: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Runs an exporter that is to end by itself."""
+    """Runs an exporter that is to end by itself, `within` a command that runs another."""
     return subprocess.run(
-        command(*flags),
+        [*within, *command(*flags)],
         check=False,
         cwd=folder,
         env=environ or environment(),
