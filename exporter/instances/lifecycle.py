@@ -367,7 +367,12 @@ def on_tick(instance: Instance, *, now: Moment) -> Effects:
 
 
 def restore(
-    instance: Instance, record: InstanceRecord, *, now: Moment, list_pass_at: float | None
+    instance: Instance,
+    record: InstanceRecord,
+    *,
+    list_pass_at: float | None,
+    poll: Poll,
+    now: Moment,
 ) -> None:
     """Takes what was recorded of an instance before a restart, or before it was removed.
 
@@ -384,8 +389,10 @@ def restore(
     instance.detailed_at = min(now.monotonic, record.detailed_at - ahead)
     instance.wants_detail = record.wants_detail
     instance.last_poll = LastPoll(not_found=record.not_found)
-    expires = None if removed else record.expires_at
-    instance.expires_at = None if expires is None else expires - ahead
+    if record.expires_at is not None and not removed:
+        # Its steps are waited for again: it may have been recorded by another clock, or long ago.
+        expires = inf if record.wants_detail else record.expires_at - ahead
+        instance.expires_at = min(expires, now.monotonic + poll.forget_after)
     instance.row = LastRow(record.row_status, record.created, record.modified)
     instance.checked_at = instance.detailed_at
     if not instance.configured and list_pass_at is not None:

@@ -115,7 +115,8 @@ class WatchedInstances:
         since = self.since_of(known, configured=configured)
         instance = Instance(instance_id, scope, since, now.monotonic if configured else inf)
         if isinstance(known, InstanceRecord):
-            lifecycle.restore(instance, known, now=now, list_pass_at=self.last_pass_began())
+            began = self.last_pass_began()
+            lifecycle.restore(instance, known, list_pass_at=began, poll=self.poll, now=now)
         self.instances[instance_id] = instance
         if instance.has_series and instance.values is not None:
             self.store.restored(self.key, instance_id, instance.values, instance.last_change)

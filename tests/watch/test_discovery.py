@@ -702,6 +702,46 @@ class TestCounting:
                     await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_details_skipped_total") == 1
 
+    @pytest.mark.parametrize(
+        ("down", "ahead"),
+        [(0, 86400), (86400, 0)],
+        ids=["whose clock is a day ahead", "a day later"],
+    )
+    async def test_a_successor_polls_one_that_waits_before_it_expires(
+        self, tmp_path: Path, down: float, ahead: float
+    ) -> None:
+        async with discovering(more={"state": tmp_path / "state.db"}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("pay")))
+            w.simulator.faults.add(error(500), kind="detail", times=1)
+            await w.cycle(after=INTERVAL)
+            w.clock.advance(down)
+            w.ahead = ahead
+            await w.restart()
+            await w.app.pollers[0]._end_round()
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            paid = {"step": "pay", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            assert w.value("cloudflare_workflow_details_skipped_total") == 0
+
+    async def test_a_clock_that_was_ahead_keeps_no_series_longer(self, tmp_path: Path) -> None:
+        poll = {"forget_after": "1m"}
+        async with discovering(more={"state": tmp_path / "state.db", "poll": poll}) as w:
+            w.ahead = 86400
+            w.orders.create("a", Script(steps("pay"), throws=Error("TypeError")))
+            await w.cycle(after=INTERVAL)
+            w.orders.instances["a"].delete()
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            assert w.status("a") == "errored"
+            w.ahead = 0
+            await w.restart()
+            for _ in range(6):
+                await w.cycle(after=INTERVAL)
+            assert w.status("a") is None
+
     async def test_one_that_waits_for_a_detail_response_expires_all_the_same(self) -> None:
         """The queue holds no more than what is known: memory is bounded by what is watched."""
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
