@@ -374,11 +374,8 @@ def restore(
     poll: Poll,
     now: Moment,
 ) -> None:
-    """Takes what was recorded of an instance before a restart, or before it was removed.
-
-    Args:
-        list_pass_at: When the last list pass began (monotonic clock).
-    """
+    """Takes what was recorded of an instance before a restart, or before it was removed; the last
+    list pass began at `list_pass_at` (monotonic clock)."""
     ahead, removed = now.wall - now.monotonic, record.removed_at is not None
     if record.shown and not instance.configured and not removed:
         instance.scope = Scope.DISCOVERED
