@@ -64,7 +64,7 @@ def expire_instances(session: Session, owner: Owner, horizon: Horizon) -> None:
     of_workflow = "FROM instances WHERE account = %s AND workflow = %s AND"
     for expired, before in zip(EXPIRED, horizon, strict=True):
         some = f"SELECT id {of_workflow} {expired.replace('?', '%s')} LIMIT {_EXPIRED}"
-        session.run(f"DELETE {of_workflow} id IN ({some})", (*owner, *owner, before))
+        session.run(f"DELETE {of_workflow} id = ANY(ARRAY({some}))", (*owner, *owner, before))
 
 
 def _parts(rows: list[T]) -> Iterator[list[T]]:
