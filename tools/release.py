@@ -97,8 +97,8 @@ def build_python(folder: Path) -> Path:
     """Builds the sdist, and from it the wheel, which it returns."""
     _run(BIN / "hatchling", "build", "-t", "sdist", "-d", folder)
     (sdist,) = folder.glob("*.tar.gz")
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    _run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, sdist)
+    build = (BIN / "uv", "build", "--wheel", "--no-build-isolation", f"--python={sys.executable}")
+    _run(*build, "--no-create-gitignore", f"--out-dir={folder}", sdist)
     (wheel,) = folder.glob("*.whl")
     twine = (sys.executable, "-m", "twine", "check", "--strict")
     _run(*twine, sdist, wheel, PYTHONPATH=str(PACKAGES))
@@ -115,8 +115,7 @@ def write_sbom(wheel: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "bin" / "python"
         _run(sys.executable, "-m", "venv", "--without-pip", folder)
-        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-        install = (*pip, "install", "--no-compile")  # it runs once
+        install = (BIN / "uv", "pip", "install", f"--python={python}")
         _run(*install, "--require-hashes", "--requirement", "requirements/runtime.txt")
         _run(*install, "--no-deps", "--no-index", wheel)
         printed = _run(python.with_name("cloudflare-workflows-exporter"), "--version")
