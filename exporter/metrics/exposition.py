@@ -92,11 +92,6 @@ class Exposition:
             for family in FAMILIES
             if family not in text_format.INSTANCE_FAMILIES
         }
-        self._heads = {
-            (format_, family): pack(_encode(format_, [_metric(family)]))
-            for format_ in (_TEXT, _OPENMETRICS)
-            for family in FAMILIES
-        }
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
@@ -164,7 +159,7 @@ class Exposition:
         for family in FAMILIES:
             if names and _names(_metric(family)).isdisjoint(names):
                 continue
-            head = self._heads[format_, family]
+            head = _head(format_, family)
             if family in now:
                 parts += (head, pack(encoded(now[family])))
             elif family.counts_of_workflow and not counts_shown:
@@ -177,6 +172,12 @@ class Exposition:
         process = [m for m in self._process.collect() if not names or _names(m) & set(names)]
         parts.append(pack(_encode(format_, process) + format_.end))
         return parts, format_.content_type
+
+
+@cache
+def _head(format_: _Format, family: Family) -> Part:
+    """The lines before the samples of a family."""
+    return pack(_encode(format_, [_metric(family)]))
 
 
 def _metric(family: Family) -> Metric:
