@@ -318,7 +318,9 @@ def takeovers(
         replicas.start()
         for _ in range(times):
             replicas.start()
-            replicas.wait(lambda shown: all(counted(one) == workflows // 2 for one in shown))
+            replicas.wait(
+                lambda shown: all(counted(one) == workflows // 2 for one in shown), every=0.5
+            )
             victim = replicas.live.pop(0)
             victim.process.send_signal(ended_by)
             began = time.monotonic()

@@ -16,9 +16,9 @@ NAMES = sorted(
     if path.stem not in ("__init__", "virtual_time")
 )
 SMALL = {
-    "api_budget": ["--live", "5", "--minutes", "11"],
-    "churn_memory": ["--hours", "0.1", "--a-day", "10000", "--memory", "--series", "1"],
-    "events": ["--live", "10", "--rate", "0.1", "--minutes", "11"],
+    "api_budget": ["--live", "5", "--minutes", "2"],
+    "churn_memory": ["--hours", "0.05", "--a-day", "10000", "--memory", "--series", "1"],
+    "events": ["--live", "10", "--rate", "0.3", "--minutes", "4"],
     "huge_responses": ["--steps", "10", "--sizes", "1"],
     "long_run_bytes": ["--steps", "20"],
     "page_cost": ["--instances", "20"],
@@ -27,7 +27,7 @@ SMALL = {
         *("--instances", "5", "--rounds", "1", "--kills", "1", "--lease", "5s"),
         *("--live", "30", "--minutes", "0.5", "--watched", "3", "--seconds", "0.1"),
     ],
-    "scrape_cost": ["--instances", "200", "--repeat", "1"],
+    "scrape_cost": ["--instances", "100", "--repeat", "1"],
     "soak_growth": ["--hours", "0.1", "--live", "10", "--every", "2"],
     "stalls": ["--instances", "20"],
     "state_cost": ["--instances", "5", "--rounds", "1", "--restored", "20"],
