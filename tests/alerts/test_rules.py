@@ -38,13 +38,19 @@ THRESHOLDS = {
 KNOWN = catalogued(FAMILIES) | set(RECORDS) | THRESHOLDS | {"up", "ALERTS"}
 
 
-def cases_of(rule: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """An alert's file of tests, over the rules that it needs: promtool evaluates all that are there
-    at each step. The rules are written to `folder`."""
-    tests: dict[str, Any] = msgspec.yaml.decode((TESTS / f"{rule['alert']}.yaml").read_text())
-    alerts = {at["alertname"] for case in tests["tests"] for at in case["alert_rule_test"]}
-    (folder / "rules.yaml").write_text(yaml.safe_dump(published(alerts), sort_keys=False))
-    return {**tests, "rule_files": ["rules.yaml"]}
+def files_of(rule: dict[str, Any]) -> list[dict[str, Any]]:
+    """An alert's files of tests; one of `.days.yaml` has fewer evaluations."""
+    paths = sorted(TESTS.glob(f"{rule['alert']}.*yaml"))
+    return [msgspec.yaml.decode(path.read_text()) for path in paths]
+
+
+def cases_of(rule: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
+    """An alert's files of tests, over the rules that each needs: promtool evaluates all that are
+    there at each step. The rules are written to `folder`."""
+    for tests in files_of(rule):
+        alerts = {at["alertname"] for case in tests["tests"] for at in case["alert_rule_test"]}
+        (folder / "rules.yaml").write_text(yaml.safe_dump(published(alerts), sort_keys=False))
+        yield {**tests, "rule_files": ["rules.yaml"]}
 
 
 def published(names: set[str]) -> dict[str, Any]:
@@ -208,10 +214,10 @@ class TestEachAlert:
         ]
 
     def test_its_tests_show_it_silent_firing_and_silent_again(self, rule: dict[str, Any]) -> None:
-        cases = msgspec.yaml.decode((TESTS / f"{rule['alert']}.yaml").read_text())["tests"]
         firing = [
             [bool(at["exp_alerts"]) for at in case["alert_rule_test"]]
-            for case in cases
+            for tests in files_of(rule)
+            for case in tests["tests"]
             if all(at["alertname"] == rule["alert"] for at in case["alert_rule_test"])
         ]
         assert [False, True, False] in firing
@@ -219,19 +225,20 @@ class TestEachAlert:
     @pytest.mark.process
     @pytest.mark.slow
     def test_its_tests_pass(self, rule: dict[str, Any], tmp_path: Path) -> None:
-        passes(cases_of(rule, tmp_path), tmp_path)
+        for tests in cases_of(rule, tmp_path):
+            passes(tests, tmp_path)
 
     @pytest.mark.process
     @pytest.mark.slow
     def test_two_targets_or_a_hand_over_between_replicas_make_the_same_alerts(
         self, rule: dict[str, Any], tmp_path: Path
     ) -> None:
-        tests = cases_of(rule, tmp_path)
-        tests["tests"] = [
-            together([of_two_targets(case), *(hand_overs(case) if rule in OF_WORKFLOWS else ())])
-            for case in tests["tests"]
-        ]
-        passes(tests, tmp_path)
+        for tests in cases_of(rule, tmp_path):
+            cases = [
+                together([of_two_targets(c), *(hand_overs(c) if rule in OF_WORKFLOWS else ())])
+                for c in tests["tests"]
+            ]
+            passes({**tests, "tests": cases}, tmp_path)
 
 
 def test_each_alert_on_workflows_outlasts_a_hand_over() -> None:
@@ -362,7 +369,8 @@ def test_no_alert_has_the_name_of_another() -> None:
 
 def test_no_runbook_and_no_test_is_left_of_an_alert_that_is_gone() -> None:
     assert {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.md")} == set(NAMES)
-    assert {path.stem for path in TESTS.glob("*.yaml")} == set(NAMES)
+    tests = {path.name.partition(".")[0] for path in TESTS.glob("*.yaml")}
+    assert tests == set(NAMES)
 
 
 def test_each_parameter_is_used() -> None:
