@@ -1,4 +1,4 @@
-"""The whole exporter in this process, against the simulator on a real socket, clock in hand."""
+"""The whole exporter in this process, against the simulator, clock in hand."""
 
 import shutil
 from collections.abc import AsyncIterator, Iterable
@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.state.backend import DatabaseServer, Location
 from simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
+from simulator.api import PREFIX
 from tests.e2e.scrape import scrape
 from tests.needs import no_authorities
 from tests.postgres import copied
@@ -24,6 +27,8 @@ class Watching:
     simulator: Simulator
     clock: ManualClock
     url: str
+    transport: httpx.AsyncBaseTransport | None
+    """Takes requests to the simulator; None: a socket."""
     state: Location
     settings: dict[str, Any]
     running: AsyncExitStack
@@ -37,7 +42,7 @@ class Watching:
 
     @property
     def requests(self) -> dict[str, int]:
-        """Requests at the socket so far, by kind."""
+        """Requests so far, by kind."""
         return dict(self.simulator.requests.by_kind)
 
     async def cycle(self, *, after: float = 0) -> dict[str, int]:
@@ -105,6 +110,7 @@ class Watching:
         self.app = App(
             self.whole_settings(),
             clock=Clock(wall=lambda: self.clock() + self.ahead, monotonic=self.clock),
+            transport=self.transport,
             state=self.state,
         )
         await self.running.enter_async_context(self.app.opened())
@@ -164,6 +170,7 @@ async def watching(
     workflows: list[dict[str, Any]] | None = None,
     style: Style = HOSTED,
     state: Location = None,
+    socket: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Watching]:
     """Watches instances of `orders`; the workflow is there, instances are the test's to make.
@@ -173,6 +180,8 @@ async def watching(
         workflows: In place of it, `workflows` of the configuration.
         style: How the upstream responds.
         state: The state file, or the database.
+        socket: Whether requests go through a socket, as faults of connections need it; it takes
+            most of the time.
         settings: Further sections of the configuration; keys of `api` go over the harness' own.
     """
     clock = ManualClock()
@@ -181,7 +190,11 @@ async def watching(
     simulator.world.account("acc").workflow("orders")
     settings["workflows"] = workflows or [{"name": "orders", "instances": list(ids)}]
     with no_authorities():
-        async with serve(simulator) as served, AsyncExitStack() as running:
-            w = Watching(simulator, clock, served.url, state, settings, running)
+        async with AsyncExitStack() as served, AsyncExitStack() as running:
+            url = "https://simulator" + PREFIX
+            transport = None if socket else httpx.ASGITransport(simulator)
+            if socket:
+                url = (await served.enter_async_context(serve(simulator))).url
+            w = Watching(simulator, clock, url, transport, state, settings, running)
             await w.start()
             yield w

@@ -57,7 +57,7 @@ and most end while things go wrong."""
 async def world(**settings: Any) -> AsyncIterator[Watching]:
     """An exporter that watches the same histories as configured and as discovered instances."""
     settings = {"workflows": WORKFLOWS, **settings}
-    async with watching(**settings) as w:
+    async with watching(socket=True, **settings) as w:
         begun = w.clock()
         for workflow in ("orders", "billing"):
             for instance_id, (after, script) in HISTORIES.items():
@@ -177,7 +177,7 @@ async def test_a_404_of_one_call_of_each_instance_or_list(
 
 @pytest.mark.parametrize("wait", [None, 7, 1000])
 async def test_a_429_stops_all_calls_until_it_says(wait: int | None) -> None:
-    async with watching(["retries"]) as w:
+    async with watching(["retries"], socket=True) as w:
         script = HISTORIES["retries"][1]
         w.orders.create("retries", script)
         await w.round(after=1)
@@ -188,7 +188,7 @@ async def test_a_429_stops_all_calls_until_it_says(wait: int | None) -> None:
         await w.round(after=(wait or 300) + 1)
         assert (w.status("retries"), ups(w)) == ("complete", {1})
         found = values(w)
-    async with watching(["retries"]) as w:
+    async with watching(["retries"], socket=True) as w:
         w.orders.create("retries", script)
         await w.round(after=1 + INTERVAL + (wait or 300) + 1)
         assert values(w) == found
@@ -235,7 +235,8 @@ class TestClock:
 
     async def test_a_run_that_began_and_ended_while_it_was_wrong(self) -> None:
         for ahead in (86400.0, -86400.0):
-            async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+            discovered = {"name": "orders", "discover": {}}
+            async with watching(workflows=[discovered], socket=True) as w:
                 await w.cycle()
                 w.ahead = ahead
                 await w.cycle(after=INTERVAL)

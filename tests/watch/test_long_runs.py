@@ -116,7 +116,7 @@ class TestWhatDoesNotWait:
 class TestFailures:
     async def test_what_is_too_long_is_not_fetched_all_the_time(self) -> None:
         """It fails all the same, until a whole response has come."""
-        async with watching(["a"], api={"max_body": "1MiB"}) as w:
+        async with watching(["a"], socket=True, api={"max_body": "1MiB"}) as w:
             long_run(w, *LARGE)
             assert await w.round(after=35) == {"detail": 1}
             assert w.value("cloudflare_workflow_up") == 0
@@ -131,7 +131,7 @@ class TestFailures:
     async def test_a_failure_that_cost_little_is_tried_again_at_once(
         self, fault: Any, tries: int
     ) -> None:
-        async with watching(["a"]) as w:
+        async with watching(["a"], socket=True) as w:
             long_run(w, Sleep("nap", 10), *LARGE).pause(at=w.clock() + 40)
             await w.round(after=25)
             w.simulator.faults.add(fault, kind="detail", times=tries)
