@@ -31,8 +31,8 @@ from tools import ROOT
 pytestmark = [pytest.mark.prometheus, pytest.mark.postgres, pytest.mark.slow(8)]
 
 TOKEN = "the-token"
-CREATED = 1200
-"""Instances that come while Prometheus scrapes, four a second: some fail, all retry."""
+CREATED = 600
+"""Instances that come while Prometheus scrapes, two a second: some fail, all retry."""
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +55,19 @@ def server(
         throws = Error("Boom") if n % 2 else None
         pieces = retried("charge", failures=1, duration=0.1, backoff=0.1)
         script = Script(queued=0.1, pieces=(pieces,), throws=throws)
-        orders.create(f"order-{n}", script, at=time.time() + n / 4)
-        announced.create(f"order-{n}", script, at=time.time() + n / 4)
+        orders.create(f"order-{n}", script, at=time.time() + n / 2)
+        announced.create(f"order-{n}", script, at=time.time() + n / 2)
     workflows = [{"name": "orders", "discover": {"min_age": "0s"}}]
     rules = folder / "rules.yaml"
     text = (ROOT / "alerts" / "prometheus.rules.yaml").read_text()
     rules.write_text(text.replace("offset 30m", "offset 5s").replace("[30m]", "[5s]"))
     database = postgres.url(postgres.new_database())
+    as_often_as_a_scrape = {"poll": {"interval": "1s"}}
     with serve_in_thread(simulator) as served:
         configuration(
             folder,
             f"{served.url}/accounts/{{account_id}}",
+            as_often_as_a_scrape,
             api_token=TOKEN,
             workflows=workflows,
         )
@@ -74,6 +76,7 @@ def server(
         configuration(
             events,
             f"{served.url}/accounts/{{account_id}}",
+            as_often_as_a_scrape,
             name="with-events",
             account_id="announced",
             api_token=TOKEN,
