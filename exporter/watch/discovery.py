@@ -181,8 +181,8 @@ class Discovery:
 
     async def _take(self, rows: list[Row]) -> None:
         """Takes the rows of a page, of those that may be recorded with what the state holds."""
+        self._watched.correct_times(*rows)
         for row in rows:
-            self._watched.correct_times(row)
             times = (row.created_on, row.modified_on, row.ended_on)
             self._watched.newest_row = max(self._watched.newest_row, unix(latest(times)) or -inf)
         known: dict[str, Record | None] = {}

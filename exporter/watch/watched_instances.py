@@ -203,10 +203,11 @@ class WatchedInstances:
             return None
         return self.record.last_pass - self.clock.steady() + self.clock.monotonic()
 
-    def correct_times(self, response: Row | Summary) -> None:
-        """Drops times of a row or response that stand for none, or can't have passed: one of these
+    def correct_times(self, *responses: Row | Summary) -> None:
+        """Drops times of rows or a response that stand for none, or can't have passed: one of these
         would make all that comes later seem old."""
-        if dropped := response.correct_times(self.clock.latest_possible()):
+        limit = self.clock.latest_possible()
+        if dropped := sum(response.correct_times(limit) for response in responses):
             self.store.ignored(dropped)
 
     def apply(
