@@ -132,9 +132,10 @@ def _validation() -> Any:
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import kubernetes_validate  # noqa: PLC0415
 
-    # It reads its schemas, a megabyte each, for each object.
+    # It reads its schemas, a megabyte each, and lists their versions for each object.
     utils = kubernetes_validate.utils
     utils.schema_contents = cache(utils.schema_contents)
+    utils.all_versions = cache(utils.all_versions)
     return kubernetes_validate
 
 

@@ -74,7 +74,8 @@ class TestEachCase:
         assert [s for s in selectors if not s.items() <= labels] == []
 
     def test_every_object_says_what_it_belongs_to(self, values: dict[str, Any]) -> None:
-        for o in render(SMALLEST, values, {"extraObjects": []}).objects:
+        own = values | {"extraObjects": []} if "extraObjects" in values else values
+        for o in render(SMALLEST, own).objects:
             labels = o["metadata"]["labels"]
             assert labels["app.kubernetes.io/instance"] == "exporter"
             assert labels["app.kubernetes.io/managed-by"] == "Helm"
