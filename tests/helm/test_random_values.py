@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.helm.chart import KUBERNETES, SMALLEST, kubernetes_errors, over, render
@@ -222,6 +222,7 @@ def schemas() -> Iterator[Validator]:
     NAMES | st.sampled_from(["123", "1e3"]),
     st.sampled_from(KUBERNETES),
 )
+@example({"workloadAnnotations": {"a": "="}}, "exporter", "monitoring", KUBERNETES[0])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_valid_values_render_valid_objects(
     schemas: Validator, values: dict[str, Any], name: str, namespace: str, version: str
