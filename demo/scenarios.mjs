@@ -150,6 +150,18 @@ const scenarios = {
     return await step.do("big", async () => "x".repeat(bytes));
   },
 
+  /** A step fails beside one that takes `ms` milliseconds, which ends after the run. */
+  async outlived(step, { ms = 1_000 }) {
+    const slow = step.do("slow", async () => {
+      await pause(ms);
+      return "slow";
+    });
+    const fails = step.do("fails", NO_RETRY, async () => {
+      throw new Error("boom");
+    });
+    return await Promise.all([slow, fails]);
+  },
+
   /** Two steps side by side: until the instance is restarted, one never ends and the other fails. */
   async race(step, params, instanceId) {
     const slow = step.do("slow", async () => {

@@ -37,11 +37,12 @@ def instance_detail(
         "output": timeline.output if ended else None,
         "error": _instance_error(timeline.error) if ended else None,
     }
-    begun = timeline.begun(now)
+    records = timeline.records[: timeline.begun(now)]
+    if not style.rollbacks:
+        records = [record for record in records if record.type != "rollback"]
     if not simple:
-        records = timeline.records[:begun]
         result["steps"] = [view.step(r) for r in (reversed(records) if descending else records)]
-    result["step_count"] = begun
+    result["step_count"] = len(records)
     if style.hosted_fields:
         result["success"] = timeline.final == "complete" if ended else None
         result["trigger"] = {"source": instance.trigger}

@@ -14,6 +14,7 @@ class Style(Struct, frozen=True):
         waiting: a sleeping or waiting instance is `waiting`; on the local engine `running`.
         planned_ends: an unfinished sleep or wait has its planned end instead of null.
         termination_steps: a terminated instance has a `termination` step.
+        rollbacks: a run that rolls back shows it, in its status and by `rollback` steps.
         running_attempts: whether an attempt that runs is listed, with `end: null`.
         modified_on: what moves it: a change of status, or of any step or attempt as well.
             Cloudflare doesn't document which.
@@ -23,11 +24,16 @@ class Style(Struct, frozen=True):
     waiting: bool = True
     planned_ends: bool = True
     termination_steps: bool = True
+    rollbacks: bool = True
     running_attempts: bool = True
     modified_on: Literal["status", "step"] = "status"
 
 
 HOSTED = Style()
 LOCAL_ENGINE = Style(
-    hosted_fields=False, waiting=False, planned_ends=False, termination_steps=False
+    hosted_fields=False,
+    waiting=False,
+    planned_ends=False,
+    termination_steps=False,
+    rollbacks=False,
 )

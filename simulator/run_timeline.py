@@ -21,6 +21,9 @@ from .run_script import Error, Parallel, Piece, Script, Sleep, Step, Wait
 NEVER = 1 << 62
 """A time that doesn't come."""
 
+FATAL = "WorkflowFatalError"
+"""The engine's name for a failure that is not to be retried. It stops the whole instance."""
+
 RecordType = Literal["step", "sleep", "waitForEvent", "rollback", "termination"]
 
 
@@ -142,7 +145,12 @@ def play(
     script: Script, interventions: Iterable[Intervention] = (), restart: Restart | None = None
 ) -> Timeline:
     """Play a script from being queued, or restarted from a step, to its end."""
-    return _Player(script, sorted(interventions, key=attrgetter("at")), restart).play()
+    player = _Player(script, sorted(interventions, key=attrgetter("at")), restart)
+    for begin, end in player.pauses:
+        running = [a.end for a in player.running(player.play().records) if a.start < begin < a.end]
+        if max(running, default=begin) < end:
+            player.rests.append((max(running, default=begin), end))
+    return player.play()
 
 
 def records_before(timeline: Timeline, at: int, name: str, number: int, kind: str) -> list[Record]:
@@ -157,10 +165,14 @@ def records_before(timeline: Timeline, at: int, name: str, number: int, kind: st
         if (record.type, record.name) == (kind, f"{name}-{number}"):
             return unchanged
         if record.type in {"step", "sleep", "waitForEvent"}:
-            copy = replace(record, attempts=[replace(attempt) for attempt in record.attempts])
+            copy = _copy(record)
             copy.cut(at)
             unchanged.append(copy)
     raise LookupError(f'Step "{name}" not found in execution history')
+
+
+def _copy(record: Record) -> Record:
+    return replace(record, attempts=[replace(attempt) for attempt in record.attempts])
 
 
 class _Player:
@@ -172,12 +184,17 @@ class _Player:
         self.unchanged = {(r.type, r.name): r for r in restart.unchanged} if restart else {}
         self.counters: Counter[tuple[str, str]] = Counter()
         self.pauses = _pauses(interventions)
-        self.events = [i for i in interventions if i.verb == "event"]
+        """In these nothing begins."""
+        self.rests: list[tuple[int, int]] = []
+        """In these it is paused: what ran has ended, and timers stand still."""
+        self.sent = [i for i in interventions if i.verb == "event"]
         self.forced = [(i.at, i.value) for i in interventions if i.verb == "status"]
         self.terminate = next((i for i in interventions if i.verb == "terminate"), None)
 
     def play(self) -> Timeline:
         script, restart = self.script, self.restart
+        self.counters.clear()
+        self.events = self.sent.copy()
         begins = restart.resumed if restart else milliseconds(script.queued)
         begins = self.unpaused(begins)
         start = restart.started if restart else begins
@@ -227,8 +244,23 @@ class _Player:
             events=events_of(marks, _retried(records)),
         )
 
+    def running(self, records: Iterable[Record]) -> Iterator[PlayedAttempt]:
+        """The attempts of steps but those that a restart interrupted, which stay open."""
+        since = self.restart.at if self.restart else 0
+        for record in records:
+            if record.type == "step":
+                yield from (a for a in record.attempts if a.end < NEVER or a.start >= since)
+
+    def elapsed(self, start: int, seconds: float | None) -> int:
+        """When a timer ends that stands still while the run is paused."""
+        end = _later(start, seconds)
+        for begin, until in self.rests:
+            if start < until and begin < end:
+                end = min(NEVER, end + until - max(begin, start))
+        return end
+
     def unpaused(self, time: int) -> int:
-        """The first moment from `time` on at which the run isn't paused."""
+        """The first moment from `time` on at which something may begin."""
         for begin, end in self.pauses:
             if begin <= time < end:
                 time = end
@@ -261,46 +293,49 @@ class _Player:
         """A new record, or the one that a restart from a later step unchanged."""
         self.counters[kind, piece.name] += 1
         name = f"{piece.name}-{self.counters[kind, piece.name]}"
-        record = self.unchanged.get((kind, name)) or Record(kind, time, NEVER, piece)
+        known = self.unchanged.get((kind, name))
+        record = _copy(known) if known else Record(kind, time, NEVER, piece)
         records.append(record)
         return record
 
     def step(
         self, step: Step, time: int, records: list[Record], kind: Literal["step", "rollback"]
     ) -> tuple[int, Error | None]:
-        """A step runs on through a pause, its retries too."""
+        """A pause waits for an attempt that runs; the next one waits for the resume."""
         record = self.record(kind, time, step, records)
         if record.end < NEVER:
             return time, record.error
         # An attempt that a restart interrupted stays open for ever, and is made again.
         made = sum(attempt.end < NEVER for attempt in record.attempts)
+        rolls_back = kind == "rollback"
         for attempt in step.attempts[made:]:
+            time = time if rolls_back else self.unpaused(time)
+            if time >= NEVER:
+                break
             end = _later(time, attempt.duration)
             record.attempts.append(PlayedAttempt(time, end, attempt.error))
-            record.end, record.error = end, attempt.error
-            time = _later(end, step.backoff)
-            if time >= NEVER:
-                # The next attempt never comes, so the step stays open if there is one.
-                if attempt is not step.attempts[-1]:
-                    record.end, record.error = NEVER, None
-                break
+            if attempt is step.attempts[-1]:
+                record.end, record.error = end, attempt.error
+            time = _later(end, step.backoff) if rolls_back else self.elapsed(end, step.backoff)
         return record.end, record.error
 
     def sleep(self, sleep: Sleep, time: int, records: list[Record]) -> tuple[int, Error | None]:
-        """What comes due during a pause happens when the run is resumed."""
+        """One that a restart left open ends with it."""
         record = self.record("sleep", time, sleep, records)
         if record.end < NEVER:
             return time, None
-        record.planned = _later(record.start, sleep.duration)
-        record.end = self.unpaused(max(time, record.planned))
+        begun = record.start < time
+        record.end = time if begun else self.elapsed(record.start, sleep.duration)
+        record.planned = _later(record.start, sleep.duration) if record.end >= NEVER else record.end
         return record.end, None
 
     def wait(self, wait: Wait, time: int, records: list[Record]) -> tuple[int, Error | None]:
+        """One that a restart left open has its whole timeout again."""
         record = self.record("waitForEvent", time, wait, records)
         if record.end < NEVER:
             return time, record.error
-        record.planned = due = _later(record.start, wait.timeout)
-        record.end = self.unpaused(max(time, due))
+        record.end = due = self.elapsed(time, wait.timeout)
+        record.planned = _later(time, wait.timeout) if due >= NEVER else due
         for event in self.events:
             kind, payload = event.value
             if kind == wait.event_type and event.at <= due:
@@ -316,7 +351,8 @@ class _Player:
     def parallel(
         self, group: Parallel, time: int, records: list[Record]
     ) -> tuple[int, Error | None]:
-        """As `Promise.all`: ends with its last branch, or with the first one that fails."""
+        """As `Promise.all`: ends with its last branch, or with the first one that fails. What is
+        open beside that outlives the run, unless the failure is one that stops all at once."""
         outcomes: list[tuple[int, Error | None, list[Record]]] = []
         for branch in group.branches:
             own: list[Record] = []
@@ -328,7 +364,7 @@ class _Player:
             own = outcome[2]
             if first is not None and outcome is not first:
                 own = [record for record in own if record.start < first[0]]
-                for record in own:
+                for record in own if first[1] and first[1].name == FATAL else ():
                     record.cut(first[0])
             records.extend(own)
         if first is not None:
@@ -341,24 +377,30 @@ class _Player:
         """The status at each moment, by sweeping over everything that starts or ends."""
         working: Counter[int] = Counter()
         idle: Counter[int] = Counter()
+        running: Counter[int] = Counter()
+        for attempt in self.running(records):
+            running[attempt.start] += 1
+            running[attempt.end] -= 1
         for record in records:
             change = working if record.type in {"step", "rollback"} else idle
             change[record.start] += 1
             change[record.end] -= 1
-        times = {0, start, stop, end, *working, *idle, *(t for pause in self.pauses for t in pause)}
+        times = {0, start, stop, end, *working, *idle, *running}
+        times |= {time for pause in self.pauses for time in pause}
         times |= {time for time, _ in self.forced}
         marks: list[tuple[int, str]] = []
-        open_steps = open_waits = 0
+        open_steps = open_waits = attempts = 0
         for time in sorted(times - {NEVER}):
             open_steps += working[time]
             open_waits += idle[time]
+            attempts += running[time]
             paused = any(begin <= time < until for begin, until in self.pauses)
             if time >= end:
                 status = final
             elif time >= stop:
                 status = "rollingBack"
             elif paused:
-                status = "waitingForPause" if open_steps else "paused"
+                status = "waitingForPause" if attempts else "paused"
             elif time < start:
                 status = "queued"
             else:

@@ -140,9 +140,9 @@ class Instance:
     def status(self, at: int) -> str:
         run = self.run(at)
         status = run.timeline.status(at - run.queued)
-        if status == "waiting" and not self.workflow.world.style.waiting:
-            return "running"
-        return status
+        style = self.workflow.world.style
+        shown = {"waiting": style.waiting, "rollingBack": style.rollbacks}
+        return status if shown.get(status, True) else "running"
 
     def removed_at(self) -> int:
         """When it is deleted, by hand or because its retention has passed."""

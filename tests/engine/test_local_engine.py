@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,10 @@ import pytest
 
 from demo import EngineError, LocalEngine
 from tests.waiting import DEADLINE, wait_until
+
+
+def seconds(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
 def step_names(result: dict[str, object]) -> list[object]:
@@ -95,6 +100,45 @@ class TestScenarios:
     ) -> None:
         engine.create("billing", f"engine-{scenario}", scenario)
         engine.wait_for("billing", f"engine-{scenario}", status)
+
+    @pytest.mark.parametrize(("scenario", "setting"), [("sleep", "for"), ("retry", "delay")])
+    def test_a_pause_stops_the_time_of_a_sleep_or_back_off(
+        self, engine: LocalEngine, scenario: str, setting: str
+    ) -> None:
+        """The pause is as long as a sleep that begins in it."""
+        for length in (2, 8, 32, 128):  # a busy machine pauses later than it is to
+            name = f"engine-{scenario}-{length}"
+            engine.create("orders", name, scenario, **{setting: f"{length} seconds"})
+            engine.wait_for("orders", name, lambda r: len(r["steps"]) == 2)
+            engine.act("orders", name, "pause")
+            paused = engine.wait_for(
+                "orders", name, lambda r: r["status"] in ("paused", "complete")
+            )
+            if paused["status"] == "complete" or len(paused["steps"][1].get("attempts", "1")) > 1:
+                continue
+            engine.create("billing", name, "sleep", **{"for": f"{length} seconds"})
+            engine.wait_for("billing", name, "complete")
+            engine.act("orders", name, "resume")
+            step = engine.wait_for("orders", name, "complete")["steps"][1]
+            begun, over = step["start"], step["end"]
+            if scenario == "retry":
+                begun, over = step["attempts"][0]["end"], step["attempts"][1]["start"]
+            assert seconds(begun, over) >= 2 * length
+            return
+        pytest.fail("it was never paused in time")
+
+    def test_what_is_open_beside_a_step_that_fails_outlives_the_run(
+        self, engine: LocalEngine
+    ) -> None:
+        for seconds in (1, 4, 16, 64):  # on a busy machine the step that fails may take as long
+            name = f"engine-outlived-{seconds}"
+            engine.create("orders", name, "outlived", ms=1000 * seconds)
+            ended = engine.wait_for("orders", name, "errored")
+            slow = engine.wait_for("orders", name, lambda r: r["steps"][0]["end"])["steps"][0]
+            if slow["end"] > ended["end"]:
+                assert slow["success"]
+                return
+        pytest.fail("it never outlived the run")
 
     def test_stalled_waits_an_hour_after_its_first_failure(self, engine: LocalEngine) -> None:
         engine.create("billing", "engine-stalled", "stalled")

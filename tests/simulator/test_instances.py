@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from simulator import (
+    LOCAL_ENGINE,
     Attempt,
     Config,
     Error,
@@ -122,21 +123,28 @@ class TestAStep:
         clock.advance(2)
         assert seconds(instance, see(instance)["steps"][-1]["start"]) == 3
 
-    def test_of_a_group_that_fails_leaves_the_others_open(
-        self, orders: Workflow, clock: ManualClock
+    @pytest.mark.parametrize(
+        ("name", "slow_ends"), [("Error", 9.5), ("WorkflowFatalError", None)], ids=["any", "fatal"]
+    )
+    def test_of_a_group_that_fails_leaves_the_others_running_unless_it_is_fatal(
+        self, orders: Workflow, clock: ManualClock, name: str, slow_ends: float | None
     ) -> None:
-        failing = retried("fails", 1, succeeds=False, duration=1)
+        failing = retried("fails", 1, succeeds=False, duration=1, error=Error(name))
         group = parallel(
             failing, (*steps("quick", duration=0.5), *steps("slow", "never", duration=9))
         )
         instance = orders.create("a", Script((group,)))
-        clock.advance(20)
+        clock.advance(5)
+        before = see(instance)
+        assert (before["status"], seconds(instance, before["end"])) == ("errored", 1)
+        assert before["steps"][2]["end"] is None
+        clock.advance(15)
         shown = see(instance)
         assert (shown["status"], seconds(instance, shown["end"])) == ("errored", 1)
-        assert [(s["name"], s["end"] is None) for s in shown["steps"]] == [
-            ("fails-1", False),
-            ("quick-1", False),
-            ("slow-1", True),
+        assert [(s["name"], seconds(instance, s["end"])) for s in shown["steps"]] == [
+            ("fails-1", 1),
+            ("quick-1", 0.5),
+            ("slow-1", slow_ends),
         ]
 
     def test_shows_its_configuration(self, orders: Workflow, clock: ManualClock) -> None:
@@ -233,14 +241,51 @@ class TestWhatIsDoneToARun:
         instance.resume()
         assert statuses(instance, clock, 0, 10) == ["running", "complete"]
 
-    def test_a_pause_interrupts_a_sleep_at_once(self, orders: Workflow, clock: ManualClock) -> None:
-        instance = orders.create("a", Script((Sleep("nap", 10),)))
+    @pytest.mark.parametrize(
+        "piece",
+        [
+            Sleep("nap", 10),
+            Wait("approval", timeout=10, caught=True),
+            retried("charge", 1, duration=0, backoff=10),
+        ],
+        ids=lambda piece: piece.name,
+    )
+    def test_a_pause_stops_sleeps_timeouts_and_back_offs_at_once(
+        self, orders: Workflow, clock: ManualClock, piece: Step | Sleep | Wait
+    ) -> None:
+        instance = orders.create("a", Script((piece,)))
         clock.advance(4)
         instance.pause()
         assert statuses(instance, clock, 0, 60) == ["paused", "paused"]
-        assert see(instance)["steps"][0]["finished"] is False
+        (step,) = see(instance)["steps"]
+        assert not step.get("finished", step.get("success"))
         instance.resume()
-        assert see(instance)["status"] == "complete"
+        seen = statuses(instance, clock, 5.999, 0.001)
+        assert (seen[0] in ("waiting", "running"), seen[1]) == (True, "complete")
+        assert seconds(instance, see(instance)["end"]) == 70
+
+    def test_a_pause_that_waits_for_a_step_stops_a_sleep_beside_it_only_then(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        instance = orders.create(
+            "a", Script((parallel(Sleep("nap", 10), *steps("a", duration=6)),))
+        )
+        clock.advance(4)
+        instance.pause()
+        assert statuses(instance, clock, 0, 2, 60) == ["waitingForPause", "paused", "paused"]
+        instance.resume()
+        assert statuses(instance, clock, 3.999, 0.001) == ["waiting", "complete"]
+
+    def test_a_restart_ends_a_sleep_beside_the_step_and_begins_a_timeout_again(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        beside = (Sleep("nap", 60), Wait("approval", timeout=60, caught=True))
+        instance = orders.create("a", Script((parallel(*beside, *steps("a", "b", duration=9)),)))
+        clock.advance(5)
+        instance.restart_from("b")
+        clock.advance(100)
+        shown = {s["name"]: seconds(instance, s["end"]) for s in see(instance)["steps"]}
+        assert shown == {"nap-1": 5, "approval-1": 65, "a-1": 14, "b-1": 14}
 
     def test_what_is_terminated_stays_as_it_was(self, orders: Workflow, clock: ManualClock) -> None:
         instance = orders.create("a", Script((*steps("a"), Sleep("nap", 60))))
@@ -264,6 +309,15 @@ class TestWhatIsDoneToARun:
             ("step", "charge-1"),
             ("rollback", "charge-1"),
         ]
+
+    def test_the_local_engine_shows_no_rollback_until_it_is_over(self, clock: ManualClock) -> None:
+        local = World(clock, style=LOCAL_ENGINE).account("acc").workflow("orders")
+        rollback = (Step("charge", (Attempt(5),)),)
+        instance = local.create("a", Script(steps("charge"), throws=Error(), rollback=rollback))
+        assert statuses(instance, clock, 0.5, 1, 5) == ["running", "running", "errored"]
+        shown = see(instance)
+        assert (shown["step_count"], [s["name"] for s in shown["steps"]]) == (1, ["charge-1"])
+        assert seconds(instance, shown["end"]) == 6
 
     def test_a_terminated_run_may_roll_back_and_fail_to(
         self, orders: Workflow, clock: ManualClock
