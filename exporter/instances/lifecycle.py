@@ -159,7 +159,9 @@ def on_turn(instance: Instance, *, poll: Poll, now: Moment) -> PollRequest:
     reason, at = instance.activity.reason, now.monotonic
     instance.due = at + poll.interval
     rests = _rests(instance, at)
-    refresh = instance.live and at - instance.detailed_at >= poll.detail_refresh
+    outlived = at >= instance.detail_after and poll_pauses.outlived(instance, poll=poll, now=now)
+    may_move = instance.live or outlived
+    refresh = may_move and at - instance.detailed_at >= poll.detail_refresh
     if instance.fingerprints.seen and (rests or not (refresh or instance.wants_detail)):
         request = PollRequest(at, "simple", reason)
     elif refresh and not instance.wants_detail:
@@ -394,5 +396,6 @@ def restore(
     instance.checked_at = instance.detailed_at
     if not instance.configured and list_pass_at is not None:
         instance.checked_at = max(list_pass_at, instance.checked_at)
-    if instance.live or instance.row_is_newer:
+    outlived = poll_pauses.outlived(instance, poll=poll, now=now)
+    if instance.live or instance.row_is_newer or outlived:
         instance.due = now.monotonic  # no list may ever show that it moved

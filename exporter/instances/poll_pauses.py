@@ -7,6 +7,7 @@ from math import inf
 from exporter.clock import Moment
 from exporter.config.settings import Poll
 from exporter.instances.instance import Instance, LastPoll, PollRequest
+from exporter.statuses import ENDED
 
 _FREE = 256 * 1024
 """Bytes of detail responses, a `poll.interval`, that an instance's progress may cost. After a
@@ -32,9 +33,24 @@ def after_detail(size: int, *, poll: Poll) -> float:
 
 def due_once_ended(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> float:
     """When an ended instance is polled next: it moves only by a restart, which lists show, or a
-    poll once in a while."""
+    poll once in a while, and by steps that outlive the run."""
     age = now.steady - (instance.row.modified or -inf)
     if instance.row_is_newer and age < poll.detail_refresh:
         # The response is of a replica that is behind.
         return request.at + max(age, poll.interval)
-    return request.at + (poll.ended_interval if instance.configured else inf)
+    due = request.at + (poll.ended_interval if instance.configured else inf)
+    if outlived(instance, poll=poll, now=now):
+        due = min(due, max(request.at + poll.detail_refresh, instance.detail_after))
+    return due
+
+
+def outlived(instance: Instance, *, poll: Poll, now: Moment) -> bool:
+    """Whether steps may outlive the run: the last detail response showed some that were open beside
+    the one that ended it, and came soon after. The engine stops them only where it terminates."""
+    run, values = instance.run, instance.values
+    if run is None or run.end is None or run.status not in ENDED - {"terminated"}:
+        return False
+    known = (values and values.steps) or {}
+    seen = now.steady - now.monotonic + instance.detailed_at
+    left_open = any(count for (_, outcome), count in known.items() if outcome == "running")
+    return left_open and seen < run.end + poll.ended_interval

@@ -1,4 +1,7 @@
-"""Restarts from a step on Cloudflare's real engine: each end counts, and what ran again."""
+"""Restarts from a step on Cloudflare's real engine: each end counts, and what ran again.
+
+And what runs on after an end.
+"""
 
 import asyncio
 import time
@@ -33,8 +36,8 @@ class Observer:
     app: App
     clock: ManualClock
 
-    async def round(self) -> None:
-        self.clock.advance(15)
+    async def round(self, *, after: float = 15) -> None:
+        self.clock.advance(after)
         for account in self.app.accounts:
             await account.cycle()
         for poller in self.app.pollers:
@@ -68,13 +71,13 @@ class Observer:
 
 @asynccontextmanager
 async def observing(
-    engine: LocalEngine, state: Path, watched: dict[str, Any]
+    engine: LocalEngine, state: Path, watched: dict[str, Any], ended_interval: str = "15s"
 ) -> AsyncIterator[Observer]:
     clock = ManualClock(time.time())
     settings: dict[str, Any] = {
         "api": {"url": engine.api, "requests_per_5m": 1_000_000},
         "accounts": [{"name": "local", "workflows": [{"name": "orders", **watched}]}],
-        "poll": {"interval": "15s", "ended_interval": "15s"},
+        "poll": {"interval": "15s", "ended_interval": ended_interval},
     }
     app = App(Settings(**settings), clock=Clock(wall=clock, monotonic=clock), state=state)
     async with app.opened():
@@ -129,6 +132,25 @@ async def test_what_was_open_beside_the_step_continues(engine: LocalEngine, tmp_
             "complete": 1,
             "step charge": 2,
             "attempt charge": 2,
+            "step slow": 1,
+            "attempt slow": 1,
+        }
+
+
+async def test_a_step_that_outlives_its_run_is_counted(engine: LocalEngine, tmp_path: Path) -> None:
+    watched = {"instances": ["outlived"]}
+    async with observing(engine, tmp_path / "state.db", watched, ended_interval="10m") as o:
+        await asyncio.to_thread(engine.create, "orders", "outlived", "outlived", ms=5_000)
+        await asyncio.to_thread(engine.wait_for, "orders", "outlived", "errored")
+        await o.round()
+        await asyncio.to_thread(
+            engine.wait_for, "orders", "outlived", lambda r: all(s["end"] for s in r["steps"])
+        )
+        await o.round(after=300)
+        assert o.counts() == {
+            "errored": 1,
+            "step fails": 1,
+            "attempt fails": 1,
             "step slow": 1,
             "attempt slow": 1,
         }
