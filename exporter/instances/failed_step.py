@@ -1,6 +1,7 @@
 """Which step an instance failed at, and the name of the error: the API doesn't say. Pure."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from math import inf
 
 from exporter.cloudflare.models import Attempt, Error, Step, unix
@@ -17,27 +18,40 @@ def attempts_in_order(step: Step) -> Sequence[Attempt]:
     return sorted(attempts, key=lambda attempt: unix(attempt.start) or inf)
 
 
-def failed_step(steps: list[Step], error: Error) -> Step | None:
+def failed_step(steps: list[Step], error: Error, end: datetime | None) -> Step | None:
     """The step whose failure an instance's error comes from, if it comes from one.
 
-    It is the step that failed last, unless another began after it (the workflow had caught the
-    failure and continued) or the error is another one (thrown outside a step, after a failure was
-    caught).
+    It is the step that failed last of those with that error, unless another began after it: the
+    workflow had caught the failure and continued. An error that none has was thrown outside a step.
+
+    Args:
+        steps: All steps.
+        error: The instance's.
+        end: Of the run. What failed after it, beside what had failed the run, is no cause.
     """
+    over = unix(end) or inf
     ahead = [step for step in steps if step.type not in AFTERMATH]
-    failed = [step for step in ahead if step.outcome == "failure" and step.end]
-    if not failed:
-        return None
-    last = max(failed, key=lambda step: unix(step.end) or 0.0)
-    if any((unix(step.start) or 0.0) > (unix(last.end) or 0.0) for step in ahead):
-        return None
-    cause = step_error(last)
+    failed = [
+        step for step in ahead if step.outcome == "failure" and 0 < (unix(step.end) or 0) <= over
+    ]
+    begun = max(
+        (start for step in ahead if (start := unix(step.start) or 0.0) <= over), default=0.0
+    )
+    for step in sorted(failed, key=lambda step: unix(step.end) or 0.0, reverse=True):
+        if begun > (unix(step.end) or 0.0):
+            return None
+        if _is_cause(step_error(step), error):
+            return step
+    return None
+
+
+def _is_cause(cause: Error | None, error: Error) -> bool:
     if cause is None:
-        return last
-    same_name = cause.name == error.name and not _is_generic(error)
+        return True
+    # The engine's own errors have another message at the instance.
+    own = cause.name == error.name and (error.name or "").startswith("Workflow")
     # Of a large response there is only the beginning of each message, and a name may be before it.
-    said = (cause.message or "")[:100]
-    return last if same_name or said in (error.message or "") else None
+    return own or (cause.message or "")[:100] in (error.message or "")
 
 
 def step_error(step: Step) -> Error | None:

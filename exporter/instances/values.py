@@ -74,7 +74,7 @@ def values_of(response: Detail, status: str) -> InstanceValues:
         for attempt in step.attempts or ():
             attempts[attempt.outcome] += 1
     error = response.error
-    failed = failed_step(steps, error) if error else None
+    failed = failed_step(steps, error, response.end) if error else None
     return InstanceValues(
         status=status,
         version_id=response.version_id or "",

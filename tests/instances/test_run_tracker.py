@@ -391,6 +391,20 @@ class TestErrors:
         steps = failing("a-1", boom, start=2), failing("b-1", boom, start=2.5)
         assert self.error_of(boom, *steps) == ("Error", "b-1")
 
+    def test_of_two_that_failed_side_by_side_the_one_with_that_error(self) -> None:
+        steps = failing("a-1", Error("Error", "boom")), failing("b-1", Error("Error", "bang"))
+        assert self.error_of(Error("Error", "boom"), *steps) == ("Error", "a-1")
+
+    def test_what_failed_after_the_run_s_end_is_not_the_cause(self) -> None:
+        boom = Error("Error", "boom")
+        outlived = failing("b-1", boom, start=3)
+        outlived.end = at(21)
+        assert self.error_of(boom, failing("a-1", boom, start=4), outlived) == ("Error", "a-1")
+
+    def test_thrown_outside_a_step_with_the_name_of_a_caught_failure(self) -> None:
+        error, caught = Error("TypeError", "outside"), Error("TypeError", "ignored")
+        assert self.error_of(error, failing("pay-1", caught)) == ("TypeError", None)
+
     def test_a_wait_that_timed_out(self) -> None:
         wait = Step("waitForEvent", "ok-1", at(2), at(3), finished=True, error=Error("Timeout", ""))
         assert self.error_of(Error("Error", "Timeout: late"), wait) == ("Timeout", "ok-1")
