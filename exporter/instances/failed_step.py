@@ -51,7 +51,8 @@ def _is_cause(cause: Error | None, error: Error) -> bool:
     # The engine's own errors have another message at the instance.
     own = cause.name == error.name and (error.name or "").startswith("Workflow")
     # Of a large response there is only the beginning of each message, and a name may be before it.
-    return own or (cause.message or "")[:100] in (error.message or "")
+    said = cause.message or ("" if _is_generic(cause) else cause.name) or ""
+    return own or said[:100] in (error.message or "")
 
 
 def step_error(step: Step) -> Error | None:

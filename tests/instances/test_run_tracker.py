@@ -408,6 +408,7 @@ class TestErrors:
     def test_a_wait_that_timed_out(self) -> None:
         wait = Step("waitForEvent", "ok-1", at(2), at(3), finished=True, error=Error("Timeout", ""))
         assert self.error_of(Error("Error", "Timeout: late"), wait) == ("Timeout", "ok-1")
+        assert self.error_of(Error("Error", "outside"), wait) == ("Error", None)
 
     def test_a_failed_step_without_an_error_of_its_own(self) -> None:
         bare = Step("step", "a-1", at(2), at(3), False)
