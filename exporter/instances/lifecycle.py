@@ -397,5 +397,6 @@ def restore(
     if not instance.configured and list_pass_at is not None:
         instance.checked_at = max(list_pass_at, instance.checked_at)
     outlived = poll_pauses.outlived(instance, poll=poll, now=now)
-    if instance.live or instance.row_is_newer or outlived:
+    unlisted = instance.has_ended and not poll_pauses.lists_show_restarts(instance)
+    if instance.live or instance.row_is_newer or outlived or unlisted:
         instance.due = now.monotonic  # no list may ever show that it moved

@@ -38,10 +38,15 @@ def due_once_ended(instance: Instance, request: PollRequest, *, poll: Poll, now:
     if instance.row_is_newer and age < poll.detail_refresh:
         # The response is of a replica that is behind.
         return request.at + max(age, poll.interval)
-    due = request.at + (poll.ended_interval if instance.configured else inf)
+    due = request.at + (inf if lists_show_restarts(instance) else poll.ended_interval)
     if outlived(instance, poll=poll, now=now):
         due = min(due, max(request.at + poll.detail_refresh, instance.detail_after))
     return due
+
+
+def lists_show_restarts(instance: Instance) -> bool:
+    """Whether lists show a restart of an instance that has ended, however soon it ends again."""
+    return not instance.configured and instance.row.modified is not None
 
 
 def outlived(instance: Instance, *, poll: Poll, now: Moment) -> bool:

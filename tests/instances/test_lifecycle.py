@@ -233,7 +233,15 @@ class TestNextRequest:
         ],
     )
     def test_the_next_poll(self, scope: Scope, status: str, due: float) -> None:
-        assert known(scope, status).due == due
+        instance = new(scope)
+        if scope is not Scope.CONFIGURED:
+            lifecycle.on_row(instance, row(status, 9), list_pass=1, poll=POLL, now=at(10))
+        polled(instance, 10, status)
+        assert instance.due == due
+
+    @pytest.mark.parametrize("scope", DISCOVERED)
+    def test_an_ended_one_whose_rows_have_no_times_is_polled_again(self, scope: Scope) -> None:
+        assert known(scope, "complete").due == 10 + POLL.ended_interval
 
 
 def test_pauses_double_after_each_failure() -> None:

@@ -197,6 +197,23 @@ class TestFinding:
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    @pytest.mark.parametrize("down", [False, True], ids=["running", "down"])
+    async def test_without_times_polls_show_a_restart_that_ended_as_the_run_before(
+        self, down: bool, tmp_path: Path
+    ) -> None:
+        workflows = [{"name": "orders", "discover": {}}]
+        state = tmp_path / "state.db"
+        async with watching(workflows=workflows, style=LOCAL_ENGINE, state=state) as w:
+            await w.cycle()
+            order = w.orders.create("a", Script(steps("charge")), at=w.clock() + 1)
+            await w.cycle(after=INTERVAL)
+            order.restart(at=w.clock() + 1)
+            w.clock.advance(600)
+            if down:
+                await w.restart()
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
+
 
 class TestWholeLists:
     """250 instances, by an upstream whose lists say so and don't name the next page."""
