@@ -12,7 +12,7 @@ from typing import Any
 from .api_style import Style
 from .clock import timestamp
 from .run_script import Error, Sleep, Step, Wait
-from .run_timeline import PlayedAttempt, Record
+from .run_timeline import FATAL, PlayedAttempt, Record
 from .world import Account, Instance, Version, Workflow
 
 
@@ -148,11 +148,16 @@ def _error(error: Error | None) -> dict[str, str] | None:
     return None if error is None else {"name": error.name, "message": error.message}
 
 
+_OF_JAVASCRIPT = frozenset(
+    {"Error", "EvalError", "RangeError", "ReferenceError", "SyntaxError", "TypeError", "URIError"}
+)
+
+
 def _instance_error(error: Error | None) -> dict[str, str] | None:
-    """The engine flattens an error's name and keeps its own names; the attempts keep all."""
-    if error is not None and error.name == "WorkflowFatalError":
+    """The engine keeps the names of JavaScript's own errors, and flattens all others."""
+    if error is not None and error.name == FATAL:
         return {"name": error.name, "message": _FATAL}
-    if error is None or error.name == "Error" or error.name.startswith("Workflow"):
+    if error is None or error.name in _OF_JAVASCRIPT:
         return _error(error)
     return {"name": "Error", "message": f"{error.name}: {error.message}"}
 
@@ -212,8 +217,13 @@ class _View:
             "start": self.time(attempt.start),
             "end": self.past(attempt.end),
             "success": attempt.error is None if ended else None,
-            "error": _error(attempt.error) if ended else None,
+            "error": self.attempt_error(attempt.error) if ended else None,
         }
+
+    def attempt_error(self, error: Error | None) -> dict[str, str] | None:
+        """The local engine flattens the names of workflows' own errors here, too."""
+        flat = error and not self.style.hosted_fields and not error.name.startswith("Workflow")
+        return _instance_error(error) if flat else _error(error)
 
     def timer(self, record: Record, piece: Sleep | Wait) -> dict[str, Any]:
         finished = record.end <= self.now
@@ -228,6 +238,8 @@ class _View:
             "type": record.type,
             "error": _error(record.error) if finished else None,
         }
+        if finished and record.error and not self.style.hosted_fields:
+            result["error"]["message"] = ""
         if isinstance(piece, Wait):
             result["output"] = None
             if finished and record.output is not None:

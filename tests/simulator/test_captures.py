@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from simulator import (
     LOCAL_ENGINE,
@@ -34,6 +35,9 @@ from .conftest import ACCOUNT, TOKEN
 CAPTURES: dict[str, Any] = json.loads((Path(__file__).parent / "captures.json").read_text())
 
 FAST = Config(3, "1 second", "constant", "30 seconds")
+NO_RETRY = Config(0, 0)
+TIMED_OUT = Error("WorkflowTimeoutError", "Execution timed out after 1000ms")
+AFTER = Step("after", (Attempt(0.001),))
 BEFORE = Step("before", (Attempt(0.001),), output=1)
 TYPE_ERRORS = tuple(Attempt(0.004, Error("TypeError", f"flaky attempt {n}")) for n in (1, 2))
 FLAKY = Step("flaky", (*TYPE_ERRORS, Attempt(0.002)), output="ok after 3", config=FAST)
@@ -68,6 +72,42 @@ SCRIPTS = {
     "recovers": Script((BEFORE, CHARGE, Step("after", (Attempt(0.001),), output="charged"))),
     "race": Script((parallel(Step("slow", (Attempt(60),), output="slow"), CHARGE),)),
     "slowstep": Script((Step("slow", (Attempt(60),), output=1),), output=1),
+    "waitcaught": Script(
+        (Wait("approval", "approve", 1, caught=True), replace(AFTER, output="no approval")),
+        output="no approval",
+    ),
+    "steptimeout": Script(
+        (Step("too-long", (Attempt(1, TIMED_OUT),), config=replace(NO_RETRY, timeout="1 second")),)
+    ),
+    "outlived": Script(
+        (
+            parallel(
+                Step("slow", (Attempt(1),), output="slow"),
+                Step("fails", (Attempt(0.002, Error("Error", "boom")),), config=NO_RETRY),
+            ),
+        )
+    ),
+    "customerror": Script(
+        (
+            Step(
+                "fatal",
+                (Attempt(0.002, Error("CardError", "card declined")),) * 4,
+                backoff=0.1,
+                config=Config(3, "1 second", "constant"),
+            ),
+        )
+    ),
+    "caught": Script(
+        (
+            Step(
+                "optional",
+                (Attempt(0.002, Error("RangeError", "ignored")),),
+                caught=True,
+                config=NO_RETRY,
+            ),
+            replace(AFTER, output="done"),
+        )
+    ),
 }
 
 

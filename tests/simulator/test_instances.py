@@ -83,16 +83,24 @@ class TestAStep:
         assert [seconds(instance, a["start"]) for a in shown["attempts"]] == [0, 12]
         assert see(instance)["status"] == "complete"
 
+    @pytest.mark.parametrize(
+        ("name", "error"),
+        [
+            ("TypeError", {"name": "TypeError", "message": "no"}),
+            ("CardError", {"name": "Error", "message": "CardError: no"}),
+            ("WorkflowTimeoutError", {"name": "Error", "message": "WorkflowTimeoutError: no"}),
+        ],
+    )
     def test_ends_the_run_when_its_attempts_are_exhausted(
-        self, orders: Workflow, clock: ManualClock
+        self, orders: Workflow, clock: ManualClock, name: str, error: dict[str, str]
     ) -> None:
-        failed = retried("charge", 2, succeeds=False, error=Error("TypeError", "no"))
+        failed = retried("charge", 2, succeeds=False, error=Error(name, "no"))
         instance = orders.create("a", Script((failed, *steps("never"))))
         clock.advance(10)
         shown = see(instance)
         assert (shown["status"], shown["success"], shown["step_count"]) == ("errored", False, 1)
         assert "rollback" not in shown
-        assert shown["error"] == {"name": "Error", "message": "TypeError: no"}
+        assert shown["error"] == error
         assert seconds(instance, shown["end"]) == 3
 
     def test_may_fail_without_ending_the_run(self, orders: Workflow, clock: ManualClock) -> None:
@@ -222,6 +230,26 @@ class TestSleepsAndWaits:
         assert statuses(instance, clock, 59, 1) == ["waiting", "errored"]
         (wait,) = see(instance)["steps"]
         assert (wait["finished"], wait["error"]["name"]) == (True, "WorkflowTimeoutError")
+
+    @pytest.mark.parametrize(
+        ("piece", "error"),
+        [
+            (Wait("approval", timeout=1), {"name": "WorkflowTimeoutError", "message": ""}),
+            (
+                Step("charge", (Attempt(1, Error("CardError", "no")),)),
+                {"name": "Error", "message": "CardError: no"},
+            ),
+        ],
+        ids=["wait", "step"],
+    )
+    def test_how_the_local_engine_writes_an_error(
+        self, clock: ManualClock, piece: Step | Wait, error: dict[str, str]
+    ) -> None:
+        local = World(clock, style=LOCAL_ENGINE).account("acc").workflow("orders")
+        instance = local.create("a", Script((piece,)))
+        clock.advance(2)
+        (step,) = see(instance)["steps"]
+        assert step.get("attempts", [step])[-1]["error"] == error
 
 
 class TestWhatIsDoneToARun:

@@ -289,13 +289,15 @@ async def test_history_is_not_counted_without_backfill() -> None:
         )
 
 
-async def test_an_errored_instance_shows_its_error() -> None:
+@pytest.mark.parametrize(("thrown", "shown"), [("TypeError", "TypeError"), ("CardError", "Error")])
+async def test_an_errored_instance_shows_its_error(thrown: str, shown: str) -> None:
+    """The engine flattens what isn't one of JavaScript's own."""
     async with watching(["a"]) as w:
-        w.orders.create("a", Script(steps("pay"), throws=Error("TypeError", "secret message")))
+        w.orders.create("a", Script(steps("pay"), throws=Error(thrown, "secret message")))
         await w.round(after=60)
         body, _ = w.app.exposition.render()
         assert b"secret message" not in body
-        labels = {"instance_id": "a", "error_name": "Error", "step": ""}
+        labels = {"instance_id": "a", "error_name": shown, "step": ""}
         assert w.value("cloudflare_workflow_instance_error_info", **labels) == 1
 
 
