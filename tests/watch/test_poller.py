@@ -1,5 +1,6 @@
 """Polling: what is fetched when, and what stays when it fails."""
 
+import pytest
 from structlog.testing import capture_logs
 
 from exporter.config.units import Duration
