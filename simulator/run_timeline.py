@@ -145,12 +145,18 @@ def play(
     script: Script, interventions: Iterable[Intervention] = (), restart: Restart | None = None
 ) -> Timeline:
     """Play a script from being queued, or restarted from a step, to its end."""
-    player = _Player(script, sorted(interventions, key=attrgetter("at")), restart)
-    for begin, end in player.pauses:
-        running = [a.end for a in player.running(player.play().records) if a.start < begin < a.end]
+    interventions = sorted(interventions, key=attrgetter("at"))
+    player = _Player(script, interventions, restart)
+    timeline = player.play()
+    for begin, end in _pauses([i for i in interventions if i.at >= player.begins]):
+        if begin >= timeline.end:
+            break
+        running = [a.end for a in player.running(timeline.records) if a.start < begin < a.end]
+        player.pauses.append((begin, end))
         if max(running, default=begin) < end:
             player.rests.append((max(running, default=begin), end))
-    return player.play()
+        timeline = player.play()
+    return timeline
 
 
 def records_before(timeline: Timeline, at: int, name: str, number: int, kind: str) -> list[Record]:
@@ -181,9 +187,11 @@ class _Player:
     ) -> None:
         self.script = script
         self.restart = restart
+        self.begins = restart.resumed if restart else milliseconds(script.queued)
+        """When it leaves the queue, in which nobody can pause it."""
         self.unchanged = {(r.type, r.name): r for r in restart.unchanged} if restart else {}
         self.counters: Counter[tuple[str, str]] = Counter()
-        self.pauses = _pauses(interventions)
+        self.pauses: list[tuple[int, int]] = []
         """In these nothing begins."""
         self.rests: list[tuple[int, int]] = []
         """In these it is paused: what ran has ended, and timers stand still."""
@@ -195,8 +203,7 @@ class _Player:
         script, restart = self.script, self.restart
         self.counters.clear()
         self.events = self.sent.copy()
-        begins = restart.resumed if restart else milliseconds(script.queued)
-        begins = self.unpaused(begins)
+        begins = self.unpaused(self.begins)
         start = restart.started if restart else begins
         records: list[Record] = []
         end, error = self.sequence(script.pieces, begins, records)
@@ -308,13 +315,13 @@ class _Player:
         # An attempt that a restart interrupted stays open for ever, and is made again.
         made = sum(attempt.end < NEVER for attempt in record.attempts)
         rolls_back = kind == "rollback"
-        for attempt in step.attempts[made:]:
+        for number, attempt in enumerate(step.attempts[made:], made + 1):
             time = time if rolls_back else self.unpaused(time)
             if time >= NEVER:
                 break
             end = _later(time, attempt.duration)
             record.attempts.append(PlayedAttempt(time, end, attempt.error))
-            if attempt is step.attempts[-1]:
+            if number == len(step.attempts):
                 record.end, record.error = end, attempt.error
             time = _later(end, step.backoff) if rolls_back else self.elapsed(end, step.backoff)
         return record.end, record.error

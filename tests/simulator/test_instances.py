@@ -292,6 +292,30 @@ class TestWhatIsDoneToARun:
         assert (seen[0] in ("waiting", "running"), seen[1]) == (True, "complete")
         assert seconds(instance, see(instance)["end"]) == 70
 
+    def test_a_pause_in_the_queue_does_nothing(self, orders: Workflow, clock: ManualClock) -> None:
+        instance = orders.create("a", Script(steps("a"), queued=5))
+        instance.pause()
+        assert statuses(instance, clock, 1, 5) == ["queued", "complete"]
+
+    def test_a_pause_in_a_back_off_leaves_the_step_open(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        instance = orders.create("a", Script((retried("charge", 3, succeeds=False, backoff=10),)))
+        instance.pause(clock() + 5)
+        clock.advance(100)
+        (step,) = see(instance)["steps"]
+        assert (see(instance)["status"], step["end"], len(step["attempts"])) == ("paused", None, 1)
+
+    def test_a_pause_after_the_end_stops_nothing_that_outlives_the_run(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        slow = retried("slow", 1, duration=0, backoff=9)
+        instance = orders.create("a", Script((parallel(Step("a", (Attempt(1, Error()),)), slow),)))
+        instance.pause(clock() + 2)
+        clock.advance(10)
+        shown = see(instance)
+        assert (shown["status"], seconds(instance, shown["steps"][1]["end"])) == ("errored", 9)
+
     def test_a_pause_that_waits_for_a_step_stops_a_sleep_beside_it_only_then(
         self, orders: Workflow, clock: ManualClock
     ) -> None:
