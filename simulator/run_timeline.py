@@ -168,13 +168,22 @@ def records_before(timeline: Timeline, at: int, name: str, number: int, kind: st
     """
     unchanged: list[Record] = []
     for record in timeline.records[: timeline.begun(at)]:
-        if (record.type, record.name) == (kind, f"{name}-{number}"):
-            return unchanged
+        if record.type == kind and record.piece.name == name:
+            number -= 1
+            if not number:
+                return unchanged
         if record.type in {"step", "sleep", "waitForEvent"}:
             copy = _copy(record)
             copy.cut(at)
             unchanged.append(copy)
     raise LookupError(f'Step "{name}" not found in execution history')
+
+
+_CountedAs = tuple[str, str, float | None]
+
+
+def _counted_as(kind: str, piece: Any) -> _CountedAs:
+    return kind, piece.name, piece.duration if isinstance(piece, Sleep) else None
 
 
 def _copy(record: Record) -> Record:
@@ -189,8 +198,9 @@ class _Player:
         self.restart = restart
         self.begins = restart.resumed if restart else milliseconds(script.queued)
         """When it leaves the queue, in which nobody can pause it."""
-        self.unchanged = {(r.type, r.name): r for r in restart.unchanged} if restart else {}
-        self.counters: Counter[tuple[str, str]] = Counter()
+        unchanged = restart.unchanged if restart else ()
+        self.unchanged = {(_counted_as(r.type, r.piece), r.name): r for r in unchanged}
+        self.counters: Counter[_CountedAs] = Counter()
         self.pauses: list[tuple[int, int]] = []
         """In these nothing begins."""
         self.rests: list[tuple[int, int]] = []
@@ -298,9 +308,10 @@ class _Player:
 
     def record(self, kind: RecordType, time: int, piece: Any, records: list[Record]) -> Record:
         """A new record, or the one that a restart from a later step unchanged."""
-        self.counters[kind, piece.name] += 1
-        name = f"{piece.name}-{self.counters[kind, piece.name]}"
-        known = self.unchanged.get((kind, name))
+        counted_as = _counted_as(kind, piece)
+        self.counters[counted_as] += 1
+        name = f"{piece.name}-{self.counters[counted_as]}"
+        known = self.unchanged.get((counted_as, name))
         record = _copy(known) if known else Record(kind, time, NEVER, piece)
         records.append(record)
         return record
@@ -448,10 +459,11 @@ def _pauses(interventions: Iterable[Intervention]) -> list[tuple[int, int]]:
 
 
 def _number(records: Iterable[Record]) -> None:
-    """Give names the counter that the engine adds: the n-th of its type and name."""
-    seen: Counter[tuple[str, str]] = Counter()
+    """Give names the counter that the engine adds: the n-th of its type and name; of a sleep,
+    also of its duration."""
+    seen: Counter[_CountedAs] = Counter()
     for record in records:
         if record.type != "termination":
-            key = (record.type, record.piece.name)
+            key = _counted_as(record.type, record.piece)
             seen[key] += 1
             record.name = f"{record.piece.name}-{seen[key]}"

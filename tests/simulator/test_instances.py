@@ -117,6 +117,20 @@ class TestAStep:
         clock.advance(10)
         assert [s["name"] for s in see(instance)["steps"]] == ["a-1", "b-1", "a-2", "a-1"]
 
+    def test_a_sleep_of_another_duration_has_a_counter_of_its_own(
+        self, orders: Workflow, clock: ManualClock
+    ) -> None:
+        instance = orders.create("a", Script((Sleep("nap", 1), Sleep("nap", 2), Sleep("nap", 1))))
+        clock.advance(2.5)
+        instance.restart_from("nap", 2, "sleep")
+        clock.advance(10)
+        shown = see(instance)["steps"]
+        assert [(s["name"], seconds(instance, s["start"])) for s in shown] == [
+            ("nap-1", 0),
+            ("nap-1", 2.5),
+            ("nap-2", 4.5),
+        ]
+
     def test_runs_beside_others_in_a_group(self, orders: Workflow, clock: ManualClock) -> None:
         group = parallel((Sleep("nap", 1), *steps("par")), *steps("par", duration=3))
         instance = orders.create("a", Script((group, *steps("after"))))
