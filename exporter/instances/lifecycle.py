@@ -160,8 +160,7 @@ def on_turn(instance: Instance, *, poll: Poll, now: Moment) -> PollRequest:
     instance.due = at + poll.interval
     rests = _rests(instance, at)
     outlived = at >= instance.detail_after and poll_pauses.outlived(instance, poll=poll, now=now)
-    may_move = instance.live or outlived
-    refresh = may_move and at - instance.detailed_at >= poll.detail_refresh
+    refresh = (instance.live or outlived) and at - instance.detailed_at >= poll.detail_refresh
     if instance.fingerprints.seen and (rests or not (refresh or instance.wants_detail)):
         request = PollRequest(at, "simple", reason)
     elif refresh and not instance.wants_detail:
@@ -381,10 +380,9 @@ def restore(
     ahead, removed = now.wall - now.monotonic, record.removed_at is not None
     if record.shown and not instance.configured and not removed:
         instance.scope = Scope.DISCOVERED
-    instance.since = record.since
+    instance.since, instance.last_change = record.since, record.last_change
     instance.run, instance.values = record.run, record.values
     instance.fingerprints = record.fingerprints
-    instance.last_change = record.last_change
     instance.detailed_at = min(now.monotonic, record.detailed_at - ahead)
     instance.wants_detail = record.wants_detail
     instance.last_poll = LastPoll(not_found=record.not_found)
