@@ -1,7 +1,6 @@
 """The chart as Helm's own engine renders it, and what a rendered object must be."""
 
 import json
-import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
@@ -134,9 +133,7 @@ def over(base: Values, more: Values) -> dict[str, Any]:
 @cache
 def _validation() -> Any:
     """The module that has Kubernetes' schemas."""
-    # Whoever needs no schema saves a second. A grammar of addresses in other alphabets, which no
-    # schema asks for, would take two more.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    # Whoever needs no schema saves a second.
     import kubernetes_validate  # noqa: PLC0415
 
     # It reads its schemas, a megabyte each, and lists their versions for each object.
