@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from math import inf
+from operator import itemgetter
 
 from exporter.cloudflare.models import Attempt, Error, Step, unix
 
@@ -31,14 +32,11 @@ def failed_step(steps: list[Step], error: Error, end: datetime | None) -> Step |
     """
     over = unix(end) or inf
     ahead = [step for step in steps if step.type not in AFTERMATH]
-    failed = [
-        step for step in ahead if step.outcome == "failure" and 0 < (unix(step.end) or 0) <= over
-    ]
-    begun = max(
-        (start for step in ahead if (start := unix(step.start) or 0.0) <= over), default=0.0
-    )
-    for step in sorted(failed, key=lambda step: unix(step.end) or 0.0, reverse=True):
-        if begun > (unix(step.end) or 0.0):
+    begun = max((t for step in ahead if (t := unix(step.start) or 0.0) <= over), default=0.0)
+    ended = ((unix(step.end), step) for step in ahead if step.outcome == "failure")
+    failed = [(at, step) for at, step in ended if at and 0 < at <= over]
+    for at, step in sorted(failed, key=itemgetter(0), reverse=True):
+        if begun > at:
             return None
         if _is_cause(step_error(step), error):
             return step
