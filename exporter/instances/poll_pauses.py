@@ -9,6 +9,7 @@ from exporter.config.settings import Poll
 from exporter.instances.instance import Instance, LastPoll, PollRequest
 from exporter.statuses import ENDED
 
+_NOT_STOPPED = ENDED - {"terminated"}
 _FREE = 256 * 1024
 """Bytes of detail responses, a `poll.interval`, that an instance's progress may cost. After a
 larger one the next has to wait as many intervals as it is larger: so what a long run costs grows
@@ -53,7 +54,7 @@ def outlived(instance: Instance, *, poll: Poll, now: Moment) -> bool:
     """Whether steps may outlive the run: the last detail response showed some that were open beside
     the one that ended it, and came soon after. The engine stops them only where it terminates."""
     run, values = instance.run, instance.values
-    if run is None or run.end is None or run.status not in ENDED - {"terminated"}:
+    if run is None or run.end is None or run.status not in _NOT_STOPPED:
         return False
     known = (values and values.steps) or {}
     seen = now.steady - now.monotonic + instance.detailed_at
