@@ -169,6 +169,7 @@ class AccountWorkflows:
             discovery = Discovery(poller, selector, self.writer, self.coverage)
             if self._discovered_by.get(name, discover) != discover:
                 discovery.series_limit.reselect()
+            discovery.series_limit.recount()
         self._discovered_by[name] = discover
         rounds = self.scheduler.add(poller, every=self.settings.poll.interval)
         self.attached[name] = Attachment(key, workflow, watched, poller, discovery, rounds)

@@ -43,26 +43,27 @@ class SeriesLimit:
         listed when one asks for a place."""
         self._dropped: set[str] = set()
         """Those without series that there was no place for."""
-        self.recount()
+        self._taken = 0
 
     def reselect(self) -> None:
-        """Takes the series of restored instances that are not selected, or are too many: the
-        selector is not the one by which they had them."""
+        """Takes the series of restored instances that are not selected: the selector is not the one
+        by which they had them."""
         for instance in list(self._watched.instances.values()):
             if instance.scope is not Scope.DISCOVERED or instance.expires_at is not None:
                 continue
             run = instance.run
             if run and not self.selector.takes(run.status, run.end, self._watched.now):
                 self._give_up(instance)
-        while self._taken > self.selector.limit and self._make_room(after=-1):
-            pass
 
     def recount(self) -> None:
-        """Counts again who has series: what is known of instances has changed."""
+        """Counts again who has series: what is known of instances has changed. Where they are too
+        many, as other settings had given them series, the last give way."""
         instances = self._watched.instances.values()
         self._taken = sum(i.scope is Scope.DISCOVERED for i in instances)
         self._dropped &= {i.id for i in instances if not i.has_series}
         self._order = None
+        while self._taken > self.selector.limit and self._make_room(after=-1):
+            pass
 
     def choose(self, instance: Instance) -> None:
         """Decides by its status and age whether a discovered instance has series."""

@@ -1,6 +1,7 @@
 """Which discovered instances have series: old enough ones, errored and live ones before others."""
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +119,29 @@ class TestFull:
             w.orders.create("errored-2", failing(1))
             await w.cycle(after=INTERVAL)
             assert w.shown() == {"errored-0", "errored-1"}
+            assert w.value(DROPPED) == 2
+
+    @pytest.mark.parametrize("how", ["reload", "restart"])
+    @pytest.mark.parametrize(
+        "before",
+        [{"discover": {}}, {"instances": ["a", "b", "c"], "discover": {"max_instances": 2}}],
+        ids=["a higher one before", "configured before"],
+    )
+    async def test_a_limit_holds_for_those_that_had_series_before_it(
+        self, tmp_path: Path, before: dict[str, object], how: str
+    ) -> None:
+        before = {"name": "orders", **before}
+        async with watching(workflows=[before], state=tmp_path / "state.db") as w:
+            for name in "abc":
+                w.orders.create(name, WAITING)
+            w.orders.create("errored", failing(1))
+            await w.cycle(after=INTERVAL)
+            assert len(w.shown()) == 4
+            await (w.reload if how == "reload" else w.restart)(workflows=discover(max_instances=2))
+            assert len(w.shown()) == 2
+            await w.cycle(after=INTERVAL)
+            assert len(w.shown()) == 2
+            assert w.status("errored") == "errored"
             assert w.value(DROPPED) == 2
 
     @pytest.mark.parametrize("after", [WAITING, SHORT], ids=["live", "complete"])
