@@ -78,6 +78,12 @@ class TestPrecedence:
         command.file("poll:\n").environment(CWE_POLL__INTERVAL="6s")
         assert str(command.load().poll.interval) == "6s"
 
+    def test_a_key_hides_no_problem_of_the_files_section(self, command: Command) -> None:
+        command.file("poll: 5s").environment(CWE_POLL__INTERVAL="6s")
+        assert command.problems() == [
+            "poll: must be a mapping with keys such as interval, detail_refresh, ended_interval"
+        ]
+
 
 class TestFlags:
     @pytest.mark.parametrize(
