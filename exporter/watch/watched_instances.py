@@ -201,7 +201,9 @@ class WatchedInstances:
         """When the last list pass that succeeded began (monotonic clock); None: none has."""
         if self.record.last_pass is None:
             return None
-        return self.record.last_pass - self.clock.steady() + self.clock.monotonic()
+        # The clock that it was recorded by may have been ahead.
+        age = max(0.0, self.clock.steady() - self.record.last_pass)
+        return self.clock.monotonic() - age
 
     def correct_times(self, *responses: Row | Summary) -> None:
         """Drops times of rows or a response that stand for none, or can't have passed: one of these

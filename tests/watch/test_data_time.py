@@ -188,6 +188,26 @@ async def test_after_a_restart_it_is_as_old_as_what_is_shown(
         assert w.value(NAME) == w.clock()
 
 
+@pytest.mark.parametrize("ahead", [3600, 30 * 86400])
+async def test_a_clock_that_was_ahead_before_a_restart_makes_it_no_later(
+    ahead: float, tmp_path: Path
+) -> None:
+    workflow = {"name": "orders", "discover": {}}
+    async with watching(workflows=[workflow], state=tmp_path / "state.db") as w:
+        w.ahead = ahead
+        await w.restart()
+        w.orders.create("a", WAITING)
+        await w.cycle(after=INTERVAL)
+        w.ahead = 0
+        await w.restart()
+        w.simulator.faults.add(error(500), kind="list")
+        await w.app.accounts[0].cycle()
+        await w.saved()
+        shown = w.value(NAME)
+        assert shown is not None
+        assert shown <= w.clock()
+
+
 async def test_a_deleted_instance_that_lists_once_held_keeps_it_back_until_its_series_expire() -> (
     None
 ):
