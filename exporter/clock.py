@@ -11,6 +11,8 @@ from typing import NamedTuple
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _BEHIND = timedelta(days=7)
+_EVEN = 5.0
+"""Seconds by which a clock may seem to be ahead of another whose time took a moment to arrive."""
 _SET = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -50,9 +52,16 @@ class Clock:
     def steady(self) -> float:
         """Unix time for what is measured against Cloudflare's times over hours.
 
-        A clock that is wrongly set ahead for a while doesn't make everything history.
+        A clock that is wrongly set ahead, for a while or since the start, doesn't make everything
+        history, nor hide what is new.
         """
         return min(self.wall(), self._start + self.monotonic())
+
+    def compare(self, theirs: float) -> None:
+        """Takes a Unix time that Cloudflare's clock shows at this moment; one that is a week behind
+        may be another's."""
+        if _EVEN < self.steady() - theirs < _BEHIND.total_seconds():
+            self._start = theirs - self.monotonic()
 
     def latest_possible(self) -> datetime:
         """No time that is later has passed, unless this machine's clock is more than a week behind;

@@ -12,6 +12,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
+from exporter.cloudflare.client import http_date
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.event_queue import EventQueue
@@ -205,7 +206,12 @@ class WatchedAccounts:
         key = api.timeout, api.url
         if key not in self._http:
             self._http[key] = http_client(api, self.transport)
+            self._http[key].event_hooks = {"response": [self._compare_clocks]}
         return self._http[key]
+
+    async def _compare_clocks(self, response: httpx.Response) -> None:
+        if (date := http_date(response.headers.get("date", ""))) is not None:
+            self.clock.compare(date)
 
     def _checked(self, settings: Settings) -> list[AccountSettings]:
         """The accounts to watch."""

@@ -911,6 +911,34 @@ class TestManyEnded:
             assert w.value("cloudflare_workflow_up") == 1
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 15
 
+    @pytest.mark.parametrize("ahead", [300, 86400])
+    async def test_short_runs_are_found_by_a_clock_that_is_ahead(
+        self, tmp_path: Path, ahead: float
+    ) -> None:
+        async with discovering(more={"state": tmp_path / "state.db"}) as w:
+            w.ahead = ahead
+            await w.restart()
+            for n in range(400):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            await w.cycle(after=INTERVAL)
+            for n in range(4):
+                w.orders.create(f"short-{n}", Script(steps("pay")))
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 4
+
+    async def test_a_date_of_long_ago_in_responses_makes_no_news_of_history(self) -> None:
+        def rewrite(reply: Response) -> Response:
+            old = {"Date": "Thu, 01 Jan 1970 00:00:00 GMT"}
+            return Response(reply.status, reply.body, headers={**reply.headers, **old})
+
+        async with discovering() as w:
+            w.simulator.faults.add(Rewrite(rewrite))
+            for n in range(400):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 0
+
     async def test_a_restart_of_an_errored_one_is_found_among_the_live(self) -> None:
         async with discovering() as w:
             for n in range(1000):
