@@ -8,17 +8,18 @@ import yaml
 
 from exporter.config.errors import ConfigError
 
-_ABOVE = "check indentation, quotes and the space after each colon, here and in the lines above"
 _HINTS = {
-    r"'\t'": "indent with spaces",
-    "cannot start any token": "put the text in quotes",
-    "<block end>": _ABOVE,
-    "<document start>": _ABOVE,
-    "mapping values": _ABOVE,
-    "expected ':'": _ABOVE,
-    "unhashable key": "put text that begins with { or [ in quotes",
+    r"'\\t'": "indent with spaces",
+    "alias|anchor|tag|cannot start any token|unhashable key": (
+        "put text that begins with one of @ * & ! { [ in quotes"
+    ),
+    "another document": "only one is expected",
+    "<block end>|<document start>|mapping values|expected ':'": (
+        "check indentation, quotes and the space after each colon, here and in the lines above"
+    ),
 }
-"""What to do, by a part of PyYAML's message."""
+"""What to do, by what PyYAML's message contains."""
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")  # as `repr` does
 
 
 class _Loader(yaml.SafeLoader):
@@ -87,18 +88,10 @@ def _place(error: yaml.MarkedYAMLError) -> str:
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
-    problem = error.problem or "can't be read"
+    problem = _QUOTED.sub(_hidden, (error.problem or "").removeprefix("but "))
     about = f"{error.context} {problem}"
-    if "alias" in about:
-        return "there is no anchor for this alias; put text that begins with * in quotes"
-    if "anchor" in about:
-        return "not the name of an anchor; put text that begins with & in quotes"
-    if "tag" in about:
-        return "unknown tag; put text that begins with ! in quotes"
-    if "another document" in problem:
-        return "a second document begins here (---); only one is expected"
-    hint = next((f"; {hint}" for part, hint in _HINTS.items() if part in problem), "")
-    return re.sub(r"'([^']*)'", _quoted, problem) + _beginning(error) + hint
+    hint = next((f"; {hint}" for part, hint in _HINTS.items() if re.search(part, about)), "")
+    return problem + _beginning(error) + hint
 
 
 def _beginning(error: yaml.MarkedYAMLError) -> str:
@@ -109,6 +102,6 @@ def _beginning(error: yaml.MarkedYAMLError) -> str:
     return f", in what begins in line {began.line + 1}"
 
 
-def _quoted(match: re.Match[str]) -> str:
+def _hidden(match: re.Match[str]) -> str:
     """Words in quotes come from the file and may be a secret; single characters and marks don't."""
-    return match[0] if len(match[1]) < 2 or match[1][0] in "\\<" else "…"
+    return match[0] if len(match[0]) < 4 or match[0][1] in "\\<" else "…"
