@@ -1,8 +1,13 @@
-"""The command line: loads the settings, then watches, checks, or polls once.
+"""Watches what the configuration names, or does what one of the modes says.
 
-Exit status: 0 on success; 1 when the exporter could not start (a port in use, say), a poll failed
-(`--once`) or something is wrong (`--check-api`); 2 when the command line or the configuration is
-wrong.
+Every setting can be given in the file, in the environment (CWE_POLL__INTERVAL=5s) or as a flag
+(--poll.interval=5s). A flag overrides the environment, and the environment overrides the file.
+Credentials may also come from CLOUDFLARE_API_TOKEN, or from CLOUDFLARE_EMAIL and
+CLOUDFLARE_API_KEY. With one of these and no file, every workflow of the account
+CLOUDFLARE_ACCOUNT_ID is watched. docs/configuration.md explains every setting.
+
+Exit status: 0 on success; 1 when the exporter could not start, a poll failed (--once) or something
+is wrong (--check-api); 2 when the command line or the configuration is wrong.
 """
 
 import argparse
@@ -35,16 +40,6 @@ from exporter.web.server import listen
 
 PROGRAM = "cloudflare-workflows-exporter"
 DEFAULT_FILE = Path("config.yaml")
-_EPILOG = """\
-Every setting can be given in the file, in the environment (CWE_POLL__INTERVAL=5s) or as a flag
-(--poll.interval=5s). A flag overrides the environment, and the environment overrides the file.
-Credentials may also come from CLOUDFLARE_API_TOKEN, or from CLOUDFLARE_EMAIL and
-CLOUDFLARE_API_KEY. With one of these and no file, every workflow of the account
-CLOUDFLARE_ACCOUNT_ID is watched. docs/configuration.md explains every setting.
-
-Exit status: 0 on success; 1 when the exporter could not start, a poll failed (--once) or something
-is wrong (--check-api); 2 when the command line or the configuration is wrong."""
-
 _MODES = {
     "--check-config": "check the configuration, print the requests that it needs, and exit",
     "--check-api": "check credentials, permissions, names, clock and budget with a few requests to "
@@ -113,15 +108,10 @@ def parser() -> flags.Parser:
         usage="%(prog)s [--config.file=FILE] [--FLAG=VALUE ...]",
         allow_abbrev=False,
         description="Prometheus exporter for Cloudflare Workflows instances.",
-        epilog=_EPILOG,
+        epilog=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument(
-        "--version",
-        action="version",
-        version=f"{PROGRAM} {__version__}",
-        help="show the version and exit",
-    )
+    made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     made.add_argument(
         "--config.file",
         dest="config_file",
