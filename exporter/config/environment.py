@@ -1,25 +1,49 @@
 """Settings from the environment: `CWE_` variables, and the names that Cloudflare's tools read."""
 
-import contextlib
 import difflib
 import json
 from collections.abc import Iterator, Mapping
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args
 
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource
+from pydantic_settings.sources.types import EnvNoneType
 
 from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN, gives_credential
-from exporter.config.settings import Key, keys, model_of
+from exporter.config.settings import Key, Settings, keys, model_of
 
 FILE = "CWE_CONFIG__FILE"
 """Names the configuration file; isn't a setting."""
-_PREFIX = "CWE_"
+_PREFIX, _NULL = "CWE_", "null"
 
 
 def variable(key: Key) -> str:
     """The environment variable of a key."""
     return _PREFIX + "__".join(key).upper()
+
+
+class _Texts(EnvSettingsSource):
+    """Settings as texts, each with its path joined by `__`."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        super().__init__(
+            cast("type[BaseSettings]", Settings),  # of which only the fields are read
+            case_sensitive=True,
+            env_nested_delimiter="__",
+            env_parse_none_str=_NULL,
+        )
+        self.env_vars = texts
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """A list or section, as JSON; a list of plain values also with commas."""
+        del field_name
+        if not model_of(field.annotation) and not value.lstrip().startswith("["):
+            return [item.strip() for item in value.split(",")]
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value  # refused by the model, with its path and all else that is wrong
 
 
 def variables(environ: Mapping[str, str]) -> dict[Key, str]:
@@ -33,37 +57,11 @@ def tree(texts: Mapping[Key, str]) -> dict[str, Any]:
 
     A whole section is given as JSON, and a key in it ranks above it; `null` is null.
     """
-    fields = dict(keys())
-    values: dict[str, Any] = {}
-    for key in sorted(texts):  # a section comes before its keys
-        value = _value(texts[key], fields[key])
-        for name in reversed(key):
-            value = {name: value}
-        values = merged(values, value)
-    return values
-
-
-def _value(text: str, field: FieldInfo) -> Any:
-    """A list or section is given as JSON, a list of plain values also with commas."""
-    is_list, below = get_origin(field.annotation) is list, model_of(field.annotation)
-    if text == "null" and NoneType in get_args(field.annotation):
-        return None
-    if is_list and below is None and not text.lstrip().startswith("["):
-        return [item.strip() for item in text.split(",")]
-    if is_list or below is not None:
-        # Other text is refused by the model, with its path and all else that is wrong.
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(text)
-    return text
-
-
-def merged(low: Any, high: Any) -> Any:
-    """Two trees in one; where both have a value, that of `high` stands."""
-    if not isinstance(high, dict) or low is None:
-        return high
-    if not isinstance(low, dict):
-        return low  # no section: refused by the model
-    return low | {key: merged(low.get(key), value) for key, value in high.items()}
+    fields, values = dict(keys()), {}
+    for key in sorted(texts):
+        null = texts[key] == _NULL and NoneType in get_args(fields[key].annotation)
+        values["__".join(key)] = EnvNoneType(_NULL) if null else texts[key]
+    return _Texts(values)()
 
 
 def credential(environ: Mapping[str, str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ def load(path: Path | None, given: dict[Key, str], environ: Mapping[str, str]) -
     variables = environment.variables(environ)
     texts = {key: environ[name] for key, name in variables.items()} | given
     origins: dict[Any, str] = {**variables, **{key: flags.name(key) for key in given}}
-    values: dict[str, Any] = environment.merged(content, environment.tree(texts))
+    values: dict[str, Any] = _merged(content, environment.tree(texts))
     whole = path is None and values.get("accounts") is None
     if whole:
         values["accounts"] = without_configuration.accounts(environ)
@@ -49,3 +49,12 @@ def load(path: Path | None, given: dict[Key, str], environ: Mapping[str, str]) -
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def _merged(low: object, high: object) -> Any:
+    """Two trees in one; where both have a value, that of `high` stands."""
+    if not isinstance(high, dict) or low is None:
+        return high
+    if not isinstance(low, dict):
+        return low  # no section: refused by the model
+    return low | {key: _merged(low.get(key), value) for key, value in high.items()}
