@@ -12,7 +12,6 @@ from msgspec import Struct
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
-from exporter.instances.change_detection import Fingerprints
 from exporter.instances.run_tracker import APART, Run
 from exporter.instances.state_records import InstanceRecord
 from exporter.instances.values import InstanceValues
@@ -94,7 +93,7 @@ class LastRow(Struct, frozen=True, gc=False):
     modified: float | None = None
 
 
-_NO_POLL, _NO_ROW, _UNSEEN = LastPoll(), LastRow(), Fingerprints()
+_NO_POLL, _NO_ROW = LastPoll(), LastRow()
 
 
 class Instance(Struct, eq=False, gc=False):
@@ -117,7 +116,7 @@ class Instance(Struct, eq=False, gc=False):
     detail_after: float = -inf
     """Until then progress alone is no reason for a detail request: the last response was large."""
     detailed_at: float = -inf
-    """When the last poll began that brought a detail response."""
+    """When the last poll began that brought a detail response; -inf: its steps aren't known."""
     checked_at: float = -inf
     """When a row or a response last showed its status."""
     last_poll: LastPoll = _NO_POLL
@@ -128,7 +127,6 @@ class Instance(Struct, eq=False, gc=False):
     """None until a row with times or a detail response showed one."""
     values: InstanceValues | None = None
     """What its series show. None: nothing was seen of it yet, or its series expired."""
-    fingerprints: Fingerprints = _UNSEEN
     timeline: bytes | None = None
     """Its latest steps, packed; None before a detail response."""
     last_change: float = 0.0
@@ -153,6 +151,11 @@ class Instance(Struct, eq=False, gc=False):
     def awaits_first_poll(self) -> bool:
         """Whether it is configured and was never polled since the exporter started."""
         return self.configured and self.last_poll.request is None
+
+    @property
+    def detailed(self) -> bool:
+        """Whether its steps are known, as of a detail response."""
+        return self.detailed_at > -inf
 
     @property
     def live(self) -> bool:
@@ -193,7 +196,6 @@ class Instance(Struct, eq=False, gc=False):
             shown=self.has_series,
             run=self.run,
             values=self.values,
-            fingerprints=self.fingerprints,
             last_change=self.last_change,
             detailed_at=self.detailed_at + ahead,
             wants_detail=self.wants_detail,

@@ -25,7 +25,6 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import poll_pauses
-from exporter.instances.change_detection import Fingerprints
 from exporter.instances.instance import (
     Instance,
     LastPoll,
@@ -161,7 +160,7 @@ def on_turn(instance: Instance, *, poll: Poll, now: Moment) -> PollRequest:
     rests = _rests(instance, at)
     outlived = at >= instance.detail_after and poll_pauses.outlived(instance, poll=poll, now=now)
     refresh = (instance.live or outlived) and at - instance.detailed_at >= poll.detail_refresh
-    if instance.fingerprints.seen and (rests or not (refresh or instance.wants_detail)):
+    if instance.detailed and (rests or not (refresh or instance.wants_detail)):
         request = PollRequest(at, "simple", reason)
     elif refresh and not instance.wants_detail:
         request = PollRequest(at, "detail", PollReason.REFRESH)
@@ -175,13 +174,16 @@ def on_simple(
     instance: Instance, response: Summary, request: PollRequest, *, poll: Poll, now: Moment
 ) -> Effects:
     """A simple response: it repeats what is known, or a detail request follows."""
-    rests = _rests(instance, request.at)
-    freshness = judge(instance.run, response)
+    detail = Effects(request=PollRequest(request.at, "detail", PollReason.CHANGED))
+    rests, run, values = _rests(instance, request.at), instance.run, instance.values
+    if not (instance.detailed and run and values):
+        return detail  # a row has come since the request was chosen
+    freshness = judge(run, values, response, but_progress=rests)
     if freshness is Freshness.STALE or (rests and freshness is Freshness.OPEN):
         return _succeeded(instance, request, now=now)
-    if freshness is Freshness.OPEN or not instance.fingerprints.knows(response, but_progress=rests):
-        return Effects(request=PollRequest(request.at, "detail", PollReason.CHANGED))
-    progressed = rests and _progress(instance, response, now)
+    if freshness is not Freshness.KNOWN:
+        return detail
+    progressed = rests and _progress(instance, run, values, response, now)
     return _up_to_date(instance, request, poll=poll, now=now)._replace(show=progressed)
 
 
@@ -191,19 +193,15 @@ def on_detail(
     size: int,
     request: PollRequest,
     *,
-    after: Summary | None,
     poll: Poll,
     now: Moment,
 ) -> Effects:
-    """A detail response of `size` bytes, which followed a simple one, if any."""
+    """A detail response of `size` bytes."""
     instance.detail_after = now.monotonic + poll_pauses.after_detail(size, poll=poll)
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
     if tracked is None:
         return _succeeded(instance, request, now=now)
-    if after is not None and judge(instance.run, after) is not Freshness.CURRENT:
-        after = None
     changed = _take(instance, tracked.run, tracked.values, now)
-    instance.fingerprints = instance.fingerprints.updated(response, after=after, changed=changed)
     if instance.has_series:
         instance.timeline = pack(response, now=now.steady)
     if instance.live:
@@ -266,14 +264,13 @@ def _rests(instance: Instance, at: float) -> bool:
     return at < instance.detail_after and instance.live
 
 
-def _progress(instance: Instance, response: Summary, now: Moment) -> bool:
+def _progress(
+    instance: Instance, run: Run, values: InstanceValues, response: Summary, now: Moment
+) -> bool:
     """Takes what a simple response shows of a run that continues; whether that is anything.
 
     Its steps have to wait. It isn't recorded: that would write thousands of steps each time.
     """
-    run, values = instance.run, instance.values
-    if run is None or values is None:
-        return False
     steps = run.step_count if response.step_count is None else int(response.step_count)
     status = response.status or "unknown"
     if (run.status, run.step_count) == (status, steps):
@@ -317,10 +314,10 @@ def on_row(instance: Instance, row: Row, *, list_pass: int, poll: Poll, now: Mom
         unclear = before.status is not None or instance.run is not None
         return Effects(record=True, want_detail=unclear)
     # After an event, the poll came first.
-    known = instance.has_ended and instance.fingerprints.seen and not instance.wants_detail
+    known = instance.has_ended and instance.detailed and not instance.wants_detail
     repeats = known and instance.status == row.status and not instance.row_is_newer
     if instance.has_ended and tracked.run.status not in ENDED:
-        instance.fingerprints = Fingerprints()  # its steps aren't those that are known
+        instance.detailed_at = -inf  # its steps aren't those that are known
     changed = _take(instance, tracked.run, tracked.values, now)
     return Effects(record=True, show=changed, observations=tracked.observations, repeats=repeats)
 
@@ -363,7 +360,7 @@ def on_tick(instance: Instance, *, now: Moment) -> Effects:
         skipped = instance.wants_detail and instance.has_ended and instance.is_news
         return Effects(record=True, hide=hide, remove=True, skipped=skipped)
     instance.values, instance.timeline, instance.expires_at = None, None, None
-    instance.fingerprints, instance.row = Fingerprints(), LastRow()
+    instance.detailed_at, instance.row = -inf, LastRow()
     return Effects(record=True, hide=hide)
 
 
@@ -382,7 +379,6 @@ def restore(
         instance.scope = Scope.DISCOVERED
     instance.since, instance.last_change = record.since, record.last_change
     instance.run, instance.values = record.run, record.values
-    instance.fingerprints = record.fingerprints
     instance.detailed_at = min(now.monotonic, record.detailed_at - ahead)
     instance.wants_detail = record.wants_detail
     instance.last_poll = LastPoll(not_found=record.not_found)

@@ -31,6 +31,9 @@ come from different stores."""
 _ROW_LATE = 60.0
 """Seconds by which the end in a row may be later than that in a response."""
 
+# Between steps a long run waits, maybe thousands of times.
+_UNDER_WAY = {"running", "waiting"}
+
 _Key = tuple[str, str, float]
 Marks = dict[_Key, int]
 """What was observed, by step type, full name and start in Unix time (0 if it has none): bit 0 the
@@ -107,7 +110,9 @@ class Tracked(NamedTuple):
 class Freshness(Enum):
     """What a simple response is, compared with what is known."""
 
-    CURRENT = auto()
+    KNOWN = auto()
+    """It shows nothing that isn't known."""
+    NEWER = auto()
     STALE = auto()
     """It is of an earlier run: a replica that is behind sent it."""
     OPEN = auto()
@@ -115,14 +120,29 @@ class Freshness(Enum):
     from a step: a detail response decides."""
 
 
-def judge(run: Run | None, response: Summary) -> Freshness:
-    """Compares a simple response, which has no times of steps, with what is known."""
-    later = 0.0 if run is None else _later(run, response)
-    if run is None or later > 0:
-        return Freshness.CURRENT
-    if later < 0:
-        return Freshness.STALE
-    return Freshness.OPEN if _lacks(run, response) else Freshness.CURRENT
+def judge(
+    run: Run, values: InstanceValues, response: Summary, *, but_progress: bool = False
+) -> Freshness:
+    """Compares a simple response, which has no times of steps, with what is known.
+
+    With `but_progress`, it is no news that the run continues, from step to step and from running to
+    waiting and back.
+    """
+    if later := _later(run, response):
+        return Freshness.NEWER if later > 0 else Freshness.STALE
+    if _lacks(run, response):
+        return Freshness.OPEN
+    status, steps = response.status or "unknown", response.step_count
+    times = (run.queued, response.queued), (run.start, response.start), (run.end, response.end)
+    # What a response lacks for good, whatever was known before, is no news.
+    news = (
+        status != run.status and not (but_progress and {status, run.status} <= _UNDER_WAY),
+        steps is not None and int(steps) != run.step_count and not but_progress,
+        any(new is not None and unix(new) != known for known, new in times),
+        response.version_id not in (None, values.version_id),
+        response.error is not None and values.error_name is None,
+    )
+    return Freshness.NEWER if any(news) else Freshness.KNOWN
 
 
 def track(run: Run | None, response: Detail, *, now: float, since: float = -inf) -> Tracked | None:

@@ -8,7 +8,6 @@ from math import inf
 
 from msgspec import Struct
 
-from exporter.instances.change_detection import Fingerprints
 from exporter.instances.run_tracker import Run
 from exporter.instances.values import InstanceValues
 
@@ -24,7 +23,6 @@ class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
     shown: bool
     run: Run | None
     values: InstanceValues | None
-    fingerprints: Fingerprints
     last_change: float
     detailed_at: float
     wants_detail: bool

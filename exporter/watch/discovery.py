@@ -262,7 +262,7 @@ class Discovery:
             if instance.configured:
                 continue
             self.series_limit.choose(instance)
-            if instance.has_series and not (instance.fingerprints.seen or instance.wants_detail):
+            if instance.has_series and not (instance.detailed or instance.wants_detail):
                 # Rows don't have its steps.
                 self._put(instance, lifecycle.want_detail(instance))
             ended_unseen = ended_too and instance.has_series and not instance.live

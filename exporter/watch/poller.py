@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from math import inf
 
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import Summary
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Pending, PollReason, PollRequest, Urgency
@@ -140,7 +139,6 @@ class Poller:
 
     async def _run_poll(self, instance: Instance) -> None:
         request = lifecycle.on_turn(instance, poll=self._poll, now=self._clock.now())
-        simple: Summary | None = None
         follows: PollRequest | None = request
         try:
             if request.kind == "simple":
@@ -153,9 +151,7 @@ class Poller:
                 with self._store.poll("detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
                 self.watched.correct_times(detail)
-                self.watched.apply(
-                    lifecycle.on_detail, instance, detail, size, request, after=simple
-                )
+                self.watched.apply(lifecycle.on_detail, instance, detail, size, request)
         except RequestFailed as failure:
             self._on_failure(instance, failure, request)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest

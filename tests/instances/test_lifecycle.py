@@ -86,7 +86,7 @@ def polled(instance: Instance, seconds: float, status: str = "running", steps: i
     """What the detail request of a poll brought."""
     request = replace(begun(instance, seconds), kind="detail")
     return lifecycle.on_detail(
-        instance, detail(status, steps), 100, request, after=None, poll=POLL, now=at(seconds)
+        instance, detail(status, steps), 100, request, poll=POLL, now=at(seconds)
     )
 
 
@@ -206,15 +206,7 @@ class TestNextRequest:
 
     def test_progress_after_a_large_response_is_shown_and_its_steps_wait(self) -> None:
         instance = new()
-        lifecycle.on_detail(
-            instance,
-            detail(),
-            10**7,
-            begun(instance, 10),
-            after=None,
-            poll=POLL,
-            now=at(10),
-        )
+        lifecycle.on_detail(instance, detail(), 10**7, begun(instance, 10), poll=POLL, now=at(10))
         request = begun(instance, 25)
         assert request.kind == "simple"
         effects = lifecycle.on_simple(instance, simple(steps=3), request, poll=POLL, now=at(25))
@@ -388,7 +380,7 @@ class Life(RuleBasedStateMachine):
         lists lack it, and where it has not been refreshed."""
         instance, at_ = self.instance, self.now.monotonic
         overdue = at_ - instance.detailed_at >= POLL.detail_refresh
-        may = not instance.fingerprints.seen or instance.wants_detail or (instance.live and overdue)
+        may = not instance.detailed or instance.wants_detail or (instance.live and overdue)
         request = begun(instance, at_)
         assert request.kind == "simple" or may
         return request
@@ -398,16 +390,19 @@ class Life(RuleBasedStateMachine):
         full, short = detail(status, steps), simple(status, steps)
         if late:  # of an earlier run
             full.queued = short.queued = QUEUED - timedelta(hours=1)
-        request, after = self._polls(), None
+        request, i = self._polls(), self.instance
         if request.kind == "simple":
-            knows, after = self.instance.fingerprints.knows(short), short
-            effects = lifecycle.on_simple(self.instance, short, request, poll=POLL, now=self.now)
+            assert i.run
+            assert i.values
+            freshness = judge(i.run, i.values, short)
+            effects = lifecycle.on_simple(i, short, request, poll=POLL, now=self.now)
+            # Where it leaves open which of the two is newer, a detail response decides.
+            news = freshness in (Freshness.NEWER, Freshness.OPEN)
+            assert (effects.request is not None) == news
             if effects.request is None:
                 return
-            # Where it leaves open which of the two is newer, a detail response decides.
-            assert not knows or judge(self.instance.run, short) is Freshness.OPEN
             request = effects.request
-        lifecycle.on_detail(self.instance, full, 100, request, after=after, poll=POLL, now=self.now)
+        lifecycle.on_detail(i, full, 100, request, poll=POLL, now=self.now)
 
     @rule()
     def fail(self) -> None:
@@ -418,7 +413,7 @@ class Life(RuleBasedStateMachine):
 
     def _known(self) -> tuple[object, ...]:
         i = self.instance
-        return i.scope, i.run, i.values, i.row, i.fingerprints, i.expires_at
+        return i.scope, i.run, i.values, i.row, i.detailed, i.expires_at
 
     @rule()
     def not_found(self) -> None:
@@ -483,7 +478,7 @@ class Life(RuleBasedStateMachine):
         assert i.activity is None, "each poll has ended"
         assert i.configured is (self.scope is Scope.CONFIGURED)
         assert i.failure is None or i.last_poll.not_found == 0
-        assert i.values is not None or not i.fingerprints.seen
+        assert i.values is not None or not i.detailed
         assert i.values is None or i.run is not None
         assert i.has_series or i.timeline is None or i.values is not None
 

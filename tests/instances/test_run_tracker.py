@@ -1,8 +1,9 @@
 """Tracking: every finished thing once, whatever order responses come in."""
 
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from exporter.cloudflare.models import (
     Retries,
     Step,
     StepConfig,
+    Summary,
     Trigger,
     unix,
 )
@@ -415,15 +417,70 @@ class TestErrors:
         assert self.error_of(Error(None, None), bare) == ("Error", "a-1")
 
 
+class TestNews:
+    """Which simple responses are worth a detail request."""
+
+    def judged(self, *, but_progress: bool = False, **fields: Any) -> Freshness:
+        full: dict[str, Any] = {"queued": at(0), "status": "running", "step_count": 1}
+        run, values, _ = taken(None, Detail(**full, version_id="v1"))
+        simple = Summary(**{**full, "version_id": "v1", **fields})
+        simple.correct_times(at(3600))
+        return judge(run, values, simple, but_progress=but_progress)
+
+    def test_a_response_that_repeats_what_is_known_is_none(self) -> None:
+        assert self.judged() is Freshness.KNOWN
+
+    @pytest.mark.parametrize(
+        "moved",
+        [
+            {"status": "complete"},
+            {"step_count": 2},
+            {"queued": at(1)},
+            {"start": at(1)},
+            {"end": at(1)},
+            {"version_id": "v2"},
+            {"error": Error("Error", "boom")},
+        ],
+        ids=lambda moved: next(iter(moved)),
+    )
+    def test_each_field_that_moves_with_an_instance_is_one(self, moved: dict[str, Any]) -> None:
+        assert self.judged(**moved) is Freshness.NEWER
+
+    def test_what_simple_responses_lack_for_good_is_none(self) -> None:
+        assert self.judged(version_id=None, step_count=None) is Freshness.KNOWN
+
+    def test_a_time_that_stands_for_none_is_none(self) -> None:
+        never = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
+        assert self.judged(end=never) is Freshness.KNOWN
+
+    @pytest.mark.parametrize(
+        ("moved", "freshness"),
+        [
+            ({"step_count": 2}, Freshness.KNOWN),
+            ({"status": "waiting", "step_count": 2}, Freshness.KNOWN),
+            ({"status": "paused"}, Freshness.NEWER),
+            ({"status": "complete", "end": at(2)}, Freshness.NEWER),
+        ],
+    )
+    def test_progress_is_none_where_it_has_to_wait(
+        self, moved: dict[str, Any], freshness: Freshness
+    ) -> None:
+        assert self.judged(but_progress=True, **moved) is freshness
+
+
 class TestFreshness:
     """Responses of a replica that is behind, and restarts from a step."""
 
     def known(self) -> Run:
         return taken(None, response(step("a-1", True), status="complete", end=at(9))).run
 
+    def judged(self, simple: Summary) -> Freshness:
+        run, values, _ = taken(None, response(step("a-1", True), status="complete", end=at(9)))
+        return judge(run, values, simple)
+
     def test_a_response_of_an_earlier_run_is_stale(self) -> None:
         earlier = response(queued=at(-60))
-        assert judge(self.known(), earlier) is Freshness.STALE
+        assert self.judged(earlier) is Freshness.STALE
         assert track(self.known(), earlier, now=NOW) is None
 
     def test_a_simple_response_that_lacks_something_known_leaves_it_open(self) -> None:
@@ -432,7 +489,7 @@ class TestFreshness:
             response(step("a-1", True), start=None),
             response(step("a-1", True)),
         ):
-            assert judge(self.known(), lacks) is Freshness.OPEN
+            assert self.judged(lacks) is Freshness.OPEN
 
     def test_a_detail_response_that_lacks_something_and_has_no_later_time_is_stale(self) -> None:
         assert track(self.known(), response(status="complete", end=at(9)), now=NOW) is None
@@ -444,7 +501,7 @@ class TestFreshness:
 
     def test_rolling_back_after_an_end_is_news(self) -> None:
         rolling = response(step("a-1", True), status="rollingBack")
-        assert judge(self.known(), rolling) is Freshness.CURRENT
+        assert self.judged(rolling) is Freshness.NEWER
         first = taken(self.known(), rolling)
         assert first.values.status == "rollingBack"
         assert taken(first.run, rolling).values.status == "rollingBack"
@@ -458,14 +515,11 @@ class TestFreshness:
 
     def test_a_status_of_tomorrow_after_an_end_is_news(self) -> None:
         archived = response(step("a-1", True), status="archived")
-        assert judge(self.known(), archived) is Freshness.CURRENT
+        assert self.judged(archived) is Freshness.NEWER
         assert taken(self.known(), archived).values.status == "archived"
 
     def test_a_later_run_is_news(self) -> None:
-        assert judge(self.known(), response(queued=at(60))) is Freshness.CURRENT
-
-    def test_on_first_sight_everything_is_news(self) -> None:
-        assert judge(None, response()) is Freshness.CURRENT
+        assert self.judged(response(queued=at(60))) is Freshness.NEWER
 
     def test_a_finished_attempt_that_is_open_again_is_stale(self) -> None:
         """Same status, as many steps: only the steps show that the response is older."""
