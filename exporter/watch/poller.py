@@ -19,7 +19,7 @@ from exporter.watch.workflow_health import WorkflowHealth
 
 _SPARE = 0.3
 """The share of the budget for polls of discovered instances of which no list shows that they
-changed, while nothing more urgent waits."""
+changed, while nothing more urgent waits: one a round at least."""
 
 
 class _Poll(Waiting, frozen=True, gc=False):
@@ -101,8 +101,9 @@ class Poller:
         for instance in due:
             if instance.configured or instance.failure is not None:
                 self.put(instance, lifecycle.on_due(instance))
-        room = int(self.queue.budget.rate * self._poll.interval * _SPARE) - len(self.queue)
-        for instance in heapq.nsmallest(max(0, room), spare, key=lambda i: i.due):
+        share = int(self.queue.budget.rate * self._poll.interval * _SPARE)
+        room = max(0, max(1, share) - len(self.queue))
+        for instance in heapq.nsmallest(room, spare, key=lambda i: i.due):
             self.put(instance, lifecycle.pend(instance, Urgency.LIVE, PollReason.SPARE))
         try:
             async with asyncio.timeout(None if whole else self._poll.interval * 0.9):

@@ -32,6 +32,7 @@ from simulator import (
     Sleep,
     Wait,
     error,
+    retried,
     steps,
 )
 from simulator.response import Response
@@ -953,6 +954,17 @@ class TestManyEnded:
 
 
 class TestBudget:
+    async def test_a_short_interval_leaves_polls_for_what_no_list_shows(self) -> None:
+        poll = {"interval": "1s", "detail_refresh": "10s"}
+        async with discovering(more={"poll": poll, "api": {"requests_per_5m": 600}}) as w:
+            w.orders.create("a", Script((retried("charge", failures=9, backoff=5),)))
+            for _ in range(20):
+                await w.cycle(after=1)
+            labels = {"instance_id": "a", "step": "charge", "step_type": "step"}
+            attempts = w.value("cloudflare_workflow_instance_current_step_attempts", **labels)
+            assert attempts is not None
+            assert attempts > 1
+
     async def test_accounts_with_the_same_token_share_one(self) -> None:
         async with watching(["a"]) as w:
             settings = w.app._settings
