@@ -12,7 +12,7 @@ _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _BEHIND = timedelta(days=7)
 _EVEN = 5.0
-"""Seconds by which a clock may seem to be ahead of another whose time took a moment to arrive."""
+"""Seconds that a comparison of clocks may be wrong by: a time arrives late, in whole seconds."""
 _SET = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -48,6 +48,8 @@ class Clock:
         self.wall = wall
         self.monotonic = monotonic
         self._start = wall() - monotonic()
+        self._ahead = 0.0
+        """Seconds by which that is later than Cloudflare's clock, as the last response shows."""
 
     def steady(self) -> float:
         """Unix time for what is measured against Cloudflare's times over hours.
@@ -55,13 +57,16 @@ class Clock:
         A clock that is wrongly set ahead, for a while or since the start, doesn't make everything
         history, nor hide what is new.
         """
-        return min(self.wall(), self._start + self.monotonic())
+        return min(self.wall(), self._start - self._ahead + self.monotonic())
 
     def compare(self, theirs: float) -> None:
         """Takes a Unix time that Cloudflare's clock shows at this moment; one that is a week behind
         may be another's."""
-        if _EVEN < self.steady() - theirs < _BEHIND.total_seconds():
-            self._start = theirs - self.monotonic()
+        ahead = self._start + self.monotonic() - theirs
+        if not _EVEN < ahead < _BEHIND.total_seconds():
+            ahead = 0.0
+        if abs(ahead - self._ahead) > _EVEN:
+            self._ahead = ahead
 
     def latest_possible(self) -> datetime:
         """No time that is later has passed, unless this machine's clock is more than a week behind;

@@ -5,10 +5,12 @@ import re
 
 import pytest
 
+from exporter.clock import Clock
 from simulator import Error, Rewrite, Script, Sleep, Wait, retried, steps
 from simulator.response import Response
 from tests.watching import watching
 
+NOW = 1_700_000_000.0
 BOTH = [{"name": "orders", "instances": ["a"], "discover": {}}]
 SCRIPT = Script((retried("charge", failures=1), Sleep("nap", 20), *steps("ship")), queued=20)
 
@@ -88,3 +90,30 @@ async def test_so_does_one_of_a_step() -> None:
             await w.cycle(after=15)
         assert w.status("a") == "complete"
         assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
+class TestAClockThatIsAhead:
+    """Of this machine, compared with the `Date` of responses."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock(wall=lambda: NOW, monotonic=lambda: 0.0)
+
+    def test_is_set_right_by_a_response(self, clock: Clock) -> None:
+        clock.compare(NOW - 3600)
+        assert clock.steady() == NOW - 3600
+
+    def test_stands_still_while_responses_come_a_little_late(self, clock: Clock) -> None:
+        clock.compare(NOW - 3600)
+        clock.compare(NOW - 3602)
+        assert clock.steady() == NOW - 3600
+
+    @pytest.mark.parametrize("odd", [NOW - 86400, NOW - 365 * 86400, 0])
+    def test_one_odd_date_lasts_until_the_next_response(self, clock: Clock, odd: float) -> None:
+        clock.compare(odd)
+        clock.compare(NOW - 1)
+        assert clock.steady() == NOW
+
+    def test_no_date_sets_it_ahead(self, clock: Clock) -> None:
+        clock.compare(NOW + 3600)
+        assert clock.steady() == NOW
