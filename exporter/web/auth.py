@@ -55,8 +55,8 @@ class Users:
         }
         self._key = secrets.token_bytes(32)
         self._correct: dict[bytes, bytes] = {}
+        self._places = asyncio.Semaphore(1 + _MAX_WAITING)
         self._one_at_a_time = asyncio.Lock()
-        self._waiting = 0
 
     async def admits(self, authorization: str) -> bool:
         """Whether an `Authorization` header holds a user's name and password.
@@ -70,17 +70,13 @@ class Users:
         mark = hashlib.blake2b(password, key=self._key).digest()
         if hmac.compare_digest(self._correct.get(name, b""), mark):
             return True
-        if self._waiting > _MAX_WAITING:
+        if self._places.locked():
             raise BusyError
-        self._waiting += 1
-        try:
-            # Each check uses a whole core.
-            async with self._one_at_a_time:
-                matches = await asyncio.to_thread(
-                    bcrypt.checkpw, password[:_BCRYPT_BYTES], self.hash_for(name)
-                )
-        finally:
-            self._waiting -= 1
+        # Each check uses a whole core.
+        async with self._places, self._one_at_a_time:
+            matches = await asyncio.to_thread(
+                bcrypt.checkpw, password[:_BCRYPT_BYTES], self.hash_for(name)
+            )
         if matches and name in self._hashes:
             self._correct[name] = mark
             return True

@@ -30,19 +30,16 @@ class MetricsEndpoint:
 
     def __init__(self, exposition: Exposition) -> None:
         self._exposition = exposition
-        self._active = 0
+        self._scrapes = asyncio.Semaphore(MAX_SCRAPES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._active >= MAX_SCRAPES:
+        if self._scrapes.locked():
             headers = {"Retry-After": "1"}
             refusal = PlainTextResponse("too many scrapes at once\n", 503, headers=headers)
             await refusal(scope, receive, send)
             return
-        self._active += 1
-        try:
+        async with self._scrapes:
             await self._respond(scope, receive, send)
-        finally:
-            self._active -= 1
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Headers(scope=scope)
