@@ -164,10 +164,9 @@ class ApiClient:
         self, endpoint: str, url: str, body: ResponseBody, content: object
     ) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
-        allowed: float = self.api.timeout
         try:
             async with (
-                asyncio.timeout(allowed) as limit,
+                asyncio.timeout(self.api.timeout) as limit,
                 request(self.http, url, self.credential, content) as response,
             ):
                 until = limit.when() or 0.0
@@ -175,10 +174,8 @@ class ApiClient:
                 # Not `aiter_bytes`: it would decompress without a limit.
                 async for data in cast("AsyncIterable[bytes]", response.stream):
                     body.add(data)
-                    if body.received > _MIB:
-                        # One more second for each MiB, so that a slow sender gains none.
-                        allowed = self.api.timeout + body.received // _MIB
-                        limit.reschedule(until + body.received // _MIB)
+                    # One more second for each MiB, so that a slow sender gains none.
+                    limit.reschedule(until + body.received // _MIB)
                     if body.size > _MAX_ERROR_BODY and not response.is_success:
                         break
             code = str(response.status_code)
@@ -186,6 +183,7 @@ class ApiClient:
             code = "connection"
             raise
         except (httpx.TransportError, OSError, InvalidBody) as error:
+            allowed = self.api.timeout + body.received // _MIB
             failure = failure_of(error, url, allowed)
             code = "invalid" if failure.reason == "invalid_answer" else failure.reason
             raise failure from None
