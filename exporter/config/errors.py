@@ -20,7 +20,6 @@ _REPLIES = {
     "int_parsing_size": "must be a smaller number",
     "bool": "must be true or false",
     "float": "must be a number",
-    "finite_number": "must be a finite number",
     "path": "must be the path of a file",
     "byte": "not a size; write it with its unit, as in 64MiB or 1GiB",
     "string_type": "must be text",

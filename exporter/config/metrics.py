@@ -4,17 +4,9 @@ import itertools
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from exporter.config.validation import Section, must
-
-
-def _regex(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return value
 
 
 def _is_ascending(value: list[float]) -> bool:
@@ -22,7 +14,7 @@ def _is_ascending(value: list[float]) -> bool:
 
 
 class Rewrite(Section):
-    regex: Annotated[str, AfterValidator(_regex)]
+    regex: str
     """Regular expression, searched in the name."""
     replacement: Annotated[
         str,
@@ -34,11 +26,11 @@ class Rewrite(Section):
     r"""Replaces each match; \1 stands for the first group of the regex."""
 
     @model_validator(mode="after")
-    def _groups_exist(self) -> Self:
+    def _can_be_used(self) -> Self:
         try:
             re.sub(self.regex, self.replacement, "")
         except (re.error, IndexError) as error:
-            raise ValueError(f"replacement doesn't fit regex: {error}") from None
+            raise ValueError(f"regex and replacement can't be used: {error}") from None
         return self
 
 
