@@ -121,8 +121,6 @@ class Instance(Struct, eq=False, gc=False):
     """When a row or a response last showed its status."""
     last_poll: LastPoll = _NO_POLL
     row: LastRow = _NO_ROW
-    seen_in_pass: int = 0
-    """Number of the last list pass that held it."""
     run: Run | None = None
     """None until a row with times or a detail response showed one."""
     values: InstanceValues | None = None

@@ -137,11 +137,6 @@ def on_event(instance: Instance, kind: str) -> Pending | None:
     return _want_detail(instance, urgency, PollReason.EVENT)
 
 
-def on_looked_up(instance: Instance, *, list_pass: int) -> None:
-    """An event named it before a list did; the pass under way needn't hold it."""
-    instance.seen_in_pass = list_pass
-
-
 def _want_detail(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
     instance.wants_detail = True
     return pend(instance, urgency, reason) if instance.failure is None else None
@@ -290,19 +285,18 @@ def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> 
     return changed
 
 
-def on_row(instance: Instance, row: Row, *, list_pass: int, poll: Poll, now: Moment) -> Effects:
+def on_row(instance: Instance, row: Row, *, poll: Poll, now: Moment) -> Effects:
     """A list row of a discovered instance; nothing to do where it shows nothing new, or is out of
     date.
 
     Args:
         row: With an id and a status.
-        list_pass: The number of the list pass.
     """
     if instance.last_poll.not_found and instance.live:
         # It is there, whatever polls say.
         instance.expires_at = None
         instance.due = min(instance.due, now.monotonic + poll.ended_interval)
-    instance.seen_in_pass, instance.checked_at = list_pass, now.monotonic
+    instance.checked_at = now.monotonic
     before, new = instance.row, news_of(row, instance.row)
     if new is None:
         return NOTHING

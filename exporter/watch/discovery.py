@@ -64,7 +64,6 @@ class Discovery:
         self._taking = asyncio.Lock()
         self._left_out = False
         """Whether rows were left out in this pass, since the state couldn't be read."""
-        self._pass = 0
         self._whole_pass_at = -inf
 
     async def look_up(self, instance_id: str) -> Instance | None:
@@ -81,10 +80,7 @@ class Discovery:
                 known = await self.writer.records(self._watched.key, [instance_id])
                 if self._watched.over:
                     raise NotRestored("it was detached meanwhile")
-                instance = self._watched.begin(
-                    instance_id, Scope.COUNTED, known.get(instance_id, -inf)
-                )
-                lifecycle.on_looked_up(instance, list_pass=self._pass)
+                self._watched.begin(instance_id, Scope.COUNTED, known.get(instance_id, -inf))
         return self._watched.instances[instance_id]
 
     async def first_contact(self) -> None:
@@ -93,14 +89,14 @@ class Discovery:
         What ends after that, while the lists of other workflows are read, is in no list of the
         first pass: it is missed, and counted.
         """
-        if self._record.last_pass is None and not self._pass and not self._whole_is_due():
+        first = self._record.last_pass is None and not self._watched.pass_done
+        if first and not self._whole_is_due():
             await self._read(self._live_lists(resting=False))  # the list pass reports what fails
 
     async def list_pass(self) -> None:
         """Reads the lists once."""
-        self._pass += 1
         self._left_out = False
-        if self._pass == 1:
+        if not self._watched.pass_done:
             await self._resume()
         self.series_limit.recount()
         started, wall = self._clock.monotonic(), self._clock.steady()
@@ -166,7 +162,8 @@ class Discovery:
         """
         known = self._watched.instances.values()
         created = sorted(i.row.created for i in known if i.row.created is not None)
-        missed = [i.row.created for i in known if i.row.created is not None and self._is_missed(i)]
+        unseen = (i for i in known if i.counts_as_live and self._is_unseen(i))
+        missed = [i.row.created for i in unseen if i.row.created is not None]
         best, since = 0.0, None
         for count, moment in enumerate(sorted(missed, reverse=True), start=1):
             pages = 1 + (len(created) - bisect_left(created, moment)) / 100
@@ -174,10 +171,9 @@ class Discovery:
                 best, since = count - pages, moment
         return [] if since is None else [_created_since(since)]
 
-    def _is_missed(self, instance: Instance) -> bool:
-        """Whether it is live, and no list of this pass held it."""
-        unseen = not instance.configured and instance.seen_in_pass < self._pass
-        return unseen and instance.counts_as_live
+    def _is_unseen(self, instance: Instance) -> bool:
+        """Whether neither a list nor a poll has shown it since the pass began."""
+        return not instance.configured and instance.checked_at < self._watched.pass_began
 
     async def _take(self, rows: list[Row]) -> None:
         """Takes the rows of a page, of those that may be recorded with what the state holds."""
@@ -239,12 +235,12 @@ class Discovery:
         if instance.configured:
             return
         before = instance.row.status
-        effects = self._watched.apply(lifecycle.on_row, instance, row, list_pass=self._pass)
+        effects = self._watched.apply(lifecycle.on_row, instance, row)
         if not effects.record:
             return
         kind = kind_of(before, row.status)
         # What changed before the first pass wasn't announced to this process, perhaps.
-        if self.coverage and kind and row.status != before and self._pass > 1:
+        if self.coverage and kind and row.status != before and self._watched.pass_done:
             self.coverage.found(self._watched.key.workflow, row.id, kind, self._clock.monotonic())
         self.series_limit.choose(instance)
         details_matter = instance.has_series or row.status in ENDED
@@ -265,12 +261,10 @@ class Discovery:
             if instance.has_series and not (instance.detailed or instance.wants_detail):
                 # Rows don't have its steps.
                 self._put(instance, lifecycle.want_detail(instance))
-            ended_unseen = ended_too and instance.has_series and not instance.live
-            if ended_unseen and instance.seen_in_pass < self._pass and instance.expires_at is None:
-                # Deleted, perhaps, or restarted.
-                self._put(instance, lifecycle.on_missing_from_lists(instance))
-            if self._is_missed(instance):
-                # It moved from list to list as they were read, or it ended.
+            ended = ended_too and instance.has_series and not instance.live
+            listed = instance.counts_as_live or (ended and instance.expires_at is None)
+            if listed and self._is_unseen(instance):
+                # It moved from list to list as they were read, ended, restarted, or was deleted.
                 self._put(instance, lifecycle.on_missing_from_lists(instance))
         if self._watched.over:
             return

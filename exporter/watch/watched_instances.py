@@ -72,7 +72,7 @@ class WatchedInstances:
         """Whether the workflow was detached: responses that still come change nothing."""
         self.newest_row = -inf
         """Unix time of the newest time in a list row, by Cloudflare's clock."""
-        self.pass_began: float | None = None
+        self.pass_began = -inf
         """When the list pass began that is under way, or was the last (monotonic clock)."""
         self.pass_done = False
         """Whether a list pass was made, whatever came of it."""

@@ -129,7 +129,7 @@ class TestPend:
     )
     def test_a_row_asks_by_its_status(self, status: str, urgency: Urgency) -> None:
         instance = known(Scope.DISCOVERED)
-        lifecycle.on_row(instance, row(status, 20), list_pass=1, poll=POLL, now=at(20))
+        lifecycle.on_row(instance, row(status, 20), poll=POLL, now=at(20))
         assert lifecycle.want_detail(instance) == Pending(urgency, PollReason.ROW)
 
     @pytest.mark.parametrize(
@@ -147,15 +147,13 @@ class TestPend:
         self, polled: str, listed: str, modified: float, *, repeats: bool
     ) -> None:
         instance = known(Scope.DISCOVERED, polled)
-        effects = lifecycle.on_row(
-            instance, row(listed, modified), list_pass=1, poll=POLL, now=at(20)
-        )
+        effects = lifecycle.on_row(instance, row(listed, modified), poll=POLL, now=at(20))
         assert effects.repeats is repeats
 
     def test_a_row_of_an_end_whose_steps_are_still_to_be_polled_does_not_repeat_it(self) -> None:
         instance = known(Scope.DISCOVERED, "errored")
         instance.wants_detail = True
-        effects = lifecycle.on_row(instance, row("errored", 9), list_pass=1, poll=POLL, now=at(20))
+        effects = lifecycle.on_row(instance, row("errored", 9), poll=POLL, now=at(20))
         assert not effects.repeats
 
     def test_after_a_failure_a_row_waits_for_the_pause(self) -> None:
@@ -227,7 +225,7 @@ class TestNextRequest:
     def test_the_next_poll(self, scope: Scope, status: str, due: float) -> None:
         instance = new(scope)
         if scope is not Scope.CONFIGURED:
-            lifecycle.on_row(instance, row(status, 9), list_pass=1, poll=POLL, now=at(10))
+            lifecycle.on_row(instance, row(status, 9), poll=POLL, now=at(10))
         polled(instance, 10, status)
         assert instance.due == due
 
@@ -302,7 +300,7 @@ class TestExpiry:
 
     def test_an_ended_one_whose_steps_were_never_fetched_is_skipped(self) -> None:
         instance = new(Scope.COUNTED)
-        lifecycle.on_row(instance, row("complete", 9), list_pass=1, poll=POLL, now=at(10))
+        lifecycle.on_row(instance, row("complete", 9), poll=POLL, now=at(10))
         lifecycle.on_selected(instance, selected=False, placed=False, poll=POLL, now=at(10))
         lifecycle.want_detail(instance)
         expiry = lifecycle.on_tick(instance, now=at(10 + POLL.forget_after))
@@ -429,7 +427,7 @@ class Life(RuleBasedStateMachine):
     @rule(status=st.sampled_from(STATUSES))
     def listed(self, status: str) -> None:
         before, moved = self.instance.expires_at, row(status, self.now.monotonic - 1)
-        lifecycle.on_row(self.instance, moved, list_pass=1, poll=POLL, now=self.now)
+        lifecycle.on_row(self.instance, moved, poll=POLL, now=self.now)
         assert self.instance.expires_at in (None, before)
 
     @precondition(lambda self: not self.instance.configured)
