@@ -3,8 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping
-from types import NoneType
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
@@ -15,7 +14,7 @@ from exporter.config.settings import Key, Settings, keys, model_of
 
 FILE = "CWE_CONFIG__FILE"
 """Names the configuration file; isn't a setting."""
-_PREFIX, _NULL = "CWE_", "null"
+_PREFIX = "CWE_"
 
 
 def variable(key: Key) -> str:
@@ -25,15 +24,6 @@ def variable(key: Key) -> str:
 
 class _Texts(EnvSettingsSource):
     """Settings as texts, each with its path joined by `__`."""
-
-    def __init__(self, texts: Mapping[str, str]) -> None:
-        super().__init__(
-            cast("type[BaseSettings]", Settings),  # of which only the fields are read
-            case_sensitive=True,
-            env_nested_delimiter="__",
-            env_parse_none_str=_NULL,
-        )
-        self.env_vars = texts
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """A list or section, as JSON; a list of plain values also with commas."""
@@ -57,11 +47,17 @@ def tree(texts: Mapping[Key, str]) -> dict[str, Any]:
 
     A whole section is given as JSON, and a key in it ranks above it; `null` is null.
     """
-    fields, values = dict(keys()), {}
-    for key in sorted(texts):
-        null = texts[key] == _NULL and NoneType in get_args(fields[key].annotation)
-        values["__".join(key)] = EnvNoneType(_NULL) if null else texts[key]
-    return _Texts(values)()
+    source = _Texts(
+        cast("type[BaseSettings]", Settings),  # of which only the fields are read
+        case_sensitive=True,
+        env_nested_delimiter="__",
+        env_parse_none_str="null",
+    )
+    source.env_vars = {
+        "__".join(key): EnvNoneType(text) if text == "null" else text
+        for key, text in sorted(texts.items())
+    }
+    return source()
 
 
 def credential(environ: Mapping[str, str]) -> dict[str, str]:

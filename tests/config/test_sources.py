@@ -97,6 +97,7 @@ class TestFlags:
             ("--state.path=null", "state", "path", None),
             ("--state.path=/var/lib/x.db", "state", "path", Path("/var/lib/x.db")),
             ("--log.format=json", "log", "format", "json"),
+            ("--replica.name=null", "replica", "name", "auto"),
             ("--web.config.file=null", "web", "config_file", None),
             ("--web.config-file=null", "web", "config_file", None),
         ],
