@@ -181,6 +181,15 @@ class Instance(Struct, eq=False, gc=False):
         return run is not None and modified is not None and run.newest + APART < modified
 
     @property
+    def is_behind(self) -> bool:
+        """Whether it shows another status than its row, which is newer."""
+        return not self.configured and self.row_is_newer and self.row.status != self.status
+
+    def rests(self, at: float) -> bool:
+        """Whether progress alone is no reason for a detail request at a moment."""
+        return at < self.detail_after and self.live
+
+    @property
     def is_news(self) -> bool:
         """Whether it ended since it is watched, as far as is known."""
         end = self.run.end if self.run else None

@@ -152,7 +152,7 @@ def on_turn(instance: Instance, *, poll: Poll, now: Moment) -> PollRequest:
     assert isinstance(instance.activity, Pending), "only what waits has a turn"
     reason, at = instance.activity.reason, now.monotonic
     instance.due = at + poll.interval
-    rests = _rests(instance, at)
+    rests = instance.rests(at)
     outlived = at >= instance.detail_after and poll_pauses.outlived(instance, poll=poll, now=now)
     refresh = (instance.live or outlived) and at - instance.detailed_at >= poll.detail_refresh
     if instance.detailed and (rests or not (refresh or instance.wants_detail)):
@@ -170,12 +170,12 @@ def on_simple(
 ) -> Effects:
     """A simple response: it repeats what is known, or a detail request follows."""
     detail = Effects(request=PollRequest(request.at, "detail", PollReason.CHANGED))
-    rests, run, values = _rests(instance, request.at), instance.run, instance.values
+    rests, run, values = instance.rests(request.at), instance.run, instance.values
     if not (instance.detailed and run and values):
         return detail  # a row has come since the request was chosen
     freshness = judge(run, values, response, but_progress=rests)
     if freshness is Freshness.STALE or (rests and freshness is Freshness.OPEN):
-        return _succeeded(instance, request, now=now)
+        return _outdated(instance, request, poll=poll, now=now)
     if freshness is not Freshness.KNOWN:
         return detail
     progressed = rests and _progress(instance, run, values, response, now)
@@ -195,7 +195,7 @@ def on_detail(
     instance.detail_after = now.monotonic + poll_pauses.after_detail(size, poll=poll)
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
     if tracked is None:
-        return _succeeded(instance, request, now=now)
+        return _outdated(instance, request, poll=poll, now=now)
     changed = _take(instance, tracked.run, tracked.values, now)
     if instance.has_series:
         instance.timeline = pack(response, now=now.steady)
@@ -208,8 +208,13 @@ def on_detail(
 
 def _up_to_date(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> Effects:
     """A response that isn't of a replica that is behind was taken."""
-    if not instance.live:
-        instance.due = poll_pauses.due_once_ended(instance, request, poll=poll, now=now)
+    instance.due = poll_pauses.due_after(instance, request, poll=poll, now=now)
+    return _succeeded(instance, request, now=now)
+
+
+def _outdated(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> Effects:
+    """A response came of a replica that is behind what is known."""
+    instance.due = poll_pauses.due_once_caught_up(instance, request, poll=poll, now=now)
     return _succeeded(instance, request, now=now)
 
 
@@ -252,11 +257,6 @@ def on_workflow_readable(instance: Instance, *, now: Moment) -> None:
     reason, and its pause ends."""
     if instance.failure is not None:
         instance.due = min(instance.due, max(now.monotonic, instance.detail_after))
-
-
-def _rests(instance: Instance, at: float) -> bool:
-    """Whether progress alone is no reason for a detail request."""
-    return at < instance.detail_after and instance.live
 
 
 def _progress(

@@ -32,17 +32,29 @@ def after_detail(size: int, *, poll: Poll) -> float:
     return min(poll.interval * size / _FREE, _LONGEST) if size > _FREE else 0.0
 
 
-def due_once_ended(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> float:
-    """When an ended instance is polled next: it moves only by a restart, which lists show, or a
-    poll once in a while, and by steps that outlive the run."""
+def due_after(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> float:
+    """When an instance is polled next after a response that was taken. An ended one moves only by a
+    restart, which lists show, or a poll once in a while, and by steps that outlive the run."""
     age = now.steady - (instance.row.modified or -inf)
-    if instance.row_is_newer and age < poll.detail_refresh:
+    ended_behind = instance.has_ended and instance.row_is_newer and age < poll.detail_refresh
+    if instance.is_behind or ended_behind:
         # The response is of a replica that is behind.
-        return request.at + max(age, poll.interval)
+        return due_once_caught_up(instance, request, poll=poll, now=now)
+    if not instance.has_ended:
+        return request.at + poll.interval
     due = request.at + (inf if lists_show_restarts(instance) else poll.ended_interval)
     if outlived(instance, poll=poll, now=now):
         due = min(due, max(request.at + poll.detail_refresh, instance.detail_after))
     return due
+
+
+def due_once_caught_up(
+    instance: Instance, request: PollRequest, *, poll: Poll, now: Moment
+) -> float:
+    """When an instance is polled again after a response of a replica that is behind: a configured
+    one soon, a discovered one after as long as its row has been as it is, which may be for ever."""
+    age = 0.0 if instance.configured else now.steady - (instance.row.modified or inf)
+    return request.at + max(min(age, poll.ended_interval), poll.interval)
 
 
 def lists_show_restarts(instance: Instance) -> bool:

@@ -97,12 +97,14 @@ class Poller:
         # interval belongs to it.
         horizon = now + self._poll.interval / 2
         due = [i for i in self.instances.values() if i.activity is None and i.due <= horizon]
-        spare = [i for i in due if not i.configured and i.failure is None]
         for instance in due:
             if instance.configured or instance.failure is not None:
                 self.put(instance, lifecycle.on_due(instance))
+            elif instance.wants_detail or instance.is_behind:
+                self.put(instance, lifecycle.want_detail(instance))
         share = int(self.queue.budget.rate * self._poll.interval * _SPARE)
         room = max(0, max(1, share) - len(self.queue))
+        spare = (instance for instance in due if instance.activity is None)
         for instance in heapq.nsmallest(room, spare, key=lambda i: i.due):
             self.put(instance, lifecycle.pend(instance, Urgency.LIVE, PollReason.SPARE))
         try:

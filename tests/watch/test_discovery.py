@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from structlog.testing import capture_logs
@@ -27,6 +27,7 @@ from simulator import (
     LOCAL_ENGINE,
     Error,
     Hang,
+    Respond,
     Rewrite,
     Script,
     Sleep,
@@ -35,7 +36,8 @@ from simulator import (
     retried,
     steps,
 )
-from simulator.response import Response
+from simulator.api_results import instance_detail
+from simulator.response import Response, success
 from tests.e2e.scrape import scrape
 from tests.waiting import until
 from tests.watching import Watching, watching
@@ -69,6 +71,12 @@ def without_counts(reply: Response) -> Response:
     for row in body["result"]:
         row["instances"] = None
     return Response(reply.status, json.dumps(body).encode())
+
+
+def behind(w: Watching, instance_id: str) -> Respond:
+    """The detail response of this moment, later on."""
+    now = w.simulator.world.settle()
+    return Respond(body=success(instance_detail(w.orders.instances[instance_id], now)).body)
 
 
 def by_status(w: Watching) -> dict[str, float]:
@@ -951,6 +959,53 @@ class TestManyEnded:
             await w.cycle(after=60)
             await w.cycle(after=INTERVAL)
             assert w.status("a") == "waiting"
+
+
+class TestAResponseThatIsBehindItsRow:
+    """While polls of others use what is to spare of the budget."""
+
+    MANY: ClassVar[Any] = {"poll": {"interval": "1s"}, "api": {"requests_per_5m": 600}}
+
+    async def test_is_repeated_so_that_an_error_is_explained(self) -> None:
+        async with discovering(more=self.MANY) as w:
+            for n in range(20):
+                w.orders.create(f"waits-{n}", WAITING)
+            script = Script(pieces=(Sleep("nap", 4),), throws=Error("TypeError", "no"))
+            w.orders.create("a", script)
+            await w.cycle(after=2)
+            w.simulator.faults.add(behind(w, "a"), kind="detail", instance="a", times=1)
+            await w.cycle(after=3)
+            errors = "cloudflare_workflow_instance_error_info"
+            assert (w.status("a"), w.samples(errors)) == ("errored", {})
+            await w.cycle(after=1)
+            assert w.value(errors, instance_id="a", error_name="TypeError", step="") == 1
+
+    async def test_is_repeated_where_it_shows_another_status(self) -> None:
+        async with discovering(more=self.MANY) as w:
+            for n in range(20):
+                w.orders.create(f"waits-{n}", WAITING)
+            instance = w.orders.create("a", Script(pieces=(Sleep("nap", 600),)))
+            await w.cycle(after=2)
+            w.simulator.faults.add(behind(w, "a"), kind="detail", instance="a", times=1)
+            w.clock.advance(2)
+            instance.pause()
+            await w.cycle(after=1)
+            await w.cycle(after=1)
+            assert w.status("a") == "paused"
+
+    async def test_costs_ever_less_where_lists_are_wrong_for_ever(self) -> None:
+        def wrong(row: dict[str, Any]) -> dict[str, Any]:
+            return {**row, "status": "errored", "ended_on": at, "modified_on": at}
+
+        async with discovering() as w:
+            instance = w.orders.create("a", WAITING)
+            await w.cycle(after=INTERVAL)
+            at = iso(w.clock())
+            instance.patch_row = wrong
+            details = 0
+            for _ in range(240):
+                details += (await w.cycle(after=INTERVAL)).get("detail", 0)
+            assert details < 15
 
 
 class TestBudget:
