@@ -13,7 +13,7 @@ from msgspec import Struct
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.instances.run_tracker import APART, Run
-from exporter.instances.state_records import InstanceRecord
+from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
 
@@ -83,14 +83,6 @@ class LastPoll(Struct, frozen=True, gc=False):
     failure: RequestFailed | None = None
     not_found: int = 0
     """Polls in a row, this one included, that found that the instance doesn't exist."""
-
-
-class LastRow(Struct, frozen=True, gc=False):
-    """What the last list row said. Times are Unix seconds."""
-
-    status: str | None = None
-    created: float | None = None
-    modified: float | None = None
 
 
 _NO_POLL, _NO_ROW = LastPoll(), LastRow()
@@ -208,7 +200,5 @@ class Instance(Struct, eq=False, gc=False):
             wants_detail=self.wants_detail,
             not_found=self.last_poll.not_found,
             expires_at=None if self.expires_at is None else self.expires_at + ahead,
-            created=self.row.created,
-            modified=self.row.modified,
-            row_status=self.row.status,
+            row=self.row,
         )

@@ -28,7 +28,6 @@ from exporter.instances import poll_pauses
 from exporter.instances.instance import (
     Instance,
     LastPoll,
-    LastRow,
     Pending,
     PollReason,
     PollRequest,
@@ -38,7 +37,7 @@ from exporter.instances.instance import (
 from exporter.instances.latest_steps import pack
 from exporter.instances.list_rows import has_times, news_of, take_row
 from exporter.instances.run_tracker import Freshness, Observations, Run, judge, track
-from exporter.instances.state_records import InstanceRecord
+from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
 
@@ -372,7 +371,7 @@ def restore(
     if record.shown and not instance.configured and not removed:
         instance.scope = Scope.DISCOVERED
     instance.since, instance.last_change = record.since, record.last_change
-    instance.run, instance.values = record.run, record.values
+    instance.run, instance.values, instance.row = record.run, record.values, record.row
     instance.detailed_at = min(now.monotonic, record.detailed_at - ahead)
     instance.wants_detail = record.wants_detail
     instance.last_poll = LastPoll(not_found=record.not_found)
@@ -380,7 +379,6 @@ def restore(
         # Its steps are waited for again: it may have been recorded by another clock, or long ago.
         expires = inf if record.wants_detail else record.expires_at - ahead
         instance.expires_at = min(expires, now.monotonic + poll.forget_after)
-    instance.row = LastRow(record.row_status, record.created, record.modified)
     instance.checked_at = instance.detailed_at
     if not instance.configured and list_pass_at is not None:
         instance.checked_at = max(list_pass_at, instance.checked_at)

@@ -16,6 +16,14 @@ UNWATCHED_FOR = 7 * 86400.0
 names it again before, it continues with what is recorded."""
 
 
+class LastRow(Struct, frozen=True, array_like=True, gc=False):
+    """What the last list row said."""
+
+    status: str | None = None
+    created: float | None = None
+    modified: float | None = None
+
+
 class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
     """An instance that is watched."""
 
@@ -28,9 +36,7 @@ class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
     wants_detail: bool
     not_found: int
     expires_at: float | None
-    created: float | None
-    modified: float | None
-    row_status: str | None
+    row: LastRow
     removed_at: float | None = None
     """When it was taken out of the configuration; None: it is watched."""
 
