@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from exporter import cli
@@ -29,13 +28,12 @@ def _flag(action: argparse.Action) -> str:
 
 def keys() -> str:
     """The keys that are also flags and variables, in a table for each section."""
-    takes = {action.dest: action.metavar for action in cli.parser()._actions}
     parts = []
     for name, section in Settings.model_fields.items():
         rows = [
             (
                 f"`{'.'.join(loc)}`",
-                f"`{flags.name(loc)}={takes['.'.join(loc)]}`",
+                f"`{flags.name(loc)}={flags.takes(loc, field)}`",
                 f"`{environment.variable(loc)}`",
                 _default(field),
                 _meaning(loc, field),
@@ -66,23 +64,7 @@ def lists() -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    return "required" if field.is_required() else f"`{shown(field.default)}`"
-
-
-def shown(default: object) -> str:
-    """A default as the flag's value would be written."""
-    match default:
-        case None:
-            return "null"
-        case bool():
-            return str(default).lower()
-        case ByteSize():
-            return default.human_readable().replace(".0", "")
-        case list():
-            items = (f"{i:g}" if isinstance(i, int | float) else str(i) for i in default)
-            return ",".join(items) or "none"
-        case _:
-            return str(default)
+    return "required" if field.is_required() else f"`{flags.shown(field.default)}`"
 
 
 def outputs() -> dict[Path, str]:

@@ -2,13 +2,27 @@
 
 import argparse
 import difflib
-from typing import Any, NoReturn, cast
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from pydantic_settings import BaseSettings, CliSettingsSource
+from pydantic import ByteSize
+from pydantic.fields import FieldInfo
 
-from exporter.config.settings import Key, Settings, leaves
+from exporter.config.settings import Key, Settings, leaves, model_of
+from exporter.config.units import Duration
 
-_SHARED_NAMES = {"--web.config-file": "--web.config.file"}
+_METAVARS = {
+    bool: "true|false",
+    int: "N",
+    float: "N",
+    str: "TEXT",
+    Duration: "DURATION",
+    ByteSize: "SIZE",
+    Path: "FILE",
+}
+_SPECIAL = {"api.url": "URL", "state.url": "URL", "web.listen_address": "HOST:PORT"}
+_SHARED_NAMES = {("web", "config_file"): "--web.config.file"}
 """Names that Prometheus' exporters share; those that follow from the key work too."""
 
 
@@ -31,32 +45,74 @@ class Parser(argparse.ArgumentParser):
 
 def name(loc: Key) -> str:
     """The flag of a key."""
+    return _names(loc)[0]
+
+
+def _names(loc: Key) -> list[str]:
     own = "--" + ".".join(loc).replace("_", "-")
-    return _SHARED_NAMES.get(own, own)
+    return [_SHARED_NAMES[loc], own] if loc in _SHARED_NAMES else [own]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds a flag for every setting."""
-    CliSettingsSource(
-        cast("type[BaseSettings]", Settings),  # of which only the fields are read
-        root_parser=parser,
-        add_argument_method=_add_argument,
-        cli_kebab_case=True,
-        cli_parse_none_str="null",
-    )
-
-
-def _add_argument(group: Any, *names: str, **options: Any) -> None:
-    if options["metavar"] == "JSON":
-        return  # a whole section: its keys have flags
-    if "bool" in options["metavar"]:
-        options |= {"nargs": "?", "const": "true"}
-    options.pop("action", None)  # of a list that is given twice, the last one counts
-    shared = [_SHARED_NAMES[name] for name in names if name in _SHARED_NAMES]
-    group.add_argument(*shared, *names, **options)
+    groups: dict[str, Any] = {}
+    for loc, field in leaves():
+        if loc[0] not in groups:
+            title = Settings.model_fields[loc[0]].description
+            groups[loc[0]] = parser.add_argument_group(loc[0], title)
+        kind = _kind(field)
+        default = "required" if field.is_required() else f"default: {shown(field.default)}"
+        described = field.description or ""
+        if loc == ("accounts",):
+            described = "As in the file, in JSON."
+        options: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
+        groups[loc[0]].add_argument(
+            *_names(loc),
+            dest=".".join(loc),
+            metavar=takes(loc, field),
+            default=argparse.SUPPRESS,
+            help=f"{described} ({default})".strip().replace("%", "%%"),
+            **options,
+        )
 
 
 def given(namespace: argparse.Namespace) -> dict[Key, str]:
     """The settings that flags gave, by key."""
     flags = vars(namespace)
     return {loc: flags[dest] for loc, _ in leaves() if (dest := ".".join(loc)) in flags}
+
+
+def _kind(field: FieldInfo) -> Any:
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+    optional = NoneType in get_args(field.annotation)
+    return kinds[0] if optional else field.annotation
+
+
+def takes(loc: Key, field: FieldInfo) -> str:
+    """The kind of a flag's value, as help shows it: `DURATION`, say."""
+    kind = _kind(field)
+    if ".".join(loc) in _SPECIAL:
+        text = _SPECIAL[".".join(loc)]
+    elif get_origin(kind) is Literal:
+        text = "|".join(get_args(kind))
+    elif get_origin(kind) is list:
+        text = "JSON" if model_of(kind) else "N,N,..."
+    else:
+        text = _METAVARS[kind]
+    return f"{text}|null" if NoneType in get_args(field.annotation) else text
+
+
+def shown(default: object) -> str:
+    """A default as the flag's value would be written."""
+    match default:
+        case None:
+            return "null"
+        case bool():
+            return str(default).lower()
+        case ByteSize():
+            return default.human_readable().replace(".0", "")
+        case list():
+            items = (f"{i:g}" if isinstance(i, int | float) else str(i) for i in default)
+            return ",".join(items) or "none"
+        case _:
+            return str(default)

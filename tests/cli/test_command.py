@@ -45,17 +45,17 @@ class TestHelp:
         for loc, _ in leaves():
             flag = "--" + ".".join(loc).replace("_", "-")
             after = words.partition(f"{flag} ")[2].partition(" --")[0]
-            assert re.search(r"\((default: [^)]+|required)\)", after), loc
+            assert re.search(r"\((default: \S+|required)\)", after), loc
 
     def test_flags_are_grouped_by_section(self, text: str) -> None:
-        groups = re.findall(r"^([a-z.-]+) options:$", text, re.MULTILINE)
+        groups = re.findall(r"^([a-z]+):$", text, re.MULTILINE)
         assert groups == [
+            "options",
+            "modes",
             "api",
+            "accounts",
             "poll",
             "metrics",
-            "metrics.step-names",
-            "metrics.error-names",
-            "metrics.buckets",
             "state",
             "replica",
             "web",
@@ -69,19 +69,19 @@ class TestHelp:
             "--check-config",
             "--check-api",
             "--once",
-            "--poll.interval Duration",
-            "--api.url str",
-            "--api.requests-per-5m int",
-            "--api.allow-plain-http [bool]",
-            "--metrics.backfill [{bool,null}]",
-            "--metrics.instance-series {all,unfinished,none}",
-            "--metrics.buckets.step-attempts list[float]",
-            "--metrics.step-names.rewrite list[JSON]",
-            "--accounts list[JSON]",
-            "--state.path {Path,null}",
-            "--web.listen-address str",
-            "--web.config-file {Path,null}",
-            "--log.level {debug,info,warning,error}",
+            "--poll.interval DURATION",
+            "--api.url URL",
+            "--api.requests-per-5m N",
+            "--api.allow-plain-http [true|false]",
+            "--metrics.backfill [true|false|null]",
+            "--metrics.instance-series all|unfinished|none",
+            "--metrics.buckets.step-attempts N,N,...",
+            "--metrics.step-names.rewrite JSON",
+            "--accounts JSON",
+            "--state.path FILE|null",
+            "--web.listen-address HOST:PORT",
+            "--web.config-file FILE|null",
+            "--log.level debug|info|warning|error",
         ],
     )
     def test_what_a_flag_takes_is_readable(self, text: str, line: str) -> None:

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
+from exporter.config import flags
 from exporter.config import load as config
 from exporter.config.accounts import Account, Discover, Workflow
 from exporter.config.metrics import Rewrite
 from exporter.config.settings import leaves
-from tools.configuration_reference import shown as written
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 TEXT = EXAMPLE.read_text()
@@ -36,7 +36,7 @@ def test_a_key_is_shown_with_its_default(
     for part in loc:
         loaded = getattr(loaded, part)
     assert loaded == default
-    assert shown == (written(default) if isinstance(shown, str) else default)
+    assert shown == (flags.shown(default) if isinstance(shown, str) else default)
 
 
 def test_nothing_else_is_shown() -> None:
