@@ -152,9 +152,10 @@ class App:
             await running.enter_async_context(self.opened())
             self._scheduler.start()
             self.watched.start()
-            others = [asyncio.create_task(self.health.watch())]
+            watches = [self.health.watch(), self._scheduler.watch_clock()]
             if reloader is not None:
-                others.append(asyncio.create_task(reloader.run()))
+                watches.append(reloader.run())
+            others = [asyncio.create_task(watch) for watch in watches]
             log.info(
                 "watching",
                 version=__version__,

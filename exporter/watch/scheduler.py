@@ -43,7 +43,6 @@ class Scheduler:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offset = clock.wall() - clock.monotonic()
-        self._checking: asyncio.Task[None] | None = None
         self._jobs = AsyncIOScheduler(
             timezone="UTC",
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -60,9 +59,9 @@ class Scheduler:
 
     def start(self) -> None:
         self._jobs.start()
-        self._checking = asyncio.create_task(self._check_clock())
 
-    async def _check_clock(self) -> None:
+    async def watch_clock(self) -> None:
+        """Begins every job at once whenever the wall clock was set; without end."""
         while True:
             await asyncio.sleep(_CHECK_EVERY)
             self.restart_jobs_if_clock_was_set()
@@ -81,6 +80,4 @@ class Scheduler:
         self._jobs.pause()
 
     def stop(self) -> None:
-        if self._checking is not None:
-            self._checking.cancel()
         self._jobs.shutdown(wait=False)
