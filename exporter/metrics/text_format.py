@@ -35,7 +35,7 @@ def instance_labels(workflow: WorkflowKey, instance_id: str) -> str:
 
 @lru_cache
 def _workflow_labels(workflow: WorkflowKey) -> str:
-    return _pairs(WORKFLOW_LABELS, workflow)
+    return label_pairs(WORKFLOW_LABELS, workflow)
 
 
 @lru_cache(maxsize=4096)  # instances have most statuses, outcomes and steps in common
@@ -45,7 +45,7 @@ def _frame(family: Family, labels: LabelValues) -> tuple[int, list[str]]:
     others = [(*labels[:-1], state) for state in family.states if state != labels[-1]]
     pieces, before = list[str](), ""
     for values in (*others, labels):
-        more = "," + _pairs(family.labels[len(INSTANCE_LABELS) :], values) if values else ""
+        more = "," + label_pairs(family.labels[len(INSTANCE_LABELS) :], values) if values else ""
         pieces.append(before + family.name)
         before = f"{more}}} " if values is labels else f"{more}}} 0\n"
     return _COLUMNS[family.name], [*pieces, before]
@@ -53,7 +53,7 @@ def _frame(family: Family, labels: LabelValues) -> tuple[int, list[str]]:
 
 def series_labels(family: Family, labels: LabelValues) -> str:
     """What each line of a series contains, and no line of another of its family."""
-    return f"{{{_pairs(family.labels, labels)}" if labels else ""
+    return f"{{{label_pairs(family.labels, labels)}" if labels else ""
 
 
 def of_series(
@@ -64,7 +64,7 @@ def of_series(
     created: float | None,
 ) -> tuple[str, str]:
     """The lines of a series: in the text format, which has no exemplars, and in OpenMetrics."""
-    pairs = _pairs(family.labels, labels)
+    pairs = label_pairs(family.labels, labels)
     braced = f"{{{pairs}}}" if pairs else ""
     if isinstance(value, Histogram):
         head = f"{family.name}_bucket{{{pairs}{',' if pairs else ''}"
@@ -97,7 +97,8 @@ def _exemplar(exemplar: Exemplar) -> str:
     return f"{owner} {_number(exemplar.value)} {_number(exemplar.at)}"
 
 
-def _pairs(names: Iterable[str], values: Iterable[str]) -> str:
+def label_pairs(names: Iterable[str], values: Iterable[str]) -> str:
+    """Labels with their values, as both formats and PromQL write them."""
     return ",".join([f'{n}="{_escape(v)}"' for n, v in zip(names, values, strict=True)])
 
 

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 from exporter.config.units import Duration
 from exporter.metrics import catalogue
+from exporter.metrics.text_format import label_pairs
 from exporter.web.page.view import Explanation, TableRow
 
 NONE = "\N{EN DASH}"
@@ -67,8 +68,8 @@ def dashboard_href(known: Explanation) -> str:
 
 def queries(row: TableRow) -> list[tuple[str, str]]:
     """Titles and PromQL queries for an instance's series."""
-    workflow = f'account="{_escape(row.account)}",workflow="{_escape(row.workflow)}"'
-    labels = f'{workflow},instance_id="{_escape(row.id)}"'
+    workflow = label_pairs(catalogue.WORKFLOW_LABELS, (row.account, row.workflow))
+    labels = label_pairs(catalogue.INSTANCE_LABELS, (row.account, row.workflow, row.id))
     return [
         ("Every series", f'{{__name__=~"cloudflare_workflow_instance_.+",{labels}}}'),
         ("Status", f"{catalogue.STATUS.name}{{{labels}}} == 1"),
@@ -80,7 +81,3 @@ def queries(row: TableRow) -> list[tuple[str, str]]:
             f"(rate({catalogue.STEP_DURATIONS.name}_bucket{{{workflow}}}[1h])))",
         ),
     ]
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
