@@ -328,6 +328,8 @@ def on_selected(
     before = instance.scope, instance.expires_at
     if placed:
         instance.scope = Scope.DISCOVERED
+        if instance.row_is_newer:
+            instance.detailed_at = -inf  # without series, its steps were not followed
     if instance.status not in ENDED or (selected and instance.has_series):
         instance.expires_at = None
     elif instance.expires_at is None:

@@ -161,6 +161,25 @@ class TestFull:
             assert w.shown() == {"errored-1"}
             assert w.value("cloudflare_workflow_instance_step_count", instance_id="errored-1") == 1
 
+    async def test_one_that_had_given_way_shows_the_step_that_it_has_come_to(self) -> None:
+        """While polls of others use what is to spare of the budget."""
+        more = {"poll": {"interval": "1s"}, "api": {"requests_per_5m": 600}}
+        async with watching(workflows=discover(max_instances=21), **more) as w:
+            for n in range(20):
+                w.orders.create(f"waits-{n}", WAITING)
+            w.clock.advance(1)
+            w.orders.create("newest", Script((Sleep("nap", 8), *steps("pay", duration=600))))
+            await w.cycle(after=1)
+            errored = w.orders.create("errored", failing(1))
+            await w.cycle(after=2)
+            assert "newest" not in w.shown()
+            await w.cycle(after=8)
+            errored.restart(script=SHORT)
+            await w.cycle(after=5)
+            attempts = w.samples("cloudflare_workflow_instance_current_step_attempts")
+            open_steps = {dict(k)["step"] for k in attempts if ("instance_id", "newest") in k}
+            assert open_steps == {"pay"}
+
     @pytest.mark.slow
     @pytest.mark.parametrize("seed", range(5))
     async def test_whoever_matters_comes_first_whatever_happens(self, seed: int) -> None:
