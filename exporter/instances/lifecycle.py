@@ -381,7 +381,8 @@ def restore(
         # Its steps are waited for again: it may have been recorded by another clock, or long ago.
         expires = inf if record.wants_detail else record.expires_at - ahead
         instance.expires_at = min(expires, now.monotonic + poll.forget_after)
-    instance.checked_at = instance.detailed_at
+    seen = max(record.detailed_at, record.last_change)
+    instance.checked_at = min(now.monotonic, seen - ahead)
     if not instance.configured and list_pass_at is not None:
         instance.checked_at = max(list_pass_at, instance.checked_at)
     outlived = poll_pauses.outlived(instance, poll=poll, now=now)

@@ -208,6 +208,39 @@ async def test_a_clock_that_was_ahead_before_a_restart_makes_it_no_later(
         assert shown <= w.clock()
 
 
+@pytest.mark.parametrize("how", ["reload", "restart"])
+async def test_one_that_only_rows_showed_is_as_old_as_its_row(how: str, tmp_path: Path) -> None:
+    """It had no series, so its steps were never requested; then the configuration names it."""
+    counted = [{"name": "orders", "discover": {"min_age": "1h"}}]
+    async with watching(workflows=counted, state=tmp_path / "state.db") as w:
+        w.orders.create("a", WAITING)
+        await w.cycle(after=INTERVAL)
+        known = w.clock()
+        w.simulator.faults.add(error(500))
+        change = w.reload if how == "reload" else w.restart
+        await change(workflows=[{"name": "orders", "instances": ["a"]}])
+        await w.round(after=INTERVAL)
+        assert w.value(NAME) == known
+
+
+async def test_so_is_one_after_a_restart_before_any_list_pass_has_succeeded(tmp_path: Path) -> None:
+    counted = [{"name": "orders", "discover": {"min_age": "1h"}}]
+    async with watching(workflows=counted, state=tmp_path / "state.db") as w:
+        for n in range(101):
+            w.orders.create(f"i-{n}", WAITING, at=w.clock() + n)
+        w.simulator.faults.add(error(500), kind="list", skip=1)
+        await w.cycle(after=200)
+        known = w.clock()
+        w.simulator.faults.clear()
+        await w.restart()
+        for n in range(1, 101):
+            w.orders.instances[f"i-{n}"].delete()
+        w.clock.advance(INTERVAL)
+        await w.app.accounts[0].cycle()
+        await w.saved()
+        assert w.value(NAME) == known
+
+
 async def test_a_deleted_instance_that_lists_once_held_keeps_it_back_until_its_series_expire() -> (
     None
 ):
