@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from functools import partial
 from math import inf
@@ -110,8 +110,14 @@ class WatchedAccounts:
         """Detaches what settings name no longer, or with other settings; attaches these again."""
         places = {account.workflows.settings.place for account in accounts}
         for account in self.accounts:
-            if account not in accounts:
-                self._detach(account, for_good=account.workflows.settings.place not in places)
+            if account in accounts:
+                continue
+            workflows = account.workflows
+            account.stop()
+            workflows.detach_all()
+            if workflows.settings.place not in places:
+                self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
+                self.store.account_lost(workflows.label)
         self.writer.accounts = stored_names(settings.accounts)
         if settings.metrics != self.store.settings:
             self.store.use(settings.metrics)
@@ -124,15 +130,6 @@ class WatchedAccounts:
         for account in accounts:
             account.workflows.want()
             await account.workflows.follow()
-
-    def _detach(self, account: WatchedAccount, *, for_good: bool) -> None:
-        """Detaches an account: `for_good`, or to watch it with other settings."""
-        workflows = account.workflows
-        account.stop()
-        workflows.detach_all()
-        if for_good:
-            self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
-            self.store.account_lost(workflows.label)
 
     def _known(self, settings: AccountSettings) -> WatchedAccount | None:
         """The account as it is watched now, if it is."""
@@ -282,18 +279,14 @@ class WatchedAccounts:
             queue.budget.name: queue.budget.use(
                 len(queue) + sum(a.needed for a in self.accounts if a.workflows.queue is queue)
             )
-            for queue in self._used_queues
+            for queue in self.queues.values()
         }
 
     def _allot(self, allotments: Mapping[str, Allotment]) -> None:
         """Takes what the turn has brought to which `_budget_uses` went."""
-        for queue in self._used_queues:
+        for queue in self.queues.values():
             if queue.budget.name in allotments:  # it may be new since
                 queue.budget.allot(allotments[queue.budget.name])
-
-    @property
-    def _used_queues(self) -> Iterable[PollQueue]:
-        return dict.fromkeys(account.workflows.queue for account in self.accounts)
 
     def _lost(self) -> None:
         for account in self.accounts:
