@@ -18,7 +18,10 @@ from exporter.statuses import BEFORE_END, ENDED
 
 
 def has_times(row: Row) -> bool:
-    """Whether a row shows more than the status; the local engine's don't."""
+    """Whether a row shows more than the status; the local engine's don't. Nor does one of an ended
+    run that lacks the end: it may be history, or the run before a restart."""
+    if row.status in ENDED and row.ended_on is None:
+        return False
     return any(unix(time) is not None for time in (row.modified_on, row.started_on, row.ended_on))
 
 

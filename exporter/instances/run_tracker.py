@@ -178,10 +178,10 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
         new.queue_duration = seconds(response.queued, response.start)
     ended = status in ENDED
     end_observed = known.end_observed and not _restarted(known, response)
-    if ended and not end_observed and (now if end is None else end) >= since:
-        new.run = FinishedRun(
-            status, seconds(response.start, response.end if end is not None else _moment(now))
-        )
+    # Without its end, one that was never seen before may have ended long ago.
+    over = end or (now if run is not None or newest == -inf else newest)
+    if ended and not end_observed and over >= since:
+        new.run = FinishedRun(status, seconds(response.start, response.end or _moment(over)))
     # One with fewer steps than it says could not be read as a whole: nothing was deleted.
     whole = len(steps) >= (response.step_count or 0)
     marks = {key: bits for key, bits in known.marks.items() if key in finished or not whole}

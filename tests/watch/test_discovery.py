@@ -411,6 +411,30 @@ class TestCounting:
                 count = w.value("cloudflare_workflow_runs_finished_total", status="complete")
                 assert count == counted
 
+    @pytest.mark.parametrize("details", [True, False], ids=["rows and details", "rows"])
+    @pytest.mark.parametrize("backfill", [None, True])
+    async def test_ends_that_lack_their_time_are_counted_once(
+        self, details: bool, backfill: bool | None
+    ) -> None:
+        def create(name: str, at: float) -> None:
+            instance = w.orders.create(name, Script(steps("pay"), throws=Error()), at=at)
+            instance.patch_row = lambda row: {**row, "ended_on": None}
+            if details:
+                instance.patch = lambda result: {**result, "end": None}
+
+        async with discovering(more={"metrics": {"backfill": backfill}}) as w:
+            create("history", w.clock() - 9000)
+            await w.cycle()
+            create("new", w.clock())
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            counted = w.value("cloudflare_workflow_runs_finished_total", status="errored")
+            assert counted == (2 if backfill else 1)
+            seconds = w.value("cloudflare_workflow_run_duration_seconds_sum", status="errored")
+            assert seconds is not None
+            assert seconds <= 2 * INTERVAL
+            assert w.shown() == {"history", "new"}
+
     async def test_a_run_is_counted_once_whichever_source_sees_its_end_first(self) -> None:
         async with discovering() as w:
             w.orders.create("a", Script(pieces=(Sleep("nap", 20),)))
