@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,8 +164,9 @@ class TestFull:
 
     async def test_one_that_had_given_way_shows_the_step_that_it_has_come_to(self) -> None:
         """While polls of others use what is to spare of the budget."""
-        more = {"poll": {"interval": "1s"}, "api": {"requests_per_5m": 600}}
-        async with watching(workflows=discover(max_instances=21), **more) as w:
+        limits = {"poll": {"interval": "1s"}, "api": {"requests_per_5m": 600}}
+        more: dict[str, Any] = {"workflows": discover(max_instances=21), **limits}
+        async with watching(**more) as w:
             for n in range(20):
                 w.orders.create(f"waits-{n}", WAITING)
             w.clock.advance(1)
