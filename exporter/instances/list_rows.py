@@ -27,12 +27,15 @@ def has_times(row: Row) -> bool:
 
 def news_of(row: Row, last: LastRow) -> LastRow | None:
     """What a row shows that the last one didn't; None where it shows nothing new, or comes from a
-    replica that is behind."""
-    new = LastRow(row.status, unix(row.created_on), unix(row.modified_on))
-    if last.modified is None or new.modified is None:
-        return None if new.status == last.status else new
-    repeats = (new.status, new.modified) == (last.status, last.modified)
-    return None if repeats or new.modified < last.modified else new
+    replica that is behind. What it lacks is as it was."""
+    created, modified = unix(row.created_on), unix(row.modified_on)
+    new = LastRow(
+        row.status,
+        last.created if created is None else created,
+        last.modified if modified is None else modified,
+    )
+    is_older = (new.modified or inf) < (last.modified or -inf)
+    return None if new == last or is_older else new
 
 
 def take_row(

@@ -520,6 +520,31 @@ class TestCounting:
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 2
 
+    async def test_so_is_one_whose_rows_show_no_times_and_the_same_status(self) -> None:
+        workflows = [{"name": "orders", "discover": {}}]
+        async with watching(workflows=workflows, style=LOCAL_ENGINE) as w:
+            await w.cycle()
+            for n in range(2):
+                script = Script(steps("pay"), throws=Error("TypeError", "no"))
+                w.orders.create("a", script)
+                await w.cycle(after=INTERVAL)
+                counted = w.value("cloudflare_workflow_runs_finished_total", status="errored")
+                assert counted == n + 1
+                w.orders.instances["a"].delete()
+                for _ in range(3):
+                    await w.cycle(after=600)
+
+    async def test_a_restart_counts_though_the_row_before_had_no_time_of_its_change(self) -> None:
+        async with discovering() as w:
+            await w.cycle()
+            order = w.orders.create("a", Script(steps("pay")))
+            order.patch_row = lambda row: {**row, "modified_on": None}
+            await w.cycle(after=INTERVAL)
+            order.patch_row = None
+            order.restart()
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
+
     async def test_one_that_is_in_the_lists_is_there_though_polls_dont_find_it(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
