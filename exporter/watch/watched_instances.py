@@ -25,8 +25,6 @@ _RAISED_BY = 3600.0
 """Seconds by which the horizon is raised at least where there are no list passes."""
 LATE = 60.0
 """Seconds by which a row may appear in lists after its instance was created."""
-_QUIET = 7 * 86400.0
-"""Seconds by which a clock may be ahead before what comes is taken for history."""
 _STRETCH = 1000
 """Instances that are gone through at a stretch."""
 
@@ -166,11 +164,9 @@ class WatchedInstances:
             if old > horizon + _RAISED_BY or old == newest > horizon:
                 self.record.horizon = old
         elif last is not None:
-            # Of what ended long before the last pass, every end was seen. Long before the newest,
-            # too: a clock that is ahead makes no history of what comes.
-            seen = min(last, max(self.newest_row, last - _QUIET))
-            # A longer poll.forget_after brings back nothing that has expired.
-            self.record.horizon = max(horizon, seen - self.poll.forget_after - LATE)
+            # Of what ended long before the last pass, every end was seen. A longer
+            # poll.forget_after brings back nothing that has expired.
+            self.record.horizon = max(horizon, last - self.poll.forget_after - LATE)
 
     def as_of(self, *, readable: bool) -> float | None:
         """The moment (monotonic clock) as of which the status of 99% of the live instances is
