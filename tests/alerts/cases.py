@@ -45,14 +45,42 @@ def of_two_targets(case: dict[str, Any]) -> dict[str, Any]:
     return {**case, "input_series": twice}
 
 
+def failed_scrapes(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A case where every tenth scrape fails, and the one at each moment at which the alert fires:
+    it continues, and its wait has not begun again.
+
+    There is none where scrapes fail already, nor where samples are more than a minute apart.
+    """
+    firing_at = {index_of(at, case) for at in case["alert_rule_test"] if at["exp_alerts"]}
+    up = [samples(s["values"]) for s in case["input_series"] if s["series"].startswith("up{")]
+    if not firing_at or step_of(case) > 1 or any({"0", "1"} <= {*values} for values in up):
+        return
+
+    def failed(series: dict[str, str]) -> dict[str, str]:
+        if len(twins(series["series"])) == 1:
+            return series
+        nothing = "0" if series["series"].startswith("up{") else "stale"
+        values = [
+            nothing if value != "_" and (n % 10 == 7 or n in firing_at) else value
+            for n, value in enumerate(samples(series["values"]))
+        ]
+        return {**series, "values": " ".join(values)}
+
+    yield {
+        **case,
+        "name": f"{case['name']} Scrapes fail.",
+        "input_series": [failed(series) for series in case["input_series"]],
+    }
+
+
 def hand_overs(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A case where for two minutes after a tested moment no replica has the workflow: an alert that
     fires continues, and none fires that wouldn't without the hand-over."""
-    step = 0.5 if case["interval"] == "30s" else minutes(case["interval"])
+    step = step_of(case)
     gap = max(1, int(2 / step))
     firing_at = [moment for moment in case["alert_rule_test"] if moment["exp_alerts"]]
     for moment in firing_at or case["alert_rule_test"]:
-        at = int(minutes(moment["eval_time"]) / step) + 1
+        at = index_of(moment, case) + 1
         during = {**moment, "eval_time": f"{int((at + gap - 1) * step)}m"}
         yield {
             "name": f"{case['name']} Handed over at {moment['eval_time']}.",
@@ -74,6 +102,16 @@ def handed_over(series: dict[str, str], at: int, gap: int) -> list[dict[str, str
         {"series": before, "values": " ".join([*values[:at], "stale"])},
         {"series": after, "values": " ".join(["_"] * (at + gap) + values[at + gap :])},
     ]
+
+
+def step_of(case: dict[str, Any]) -> float:
+    """Minutes from one sample of a case to the next."""
+    return 0.5 if case["interval"] == "30s" else minutes(case["interval"])
+
+
+def index_of(moment: dict[str, Any], case: dict[str, Any]) -> int:
+    """Which sample of a case is the one at a tested moment."""
+    return int(minutes(moment["eval_time"]) / step_of(case))
 
 
 def minutes(duration: str) -> int:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from exporter.metrics.catalogue import FAMILIES
 from exporter.state.backend import DatabaseServer
-from tests.alerts.cases import THRESHOLDS, hand_overs, of_two_targets, together
+from tests.alerts.cases import THRESHOLDS, failed_scrapes, hand_overs, of_two_targets, together
 from tests.alerts.emitted import CLOSED, TARGET, emitted
 from tests.grafana.queries import annotations, expressions, filled_in
 from tests.postgres import PostgresServer
@@ -34,7 +34,8 @@ KNOWN = catalogued(FAMILIES) | set(RECORDS) | THRESHOLDS | {"up", "ALERTS"}
 
 
 def files_of(rule: dict[str, Any]) -> list[dict[str, Any]]:
-    """An alert's files of tests; one of `.days.yaml` has fewer evaluations."""
+    """An alert's files of tests; one of `.days.yaml` has fewer evaluations, one of `.scrapes.yaml`
+    more."""
     paths = sorted(TESTS.glob(f"{rule['alert']}.*yaml"))
     return [msgspec.yaml.decode(path.read_text()) for path in paths]
 
@@ -119,14 +120,17 @@ class TestEachAlert:
 
     @pytest.mark.process
     @pytest.mark.slow
-    def test_two_targets_or_a_hand_over_between_replicas_make_the_same_alerts(
+    def test_two_targets_failed_scrapes_or_a_hand_over_make_the_same_alerts(
         self, rule: dict[str, Any], tmp_path: Path
     ) -> None:
         for tests in cases_of(rule, tmp_path):
-            cases = [
-                together([of_two_targets(c), *(hand_overs(c) if rule in OF_WORKFLOWS else ())])
-                for c in tests["tests"]
-            ]
+            cases = []
+            for case in tests["tests"]:
+                variants = [of_two_targets(case), *failed_scrapes(case)]
+                if rule in OF_WORKFLOWS:
+                    cases.append(together([*variants, *hand_overs(case)]))
+                else:  # an alert on an exporter has no account that would tell them apart
+                    cases += [together([variant]) for variant in variants]
             passes({**tests, "tests": cases}, tmp_path)
 
 
