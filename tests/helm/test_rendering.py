@@ -514,14 +514,26 @@ class TestMonitoring:
             {
                 "record": "cloudflare_workflow:stuck_after:seconds",
                 "expr": "vector(14400)",
-                "labels": {"namespace": "monitoring", "workflow": "reports"},
+                "labels": {"namespace": "monitoring", "release": "exporter", "workflow": "reports"},
             },
             {
                 "record": "cloudflare_workflow:waiting_after:seconds",
                 "expr": "vector(2678400)",
-                "labels": {"namespace": "monitoring", "workflow": "trials"},
+                "labels": {"namespace": "monitoring", "release": "exporter", "workflow": "trials"},
             },
         ]
+
+    def test_two_releases_in_a_namespace_record_no_threshold_under_the_same_labels(self) -> None:
+        """Prometheus would have one of the two, by turns."""
+        one, other = (
+            render(SMALLEST, MATRIX["alerts in full"], name=name).the("PrometheusRule")
+            for name in ("one", "other")
+        )
+        recorded = [
+            [(rule["record"], rule["labels"]) for rule in release["spec"]["groups"][0]["rules"]]
+            for release in (one, other)
+        ]
+        assert [r for r in recorded[0] if r in recorded[1]] == []
 
     def test_the_dashboards_are_those_of_the_source(self) -> None:
         (_, found) = render(SMALLEST, MATRIX["dashboards"]).of_kind("ConfigMap")
