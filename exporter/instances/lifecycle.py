@@ -315,6 +315,13 @@ def on_row(instance: Instance, row: Row, *, poll: Poll, now: Moment) -> Effects:
     return Effects(record=True, show=changed, observations=tracked.observations, repeats=repeats)
 
 
+def on_configured_row(instance: Instance, status: str) -> Pending | None:
+    """A list row shows the status of a configured instance. Its own polls show all else soon, but
+    that one that had ended was restarted."""
+    live_again = instance.has_ended and status not in ENDED and instance.failure is None
+    return pend(instance, Urgency.CONFIGURED, PollReason.ROW) if live_again else None
+
+
 def on_selected(
     instance: Instance, *, selected: bool, placed: bool, poll: Poll, now: Moment
 ) -> Effects:

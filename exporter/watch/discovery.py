@@ -233,6 +233,7 @@ class Discovery:
             if instance.wants_detail:  # as when it was removed
                 self._put(instance, lifecycle.want_detail(instance))
         if instance.configured:
+            self.poller.put(instance, lifecycle.on_configured_row(instance, row.status))
             return
         before = instance.row.status
         effects = self._watched.apply(lifecycle.on_row, instance, row)

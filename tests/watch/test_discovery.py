@@ -132,6 +132,16 @@ class TestFinding:
             assert w.watched() == 2
             assert w.status("a") == w.status("b") == "waiting"
 
+    async def test_a_restart_of_a_configured_one_shows_as_soon_as_its_row(self) -> None:
+        async with discovering(ids=("a",)) as w:
+            order = w.orders.create("a", Script(steps("pay"), throws=Error("TypeError", "no")))
+            for _ in range(2):
+                await w.cycle(after=INTERVAL)
+            assert w.status("a") == "errored"
+            order.restart(script=WAITING)
+            await w.cycle(after=INTERVAL)
+            assert w.status("a") == "waiting"
+
     @pytest.mark.slow(6)
     async def test_no_row_is_lost_or_doubled_over_many_pages_while_rows_come_and_go(self) -> None:
         async with discovering() as w:
