@@ -36,7 +36,7 @@ from exporter.instances.instance import (
 )
 from exporter.instances.latest_steps import pack
 from exporter.instances.list_rows import has_times, news_of, take_row
-from exporter.instances.run_tracker import Freshness, Observations, Run, judge, track
+from exporter.instances.run_tracker import APART, Freshness, Observations, Run, judge, track
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
@@ -293,6 +293,8 @@ def on_row(instance: Instance, row: Row, *, poll: Poll, now: Moment) -> Effects:
     """
     if instance.last_poll.not_found and instance.live:
         # It is there, whatever polls say.
+        if instance.expires_at is not None and instance.expires_at <= now.monotonic:
+            instance.last_poll, instance.row = LastPoll(), LastRow()  # it came back
         instance.expires_at = None
         instance.due = min(instance.due, now.monotonic + poll.ended_interval)
     instance.checked_at = now.monotonic
@@ -352,15 +354,22 @@ def on_series_given_up(instance: Instance, *, poll: Poll, now: Moment) -> Effect
     return Effects(record=True, hide=True)
 
 
-def on_tick(instance: Instance, *, now: Moment) -> Effects:
-    """Time passed: its series may expire. A poll in flight comes first."""
+def on_tick(instance: Instance, *, horizon: float, now: Moment) -> Effects:
+    """Time passed: its series may expire. A poll in flight comes first.
+
+    Args:
+        horizon: Unix time; no end before it is news any more. Until then it may come back.
+    """
     expired = instance.expires_at is not None and instance.expires_at <= now.monotonic
     if not expired or isinstance(instance.activity, PollRequest):
         return NOTHING
     hide = instance.values is not None and instance.has_series
     if not instance.configured:
         skipped = instance.wants_detail and instance.has_ended and instance.is_news
-        return Effects(record=True, hide=hide, remove=True, skipped=skipped)
+        instance.scope, instance.wants_detail = Scope.COUNTED, False
+        remove = instance.newest + APART < horizon
+        record = hide or skipped or remove
+        return Effects(record=record, hide=hide, remove=remove, skipped=skipped)
     instance.values, instance.timeline, instance.expires_at = None, None, None
     instance.detailed_at, instance.row = -inf, LastRow()
     return Effects(record=True, hide=hide)

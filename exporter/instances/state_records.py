@@ -25,18 +25,18 @@ class LastRow(Struct, frozen=True, array_like=True, gc=False):
 
 
 class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
-    """An instance that is watched."""
+    """An instance that is watched, or was."""
 
     since: float
-    shown: bool
-    run: Run | None
-    values: InstanceValues | None
-    last_change: float
-    detailed_at: float
-    wants_detail: bool
-    not_found: int
-    expires_at: float | None
-    row: LastRow
+    shown: bool = False
+    run: Run | None = None
+    values: InstanceValues | None = None
+    last_change: float = 0.0
+    detailed_at: float = -inf
+    wants_detail: bool = False
+    not_found: int = 0
+    expires_at: float | None = None
+    row: LastRow = LastRow()
     removed_at: float | None = None
     """When it was taken out of the configuration; None: it is watched."""
 
@@ -54,7 +54,3 @@ class WorkflowRecord(Struct, array_like=True):
     """When its instances were first discovered; None: they never were."""
     newest_unwatched: float = -inf
     """The state holds nothing of instances that were created later and aren't watched."""
-
-
-Record = InstanceRecord | float
-"""An instance or, of one that has expired, up to when all of it was counted (Unix time)."""

@@ -71,19 +71,8 @@ class InstanceRow(NamedTuple):
     data: bytes
     removed: float | None = None
     """When it was taken out of what is watched."""
-    ended: float | None = None
-    """Of one that has expired, up to when all of it was counted."""
 
 
-class Horizon(NamedTuple):
-    """Before when what is recorded of instances that aren't watched has expired, in Unix time."""
-
-    removed: float
-    ended: float
-
-
-EXPIRED = ("removed < ?", "removed IS NULL AND ended < ?")
-"""What has expired before each time of a horizon, in SQL."""
 KEYS = {"instances": ("id",), "series": ("family", "labels")}
 """The key of each table beside the owner."""
 
@@ -97,8 +86,8 @@ class Batch(NamedTuple):
     leases: Mapping[Owner, int] = _NONE
     """The epochs of all leases that are held: the transaction renews them."""
 
-    horizons: Mapping[Owner, Horizon] = MappingProxyType({})
-    """Deletes what has expired."""
+    horizons: Mapping[Owner, float] = MappingProxyType({})
+    """Deletes what was removed before these Unix times."""
     rendered: Mapping[Owner, bytes] = MappingProxyType({})
     """The lines of instances as scrapes see them. A later batch with a workflow's record, or with
     one of its instances, deletes those that it doesn't hold."""
@@ -238,7 +227,7 @@ class Backend(ABC):
         the order of ids."""
         query = (
             "SELECT id, data FROM instances WHERE account = ? AND workflow = ? "
-            "AND removed IS NULL AND ended IS NULL AND id > ? ORDER BY id LIMIT ?"
+            "AND removed IS NULL AND id > ? ORDER BY id LIMIT ?"
         )
         return self._select(query, *owner, after, limit)
 

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from exporter.state.backend import EXPIRED, KEYS, Horizon, Owner
+from exporter.state.backend import KEYS, Owner
 from exporter.state.postgres_connection import Session
 
 T = TypeVar("T")
 
 _VALUES = {
-    "instances": {"data": "bytea", "removed": "float8", "ended": "float8"},
+    "instances": {"data": "bytea", "removed": "float8"},
     "series": {"data": "bytea"},
 }
 """By table, the types of the columns beside the key."""
@@ -59,12 +59,11 @@ def write(
         run_on(session, delete, deleted, key_types)
 
 
-def expire_instances(session: Session, owner: Owner, horizon: Horizon) -> None:
-    """Deletes what has expired of a workflow's instances; where that is much, the rest later."""
+def expire_instances(session: Session, owner: Owner, horizon: float) -> None:
+    """Deletes what was removed of a workflow's instances; where that is much, the rest later."""
     of_workflow = "FROM instances WHERE account = %s AND workflow = %s AND"
-    for expired, before in zip(EXPIRED, horizon, strict=True):
-        some = f"SELECT id {of_workflow} {expired.replace('?', '%s')} LIMIT {_EXPIRED}"
-        session.run(f"DELETE {of_workflow} id = ANY(ARRAY({some}))", (*owner, *owner, before))
+    some = f"SELECT id {of_workflow} removed < %s LIMIT {_EXPIRED}"
+    session.run(f"DELETE {of_workflow} id = ANY(ARRAY({some}))", (*owner, *owner, horizon))
 
 
 def _parts(rows: list[T]) -> Iterator[list[T]]:

@@ -11,15 +11,15 @@ MIGRATIONS = (
     """
     CREATE TABLE workflows (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C",
-        data BYTEA NOT NULL, watched TIMESTAMPTZ NOT NULL,
+        data BYTEA NOT NULL, watched TIMESTAMPTZ NOT NULL, rendered BYTEA,
         PRIMARY KEY (account, workflow)
     );
     CREATE TABLE instances (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C", id TEXT COLLATE "C",
-        data BYTEA NOT NULL, removed FLOAT8, ended FLOAT8,
+        data BYTEA NOT NULL, removed FLOAT8,
         PRIMARY KEY (account, workflow, id)
     );
-    CREATE INDEX watched ON instances (account, workflow, removed, ended, id);
+    CREATE INDEX watched ON instances (account, workflow, removed, id);
     CREATE TABLE series (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C", family TEXT COLLATE "C",
         labels TEXT COLLATE "C", data BYTEA NOT NULL,
@@ -36,15 +36,12 @@ MIGRATIONS = (
         PRIMARY KEY (account, workflow)
     );
     CREATE TABLE budgets (credential TEXT COLLATE "C" PRIMARY KEY, ledger BYTEA NOT NULL);
-    """,
-    """
     CREATE TABLE notices (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C", data BYTEA,
         sent TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (account, workflow, data)
     );
     """,
-    "ALTER TABLE workflows ADD COLUMN rendered BYTEA",
 )
 """The n-th makes version n out of version n - 1. "C": an order that no update of the server's
 libraries changes."""

@@ -3,17 +3,16 @@ disk, and what is still to be written."""
 
 import asyncio
 from collections import ChainMap
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from math import inf
 from typing import TypeVar
 
 import msgspec
 import structlog
 
-from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
+from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Rendered
 from exporter.metrics.series import SeriesData
@@ -116,7 +115,7 @@ class StateReader:
         for part in _slices(
             (i, record)
             for i, record in pending.items()
-            if isinstance(record, InstanceRecord) and record.removed_at is None
+            if record is not None and record.removed_at is None
         ):
             yield part
             await asyncio.sleep(0)
@@ -124,20 +123,16 @@ class StateReader:
         while True:
             some = partial(self.backend.instances, owner, after=after, limit=SLICE)
             rows = await self._read(some, record_codec.decode_instance)
-            yield [
-                (i, record)
-                for i, record in rows
-                if i not in pending and isinstance(record, InstanceRecord)
-            ]
+            yield [(i, record) for i, record in rows if i not in pending and record is not None]
             if len(rows) < SLICE:
                 return
             after = rows[-1][0]
 
-    async def records(self, owner: Owner, ids: Collection[str]) -> dict[str, Record | None]:
+    async def records(self, owner: Owner, ids: Collection[str]) -> dict[str, InstanceRecord | None]:
         """What is recorded of these instances, watched or not, as far as anything is."""
         uncommitted = ChainMap(self.pending.instances, self.writing.instances)
         newest = {i: uncommitted[*owner, i] for i in ids if (*owner, i) in uncommitted}
-        found = dict[str, Record | None]()
+        found = dict[str, InstanceRecord | None]()
         for part in _slices(i for i in ids if i not in newest):
             found.update(await self._by_ids(owner, part))
         return found | {i: record for i, record in newest.items() if record is not None}
@@ -153,23 +148,23 @@ class StateReader:
         newest = {place: series for place, series in uncommitted.items() if place[:2] == owner}
         return on_disk, on_disk | newest
 
-    async def drop_expired(self, workflows: Mapping[Owner, WorkflowRecord]) -> None:
+    async def drop_expired(self) -> None:
         """Drops what came and expired unwritten: while nothing can be written, these would become
         ever more."""
         expired: dict[Owner, list[str]] = {}
         for key, record in self.pending.instances.items():
-            workflow = workflows.get(key[:2])
-            horizon = -inf if workflow is None else workflow.horizon
-            if record is None or (isinstance(record, float) and record < horizon):
+            if record is None:
                 expired.setdefault(key[:2], []).append(key[2])
         for owner, ids in expired.items():
             for part in _slices(ids):
                 recorded = {instance_id for instance_id, _ in await self._by_ids(owner, part)}
                 for key in ((*owner, i) for i in part if i not in recorded):
-                    if not isinstance(self.pending.instances.get(key), InstanceRecord):
+                    if self.pending.instances.get(key) is None:
                         self.pending.instances.pop(key, None)
 
-    async def _by_ids(self, owner: Owner, ids: Sequence[str]) -> list[tuple[str, Record | None]]:
+    async def _by_ids(
+        self, owner: Owner, ids: Sequence[str]
+    ) -> list[tuple[str, InstanceRecord | None]]:
         return await self._read(
             lambda: self.backend.by_ids(owner, ids), record_codec.decode_instance
         )

@@ -8,7 +8,7 @@ import msgspec
 from isal import isal_zlib
 
 from exporter.config.accounts import Account
-from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
+from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.exposition import Rendered
@@ -29,20 +29,14 @@ _OF_NOW = frozenset(
 
 _SERIES = msgspec.msgpack.Decoder(tuple[float | Histogram, float | None])
 _RENDERED = msgspec.msgpack.Decoder(Rendered)
-decode_instance = msgspec.msgpack.Decoder(Record).decode
+decode_instance = msgspec.msgpack.Decoder(InstanceRecord).decode
 decode_workflow = msgspec.msgpack.Decoder(WorkflowRecord).decode
 encode = msgspec.msgpack.Encoder().encode
 
 
-def instance_row(record: Record | None) -> InstanceRow | None:
+def instance_row(record: InstanceRecord | None) -> InstanceRow | None:
     """The row of an instance; None: it has none."""
-    match record:
-        case None:
-            return None
-        case InstanceRecord():
-            return InstanceRow(encode(record), removed=record.removed_at)
-        case end:
-            return InstanceRow(encode(end), ended=end)
+    return None if record is None else InstanceRow(encode(record), record.removed_at)
 
 
 def series_by_place(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.state.backend import EXPIRED, KEYS, Backend, Batch, InUse, Seen, Turn, Unusable, alone
+from exporter.state.backend import KEYS, Backend, Batch, InUse, Seen, Turn, Unusable, alone
 
 _MAGIC = 0x43574558
 """`application_id` of the file: CWEX."""
@@ -19,24 +19,19 @@ _MAGIC = 0x43574558
 _MIGRATIONS = (
     """
     CREATE TABLE workflows (
-        account TEXT, workflow TEXT, data BLOB NOT NULL, watched REAL NOT NULL,
+        account TEXT, workflow TEXT, data BLOB NOT NULL, watched REAL NOT NULL, rendered BLOB,
         PRIMARY KEY (account, workflow)
     ) WITHOUT ROWID;
     CREATE TABLE instances (
-        account TEXT, workflow TEXT, id TEXT, data BLOB NOT NULL,
+        account TEXT, workflow TEXT, id TEXT, data BLOB NOT NULL, removed REAL,
         PRIMARY KEY (account, workflow, id)
     ) WITHOUT ROWID;
+    CREATE INDEX watched ON instances (account, workflow, removed, id);
     CREATE TABLE series (
         account TEXT, workflow TEXT, family TEXT, labels TEXT, data BLOB NOT NULL,
         PRIMARY KEY (account, workflow, family, labels)
     ) WITHOUT ROWID;
     """,
-    """
-    ALTER TABLE instances ADD COLUMN removed REAL;
-    ALTER TABLE instances ADD COLUMN ended REAL;
-    CREATE INDEX watched ON instances (account, workflow, removed, ended, id);
-    """,
-    "ALTER TABLE workflows ADD COLUMN rendered BLOB",
 )
 """The n-th makes version n out of version n - 1."""
 
@@ -138,11 +133,10 @@ class Database(Backend):
             for table, rows in batch.tables.items():
                 self._replace(table, [(*key, *row) for key, row in rows.items() if row is not None])
                 self._delete(table, [key for key, row in rows.items() if row is None], *KEYS[table])
-            for number, expired in enumerate(EXPIRED):
-                connection.executemany(
-                    f"DELETE FROM instances WHERE account = ? AND workflow = ? AND {expired}",  # noqa: S608 - our own
-                    [(*owner, horizon[number]) for owner, horizon in batch.horizons.items()],
-                )
+            connection.executemany(
+                "DELETE FROM instances WHERE account = ? AND workflow = ? AND removed < ?",
+                [(*owner, horizon) for owner, horizon in batch.horizons.items()],
+            )
 
     def _replace(self, table: str, rows: list[Any]) -> None:
         if rows:

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from exporter.instances.state_records import UNWATCHED_FOR, Record, WorkflowRecord
+from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, WorkflowRecord
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, SeriesData
-from exporter.state.backend import Batch, Horizon, InstanceKey, Owner, SeriesPlace
+from exporter.state.backend import Batch, InstanceKey, Owner, SeriesPlace
 from exporter.state.record_codec import encode, encode_series, instance_row, series_by_place
 
 
@@ -16,7 +16,7 @@ class Watched(Protocol):
     key: WorkflowKey
     record: WorkflowRecord
 
-    def take_changes(self) -> Mapping[str, Record | None]:
+    def take_changes(self) -> Mapping[str, InstanceRecord | None]:
         """The records of instances that changed since the last call; None: there is none now."""
 
     def record_all(self) -> None:
@@ -29,7 +29,7 @@ class Uncommitted:
     def __init__(self) -> None:
         self.shown = Changes()
         self.series: dict[SeriesPlace, SeriesData] = {}
-        self.instances: dict[InstanceKey, Record | None] = {}
+        self.instances: dict[InstanceKey, InstanceRecord | None] = {}
         self.workflows: dict[Owner, WorkflowRecord] = {}
 
     def take(self, changes: Changes, accounts: Mapping[str, str]) -> None:
@@ -67,5 +67,5 @@ class Uncommitted:
             {key: instance_row(record) for key, record in self.instances.items()},
             {place: (encode_series(series),) for place, series in self.series.items()},
             leases,
-            {o: Horizon(min(r.horizon, old), r.horizon) for o, r in workflows.items()},
+            {owner: min(record.horizon, old) for owner, record in workflows.items()},
         )

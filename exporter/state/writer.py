@@ -15,7 +15,7 @@ import structlog
 
 from exporter.clock import Clock, wait_at_most
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
-from exporter.instances.state_records import InstanceRecord, Record, WorkflowRecord
+from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.log_dedup import OpenProblems
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.labels import WorkflowKey
@@ -129,9 +129,8 @@ class StateWriter:
 
     async def records(
         self, workflow: WorkflowKey, ids: Collection[str]
-    ) -> Mapping[str, Record | None]:
-        """What is recorded of these instances, watched or not, as far as anything is; None: it
-        can't be read.
+    ) -> Mapping[str, InstanceRecord]:
+        """What is recorded of these instances, watched or not, as far as anything is.
 
         Raises:
             NotRestored: the state can't be read now.
@@ -139,7 +138,10 @@ class StateWriter:
         owner = self._owner(*workflow)
         if owner in self._attached:
             self._collect_from(owner, self._attached[owner])
-        return await self._reader.records(owner, ids)
+        records = await self._reader.records(owner, ids)
+        # Of one that can't be read, none of the past is counted.
+        unreadable = InstanceRecord(self._clock.steady())
+        return {i: unreadable if record is None else record for i, record in records.items()}
 
     def attach(self, watched: Watched) -> None:
         """Persists a workflow from now on."""
@@ -186,7 +188,7 @@ class StateWriter:
                 await self._show(at_once)
                 self._hide()
                 with contextlib.suppress(NotRestored):
-                    await self._reader.drop_expired(self._workflows)
+                    await self._reader.drop_expired()
                 if self._reader.backend.is_damage(error):
                     await self._renew()
             else:

@@ -199,7 +199,7 @@ class AccountWorkflows:
                     watched.restore(instance_id, instance)
             known = await self.writer.records(key, watched.missing)
             for instance_id in watched.missing:
-                watched.begin(instance_id, Scope.CONFIGURED, known.get(instance_id, -inf))
+                watched.begin(instance_id, Scope.CONFIGURED, known.get(instance_id))
             self.store.all_restored(key)
         except BaseException:
             self.store.detached(key)

@@ -19,7 +19,7 @@ from exporter.cloudflare.models import Row, latest, unix
 from exporter.config.accounts import is_instance_id
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Pending, Scope
-from exporter.instances.state_records import Record
+from exporter.instances.state_records import InstanceRecord
 from exporter.state.backend import NotRestored
 from exporter.state.writer import StateWriter
 from exporter.statuses import ENDED, LIVE, RESTING
@@ -80,7 +80,7 @@ class Discovery:
                 known = await self.writer.records(self._watched.key, [instance_id])
                 if self._watched.over:
                     raise NotRestored("it was detached meanwhile")
-                self._watched.begin(instance_id, Scope.COUNTED, known.get(instance_id, -inf))
+                self._watched.begin(instance_id, Scope.COUNTED, known.get(instance_id))
         return self._watched.instances[instance_id]
 
     async def first_contact(self) -> None:
@@ -181,7 +181,7 @@ class Discovery:
         for row in rows:
             times = (row.created_on, row.modified_on, row.ended_on)
             self._watched.newest_row = max(self._watched.newest_row, unix(latest(times)) or -inf)
-        known: dict[str, Record | None] = {}
+        known: dict[str, InstanceRecord | None] = {}
         left_out = set[str]()
         async with self._taking:  # one page after another: no row is unknown twice
             while ids := [
@@ -189,7 +189,7 @@ class Discovery:
                 for row in rows
                 if row.id and row.id not in known and self._may_be_recorded(row)
             ]:
-                known.update(dict.fromkeys(ids, -inf))
+                known.update(dict.fromkeys(ids))
                 try:
                     known.update(await self.writer.records(self._watched.key, ids))
                 except NotRestored:
@@ -197,7 +197,7 @@ class Discovery:
                     left_out.update(ids)
             for row in () if self._watched.over else rows:
                 if row.id not in left_out:
-                    self._take_row(row, known.get(row.id or "", -inf))
+                    self._take_row(row, known.get(row.id or ""))
 
     def _may_be_recorded(self, row: Row) -> bool:
         """Whether the state may hold something of an instance that isn't watched, and it matters:
@@ -207,9 +207,9 @@ class Discovery:
             return False
         if created is not None and created > self._record.newest_unwatched:
             return False
-        return self.selector.takes_id(row.id) and not self._is_passed_over(row, -inf)
+        return self.selector.takes_id(row.id) and not self._is_passed_over(row, None)
 
-    def _is_passed_over(self, row: Row, known: Record | None) -> bool:
+    def _is_passed_over(self, row: Row, known: InstanceRecord | None) -> bool:
         """Whether the row of an instance that isn't watched shows nothing to count or to show;
         `known` as of `WatchedInstances.begin`."""
         end = unix(row.ended_on)
@@ -219,7 +219,7 @@ class Discovery:
         moved = unix(row.created_on) or 0.0 if end is None else end
         return moved < self._watched.since_of(known)
 
-    def _take_row(self, row: Row, known: Record | None) -> None:
+    def _take_row(self, row: Row, known: InstanceRecord | None) -> None:
         if not row.status or not row.id or not is_instance_id(row.id):
             self._store.ignored()
             return

@@ -183,15 +183,15 @@ class Poller:
 
     async def _end_round(self) -> None:
         """Ends a round: whose series expire, and can the workflow be read?"""
-        now = self._clock.now()
+        self.watched.raise_horizon()
+        now, horizon = self._clock.now(), self.watched.record.horizon
         async for instance in self.watched.each():
-            effects = lifecycle.on_tick(instance, now=now)
+            effects = lifecycle.on_tick(instance, horizon=horizon, now=now)
             if effects.record:
                 self._cancel(instance)
                 self.watched.take_effect(instance, effects)
         if self.watched.over:
             return
-        self.watched.raise_horizon()
         if self._health.round_over():
             for instance in self.instances.values():
                 lifecycle.on_workflow_readable(instance, now=now)

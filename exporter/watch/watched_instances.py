@@ -16,7 +16,7 @@ from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Scope
 from exporter.instances.lifecycle import NOTHING, Effects
 from exporter.instances.run_tracker import APART
-from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, Record, WorkflowRecord
+from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, WorkflowRecord
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.watch.selector import Selector
@@ -35,9 +35,8 @@ class WatchedInstances:
 
     An instance is watched, as it is configured or as it was discovered, until it is *removed*, by a
     configuration that no longer selects it, or *expires*, deleted on the platform or old. What is
-    known then is in the state alone: of a removed one the whole record, for a week; of an expired
-    one the moment up to which all of it was counted, until no list can hold it. When it comes back,
-    nothing is counted twice.
+    known of a removed one then is in the state alone, for a week. One expires once the horizon has
+    passed all that was counted of it. So when either comes back, nothing is counted twice.
 
     Attributes:
         key: The workflow.
@@ -64,7 +63,7 @@ class WatchedInstances:
         self.instances: dict[str, Instance] = {}
         self.changed: set[str] = set()
         """Watched instances whose record has changed since the state last took note."""
-        self._unwatched: dict[str, Record | None] = {}
+        self._unwatched: dict[str, InstanceRecord | None] = {}
         """What the state is to record of instances that are watched no longer; None: nothing."""
         self.over = False
         """Whether the workflow was detached: responses that still come change nothing."""
@@ -96,23 +95,22 @@ class WatchedInstances:
             if not n % _STRETCH:
                 await asyncio.sleep(0)
 
-    def begin(self, instance_id: str, scope: Scope, known: Record | None) -> Instance:
+    def begin(self, instance_id: str, scope: Scope, known: InstanceRecord | None) -> Instance:
         """Watches an instance; one that was removed and comes back is as it was.
 
         Args:
-            known: What the state holds of it; None: that can't be read, so none of the past is
-                counted; -inf: nothing.
+            known: What the state holds of it; None: nothing.
         """
         # Since when it is watched is known from here on, whether it is ever seen or not.
         self.changed.add(instance_id)
         self._unwatched.pop(instance_id, None)
         return self._watch(instance_id, scope, known)
 
-    def _watch(self, instance_id: str, scope: Scope, known: Record | None) -> Instance:
+    def _watch(self, instance_id: str, scope: Scope, known: InstanceRecord | None) -> Instance:
         now, configured = self.clock.now(), scope is Scope.CONFIGURED
         since = self.since_of(known, configured=configured)
         instance = Instance(instance_id, scope, since, now.monotonic if configured else inf)
-        if isinstance(known, InstanceRecord):
+        if known is not None:
             began = self.last_pass_began()
             lifecycle.restore(instance, known, list_pass_at=began, poll=self.poll, now=now)
         self.instances[instance_id] = instance
@@ -120,39 +118,13 @@ class WatchedInstances:
             self.store.restored(self.key, instance_id, instance.values, instance.last_change)
         return instance
 
-    def since_of(self, known: Record | None, *, configured: bool = False) -> float:
+    def since_of(self, known: InstanceRecord | None, *, configured: bool = False) -> float:
         """Unix time; ends before it, of an instance that isn't watched, are history or were
         counted; `known` as of `begin`."""
         first = self.record.since if configured else self.record.discovered_since
         if self.backfill or (self.backfill is None and configured) or first is None:
             first = -inf
-        counted = self.clock.steady() if known is None else -inf
-        if isinstance(known, float):
-            counted = known + APART
-        return max(first, self.record.horizon, counted)
-
-    def _unwatch(self, instance_id: str, record: Record | None, newest: float) -> None:
-        """Has the state record of an instance that is watched no longer what is known of it.
-
-        Args:
-            newest: Unix time that is not before its creation, nor before any end that was counted.
-        """
-        self._unwatched[instance_id] = record
-        self.record.newest_unwatched = max(self.record.newest_unwatched, newest)
-
-    def _expire(self, instance: Instance) -> None:
-        """Watches an expired instance no longer; up to when all of it was counted is recorded."""
-        del self.instances[instance.id]
-        run, end = instance.run, None
-        if run is not None and instance.live:
-            # To the millisecond: both times are of one store.
-            seen = max(run.newest, -inf if run.start is None else run.start)
-            end = seen + 0.001 - APART
-        elif run is not None:
-            end = self.clock.steady() if run.end is None else run.end
-        newest = -inf if run is None else run.newest + APART
-        times = (newest, end, instance.row.created)
-        self._unwatch(instance.id, end, max(time for time in times if time is not None))
+        return max(first, self.record.horizon, known.since if known else -inf)
 
     def raise_horizon(self) -> None:
         """Raises the horizon to what was removed, or ended, too long ago to come back."""
@@ -232,14 +204,15 @@ class WatchedInstances:
         if effects.skipped:
             self.store.skipped(self.key)
         if effects.remove:
-            self._expire(instance)
+            del self.instances[instance.id]
+            self._unwatched[instance.id] = None
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
         if instance.values is not None:
             self.store.shown(self.key, instance.id, instance.values, instance.last_change)
 
-    def take_changes(self) -> dict[str, Record | None]:
+    def take_changes(self) -> dict[str, InstanceRecord | None]:
         """What the state is to record from now on, by instance; None: nothing."""
         now = self.clock.now()
         watched = {i: self.instances[i].record(now) for i in self.changed if i in self.instances}
@@ -265,11 +238,8 @@ class WatchedInstances:
                 self.changed.add(instance_id)
         elif discovered and (record.run or record.wants_detail):
             self._watch(instance_id, Scope.COUNTED, record)
-        elif record.run is None:
-            # Unseen, it has the end that was counted before, if any was.
-            end = record.since - APART if record.since > self.record.horizon else None
-            self._unwatch(instance_id, end, record.since)
         else:
-            now = self.clock.steady()
-            newest = max(now, record.run.newest) + APART
-            self._unwatch(instance_id, replace(record, removed_at=now), newest)
+            now, run = self.clock.steady(), record.run
+            self._unwatched[instance_id] = replace(record, removed_at=now) if run else None
+            newest = max(now, run.newest) + APART if run else -inf
+            self.record.newest_unwatched = max(self.record.newest_unwatched, newest)

@@ -1,7 +1,6 @@
 """What a reload leaves as it is, what it begins and what it ends."""
 
 import asyncio
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -524,7 +523,8 @@ class TestSettings:
         async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
             await w.cycle()
             w.orders.create("a", RUN)
-            while w.app.pollers[0].watched.record.newest_unwatched == -inf:
+            await w.cycle(after=15)
+            while w.app.pollers[0].instances:
                 await w.cycle(after=15)
             before = counted(w)
             await w.reload(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.cloudflare.replica_budgets import BudgetUse
-from exporter.state.backend import Backend, Batch, Horizon, InstanceRow
+from exporter.state.backend import Backend, Batch, InstanceRow
 from exporter.state.sqlite import Database
 from tests.postgres import PostgresServer
 from tests.state.backends import (
@@ -122,14 +122,13 @@ class TestContent:
     def test_what_is_not_watched_is_found_by_its_id(self, backend: Backend, held: Held) -> None:
         rows = {
             (*OWNER, "removed"): InstanceRow(b"1", removed=100.0),
-            (*OWNER, "ended"): InstanceRow(b"2", ended=100.0),
             (*OWNER, "watched"): InstanceRow(b"3"),
             (*OTHER, "other"): InstanceRow(b"4"),
         }
         backend.write(Batch({}, rows, {}, held), now=0)
         assert list(backend.instances(OWNER, after="", limit=9)) == [("watched", b"3")]
-        ids = ("removed", "ended", "watched", "other", "unknown")
-        found = {"removed": b"1", "ended": b"2", "watched": b"3"}
+        ids = ("removed", "watched", "other", "unknown")
+        found = {"removed": b"1", "watched": b"3"}
         assert dict(backend.by_ids(OWNER, ids)) == found
         back = {(*OWNER, "removed"): InstanceRow(b"5")}
         backend.write(Batch({}, back, {}, held), now=0)
@@ -140,18 +139,15 @@ class TestContent:
         rows = {
             (*OWNER, "removed"): InstanceRow(b"", removed=100.0),
             (*OWNER, "removed later"): InstanceRow(b"", removed=101.0),
-            (*OWNER, "ended"): InstanceRow(b"", ended=200.0),
-            (*OWNER, "ended later"): InstanceRow(b"", ended=201.0),
             (*OWNER, "watched"): InstanceRow(b""),
-            (*OTHER, "ended"): InstanceRow(b"", ended=200.0),
+            (*OTHER, "removed"): InstanceRow(b"", removed=100.0),
         }
         backend.write(Batch({}, rows, {}, held), now=0)
-        horizons = {OWNER: Horizon(removed=100.5, ended=200.5)}
-        backend.write(Batch({OWNER: b""}, {}, {}, held, horizons), now=0)
+        backend.write(Batch({OWNER: b""}, {}, {}, held, {OWNER: 100.5}), now=0)
         ids = [id_ for *_, id_ in rows]
         found = {id_ for id_, _ in backend.by_ids(OWNER, ids)}
-        assert found == {"removed later", "ended later", "watched"}
-        assert dict(backend.by_ids(OTHER, ids)) == {"ended": b""}
+        assert found == {"removed later", "watched"}
+        assert dict(backend.by_ids(OTHER, ids)) == {"removed": b""}
 
     def test_thousands_of_rows_in_one_batch(self, backend: Backend, held: Held) -> None:
         rows = {(*OWNER, f"{n:05}"): InstanceRow(b"x") for n in range(5001)}

@@ -203,7 +203,7 @@ async def test_a_stale_response_of_an_end_that_had_expired_counts_nothing_twice(
     async with watching(workflows=[{"name": "orders", **DISCOVERED}], poll=poll) as w:
         await w.cycle()
         instance = w.orders.create("a", CHARGED)
-        for _ in range(8):
+        for _ in range(12):
             await w.cycle(after=15)
         assert not w.watched()
         before = success(instance_detail(instance, w.simulator.world.settle()))

@@ -1,7 +1,6 @@
 """Going through the instances of a workflow, while others run."""
 
 import asyncio
-from math import inf
 
 from exporter.clock import Clock
 from exporter.config.metrics import Metrics
@@ -25,7 +24,7 @@ def watching(count: int) -> WatchedInstances:
         clock=Clock(),
     )
     for n in range(count):
-        watched.begin(f"a{n}", Scope.CONFIGURED, -inf)
+        watched.begin(f"a{n}", Scope.CONFIGURED, None)
     return watched
 
 
@@ -34,7 +33,7 @@ async def test_others_run_meanwhile_and_what_they_remove_is_left_out() -> None:
 
     async def change() -> None:
         del watched.instances["a4999"]
-        watched.begin("new", Scope.CONFIGURED, -inf)
+        watched.begin("new", Scope.CONFIGURED, None)
 
     changing = asyncio.create_task(change())
     seen = [instance.id async for instance in watched.each()]
