@@ -174,11 +174,11 @@ def on_simple(
         return detail  # a row has come since the request was chosen
     freshness = judge(run, values, response, but_progress=rests)
     if freshness is Freshness.STALE or (rests and freshness is Freshness.OPEN):
-        return _outdated(instance, request, poll=poll, now=now)
+        return _succeeded(instance, request, behind=True, poll=poll, now=now)
     if freshness is not Freshness.KNOWN:
         return detail
     progressed = rests and _progress(instance, run, values, response, now)
-    return _up_to_date(instance, request, poll=poll, now=now)._replace(show=progressed)
+    return _succeeded(instance, request, poll=poll, now=now)._replace(show=progressed)
 
 
 def on_detail(
@@ -194,30 +194,23 @@ def on_detail(
     instance.detail_after = now.monotonic + poll_pauses.after_detail(size, poll=poll)
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
     if tracked is None:
-        return _outdated(instance, request, poll=poll, now=now)
+        return _succeeded(instance, request, behind=True, poll=poll, now=now)
     changed = _take(instance, tracked.run, tracked.values, now)
     if instance.has_series:
         instance.timeline = pack(response, now=now.steady)
     if instance.live:
         instance.expires_at = None
     instance.detailed_at, instance.wants_detail = request.at, False
-    _up_to_date(instance, request, poll=poll, now=now)
+    _succeeded(instance, request, poll=poll, now=now)
     return Effects(record=True, show=changed, observations=tracked.observations)
 
 
-def _up_to_date(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> Effects:
-    """A response that isn't of a replica that is behind was taken."""
-    instance.due = poll_pauses.due_after(instance, request, poll=poll, now=now)
-    return _succeeded(instance, request, now=now)
-
-
-def _outdated(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> Effects:
-    """A response came of a replica that is behind what is known."""
-    instance.due = poll_pauses.due_once_caught_up(instance, request, poll=poll, now=now)
-    return _succeeded(instance, request, now=now)
-
-
-def _succeeded(instance: Instance, request: PollRequest, *, now: Moment) -> Effects:
+def _succeeded(
+    instance: Instance, request: PollRequest, *, behind: bool = False, poll: Poll, now: Moment
+) -> Effects:
+    """A response was taken; `behind`: it came of a replica that is behind what is known."""
+    due = poll_pauses.due_once_caught_up if behind else poll_pauses.due_after
+    instance.due = due(instance, request, poll=poll, now=now)
     found = instance.last_poll.not_found > 0
     instance.activity, instance.last_poll = None, LastPoll(request)
     instance.checked_at = now.monotonic
