@@ -9,7 +9,7 @@ the lists that are read last: few ends are older than a pass when it shows them.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil, inf
@@ -61,7 +61,6 @@ class Discovery:
         self.lists = ListReader(self.poller, self._take)
         self.counts: dict[str, int] | None = None
         """The platform's counts by status, if it has any."""
-        self._taking = asyncio.Lock()
         self._left_out = False
         """Whether rows were left out in this pass, since the state couldn't be read."""
         self._whole_pass_at = -inf
@@ -75,12 +74,11 @@ class Discovery:
         """
         if not self.selector.takes_id(instance_id):
             return None
-        async with self._taking:
-            if instance_id not in self._watched.instances:
-                known = await self.writer.records(self._watched.key, [instance_id])
-                if self._watched.over:
-                    raise NotRestored("it was detached meanwhile")
-                self._watched.begin(instance_id, Scope.COUNTED, known.get(instance_id))
+        known = await self.writer.records(self._watched.key, [instance_id])
+        if self._watched.over:
+            raise NotRestored("it was detached meanwhile")
+        if instance_id not in self._watched.instances:
+            self._watched.begin(instance_id, Scope.COUNTED, known.get(instance_id))
         return self._watched.instances[instance_id]
 
     async def first_contact(self) -> None:
@@ -181,23 +179,16 @@ class Discovery:
         for row in rows:
             times = (row.created_on, row.modified_on, row.ended_on)
             self._watched.newest_row = max(self._watched.newest_row, unix(latest(times)) or -inf)
-        known: dict[str, InstanceRecord | None] = {}
-        left_out = set[str]()
-        async with self._taking:  # one page after another: no row is unknown twice
-            while ids := [
-                row.id
-                for row in rows
-                if row.id and row.id not in known and self._may_be_recorded(row)
-            ]:
-                known.update(dict.fromkeys(ids))
-                try:
-                    known.update(await self.writer.records(self._watched.key, ids))
-                except NotRestored:
-                    self._left_out = True
-                    left_out.update(ids)
-            for row in () if self._watched.over else rows:
-                if row.id not in left_out:
-                    self._take_row(row, known.get(row.id or ""))
+        unknown = [row.id for row in rows if row.id and self._may_be_recorded(row)]
+        known: Mapping[str, InstanceRecord] = {}
+        try:
+            if unknown:
+                known = await self.writer.records(self._watched.key, unknown)
+        except NotRestored:
+            self._left_out = True
+            rows = [row for row in rows if row.id not in unknown]
+        for row in () if self._watched.over else rows:
+            self._take_row(row, known.get(row.id or ""))
 
     def _may_be_recorded(self, row: Row) -> bool:
         """Whether the state may hold something of an instance that isn't watched, and it matters:
