@@ -135,10 +135,7 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now.
         """
-        owner = self._owner(*workflow)
-        if owner in self._attached:
-            self._collect_from(owner, self._attached[owner])
-        records = await self._reader.records(owner, ids)
+        records = await self._reader.records(self._owner(*workflow), ids)
         # Of one that can't be read, none of the past is counted.
         unreadable = InstanceRecord(self._clock.steady())
         return {i: unreadable if record is None else record for i, record in records.items()}

@@ -198,17 +198,16 @@ class Discovery:
             return False
         if created is not None and created > self._record.newest_unwatched:
             return False
-        return self.selector.takes_id(row.id) and not self._is_passed_over(row, None)
+        return self.selector.takes_id(row.id) and not self._is_passed_over(row)
 
-    def _is_passed_over(self, row: Row, known: InstanceRecord | None) -> bool:
-        """Whether the row of an instance that isn't watched shows nothing to count or to show;
-        `known` as of `WatchedInstances.begin`."""
+    def _is_passed_over(self, row: Row) -> bool:
+        """Whether the row of an instance that isn't watched shows nothing to count or to show."""
         end = unix(row.ended_on)
         if row.status not in ENDED or self.selector.takes(row.status or "", end, self._watched.now):
             return False
         # Without times it is history on the first pass, and what is known of it afterwards.
         moved = unix(row.created_on) or 0.0 if end is None else end
-        return moved < self._watched.since_of(known)
+        return moved < self._watched.since_of()
 
     def _take_row(self, row: Row, known: InstanceRecord | None) -> None:
         if not row.status or not row.id or not is_instance_id(row.id):
@@ -218,7 +217,7 @@ class Discovery:
             return
         instance = self._watched.instances.get(row.id)
         if instance is None:
-            if self._is_passed_over(row, known):
+            if self._is_passed_over(row):
                 return
             instance = self._watched.begin(row.id, Scope.COUNTED, known)
             if instance.wants_detail:  # as when it was removed

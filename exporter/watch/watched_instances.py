@@ -103,12 +103,11 @@ class WatchedInstances:
         """
         # Since when it is watched is known from here on, whether it is ever seen or not.
         self.changed.add(instance_id)
-        self._unwatched.pop(instance_id, None)
         return self._watch(instance_id, scope, known)
 
     def _watch(self, instance_id: str, scope: Scope, known: InstanceRecord | None) -> Instance:
         now, configured = self.clock.now(), scope is Scope.CONFIGURED
-        since = self.since_of(known, configured=configured)
+        since = self.since_of(configured=configured)
         instance = Instance(instance_id, scope, since, now.monotonic if configured else inf)
         if known is not None:
             began = self.last_pass_began()
@@ -118,13 +117,13 @@ class WatchedInstances:
             self.store.restored(self.key, instance_id, instance.values, instance.last_change)
         return instance
 
-    def since_of(self, known: InstanceRecord | None, *, configured: bool = False) -> float:
+    def since_of(self, *, configured: bool = False) -> float:
         """Unix time; ends before it, of an instance that isn't watched, are history or were
-        counted; `known` as of `begin`."""
+        counted."""
         first = self.record.since if configured else self.record.discovered_since
         if self.backfill or (self.backfill is None and configured) or first is None:
             first = -inf
-        return max(first, self.record.horizon, known.since if known else -inf)
+        return max(first, self.record.horizon)
 
     def raise_horizon(self) -> None:
         """Raises the horizon to what was removed, or ended, too long ago to come back."""
