@@ -12,9 +12,10 @@ AFTERMATH = frozenset({"rollback", "termination"})
 
 
 def attempts_in_order(step: Step) -> Sequence[Attempt]:
-    """A step's attempts by their start: the place among them is the number of each."""
+    """A step's attempts by their start or, where one lacks it, as they are listed: the place among
+    them is the number of each."""
     attempts = step.attempts or ()
-    if len(attempts) < 2:
+    if len(attempts) < 2 or any(attempt.start is None for attempt in attempts):
         return attempts
     return sorted(attempts, key=lambda attempt: unix(attempt.start) or inf)
 

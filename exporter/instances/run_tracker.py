@@ -184,7 +184,8 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
         new.run = FinishedRun(status, seconds(response.start, response.end or _moment(over)))
     # One with fewer steps than it says could not be read as a whole: nothing was deleted.
     whole = len(steps) >= (response.step_count or 0)
-    marks = {key: bits for key, bits in known.marks.items() if key in finished or not whole}
+    listed = set(keys)
+    marks = {key: bits for key, bits in known.marks.items() if key in listed or not whole}
     # Nothing in a run ends after it does.
     until = now if end is None or not ended else min(now, end)
     for step, key, bits in steps:
@@ -320,11 +321,13 @@ def _shared(key: _Key) -> _Key:
 def _bits(step: Step, *, after: float = -inf) -> int:
     """What of a step is finished: bit 0 the step, bit n its n-th attempt.
 
-    What ended at or before `after` (Unix time) is left out.
+    What ended at or before `after` (Unix time) is left out; what has no end goes by its start.
     """
     bits = 0
     for bit, part in _parts(step):
-        if part.outcome != "running" and (after == -inf or (unix(part.end) or inf) > after):
+        if part.outcome == "running":
+            continue
+        if after == -inf or (unix(part.end) or unix(part.start) or inf) > after:
             bits |= 1 << bit
     return bits
 

@@ -183,6 +183,40 @@ class TestOnce:
             seen.update(one.name for one in tracked.observations.steps)
         assert seen == {"first-1": 1, "other-0": 1, "other-1": 1, "other-2": 1}
 
+    @pytest.mark.parametrize("ended", [False, True])
+    @pytest.mark.parametrize(
+        ("place", "field"),
+        [
+            *((place, field) for place in (0, 1) for field in ("end", "success", "finished")),
+            *(("attempt", field) for field in ("start", "end", "success")),
+        ],
+    )
+    def test_a_field_that_could_not_be_read_once_counts_nothing_twice(
+        self, place: int | str, field: str, ended: bool
+    ) -> None:
+        def whole(*more: Step) -> Detail:
+            nap = Step("sleep", "nap-1", at(5), at(8), finished=True)
+            status, end = ("complete", at(60)) if ended else ("running", None)
+            retried = step("ship-1", False, True if ended else None, start=10)
+            return response(step("pay-1", True), nap, retried, *more, status=status, end=end)
+
+        later = step("send-1", True, start=20)
+        lacking = whole(later)
+        assert lacking.steps is not None
+        assert lacking.steps[2].attempts is not None
+        part = lacking.steps[2].attempts[0] if place == "attempt" else lacking.steps[int(place)]
+        setattr(part, field, None)
+        run, seen = None, Counter[str]()
+        for detail in (whole(), lacking, whole(later), lacking, whole(later)):
+            tracked = track(run, detail, now=NOW)
+            if tracked is not None:
+                run = tracked.run
+                seen.update(one.name for one in tracked.observations.steps)
+                seen.update(f"attempt of {one.step}" for one in tracked.observations.attempts)
+        once = {"pay-1", "nap-1", "send-1", "attempt of pay-1", "attempt of send-1"}
+        attempts = {"attempt of ship-1": 2, "ship-1": 1} if ended else {"attempt of ship-1": 1}
+        assert seen == Counter({**dict.fromkeys(once, 1), **attempts})
+
 
 class TestDurations:
     def test_a_planned_end_still_to_come_is_cut_at_the_responses_time(self) -> None:
