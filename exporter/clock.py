@@ -34,7 +34,7 @@ class Moment(NamedTuple):
     steady: float
     """Unix time, as `Clock.steady` has it."""
     wall: float
-    """Unix time."""
+    """Unix time as other machines have it."""
 
 
 class Clock:
@@ -76,4 +76,6 @@ class Clock:
 
     def now(self) -> Moment:
         """This moment."""
-        return Moment(self.monotonic(), self.steady(), self.wall())
+        # What is shown as of the future would stay fresh for as long as the clock is ahead.
+        steady = self.steady()
+        return Moment(self.monotonic(), steady, steady if self._ahead else self.wall())

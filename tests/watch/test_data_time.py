@@ -188,6 +188,17 @@ async def test_after_a_restart_it_is_as_old_as_what_is_shown(
         assert w.value(NAME) == w.clock()
 
 
+async def test_a_clock_that_is_ahead_makes_it_no_later(tmp_path: Path) -> None:
+    async with watching(["a"], state=tmp_path / "state.db") as w:
+        w.orders.create("a", WAITING)
+        w.ahead = 3600
+        await w.restart()
+        await w.round(after=INTERVAL)
+        assert w.value(NAME) == w.clock()
+        changed = "cloudflare_workflow_instance_last_change_timestamp_seconds"
+        assert w.value(changed, instance_id="a") == w.clock()
+
+
 @pytest.mark.parametrize("ahead", [3600, 30 * 86400])
 async def test_a_clock_that_was_ahead_before_a_restart_makes_it_no_later(
     ahead: float, tmp_path: Path
