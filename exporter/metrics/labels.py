@@ -11,6 +11,7 @@ OTHER = "other"
 MAX_LENGTH = 256
 """Characters of a name that are shown; Cloudflare's limit for a step's name."""
 
+# The engine reports `step.do("pay")` as `pay-1`.
 _COUNTER = re.compile(r"-[0-9]+\Z")
 
 
@@ -19,11 +20,6 @@ class WorkflowKey(NamedTuple):
 
     account: str
     workflow: str
-
-
-def without_counter(name: str) -> str:
-    """A step's name as its author wrote it: the engine reports `step.do("pay")` as `pay-1`."""
-    return _COUNTER.sub("", name)
 
 
 def _replaced(regex: re.Pattern[str], replacement: str, name: str) -> str:
@@ -51,11 +47,6 @@ class LimitedLabel:
         self.labels: set[str] = set()
         """The values so far."""
 
-    def add(self, label: str) -> None:
-        """Adds a value that a series already has."""
-        if label != OTHER:
-            self.labels.add(label)
-
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
         """The label for a name; calls `on_other` where the limit makes it `other`."""
         label = name[:MAX_LENGTH]
@@ -74,7 +65,7 @@ class StepLabel(LimitedLabel):
     """The label `step`, from a step's full name."""
 
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
-        return super().__call__(without_counter(name), on_other=on_other)
+        return super().__call__(_COUNTER.sub("", name), on_other=on_other)
 
 
 class InstanceLabels(NamedTuple):

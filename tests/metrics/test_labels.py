@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.config.metrics import Names, Rewrite
-from exporter.metrics.labels import StepLabel, without_counter
+from exporter.metrics.labels import StepLabel
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from exporter.metrics.labels import StepLabel, without_counter
     ],
 )
 def test_the_engines_counter_is_taken_off_once(reported: str, written: str) -> None:
-    assert without_counter(reported) == written
+    assert StepLabel(Names())(reported) == written
 
 
 def test_rules_rewrite_in_order() -> None:
