@@ -36,7 +36,7 @@ from exporter.instances.instance import (
 )
 from exporter.instances.latest_steps import pack
 from exporter.instances.list_rows import has_times, news_of, take_row
-from exporter.instances.run_tracker import APART, Freshness, Observations, Run, judge, track
+from exporter.instances.run_tracker import Freshness, Observations, Run, judge, track
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
@@ -347,20 +347,20 @@ def on_series_given_up(instance: Instance, *, poll: Poll, now: Moment) -> Effect
     return Effects(record=True, hide=True)
 
 
-def on_tick(instance: Instance, *, horizon: float, now: Moment) -> Effects:
+def on_tick(instance: Instance, *, settled: float, now: Moment) -> Effects:
     """Time passed: its series may expire. A poll in flight comes first.
 
     Args:
-        horizon: Unix time; no end before it is news any more. Until then it may come back.
+        settled: Lists show nothing new of what expired until then (monotonic clock).
     """
-    expired = instance.expires_at is not None and instance.expires_at <= now.monotonic
-    if not expired or isinstance(instance.activity, PollRequest):
+    expires = inf if instance.expires_at is None else instance.expires_at
+    if expires > now.monotonic or isinstance(instance.activity, PollRequest):
         return NOTHING
     hide = instance.values is not None and instance.has_series
     if not instance.configured:
         skipped = instance.wants_detail and instance.has_ended and instance.is_news
         instance.scope, instance.wants_detail = Scope.COUNTED, False
-        remove = instance.newest + APART < horizon
+        remove = expires <= settled
         record = hide or skipped or remove
         return Effects(record=record, hide=hide, remove=remove, skipped=skipped)
     instance.values, instance.timeline, instance.expires_at = None, None, None

@@ -184,9 +184,9 @@ class Poller:
     async def _end_round(self) -> None:
         """Ends a round: whose series expire, and can the workflow be read?"""
         self.watched.raise_horizon()
-        now, horizon = self._clock.now(), self.watched.record.horizon
+        now, settled = self._clock.now(), self.watched.settled
         async for instance in self.watched.each():
-            effects = lifecycle.on_tick(instance, horizon=horizon, now=now)
+            effects = lifecycle.on_tick(instance, settled=settled, now=now)
             if effects.record:
                 self._cancel(instance)
                 self.watched.take_effect(instance, effects)

@@ -22,7 +22,7 @@ from exporter.metrics.store import Store
 from exporter.watch.selector import Selector
 
 _RAISED_BY = 3600.0
-"""Seconds by which the horizon is raised at least where there are no list passes."""
+"""Seconds by which the horizon is raised at least to what was removed."""
 LATE = 60.0
 """Seconds by which a row may appear in lists after its instance was created."""
 _STRETCH = 1000
@@ -35,8 +35,8 @@ class WatchedInstances:
 
     An instance is watched, as it is configured or as it was discovered, until it is *removed*, by a
     configuration that no longer selects it, or *expires*, deleted on the platform or old. What is
-    known of a removed one then is in the state alone, for a week. One expires once the horizon has
-    passed all that was counted of it. So when either comes back, nothing is counted twice.
+    known of a removed one then is in the state alone, for a week. One that expired leaves a horizon
+    behind, once no list shows news of it. So when either comes back, nothing is counted twice.
 
     Attributes:
         key: The workflow.
@@ -126,18 +126,12 @@ class WatchedInstances:
         return max(first, self.record.horizon)
 
     def raise_horizon(self) -> None:
-        """Raises the horizon to what was removed, or ended, too long ago to come back."""
-        last, horizon = self.record.last_pass, self.record.horizon
-        if self.selector is None:
-            # No further than what has expired: the clock may be days ahead.
-            newest = self.record.newest_unwatched
-            old = min(self.clock.steady() - UNWATCHED_FOR, newest)
-            if old > horizon + _RAISED_BY or old == newest > horizon:
-                self.record.horizon = old
-        elif last is not None:
-            # Of what ended long before the last pass, every end was seen. A longer
-            # poll.forget_after brings back nothing that has expired.
-            self.record.horizon = max(horizon, last - self.poll.forget_after - LATE)
+        """Raises the horizon to what was removed too long ago to come back."""
+        horizon, newest = self.record.horizon, self.record.newest_unwatched
+        # No further than what was removed: the clock may be days ahead.
+        old = min(self.clock.steady() - UNWATCHED_FOR, newest)
+        if old > horizon + _RAISED_BY or old == newest > horizon:
+            self.record.horizon = old
 
     def as_of(self, *, readable: bool) -> float | None:
         """The moment (monotonic clock) as of which the status of 99% of the live instances is
@@ -163,6 +157,11 @@ class WatchedInstances:
         failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
         failed = not self.pass_done or self.pass_failure is not None
         return self.last_pass_began() if failed else self.pass_began
+
+    @property
+    def settled(self) -> float:
+        """Until when what had expired is in no list as news any more (monotonic clock)."""
+        return (self.last_pass_began() or -inf) - LATE
 
     def last_pass_began(self) -> float | None:
         """When the last list pass that succeeded began (monotonic clock); None: none has."""
@@ -205,6 +204,7 @@ class WatchedInstances:
         if effects.remove:
             del self.instances[instance.id]
             self._unwatched[instance.id] = None
+            self.record.horizon = max(self.record.horizon, instance.newest + APART)
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""

@@ -295,27 +295,26 @@ class TestExpiry:
         for seconds in (20, 40):
             request = begun(instance, seconds)
             lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
-        assert lifecycle.on_tick(instance, horizon=inf, now=at(39 + POLL.forget_after)) is NOTHING
-        assert lifecycle.on_tick(instance, horizon=inf, now=at(40 + POLL.forget_after)) == expiry
+        assert lifecycle.on_tick(instance, settled=inf, now=at(39 + POLL.forget_after)) is NOTHING
+        assert lifecycle.on_tick(instance, settled=inf, now=at(40 + POLL.forget_after)) == expiry
 
     def test_an_ended_one_whose_steps_were_never_fetched_is_skipped(self) -> None:
         instance = new(Scope.COUNTED)
         lifecycle.on_row(instance, row("complete", 9), poll=POLL, now=at(10))
         lifecycle.on_selected(instance, selected=False, placed=False, poll=POLL, now=at(10))
         lifecycle.want_detail(instance)
-        expiry = lifecycle.on_tick(instance, horizon=inf, now=at(10 + POLL.forget_after))
+        expiry = lifecycle.on_tick(instance, settled=inf, now=at(10 + POLL.forget_after))
         assert expiry == Effects(record=True, hide=False, remove=True, skipped=True)
 
     @pytest.mark.parametrize("scope", DISCOVERED)
-    def test_until_its_end_is_history_it_is_known(self, scope: Scope) -> None:
+    def test_it_is_known_until_no_list_shows_news_of_it(self, scope: Scope) -> None:
         instance, shown = known(scope, "complete"), scope is Scope.DISCOVERED
         instance.wants_detail, instance.expires_at = True, 20.0
-        end = QUEUED.timestamp() + 9
         first = Effects(record=True, hide=shown, skipped=True)
-        assert lifecycle.on_tick(instance, horizon=end, now=at(20)) == first
-        assert lifecycle.on_tick(instance, horizon=end, now=at(40)) == NOTHING
+        assert lifecycle.on_tick(instance, settled=19, now=at(20)) == first
+        assert lifecycle.on_tick(instance, settled=19, now=at(40)) == NOTHING
         removed = Effects(record=True, remove=True)
-        assert lifecycle.on_tick(instance, horizon=end + 2, now=at(60)) == removed
+        assert lifecycle.on_tick(instance, settled=20, now=at(60)) == removed
 
     def test_a_poll_in_flight_comes_first(self) -> None:
         instance = known(Scope.DISCOVERED)
@@ -323,7 +322,7 @@ class TestExpiry:
             request = begun(instance, seconds)
             lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
         begun(instance, 10**6)
-        assert lifecycle.on_tick(instance, horizon=inf, now=at(10**6)) is NOTHING
+        assert lifecycle.on_tick(instance, settled=inf, now=at(10**6)) is NOTHING
 
 
 class TestSelected:
@@ -476,7 +475,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def tick(self) -> None:
         due = self.instance.expires_at
-        expiry = lifecycle.on_tick(self.instance, horizon=inf, now=self.now)
+        expiry = lifecycle.on_tick(self.instance, settled=inf, now=self.now)
         assert (expiry is not NOTHING) == (due is not None and due <= self.now.monotonic)
         if expiry.remove:
             self.instance = new(self.scope)

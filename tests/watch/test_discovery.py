@@ -830,6 +830,18 @@ class TestCounting:
                 await w.cycle(after=INTERVAL)
             assert w.status("a") is None
 
+    async def test_by_a_clock_that_is_behind_one_expires_as_soon(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            w.ahead = -3 * 86400
+            w.orders.create("a", Script(steps("pay")))
+            for _ in range(12):
+                await w.cycle(after=INTERVAL)
+            assert "a" not in w.app.pollers[0].instances
+            for _ in range(4):  # it is in the lists
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
     async def test_one_that_waits_for_a_detail_response_expires_all_the_same(self) -> None:
         """The queue holds no more than what is known: memory is bounded by what is watched."""
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
