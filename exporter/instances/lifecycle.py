@@ -200,7 +200,8 @@ def on_detail(
         instance.timeline = pack(response, now=now.steady)
     if instance.live:
         instance.expires_at = None
-    instance.detailed_at, instance.wants_detail = request.at, False
+    instance.detailed_at = request.at
+    instance.wants_detail = not changed and poll_pauses.ended_behind(instance, poll=poll, now=now)
     _succeeded(instance, request, poll=poll, now=now)
     return Effects(record=True, show=changed, observations=tracked.observations)
 
@@ -390,8 +391,7 @@ def restore(
         # Its steps are waited for again: it may have been recorded by another clock, or long ago.
         expires = inf if record.wants_detail else record.expires_at - ahead
         instance.expires_at = min(expires, now.monotonic + poll.forget_after)
-    seen = max(record.detailed_at, record.last_change)
-    instance.checked_at = min(now.monotonic, seen - ahead)
+    instance.checked_at = min(now.monotonic, max(record.detailed_at, record.last_change) - ahead)
     if not instance.configured and list_pass_at is not None:
         instance.checked_at = max(list_pass_at, instance.checked_at)
     outlived = poll_pauses.outlived(instance, poll=poll, now=now)

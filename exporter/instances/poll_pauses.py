@@ -35,9 +35,7 @@ def after_detail(size: int, *, poll: Poll) -> float:
 def due_after(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> float:
     """When an instance is polled next after a response that was taken. An ended one moves only by a
     restart, which lists show, or a poll once in a while, and by steps that outlive the run."""
-    age = now.steady - (instance.row.modified or -inf)
-    ended_behind = instance.has_ended and instance.row_is_newer and age < poll.detail_refresh
-    if instance.is_behind or ended_behind:
+    if instance.is_behind or ended_behind(instance, poll=poll, now=now):
         # The response is of a replica that is behind.
         return due_once_caught_up(instance, request, poll=poll, now=now)
     if not instance.has_ended:
@@ -46,6 +44,13 @@ def due_after(instance: Instance, request: PollRequest, *, poll: Poll, now: Mome
     if outlived(instance, poll=poll, now=now):
         due = min(due, max(request.at + poll.detail_refresh, instance.detail_after))
     return due
+
+
+def ended_behind(instance: Instance, *, poll: Poll, now: Moment) -> bool:
+    """Whether the row of an ended instance changed after all that responses show, not long ago: it
+    may have been restarted, and have ended as before."""
+    age = now.steady - (instance.row.modified or -inf)
+    return instance.has_ended and instance.row_is_newer and age < poll.detail_refresh
 
 
 def due_once_caught_up(

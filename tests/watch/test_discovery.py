@@ -1067,6 +1067,19 @@ class TestAResponseThatIsBehindItsRow:
             await w.cycle(after=1)
             assert w.status("a") == "paused"
 
+    async def test_is_repeated_so_that_a_restart_counts_that_ended_as_before(self) -> None:
+        async with discovering(more=self.MANY) as w:
+            for n in range(20):
+                w.orders.create(f"waits-{n}", WAITING)
+            await w.cycle(after=1)
+            instance = w.orders.create("a", Script(steps("pay")))
+            await w.cycle(after=2)
+            w.simulator.faults.add(behind(w, "a"), kind="detail", instance="a", times=1)
+            instance.restart()
+            for _ in range(4):
+                await w.cycle(after=2)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
+
     async def test_costs_ever_less_where_lists_are_wrong_for_ever(self) -> None:
         def wrong(row: dict[str, Any]) -> dict[str, Any]:
             return {**row, "status": "errored", "ended_on": at, "modified_on": at}
