@@ -202,20 +202,21 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     if ended and whole and (last := _last_end(response)) is not None and last <= now:
         sealed, marks = max(sealed, last), {}
 
+    values = values_of(response, status)
     return Tracked(
         Run(
             queued=known.queued if (queued := unix(response.queued)) is None else queued,
             status=status,
             start=start,
             end=end,
-            step_count=int(response.step_count or 0),
+            step_count=values.step_count or 0,
             queue_observed=known.queue_observed or start is not None,
             end_observed=end_observed or ended,
             marks=marks,
             sealed=sealed,
             newest=max(newest, known.newest),
         ),
-        values_of(response, status),
+        values,
         new,
     )
 

@@ -81,6 +81,14 @@ class TestWhatIsFetchedWhen:
             assert await w.round() == {"detail": 1}
             assert await w.round(after=INTERVAL) == {"simple": 1}
 
+    async def test_one_whose_detail_responses_have_steps_but_no_count_of_them(self) -> None:
+        async with watching(["a"]) as w:
+            a = w.orders.create("a", Script(pieces=(*steps("pay"), Wait("approval"))))
+            a.patch = lambda result: {**result, "step_count": None} if "steps" in result else result
+            assert await w.round(after=INTERVAL) == {"detail": 1}
+            assert await w.round(after=INTERVAL) == {"simple": 1}
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
+
 
 class TestFailures:
     async def test_a_failed_poll_is_repeated_in_the_next_round_even_of_an_ended_instance(
