@@ -192,7 +192,7 @@ class Poller:
                 self.watched.take_effect(instance, effects)
         if self.watched.over:
             return
-        if self._health.round_over():
+        if self._health.round_over(empty=not self.instances):
             for instance in self.instances.values():
                 lifecycle.on_workflow_readable(instance, now=now)
         await self.report()

@@ -42,9 +42,10 @@ class WorkflowHealth:
         )
         return min(idle, key=lambda i: (i.failure is not None, i.due), default=None)
 
-    def round_over(self) -> bool:
-        """Ends a round; whether the workflow can be read again."""
+    def round_over(self, *, empty: bool) -> bool:
+        """Ends a round; whether the workflow can be read again. Of an `empty` one, without any
+        instance, only lists show it."""
         again = bool(self._read) and not self.readable
-        if self._read is not None:
-            self.readable, self._read = self._read, None
+        if self._read is not None or empty:
+            self.readable, self._read = empty or bool(self._read), None
         return again

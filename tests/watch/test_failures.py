@@ -149,6 +149,21 @@ class TestWorkflow:
                 await w.round(after=INTERVAL)
             assert 40 <= fault.taken - before <= 80
 
+    async def test_it_is_up_again_once_nothing_is_left_that_fails(self) -> None:
+        """The only instance can't be read, and expires; lists are read all the time."""
+        workflows = [{"name": "orders", "discover": {}}]
+        async with watching(workflows=workflows, poll={"forget_after": "1m"}) as w:
+            await w.cycle()
+            for kind in ("simple", "detail"):
+                w.simulator.faults.add(error(500), kind=kind)
+            w.orders.create("a", Script(steps("pay")))
+            await w.cycle(after=INTERVAL)
+            assert (w.value(UP), w.watched()) == (0, 1)
+            for _ in range(5):
+                await w.cycle(after=INTERVAL)
+            assert (w.value(UP), w.watched()) == (1, 0)
+            assert w.value("cloudflare_workflow_data_timestamp_seconds") == w.clock()
+
 
 class TestAbsence:
     async def test_a_listed_instance_that_is_deleted_is_logged_once_and_its_series_expire(
