@@ -159,7 +159,7 @@ class TestWorkflow:
             w.orders.create("a", Script(steps("pay")))
             await w.cycle(after=INTERVAL)
             assert (w.value(UP), w.watched()) == (0, 1)
-            for _ in range(5):
+            for _ in range(8):
                 await w.cycle(after=INTERVAL)
             assert (w.value(UP), w.watched()) == (1, 0)
             assert w.value("cloudflare_workflow_data_timestamp_seconds") == w.clock()
