@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import NamedTuple
 
 # Where it exists: Linux' other monotonic clock stands still while the machine sleeps.
@@ -50,6 +51,8 @@ class Clock:
         self._start = wall() - monotonic()
         self._ahead = 0.0
         """Seconds by which that is later than Cloudflare's clock, as the last response shows."""
+        self._theirs = inf
+        """Cloudflare's clock less the monotonic one, as the last response shows."""
 
     def steady(self) -> float:
         """Unix time for what is measured against Cloudflare's times over hours.
@@ -63,6 +66,7 @@ class Clock:
         """Takes a Unix time that Cloudflare's clock shows at this moment; one that is a week behind
         may be another's."""
         ahead = self._start + self.monotonic() - theirs
+        self._theirs = theirs - self.monotonic()
         if not _EVEN < ahead < _BEHIND.total_seconds():
             ahead = 0.0
         if abs(ahead - self._ahead) > _EVEN:
@@ -76,6 +80,8 @@ class Clock:
 
     def now(self) -> Moment:
         """This moment."""
-        # What is shown as of the future would stay fresh for as long as the clock is ahead.
-        steady = self.steady()
-        return Moment(self.monotonic(), steady, steady if self._ahead else self.wall())
+        monotonic, wall = self.monotonic(), self.wall()
+        theirs = self._theirs + monotonic
+        if _EVEN < wall - theirs < _BEHIND.total_seconds():
+            wall = theirs  # what is of the future would seem fresh for as long as it is
+        return Moment(monotonic, self.steady(), wall)

@@ -14,7 +14,7 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.metrics import catalogue
-from simulator import Script, Simulator, Wait, World, error, steps
+from simulator import Script, Simulator, Sleep, Wait, World, error, steps
 from tests.watching import watching
 
 NAME = "cloudflare_workflow_data_timestamp_seconds"
@@ -188,15 +188,29 @@ async def test_after_a_restart_it_is_as_old_as_what_is_shown(
         assert w.value(NAME) == w.clock()
 
 
-async def test_a_clock_that_is_ahead_makes_it_no_later(tmp_path: Path) -> None:
+@pytest.mark.parametrize("since", ["the start", "later on"])
+async def test_a_clock_that_is_ahead_makes_it_no_later(since: str, tmp_path: Path) -> None:
+    async with watching(["a"], state=tmp_path / "state.db") as w:
+        w.orders.create("a", Script(pieces=(Sleep("nap", 20), Wait("approval"))))
+        w.ahead = 3600
+        if since == "the start":
+            await w.restart()
+        for _ in range(2):
+            await w.round(after=INTERVAL)
+            assert w.value(NAME) == w.clock()
+            changed = "cloudflare_workflow_instance_last_change_timestamp_seconds"
+            assert w.value(changed, instance_id="a") == w.clock()
+
+
+async def test_nor_is_it_earlier_by_a_clock_that_was_behind_at_the_start(tmp_path: Path) -> None:
     async with watching(["a"], state=tmp_path / "state.db") as w:
         w.orders.create("a", WAITING)
-        w.ahead = 3600
+        w.ahead = -3600
         await w.restart()
         await w.round(after=INTERVAL)
+        w.ahead = 0
+        await w.round(after=INTERVAL)
         assert w.value(NAME) == w.clock()
-        changed = "cloudflare_workflow_instance_last_change_timestamp_seconds"
-        assert w.value(changed, instance_id="a") == w.clock()
 
 
 @pytest.mark.parametrize("ahead", [3600, 30 * 86400])
