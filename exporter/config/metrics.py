@@ -71,8 +71,8 @@ class Metrics(Section):
     instance_series: Literal["all", "unfinished", "none"] = "all"
     """Instances that have series; unfinished: all but complete and terminated."""
     backfill: bool | None = None
-    """Count runs, steps and attempts that ended before the first poll. null: yes for the instances
-    that are configured when their workflow is first watched, no for others."""
+    """Count runs, steps and attempts that ended before the first poll. null: yes for configured
+    instances, no for discovered ones."""
     created: bool = False
     """Expose in OpenMetrics when each counter and histogram began, as `_created`; Prometheus stores
     it as one more series of each."""

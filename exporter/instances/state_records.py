@@ -44,6 +44,8 @@ class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
 class WorkflowRecord(Struct, array_like=True):
     """A workflow."""
 
+    since: float
+    """When it was first watched."""
     last_pass: float | None = None
     """When the last list pass that succeeded began."""
     horizon: float = -inf

@@ -99,15 +99,16 @@ class StateWriter:
         await self._turn()
         await self.restore_series()
 
-    async def restore(self, workflow: WorkflowKey) -> WorkflowRecord | None:
-        """Restores the series of a workflow; its record, None on first sight."""
+    async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
+        """Restores the series of a workflow; its record, a new one on first sight."""
         owner = self._owner(*workflow)
         record = await self._reader.workflow(owner)
         rendered = await self._reader.rendered(owner)
         await self.restore_series(*workflow)  # last: without an error the series are the caller's
         self._exposition.restore(workflow, rendered)
-        if record is not None:
-            self._workflows[owner] = record
+        if record is None:
+            return WorkflowRecord(self._clock.steady())
+        self._workflows[owner] = record
         return record
 
     async def instances(

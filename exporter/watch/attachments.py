@@ -182,11 +182,11 @@ class AccountWorkflows:
         Raises:
             NotRestored: the state can't be read now.
         """
-        known = await self.writer.restore(key)
+        record = await self.writer.restore(key)
         try:
             watched = WatchedInstances(
                 key=key,
-                known=known,
+                record=record,
                 ids=frozenset(ids),
                 selector=selector,
                 backfill=self.settings.metrics.backfill,
@@ -194,12 +194,12 @@ class AccountWorkflows:
                 store=self.store,
                 clock=self.clock,
             )
-            async for part in self.writer.instances(key):
-                for instance_id, record in part:
-                    watched.restore(instance_id, record)
-            records = await self.writer.records(key, watched.missing)
+            async for records in self.writer.instances(key):
+                for instance_id, instance in records:
+                    watched.restore(instance_id, instance)
+            known = await self.writer.records(key, watched.missing)
             for instance_id in watched.missing:
-                watched.begin(instance_id, Scope.CONFIGURED, records.get(instance_id))
+                watched.begin(instance_id, Scope.CONFIGURED, known.get(instance_id))
             self.store.all_restored(key)
         except BaseException:
             self.store.detached(key)

@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 from collections.abc import AsyncIterator, Callable
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from math import inf
 
 from msgspec.structs import replace
@@ -40,7 +40,7 @@ class WatchedInstances:
 
     Attributes:
         key: The workflow.
-        known: What the state holds of the workflow; None: it was never watched before.
+        record: What the state is to hold of the workflow; a copy of what it holds.
         ids: The configured instances, which are always watched.
         selector: Which others are watched too; None: none.
         backfill: Whether what had ended when instances were first watched counts, too; None: of
@@ -50,7 +50,7 @@ class WatchedInstances:
     """
 
     key: WorkflowKey
-    known: InitVar[WorkflowRecord | None]
+    record: WorkflowRecord
     ids: frozenset[str]
     selector: Selector | None
     backfill: bool | None
@@ -58,12 +58,8 @@ class WatchedInstances:
     store: Store
     clock: Clock
 
-    def __post_init__(self, known: WorkflowRecord | None) -> None:
-        self.record = replace(known) if known else WorkflowRecord()
-        """What the state is to hold of the workflow."""
-        # Of what is configured later, all history at once would look like news.
-        first = known is None and self.backfill is None
-        self._configured_since = None if first else self.clock.steady()
+    def __post_init__(self) -> None:
+        self.record = replace(self.record)
         self.instances: dict[str, Instance] = {}
         self.changed: set[str] = set()
         """Watched instances whose record has changed since the state last took note."""
@@ -124,8 +120,8 @@ class WatchedInstances:
     def since_of(self, *, configured: bool = False) -> float:
         """Unix time; ends before it, of an instance that isn't watched, are history or were
         counted."""
-        first = self._configured_since if configured else self.record.discovered_since
-        if self.backfill or first is None:
+        first = self.record.since if configured else self.record.discovered_since
+        if self.backfill or (self.backfill is None and configured) or first is None:
             first = -inf
         return max(first, self.record.horizon)
 

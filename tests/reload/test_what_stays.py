@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.config.errors import ConfigError
-from simulator import Error, Hang, Script, Sleep, Wait, error, retried, steps
+from simulator import Hang, Script, Wait, error, retried, steps
 from tests import disk
 from tests.waiting import until
 from tests.watching import Watching, watching
@@ -424,27 +424,6 @@ class TestWhatGoes:
 
 
 class TestWhatComes:
-    @pytest.mark.parametrize(("backfill", "counts"), [(None, 0), (False, 0), (True, 1)])
-    async def test_the_history_of_an_instance_that_is_added_looks_like_no_news(
-        self, state: Path | None, backfill: bool | None, counts: int
-    ) -> None:
-        async with watching(["a"], state=state, metrics={"backfill": backfill}) as w:
-            w.orders.create("a", WAITS)
-            await w.round()
-            w.orders.create("old", Script(steps("pay"), throws=Error("TypeError")))
-            w.orders.create("new", Script((*steps("pay"), Sleep("nap", 60))))
-            w.clock.advance(30)
-            await w.reload(workflows=orders("a", "old", "new"))
-            await w.round()
-            assert w.status("old") == "errored"
-            assert w.value(FINISHED, status="errored") == counts
-            await w.round(after=600)
-            assert w.value(FINISHED, status="complete") == 1
-            if state is not None:
-                await w.restart()
-                await w.round()
-            assert w.value(FINISHED, status="errored") == counts
-
     async def test_workflows_and_accounts_are_watched(self, state: Path | None) -> None:
         other = {
             "name": "other", "account_id": "acc2", "api_token": "secret",

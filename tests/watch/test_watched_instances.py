@@ -6,6 +6,7 @@ from exporter.clock import Clock
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Poll
 from exporter.instances.instance import Scope
+from exporter.instances.state_records import WorkflowRecord
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.watch.watched_instances import WatchedInstances
@@ -14,7 +15,7 @@ from exporter.watch.watched_instances import WatchedInstances
 def watching(count: int) -> WatchedInstances:
     watched = WatchedInstances(
         key=WorkflowKey("acc", "orders"),
-        known=None,
+        record=WorkflowRecord(0.0),
         ids=frozenset(),
         selector=None,
         backfill=None,
