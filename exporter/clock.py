@@ -49,10 +49,8 @@ class Clock:
         self.wall = wall
         self.monotonic = monotonic
         self._start = wall() - monotonic()
-        self._ahead = 0.0
-        """Seconds by which that is later than Cloudflare's clock, as the last response shows."""
         self._theirs = inf
-        """Cloudflare's clock less the monotonic one, as the last response shows."""
+        """Cloudflare's clock less the monotonic one, as responses show."""
 
     def steady(self) -> float:
         """Unix time for what is measured against Cloudflare's times over hours.
@@ -60,17 +58,20 @@ class Clock:
         A clock that is wrongly set ahead, for a while or since the start, doesn't make everything
         history, nor hide what is new.
         """
-        return min(self.wall(), self._start - self._ahead + self.monotonic())
+        monotonic = self.monotonic()
+        return min(self.wall(), self._corrected(self._start + monotonic, monotonic))
+
+    def _corrected(self, wall: float, monotonic: float) -> float:
+        """Cloudflare's time where a clock is ahead of it; one that is a week behind may be
+        another's."""
+        theirs = self._theirs + monotonic
+        return theirs if _EVEN < wall - theirs < _BEHIND.total_seconds() else wall
 
     def compare(self, theirs: float) -> None:
-        """Takes a Unix time that Cloudflare's clock shows at this moment; one that is a week behind
-        may be another's."""
-        ahead = self._start + self.monotonic() - theirs
-        self._theirs = theirs - self.monotonic()
-        if not _EVEN < ahead < _BEHIND.total_seconds():
-            ahead = 0.0
-        if abs(ahead - self._ahead) > _EVEN:
-            self._ahead = ahead
+        """Takes a Unix time that Cloudflare's clock shows at this moment."""
+        offset = theirs - self.monotonic()
+        if abs(offset - self._theirs) > _EVEN:
+            self._theirs = offset
 
     def latest_possible(self) -> datetime:
         """No time that is later has passed, unless this machine's clock is more than a week behind;
@@ -80,8 +81,7 @@ class Clock:
 
     def now(self) -> Moment:
         """This moment."""
-        monotonic, wall = self.monotonic(), self.wall()
-        theirs = self._theirs + monotonic
-        if _EVEN < wall - theirs < _BEHIND.total_seconds():
-            wall = theirs  # what is of the future would seem fresh for as long as it is
+        monotonic = self.monotonic()
+        # What is of the future would seem fresh for as long as it is.
+        wall = self._corrected(self.wall(), monotonic)
         return Moment(monotonic, self.steady(), wall)
