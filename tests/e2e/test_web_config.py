@@ -177,5 +177,5 @@ class TestDaemon:
             done = run(tmp_path, "--web.config.file=web.yaml", *more)
             assert done.returncode == 2
             assert "web.yaml: basic_auth_users.prometheus: must be a bcrypt hash" in done.stderr
-            assert "web.yaml: rate_limit: rate limits are not supported" in done.stderr
+            assert "web.yaml: rate_limit: unknown key; known here: tls_server_config" in done.stderr
             assert "hidden" not in done.stderr
