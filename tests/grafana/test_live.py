@@ -60,7 +60,9 @@ def server(
     workflows = [{"name": "orders", "discover": {"min_age": "0s"}}]
     rules = folder / "rules.yaml"
     text = (ROOT / "alerts" / "prometheus.rules.yaml").read_text()
-    rules.write_text(text.replace("offset 30m", "offset 5s").replace("[30m]", "[5s]"))
+    for wait in ("5m", "30m"):
+        text = text.replace(f"offset {wait}", "offset 5s")
+    rules.write_text(text.replace("[30m]", "[5s]"))
     database = postgres.url(postgres.new_database())
     as_often_as_a_scrape = {"poll": {"interval": "1s"}}
     with serve_in_thread(simulator) as served:
