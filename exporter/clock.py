@@ -58,8 +58,10 @@ class Clock:
         A clock that is wrongly set ahead, for a while or since the start, doesn't make everything
         history, nor hide what is new.
         """
-        monotonic = self.monotonic()
-        return min(self.wall(), self._corrected(self._start + monotonic, monotonic))
+        return self._steady(self.wall(), self.monotonic())
+
+    def _steady(self, wall: float, monotonic: float) -> float:
+        return min(wall, self._corrected(self._start + monotonic, monotonic))
 
     def _corrected(self, wall: float, monotonic: float) -> float:
         """Cloudflare's time where a clock is ahead of it; one that is a week behind may be
@@ -81,7 +83,7 @@ class Clock:
 
     def now(self) -> Moment:
         """This moment."""
-        monotonic = self.monotonic()
+        wall, monotonic = self.wall(), self.monotonic()
         # What is of the future would seem fresh for as long as it is.
-        wall = self._corrected(self.wall(), monotonic)
-        return Moment(monotonic, self.steady(), wall)
+        shown = self._corrected(wall, monotonic)
+        return Moment(monotonic, self._steady(wall, monotonic), shown)
