@@ -47,6 +47,11 @@ class LimitedLabel:
         self.labels: set[str] = set()
         """The values so far."""
 
+    def add(self, label: str) -> None:
+        """Adds a value that a series already has."""
+        if label != OTHER:
+            self.labels.add(label)
+
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
         """The label for a name; calls `on_other` where the limit makes it `other`."""
         label = name[:MAX_LENGTH]

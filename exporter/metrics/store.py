@@ -18,7 +18,7 @@ from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.instance_samples import InstanceSamples, Sample
-from exporter.metrics.labels import OTHER, InstanceLabels, LimitedLabel, StepLabel, WorkflowKey
+from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, WorkflowKey
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import STATUSES
 
@@ -295,9 +295,9 @@ class Store:
 
     def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
         """Restores what was persisted, as `Series.restore` does."""
-        step = dict(zip(family.labels, labels, strict=True)).get("step", OTHER)
-        if step != OTHER:
-            self.labels(WorkflowKey(*labels[:2])).step.labels.add(step)
+        if "step" in family.labels:
+            step = labels[family.labels.index("step")]
+            self.labels(WorkflowKey(*labels[:2])).step.add(step)
         if family in (catalogue.INSTANCES, catalogue.WATCHED):
             self._statuses[labels[-1]] = None  # may not be known today
         return self.series.restore(family, labels, data)
