@@ -48,15 +48,19 @@ class LimitedLabel:
         """The values so far."""
 
     def add(self, label: str) -> None:
-        """Adds a value that a series already has."""
-        if label != OTHER:
+        """Adds a value that a series already has; one of former rules takes no place."""
+        if label != OTHER and label == self._rewritten(label):
             self.labels.add(label)
 
-    def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
-        """The label for a name; calls `on_other` where the limit makes it `other`."""
+    def _rewritten(self, name: str) -> str:
         label = name[:MAX_LENGTH]
         for regex, replacement in self._rules:
             label = _replaced(regex, replacement, label)[:MAX_LENGTH]
+        return label
+
+    def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
+        """The label for a name; calls `on_other` where the limit makes it `other`."""
+        label = self._rewritten(name)
         if label in self.labels:
             return label
         if len(self.labels) < self._limit:

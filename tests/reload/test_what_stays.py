@@ -590,6 +590,21 @@ class TestSettings:
             found = {dict(labels)["step"]: n for labels, n in w.samples(name).items() if n}
             assert (found["fetch"], found["get"]) == (1, 1)
 
+    async def test_names_of_former_rules_take_no_place_of_the_limit(
+        self, state: Path | None
+    ) -> None:
+        """They were at the limit: that is why there are rules now."""
+        rules = [{"regex": "user-[0-9]+", "replacement": "user"}]
+        async with watching(["a", "b"], state=state, metrics={"step_names": {"limit": 2}}) as w:
+            w.orders.create("a", Script(steps("mail user-1", "mail user-2", "mail user-3")))
+            await w.round(after=60)
+            await w.reload(metrics={"step_names": {"limit": 2, "rewrite": rules}})
+            w.orders.create("b", Script(steps("mail user-1", "mail user-2", "mail user-3")))
+            await w.round(after=60)
+            name = "cloudflare_workflow_step_attempts_count"
+            found = {dict(labels)["step"]: n for labels, n in w.samples(name).items() if n}
+            assert found == {"mail user-1": 1, "mail user-2": 1, "other": 1, "mail user": 3}
+
     async def test_a_histogram_with_other_buckets_starts_again(self, state: Path | None) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", RUN)
