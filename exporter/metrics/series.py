@@ -121,11 +121,13 @@ class Series:
         """The value of each series of a family: a number or a `Histogram`."""
         return {key[1]: data.value for key, data in self._series.items() if key[0] is family}
 
-    def set(self, family: Family, labels: LabelValues, value: float) -> None:
+    def set(self, family: Family, labels: LabelValues, value: float | None) -> None:
+        """Sets a gauge; None removes it."""
         key = family, labels
-        data = self._series.get(key)
-        if data is None or data.value != value:
+        before = self._series.pop(key, None)
+        if value is not None:
             self._series[key] = SeriesData(float(value))
+        if self._series.get(key) != before:
             self._changed.add(key)
 
     def add(

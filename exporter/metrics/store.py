@@ -106,11 +106,11 @@ class Store:
         self._set_by_status(catalogue.INSTANCES, workflow, counts)
 
     def limits(self, workflow: WorkflowKey, newest: WorkflowVersion) -> None:
-        """The limits of a workflow's newest version, where it has them."""
-        if newest.limits and newest.limits.steps is not None:
-            self.series.set(catalogue.STEP_LIMIT, workflow, newest.limits.steps)
-        if newest.concurrency and newest.concurrency.limit is not None:
-            self.series.set(catalogue.CONCURRENCY_LIMIT, workflow, newest.concurrency.limit)
+        """The limits of a workflow's newest version, which may lack what an older one had."""
+        steps = newest.limits.steps if newest.limits else None
+        self.series.set(catalogue.STEP_LIMIT, workflow, steps)
+        running = newest.concurrency.limit if newest.concurrency else None
+        self.series.set(catalogue.CONCURRENCY_LIMIT, workflow, running)
 
     def shown(
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float

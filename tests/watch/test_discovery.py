@@ -1211,6 +1211,15 @@ class TestWorkflows:
             assert w.value("cloudflare_workflow_step_limit") == 2000
             assert w.value("cloudflare_workflow_concurrency_limit") == 50
 
+    async def test_limits_that_the_newest_version_lacks_are_shown_no_longer(self) -> None:
+        async with discovering() as w:
+            w.orders.release(concurrency=50)
+            await w.cycle(after=60)
+            w.orders.release(step_limit=None)
+            await w.cycle(after=3600)
+            assert w.value("cloudflare_workflow_step_limit") is None
+            assert w.value("cloudflare_workflow_concurrency_limit") is None
+
     async def test_counts_that_cannot_be_read_hold_up_no_others(self) -> None:
         """A list may hold none, of some workflows or of all: they are requested one by one."""
         async with watching(workflows=[{"name": "*", "discover": {}}]) as w:
