@@ -91,8 +91,10 @@ class StateReader:
 
     def not_written(self) -> None:
         """What was being written is to be written next, with what came meanwhile."""
-        self.writing.add(self.pending)
-        self.pending, self.writing = self.writing, Uncommitted()
+        both = Uncommitted()  # after a save that was cancelled, the thread still reads the former
+        both.add(self.writing)
+        both.add(self.pending)
+        self.pending, self.writing = both, Uncommitted()
 
     async def workflow(self, owner: Owner) -> WorkflowRecord | None:
         """The record of a workflow; None: there is none."""

@@ -203,13 +203,13 @@ class StateWriter:
             Exception: it can't be committed.
         """
         while True:
+            self._reader.not_written()  # also by a save that was cancelled
             self._collect()
             self._reader.writing, self._reader.pending = self._reader.pending, Uncommitted()
             try:
                 await self._reader.in_thread(self._write, self._reader.writing)
                 break
             except LeaseLost as error:
-                self._reader.not_written()
                 self._lose(error.owners)
         await self._show(self._reader.writing.shown)
         self._hide()

@@ -28,7 +28,7 @@ from simulator import (
 )
 from tests import disk
 from tests.postgres import PostgresServer
-from tests.waiting import DEADLINE
+from tests.waiting import DEADLINE, until
 from tests.watching import Watching, watching
 
 RUN = Script((*steps("fetch", "store"), retried("charge", failures=2), Sleep("nap", 30)))
@@ -279,6 +279,23 @@ class TestCountedOnce:
             await w.restart(killed=killed)
             assert runs(w) == 0
             await w.round(after=15)
+            assert runs(w) == 1
+
+    async def test_what_a_save_had_begun_to_write_that_was_cancelled(
+        self, state: Location, killed: bool
+    ) -> None:
+        """A stop cancels the saves of events, of a reload and of what moves between replicas."""
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", Script(steps("one")))
+            w.clock.advance(60)
+            await w.app.pollers[0].round(whole=True)
+            save = asyncio.create_task(w.app.writer.save())
+            await until(lambda: w.app.writer.writes_since is not None)
+            save.cancel()
+            await asyncio.wait([save])
+            await w.saved()
+            assert runs(w) == 1
+            await w.restart(killed=killed)
             assert runs(w) == 1
 
     async def test_one_whose_polls_failed_all_the_time(self, state: Location, killed: bool) -> None:
