@@ -489,8 +489,19 @@ class TestMonitoring:
         assert len(services) == 1
 
     def test_the_alerts_are_those_of_the_source(self) -> None:
-        groups = render(SMALLEST, MATRIX["alerts"]).the("PrometheusRule")["spec"]["groups"]
+        rule = render(SMALLEST, MATRIX["alerts"]).the("PrometheusRule")
+        replicas, *groups = rule["spec"]["groups"]
+        assert replicas["name"] == "cloudflare-workflows-replicas"
         assert groups == alert_rules.groups()
+
+    @pytest.mark.parametrize(("case", "count"), [("smallest", 1), ("replicas", 3)])
+    def test_the_alerts_expect_as_many_replicas_as_the_release_has(
+        self, case: str, count: int
+    ) -> None:
+        rule = render(SMALLEST, MATRIX["alerts"], MATRIX[case]).the("PrometheusRule")
+        assert {wanted["expr"] for wanted in rule["spec"]["groups"][0]["rules"]} == {
+            f"vector({count})"
+        }
 
     def test_parameters_stand_in_the_alerts(self) -> None:
         groups = render(SMALLEST, MATRIX["alerts in full"]).the("PrometheusRule")["spec"]["groups"]
