@@ -31,7 +31,7 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.logs import configure
-from exporter.state.backend import Batch, InstanceRow, Location
+from exporter.state.backend import Batch, Key, Location, Row
 from exporter.state.sqlite import Database
 from simulator import ManualClock, Script, Simulator, Wait, World, steps
 
@@ -118,9 +118,11 @@ def state_file(folder: Path, count: int) -> Path:
     asyncio.run(poll())
     shutil.copy(sample, path)
     database = Database(path)
-    records = [data for _, data in database.instances(OWNER, after="", limit=count)]
-    many = {(*OWNER, f"copy-{n:06}"): InstanceRow(records[n % len(records)]) for n in range(count)}
-    database.write(Batch({}, many, {}), now=time.time())
+    records = [data for _, data in database.watched(OWNER, "", count)]
+    many: dict[Key, Row] = {
+        ("instances", *OWNER, f"copy-{n:06}"): Row(records[n % len(records)]) for n in range(count)
+    }
+    database.write(Batch(many), now=time.time())
     database.close()
     return path
 

@@ -62,8 +62,9 @@ class Exemplar(NamedTuple):
     at: float
 
 
-class SeriesData(Struct):
-    """A series, or all series of a histogram, and what OpenMetrics shows with it.
+class SeriesData(Struct, array_like=True):
+    """A series, or all series of a histogram, and what OpenMetrics shows with it. Persisted without
+    exemplars.
 
     Attributes:
         value: Of a counter, gauge or histogram.

@@ -1,5 +1,5 @@
 """What a backend of the state does: few operations on bytes, whose meaning it doesn't know, in
-tables of the same names and columns.
+tables that all have the same columns.
 
 An owner is an account and a workflow; either is empty for what belongs to none.
 """
@@ -9,18 +9,21 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import SecretStr
 
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 
 Owner = tuple[str, str]
-InstanceKey = tuple[str, str, str]
-"""Of an instance: its owner, and its id."""
-SeriesPlace = tuple[str, str, str, str]
-"""Of a series: its owner, its family, and its other labels in JSON."""
-_NONE: Mapping[Owner, int] = MappingProxyType({})
+Table = Literal["workflows", "instances", "series", "rendered"]
+TABLES: tuple[Table, ...] = get_args(Table)
+"""All have the columns account, workflow, id, data and last_watched."""
+Place = tuple[Table, str, str]
+"""A table, and an owner."""
+Key = tuple[Table, str, str, str]
+"""Of a record: its place, and its id there; empty for the only one."""
+_NONE: Mapping[Owner, Any] = MappingProxyType({})
 
 
 class InUse(Exception):  # noqa: N818 - reads as what is wrong
@@ -65,46 +68,35 @@ Location = Path | DatabaseServer | None
 """Where the state is: a file, a database, or memory."""
 
 
-class InstanceRow(NamedTuple):
-    """What is recorded of an instance. Times are Unix seconds; without one, it is watched."""
+class Row(NamedTuple):
+    """A record as its table holds it."""
 
     data: bytes
-    removed: float | None = None
-    """When it was taken out of what is watched."""
-
-
-KEYS = {"instances": ("id",), "series": ("family", "labels")}
-"""The key of each table beside the owner."""
+    last_watched: float | None = None
+    """Unix time at which an instance was taken out of what is watched; None: it is watched. The
+    backend has that of a workflow: when its record was last written."""
 
 
 class Batch(NamedTuple):
     """What one transaction writes; None deletes."""
 
-    workflows: Mapping[Owner, bytes]
-    instances: Mapping[InstanceKey, InstanceRow | None]
-    series: Mapping[SeriesPlace, tuple[bytes] | None]
+    rows: Mapping[Key, Row | None]
     leases: Mapping[Owner, int] = _NONE
     """The epochs of all leases that are held: the transaction renews them."""
+    horizons: Mapping[Owner, float] = _NONE
+    """Deletes the instances that were last watched before these Unix times."""
 
-    horizons: Mapping[Owner, float] = MappingProxyType({})
-    """Deletes what was removed before these Unix times."""
-    rendered: Mapping[Owner, bytes] = MappingProxyType({})
-    """The lines of instances as scrapes see them. A later batch with a workflow's record, or with
-    one of its instances, deletes those that it doesn't hold."""
-
-    def __bool__(self) -> bool:
-        return bool(self.workflows or self.instances or self.series or self.rendered)
-
-    @property
-    def renderings(self) -> dict[Owner, bytes | None]:
-        """By owner, what is to be there of the lines of its instances."""
-        changed = (*self.workflows, *dict.fromkeys(key[:2] for key in self.instances))
-        return {**dict.fromkeys(changed), **self.rendered}
-
-    @property
-    def tables(self) -> dict[str, Mapping[Any, Sequence[object] | None]]:
-        """The values of each row of the tables in `KEYS`, by its whole key."""
-        return {"instances": self.instances, "series": self.series}
+    def by_table(self, now: float) -> Iterator[tuple[Table, list[Any], list[Any]]]:
+        """Each table with its rows to write at Unix time `now`, as tuples of all columns, and the
+        keys of those to delete."""
+        for table in TABLES:
+            rows = [(key[1:], row) for key, row in self.rows.items() if key[0] == table]
+            written = [
+                (*key, row.data, now if table == "workflows" else row.last_watched)
+                for key, row in rows
+                if row is not None
+            ]
+            yield table, written, [key for key, row in rows if row is None]
 
 
 class Replica(NamedTuple):
@@ -185,6 +177,9 @@ def alone(turn: Turn) -> Seen:
     )
 
 
+_OF_OWNER = "SELECT id, data FROM {} WHERE account = ? AND workflow = ?"
+
+
 class Backend(ABC):
     """An open state. Its methods may be called from any thread, one at a time.
 
@@ -203,41 +198,20 @@ class Backend(ABC):
     def _select(self, query: str, *parameters: object) -> Iterable[Any]:
         """The rows of a query in SQL, in which `?` stands for each parameter."""
 
-    def workflow(self, owner: Owner) -> Iterable[tuple[str, bytes]]:
-        """The record of a workflow by its name, if there is one."""
-        query = "SELECT workflow, data FROM workflows WHERE account = ? AND workflow = ?"
-        return self._select(query, *owner)
+    def records(self, place: Place) -> Iterable[tuple[str, bytes]]:
+        """All records of a place, by id."""
+        return self._select(_OF_OWNER.format(*place), *place[1:])
 
-    def rendered(self, owner: Owner) -> Iterable[tuple[str, bytes]]:
-        """The lines of its instances as scrapes saw them, if nothing was written of them since."""
-        query = (
-            "SELECT workflow, rendered FROM workflows WHERE account = ? AND workflow = ? "
-            "AND rendered IS NOT NULL"
-        )
-        return self._select(query, *owner)
+    def by_ids(self, place: Place, ids: Sequence[str]) -> Iterable[tuple[str, bytes]]:
+        """The records of a place that have these ids, as far as there are any."""
+        marks = ", ".join("?" * len(ids))
+        return self._select(f"{_OF_OWNER.format(*place)} AND id IN ({marks})", *place[1:], *ids)
 
-    def series(self, owner: Owner) -> Iterator[tuple[tuple[str, str], bytes]]:
-        """The series of an owner, each by its family and other labels."""
-        query = "SELECT family, labels, data FROM series WHERE account = ? AND workflow = ?"
-        for family, labels, data in self._select(query, *owner):
-            yield (family, labels), data
-
-    def instances(self, owner: Owner, *, after: str, limit: int) -> Iterable[tuple[str, bytes]]:
+    def watched(self, owner: Owner, after: str, limit: int) -> Iterable[tuple[str, bytes]]:
         """The records of a workflow's watched instances: at most `limit` of those after an id, in
         the order of ids."""
-        query = (
-            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? "
-            "AND removed IS NULL AND id > ? ORDER BY id LIMIT ?"
-        )
-        return self._select(query, *owner, after, limit)
-
-    def by_ids(self, owner: Owner, ids: Sequence[str]) -> Iterable[tuple[str, bytes]]:
-        """The records of these instances, watched or not, as far as there are any."""
-        query = (
-            "SELECT id, data FROM instances WHERE account = ? AND workflow = ? "  # noqa: S608
-            f"AND id IN ({', '.join('?' * len(ids))})"
-        )
-        return self._select(query, *owner, *ids)
+        some = "AND last_watched IS NULL AND id > ? ORDER BY id LIMIT ?"
+        return self._select(f"{_OF_OWNER.format('instances')} {some}", *owner, after, limit)
 
     @abstractmethod
     def write(self, batch: Batch, *, now: float) -> None:

@@ -14,16 +14,16 @@ from psycopg import errors
 
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse, allot
 from exporter.state.backend import (
-    KEYS,
+    TABLES,
     Backend,
     Batch,
     DatabaseServer,
-    InstanceRow,
     Lease,
     LeaseLost,
     Notice,
     Owner,
     Replica,
+    Row,
     Seen,
     Turn,
     Unreachable,
@@ -138,9 +138,9 @@ def check(server: DatabaseServer) -> None:
             if lacks_migrations:
                 migrate(session)
             held = {owner: _turn(session, turn).leases[owner].epoch}
-            for row, data in ((InstanceRow(b""), (b"",)), (None, None)):
-                rows = {(*owner, "id"): row}, {(*owner, "family", "[]"): data}
-                _write(session, Batch({owner: b""}, *rows, held), me.id, turn.lease)
+            for row in (Row(b""), None):
+                rows = {(table, *owner, ""): row for table in TABLES}
+                _write(session, Batch(rows, held), me.id, turn.lease)
             _expire(session, 10 * 365 * 86400.0)
         except psycopg.Error as error:
             raise Unreachable(reason(error)) from None
@@ -154,39 +154,20 @@ def _retried(act: Callable[[], T]) -> T:
 
 
 def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
-    session.run(
-        "UPDATE replicas SET expires = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
+    renewed = session.run(
+        "UPDATE replicas SET expires = clock_timestamp() + make_interval(secs => %s) WHERE id = %s "
+        "RETURNING extract(epoch FROM clock_timestamp())::float8",
         (lease, replica),
     )
     held = {(a, w): epoch for a, w, epoch in session.run(_HELD, (replica,))}
-    rows = {
-        table: {key: row for key, row in part.items() if key[1]}
-        for table, part in batch.tables.items()
-    }
-    written = {key[:2] for part in rows.values() for key in part}
-    written |= {*batch.workflows, *batch.horizons, *batch.rendered}
+    batch = batch._replace(rows={key: row for key, row in batch.rows.items() if key[2]})
+    written = {*batch.horizons, *(key[1:3] for key in batch.rows)}
     lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
     if lost := lost | (written - batch.leases.keys()):
         raise LeaseLost(lost)
-    run_on(
-        session,
-        "INSERT INTO workflows SELECT *, clock_timestamp(), NULL FROM {rows} "
-        "ON CONFLICT (account, workflow) "
-        "DO UPDATE SET data = excluded.data, watched = excluded.watched",
-        [(*owner, data) for owner, data in batch.workflows.items()],
-        "text text bytea",
-    )
-    run_on(
-        session,
-        "UPDATE workflows SET rendered = made.rendered "
-        "FROM {rows} AS made (account, workflow, rendered) "
-        "WHERE workflows.account = made.account AND workflows.workflow = made.workflow "
-        "AND workflows.rendered IS DISTINCT FROM made.rendered",
-        [(*owner, lines) for owner, lines in batch.renderings.items()],
-        "text text bytea",
-    )
-    for table, part in rows.items():
-        write(session, table, part)
+    for (now,) in renewed:
+        for table, rows, deleted in batch.by_table(now):
+            write(session, table, rows, deleted)
     for owner, horizon in batch.horizons.items():
         expire_instances(session, owner, horizon)
 
@@ -301,7 +282,7 @@ def _expire(session: Session, after: float) -> None:
         "SELECT account, workflow FROM leases WHERE EXISTS ("
         "SELECT FROM workflows AS old WHERE old.account = leases.account "
         "AND old.workflow = leases.workflow "
-        "AND watched < clock_timestamp() - make_interval(secs => %s)"
+        "AND last_watched < extract(epoch FROM clock_timestamp()) - %s"
         ") ORDER BY account, workflow FOR UPDATE",
         (after,),
     )
@@ -314,6 +295,6 @@ def _expire(session: Session, after: float) -> None:
         old,
     )
     for owner in free:
-        for table in ("workflows", *KEYS):
+        for table in TABLES:
             query = f"DELETE FROM {table} WHERE account = %s AND workflow = %s"  # noqa: S608
             session.run(query, owner)

@@ -1,18 +1,14 @@
 """Works on many rows of the state's tables in PostgreSQL with few statements."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
-from exporter.state.backend import KEYS, Owner
+from exporter.state.backend import Owner
 from exporter.state.postgres_connection import Session
 
 T = TypeVar("T")
 
-_VALUES = {
-    "instances": {"data": "bytea", "removed": "float8"},
-    "series": {"data": "bytea"},
-}
-"""By table, the types of the columns beside the key."""
+_KEY, _KEY_TYPES = "account, workflow, id", "text text text"
 _ROWS = 2000
 """Of one statement, at most."""
 _EXPIRED = 20_000
@@ -41,28 +37,24 @@ def run_on(
     return session.run(query.replace("{rows}", f"unnest({table})"), given | parameters)
 
 
-def write(
-    session: Session, table: str, rows: Mapping[tuple[str, ...], Sequence[object] | None]
-) -> None:
-    """Writes the rows of a table; deletes those without values."""
-    key, values = ("account", "workflow", *KEYS[table]), _VALUES[table]
-    key_columns, key_types = ", ".join(key), "text " * len(key)
-    changes = ", ".join(f"{value} = excluded.{value}" for value in values)
+def write(session: Session, table: str, written: list[Any], deleted: list[Any]) -> None:
+    """Writes rows of a table, and deletes those with these keys."""
     upsert = (
-        f"INSERT INTO {table} SELECT * FROM {{rows}} "  # noqa: S608 - names of our own
-        f"ON CONFLICT ({key_columns}) DO UPDATE SET {changes}"
+        f"INSERT INTO {table} SELECT * FROM {{rows}} "  # noqa: S608 - a name of our own
+        f"ON CONFLICT ({_KEY}) DO UPDATE "
+        "SET data = excluded.data, last_watched = excluded.last_watched"
     )
-    for written in _parts([(*key, *row) for key, row in rows.items() if row is not None]):
-        run_on(session, upsert, written, key_types + " ".join(values.values()))
-    delete = f"DELETE FROM {table} WHERE ({key_columns}) IN (SELECT * FROM {{rows}})"  # noqa: S608
-    for deleted in _parts([key for key, row in rows.items() if row is None]):
-        run_on(session, delete, deleted, key_types)
+    for rows in _parts(written):
+        run_on(session, upsert, rows, f"{_KEY_TYPES} bytea float8")
+    delete = f"DELETE FROM {table} WHERE ({_KEY}) IN (SELECT * FROM {{rows}})"  # noqa: S608
+    for keys in _parts(deleted):
+        run_on(session, delete, keys, _KEY_TYPES)
 
 
 def expire_instances(session: Session, owner: Owner, horizon: float) -> None:
     """Deletes what was removed of a workflow's instances; where that is much, the rest later."""
     of_workflow = "FROM instances WHERE account = %s AND workflow = %s AND"
-    some = f"SELECT id {of_workflow} removed < %s LIMIT {_EXPIRED}"
+    some = f"SELECT id {of_workflow} last_watched < %s LIMIT {_EXPIRED}"
     session.run(f"DELETE {of_workflow} id = ANY(ARRAY({some}))", (*owner, *owner, horizon))
 
 

@@ -4,27 +4,21 @@ from collections.abc import Sequence
 
 from psycopg import errors
 
-from exporter.state.backend import Unreachable
+from exporter.state.backend import TABLES, Unreachable
 from exporter.state.postgres_connection import Session, reason
 
-MIGRATIONS = (
-    """
-    CREATE TABLE workflows (
-        account TEXT COLLATE "C", workflow TEXT COLLATE "C",
-        data BYTEA NOT NULL, watched TIMESTAMPTZ NOT NULL, rendered BYTEA,
-        PRIMARY KEY (account, workflow)
-    );
-    CREATE TABLE instances (
+_TABLE = """
+    CREATE TABLE {} (
         account TEXT COLLATE "C", workflow TEXT COLLATE "C", id TEXT COLLATE "C",
-        data BYTEA NOT NULL, removed FLOAT8,
+        data BYTEA NOT NULL, last_watched FLOAT8,
         PRIMARY KEY (account, workflow, id)
     );
-    CREATE INDEX watched ON instances (account, workflow, removed, id);
-    CREATE TABLE series (
-        account TEXT COLLATE "C", workflow TEXT COLLATE "C", family TEXT COLLATE "C",
-        labels TEXT COLLATE "C", data BYTEA NOT NULL,
-        PRIMARY KEY (account, workflow, family, labels)
-    );
+"""
+MIGRATIONS = (
+    "",  # it had other tables, and was never released
+    "".join(map(_TABLE.format, TABLES))
+    + """
+    CREATE INDEX watched ON instances (account, workflow, last_watched, id);
     CREATE TABLE replicas (
         id TEXT COLLATE "C" PRIMARY KEY, name TEXT NOT NULL, url TEXT NOT NULL,
         expires TIMESTAMPTZ NOT NULL

@@ -2,12 +2,11 @@
 disk, and what is still to be written."""
 
 import asyncio
-from collections import ChainMap
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -17,16 +16,15 @@ from exporter.metrics.catalogue import Family
 from exporter.metrics.exposition import Rendered
 from exporter.metrics.series import SeriesData
 from exporter.metrics.store import Store
-from exporter.state import record_codec
-from exporter.state.backend import Backend, Location, NotRestored, Owner, SeriesPlace, Unusable
+from exporter.state.backend import Backend, Location, NotRestored, Owner, Place, Table, Unusable
 from exporter.state.open_state import opened
+from exporter.state.record_codec import DECODE
 from exporter.state.sqlite import Database
 from exporter.state.uncommitted import Uncommitted
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-V = TypeVar("V")
 
 SLICE = 100
 """Records, or series, that are restored or shown at a stretch: they take a few milliseconds."""
@@ -42,13 +40,12 @@ class StateReader:
         store: Counts what goes wrong.
 
     Attributes:
-        pending: What is to be written next.
-        writing: What is being written.
+        pending: What isn't on the disk yet.
     """
 
     def __init__(self, store: Store) -> None:
         self.backend: Backend
-        self.pending, self.writing = Uncommitted(), Uncommitted()
+        self.pending = Uncommitted()
         self._store = store
         # Its own: a name server that doesn't respond may hold all of the event loop's threads.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
@@ -89,31 +86,16 @@ class StateReader:
         self._thread.shutdown(wait=False)
         self.backend.close()
 
-    def not_written(self) -> None:
-        """What was being written is to be written next, with what came meanwhile."""
-        both = Uncommitted()  # after a save that was cancelled, the thread still reads the former
-        both.add(self.writing)
-        both.add(self.pending)
-        self.pending, self.writing = both, Uncommitted()
-
-    async def workflow(self, owner: Owner) -> WorkflowRecord | None:
-        """The record of a workflow; None: there is none."""
-        rows = await self._read(lambda: self.backend.workflow(owner), record_codec.decode_workflow)
-        committed = next((record for _, record in rows if record), None)
-        return ChainMap(self.pending.workflows, self.writing.workflows).get(owner, committed)
-
-    async def rendered(self, owner: Owner) -> Rendered | None:
-        """The lines of a workflow's instances as of what is recorded of them, if there are any."""
-        if owner in self.writing.owners | self.pending.owners:
-            return None
-        rows = await self._read(lambda: self.backend.rendered(owner), record_codec.decode_rendered)
-        return next((rendered for _, rendered in rows), None)
+    async def workflow(self, owner: Owner) -> tuple[WorkflowRecord | None, Rendered | None]:
+        """The record of a workflow, and the lines of its instances as of what is recorded of them;
+        None: there is none."""
+        record, rendered = [await self.records((t, *owner)) for t in ("workflows", "rendered")]
+        return record.get(""), rendered.get("")
 
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances by id, in slices, as far as they can be
         read."""
-        uncommitted = self.writing.instances | self.pending.instances
-        pending = {key[2]: record for key, record in uncommitted.items() if key[:2] == owner}
+        pending: dict[str, Any] = self.pending.of(("instances", *owner))
         for part in _slices(
             (i, record)
             for i, record in pending.items()
@@ -123,67 +105,58 @@ class StateReader:
             await asyncio.sleep(0)
         after = ""
         while True:
-            some = partial(self.backend.instances, owner, after=after, limit=SLICE)
-            rows = await self._read(some, record_codec.decode_instance)
-            yield [(i, record) for i, record in rows if i not in pending and record is not None]
-            if len(rows) < SLICE:
+            found = await self._read("instances", self.backend.watched, owner, after, SLICE)
+            yield [(i, r) for i, r in found.items() if i not in pending and r is not None]
+            if len(found) < SLICE:
                 return
-            after = rows[-1][0]
+            *_, after = found
 
-    async def records(self, owner: Owner, ids: Collection[str]) -> dict[str, InstanceRecord | None]:
-        """What is recorded of these instances, watched or not, as far as anything is."""
-        uncommitted = ChainMap(self.pending.instances, self.writing.instances)
-        newest = {i: uncommitted[*owner, i] for i in ids if (*owner, i) in uncommitted}
-        found = dict[str, InstanceRecord | None]()
+    async def records(self, place: Place, ids: Collection[str] = ("",)) -> dict[str, Any]:
+        """The records of a place that have these ids, as far as there are any."""
+        pending = self.pending.records
+        newest = {i: pending[*place, i] for i in ids if (*place, i) in pending}
+        found = dict[str, Any]()
         for part in _slices(i for i in ids if i not in newest):
-            found.update(await self._by_ids(owner, part))
+            found |= await self._read(place[0], self.backend.by_ids, place, part)
         return found | {i: record for i, record in newest.items() if record is not None}
 
     async def series(
         self, owner: Owner
-    ) -> tuple[dict[SeriesPlace, SeriesData | None], dict[SeriesPlace, SeriesData | None]]:
-        """The records of the series of a workflow, of an account as such, or of neither: those on
-        the disk, and the newest."""
-        rows = await self._read(lambda: self.backend.series(owner), record_codec.decode_series)
-        on_disk = {(*owner, *place): series for place, series in rows}
-        uncommitted = self.writing.series | self.pending.series
-        newest = {place: series for place, series in uncommitted.items() if place[:2] == owner}
-        return on_disk, on_disk | newest
+    ) -> tuple[dict[str, SeriesData | None], dict[str, SeriesData | None]]:
+        """The records of the series of a workflow, of an account as such, or of neither, by id:
+        those on the disk, and the newest."""
+        place: Place = ("series", *owner)
+        on_disk = await self._read("series", self.backend.records, place)
+        return on_disk, {**on_disk, **self.pending.of(place)}
 
     async def drop_expired(self) -> None:
         """Drops what came and expired unwritten: while nothing can be written, these would become
         ever more."""
-        expired: dict[Owner, list[str]] = {}
-        for key, record in self.pending.instances.items():
+        expired = defaultdict[Place, list[str]](list)
+        for key, record in self.pending.records.items():
             if record is None:
-                expired.setdefault(key[:2], []).append(key[2])
-        for owner, ids in expired.items():
+                expired[key[:3]].append(key[3])
+        for place, ids in expired.items():
             for part in _slices(ids):
-                recorded = {instance_id for instance_id, _ in await self._by_ids(owner, part)}
-                for key in ((*owner, i) for i in part if i not in recorded):
-                    if self.pending.instances.get(key) is None:
-                        self.pending.instances.pop(key, None)
-
-    async def _by_ids(
-        self, owner: Owner, ids: Sequence[str]
-    ) -> list[tuple[str, InstanceRecord | None]]:
-        return await self._read(
-            lambda: self.backend.by_ids(owner, ids), record_codec.decode_instance
-        )
+                recorded = await self._read(place[0], self.backend.by_ids, place, part)
+                for key in ((*place, i) for i in part if i not in recorded):
+                    if self.pending.records.get(key) is None:
+                        self.pending.records.pop(key, None)
 
     async def _read(
-        self, rows: Callable[[], Iterable[tuple[T, bytes]]], decode: Callable[[bytes], V]
-    ) -> list[tuple[T, V | None]]:
-        found: list[tuple[T, V | None]] = []
+        self, table: Table, select: Callable[..., Iterable[tuple[str, bytes]]], *arguments: object
+    ) -> dict[str, Any]:
+        """The records of rows by id; None: it can't be read."""
+        found = dict[str, Any]()
 
         def read() -> bool:
             whole = True
             try:
-                for key, data in rows():
+                for id_, data in select(*arguments):
                     try:
-                        found.append((key, decode(data)))
+                        found[id_] = DECODE[table](data)
                     except msgspec.DecodeError:
-                        found.append((key, None))
+                        found[id_] = None
                         whole = False
             except Exception as error:
                 if not self.backend.is_damage(error):

@@ -2,18 +2,23 @@
 lines, and the name of each account."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 from isal import isal_zlib
 
 from exporter.config.accounts import Account
-from exporter.instances.state_records import InstanceRecord, WorkflowRecord
+from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, WorkflowRecord
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.exposition import Rendered
-from exporter.metrics.series import Changes, Histogram, SeriesData, SeriesKey
-from exporter.state.backend import Batch, InstanceRow, Owner, SeriesPlace
+from exporter.metrics.series import Changes, SeriesData, SeriesKey
+from exporter.state.backend import Batch, Key, Owner, Row, Table
+
+Record = WorkflowRecord | InstanceRecord | SeriesData | Rendered
+Records = Mapping[Key, Record | None]
+"""None: there is none."""
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 _OF_NOW = frozenset(
@@ -27,72 +32,69 @@ _OF_NOW = frozenset(
 )
 """Families that mean nothing after a restart."""
 
-_SERIES = msgspec.msgpack.Decoder(tuple[float | Histogram, float | None])
 _RENDERED = msgspec.msgpack.Decoder(Rendered)
-decode_instance = msgspec.msgpack.Decoder(InstanceRecord).decode
-decode_workflow = msgspec.msgpack.Decoder(WorkflowRecord).decode
-encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
 
 
-def instance_row(record: InstanceRecord | None) -> InstanceRow | None:
-    """The row of an instance; None: it has none."""
-    return None if record is None else InstanceRow(encode(record), record.removed_at)
-
-
-def series_by_place(
-    changes: Changes, names: Mapping[str, str]
-) -> Iterator[tuple[SeriesPlace, SeriesData]]:
-    """The series that changed, as they are persisted, without exemplars; `names`: of accounts in
-    the state, by label."""
-    for (family, labels), data in changes.series.items():
-        if family in _OF_NOW or data is None:
-            continue
-        named = 2 if family.of_workflow else 1 if family.labels[:1] == ("account",) else 0
-        account, workflow = (*labels[:named], "", "")[:2]
-        account = names.get(account, account)
-        place = account, workflow, family.name, json.dumps(labels[named:])
-        yield place, SeriesData(data.value, data.created)
-
-
-def series_key(place: SeriesPlace, account: str, workflow: str) -> SeriesKey | None:
-    """The series that a record is of, shown under an account's label and a workflow; None: this
-    version of the exporter has none."""
-    prefix = tuple(filter(None, (account, workflow)))
-    family, labels = _BY_NAME.get(place[2]), (*prefix, *json.loads(place[3]))
-    return (family, labels) if family and len(labels) == len(family.labels) else None
-
-
-def encode_series(series: SeriesData) -> bytes:
-    return encode((series.value, series.created))
-
-
-def decode_series(data: bytes) -> SeriesData:
-    return SeriesData(*_SERIES.decode(data))
-
-
-def batch_of(rendered: Mapping[Owner, Rendered], leases: Mapping[Owner, int]) -> Batch:
-    """What records the lines of the workflows whose leases are held.
-
-    They begin with a checksum: nothing else shows that a bit of a compressed text has flipped.
-    """
-    lines = {owner: encode(each) for owner, each in rendered.items() if owner in leases}
-    checked = {owner: _crc(data) + data for owner, data in lines.items()}
-    return Batch({}, {}, {}, leases, rendered=checked)
-
-
-def decode_rendered(data: bytes) -> Rendered:
-    """Lines that were recorded.
-
-    Raises:
-        DecodeError: they are damaged.
-    """
+def _rendered(data: bytes) -> Rendered:
+    # Nothing else shows that a bit of a compressed text has flipped.
     if data[:4] != _crc(data[4:]):
         raise msgspec.DecodeError("the checksum is wrong")
     return _RENDERED.decode(data[4:])
 
 
+DECODE: Mapping[Table, Callable[[bytes], Any]] = {
+    "workflows": msgspec.msgpack.Decoder(WorkflowRecord).decode,
+    "instances": msgspec.msgpack.Decoder(InstanceRecord).decode,
+    "series": msgspec.msgpack.Decoder(SeriesData).decode,
+    "rendered": _rendered,
+}
+"""By table, what makes a record of a row's data, or raises `msgspec.DecodeError`."""
+
+
+def _row(record: Record) -> Row:
+    if isinstance(record, SeriesData):
+        return Row(_encode((record.value, record.created)))
+    data = _encode(record)
+    if isinstance(record, Rendered):
+        data = _crc(data) + data
+    return Row(data, record.removed_at if isinstance(record, InstanceRecord) else None)
+
+
 def _crc(data: bytes) -> bytes:
     return isal_zlib.crc32(data).to_bytes(4, "little")
+
+
+def batch_of(records: Records, leases: Mapping[Owner, int], now: float) -> Batch:
+    """What writes these records at Unix time `now`; None deletes."""
+    rows = {key: None if record is None else _row(record) for key, record in records.items()}
+    horizons = {
+        key[1:3]: min(record.horizon, now - UNWATCHED_FOR)
+        for key, record in records.items()
+        if isinstance(record, WorkflowRecord)
+    }
+    return Batch(rows, leases, horizons)
+
+
+def series_by_key(changes: Changes, names: Mapping[str, str]) -> Iterator[tuple[Key, SeriesData]]:
+    """The series that changed, as far as they are persisted; `names`: of accounts in the state, by
+    label."""
+    for (family, labels), data in changes.series.items():
+        if family in _OF_NOW or data is None:
+            continue
+        named = 2 if family.of_workflow else 1 if family.labels[:1] == ("account",) else 0
+        account, workflow = (*labels[:named], "", "")[:2]
+        id_ = json.dumps([family.name, *labels[named:]])
+        key: Key = ("series", names.get(account, account), workflow, id_)
+        yield key, SeriesData(data.value, data.created)
+
+
+def series_key(id_: str, account: str, workflow: str) -> SeriesKey | None:
+    """The series that a record is of, shown under an account's label and a workflow; None: this
+    version of the exporter has none."""
+    name, *others = json.loads(id_)
+    family, labels = _BY_NAME.get(name), (*filter(None, (account, workflow)), *others)
+    return (family, labels) if family and len(labels) == len(family.labels) else None
 
 
 def without_counts(changes: Changes) -> tuple[Changes, Changes]:

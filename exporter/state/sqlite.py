@@ -11,27 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.state.backend import KEYS, Backend, Batch, InUse, Seen, Turn, Unusable, alone
+from exporter.state.backend import TABLES, Backend, Batch, InUse, Seen, Turn, Unusable, alone
 
 _MAGIC = 0x43574558
 """`application_id` of the file: CWEX."""
 
-_MIGRATIONS = (
-    """
-    CREATE TABLE workflows (
-        account TEXT, workflow TEXT, data BLOB NOT NULL, watched REAL NOT NULL, rendered BLOB,
-        PRIMARY KEY (account, workflow)
-    ) WITHOUT ROWID;
-    CREATE TABLE instances (
-        account TEXT, workflow TEXT, id TEXT, data BLOB NOT NULL, removed REAL,
+_TABLE = """
+    CREATE TABLE {} (
+        account TEXT, workflow TEXT, id TEXT, data BLOB NOT NULL, last_watched REAL,
         PRIMARY KEY (account, workflow, id)
     ) WITHOUT ROWID;
-    CREATE INDEX watched ON instances (account, workflow, removed, id);
-    CREATE TABLE series (
-        account TEXT, workflow TEXT, family TEXT, labels TEXT, data BLOB NOT NULL,
-        PRIMARY KEY (account, workflow, family, labels)
-    ) WITHOUT ROWID;
-    """,
+"""
+_MIGRATIONS = (
+    "",  # it had other tables, and was never released
+    "".join(map(_TABLE.format, TABLES))
+    + "CREATE INDEX watched ON instances (account, workflow, last_watched, id)",
 )
 """The n-th makes version n out of version n - 1."""
 
@@ -123,29 +117,17 @@ class Database(Backend):
     def write(self, batch: Batch, *, now: float) -> None:
         with self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
-            records = [(*o, data, now, None) for o, data in batch.workflows.items()]
-            self._replace("workflows", records)
-            connection.executemany(
-                "UPDATE workflows SET rendered = ?3 "
-                "WHERE account = ?1 AND workflow = ?2 AND rendered IS NOT ?3",
-                [(*owner, lines) for owner, lines in batch.renderings.items()],
-            )
-            for table, rows in batch.tables.items():
-                self._replace(table, [(*key, *row) for key, row in rows.items() if row is not None])
-                self._delete(table, [key for key, row in rows.items() if row is None], *KEYS[table])
-            connection.executemany(
-                "DELETE FROM instances WHERE account = ? AND workflow = ? AND removed < ?",
-                [(*owner, horizon) for owner, horizon in batch.horizons.items()],
-            )
+            for table, written, deleted in batch.by_table(now):
+                insert = f"REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)"  # noqa: S608
+                connection.executemany(insert, written)
+                self._delete(table, deleted, "AND id = ?")
+            older = [(*owner, horizon) for owner, horizon in batch.horizons.items()]
+            self._delete("instances", older, "AND last_watched < ?")
 
-    def _replace(self, table: str, rows: list[Any]) -> None:
-        if rows:
-            marks = ", ".join("?" * len(rows[0]))
-            self._connection.executemany(f"REPLACE INTO {table} VALUES ({marks})", rows)  # noqa: S608
-
-    def _delete(self, table: str, keys: list[Any], *beside_owner: str) -> None:
-        condition = " AND ".join(f"{key} = ?" for key in ("account", "workflow", *beside_owner))
-        self._connection.executemany(f"DELETE FROM {table} WHERE {condition}", keys)  # noqa: S608
+    def _delete(self, table: str, owners: list[Any], condition: str = "") -> None:
+        """Deletes what is of owners and, with a value more of each, meets a condition."""
+        of_owner = f"DELETE FROM {table} WHERE account = ? AND workflow = ?"  # noqa: S608
+        self._connection.executemany(f"{of_owner} {condition}", owners)
 
     def take_turn(self, turn: Turn) -> Seen:
         """Grants all that is wanted, also while nothing can be written: the lock file keeps other
@@ -158,9 +140,9 @@ class Database(Backend):
     def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
         with self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
-            old = "SELECT account, workflow FROM workflows WHERE watched < ?"
+            old = "SELECT account, workflow FROM workflows WHERE last_watched < ?"
             expired = connection.execute(old, (now - after,)).fetchall()
-            for table in ("workflows", *KEYS):
+            for table in TABLES:
                 self._delete(table, expired)
             own = "SELECT account, workflow FROM series WHERE workflow = '' AND account != ''"
             others = "SELECT account, '' FROM workflows"

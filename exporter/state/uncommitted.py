@@ -1,13 +1,14 @@
 """What isn't committed to the state yet: the newest record of each."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
-from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, WorkflowRecord
+from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.metrics.labels import WorkflowKey
-from exporter.metrics.series import Changes, SeriesData
-from exporter.state.backend import Batch, InstanceKey, Owner, SeriesPlace
-from exporter.state.record_codec import encode, encode_series, instance_row, series_by_place
+from exporter.metrics.series import Changes
+from exporter.state.backend import Key, Owner, Place
+from exporter.state.record_codec import Record, Records, series_by_key
 
 
 class Watched(Protocol):
@@ -24,48 +25,51 @@ class Watched(Protocol):
 
 
 class Uncommitted:
-    """Records of series, instances and workflows, and what scrapes see once they are committed."""
+    """Records, None for those to delete, and what scrapes see once they are committed."""
 
     def __init__(self) -> None:
+        self.records: dict[Key, Record | None] = {}
         self.shown = Changes()
-        self.series: dict[SeriesPlace, SeriesData] = {}
-        self.instances: dict[InstanceKey, InstanceRecord | None] = {}
-        self.workflows: dict[Owner, WorkflowRecord] = {}
 
     def take(self, changes: Changes, accounts: Mapping[str, str]) -> None:
         """Adds what changed; `accounts`: the name of each in the state, by label."""
         self.shown.update(changes)
         # What is no longer shown stays in the state: the workflow may be attached again.
-        self.series.update(series_by_place(changes, accounts))
+        self.records.update(series_by_key(changes, accounts))
 
-    def add(self, newer: "Uncommitted") -> None:
-        """Adds newer records."""
-        self.shown.update(newer.shown)
-        self.series.update(newer.series)
-        self.instances.update(newer.instances)
-        self.workflows.update(newer.workflows)
+    @contextmanager
+    def committing(self) -> Iterator[tuple[Records, Changes]]:
+        """The records to commit meanwhile, and what to show then. They stay here until that has
+        succeeded, and where newer ones have come."""
+        records, shown = self.records.copy(), self.shown
+        self.shown = Changes()
+        try:
+            yield records, shown
+        except BaseException:
+            shown.update(self.shown)
+            self.shown = shown
+            raise
+        self.records = {
+            key: record
+            for key, record in self.records.items()
+            if key not in records or record is not records[key]
+        }
+
+    def record(self, owner: Owner, records: Records) -> None:
+        """Adds records of a workflow and its instances."""
+        if records:
+            self.records.update(records)
+            self.records["rendered", *owner, ""] = None  # lines of the instances as they were
+
+    def of(self, place: Place) -> dict[str, Record | None]:
+        """The records of a place, by id."""
+        return {key[3]: record for key, record in self.records.items() if key[:3] == place}
 
     @property
     def owners(self) -> set[Owner]:
         """Of which workflows these are."""
-        series, instances = (key[:2] for key in self.series), (key[:2] for key in self.instances)
-        return {owner for owner in (*series, *instances, *self.workflows) if owner[1]}
+        return {key[1:3] for key in self.records if key[2]}
 
     def discard(self, owners: Collection[Owner]) -> None:
         """Drops the records of these, which are another replica's to write."""
-        self.series = {p: s for p, s in self.series.items() if p[:2] not in owners}
-        self.instances = {p: i for p, i in self.instances.items() if p[:2] not in owners}
-        self.workflows = {o: w for o, w in self.workflows.items() if o not in owners}
-
-    def batch(
-        self, workflows: Mapping[Owner, WorkflowRecord], leases: Mapping[Owner, int], now: float
-    ) -> Batch:
-        """All of it for one transaction at Unix time `now`, with these records of workflows."""
-        old = now - UNWATCHED_FOR
-        return Batch(
-            {owner: encode(record) for owner, record in workflows.items()},
-            {key: instance_row(record) for key, record in self.instances.items()},
-            {place: (encode_series(series),) for place, series in self.series.items()},
-            leases,
-            {owner: min(record.horizon, old) for owner, record in workflows.items()},
-        )
+        self.records = {k: r for k, r in self.records.items() if k[1:3] not in owners}

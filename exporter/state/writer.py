@@ -24,8 +24,8 @@ from exporter.metrics.store import Store
 from exporter.state.backend import LeaseLost, Location, NotRestored, Owner, Unreachable, Unusable
 from exporter.state.leases import Leases
 from exporter.state.reader import StateReader
-from exporter.state.record_codec import batch_of, series_key, without_counts
-from exporter.state.uncommitted import Uncommitted, Watched
+from exporter.state.record_codec import Records, batch_of, series_key, without_counts
+from exporter.state.uncommitted import Watched
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,7 @@ class StateWriter:
         self.turned = asyncio.Event()
         self.leases = leases
         self._reader = StateReader(store)
+        self._pending = self._reader.pending
         self._store = store
         self._exposition = exposition
         self._clock = clock
@@ -102,8 +103,7 @@ class StateWriter:
     async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
         """Restores the series of a workflow; its record, a new one on first sight."""
         owner = self._owner(*workflow)
-        record = await self._reader.workflow(owner)
-        rendered = await self._reader.rendered(owner)
+        record, rendered = await self._reader.workflow(owner)
         await self.restore_series(*workflow)  # last: without an error the series are the caller's
         self._exposition.restore(workflow, rendered)
         if record is None:
@@ -135,7 +135,7 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now.
         """
-        records = await self._reader.records(self._owner(*workflow), ids)
+        records = await self._reader.records(("instances", *self._owner(*workflow)), ids)
         # Of one that can't be read, none of the past is counted.
         unreadable = InstanceRecord(self._clock.steady())
         return {i: unreadable if record is None else record for i, record in records.items()}
@@ -178,10 +178,9 @@ class StateWriter:
                     await self._record_rendered()
             except Exception as error:  # also of a record that can't be encoded
                 self._failed(str(error))
-                self._reader.not_written()
                 self._collect_series()
                 self._collected = self._in_store()
-                at_once, self._reader.pending.shown = without_counts(self._reader.pending.shown)
+                at_once, self._pending.shown = without_counts(self._pending.shown)
                 await self._show(at_once)
                 self._hide()
                 with contextlib.suppress(NotRestored):
@@ -203,24 +202,24 @@ class StateWriter:
             Exception: it can't be committed.
         """
         while True:
-            self._reader.not_written()  # also by a save that was cancelled
             self._collect()
-            self._reader.writing, self._reader.pending = self._reader.pending, Uncommitted()
             try:
-                await self._reader.in_thread(self._write, self._reader.writing)
+                with self._pending.committing() as (records, shown):
+                    await self._reader.in_thread(self._write, records)
+                    await self._show(shown)
                 break
             except LeaseLost as error:
                 self._lose(error.owners)
-        await self._show(self._reader.writing.shown)
         self._hide()
-        self._reader.writing = Uncommitted()
         await self._turn()
 
     async def _record_rendered(self) -> None:
-        rendered = {o: self._exposition.rendered(w.key) for o, w in self._attached.items()}
-        held, now, write = self.leases.held, self._clock.wall(), self._reader.backend.write
+        held, attached = self.leases.held, self._attached.items()
+        rendered: Records = {
+            ("rendered", *o, ""): self._exposition.rendered(w.key) for o, w in attached if o in held
+        }
         with contextlib.suppress(LeaseLost):
-            await self._reader.in_thread(lambda: write(batch_of(rendered, held), now=now))
+            await self._reader.in_thread(self._write, rendered)
 
     async def turn(self, *, leaving: bool = False) -> None:
         """Takes a turn among the replicas; later, where the database can't be used now."""
@@ -243,10 +242,8 @@ class StateWriter:
                 if self._left:
                     return
                 self._left = leaving
-                pending = self._reader.writing.owners | self._reader.pending.owners
-                turn = self.leases.turn(
-                    self._shown.keys() | pending, self.budgets(), leaving=leaving
-                )
+                attached = self._shown.keys() | self._pending.owners
+                turn = self.leases.turn(attached, self.budgets(), leaving=leaving)
                 began = self._clock.monotonic()
                 seen = await self._reader.in_thread(self._reader.backend.take_turn, turn)
                 lost = self.leases.took(turn, seen, began=began, shown=self._shown)
@@ -270,8 +267,7 @@ class StateWriter:
         self._store.leases_lost(len(owners))
         self.lost()
         self._collect_series()
-        for uncommitted in (self._reader.writing, self._reader.pending):
-            uncommitted.discard(owners)
+        self._pending.discard(owners)
 
     async def _show(self, changes: Changes) -> None:
         """Shows what changed, all at once; other tasks run meanwhile."""
@@ -308,13 +304,13 @@ class StateWriter:
         elif account:
             self._store.account_found(account)
         shown = Changes()
-        for place, series in newest.items():
-            key = series_key(place, account, workflow)
+        for id_, series in newest.items():
+            key = series_key(id_, account, workflow)
             if series is None or key is None:
                 continue  # broken, or of another version of the exporter
             if not self._store.restore(*key, series.copy()):  # counting continues
                 self._reader.reset(key[0])
-            elif (before := on_disk.get(place)) and place not in self._reader.writing.series:
+            elif before := on_disk.get(id_):
                 # What is on the disk is shown at once, even if nothing new can be written there.
                 shown.series[key] = before
         await self._show(shown)
@@ -326,23 +322,24 @@ class StateWriter:
         self._collected = self._in_store()
 
     def _collect_series(self) -> None:
-        self._reader.pending.take(self._store.take(), self.accounts)
+        self._pending.take(self._store.take(), self.accounts)
 
     def _collect_from(self, owner: Owner, watched: Watched) -> None:
-        for instance_id, record in watched.take_changes().items():
-            self._reader.pending.instances[*owner, instance_id] = record
+        changes = watched.take_changes().items()
+        self._pending.record(owner, {("instances", *owner, i): record for i, record in changes})
         if watched.record != self._workflows.get(owner):
             self._workflows[owner] = copy(watched.record)
-            self._reader.pending.workflows[owner] = self._workflows[owner]
+            self._pending.record(owner, {("workflows", *owner, ""): self._workflows[owner]})
 
-    def _write(self, pending: Uncommitted) -> None:
+    def _write(self, records: Records) -> None:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
-        held, workflows = self.leases.held, pending.workflows
+        held = self.leases.held
         if tidy:
             # Of what was lost meanwhile, some may still be being restored.
-            workflows = {o: r for o, r in [*self._workflows.items()] if o in held} | workflows
-        if batch := pending.batch(workflows, held, self._clock.steady()):
-            self._reader.backend.write(batch, now=now)
+            known = [*self._workflows.items()]
+            records = {**{("workflows", *o, ""): r for o, r in known if o in held}, **records}
+        if records:
+            self._reader.backend.write(batch_of(records, held, self._clock.steady()), now=now)
         if tidy:
             accounts = self.accounts.values()
             self._reader.backend.expire(after=_EXPIRES_AFTER, now=now, accounts=accounts)
@@ -355,7 +352,7 @@ class StateWriter:
         except Unusable as error:
             self._failed(str(error))
             return
-        self._reader.pending.workflows.update(self._workflows)
+        self._workflows.clear()
         self._store.series.touch()
         for watched in self._attached.values():
             watched.record_all()

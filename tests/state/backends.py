@@ -9,10 +9,11 @@ from exporter.state.backend import (
     Backend,
     Batch,
     DatabaseServer,
-    InstanceRow,
+    Key,
     Notice,
     Owner,
     Replica,
+    Row,
     Seen,
     Turn,
 )
@@ -52,26 +53,24 @@ def epochs(seen: Seen, replica: Replica = ME) -> dict[Owner, int]:
     return {o: lease.epoch for o, lease in seen.leases.items() if lease.replica == replica}
 
 
+KEYS: tuple[Key, ...] = (
+    ("workflows", *OWNER, ""),
+    ("instances", *OWNER, "order-1"),
+    ("series", *OWNER, '["runs_total", "complete"]'),
+)
+
+
 def batch(value: bytes = b"1", leases: Mapping[Owner, int] | None = None) -> Batch:
-    return Batch(
-        workflows={OWNER: value},
-        instances={(*OWNER, "order-1"): InstanceRow(value)},
-        series={(*OWNER, "runs_total", '["complete"]'): (value,)},
-        leases=leases or {},
-    )
+    return Batch(dict.fromkeys(KEYS, Row(value)), leases or {})
 
 
 def content(backend: Backend) -> tuple[object, ...]:
-    return (
-        list(backend.workflow(OWNER)),
-        list(backend.instances(OWNER, after="", limit=10)),
-        list(backend.series(OWNER)),
-    )
+    return tuple(list(backend.records(key[:3])) for key in KEYS)
 
 
 def whole(value: bytes = b"1") -> tuple[object, ...]:
     """The content after such a batch."""
-    return [(OWNER[1], value)], [("order-1", value)], [(("runs_total", '["complete"]'), value)]
+    return tuple([(key[3], value)] for key in KEYS)
 
 
 FULL = whole()

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from exporter.cloudflare.replica_budgets import BudgetUse
-from exporter.state.backend import Backend, Batch, InstanceRow
+from exporter.state.backend import TABLES, Backend, Batch, Key, Row
 from exporter.state.sqlite import Database
 from tests.postgres import PostgresServer
 from tests.state.backends import (
     EMPTY,
     FULL,
+    KEYS,
     ME,
     OTHER,
     OWNER,
@@ -60,6 +61,10 @@ def held(backend: Backend) -> dict[tuple[str, str], int]:
 Held = dict[tuple[str, str], int]
 
 
+def instance(id_: str) -> Key:
+    return "instances", *OWNER, id_
+
+
 class TestContent:
     def test_what_was_written_is_there_after_a_restart(
         self, opened: Opener, backend: Backend, held: Held
@@ -74,99 +79,75 @@ class TestContent:
 
     def test_none_deletes(self, backend: Backend, held: Held) -> None:
         backend.write(batch(leases=held), now=0)
-        none = batch(leases=held)._replace(
-            workflows={},
-            instances={(*OWNER, "order-1"): None},
-            series={(*OWNER, "runs_total", '["complete"]'): None},
-        )
-        backend.write(none, now=0)
-        assert content(backend) == ([(OWNER[1], b"1")], [], [])
+        backend.write(Batch(dict.fromkeys(KEYS), held), now=0)
+        assert content(backend) == EMPTY
 
-    def test_rendered_lines_are_there_until_a_record_of_the_workflow_changes(
-        self, opened: Opener, backend: Backend, held: Held
-    ) -> None:
-        workflows = {OWNER: b"", OTHER: b""}
-        backend.write(batch(leases=held)._replace(workflows=workflows), now=0)
-        lines = Batch({}, {}, {}, held, rendered={OWNER: b"1", OTHER: b"2"})
-        series = Batch({}, {}, {(*OWNER, "runs_total", "[]"): (b"",)}, held)
-        for changed in (
-            Batch({OWNER: b"x"}, {}, {}, held),
-            Batch({}, {(*OWNER, "order-1"): InstanceRow(b"x")}, {}, held),
-            Batch({}, {(*OWNER, "order-1"): None}, {}, held),
-        ):
-            backend.write(lines, now=0)
-            backend.write(series, now=0)
-            assert [*backend.rendered(OWNER)] == [(OWNER[1], b"1")]
-            backend.write(changed, now=0)
-            assert [*backend.rendered(OWNER)] == []
-            assert [*backend.rendered(OTHER)] == [(OTHER[1], b"2")]
-        assert [*opened().rendered(OTHER)] == [(OTHER[1], b"2")]
-
-    def test_owners_have_their_own(self, backend: Backend, held: Held) -> None:
-        backend.write(batch(leases=held), now=0)
-        assert list(backend.workflow(OTHER)) == []
-        assert list(backend.instances(OTHER, after="", limit=10)) == []
-        assert list(backend.series(OTHER)) == []
+    def test_each_table_of_each_owner_has_its_own(self, backend: Backend, held: Held) -> None:
+        places = [(table, *owner) for table in TABLES for owner in (OWNER, OTHER)]
+        rows = {(*place, "a"): Row("/".join(place).encode()) for place in places}
+        backend.write(Batch(rows, held), now=0)
+        for place in places:
+            assert list(backend.records(place)) == [("a", "/".join(place).encode())]
 
     def test_instances_come_in_slices(self, backend: Backend, held: Held) -> None:
         ids = sorted(f"{prefix}-{n}" for n in range(5) for prefix in ("order", "Ä", "*/5 * *", "_"))
-        rows = {(*OWNER, id_): InstanceRow(id_.encode()) for id_ in reversed(ids)}
-        backend.write(Batch({}, rows, {}, held), now=0)
+        rows = {instance(id_): Row(id_.encode()) for id_ in reversed(ids)}
+        backend.write(Batch(rows, held), now=0)
         found, after = list[str](), ""
-        while page := list(backend.instances(OWNER, after=after, limit=3)):
+        while page := list(backend.watched(OWNER, after, 3)):
             assert all(data == id_.encode() for id_, data in page)
             found += [id_ for id_, _ in page]
             after = found[-1]
         assert found == ids
 
     def test_what_is_not_watched_is_found_by_its_id(self, backend: Backend, held: Held) -> None:
-        rows = {
-            (*OWNER, "removed"): InstanceRow(b"1", removed=100.0),
-            (*OWNER, "watched"): InstanceRow(b"3"),
-            (*OTHER, "other"): InstanceRow(b"4"),
+        rows: dict[Key, Row] = {
+            instance("removed"): Row(b"1", last_watched=100.0),
+            instance("watched"): Row(b"3"),
+            ("instances", *OTHER, "other"): Row(b"4"),
         }
-        backend.write(Batch({}, rows, {}, held), now=0)
-        assert list(backend.instances(OWNER, after="", limit=9)) == [("watched", b"3")]
+        backend.write(Batch(rows, held), now=0)
+        assert list(backend.watched(OWNER, "", 9)) == [("watched", b"3")]
         ids = ("removed", "watched", "other", "unknown")
         found = {"removed": b"1", "watched": b"3"}
-        assert dict(backend.by_ids(OWNER, ids)) == found
-        back = {(*OWNER, "removed"): InstanceRow(b"5")}
-        backend.write(Batch({}, back, {}, held), now=0)
+        assert dict(backend.by_ids(("instances", *OWNER), ids)) == found
+        backend.write(Batch({instance("removed"): Row(b"5")}, held), now=0)
         watched = [("removed", b"5"), ("watched", b"3")]
-        assert list(backend.instances(OWNER, after="", limit=9)) == watched
+        assert list(backend.watched(OWNER, "", 9)) == watched
 
     def test_what_is_not_watched_expires(self, backend: Backend, held: Held) -> None:
-        rows = {
-            (*OWNER, "removed"): InstanceRow(b"", removed=100.0),
-            (*OWNER, "removed later"): InstanceRow(b"", removed=101.0),
-            (*OWNER, "watched"): InstanceRow(b""),
-            (*OTHER, "removed"): InstanceRow(b"", removed=100.0),
+        rows: dict[Key, Row] = {
+            instance("removed"): Row(b"", last_watched=100.0),
+            instance("removed later"): Row(b"", last_watched=101.0),
+            instance("watched"): Row(b""),
+            ("instances", *OTHER, "removed"): Row(b"", last_watched=100.0),
         }
-        backend.write(Batch({}, rows, {}, held), now=0)
-        backend.write(Batch({OWNER: b""}, {}, {}, held, {OWNER: 100.5}), now=0)
-        ids = [id_ for *_, id_ in rows]
-        found = {id_ for id_, _ in backend.by_ids(OWNER, ids)}
+        backend.write(Batch(rows, held), now=0)
+        backend.write(Batch({}, held, {OWNER: 100.5}), now=0)
+        found = {id_ for id_, _ in backend.records(("instances", *OWNER))}
         assert found == {"removed later", "watched"}
-        assert dict(backend.by_ids(OTHER, ids)) == {"removed": b""}
+        assert dict(backend.records(("instances", *OTHER))) == {"removed": b""}
 
     def test_thousands_of_rows_in_one_batch(self, backend: Backend, held: Held) -> None:
-        rows = {(*OWNER, f"{n:05}"): InstanceRow(b"x") for n in range(5001)}
-        backend.write(Batch({}, rows, {}, held), now=0)
-        assert len(list(backend.instances(OWNER, after="", limit=9999))) == 5001
-        backend.write(Batch({}, dict.fromkeys(rows), {}, held), now=0)
-        assert list(backend.instances(OWNER, after="", limit=9999)) == []
+        rows = {instance(f"{n:05}"): Row(b"x") for n in range(5001)}
+        backend.write(Batch(rows, held), now=0)
+        assert len(list(backend.watched(OWNER, "", 9999))) == 5001
+        backend.write(Batch(dict.fromkeys(rows), held), now=0)
+        assert list(backend.watched(OWNER, "", 9999)) == []
 
     def test_bytes_and_text_come_back_as_they_were(self, backend: Backend, held: Held) -> None:
-        data, family, labels = bytes(range(256)), "runs_total", r'["\u0000 \ud83d", "{}", "é"]'
-        backend.write(Batch({}, {}, {(*OWNER, family, labels): (data,)}, held), now=0)
-        assert list(backend.series(OWNER)) == [((family, labels), data)]
+        data, id_ = bytes(range(256)), r'["runs_total", "\u0000 \ud83d", "{}", "é"]'
+        backend.write(Batch({("series", *OWNER, id_): Row(data)}, held), now=0)
+        assert list(backend.records(("series", *OWNER))) == [(id_, data)]
 
     def test_a_batch_is_written_whole_or_not_at_all(self, backend: Backend, held: Held) -> None:
         backend.write(batch(leases=held), now=0)
-        rows: Any = {(*OWNER, "runs_total", "[]"): (object(),)}
-        broken = batch(b"2", leases=held)._replace(series=rows)
+        data: Any = object()
+        broken = batch(b"2", leases=held)
         with pytest.raises(Exception, match="object"):
-            backend.write(broken, now=0)
+            backend.write(
+                broken._replace(rows={**broken.rows, ("series", *OWNER, "[]"): Row(data)}), now=0
+            )
         assert content(backend) == FULL
         backend.write(batch(b"3", leases=held), now=0)
         assert content(backend) == whole(b"3")

@@ -21,11 +21,12 @@ from exporter.config.errors import ConfigError
 from exporter.state.backend import (
     Batch,
     DatabaseServer,
-    InstanceRow,
+    Key,
     LeaseLost,
     Notice,
     Owner,
     Replica,
+    Row,
     Unreachable,
 )
 from exporter.state.postgres import Postgres
@@ -150,16 +151,12 @@ class TestLeases:
     ) -> None:
         stale = expired(first, OWNER, OTHER)
         second.write(batch(b"2", epochs(turn(second, PEER), PEER)), now=0)
+        keys: tuple[Key, ...] = ("instances", *OTHER, "x"), ("series", *OWNER, "[]")
         with pytest.raises(LeaseLost) as lost:
-            first.write(
-                batch(b"1", stale)._replace(
-                    instances={(*OTHER, "x"): InstanceRow(b"1")}, workflows={}
-                ),
-                now=0,
-            )
+            first.write(Batch(dict.fromkeys(keys, Row(b"1")), stale), now=0)
         assert lost.value.owners == {OWNER}
         assert content(first) == whole(b"2")
-        assert list(first.instances(OTHER, after="", limit=9)) == []
+        assert list(first.records(("instances", *OTHER))) == []
 
     def test_so_are_those_of_one_that_lost_it_and_got_it_back(
         self, first: Postgres, second: Postgres
@@ -175,8 +172,8 @@ class TestLeases:
     def test_so_are_rendered_lines(self, first: Postgres) -> None:
         first.write(batch(leases=epochs(turn(first))), now=0)
         with pytest.raises(LeaseLost):
-            first.write(Batch({}, {}, {}, {}, rendered={OWNER: b"1"}), now=0)
-        assert [*first.rendered(OWNER)] == []
+            first.write(Batch({("rendered", *OWNER, ""): Row(b"1")}), now=0)
+        assert list(first.records(("rendered", *OWNER))) == []
 
     @pytest.mark.parametrize("leases", [{}, {OTHER: 1}, {OWNER: 0}])
     def test_nothing_is_written_without_a_lease(
@@ -185,7 +182,7 @@ class TestLeases:
         with pytest.raises(LeaseLost) as lost:
             first.write(batch(leases=leases), now=0)
         assert OWNER in lost.value.owners
-        assert list(first.workflow(OWNER)) == []
+        assert list(first.records(("workflows", *OWNER))) == []
 
     def test_of_two_that_take_at_once_each_gets_what_the_other_lacks(self, url: str) -> None:
         wanted = tuple(("acc", f"workflow-{n}") for n in range(50))
@@ -274,12 +271,9 @@ class TestLeases:
 
     def test_what_belongs_to_no_workflow_is_each_replicas_own(self, first: Postgres) -> None:
         held = epochs(turn(first))
-        series = {
-            ("acc", "", "requests_total", "[]"): (b"1",),
-            ("", "", "polls_total", "[]"): (b"1",),
-        }
-        first.write(Batch({}, {}, series, held), now=0)
-        assert [*first.series(("acc", "")), *first.series(("", ""))] == []
+        series: tuple[Key, ...] = ("series", "acc", "", "[]"), ("series", "", "", "[]")
+        first.write(Batch(dict.fromkeys(series, Row(b"1")), held), now=0)
+        assert [record for key in series for record in first.records(key[:3])] == []
 
 
 def use(**changes: float) -> BudgetUse:
@@ -546,10 +540,12 @@ class TestFaults:
         server.start(file_size=4 << 20)
         try:
             recovered(first)
-            rows = {(*OWNER, f"big-{n}"): InstanceRow(os.urandom(1800)) for n in range(4000)}
+            rows: dict[Key, Row] = {
+                ("instances", *OWNER, f"big-{n}"): Row(os.urandom(1800)) for n in range(4000)
+            }
             for _ in range(2):
                 with pytest.raises(Unreachable, match=r"could not extend file .*: File too large"):
-                    first.write(batch(b"2", held)._replace(instances={**rows}), now=0)
+                    first.write(Batch(rows, held), now=0)
                 assert content(first) == FULL
         finally:
             server.stop()

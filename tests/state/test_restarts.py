@@ -238,10 +238,10 @@ class TestRecordedLines:
             before = gauges(w)
             await w.running.aclose()
             with contextlib.closing(sqlite3.connect(file)) as connection, connection:
-                [(lines,)] = connection.execute("SELECT rendered FROM workflows")
+                [(lines,)] = connection.execute("SELECT data FROM rendered")
                 half = len(lines) // 2
                 lines = lines[:half] + bytes([lines[half] ^ 1]) + lines[half + 1 :]
-                connection.execute("UPDATE workflows SET rendered = ?", (lines,))
+                connection.execute("UPDATE rendered SET data = ?", (lines,))
             with capture_logs() as logs:
                 await w.start()
             assert gauges(w) == before
@@ -686,7 +686,7 @@ class TestTheDiskFails:
                     await w.cycle(after=30)
                     unsaved = w.app.writer._reader.pending
                     shown = sum(map(len, unsaved.shown.instances.values()))
-                    held.append(len(unsaved.instances) + shown)
+                    held.append(len(unsaved.records) + shown)
             assert max(held[20:]) <= max(held[:20])
             await w.cycle(after=15)
             assert runs(w) == 200

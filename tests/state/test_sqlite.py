@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.state.backend import Batch, InUse, Replica, Turn, Unusable
+from exporter.state.backend import Batch, InUse, Key, Replica, Row, Turn, Unusable
 from exporter.state.sqlite import Database
 from tests.disk import full
 from tests.state.backends import EMPTY, FULL, OWNER, batch, content
@@ -37,11 +37,11 @@ class TestContent:
 
     def test_what_an_account_has_as_such_goes_with_its_last_workflow(self, path: Path) -> None:
         database = Database(written(path))
-        own = ("acc", "", "requests_total", "[]")
-        database.write(Batch({}, {}, {own: (b"1",)}), now=0)
+        own: Key = ("series", "acc", "", '["requests_total"]')
+        database.write(Batch({own: Row(b"1")}), now=0)
         for now, accounts, left in ((10, [], 1), (11, ["acc"], 1), (11, [], 0)):
             database.expire(after=10, now=now, accounts=accounts)
-            assert len(list(database.series(own[:2]))) == left
+            assert len(list(database.records(own[:3]))) == left
         database.close()
 
     def test_a_workflow_expires_whole_or_not_at_all(self, path: Path) -> None:
