@@ -187,6 +187,7 @@ def test_what_is_true_and_causes_nothing_is_never_muted(tmp_path: Path) -> None:
         return {"labels": {**labels, **more}}
 
     stuck = alert("CloudflareWorkflowInstanceStuck", "orders", instance_id="a")
+    queue = alert("CloudflareWorkflowQueueBacklog", "orders")
     errored = alert("CloudflareWorkflowInstanceErrored", "orders", instance_id="b")
     storm = {"workflow": "mails", "name": "CloudflareWorkflowInstancesErrored"}
     one = {"workflow": "mails", "name": "CloudflareWorkflowInstanceErrored", "instance_id": "c"}
@@ -195,7 +196,9 @@ def test_what_is_true_and_causes_nothing_is_never_muted(tmp_path: Path) -> None:
 
     with alertmanager(tmp_path, from_the_page("alertmanager.yml")) as manager:
         url = f"http://{manager}/api/v2/alerts"
-        posted = httpx.post(url, json=[errored, there, stuck, here, *sources], trust_env=False)
+        posted = httpx.post(
+            url, json=[errored, there, queue, stuck, here, *sources], trust_env=False
+        )
         assert posted.is_success, posted.text
 
         def muted() -> list[dict[str, str]]:
@@ -206,7 +209,8 @@ def test_what_is_true_and_causes_nothing_is_never_muted(tmp_path: Path) -> None:
             return {labels["workflow"] for labels in muted()} == {"orders", "mails"}
 
         wait_until(each_source_mutes, lambda: str(muted()))
-        assert sorted(muted(), key=str) == sorted([stuck["labels"], here["labels"]], key=str)
+        expected = [a["labels"] for a in (stuck, queue, here)]
+        assert sorted(muted(), key=str) == sorted(expected, key=str)
 
 
 @pytest.mark.process
