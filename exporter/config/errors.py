@@ -124,10 +124,10 @@ def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:
     name, known = str(loc[-1]), _keys(loc[:-1], root)
     if "." in name and name in dict(paths(root)):
         return f"unknown key; write {name.replace('.', ': {')}: …{'}' * name.count('.')}"
-    near = difflib.get_close_matches(_word(name), known, n=1)
-    elsewhere = (path for path, _ in paths(root) if path.rpartition(".")[2] == name)
-    if meant := _path((*loc[:-1], near[0])) if near else next(elsewhere, None):
-        return f"unknown key; did you mean {meant}?"
+    meant = [path for path, _ in paths(root) if path.rpartition(".")[2] == name]
+    meant += [_path((*loc[:-1], near)) for near in difflib.get_close_matches(_word(name), known)]
+    if meant:
+        return f"unknown key; did you mean {meant[0]}?"
     return f"unknown key; known here: {', '.join(known)}"
 
 
