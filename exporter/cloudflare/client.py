@@ -124,6 +124,8 @@ class ApiClient:
     ) -> Response[Result]:
         if not response.is_success:
             text, codes = self._api_errors(response, body)
+            if response.status_code == 429 and self.budget is not None and self.budget.blocked:
+                text += f"; no requests for {self.budget.blocked:.0f} s"
             raise from_status(response.status_code, text, codes)
         if not body.size:
             raise RequestFailed("invalid_answer", "the body is empty")

@@ -247,8 +247,8 @@ API_REMAINING = _own(
 )
 API_BLOCKED_UNTIL = _own(
     "api_blocked_until_timestamp_seconds",
-    "Unix time until which no requests are sent, after a response of 429 (API: Retry-After); 0: "
-    "not blocked.",
+    "Unix time until which no requests are sent, after a 429 (API: Retry-After) or with fewer than "
+    "10 requests left; 0: not blocked.",
     "account",
 )
 POLLS = _own(

