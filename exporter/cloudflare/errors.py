@@ -78,8 +78,8 @@ def _reason(status: int, message: str, codes: Collection[str]) -> tuple[FailureR
             return "http_4xx", "check account_id and api.url"
         case 429:
             return "rate_limited", (
-                "all tools of the token's user share Cloudflare's 1200 requests in 5 minutes: use a "
-                "token with a rate limit of its own, or lower api.requests_per_5m"
+                "all tools of the token's user share Cloudflare's 1200 requests in 5 minutes; use "
+                "a token with a rate limit of its own, or lower api.requests_per_5m"
             )
         case _ if 300 <= status < 400:
             return "invalid_answer", "check api.url: the API itself never redirects"
