@@ -41,11 +41,13 @@ class StateReader:
 
     Attributes:
         pending: What isn't on the disk yet.
+        unusable: Whether the file can't be used, so that the state is in memory.
     """
 
     def __init__(self, store: Store) -> None:
         self.backend: Backend
         self.pending = Uncommitted()
+        self.unusable = False
         self._store = store
         # Its own: a name server that doesn't respond may hold all of the event loop's threads.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
@@ -63,7 +65,7 @@ class StateReader:
         try:
             self.backend = await self.in_thread(opened, location)
         except Unusable as error:
-            self._store.state_write_failed()
+            self.unusable = True
             log.error(
                 "the state file can't be used; counting from zero, and nothing is persisted",
                 path=str(location),

@@ -170,6 +170,8 @@ class StateWriter:
             if not self._reader.backend.is_there:
                 self._failed("it was deleted or replaced; writing all of it again")
                 await self._renew()
+            if self._reader.unusable:
+                self._store.state_write_failed()
             over, committed = self.first_polls_over(), False
             self.writes_since = self._clock.monotonic()
             try:
