@@ -119,6 +119,18 @@ class TestAccessible:
         ):
             assert await page.evaluate(WIDTH) <= 360
 
+    async def test_a_phone_shows_the_failing_step_beside_its_instance(self, site: Site) -> None:
+        """Without scrolling to the right, where nothing says that there is more."""
+        async with site.page(viewport={"width": 360, "height": 700}) as page:
+            scroll = page.locator("#results .scroll")
+            assert await scroll.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+            row = page.get_by_role("row").filter(has_text="order-1984")
+            assert (await row.inner_text()).split() == [
+                *("errored", "orders", "order-1984"),
+                *("charge-1", "·", "PaymentDeclined"),
+                *("1h", "25m", "ago"),
+            ]
+
     async def test_many_workflows_leave_the_table_in_the_window(self, site: Site) -> None:
         names = [f"workflow-of-a-long-name-{number}" for number in range(100)]
         async with (
