@@ -51,7 +51,7 @@ class PollLog:
                     advice=failure.advice,
                 )
         if self._problems.over(problems):
-            self._log.info("polls of instances succeed again")
+            self._log.info("instances can be polled and listed again")
 
     def absent(self, instances: Iterable[Instance]) -> None:
         """Reports the configured instances that don't exist."""

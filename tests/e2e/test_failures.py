@@ -225,7 +225,10 @@ async def assert_visible_and_harmless(
     succeeding()
     polls = watch.polls()
     (line,) = await watch.round(after=later)
-    assert (line["log_level"], line["event"]) == ("info", "polls of instances succeed again")
+    assert (line["log_level"], line["event"]) == (
+        "info",
+        "instances can be polled and listed again",
+    )
     assert watch.values() == values
     assert watch.value(UP) == 1
     assert watch.value(LAST_SUCCESS) == watch.clock()
@@ -269,7 +272,7 @@ async def test_an_api_that_takes_no_connections() -> None:
 
         await watches.enter_async_context(serve(simulator, port=port))
         (line,) = await watch.round()
-        assert line["event"] == "polls of instances succeed again"
+        assert line["event"] == "instances can be polled and listed again"
         assert watch.value(UP) == 1
         assert watch.values() == values
     with reserved_port() as port:

@@ -71,7 +71,7 @@ class TestWhatComesAndGoes:
                     await w.round(after=15)
         assert [e["event"] for e in logs] == [
             "failed to poll instances; keeping last known values",
-            "polls of instances succeed again",
+            "instances can be polled and listed again",
         ] * 2
 
     async def test_what_came_back_and_stays_is_reported_in_the_end(self) -> None:

@@ -157,7 +157,7 @@ class TestFailures:
             logged = [(e["log_level"], e["event"], e.get("instances")) for e in logs]
             assert logged == [
                 ("warning", "failed to poll instances; keeping last known values", 2),
-                ("info", "polls of instances succeed again", None),
+                ("info", "instances can be polled and listed again", None),
             ]
 
 
