@@ -22,7 +22,7 @@ from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.event_queue import EventQueue
 from exporter.cloudflare.workflows_client import WorkflowsClient
-from exporter.config.accounts import Account
+from exporter.config.accounts import Account, is_glob
 from exporter.config.settings import Settings
 from exporter.logs import printable
 from exporter.state.backend import Location, Unreachable
@@ -177,7 +177,8 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     """That no workflow has a name, and which ones have a similar one."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {_some(near)}?" if near else f"the account has: {_some(names) or 'none'}."
-    return f"no workflow is named {name}; {hint} Check the name and account_id"
+    no_such = f"no workflow {'matches' if is_glob(name) else 'is named'} {name}"
+    return f"{no_such}; {hint} Check the name and account_id"
 
 
 def _some(names: Sequence[str]) -> str:

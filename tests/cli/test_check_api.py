@@ -200,21 +200,19 @@ class TestCredentials:
 
 class TestNames:
     @pytest.mark.parametrize(
-        ("name", "hint"),
+        ("name", "problem"),
         [
-            ("ordres", "did you mean orders?"),
-            ("report_daily", "did you mean report-daily, report-weekly?"),
-            ("zz", "the account has: orders, report-daily, report-weekly."),
-            ("zz-*", "the account has: orders, report-daily, report-weekly."),
+            ("ordres", "is named ordres; did you mean orders?"),
+            ("report_daily", "is named report_daily; did you mean report-daily, report-weekly?"),
+            ("zz", "is named zz; the account has: orders, report-daily, report-weekly."),
+            ("zz-*", "matches zz-*; the account has: orders, report-daily, report-weekly."),
         ],
     )
     def test_an_unknown_workflow_gets_those_near_it(
-        self, check: Check, name: str, hint: str
+        self, check: Check, name: str, problem: str
     ) -> None:
         check.account["workflows"] = [{"name": name, "discover": {}}]
-        assert check.wrong() == [
-            f"production: no workflow is named {name}; {hint} Check the name and account_id"
-        ]
+        assert check.wrong() == [f"production: no workflow {problem} Check the name and account_id"]
 
     def test_names_are_found_on_further_pages(self, check: Check) -> None:
         for number in range(150):
