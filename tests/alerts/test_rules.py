@@ -15,9 +15,17 @@ from pydantic import SecretStr
 
 from exporter.metrics.catalogue import FAMILIES
 from exporter.state.backend import DatabaseServer
-from tests.alerts.cases import THRESHOLDS, failed_scrapes, hand_overs, of_two_targets, together
+from tests.alerts.cases import (
+    THRESHOLDS,
+    failed_scrapes,
+    firing,
+    hand_overs,
+    of_two_targets,
+    together,
+)
 from tests.alerts.emitted import CLOSED, TARGET, emitted
 from tests.grafana.queries import annotations, expressions, filled_in
+from tests.helm.chart import SMALLEST, render
 from tests.postgres import PostgresServer
 from tests.promql import catalogued, metrics_of
 from tests.requires import requires_program
@@ -242,6 +250,32 @@ def test_the_labels_to_keep_are_one_parameter(tmp_path: Path) -> None:
         }
         test = {"rule_files": ["rules.yaml"], "evaluation_interval": "5m", "tests": [case]}
         passes(test, tmp_path)
+
+
+@pytest.mark.process
+def test_two_releases_of_one_name_raise_two_alerts_of_one_namespace(tmp_path: Path) -> None:
+    """An AlertmanagerConfig needs it: rules fail where two alerts have the same labels."""
+    values = {"prometheusRule": {"enabled": True, "alertLabels": {"namespace": "monitoring"}}}
+    spec = render(SMALLEST, values).the("PrometheusRule")["spec"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": spec["groups"][-1:]}))
+    series = [
+        {"series": f'{name}{{instance="i", job="exporter", namespace="{namespace}"}}', "values": v}
+        for namespace in ("a", "b")
+        for name, v in (
+            ("up", "1x9 0x20"),
+            ("cloudflare_workflows_exporter_build_info", "1x9 stale"),
+        )
+    ]
+    name = "CloudflareWorkflowsExporterDown"
+    labels = {"namespace": "monitoring", "job": "exporter", "severity": "critical"}
+    expected = [firing(name, exported_namespace=namespace, **labels) for namespace in ("a", "b")]
+    at = {
+        "expr": f'ALERTS{{alertname="{name}", alertstate="firing"}}',
+        "eval_time": "20m",
+        "exp_samples": [{"labels": alert, "value": 1} for alert in expected],
+    }
+    case = {"interval": "1m", "input_series": series, "promql_expr_test": [at]}
+    passes({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [case]}, tmp_path)
 
 
 @pytest.mark.process
