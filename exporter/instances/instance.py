@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
+from exporter.config.settings import Poll
 from exporter.instances.run_tracker import APART, Run
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
@@ -97,12 +98,14 @@ class Instance(Struct, eq=False, gc=False):
 
     id: str
     scope: Scope
+    poll: Poll
+    """How often it is polled; fixed for as long as its workflow is attached."""
     since: float
     """Unix time. What ended before is history and not counted."""
     due: float = inf
     """When it is polled next; inf: once a list shows that it moved."""
     activity: Pending | PollRequest | None = None
-    """Its poll that waits, or the first request of the one under way; None: idle."""
+    """Its poll that waits, or the request that is under way; None: idle."""
     wants_detail: bool = False
     """Whether its next request is a detail request, whatever a simple one would show."""
     detail_after: float = -inf
@@ -131,6 +134,12 @@ class Instance(Struct, eq=False, gc=False):
     @property
     def has_series(self) -> bool:
         return self.scope is not Scope.COUNTED
+
+    @property
+    def request(self) -> PollRequest:
+        """The one that is under way; there must be one."""
+        assert isinstance(self.activity, PollRequest), "only a request has a response"
+        return self.activity
 
     @property
     def failure(self) -> RequestFailed | None:

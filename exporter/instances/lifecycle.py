@@ -23,7 +23,6 @@ from msgspec.structs import replace
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary
-from exporter.config.settings import Poll
 from exporter.instances import poll_pauses
 from exporter.instances.instance import (
     Instance,
@@ -55,8 +54,6 @@ class Effects(NamedTuple):
     """Show its values, if it has series."""
     observations: Observations | None = None
     """Count these."""
-    request: PollRequest | None = None
-    """Make this request: the poll isn't over."""
     want_detail: bool = False
     """Ask for a detail request: only that shows which run a row is of."""
     repeats: bool = False
@@ -146,14 +143,15 @@ def cancel(instance: Instance) -> None:
     instance.activity = None
 
 
-def on_turn(instance: Instance, *, poll: Poll, now: Moment) -> PollRequest:
+def on_turn(instance: Instance, *, now: Moment) -> PollRequest:
     """Its turn at the budget has come; the first request of the poll."""
     assert isinstance(instance.activity, Pending), "only what waits has a turn"
     reason, at = instance.activity.reason, now.monotonic
-    instance.due = at + poll.interval
+    instance.due = at + instance.poll.interval
     rests = instance.rests(at)
-    outlived = at >= instance.detail_after and poll_pauses.outlived(instance, poll=poll, now=now)
-    refresh = (instance.live or outlived) and at - instance.detailed_at >= poll.detail_refresh
+    outlived = at >= instance.detail_after and poll_pauses.outlived(instance, now=now)
+    due = at - instance.detailed_at >= instance.poll.detail_refresh
+    refresh = (instance.live or outlived) and due
     if instance.detailed and (rests or not (refresh or instance.wants_detail)):
         request = PollRequest(at, "simple", reason)
     elif refresh and not instance.wants_detail:
@@ -164,83 +162,70 @@ def on_turn(instance: Instance, *, poll: Poll, now: Moment) -> PollRequest:
     return request
 
 
-def on_simple(
-    instance: Instance, response: Summary, request: PollRequest, *, poll: Poll, now: Moment
-) -> Effects:
-    """A simple response: it repeats what is known, or a detail request follows."""
-    detail = Effects(request=PollRequest(request.at, "detail", PollReason.CHANGED))
-    rests, run, values = instance.rests(request.at), instance.run, instance.values
-    if not (instance.detailed and run and values):
-        return detail  # a row has come since the request was chosen
-    freshness = judge(run, values, response, but_progress=rests)
-    if freshness is Freshness.STALE or (rests and freshness is Freshness.OPEN):
-        return _succeeded(instance, request, behind=True, poll=poll, now=now)
-    if freshness is not Freshness.KNOWN:
-        return detail
-    progressed = rests and _progress(instance, run, values, response, now)
-    return _succeeded(instance, request, poll=poll, now=now)._replace(show=progressed)
+def on_simple(instance: Instance, response: Summary, *, now: Moment) -> Effects:
+    """A simple response: it repeats what is known, or a detail request is under way now."""
+    at, run, values = instance.request.at, instance.run, instance.values
+    rests = instance.rests(at)
+    if run and values and instance.detailed:  # or a row has come since the request was chosen
+        freshness = judge(run, values, response, but_progress=rests)
+        if freshness is Freshness.STALE or (rests and freshness is Freshness.OPEN):
+            return _succeeded(instance, behind=True, now=now)
+        if freshness is Freshness.KNOWN:
+            progressed = rests and _progress(instance, run, values, response, now)
+            return _succeeded(instance, now=now)._replace(show=progressed)
+    instance.activity = PollRequest(at, "detail", PollReason.CHANGED)
+    return NOTHING
 
 
-def on_detail(
-    instance: Instance,
-    response: Detail,
-    size: int,
-    request: PollRequest,
-    *,
-    poll: Poll,
-    now: Moment,
-) -> Effects:
+def on_detail(instance: Instance, response: Detail, size: int, *, now: Moment) -> Effects:
     """A detail response of `size` bytes."""
-    instance.detail_after = now.monotonic + poll_pauses.after_detail(size, poll=poll)
+    instance.detail_after = now.monotonic + poll_pauses.after_detail(instance, size)
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
     if tracked is None:
-        return _succeeded(instance, request, behind=True, poll=poll, now=now)
+        return _succeeded(instance, behind=True, now=now)
     changed = _take(instance, tracked.run, tracked.values, now)
     if instance.has_series:
         instance.timeline = pack(response, now=now.steady)
     if instance.live:
         instance.expires_at = None
-    instance.detailed_at = request.at
-    instance.wants_detail = not changed and poll_pauses.ended_behind(instance, poll=poll, now=now)
-    _succeeded(instance, request, poll=poll, now=now)
+    instance.detailed_at = instance.request.at
+    instance.wants_detail = not changed and poll_pauses.ended_behind(instance, now=now)
+    _succeeded(instance, now=now)
     return Effects(record=True, show=changed, observations=tracked.observations)
 
 
-def _succeeded(
-    instance: Instance, request: PollRequest, *, behind: bool = False, poll: Poll, now: Moment
-) -> Effects:
+def _succeeded(instance: Instance, *, behind: bool = False, now: Moment) -> Effects:
     """A response was taken; `behind`: it came of a replica that is behind what is known."""
     due = poll_pauses.due_once_caught_up if behind else poll_pauses.due_after
-    instance.due = due(instance, request, poll=poll, now=now)
+    instance.due = due(instance, now=now)
     found = instance.last_poll.not_found > 0
-    instance.activity, instance.last_poll = None, LastPoll(request)
+    instance.last_poll, instance.activity = LastPoll(instance.request), None
     instance.checked_at = now.monotonic
     if instance.configured:
         instance.expires_at = None
     return Effects(record=found)
 
 
-def on_not_found(instance: Instance, request: PollRequest, *, poll: Poll, now: Moment) -> Effects:
+def on_not_found(instance: Instance, *, now: Moment) -> Effects:
     """The API says that it doesn't exist. Said twice in a row, its series expire."""
     count = instance.last_poll.not_found + 1
-    instance.activity, instance.last_poll = None, LastPoll(request, not_found=count)
+    instance.last_poll, instance.activity = LastPoll(instance.request, not_found=count), None
     if count >= _NOT_FOUND:
         if not instance.configured:
             instance.due = inf
         if instance.expires_at is None and (instance.values is not None or not instance.configured):
-            instance.expires_at = now.monotonic + poll.forget_after
+            instance.expires_at = now.monotonic + instance.poll.forget_after
     return Effects(record=True)
 
 
-def on_failure(
-    instance: Instance, failure: RequestFailed, request: PollRequest, *, poll: Poll, now: Moment
-) -> Effects:
+def on_failure(instance: Instance, failure: RequestFailed, *, now: Moment) -> Effects:
     """A request failed. Nothing that is known changes."""
+    request = instance.request
     if request.kind == "detail":
-        instance.detail_after = now.monotonic + poll_pauses.after_detail(failure.size, poll=poll)
-    pause = poll_pauses.after_failure(instance.last_poll, poll=poll, now=now)
+        instance.detail_after = now.monotonic + poll_pauses.after_detail(instance, failure.size)
+    pause = poll_pauses.after_failure(instance, now=now)
     # A round polls what is due before the middle of its interval.
-    instance.due = max(now.monotonic + pause, instance.detail_after + poll.interval / 2)
+    instance.due = max(now.monotonic + pause, instance.detail_after + instance.poll.interval / 2)
     instance.activity, instance.last_poll = None, LastPoll(request, failure.without_frames())
     return NOTHING
 
@@ -278,7 +263,7 @@ def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> 
     return changed
 
 
-def on_row(instance: Instance, row: Row, *, poll: Poll, now: Moment) -> Effects:
+def on_row(instance: Instance, row: Row, *, now: Moment) -> Effects:
     """A list row of a discovered instance; nothing to do where it shows nothing new, or is out of
     date.
 
@@ -290,7 +275,7 @@ def on_row(instance: Instance, row: Row, *, poll: Poll, now: Moment) -> Effects:
         if instance.expires_at is not None and instance.expires_at <= now.monotonic:
             instance.last_poll, instance.row = LastPoll(), LastRow()  # it came back
         instance.expires_at = None
-        instance.due = min(instance.due, now.monotonic + poll.ended_interval)
+        instance.due = min(instance.due, now.monotonic + instance.poll.ended_interval)
     instance.checked_at = now.monotonic
     before, new = instance.row, news_of(row, instance.row)
     if new is None:
@@ -318,9 +303,7 @@ def on_configured_row(instance: Instance, status: str) -> Pending | None:
     return pend(instance, Urgency.CONFIGURED, PollReason.ROW) if live_again else None
 
 
-def on_selected(
-    instance: Instance, *, selected: bool, placed: bool, poll: Poll, now: Moment
-) -> Effects:
+def on_selected(instance: Instance, *, selected: bool, placed: bool, now: Moment) -> Effects:
     """The selector takes a discovered instance, or doesn't.
 
     Args:
@@ -336,15 +319,15 @@ def on_selected(
     if instance.status not in ENDED or (selected and instance.has_series):
         instance.expires_at = None
     elif instance.expires_at is None:
-        instance.expires_at = now.monotonic + poll.forget_after
+        instance.expires_at = now.monotonic + instance.poll.forget_after
     return Effects(record=(instance.scope, instance.expires_at) != before, show=placed)
 
 
-def on_series_given_up(instance: Instance, *, poll: Poll, now: Moment) -> Effects:
+def on_series_given_up(instance: Instance, *, now: Moment) -> Effects:
     """Its series give way to those of another: from now on it is only counted."""
     instance.scope = Scope.COUNTED
     if instance.has_ended and instance.expires_at is None:
-        instance.expires_at = now.monotonic + poll.forget_after
+        instance.expires_at = now.monotonic + instance.poll.forget_after
     return Effects(record=True, hide=True)
 
 
@@ -370,12 +353,7 @@ def on_tick(instance: Instance, *, settled: float, now: Moment) -> Effects:
 
 
 def restore(
-    instance: Instance,
-    record: InstanceRecord,
-    *,
-    list_pass_at: float | None,
-    poll: Poll,
-    now: Moment,
+    instance: Instance, record: InstanceRecord, *, list_pass_at: float | None, now: Moment
 ) -> None:
     """Takes what was recorded of an instance before a restart, or before it was removed; the last
     list pass began at `list_pass_at` (monotonic clock)."""
@@ -390,11 +368,11 @@ def restore(
     if record.expires_at is not None and not removed:
         # Its steps are waited for again: it may have been recorded by another clock, or long ago.
         expires = inf if record.wants_detail else record.expires_at - ahead
-        instance.expires_at = min(expires, now.monotonic + poll.forget_after)
+        instance.expires_at = min(expires, now.monotonic + instance.poll.forget_after)
     instance.checked_at = min(now.monotonic, max(record.detailed_at, record.last_change) - ahead)
     if not instance.configured and list_pass_at is not None:
         instance.checked_at = max(list_pass_at, instance.checked_at)
-    outlived = poll_pauses.outlived(instance, poll=poll, now=now)
+    outlived = poll_pauses.outlived(instance, now=now)
     unlisted = instance.has_ended and not poll_pauses.lists_show_restarts(instance)
     if instance.live or instance.row_is_newer or outlived or unlisted:
         instance.due = now.monotonic  # no list may ever show that it moved

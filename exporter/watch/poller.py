@@ -11,7 +11,7 @@ from math import inf
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances import lifecycle
-from exporter.instances.instance import Instance, Pending, PollReason, PollRequest, Urgency
+from exporter.instances.instance import Instance, Pending, PollReason, Urgency
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue, Waiting
 from exporter.watch.watched_instances import WatchedInstances
@@ -141,38 +141,36 @@ class Poller:
             pass
 
     async def _run_poll(self, instance: Instance) -> None:
-        request = lifecycle.on_turn(instance, poll=self._poll, now=self._clock.now())
-        follows: PollRequest | None = request
+        request = lifecycle.on_turn(instance, now=self._clock.now())
         try:
             if request.kind == "simple":
                 with self._store.poll("simple"):
                     simple = await self.client.instance(self.key.workflow, instance.id)
                 self.watched.correct_times(simple)
-                follows = self.watched.apply(lifecycle.on_simple, instance, simple, request).request
-            if follows is not None:
-                request = follows
+                self.watched.apply(lifecycle.on_simple, instance, simple)
+            # Unless the response was enough, or the instance is watched no longer.
+            if instance.activity is not None and instance.request.kind == "detail":
                 with self._store.poll("detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
                 self.watched.correct_times(detail)
-                self.watched.apply(lifecycle.on_detail, instance, detail, size, request)
+                self.watched.apply(lifecycle.on_detail, instance, detail, size)
         except RequestFailed as failure:
-            self._on_failure(instance, failure, request)
+            self._on_failure(instance, failure)
         except Exception as error:  # a fault of ours: it must not end the watching of the rest
             self.log.fault(instance, error)
-            fault = RequestFailed("invalid_answer", type(error).__name__)
-            self._on_failure(instance, fault, request)
+            self._on_failure(instance, RequestFailed("invalid_answer", type(error).__name__))
         else:
             self._health.succeeded()
         finally:
             self._cancel(instance)  # where it was cut off, or is watched no longer
 
-    def _on_failure(self, instance: Instance, failure: RequestFailed, request: PollRequest) -> None:
+    def _on_failure(self, instance: Instance, failure: RequestFailed) -> None:
         if failure.reason == "not_found":
             self._health.succeeded()
-            self.watched.apply(lifecycle.on_not_found, instance, request)
+            self.watched.apply(lifecycle.on_not_found, instance)
         else:
             self._health.failed(before=instance.failure is not None)
-            self.watched.apply(lifecycle.on_failure, instance, failure, request)
+            self.watched.apply(lifecycle.on_failure, instance, failure)
 
     def _cancel(self, instance: Instance) -> None:
         """Ends a poll, whether it waits or is in flight."""

@@ -108,10 +108,10 @@ class WatchedInstances:
     def _watch(self, instance_id: str, scope: Scope, known: InstanceRecord | None) -> Instance:
         now, configured = self.clock.now(), scope is Scope.CONFIGURED
         since = self.since_of(configured=configured)
-        instance = Instance(instance_id, scope, since, now.monotonic if configured else inf)
+        due = now.monotonic if configured else inf
+        instance = Instance(instance_id, scope, self.poll, since, due)
         if known is not None:
-            began = self.last_pass_began()
-            lifecycle.restore(instance, known, list_pass_at=began, poll=self.poll, now=now)
+            lifecycle.restore(instance, known, list_pass_at=self.last_pass_began(), now=now)
         self.instances[instance_id] = instance
         if instance.has_series and instance.values is not None:
             self.store.restored(self.key, instance_id, instance.values, instance.last_change)
@@ -185,7 +185,7 @@ class WatchedInstances:
         longer."""
         if self.instances.get(instance.id) is not instance:
             return NOTHING
-        effects = transition(instance, *what, **also, poll=self.poll, now=self.clock.now())
+        effects = transition(instance, *what, **also, now=self.clock.now())
         self.take_effect(instance, effects)
         return effects
 

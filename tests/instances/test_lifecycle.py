@@ -14,7 +14,6 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from msgspec.structs import replace
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
@@ -73,21 +72,19 @@ def row(status: str, modified: float) -> Row:
 
 
 def new(scope: Scope = Scope.CONFIGURED) -> Instance:
-    return Instance("a", scope, since=-inf, due=0.0)
+    return Instance("a", scope, POLL, since=-inf, due=0.0)
 
 
 def begun(instance: Instance, seconds: float) -> PollRequest:
     """Its poll, begun."""
     lifecycle.on_due(instance)
-    return lifecycle.on_turn(instance, poll=POLL, now=at(seconds))
+    return lifecycle.on_turn(instance, now=at(seconds))
 
 
 def polled(instance: Instance, seconds: float, status: str = "running", steps: int = 0) -> Effects:
     """What the detail request of a poll brought."""
-    request = replace(begun(instance, seconds), kind="detail")
-    return lifecycle.on_detail(
-        instance, detail(status, steps), 100, request, poll=POLL, now=at(seconds)
-    )
+    begun(instance, seconds)
+    return lifecycle.on_detail(instance, detail(status, steps), 100, now=at(seconds))
 
 
 def known(scope: Scope, status: str = "running") -> Instance:
@@ -129,7 +126,7 @@ class TestPend:
     )
     def test_a_row_asks_by_its_status(self, status: str, urgency: Urgency) -> None:
         instance = known(Scope.DISCOVERED)
-        lifecycle.on_row(instance, row(status, 20), poll=POLL, now=at(20))
+        lifecycle.on_row(instance, row(status, 20), now=at(20))
         assert lifecycle.want_detail(instance) == Pending(urgency, PollReason.ROW)
 
     @pytest.mark.parametrize(
@@ -147,18 +144,19 @@ class TestPend:
         self, polled: str, listed: str, modified: float, *, repeats: bool
     ) -> None:
         instance = known(Scope.DISCOVERED, polled)
-        effects = lifecycle.on_row(instance, row(listed, modified), poll=POLL, now=at(20))
+        effects = lifecycle.on_row(instance, row(listed, modified), now=at(20))
         assert effects.repeats is repeats
 
     def test_a_row_of_an_end_whose_steps_are_still_to_be_polled_does_not_repeat_it(self) -> None:
         instance = known(Scope.DISCOVERED, "errored")
         instance.wants_detail = True
-        effects = lifecycle.on_row(instance, row("errored", 9), poll=POLL, now=at(20))
+        effects = lifecycle.on_row(instance, row("errored", 9), now=at(20))
         assert not effects.repeats
 
     def test_after_a_failure_a_row_waits_for_the_pause(self) -> None:
         instance = known(Scope.DISCOVERED)
-        lifecycle.on_failure(instance, FAILURE, begun(instance, 20), poll=POLL, now=at(20))
+        begun(instance, 20)
+        lifecycle.on_failure(instance, FAILURE, now=at(20))
         assert lifecycle.want_detail(instance) is None
         assert instance.wants_detail
 
@@ -194,20 +192,16 @@ class TestNextRequest:
         self, response: Summary, follows: PollReason | None
     ) -> None:
         instance = known(Scope.CONFIGURED)
-        request = begun(instance, 25)
-        effects = lifecycle.on_simple(instance, response, request, poll=POLL, now=at(25))
-        if follows is None:
-            assert (effects, instance.activity) == (NOTHING, None)
-        else:
-            assert effects == Effects(request=PollRequest(25, "detail", follows))
-            assert isinstance(instance.activity, PollRequest)
+        begun(instance, 25)
+        assert lifecycle.on_simple(instance, response, now=at(25)) == NOTHING
+        assert instance.activity == (follows and PollRequest(25, "detail", follows))
 
     def test_progress_after_a_large_response_is_shown_and_its_steps_wait(self) -> None:
         instance = new()
-        lifecycle.on_detail(instance, detail(), 10**7, begun(instance, 10), poll=POLL, now=at(10))
-        request = begun(instance, 25)
-        assert request.kind == "simple"
-        effects = lifecycle.on_simple(instance, simple(steps=3), request, poll=POLL, now=at(25))
+        begun(instance, 10)
+        lifecycle.on_detail(instance, detail(), 10**7, now=at(10))
+        assert begun(instance, 25).kind == "simple"
+        effects = lifecycle.on_simple(instance, simple(steps=3), now=at(25))
         assert effects == Effects(show=True)
         assert instance.values is not None
         assert (instance.values.step_count, instance.wants_detail) == (3, True)
@@ -225,7 +219,7 @@ class TestNextRequest:
     def test_the_next_poll(self, scope: Scope, status: str, due: float) -> None:
         instance = new(scope)
         if scope is not Scope.CONFIGURED:
-            lifecycle.on_row(instance, row(status, 9), poll=POLL, now=at(10))
+            lifecycle.on_row(instance, row(status, 9), now=at(10))
         polled(instance, 10, status)
         assert instance.due == due
 
@@ -237,8 +231,8 @@ class TestNextRequest:
 def test_pauses_double_after_each_failure() -> None:
     instance, seconds, pauses = known(Scope.CONFIGURED), 20.0, []
     for _ in range(8):
-        request = begun(instance, seconds)
-        lifecycle.on_failure(instance, FAILURE, request, poll=POLL, now=at(seconds))
+        begun(instance, seconds)
+        lifecycle.on_failure(instance, FAILURE, now=at(seconds))
         pauses.append(instance.due - seconds)
         seconds = instance.due
     assert pauses == [15, 30, 60, 120, 240, 480, 600, 600]
@@ -261,8 +255,8 @@ class TestNotFound:
     ) -> None:
         for seconds in (20, 40):
             assert instance.expires_at is None
-            request = begun(instance, seconds)
-            effects = lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+            begun(instance, seconds)
+            effects = lifecycle.on_not_found(instance, now=at(seconds))
             assert effects == Effects(record=True)
         assert instance.expires_at == (40 + POLL.forget_after if expires else None)
 
@@ -270,14 +264,14 @@ class TestNotFound:
     def test_a_success_or_a_failure_between_begins_the_count_again(self, scope: Scope) -> None:
         instance = known(scope)
         for seconds in (20, 60, 100):
-            request = begun(instance, seconds)
-            lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
-            request = begun(instance, seconds + 20)
+            begun(instance, seconds)
+            lifecycle.on_not_found(instance, now=at(seconds))
+            begun(instance, seconds + 20)
             if seconds == 60:
                 now = at(seconds + 20)
-                lifecycle.on_failure(instance, FAILURE, request, poll=POLL, now=now)
+                lifecycle.on_failure(instance, FAILURE, now=now)
             else:
-                lifecycle.on_simple(instance, simple(), request, poll=POLL, now=at(seconds + 20))
+                lifecycle.on_simple(instance, simple(), now=at(seconds + 20))
         assert instance.expires_at is None
 
 
@@ -293,15 +287,15 @@ class TestExpiry:
     def test_what_expires(self, scope: Scope, expiry: Effects) -> None:
         instance = known(scope)
         for seconds in (20, 40):
-            request = begun(instance, seconds)
-            lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+            begun(instance, seconds)
+            lifecycle.on_not_found(instance, now=at(seconds))
         assert lifecycle.on_tick(instance, settled=inf, now=at(39 + POLL.forget_after)) is NOTHING
         assert lifecycle.on_tick(instance, settled=inf, now=at(40 + POLL.forget_after)) == expiry
 
     def test_an_ended_one_whose_steps_were_never_fetched_is_skipped(self) -> None:
         instance = new(Scope.COUNTED)
-        lifecycle.on_row(instance, row("complete", 9), poll=POLL, now=at(10))
-        lifecycle.on_selected(instance, selected=False, placed=False, poll=POLL, now=at(10))
+        lifecycle.on_row(instance, row("complete", 9), now=at(10))
+        lifecycle.on_selected(instance, selected=False, placed=False, now=at(10))
         lifecycle.want_detail(instance)
         expiry = lifecycle.on_tick(instance, settled=inf, now=at(10 + POLL.forget_after))
         assert expiry == Effects(record=True, hide=False, remove=True, skipped=True)
@@ -319,8 +313,8 @@ class TestExpiry:
     def test_a_poll_in_flight_comes_first(self) -> None:
         instance = known(Scope.DISCOVERED)
         for seconds in (20, 40):
-            request = begun(instance, seconds)
-            lifecycle.on_not_found(instance, request, poll=POLL, now=at(seconds))
+            begun(instance, seconds)
+            lifecycle.on_not_found(instance, now=at(seconds))
         begun(instance, 10**6)
         assert lifecycle.on_tick(instance, settled=inf, now=at(10**6)) is NOTHING
 
@@ -341,7 +335,7 @@ class TestSelected:
         self, scope: Scope, status: str, selected: bool, placed: bool, expires: bool
     ) -> None:
         instance = known(scope, status)
-        lifecycle.on_selected(instance, selected=selected, placed=placed, poll=POLL, now=at(20))
+        lifecycle.on_selected(instance, selected=selected, placed=placed, now=at(20))
         assert instance.has_series is (placed or scope is Scope.DISCOVERED)
         assert instance.expires_at == (20 + POLL.forget_after if expires else None)
 
@@ -360,13 +354,13 @@ class TestAnEvent:
         ],
     )
     def test_makes_its_instance_due(self, kind: str, scope: Scope, urgency: Urgency | None) -> None:
-        instance = Instance("a", scope, 0.0)
+        instance = new(scope)
         pending = lifecycle.on_event(instance, kind)
         assert (pending and pending.urgency) == urgency
         assert instance.wants_detail == (urgency is not None)
 
     def test_waits_for_the_pause_of_an_instance_that_fails(self) -> None:
-        instance = Instance("a", Scope.CONFIGURED, 0.0)
+        instance = new()
         instance.last_poll = LastPoll(failure=FAILURE)
         assert lifecycle.on_event(instance, "errored") is None
         assert instance.wants_detail
@@ -403,19 +397,20 @@ class Life(RuleBasedStateMachine):
             assert i.run
             assert i.values
             freshness = judge(i.run, i.values, short)
-            effects = lifecycle.on_simple(i, short, request, poll=POLL, now=self.now)
+            lifecycle.on_simple(i, short, now=self.now)
             # Where it leaves open which of the two is newer, a detail response decides.
             news = freshness in (Freshness.NEWER, Freshness.OPEN)
-            assert (effects.request is not None) == news
-            if effects.request is None:
+            assert (i.activity is not None) == news
+            if not news:
                 return
-            request = effects.request
-        lifecycle.on_detail(i, full, 100, request, poll=POLL, now=self.now)
+            assert i.request.kind == "detail"
+        lifecycle.on_detail(i, full, 100, now=self.now)
 
     @rule()
     def fail(self) -> None:
         before = self._known()
-        lifecycle.on_failure(self.instance, FAILURE, self._polls(), poll=POLL, now=self.now)
+        self._polls()
+        lifecycle.on_failure(self.instance, FAILURE, now=self.now)
         assert self._known() == before, "a failed request changes nothing that is known"
         assert self.instance.due >= self.now.monotonic + POLL.interval
 
@@ -430,14 +425,15 @@ class Life(RuleBasedStateMachine):
             self.instance.expires_at,
             self.instance.last_poll.not_found,
         )
-        lifecycle.on_not_found(i, self._polls(), poll=POLL, now=self.now)
+        self._polls()
+        lifecycle.on_not_found(i, now=self.now)
         assert i.expires_at == before or count >= 1, "one response may be out of date"
 
     @precondition(lambda self: not self.instance.configured)
     @rule(status=st.sampled_from(STATUSES))
     def listed(self, status: str) -> None:
         before, moved = self.instance.expires_at, row(status, self.now.monotonic - 1)
-        lifecycle.on_row(self.instance, moved, poll=POLL, now=self.now)
+        lifecycle.on_row(self.instance, moved, now=self.now)
         assert self.instance.expires_at in (None, before)
 
     @precondition(lambda self: not self.instance.configured)
@@ -461,7 +457,7 @@ class Life(RuleBasedStateMachine):
     def choose(self, selected: bool, room: bool) -> None:
         i, before = self.instance, self.instance.expires_at
         placed = selected and room and not i.has_series and not i.last_poll.not_found
-        lifecycle.on_selected(i, selected=selected, placed=placed, poll=POLL, now=self.now)
+        lifecycle.on_selected(i, selected=selected, placed=placed, now=self.now)
         if i.expires_at != before and i.expires_at is not None:
             assert (i.run.status if i.run else i.row.status) in ENDED
 
@@ -469,7 +465,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def give_way(self) -> None:
         before = self.instance.expires_at
-        lifecycle.on_series_given_up(self.instance, poll=POLL, now=self.now)
+        lifecycle.on_series_given_up(self.instance, now=self.now)
         assert self.instance.expires_at == before or not self.instance.live
 
     @rule()
