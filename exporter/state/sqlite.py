@@ -176,7 +176,7 @@ def _lock(path: Path, held: contextlib.ExitStack) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    if not path.exists():
+    if not path.is_file():
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection: sqlite3.Connection = sqlite3.connect(path, **_OPTIONS)
     try:
@@ -205,6 +205,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise Unusable(
             f"it is of version {version}, from a newer exporter; this one knows {len(_MIGRATIONS)}"
         )
+    if version == 1:
+        raise Unusable("it is of version 1, which was never released; delete it")
     problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
         damage = sqlite3.DatabaseError(problem)

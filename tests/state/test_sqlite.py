@@ -190,6 +190,13 @@ class TestRefusals:
             Database(path)
         assert path.read_bytes() == before
 
+    def test_a_version_that_was_never_released(self, path: Path) -> None:
+        """Its tables have the names of today's, and other columns."""
+        with contextlib.closing(sqlite3.connect(written(path))) as connection, connection:
+            connection.execute("PRAGMA user_version = 1")
+        with pytest.raises(Unusable, match="of version 1, which was never released; delete it"):
+            Database(path)
+
     def test_a_database_of_something_else(self, path: Path) -> None:
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("CREATE TABLE customers (name)")
@@ -198,7 +205,7 @@ class TestRefusals:
             Database(path)
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(Unusable, match="unable to open"):
+        with pytest.raises(Unusable, match="Is a directory"):
             Database(tmp_path)
 
     def test_a_folder_that_is_missing(self, tmp_path: Path) -> None:
