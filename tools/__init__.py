@@ -5,7 +5,7 @@ date. A generator has `outputs`, its files with their content:
 
 - `alert_rules`: rules for Prometheus, the chart and Grafana, and the tables of docs/alerting.md,
   from alerts/
-- `grafana_dashboards`: the dashboards, made of `grafana_panels`
+- `grafana_dashboards`: the dashboards, a module each, and what they are made of
 - `chart_files`: Chart.yaml, the table of values, and values.schema.json with the exporter's
   settings (`chart_config_schema`)
 - `configuration_reference`: the tables of docs/configuration.md, from the settings

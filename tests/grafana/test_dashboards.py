@@ -159,7 +159,7 @@ class TestEachDashboard:
 
 
 def test_the_dashboard_of_an_instance_links_cloudflare_and_the_exporters_page() -> None:
-    board = grafana_dashboards.instance()
+    board = grafana_dashboards.instance.board()
     assert any("dash.cloudflare.com" in link["url"] for link in board["links"])
     assert "/instance?account=" in str(board["panels"])
 
@@ -169,7 +169,7 @@ def test_the_table_of_errored_instances_has_those_whose_error_differs_or_is_unkn
     tmp_path: Path,
 ) -> None:
     """Of order-1 one target knows the step, another one not yet; of order-2 no error is known."""
-    panels = {panel["title"]: panel for panel in grafana_dashboards.fleet()["panels"]}
+    panels = {panel["title"]: panel for panel in grafana_dashboards.fleet.board()["panels"]}
     (target,) = panels["Errored"]["targets"]
     one, other = (f'account="a", workflow="w", instance_id="order-{n}"' for n in (1, 2))
     name = "cloudflare_workflow_instance"
