@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from benchmarks import argument_parser
 from exporter.app import App
 from exporter.cloudflare.models import Attempt, Detail, Step
-from exporter.config.settings import Settings
+from exporter.config.settings import Poll, Settings
 from exporter.instances.instance import Instance, Scope
 from exporter.instances.latest_steps import pack
 from exporter.instances.run_tracker import track
@@ -53,7 +53,7 @@ async def _filled(count: int) -> App:
         detail = Detail(queued=now, start=now, status=status, step_count=10, steps=steps)
         tracked = track(None, detail, now=now.timestamp())
         assert tracked is not None
-        instance = Instance(f"order-{number:05}", Scope.DISCOVERED, since=0.0)
+        instance = Instance(f"order-{number:05}", Scope.DISCOVERED, Poll(), since=0.0)
         instance.run, instance.values = tracked.run, tracked.values
         instance.timeline = pack(detail, now=now.timestamp())
         instance.last_change = now.timestamp() - number % 7000

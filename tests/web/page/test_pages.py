@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from exporter import __version__
 from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
+from exporter.config.settings import Poll
 from exporter.instances.instance import Instance, LastPoll, PollReason, PollRequest, Scope
 from exporter.instances.latest_steps import Entry, Timeline
 from exporter.instances.values import InstanceValues, OpenStep
@@ -117,6 +118,7 @@ def instance(name: str) -> str:
         instance=Instance(
             name,
             Scope.CONFIGURED,
+            Poll(),
             since=0.0,
             values=values,
             last_poll=LastPoll(
