@@ -73,8 +73,8 @@ def line(error: ErrorDetails, origin: str = "", *, root: type[BaseModel] = Setti
             return f"{where}: {_unknown_key(loc, root)}"
         case "model_type" | "model_attributes_type" | "dict_type":
             kind = "a mapping in JSON" if origin else "a mapping"
-            examples = f" such as {', '.join(keys[:3])}" if keys else ""
-            return f"{where}: must be {kind} with keys{examples}"
+            examples = f" with keys such as {', '.join(keys[:3])}" if keys else ""
+            return f"{where}: must be {kind}{examples}"
         case "list_type" if origin:
             return f"{where}: must be a list; in JSON, or with commas if it holds plain values"
         case "list_type" if keys:

@@ -45,6 +45,10 @@ REFUSED = {
         f"tls_server_config: {{{PAIR}, client_allowed_sans: }}",
         "tls_server_config.client_allowed_sans: has no value; remove the key, or give it one",
     ),
+    "a list of users": (
+        "basic_auth_users: [prometheus]",
+        "basic_auth_users: must be a mapping",
+    ),
     "no key file": ("tls_server_config: {cert_file: a}", "tls_server_config.key_file: is missing"),
     "a certificate as it is": (
         f"tls_server_config: {{{PAIR}, cert: hidden}}",
