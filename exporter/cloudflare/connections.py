@@ -17,7 +17,9 @@ from exporter.cloudflare.proxy import proxy_for
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
 
-_DNS_ADVICE = "check api.url and the machine's DNS (in a cluster, CoreDNS and network policies)"
+_DNS_ADVICE = (
+    "check api.url, HTTPS_PROXY and the machine's DNS (in a cluster, CoreDNS and network policies)"
+)
 
 
 def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
@@ -149,7 +151,9 @@ def _advice(root: BaseException) -> str:
 
 
 def _message(root: BaseException) -> str:
-    if isinstance(root, OSError) and not isinstance(root, ssl.SSLError | socket.gaierror):
+    if isinstance(root, socket.gaierror):
+        return root.strerror or str(root)
+    if isinstance(root, OSError) and not isinstance(root, ssl.SSLError):
         # The system's message: asyncio's is "Connect call failed" for every cause.
         return os.strerror(root.errno) if root.errno else str(root) or type(root).__name__
     return str(root) or type(root).__name__
