@@ -74,9 +74,10 @@ def line(error: ErrorDetails, origin: str = "", *, root: type[BaseModel] = Setti
         case "model_type" | "model_attributes_type" | "dict_type":
             kind = "a mapping in JSON" if origin else "a mapping"
             examples = f" with keys such as {', '.join(keys[:3])}" if keys else ""
-            return f"{where}: must be {kind}{examples}"
+            defaults = "; {} takes the defaults" if loc[-1:] == ("discover",) else ""
+            return f"{where}: must be {kind}{examples}{defaults}"
         case "list_type" if origin:
-            return f"{where}: must be a list; in JSON, or with commas if it holds plain values"
+            return f"{where}: must be a list, in JSON{'' if keys else ' or with commas'}"
         case "list_type" if keys:
             return f"{where}: must be a list; begin each item with a dash, as in '- {keys[0]}: …'"
         case "list_type":

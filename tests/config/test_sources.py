@@ -124,8 +124,7 @@ class TestFlags:
         self, command: Command, text: str
     ) -> None:
         assert command.problems(f"--accounts={text}") == [
-            "accounts (from --accounts): must be a list; in JSON, or with commas if it holds "
-            "plain values"
+            "accounts (from --accounts): must be a list, in JSON"
         ]
 
     def test_a_problem_names_its_flag(self, command: Command) -> None:
@@ -192,8 +191,13 @@ class TestEnvironment:
             (
                 "CWE_ACCOUNTS",
                 '[{"api_token": "hidden"',
-                "accounts (from CWE_ACCOUNTS): must be a list; in JSON, or with commas if it "
-                "holds plain values",
+                "accounts (from CWE_ACCOUNTS): must be a list, in JSON",
+            ),
+            (
+                "CWE_METRICS__BUCKETS__STEP_ATTEMPTS",
+                "[1, 2",
+                "metrics.buckets.step_attempts (from CWE_METRICS__BUCKETS__STEP_ATTEMPTS): must be "
+                "a list, in JSON or with commas",
             ),
             (
                 "CWE_METRICS__BUCKETS__STEP_ATTEMPTS",
