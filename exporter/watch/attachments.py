@@ -251,7 +251,8 @@ class AccountWorkflows:
 
     async def find(self, names: Collection[str]) -> None:
         """Attaches what globs match of these names, all that the account has; detaches what was
-        missing for `poll.forget_after`."""
+        missing for `poll.forget_after`, or twice where its own lists say that it is gone, too: but
+        not all at once, which may be an error of the API."""
         async with self.changing:
             known = self.wanted.keys()
             for name in sorted(set(names) - known):
@@ -267,7 +268,10 @@ class AccountWorkflows:
             for name in list(self._found):
                 if name in names:
                     self._missing.pop(name, None)
-                elif now - self._missing.setdefault(name, now) >= self.settings.poll.forget_after:
+                    continue
+                missing_for = now - self._missing.setdefault(name, now)
+                gone = names and missing_for and self._is_gone(name)
+                if gone or missing_for >= self.settings.poll.forget_after:
                     log.info(
                         "workflow no longer exists; its series expired",
                         account=self.label,
@@ -278,6 +282,12 @@ class AccountWorkflows:
             self.want()
             await self.writer.turn()
             await self.follow()
+
+    def _is_gone(self, name: str) -> bool:
+        """Whether a workflow's own lists say that there is none."""
+        attachment = self.attached.get(name)
+        failure = attachment.watched.pass_failure if attachment else None
+        return failure is not None and failure.reason == "workflow_not_found"
 
     def want(self) -> None:
         """Has what is wanted watched and the events pulled, by this replica or by another."""

@@ -72,6 +72,14 @@ def without_counts(reply: Response) -> Response:
     return Response(reply.status, json.dumps(body).encode())
 
 
+def without_unlisted(reply: Response) -> Response:
+    """A list of workflows without some that there are."""
+    body = json.loads(reply.body)
+    body["result"] = [row for row in body["result"] if not row["name"].endswith("unlisted")]
+    body["result_info"]["total_count"] = len(body["result"])
+    return Response(reply.status, json.dumps(body).encode())
+
+
 def behind(w: Watching, instance_id: str) -> Respond:
     """The detail response of this moment, later on."""
     now = w.simulator.world.settle()
@@ -1198,6 +1206,30 @@ class TestWorkflows:
                 await w.cycle(after=INTERVAL)
             assert not w.app.pollers
             assert not w.samples("cloudflare_workflow_up")
+
+    async def test_one_whose_own_lists_say_that_it_is_gone_goes_at_the_second_word(self) -> None:
+        """It would be `up` 0 and its data stale for an hour."""
+        async with discovering("report-*") as w:
+            account = w.simulator.world.account("acc")
+            for name in ("report-daily", "report-unlisted", "report-weekly"):
+                account.workflow(name).create("a", WAITING)
+            await w.cycle(after=1)
+            del account.workflows["report-daily"]
+            w.simulator.faults.add(Rewrite(without_unlisted), kind="workflows")
+            for _ in range(2):
+                await w.cycle(after=60)
+            left = {p.key.workflow for p in w.app.pollers}
+            assert left == {"report-unlisted", "report-weekly"}
+
+    async def test_an_empty_list_may_be_the_apis_error(self) -> None:
+        async with discovering("report-*") as w:
+            account = w.simulator.world.account("acc")
+            account.workflow("report-daily").create("a", WAITING)
+            await w.cycle(after=1)
+            account.workflows.clear()
+            for _ in range(2):
+                await w.cycle(after=60)
+            assert w.value("cloudflare_workflow_up") == 0
 
     async def test_the_platforms_counts_and_limits_are_shown(self) -> None:
         async with discovering() as w:
