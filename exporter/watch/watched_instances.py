@@ -237,8 +237,11 @@ class WatchedInstances:
                 self.changed.add(instance_id)
         elif discovered and (record.run or record.wants_detail):
             self._watch(instance_id, Scope.COUNTED, record)
+        elif (run := record.run) is not None:
+            now = self.clock.steady()
+            # Once the record expires, all that it holds is before the horizon, whatever the clock.
+            removed = max(now, run.newest, run.end or now)
+            self._unwatched[instance_id] = replace(record, removed_at=removed)
+            self.record.newest_unwatched = max(self.record.newest_unwatched, removed + APART)
         else:
-            now, run = self.clock.steady(), record.run
-            self._unwatched[instance_id] = replace(record, removed_at=now) if run else None
-            newest = max(now, run.newest) + APART if run else -inf
-            self.record.newest_unwatched = max(self.record.newest_unwatched, newest)
+            self._unwatched[instance_id] = None

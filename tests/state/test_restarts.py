@@ -598,6 +598,18 @@ class TestAWrongClock:
                 await w.round(after=60)
             assert runs(w) == 3
 
+    async def test_counts_nothing_again_that_left_meanwhile(self, file: Path) -> None:
+        async with watching(["a"], state=file) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.round(after=60)
+            w.ahead = -30 * 86400
+            await w.reload(workflows=[{"name": "orders", "instances": ["b"]}])
+            w.ahead = 0
+            await w.round(after=60)
+            await w.reload(workflows=[{"name": "orders", "instances": ["a"]}])
+            await w.round(after=60)
+            assert runs(w) == 1
+
     @pytest.mark.parametrize("again", [False, True], ids=["set", "set and restarted"])
     async def test_leaves_what_comes_after_the_first_discovery(
         self, file: Path, again: bool
