@@ -19,14 +19,20 @@ class Throttle:
         """Whether it may be logged now; if so, it counts as logged."""
         now = self._clock.monotonic()
         self._logged_at = {t: at for t, at in self._logged_at.items() if now - at < _QUIET}
-        return self._logged_at.setdefault(thing, now) == now
+        may = thing not in self._logged_at
+        self._logged_at.setdefault(thing, now)
+        return may
 
 
 class OpenProblems:
-    """The problems of one thing that were logged and last."""
+    """The problems of one thing that were logged and last.
 
-    def __init__(self, clock: Clock) -> None:
-        self._throttle = Throttle(clock)
+    Args:
+        throttle: Those of several things that share one are logged one by one.
+    """
+
+    def __init__(self, throttle: Throttle) -> None:
+        self._throttle = throttle
         self._logged: set[str] = set()
         self._open = False
 

@@ -16,7 +16,7 @@ import structlog
 from exporter.clock import Clock, wait_at_most
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 from exporter.instances.state_records import InstanceRecord, WorkflowRecord
-from exporter.log_dedup import OpenProblems
+from exporter.log_dedup import OpenProblems, Throttle
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes
@@ -81,7 +81,7 @@ class StateWriter:
         self._closing = asyncio.Event()
         # Not at once: what isn't attached yet would be taken for what nobody watches.
         self._tidied = clock.monotonic()
-        self._problems = OpenProblems(clock)
+        self._problems = OpenProblems(Throttle(clock))
         self.writes_since: float | None = None
         """When the write under way began (monotonic clock); None: there is none."""
         self.first_polls_over: Callable[[], bool] = lambda: True

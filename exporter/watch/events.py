@@ -21,7 +21,7 @@ from exporter.cloudflare.event_queue import BATCH, UNREADABLE, Event, EventQueue
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance
 from exporter.instances.run_tracker import APART
-from exporter.log_dedup import OpenProblems
+from exporter.log_dedup import OpenProblems, Throttle
 from exporter.state.backend import NotRestored
 from exporter.state.event_relay import EventRelay
 from exporter.statuses import ENDED
@@ -113,7 +113,7 @@ class Events:
         self._awaited: dict[Event, _Awaited] = {}
         self._done: list[_Awaited] = []
         """What the next commit records or shows: then their messages are acknowledged."""
-        self._problems = OpenProblems(self._clock)
+        self._problems = OpenProblems(Throttle(self._clock))
         self._backoff = 0.0
         self._pause = _BUSY
         self._pull_at = -inf

@@ -20,10 +20,10 @@ _NO_WORKFLOW = "workflow_not_found"
 class PollLog:
     """What was reported of one workflow, and what is news."""
 
-    def __init__(self, key: WorkflowKey, clock: Clock) -> None:
+    def __init__(self, key: WorkflowKey, clock: Clock, throttle: Throttle) -> None:
         self.unmatched = False
         """Whether it was reported that the account has no workflow of this name."""
-        self._problems = OpenProblems(clock)
+        self._problems = OpenProblems(throttle)
         self._faults = Throttle(clock)
         self._absent: set[str] = set()
         """Configured instances that were reported not to exist."""
@@ -91,7 +91,9 @@ class AccountLog:
         """Why the account's workflows could not be listed the last time."""
         self._clock = clock
         self._throttle = Throttle(clock)
-        self._problems = OpenProblems(clock)
+        self._failures = Throttle(clock)
+        """What all of its workflows fail with is logged of one of them."""
+        self._problems = OpenProblems(Throttle(clock))
         self._unmatched: set[str] = set()
         self._log = log.bind(account=label)
 
@@ -109,7 +111,7 @@ class AccountLog:
 
     def of(self, key: WorkflowKey) -> PollLog:
         """The log of a workflow's polls."""
-        return self.workflows.setdefault(key.workflow, PollLog(key, self._clock))
+        return self.workflows.setdefault(key.workflow, PollLog(key, self._clock, self._failures))
 
     def drop_others(self, names: Collection[str]) -> None:
         """Drops what was reported of workflows other than these."""

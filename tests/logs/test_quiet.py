@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.clock import Clock
-from exporter.log_dedup import OpenProblems
+from exporter.log_dedup import OpenProblems, Throttle
 from simulator import ManualClock, Script, Simulator, Wait, error, serve_in_thread, steps
 from tests.e2e.daemon import configuration, daemon
 from tests.waiting import wait_until
@@ -89,6 +89,27 @@ class TestWhatComesAndGoes:
         (line,) = logs
         assert line["event"] == "failed to poll instances; keeping last known values"
 
+    async def test_what_all_workflows_fail_with_is_reported_of_one_of_them(self) -> None:
+        """And of another one every 5 minutes; the page and the metrics show all."""
+        names = ["billing", "orders", "reports"]
+        async with watching(workflows=[{"name": n, "instances": ["a"]} for n in names]) as w:
+            for name in names:
+                w.simulator.world.account("acc").workflow(name).create("a", WAITING)
+            await w.round()
+            fault = w.simulator.faults.add(error(500))
+            with capture_logs() as logs:
+                for _ in range(39):  # just under ten minutes
+                    await w.round(after=15)
+                w.simulator.faults.remove(fault)
+                await w.round(after=15)
+                await w.round(after=900)
+        assert [(e["log_level"], e["workflow"]) for e in logs] == [
+            ("warning", "billing"),
+            ("warning", "orders"),
+            ("info", "billing"),
+            ("info", "orders"),
+        ]
+
     async def test_a_flapping_list_of_workflows(self) -> None:
         async with watching(workflows=DISCOVERED) as w:
             await w.cycle()
@@ -141,7 +162,7 @@ class TestInstancesThatAreNotThere:
 
 class TestTroubles:
     def test_each_is_reported_when_it_begins_and_their_end_once(self) -> None:
-        problems = OpenProblems(Clock(monotonic=ManualClock()))
+        problems = OpenProblems(Throttle(Clock(monotonic=ManualClock())))
         assert problems.news(["a"]) == {"a"}
         assert problems.news(["a", "b"]) == {"b"}
         assert not problems.over(["b"])
@@ -150,7 +171,7 @@ class TestTroubles:
 
     def test_one_that_returns_soon_is_not_reported_and_neither_is_its_end(self) -> None:
         clock = ManualClock()
-        problems = OpenProblems(Clock(monotonic=clock))
+        problems = OpenProblems(Throttle(Clock(monotonic=clock)))
         assert problems.news(["a"])
         assert problems.over([])
         clock.advance(299)
