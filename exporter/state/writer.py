@@ -303,8 +303,6 @@ class StateWriter:
         if workflow:
             self._shown[owner] = epoch
             self._store.attached(WorkflowKey(account, workflow))
-        elif account:
-            self._store.account_found(account)
         shown = Changes()
         for id_, series in newest.items():
             key = series_key(id_, account, workflow)

@@ -496,6 +496,23 @@ async def test_instances_are_found_while_the_database_fails(postgres: PostgresSe
         assert runs(w) == 1
 
 
+@pytest.mark.postgres
+async def test_an_account_is_renamed_while_the_database_fails(postgres: PostgresServer) -> None:
+    state = DatabaseServer(SecretStr(postgres.url(postgres.new_database())), None, DEADLINE)
+    async with watching(["a"], state=state) as w:
+        w.orders.create("a", Script(steps("one")))
+        await w.cycle(after=60)
+        postgres.stop()
+        try:
+            await w.reload(account="renamed")
+        finally:
+            postgres.start()
+        await w.reload()
+        await w.cycle(after=15)
+        assert [account.workflows.label for account in w.app.accounts] == ["renamed"]
+        assert runs(w) == 1
+
+
 class TestWhatIsOldGoes:
     """From the file, too: it holds what is watched, and for a while what was."""
 
