@@ -75,6 +75,7 @@ async def ids(page: Page) -> list[str]:
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 AXE = "axe.run({resultTypes: ['violations']})"  # or it describes all that is well, too
 WIDTH = "document.documentElement.scrollWidth"
+HIDDEN = "element => element.scrollWidth - element.clientWidth"
 INSTANCE = "instance?account=acc&workflow=orders&id=order-1984"
 
 
@@ -112,18 +113,23 @@ class TestAccessible:
                 assert await page.evaluate(WIDTH) <= 360
 
     async def test_nor_with_the_longest_name_of_a_workflow(self, site: Site) -> None:
+        name = "n" * 64
         async with (
-            watching(workflows=[{"name": "n" * 64, "discover": {}}]) as w,
+            watching(workflows=[{"name": name, "instances": ["a"]}]) as w,
             served(w) as address,
             Site(w, address, site.browser).page(viewport={"width": 360, "height": 700}) as page,
         ):
+            w.simulator.world.account("acc").workflow(name).create("a", Script())
+            await w.round()
+            await page.reload()
             assert await page.evaluate(WIDTH) <= 360
+            await page.set_viewport_size({"width": 1280, "height": 700})
+            assert await page.locator("#results .scroll").evaluate(HIDDEN) == 0
 
     async def test_a_phone_shows_the_failing_step_beside_its_instance(self, site: Site) -> None:
         """Without scrolling to the right, where nothing says that there is more."""
         async with site.page(viewport={"width": 360, "height": 700}) as page:
-            scroll = page.locator("#results .scroll")
-            assert await scroll.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+            assert await page.locator("#results .scroll").evaluate(HIDDEN) == 0
             row = page.get_by_role("row").filter(has_text="order-1984")
             assert (await row.inner_text()).split() == [
                 *("errored", "orders", "order-1984"),
