@@ -1,7 +1,7 @@
 """What a backend of the state does: few operations on bytes, whose meaning it doesn't know, in
 tables that all have the same columns.
 
-An owner is an account and a workflow; either is empty for what belongs to none.
+An owner is an account and a workflow.
 """
 
 from abc import ABC, abstractmethod
@@ -232,10 +232,9 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
+    def expire(self, *, after: float, now: float) -> None:
         """Deletes workflows last watched more than `after` seconds before the Unix time `now`, and
-        all that is theirs; and the series of accounts without workflows, but of those that are
-        named."""
+        all that is theirs."""
 
     @staticmethod
     def is_damage(error: Exception) -> bool:

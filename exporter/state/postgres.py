@@ -78,8 +78,7 @@ class Postgres(Backend):
         return seen
 
     def write(self, batch: Batch, *, now: float) -> None:
-        """Also renews the leases. The series of owners without a workflow are each replica's own:
-        they aren't persisted."""
+        """Also renews the leases."""
         del now
         self._transaction(lambda session: _write(session, batch, *self._me))
 
@@ -87,8 +86,8 @@ class Postgres(Backend):
         query = query.replace("?", "%s")
         return self._tried(lambda session: session.run(query, parameters))
 
-    def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
-        del now, accounts
+    def expire(self, *, after: float, now: float) -> None:
+        del now
         self._transaction(lambda session: _expire(session, after))
 
     def close(self) -> None:
@@ -160,7 +159,6 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
         (lease, replica),
     )
     held = {(a, w): epoch for a, w, epoch in session.run(_HELD, (replica,))}
-    batch = batch._replace(rows={key: row for key, row in batch.rows.items() if key[2]})
     written = {*batch.horizons, *(key[1:3] for key in batch.rows)}
     lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
     if lost := lost | (written - batch.leases.keys()):

@@ -125,8 +125,7 @@ class StateReader:
     async def series(
         self, owner: Owner
     ) -> tuple[dict[str, SeriesData | None], dict[str, SeriesData | None]]:
-        """The records of the series of a workflow, of an account as such, or of neither, by id:
-        those on the disk, and the newest."""
+        """The records of the series of a workflow by id: those on the disk, and the newest."""
         place: Place = ("series", *owner)
         on_disk = await self._read("series", self.backend.records, place)
         return on_disk, {**on_disk, **self.pending.of(place)}

@@ -10,9 +10,9 @@ from isal import isal_zlib
 
 from exporter.config.accounts import Account
 from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, WorkflowRecord
-from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.exposition import Rendered
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, SeriesData, SeriesKey
 from exporter.state.backend import Batch, Key, Owner, Row, Table
 
@@ -21,17 +21,6 @@ Records = Mapping[Key, Record | None]
 """None: there is none."""
 
 _BY_NAME = {family.name: family for family in FAMILIES}
-_OF_NOW = frozenset(
-    {
-        catalogue.BUILD_INFO,
-        catalogue.CONFIG_SUCCESSFUL,
-        catalogue.CONFIG_SUCCESS_TIME,
-        catalogue.LEASES_LOST,
-        catalogue.STATE_WRITE_ERRORS,
-    }
-)
-"""Families that mean nothing after a restart."""
-
 _RENDERED = msgspec.msgpack.Decoder(Rendered)
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -77,23 +66,20 @@ def batch_of(records: Records, leases: Mapping[Owner, int], now: float) -> Batch
 
 
 def series_by_key(changes: Changes, names: Mapping[str, str]) -> Iterator[tuple[Key, SeriesData]]:
-    """The series that changed, as far as they are persisted; `names`: of accounts in the state, by
-    label."""
+    """The series of workflows that changed; `names`: of accounts in the state, by label. Others
+    begin anew with each process."""
     for (family, labels), data in changes.series.items():
-        if family in _OF_NOW or data is None:
-            continue
-        named = 2 if family.of_workflow else 1 if family.labels[:1] == ("account",) else 0
-        account, workflow = (*labels[:named], "", "")[:2]
-        id_ = json.dumps([family.name, *labels[named:]])
-        key: Key = ("series", names.get(account, account), workflow, id_)
-        yield key, SeriesData(data.value, data.created)
+        if family.of_workflow and data is not None:
+            account, workflow, *others = labels
+            id_ = json.dumps([family.name, *others])
+            key: Key = ("series", names.get(account, account), workflow, id_)
+            yield key, SeriesData(data.value, data.created)
 
 
-def series_key(id_: str, account: str, workflow: str) -> SeriesKey | None:
-    """The series that a record is of, shown under an account's label and a workflow; None: this
-    version of the exporter has none."""
+def series_key(id_: str, workflow: WorkflowKey) -> SeriesKey | None:
+    """The series of a workflow that a record is of; None: this version of the exporter has none."""
     name, *others = json.loads(id_)
-    family, labels = _BY_NAME.get(name), (*filter(None, (account, workflow)), *others)
+    family, labels = _BY_NAME.get(name), (*workflow, *others)
     return (family, labels) if family and len(labels) == len(family.labels) else None
 
 

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -137,17 +136,13 @@ class Database(Backend):
     def _select(self, query: str, *parameters: object) -> sqlite3.Cursor:
         return self._connection.execute(query, parameters)
 
-    def expire(self, *, after: float, now: float, accounts: Collection[str]) -> None:
+    def expire(self, *, after: float, now: float) -> None:
         with self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
             old = "SELECT account, workflow FROM workflows WHERE last_watched < ?"
             expired = connection.execute(old, (now - after,)).fetchall()
             for table in TABLES:
                 self._delete(table, expired)
-            own = "SELECT account, workflow FROM series WHERE workflow = '' AND account != ''"
-            others = "SELECT account, '' FROM workflows"
-            unused = connection.execute(f"{own} EXCEPT {others}").fetchall()
-            self._delete("series", [owner for owner in unused if owner[0] not in accounts])
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):

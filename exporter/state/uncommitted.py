@@ -68,7 +68,7 @@ class Uncommitted:
     @property
     def owners(self) -> set[Owner]:
         """Of which workflows these are."""
-        return {key[1:3] for key in self.records if key[2]}
+        return {key[1:3] for key in self.records}
 
     def discard(self, owners: Collection[Owner]) -> None:
         """Drops the records of these, which are another replica's to write."""

@@ -90,7 +90,7 @@ class StateWriter:
         exposition.counts_shown = lambda: leases.proven
 
     async def open(self, location: Location) -> None:
-        """Opens the state, and restores what belongs to no account.
+        """Opens the state.
 
         Raises:
             InUse: another exporter uses the file.
@@ -98,13 +98,12 @@ class StateWriter:
         """
         await self._reader.open(location)
         await self._turn()
-        await self.restore_series()
 
     async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
         """Restores the series of a workflow; its record, a new one on first sight."""
         owner = self._owner(*workflow)
         record, rendered = await self._reader.workflow(owner)
-        await self.restore_series(*workflow)  # last: without an error the series are the caller's
+        await self._restore_series(workflow)  # last: without an error the series are the caller's
         self._exposition.restore(workflow, rendered)
         if record is None:
             return WorkflowRecord(self._clock.steady())
@@ -294,18 +293,16 @@ class StateWriter:
     def _owner(self, account: str, workflow: str) -> Owner:
         return self.accounts.get(account, account), workflow
 
-    async def restore_series(self, account: str = "", workflow: str = "") -> None:
-        """Restores the series of a workflow, of an account as such, or those of neither."""
-        owner = self._owner(account, workflow)
+    async def _restore_series(self, workflow: WorkflowKey) -> None:
+        owner = self._owner(*workflow)
         epoch = self.leases.held.get(owner, 0)
         on_disk, newest = await self._reader.series(owner)
         # Together, lest a zero that they begin at is written over what was counted.
-        if workflow:
-            self._shown[owner] = epoch
-            self._store.attached(WorkflowKey(account, workflow))
+        self._shown[owner] = epoch
+        self._store.attached(workflow)
         shown = Changes()
         for id_, series in newest.items():
-            key = series_key(id_, account, workflow)
+            key = series_key(id_, workflow)
             if series is None or key is None:
                 continue  # broken, or of another version of the exporter
             if not self._store.restore(*key, series.copy()):  # counting continues
@@ -341,8 +338,7 @@ class StateWriter:
         if records:
             self._reader.backend.write(batch_of(records, held, self._clock.steady()), now=now)
         if tidy:
-            accounts = self.accounts.values()
-            self._reader.backend.expire(after=_EXPIRES_AFTER, now=now, accounts=accounts)
+            self._reader.backend.expire(after=_EXPIRES_AFTER, now=now)
             self._tidied = self._clock.monotonic()
 
     async def _renew(self) -> None:

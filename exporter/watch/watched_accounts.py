@@ -1,7 +1,6 @@
 """The accounts that are watched, and how other settings replace them: by attach and detach."""
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass
@@ -23,7 +22,6 @@ from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
 from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
-from exporter.state.backend import NotRestored
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
 from exporter.watch.attachments import AccountSettings, AccountWorkflows
@@ -126,8 +124,6 @@ class WatchedAccounts:
         for named in settings.accounts:
             if named.label not in self.store.accounts:
                 self.store.account_found(named.label)
-                with contextlib.suppress(NotRestored):  # its requests count from zero, then
-                    await self.writer.restore_series(named.label)
             if named.events is not None:
                 self.store.events_found(named.label)
         self.accounts[:] = accounts

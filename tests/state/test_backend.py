@@ -155,9 +155,9 @@ class TestContent:
     def test_workflows_that_nobody_watches_expire(self, backend: Backend, held: Held) -> None:
         backend.write(batch(leases=held), now=0)
         turn(backend, wanted=(OTHER,), released=(OWNER,))
-        backend.expire(after=3600, now=3600, accounts=[])
+        backend.expire(after=3600, now=3600)
         assert content(backend) == FULL
-        backend.expire(after=-1, now=0, accounts=[])
+        backend.expire(after=-1, now=0)
         assert content(backend) == EMPTY
 
 

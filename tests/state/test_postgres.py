@@ -240,12 +240,12 @@ class TestLeases:
     def test_a_replicas_own_clock_does_not_matter(self, first: Postgres, ahead: float) -> None:
         first.write(batch(leases=epochs(turn(first))), now=time.time() + ahead)
         turn(first, wanted=(), released=(OWNER,))
-        first.expire(after=3600, now=time.time() + ahead, accounts=[])
+        first.expire(after=3600, now=time.time() + ahead)
         assert content(first) == FULL
 
     def test_what_is_held_never_expires(self, first: Postgres) -> None:
         first.write(batch(leases=epochs(turn(first))), now=0)
-        first.expire(after=-1, now=0, accounts=[])
+        first.expire(after=-1, now=0)
         assert content(first) == FULL
 
     def test_replicas_that_stopped_are_removed_after_a_while(
@@ -268,12 +268,6 @@ class TestLeases:
         with pytest.raises(LeaseLost):
             first.write(batch(leases=stale), now=0)
         assert epochs(turn(second, PEER), PEER)[OWNER] > stale[OWNER]
-
-    def test_what_belongs_to_no_workflow_is_each_replicas_own(self, first: Postgres) -> None:
-        held = epochs(turn(first))
-        series: tuple[Key, ...] = ("series", "acc", "", "[]"), ("series", "", "", "[]")
-        first.write(Batch(dict.fromkeys(series, Row(b"1")), held), now=0)
-        assert [record for key in series for record in first.records(key[:3])] == []
 
 
 def use(**changes: float) -> BudgetUse:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.state.backend import Batch, InUse, Key, Replica, Row, Turn, Unusable
+from exporter.state.backend import InUse, Replica, Turn, Unusable
 from exporter.state.sqlite import Database
 from tests.disk import full
 from tests.state.backends import EMPTY, FULL, OWNER, batch, content
@@ -35,15 +35,6 @@ class TestContent:
         assert database.is_there
         database.close()
 
-    def test_what_an_account_has_as_such_goes_with_its_last_workflow(self, path: Path) -> None:
-        database = Database(written(path))
-        own: Key = ("series", "acc", "", '["requests_total"]')
-        database.write(Batch({own: Row(b"1")}), now=0)
-        for now, accounts, left in ((10, [], 1), (11, ["acc"], 1), (11, [], 0)):
-            database.expire(after=10, now=now, accounts=accounts)
-            assert len(list(database.records(own[:3]))) == left
-        database.close()
-
     def test_a_workflow_expires_whole_or_not_at_all(self, path: Path) -> None:
         database = Database(written(path))
         with contextlib.closing(sqlite3.connect(path)) as other:
@@ -51,7 +42,7 @@ class TestContent:
                 "CREATE TRIGGER stop BEFORE DELETE ON series BEGIN SELECT RAISE(ABORT, 'no'); END"
             )
         with pytest.raises(sqlite3.IntegrityError):
-            database.expire(after=10, now=11, accounts=[])
+            database.expire(after=10, now=11)
         assert content(database) == FULL
         database.close()
 
