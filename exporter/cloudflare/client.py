@@ -124,9 +124,7 @@ class ApiClient:
     ) -> Response[Result]:
         if not response.is_success:
             text, codes = self._api_errors(response, body)
-            if response.status_code == 429 and self.budget is not None and self.budget.blocked:
-                text += f"; no requests for {self.budget.blocked:.0f} s"
-            raise from_status(response.status_code, text, codes)
+            raise from_status(response.status_code, text, codes, self._note(response))
         if not body.size:
             raise RequestFailed("invalid_answer", "the body is empty")
         try:
@@ -192,6 +190,14 @@ class ApiClient:
         finally:
             self.on_request(endpoint, code, time.perf_counter() - started)
         return response
+
+    def _note(self, response: httpx.Response) -> str:
+        """What the log should have beside the API's errors; mostly nothing."""
+        if response.status_code == 429 and self.budget is not None and self.budget.blocked:
+            return f"no requests for {self.budget.blocked:.0f} s"
+        if response.status_code in (401, 403) and self.credential.problem:
+            return f"the last secret read is still in use, since {self.credential.problem}"
+        return ""
 
     def _api_errors(self, response: httpx.Response, body: ResponseBody) -> tuple[str, set[str]]:
         """The errors that the API reports, short and on one line, and the codes of all; empty where

@@ -1,6 +1,5 @@
 """How requests authenticate: an API token, or the older e-mail and global API key."""
 
-import contextlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,9 @@ from exporter.config.errors import ConfigError
 class Secret:
     """A secret given as it is, or in a file that is read at each use, since it may change.
 
+    Attributes:
+        problem: Why the file can't be used now, so that the last secret read stays in use.
+
     Raises:
         OSError: the file can't be read at first; later, the last secret read stays in use.
         ValueError: the secret is empty or can't stand in a header; it isn't repeated.
@@ -24,11 +26,14 @@ class Secret:
     def __init__(self, source: SecretStr | Path) -> None:
         self._source = source
         self._value = self._read()
+        self.problem = ""
 
     def reveal(self) -> str:
         # While a secret is being replaced, its file may be missing or half written for a moment.
-        with contextlib.suppress(OSError, ValueError):
-            self._value = self._read()
+        try:
+            self._value, self.problem = self._read(), ""
+        except (OSError, ValueError) as error:
+            self.problem = _unusable(self._source, error)
         return self._value
 
     def _read(self) -> str:
@@ -36,6 +41,10 @@ class Secret:
             return secret_of(self._source.get_secret_value())
         # Bytes that aren't UTF-8 are refused like all else that can't be part of a secret.
         return secret_of(self._source.read_text(encoding="utf-8-sig", errors="replace"))
+
+
+def _unusable(source: SecretStr | Path | None, error: OSError | ValueError) -> str:
+    return f"{source}: {error.strerror}" if isinstance(error, OSError) else f"{source} {error}"
 
 
 class Credential(httpx.Auth):
@@ -60,6 +69,11 @@ class Credential(httpx.Auth):
             else:
                 request.headers.update({"X-Auth-Email": self._email, "X-Auth-Key": secret})
         yield request
+
+    @property
+    def problem(self) -> str:
+        """Why a former secret stays in use, if one does."""
+        return self._secret.problem if self._secret else ""
 
     def scrub(self, text: str) -> str:
         """`text` without the secret, should an upstream have sent it back."""
@@ -86,10 +100,8 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
     def read(place: str, secret: SecretStr | Path | None, email: str | None = None) -> Credential:
         try:
             credential = Credential(secret, email=email)
-        except OSError as error:
-            problems.append(f"{place}_file: {secret}: {error.strerror}")
-        except ValueError as error:
-            problems.append(f"{place}_file: {secret} {error}")
+        except (OSError, ValueError) as error:
+            problems.append(f"{place}_file: {_unusable(secret, error)}")
         else:
             logs.hide(credential)
             return credential

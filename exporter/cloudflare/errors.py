@@ -39,18 +39,18 @@ class RequestFailed(Exception):  # noqa: N818 - reads as what happened
         return self
 
 
-def from_status(status: int, message: str, codes: Collection[str]) -> RequestFailed:
+def from_status(status: int, message: str, codes: Collection[str], note: str = "") -> RequestFailed:
     """The failure that an HTTP status other than 2xx stands for.
 
     Args:
         status: The status.
         message: The error that the API reports, short; empty where it reports none.
         codes: The API's own codes of its errors.
+        note: What else belongs into the message.
     """
     reason, advice = _reason(status, message, codes)
-    return RequestFailed(
-        reason, f"HTTP {status}: {message}" if message else f"HTTP {status}", advice
-    )
+    text = "; ".join(filter(None, [message, note]))
+    return RequestFailed(reason, f"HTTP {status}: {text}" if text else f"HTTP {status}", advice)
 
 
 def _reason(status: int, message: str, codes: Collection[str]) -> tuple[FailureReason, str]:

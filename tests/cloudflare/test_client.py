@@ -4,6 +4,7 @@ import asyncio
 import email.utils
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -124,6 +125,27 @@ class TestCredentials:
 
         async with client_of(response, credential=credential) as client:
             await client.instance("orders", "order-1")
+
+    async def test_a_refusal_says_that_a_file_with_a_new_one_cannot_be_used(
+        self, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "token"
+        file.write_text("first")
+        credential = Credential(file)
+        file.write_text('"second"')
+        said = [str(await failure(refusal(status), credential=credential)) for status in (401, 500)]
+        assert said == [
+            f"HTTP 401: the last secret read is still in use, since {file} holds characters that "
+            "no API token or key has, such as quotes or spaces",
+            "HTTP 500",
+        ]
+        file.unlink()
+        gone = await failure(refusal(403, "no"), credential=credential)
+        assert str(gone).endswith(f"in use, since {file}: No such file or directory")
+        file.write_text("third")
+        assert str(await failure(refusal(401, "no"), credential=credential)) == (
+            "HTTP 401: no (code 1000)"
+        )
 
     async def test_they_never_go_along_a_redirect(self) -> None:
         """Over real sockets: the other host gets no request at all."""
