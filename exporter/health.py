@@ -60,7 +60,10 @@ class Health:
         if untried := self._untried():
             return untried
         if not any(account.readable for account in self._accounts):
-            return [f"{a.workflows.label}: nothing could be read yet" for a in self._accounts]
+            return [
+                f"{a.workflows.label}: nothing can be read; the log says why"
+                for a in self._accounts
+            ]
         if not self._writer.first_polls_shown:
             return ["state: the results of the first polls aren't committed yet"]
         self._was_ready = True

@@ -258,7 +258,7 @@ class TestWhatItCantWorkWith:
                 response = running.http.get("/-/ready")
                 return response.status_code, response.text
 
-            nothing = 503, "production: nothing could be read yet\n"
+            nothing = 503, "production: nothing can be read; the log says why\n"
             wait_until(lambda: unready() == nothing, lambda: str(unready()))
             assert running.http.get("/-/healthy").status_code == 200
             assert running.stop() == 0

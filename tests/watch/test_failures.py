@@ -230,7 +230,7 @@ class TestOther404s:
             w.simulator.faults.add(fault)
             await w.cycle()
             assert w.value(UP) == 0
-            assert w.app.health.unready() == ["acc: nothing could be read yet"]
+            assert w.app.health.unready() == ["acc: nothing can be read; the log says why"]
 
 
 class TestMissingWorkflow:
@@ -264,7 +264,7 @@ class TestReady:
             w.simulator.faults.add(error(500))
             for _ in range(3):
                 await w.cycle(after=INTERVAL)
-                assert w.app.health.unready() == ["acc: nothing could be read yet"]
+                assert w.app.health.unready() == ["acc: nothing can be read; the log says why"]
             w.simulator.faults.clear()
             await w.cycle(after=INTERVAL)
             assert w.app.health.unready() == []
@@ -282,7 +282,7 @@ class TestReady:
             await w.saved()
             assert w.value("cloudflare_workflow_up") == 0
             assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == 0
-            assert w.app.health.unready() == ["acc: nothing could be read yet"]
+            assert w.app.health.unready() == ["acc: nothing can be read; the log says why"]
             w.simulator.faults.remove(refused)
             w.clock.advance(INTERVAL)
             await account.cycle()
