@@ -135,11 +135,11 @@ class TestEachAlert:
         for tests in cases_of(rule, tmp_path):
             cases = []
             for case in tests["tests"]:
-                variants = [of_two_targets(case), *failed_scrapes(case)]
+                twice, failed = of_two_targets(case), failed_scrapes(case)
                 if rule in OF_WORKFLOWS:
-                    cases.append(together([*variants, *hand_overs(case)]))
+                    cases.append(together([twice, *failed, *hand_overs(case)]))
                 else:  # an alert on an exporter has no account that would tell them apart
-                    cases += [together([variant]) for variant in variants]
+                    cases += [twice, *(together([variant]) for variant in failed)]
             passes({**tests, "tests": cases}, tmp_path)
 
 
