@@ -275,6 +275,20 @@ class TestLive:
             await expect(page.locator("tbody .status")).to_have_text("running")
             assert await page.evaluate("document.activeElement.textContent") == "a"
 
+    async def test_a_page_that_stays_old_says_so(self, site: Site) -> None:
+        """Nobody should take it for the state of now."""
+        page = await site.browser.new_page()
+        await page.goto(site.address)
+        await page.clock.install()
+        await page.route("**/*", lambda route: route.abort())
+        live = page.locator("#live")
+        await live.click()
+        await expect(live).to_have_text("Refresh failed")
+        await page.unroute_all()
+        await page.clock.run_for(10_000)
+        await expect(live).to_have_text("Refresh live")
+        await page.close()
+
 
 class TestHostileNames:
     async def test_they_are_shown_and_nothing_of_them_runs(self, site: Site) -> None:

@@ -10,12 +10,16 @@ async function load(address) {
   const mine = (loading = new AbortController());
   let page;
   try {
-    const response = await fetch(address, { signal: mine.signal });
-    if (!response.ok) return false;
+    const late = AbortSignal.timeout(EVERY - 1000);
+    const response = await fetch(address, { signal: AbortSignal.any([mine.signal, late]) });
+    if (!response.ok) throw new Error(response.statusText);
     page = new DOMParser().parseFromString(await response.text(), "text/html");
   } catch {
+    // Unless a later one has taken its place.
+    if (loading === mine) live.textContent = "Refresh failed";
     return false;
   }
+  live.textContent = "Refresh live";
   for (const part of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(part.id);
     if (!fresh) continue;
