@@ -69,11 +69,12 @@ _WorkflowName = Annotated[
         r"[A-Za-z0-9_*?\[\]!-]{1,64}", "not a workflow name: 1 to 64 letters, digits, _ or -"
     ),
 ]
-# 32 hex digits at Cloudflare; simulators and proxies take other names.
+# 32 hex digits at Cloudflare; simulators and proxies take other names, but none that looks like an
+# id that has lost or gained a digit on the way here.
 _AccountId = Annotated[
     str,
     _matching(
-        r"[A-Za-z0-9_-]{1,64}",
+        r"(?!(?:[0-9a-f]{24,31}|[0-9a-f]{33,})$)[A-Za-z0-9_-]{1,64}",
         "not an account id: copy it from Cloudflare's dashboard, 32 hex digits",
     ),
 ]
