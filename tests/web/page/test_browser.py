@@ -137,6 +137,11 @@ class TestAccessible:
                 *("1h", "25m", "ago"),
             ]
 
+    async def test_and_the_attempts_of_each_step(self, site: Site) -> None:
+        async with site.page(INSTANCE, viewport={"width": 360, "height": 700}) as page:
+            assert await page.locator("#instance .scroll").evaluate(HIDDEN) == 0
+            assert await page.get_by_text("(3 failed)").is_visible()
+
     async def test_many_workflows_leave_the_table_in_the_window(self, site: Site) -> None:
         names = [f"workflow-of-a-long-name-{number}" for number in range(100)]
         async with (
