@@ -67,7 +67,7 @@ def batch_of(records: Records, leases: Mapping[Owner, int], now: float) -> Batch
 
 def series_by_key(changes: Changes, names: Mapping[str, str]) -> Iterator[tuple[Key, SeriesData]]:
     """The series of workflows that changed; `names`: of accounts in the state, by label. Others
-    begin anew with each process."""
+    begin again with each process."""
     for (family, labels), data in changes.series.items():
         if family.of_workflow and data is not None:
             account, workflow, *others = labels
