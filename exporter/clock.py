@@ -14,7 +14,6 @@ _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _BEHIND = timedelta(days=7)
 _EVEN = 5.0
 """Seconds that a comparison of clocks may be wrong by: a time arrives late, in whole seconds."""
-_SET = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _monotonic() -> float:
@@ -49,7 +48,7 @@ class Clock:
         self.wall = wall
         self.monotonic = monotonic
         self._start = wall() - monotonic()
-        self._theirs = inf
+        self._theirs = -inf
         """Cloudflare's clock less the monotonic one, as responses show."""
 
     def steady(self) -> float:
@@ -76,10 +75,9 @@ class Clock:
             self._theirs = offset
 
     def latest_possible(self) -> datetime:
-        """No time that is later has passed, unless this machine's clock is more than a week behind;
-        if it was never set, as where it begins in 1970, any may have."""
-        now = datetime.fromtimestamp(self.steady(), UTC)
-        return now + _BEHIND if now > _SET else datetime.max.replace(tzinfo=UTC)
+        """No time that is later has passed, unless both clocks are more than a week behind."""
+        now = max(self.steady(), self._theirs + self.monotonic())
+        return datetime.fromtimestamp(now, UTC) + _BEHIND
 
     def now(self) -> Moment:
         """This moment."""

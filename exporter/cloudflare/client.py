@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Generic, NamedTuple, TypeVar, cast
 
@@ -24,7 +23,7 @@ from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import RequestFailed, from_status
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import decode
-from exporter.cloudflare.models import Envelope, PageInfo
+from exporter.cloudflare.models import Envelope, PageInfo, corrected, unix
 from exporter.cloudflare.response_body import ResponseBody
 from exporter.config.settings import Api
 
@@ -237,7 +236,6 @@ def retry_after(response: httpx.Response) -> float | None:
 def http_date(text: str) -> float | None:
     """Unix time of an HTTP date, in UTC unless it says otherwise; None where it is invalid."""
     try:
-        moment = parsedate_to_datetime(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return unix(corrected(parsedate_to_datetime(text)))
     except (ValueError, TypeError, OverflowError):
         return None

@@ -611,6 +611,15 @@ class TestAWrongClock:
                 await w.cycle(after=15)
             assert runs(w) == 1
 
+    async def test_hides_no_error(self) -> None:
+        async with watching(workflows=DISCOVERED) as w:
+            w.orders.create("a", Script((Wait("approval", timeout=40),)))
+            await w.cycle(after=15)
+            w.ahead = -30 * 86400
+            await w.cycle(after=60)
+            assert w.status("a") == "errored"
+            assert runs(w, "errored") == 1
+
     async def test_leaves_what_is_new_as_an_instance_leaves(self, file: Path) -> None:
         async with watching(["a", "b"], state=file) as w:
             w.orders.create("a", Script(steps("one")))
