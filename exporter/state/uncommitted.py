@@ -20,6 +20,9 @@ class Watched(Protocol):
     def take_changes(self) -> Mapping[str, InstanceRecord | None]:
         """The records of instances that changed since the last call; None: there is none now."""
 
+    def record_progress(self) -> None:
+        """Has all that scrapes see of instances recorded."""
+
     def record_all(self) -> None:
         """Has everything recorded again: it was lost."""
 

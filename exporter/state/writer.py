@@ -173,6 +173,9 @@ class StateWriter:
                 self._store.state_write_failed()
             over, committed = self.first_polls_over(), False
             self.writes_since = self._clock.monotonic()
+            if rendered:  # lines and records are to show the same
+                for watched in self._attached.values():
+                    watched.record_progress()
             try:
                 await self._commit()
                 if rendered and self._attached:

@@ -63,6 +63,8 @@ class WatchedInstances:
         self.instances: dict[str, Instance] = {}
         self.changed: set[str] = set()
         """Watched instances whose record has changed since the state last took note."""
+        self._progressed: set[str] = set()
+        """Those of which more is shown than is recorded."""
         self._unwatched: dict[str, InstanceRecord | None] = {}
         """What the state is to record of instances that are watched no longer; None: nothing."""
         self.over = False
@@ -193,6 +195,8 @@ class WatchedInstances:
         """Does what a transition asks for: counts, shows, hides, records."""
         if effects.record:
             self.changed.add(instance.id)
+        elif effects.show:
+            self._progressed.add(instance.id)
         if effects.observations:
             self.store.counted(self.key, instance.id, effects.observations)
         if effects.show and instance.has_series:
@@ -219,6 +223,11 @@ class WatchedInstances:
         self.changed.clear()
         self._unwatched.clear()
         return taken
+
+    def record_progress(self) -> None:
+        """Has the state record all that is shown."""
+        self.changed |= self._progressed
+        self._progressed.clear()
 
     def record_all(self) -> None:
         """Has the state record everything again: it was lost.

@@ -243,6 +243,19 @@ class TestRecordedLines:
             await w.restart(killed=True)
             assert gauges(w) == before
 
+    async def test_are_replaced_where_progress_without_steps_was_undone(self, file: Path) -> None:
+        large = tuple(Step(f"s{n}", (Attempt(10),), output="x" * 512 * 1024) for n in range(2))
+        async with watching(["a"], state=file) as w:
+            a = w.orders.create("a", Script((*large, Wait("approval"))))
+            await w.round(after=25)
+            a.force_status("running", w.clock() + 5)
+            assert await w.round(after=15) == {"simple": 1}
+            await w.restart()
+            assert w.status("a") == "running"
+            a.force_status(None, w.clock() + 5)
+            await w.round(after=15)
+            assert w.status("a") == "waiting"
+
     async def test_damaged_ones_are_rendered_again(self, file: Path) -> None:
         async with watching(["a"], state=file) as w:
             w.orders.create("a", RUN)
