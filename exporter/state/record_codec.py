@@ -77,8 +77,12 @@ def series_by_key(changes: Changes, names: Mapping[str, str]) -> Iterator[tuple[
 
 
 def series_key(id_: str, workflow: WorkflowKey) -> SeriesKey | None:
-    """The series of a workflow that a record is of; None: this version of the exporter has none."""
-    name, *others = json.loads(id_)
+    """The series of a workflow that a record is of; None: its id was damaged, or this version of
+    the exporter has none."""
+    try:
+        name, *others = json.loads(id_)
+    except ValueError:
+        return None
     family, labels = _BY_NAME.get(name), (*workflow, *others)
     return (family, labels) if family and len(labels) == len(family.labels) else None
 

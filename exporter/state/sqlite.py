@@ -72,6 +72,8 @@ class Database(Backend):
         except BaseException:
             connection.close()
             raise
+        # A key of which a bit has flipped is another one, and costs no other record.
+        connection.text_factory = lambda text: text.decode(errors="replace")
         self._inode = os.stat(self._path).st_ino if self._path else 0
         return connection
 

@@ -845,6 +845,27 @@ class TestTheDiskFails:
             assert w.status("a") == "complete"
             assert runs(w) == 2
 
+    @pytest.mark.parametrize(
+        "flip",
+        [
+            "UPDATE instances SET id = CAST(x'e1' AS TEXT) WHERE id = 'a'",  # from x'61'
+            "UPDATE series SET id = replace(id, '[', '{') WHERE id LIKE '%up\"]'",
+        ],
+    )
+    async def test_so_does_a_key(self, state: Path, flip: str) -> None:
+        async with watching(["a", "b"], state=state) as w:
+            for name in ("a", "b"):
+                w.orders.create(name, Script((Wait("approval"),)))
+            await w.round(after=60)
+            await w.running.aclose()
+            with contextlib.closing(sqlite3.connect(state)) as connection, connection:
+                assert connection.execute(flip).rowcount == 1
+            connection.close()
+            await w.start()
+            assert w.status("b") == "waiting"
+            await w.round(after=60)
+            assert w.status("a") == "waiting"
+
     async def test_a_damaged_file_is_logged_and_set_aside(self, state: Path) -> None:
         state.write_bytes(b"no database at all")
         with capture_logs() as logs:
