@@ -52,7 +52,7 @@ def missing(session: Session, migrations: Sequence[str] = MIGRATIONS) -> bool:
     """Whether the database lacks migrations.
 
     Raises:
-        Unreachable: it is from a newer version, or its tables are of something else.
+        Unreachable: it is from another version, or its tables are of something else.
     """
     try:
         return _version(session, migrations) < len(migrations)
@@ -90,4 +90,6 @@ def _version(session: Session, migrations: Sequence[str], lock: str = "") -> int
             f"the database is of version {version}, from a newer exporter; this one knows "
             f"{len(migrations)}"
         )
+    if version == 1:
+        raise Unreachable("the database is of version 1, which was never released; use another")
     return int(version)

@@ -361,6 +361,15 @@ class TestMigrations:
         with pytest.raises(Unreachable, match=refusal):
             postgres(url)
 
+    def test_a_version_that_was_never_released_is_refused(self, first: Postgres, url: str) -> None:
+        """Its tables have the names of today's, and other columns."""
+        first.write(batch(leases=epochs(turn(first))), now=0)
+        execute(url, "UPDATE schema_version SET version = 1")
+        refusal = "^the database is of version 1, which was never released; use another"
+        with pytest.raises(Unreachable, match=refusal):
+            postgres(url)
+        assert content(first) == FULL
+
     def test_a_failed_migration_changes_nothing(self, first: Postgres, url: str) -> None:
         newer = (*MIGRATIONS, "DROP TABLE instances", "DROP TABLE nonsense")
         with (
