@@ -224,6 +224,14 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def settle(self) -> None:
+        """Makes sure that no write is under way any more, such as one whose result is unknown.
+
+        Raises:
+            Unreachable: one is, or may be.
+        """
+
+    @abstractmethod
     def take_turn(self, turn: Turn) -> Seen:
         """Renews, takes and releases leases, and shares budgets with the other replicas.
 

@@ -82,6 +82,10 @@ class Postgres(Backend):
         del now
         self._transaction(lambda session: _write(session, batch, *self._me))
 
+    def settle(self) -> None:
+        locked = "SELECT FROM replicas WHERE id = %s FOR UPDATE NOWAIT"
+        self._tried(lambda session: session.run(locked, self._me[:1]))
+
     def _select(self, query: str, *parameters: object) -> list[Any]:
         query = query.replace("?", "%s")
         return self._tried(lambda session: session.run(query, parameters))

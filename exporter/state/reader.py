@@ -132,7 +132,12 @@ class StateReader:
 
     async def drop_expired(self) -> None:
         """Drops what came and expired unwritten: while nothing can be written, these would become
-        ever more."""
+        ever more.
+
+        Raises:
+            Unreachable: it may still be being written.
+        """
+        await self.in_thread(self.backend.settle)
         expired = defaultdict[Place, list[str]](list)
         for key, record in self.pending.records.items():
             if record is None:

@@ -125,6 +125,9 @@ class Database(Backend):
             older = [(*owner, horizon) for owner, horizon in batch.horizons.items()]
             self._delete("instances", older, "AND last_watched < ?")
 
+    def settle(self) -> None:
+        """Each ends as `write` does."""
+
     def _delete(self, table: str, owners: list[Any], condition: str = "") -> None:
         """Deletes what is of owners and, with a value more of each, meets a condition."""
         of_owner = f"DELETE FROM {table} WHERE account = ? AND workflow = ?"  # noqa: S608

@@ -187,7 +187,7 @@ class StateWriter:
                 at_once, self._pending.shown = without_counts(self._pending.shown)
                 await self._show(at_once)
                 self._hide()
-                with contextlib.suppress(NotRestored):
+                with contextlib.suppress(NotRestored, Unreachable):
                     await self._reader.drop_expired()
                 if self._reader.backend.is_damage(error):
                     await self._renew()
