@@ -20,7 +20,7 @@ from exporter.state.backend import DatabaseServer, Unreachable
 T = TypeVar("T")
 
 _RECONNECT_WAIT = 1.0
-"""Seconds that one operation waits for a connection that was lost; the attempt continues."""
+"""Seconds that the first operation waits for a connection that was lost; the attempt continues."""
 _NO_RESPONSE = "can't connect to the database: no response"
 
 
@@ -154,11 +154,12 @@ class Connector:
 
         Raises:
             Unreachable: there is none within the server's timeout, or within a second where there
-                was one before.
+                was one before; at once, where an operation has waited for the same attempt.
         """
         attempt = self._attempt = self._attempt or in_daemon_thread(connect, self._server)
         connected, _ = wait([attempt], self._wait)
-        self._wait = _RECONNECT_WAIT
+        # Hundreds of workflows may be to be restored, and saves wait for them.
+        self._wait = _RECONNECT_WAIT if connected else 0.0
         if not connected:
             raise Unreachable(_NO_RESPONSE)
         self._attempt = None

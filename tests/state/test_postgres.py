@@ -496,6 +496,11 @@ class TestFaults:
             for problem in ("doesn't respond within", "can't connect", "can't connect"):
                 with pytest.raises(Unreachable, match=problem):
                     await asyncio.to_thread(backend.write, batch(b"2", held), now=0)
+            began = time.monotonic()
+            for _ in range(2 * int(DEADLINE)):  # one has waited; those that come now fail at once
+                with pytest.raises(Unreachable, match="can't connect"):
+                    await asyncio.to_thread(content, backend)
+                assert time.monotonic() - began < DEADLINE
             network.silent = False
             await asyncio.to_thread(in_time, lambda: backend.write(batch(b"3", held), now=0))
             found = await asyncio.to_thread(in_time, lambda: content(backend))
