@@ -185,7 +185,8 @@ class StateWriter:
                 self._collect_series()
                 self._collected = self._in_store()
                 at_once, self._pending.shown = without_counts(self._pending.shown)
-                await self._show(at_once)
+                # As a whole: a cancelled save must not leave lines that the next stop would record.
+                await asyncio.shield(self._show(at_once))
                 self._hide()
                 with contextlib.suppress(NotRestored, Unreachable):
                     await self._reader.drop_expired()

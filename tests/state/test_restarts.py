@@ -736,6 +736,25 @@ class TestTheDiskFails:
             await w.saved()
             assert runs(w) == 1
 
+    async def test_a_save_that_is_cancelled_meanwhile(self, state: Path) -> None:
+        """What changed is shown all the same, and no stop records the lines from before."""
+        async with watching(ids := [f"a{n}" for n in range(50)], state=state) as w:
+            for instance_id in ids:
+                w.orders.create(instance_id, Script((*steps("one"), Wait("approval"))))
+            await w.round()
+            with disk.full(state):
+                w.clock.advance(60)
+                await w.app.pollers[0].round(whole=True)
+                save = asyncio.create_task(w.app.writer.save())
+                pending = w.app.writer._reader.pending
+                await until(lambda: pending.records and pending.shown.series)
+                await until(lambda: not pending.shown.instances)
+                save.cancel()
+                await asyncio.wait([save])
+            await w.restart()
+            await w.round(after=15)
+            assert {w.status(instance_id) for instance_id in ids} == {"waiting"}
+
     @pytest.mark.slow(6)
     async def test_what_came_and_went_meanwhile_is_held_no_longer(self, state: Path) -> None:
         async with watching(workflows=DISCOVERED, state=state, poll={"forget_after": "1m"}) as w:
