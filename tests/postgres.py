@@ -30,7 +30,7 @@ _OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "shared_buffers": "16MB",
 }
-_COPIES = itertools.count(1)
+_HEIRS = itertools.count(1)
 
 
 def _program(name: str) -> str:
@@ -165,22 +165,25 @@ class PostgresServer:
 
     def new_user(self) -> str:
         """The name of a new user, who has an empty schema in the database `postgres`: that is made
-        sooner than a database."""
+        sooner than a database, of hundreds of files."""
         name = f"user{next(self._numbers)}"
-        self._new_role(name)
-        self.execute(f"CREATE SCHEMA {name} AUTHORIZATION {name}")
+        self.execute(_role(name), f"CREATE SCHEMA {name} AUTHORIZATION {name}")
         return name
+
+    def new_url(self) -> str:
+        """Of a new user's own."""
+        return self.url("postgres", user=self.new_user())
 
     def new_database(self, options: str = "") -> str:
         """The name of a new, empty database, which a user of the same name owns."""
         name = f"test{next(self._numbers)}"
-        self._new_role(name)
-        self.execute(f"CREATE DATABASE {name} OWNER {name} {options}")
+        self.execute(_role(name), f"CREATE DATABASE {name} OWNER {name} {options}")
         return name
 
-    def _new_role(self, name: str) -> None:
-        password = PASSWORD.replace("'", "''")
-        self.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+
+def _role(name: str) -> str:
+    password = PASSWORD.replace("'", "''")
+    return f"CREATE ROLE {name} LOGIN PASSWORD '{password}'"
 
 
 @contextlib.contextmanager
@@ -194,23 +197,27 @@ def _file_size(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def copied(server: DatabaseServer) -> DatabaseServer:
-    """What is in a database at this moment, in another one; nobody uses the first from now on. The
-    time of all leases and shares of budgets is over in it."""
+def taken_over(server: DatabaseServer) -> DatabaseServer:
+    """What a user's schema holds at this moment, as another user's own: whoever uses it can't get
+    there any more. The time of all leases and shares of budgets is over in it."""
     url = urlsplit(server.url.get_secret_value())
-    name, copy = url.path[1:], f"copy{next(_COPIES)}_of_{url.path[1:]}"
-    admin = f"postgresql://admin:{quote(PASSWORD, safe='')}@{url.netloc.rpartition('@')[2]}"
-    with psycopg.connect(f"{admin}/postgres", autocommit=True) as connection:
+    user, address = url.username, url.netloc.rpartition("@")[2]
+    password, heir = quote(PASSWORD, safe=""), f"heir{next(_HEIRS)}_of_{user}"
+    admin = f"postgresql://admin:{password}@{address}{url.path}"
+    with psycopg.connect(admin, autocommit=True) as connection:
         for statement in (
-            f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
-            f"CREATE DATABASE {copy} TEMPLATE {name} OWNER {url.username}",
+            f"ALTER ROLE {user} NOLOGIN",
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
+            f"WHERE usename = '{user}'",
+            f"ALTER SCHEMA {user} RENAME TO {heir}",
+            f"ALTER ROLE {user} RENAME TO {heir}",
+            f"ALTER ROLE {heir} LOGIN",
+            f"DELETE FROM {heir}.replicas",
+            f"DELETE FROM {heir}.budgets",
         ):
             connection.execute(statement.encode())
-    with psycopg.connect(f"{admin}/{copy}") as connection:
-        connection.execute("DELETE FROM replicas")
-        connection.execute("DELETE FROM budgets")
-    return server._replace(url=SecretStr(url._replace(path=f"/{copy}").geturl()))
+    heirs = url._replace(netloc=f"{heir}:{password}@{address}")
+    return server._replace(url=SecretStr(heirs.geturl()))
 
 
 @contextlib.contextmanager

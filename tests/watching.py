@@ -17,7 +17,7 @@ from simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, se
 from simulator.api import PREFIX
 from tests.e2e.scrape import scrape
 from tests.needs import no_authorities
-from tests.postgres import copied
+from tests.postgres import taken_over
 
 
 @dataclass
@@ -157,7 +157,7 @@ class Watching:
                 if Path(f"{self.state}{suffix}").exists():
                     shutil.copy(f"{self.state}{suffix}", f"{state}{suffix}")
         elif killed and isinstance(state, DatabaseServer):
-            state = copied(state)
+            state = taken_over(state)
         await self.running.aclose()
         self.state, self.settings = state, {**self.settings, **settings}
         await self.start()

@@ -32,7 +32,7 @@ def test_a_hand_over_ends_no_alert_and_raises_none(
     world = simulator.world.account("acc")
     for name in WORKFLOWS:
         world.workflow(name).create("failed", Script(steps("charge"), throws=Error("Declined")))
-    url = postgres.url(postgres.new_database())
+    url = postgres.new_url()
 
     with serve_in_thread(simulator) as served, ExitStack() as running:
 

@@ -171,7 +171,7 @@ async def test_the_series_in_the_tests_are_those_that_the_exporter_emits(
     postgres: PostgresServer,
 ) -> None:
     """By their label names, and by the values of labels that the exporter chooses."""
-    url = SecretStr(postgres.url(postgres.new_database()))
+    url = SecretStr(postgres.new_url())
     real = await emitted(DatabaseServer(url, None, DEADLINE))
     wrong = []
     for path in TESTS.glob("*.yaml"):

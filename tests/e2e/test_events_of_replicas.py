@@ -68,7 +68,7 @@ def test_errors_show_by_events_alone_whoever_pulls_and_whoever_dies(
     for name in WORKFLOWS:
         account.workflow(name)
     account.queue(QUEUE, *WORKFLOWS)
-    url = postgres.url(postgres.new_database())
+    url = postgres.new_url()
     with ExitStack() as stack:
         api = stack.enter_context(serve_in_thread(simulator)).url + "/accounts/{account_id}"
         both = [

@@ -63,7 +63,7 @@ def server(
     for wait in ("5m", "30m"):
         text = text.replace(f"offset {wait}", "offset 5s")
     rules.write_text(text.replace("[30m]", "[5s]"))
-    database = postgres.url(postgres.new_database())
+    database = postgres.new_url()
     as_often_as_a_scrape = {"poll": {"interval": "1s"}}
     with serve_in_thread(simulator) as served:
         configuration(

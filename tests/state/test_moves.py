@@ -63,7 +63,7 @@ class Replicas:
 async def test_what_a_replica_gives_up_as_it_stops_is_taken_at_the_next_turn(
     postgres: PostgresServer,
 ) -> None:
-    replicas = Replicas(postgres.url(postgres.new_database()))
+    replicas = Replicas(postgres.new_url())
     former, heir = replicas.another(), replicas.another()
     for app in (former, heir):
         await app.writer.open(replicas.location)
@@ -77,7 +77,7 @@ async def test_what_a_replica_gives_up_as_it_stops_is_taken_at_the_next_turn(
 
 @pytest.mark.slow
 async def test_a_large_workflow_holds_up_neither_others_nor_turns(postgres: PostgresServer) -> None:
-    url = postgres.url(postgres.new_database())
+    url = postgres.new_url()
     replicas = Replicas(url)
     async with replicas.another().opened() as former:
         await former.accounts[0].cycle()

@@ -275,7 +275,7 @@ def test_two_count_what_they_have_seen_finished_and_recorded(
     part: int, postgres: PostgresServer
 ) -> None:
     """In parts, each with its share of the examples, which workers run side by side."""
-    url = postgres.url(postgres.new_database())
+    url = postgres.new_url()
     backends.postgres(url).close()  # makes the tables
     with psycopg.connect(url, autocommit=True) as database:
         Replicas.url, Replicas.database = url, database

@@ -48,7 +48,7 @@ def state(request: pytest.FixtureRequest, file: Path) -> Location:
     if request.param == "sqlite":
         return file
     server: PostgresServer = request.getfixturevalue("postgres")
-    return DatabaseServer(SecretStr(server.url(server.new_database())), None, DEADLINE)
+    return DatabaseServer(SecretStr(server.new_url()), None, DEADLINE)
 
 
 def counts(w: Watching) -> dict[str, float]:
@@ -493,7 +493,7 @@ class TestSettingsChange:
 @pytest.mark.postgres
 async def test_instances_are_found_while_the_database_fails(postgres: PostgresServer) -> None:
     """Those that it can't hold: where another was counted already, it alone knows."""
-    state = DatabaseServer(SecretStr(postgres.url(postgres.new_database())), None, DEADLINE)
+    state = DatabaseServer(SecretStr(postgres.new_url()), None, DEADLINE)
     poll = {"forget_after": "1m"}
     waits = Script((*steps("one"), Wait("approval")))
     async with watching(workflows=DISCOVERED, state=state, poll=poll) as w:
@@ -523,7 +523,7 @@ async def test_instances_are_found_while_the_database_fails(postgres: PostgresSe
 
 @pytest.mark.postgres
 async def test_an_account_is_renamed_while_the_database_fails(postgres: PostgresServer) -> None:
-    state = DatabaseServer(SecretStr(postgres.url(postgres.new_database())), None, DEADLINE)
+    state = DatabaseServer(SecretStr(postgres.new_url()), None, DEADLINE)
     async with watching(["a"], state=state) as w:
         w.orders.create("a", Script(steps("one")))
         await w.cycle(after=60)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.postgres
 @contextlib.asynccontextmanager
 async def replicas(postgres: PostgresServer, *urls: str) -> AsyncIterator[Sequence[App]]:
     """Replicas whose pages have these addresses, after some turns of each."""
-    clock, database = ManualClock(), SecretStr(postgres.url(postgres.new_database()))
+    clock, database = ManualClock(), SecretStr(postgres.new_url())
     simulator = Simulator(World(clock))
     simulator.access.token("secret")
     workflows = [{"name": name, "instances": ["a"]} for name in WORKFLOWS]
