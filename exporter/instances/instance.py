@@ -176,13 +176,6 @@ class Instance(Struct, eq=False, gc=False):
         return (self.status or "complete") not in ENDED and self.expires_at is None
 
     @property
-    def newest(self) -> float:
-        """The latest time that is known of it, in Unix time."""
-        run, created = self.run, self.row.created
-        times = (created, run.start, run.end, run.newest) if run else (created,)
-        return max((time for time in times if time is not None), default=-inf)
-
-    @property
     def row_is_newer(self) -> bool:
         """Whether its row changed after anything that the last detail response shows."""
         run, modified = self.run, self.row.modified

@@ -24,6 +24,12 @@ class LastRow(Struct, frozen=True, array_like=True, gc=False):
     modified: float | None = None
 
 
+def newest_of(run: Run | None, row: LastRow) -> float:
+    """The latest time that is known of an instance, in Unix time."""
+    times = (row.created, run.start, run.end, run.newest) if run else (row.created,)
+    return max((time for time in times if time is not None), default=-inf)
+
+
 class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
     """An instance that is watched, or was."""
 

@@ -16,7 +16,12 @@ from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Scope
 from exporter.instances.lifecycle import NOTHING, Effects
 from exporter.instances.run_tracker import APART
-from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, WorkflowRecord
+from exporter.instances.state_records import (
+    UNWATCHED_FOR,
+    InstanceRecord,
+    WorkflowRecord,
+    newest_of,
+)
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.watch.selector import Selector
@@ -208,7 +213,8 @@ class WatchedInstances:
         if effects.remove:
             del self.instances[instance.id]
             self._unwatched[instance.id] = None
-            self.record.horizon = max(self.record.horizon, instance.newest + APART)
+            newest = newest_of(instance.run, instance.row)
+            self.record.horizon = max(self.record.horizon, newest + APART)
 
     def show(self, instance: Instance) -> None:
         """Shows what is known of an instance."""
@@ -246,10 +252,9 @@ class WatchedInstances:
                 self.changed.add(instance_id)
         elif discovered and (record.run or record.wants_detail):
             self._watch(instance_id, Scope.COUNTED, record)
-        elif (run := record.run) is not None:
-            now = self.clock.steady()
+        elif record.run is not None:
             # Once the record expires, all that it holds is before the horizon, whatever the clock.
-            removed = max(now, run.newest, run.end or now)
+            removed = max(self.clock.steady(), newest_of(record.run, record.row))
             self._unwatched[instance_id] = replace(record, removed_at=removed)
             self.record.newest_unwatched = max(self.record.newest_unwatched, removed + APART)
         else:

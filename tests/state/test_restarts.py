@@ -633,6 +633,17 @@ class TestAWrongClock:
             assert w.status("a") == "errored"
             assert runs(w, "errored") == 1
 
+    async def test_counts_nothing_again_of_what_only_a_row_showed(self) -> None:
+        few: dict[str, Any] = {"statuses": ["errored"]}
+        async with watching(workflows=[{"name": "orders", "discover": few}]) as w:
+            w.ahead = -60
+            w.orders.create("a", Script((Wait("approval"),)))
+            await w.cycle(after=15)
+            for other in ({**few, "exclude": ["a"]}, few):
+                await w.reload(workflows=[{"name": "orders", "discover": other}])
+                await w.cycle(after=15)
+            assert w.value("cloudflare_workflow_queue_duration_seconds_count") == 1
+
     async def test_leaves_what_is_new_as_an_instance_leaves(self, file: Path) -> None:
         async with watching(["a", "b"], state=file) as w:
             w.orders.create("a", Script(steps("one")))
