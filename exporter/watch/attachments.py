@@ -160,7 +160,8 @@ class AccountWorkflows:
         selector = None if discover is None else Selector(discover)
         try:
             watched = await self._restored(key, workflow.instances, selector)
-        except NotRestored:
+        except NotRestored as error:
+            self.reported.not_restored(name, str(error))
             return
         self.writer.attach(watched)
         poller = Poller(watched, self.client, self.queue, self.reported.of(key))

@@ -109,6 +109,16 @@ class AccountLog:
                 "exporter",
             )
 
+    def not_restored(self, workflow: str, error: str) -> None:
+        """The state of a workflow could not be read, so that it isn't watched."""
+        if self._throttle.may("state"):
+            self._log.warning(
+                "failed to restore workflows; will try again, and watch them then",
+                workflow=workflow,
+                error=error,
+                advice="check the database, or the health of state.path's disk",
+            )
+
     def of(self, key: WorkflowKey) -> PollLog:
         """The log of a workflow's polls."""
         return self.workflows.setdefault(key.workflow, PollLog(key, self._clock, self._failures))

@@ -538,6 +538,24 @@ async def test_an_account_is_renamed_while_the_database_fails(postgres: Postgres
         assert runs(w) == 1
 
 
+@pytest.mark.postgres
+async def test_a_workflow_that_cant_be_restored_is_logged(postgres: PostgresServer) -> None:
+    """Without it, nothing is written that could fail."""
+    database = postgres.new_database()
+    state = DatabaseServer(SecretStr(postgres.url(database)), None, DEADLINE)
+    async with watching(["a"], state=state) as w:
+        await w.running.aclose()
+        postgres.execute(f"REVOKE SELECT ON rendered FROM {database}", database=database)
+        with capture_logs() as logs:
+            await w.start()
+            await w.reload()
+        (line,) = [log for log in logs if log["log_level"] == "warning"]
+        assert (line["workflow"], line["error"]) == (
+            "orders",
+            "permission denied for table rendered",
+        )
+
+
 class TestWhatIsOldGoes:
     """From the file, too: it holds what is watched, and for a while what was."""
 
