@@ -12,10 +12,11 @@ import httpx
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
+from exporter.metrics.gzip_parts import unpack
 from exporter.state.backend import DatabaseServer, Location
 from simulator import HOSTED, ManualClock, Simulator, Style, Workflow, World, serve
 from simulator.api import PREFIX
-from tests.e2e.scrape import scrape
+from tests.e2e.scrape import samples
 from tests.needs import no_authorities
 from tests.postgres import taken_over
 
@@ -78,9 +79,10 @@ class Watching:
 
     def samples(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
         """Samples of a name by their sorted labels, but account and workflow."""
+        parts, _ = self.app.exposition.scrape(names=[name])
         return {
             tuple(sorted((k, v) for k, v in labels if k not in ("account", "workflow"))): value
-            for (found, labels), value in scrape(self.app, name).items()
+            for (found, labels), value in samples(unpack(parts).decode(), name).items()
             if found == name
         }
 
