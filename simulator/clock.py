@@ -12,15 +12,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = 253_402_300_799_999
 
 
-@lru_cache(8192)
-def _to_the_second(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
-
-
+@lru_cache(65_536)  # from one list pass to the next, most stay
 def timestamp(at: int) -> str:
     """ISO 8601 with milliseconds and a Z, from milliseconds since the epoch."""
     seconds, milliseconds = divmod(min(at, _LAST), 1000)
-    return f"{_to_the_second(seconds)}.{milliseconds:03}Z"
+    to_the_second = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+    return f"{to_the_second}.{milliseconds:03}Z"
 
 
 class ManualClock:
