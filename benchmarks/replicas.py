@@ -107,15 +107,17 @@ class DatabaseLoop(virtual_time.VirtualLoop):
         self._database.execute(
             "CREATE TABLE IF NOT EXISTS virtual_clock (now TIMESTAMPTZ);"
             "INSERT INTO virtual_clock VALUES (to_timestamp(0));"
-            "CREATE FUNCTION clock_timestamp() RETURNS TIMESTAMPTZ LANGUAGE sql VOLATILE "
-            "AS 'SELECT now FROM virtual_clock'"
+            "CREATE FUNCTION clock_timestamp() RETURNS TIMESTAMPTZ LANGUAGE plpgsql VOLATILE "
+            "AS 'BEGIN RETURN now FROM virtual_clock; END'"
         )
+        self._now = 0.0
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        now = EPOCH + self.time()
-        self._database.execute("UPDATE virtual_clock SET now = to_timestamp(%s)", (now,))
+        if (now := EPOCH + self.time()) != self._now:
+            self._database.execute("UPDATE virtual_clock SET now = to_timestamp(%s)", (now,))
+            self._now = now
         return super().run_in_executor(executor, func, *args)
 
     def close(self) -> None:
