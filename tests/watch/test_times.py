@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -89,6 +90,18 @@ async def test_so_does_one_of_a_step() -> None:
         for _ in range(6):
             await w.cycle(after=15)
         assert w.status("a") == "complete"
+        assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
+async def test_a_date_that_stands_for_none_is_not_cloudflares_time() -> None:
+    def rewrite(reply: Response) -> Response:
+        return replace(reply, headers={**reply.headers, "Date": "Fri, 31 Dec 9999 23:59:59 GMT"})
+
+    async with watching(workflows=BOTH) as w:
+        w.orders.create("a", SCRIPT)
+        w.simulator.faults.add(Rewrite(rewrite))
+        for _ in range(6):
+            await w.cycle(after=15)
         assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
 
