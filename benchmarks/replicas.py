@@ -313,7 +313,7 @@ def takeovers(
 ) -> list[float]:
     """Seconds from each signal until the other replica shows the counts of all workflows."""
     workflows = 6
-    url, took = server.url(server.new_database()), list[float]()
+    url, took = server.new_url(), list[float]()
     with crowd(workflows, 5) as api, ExitStack() as running:
         more = {"poll": {"interval": "1s"}, "replica": {"lease": lease}}
         replicas = Replicas(folder, running, api, url, workflows, **more)
@@ -400,7 +400,7 @@ def main() -> None:
     configure("error", "logfmt")
     with tempfile.TemporaryDirectory() as name, postgres_server() as server:
         folder = Path(name)
-        location = DatabaseServer(SecretStr(server.url(server.new_database())), None, TIMEOUT)
+        location = DatabaseServer(SecretStr(server.new_url()), None, TIMEOUT)
         asyncio.run(polls(given.instances, given.rounds, folder, location))
         for what, ended_by in (("takeover", signal.SIGKILL), ("hand-over", signal.SIGTERM)):
             took = takeovers(server, folder / what, ended_by, given.kills, given.lease)
@@ -417,7 +417,7 @@ def main() -> None:
                 f"{given.live:,} live instances, {who}: age p50 {found.p50:.0f} s, p99 "
                 f"{found.p99:.0f} s; {found.refused} requests beyond {REQUESTS} in 5 minutes"
             )
-        url = server.url(server.new_database())
+        url = server.new_url()
         for where, processes in ((None, 1), (url, 3)):
             for one in loads(
                 folder / f"{processes}", where, processes, given.watched, given.seconds

@@ -365,12 +365,12 @@ class TestDatabase:
             assert postgres.tables(database) == 0
 
     def test_one_that_can_not(self, check: Check, postgres: PostgresServer) -> None:
-        database = postgres.new_database()
-        url = postgres.url(database).replace("s3cret", "hidden")
+        user = postgres.new_user()
+        url = postgres.url("postgres", user=user).replace("s3cret", "hidden")
         status, finding = self.found(check, url)
         assert status == 1
         assert finding.startswith("wrong  state.url: ")
-        assert f'password authentication failed for user "{database}"' in finding
+        assert f'password authentication failed for user "{user}"' in finding
         assert PASSWORD not in finding
 
     def test_one_in_which_it_may_make_no_tables(

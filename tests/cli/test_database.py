@@ -33,8 +33,7 @@ def test_without_the_database_it_does_not_start(command: Command) -> None:
 
 @pytest.mark.postgres
 def test_nor_with_the_wrong_password(command: Command, postgres: PostgresServer) -> None:
-    database = postgres.new_database()
-    url = f"postgresql://{database}:s3cret@127.0.0.1:{postgres.port}/{database}"
+    url = f"postgresql://{postgres.new_user()}:s3cret@127.0.0.1:{postgres.port}/postgres"
     done = started(command, url)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
