@@ -107,8 +107,8 @@ class DatabaseLoop(virtual_time.VirtualLoop):
         self._database.execute(
             "CREATE TABLE IF NOT EXISTS virtual_clock (now TIMESTAMPTZ);"
             "INSERT INTO virtual_clock VALUES (to_timestamp(0));"
-            "CREATE FUNCTION clock_timestamp() RETURNS TIMESTAMPTZ LANGUAGE plpgsql VOLATILE "
-            "AS 'BEGIN RETURN now FROM virtual_clock; END'"
+            "CREATE FUNCTION clock_timestamp() RETURNS TIMESTAMPTZ LANGUAGE sql VOLATILE "
+            "AS 'SELECT now FROM virtual_clock'"
         )
         self._now = 0.0
 
