@@ -47,8 +47,7 @@ def report(settings: Settings) -> Iterator[str]:
                 f"; over the limit: each is polled every {interval_at_best} at best; raise "
                 "poll.interval, configure fewer instances, or discover them"
             )
-        if configured:
-            yield line
+        yield line
         entries = [w for account in accounts for w in account.workflows if w.discover is not None]
         if entries:
             yield f"{names}: {len(entries)} workflow(s) to discover; expected status age (99%):"
