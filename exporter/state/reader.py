@@ -137,11 +137,12 @@ class StateReader:
         Raises:
             Unreachable: it may still be being written.
         """
-        await self.in_thread(self.backend.settle)
         expired = defaultdict[Place, list[str]](list)
         for key, record in self.pending.records.items():
             if record is None:
                 expired[key[:3]].append(key[3])
+        if expired:
+            await self.in_thread(self.backend.settle)
         for place, ids in expired.items():
             for part in _slices(ids):
                 recorded = await self._read(place[0], self.backend.by_ids, place, part)
