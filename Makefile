@@ -24,7 +24,7 @@ LOCKING := .cache/lock
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run watch demo test check fast coverage tools lint format types docs lock release-dry-run clean
+.PHONY: help run watch demo test check fast collect coverage tools lint format types docs lock release-dry-run clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ check: $(DEV) ## lint, types and the fast tests, which start no process, side by
 
 fast: $(DEV)
 	$(BIN)/python -m pytest --numprocesses=logical -m "not (process or slow)" $(PYTEST_ARGS)
+
+# So that not each process of a first run compiles all tests.
+collect: $(DEV)
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null
 
 coverage: tools ## run the tests, and show the lines that none of them reaches
 	$(BIN)/coverage erase
