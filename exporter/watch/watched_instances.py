@@ -212,6 +212,7 @@ class WatchedInstances:
             self.store.skipped(self.key)
         if effects.remove:
             del self.instances[instance.id]
+            self._progressed.discard(instance.id)
             self._unwatched[instance.id] = None
             newest = newest_of(instance.run, instance.row)
             self.record.horizon = max(self.record.horizon, newest + APART)
