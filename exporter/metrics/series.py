@@ -125,11 +125,14 @@ class Series:
     def set(self, family: Family, labels: LabelValues, value: float | None) -> None:
         """Sets a gauge; None removes it."""
         key = family, labels
-        before = self._series.pop(key, None)
-        if value is not None:
+        data = self._series.get(key)
+        if (data and data.value) == value:
+            return
+        if value is None:
+            del self._series[key]
+        else:
             self._series[key] = SeriesData(float(value))
-        if self._series.get(key) != before:
-            self._changed.add(key)
+        self._changed.add(key)
 
     def add(
         self, family: Family, labels: LabelValues, instance_id: str | None = None, *, count: int = 1
