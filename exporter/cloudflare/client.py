@@ -163,6 +163,7 @@ class ApiClient:
         self, endpoint: str, url: str, body: ResponseBody, content: object
     ) -> httpx.Response:
         started, code = time.perf_counter(), "cancelled"
+        response: httpx.Response | None = None
         try:
             async with (
                 asyncio.timeout(self.api.timeout) as limit,
@@ -182,10 +183,13 @@ class ApiClient:
             code = "connection"
             raise
         except (httpx.TransportError, OSError, InvalidBody) as error:
-            allowed = self.api.timeout + body.received // _MIB
-            failure = failure_of(error, url, allowed)
-            code = "invalid" if failure.reason == "invalid_answer" else failure.reason
-            raise failure from None
+            if response is None or response.is_success:
+                allowed = self.api.timeout + body.received // _MIB
+                failure = failure_of(error, url, allowed)
+                code = "invalid" if failure.reason == "invalid_answer" else failure.reason
+                raise failure from None
+            # The status alone says what matters: after a 429 no more requests may be sent.
+            code = str(response.status_code)
         finally:
             self.on_request(endpoint, code, time.perf_counter() - started)
         return response

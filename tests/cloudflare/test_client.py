@@ -4,6 +4,8 @@ import asyncio
 import email.utils
 import json
 import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from exporter.clock import Clock
+from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import OnRequest, retry_after
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
@@ -42,6 +46,14 @@ async def failure(response: object, **options: Any) -> RequestFailed:
         with pytest.raises(RequestFailed) as caught:
             await client.instance("orders", "order-1")
     return caught.value
+
+
+class CutShort(httpx.AsyncByteStream):
+    """A body whose connection is lost."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{"
+        raise httpx.RemoteProtocolError("incomplete chunked read")
 
 
 def refusal(status: int, *messages: str, **headers: str) -> httpx.Response:
@@ -450,6 +462,29 @@ class TestConnections:
         reported: list[tuple[str, str]] = []
         assert (await failure(response, codes=reported)).reason == "invalid_answer"
         assert reported == [("instance", "invalid")]
+
+    @pytest.mark.parametrize(
+        ("coding", "stream"),
+        [
+            ("gzip", httpx.ByteStream(b"no gzip")),
+            ("br", httpx.ByteStream(b"compressed otherwise")),
+            ("", CutShort()),
+        ],
+        ids=["wrong gzip", "another coding", "cut short"],
+    )
+    async def test_a_429_stops_requests_though_its_body_cannot_be_read(
+        self, coding: str, stream: Any
+    ) -> None:
+        headers = {"Content-Encoding": coding, "Retry-After": "30"}
+        reported: list[tuple[str, str]] = []
+        budget = Budget(600, clock=Clock(monotonic=lambda: 0.0))
+        async with client_of(
+            lambda _: httpx.Response(429, headers=headers, stream=stream), codes=reported
+        ) as client:
+            with pytest.raises(RequestFailed, match="HTTP 429: not from the API") as caught:
+                await replace(client, budget=budget).instance("orders", "order-1")
+        assert (caught.value.reason, reported) == ("rate_limited", [("instance", "429")])
+        assert budget.blocked == 30
 
     @staticmethod
     def simulator() -> Simulator:
