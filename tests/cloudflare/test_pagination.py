@@ -68,6 +68,8 @@ def total(rows: int) -> PageInfo:
             ["page 1", "page 2"],
         ),
         ([("ab", total(4)), ("cd", total(4))], "abcd", ["page 1", "page 2"]),
+        ([("abc", total(0)), ("d", total(0))], "abcd", ["page 1", "page 2"]),
+        ([("abc", total(2)), ("de", total(2))], "abcde", ["page 1", "page 2"]),
         ([("abc", total(4)), ("bc", total(4))], "abc", ["page 1", "page 2", "page 3"]),
     ],
     ids=[
@@ -81,6 +83,8 @@ def total(rows: int) -> PageInfo:
         "shorter pages than requested, by number",
         "by the number of pages alone",
         "shorter pages than requested, by total",
+        "a total of nothing",
+        "a total that the first page exceeds",
         "moved by new rows",
     ],
 )
