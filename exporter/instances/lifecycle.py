@@ -200,7 +200,8 @@ def _succeeded(instance: Instance, *, behind: bool = False, now: Moment) -> Effe
     instance.due = due(instance, now=now)
     found = instance.last_poll.not_found > 0
     instance.last_poll, instance.activity = LastPoll(instance.request), None
-    instance.checked_at = now.monotonic
+    if not behind:
+        instance.checked_at = now.monotonic
     if instance.configured:
         instance.expires_at = None
     return Effects(record=found)

@@ -14,7 +14,20 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.metrics import catalogue
-from simulator import Script, Simulator, Sleep, Wait, World, error, steps
+from simulator import (
+    Attempt,
+    Respond,
+    Script,
+    Simulator,
+    Sleep,
+    Step,
+    Wait,
+    World,
+    error,
+    steps,
+)
+from simulator.api_results import instance_detail
+from simulator.response import success
 from tests.watching import watching
 
 NAME = "cloudflare_workflow_data_timestamp_seconds"
@@ -130,6 +143,27 @@ async def test_while_nothing_can_be_read_it_stands_still() -> None:
         for _ in range(5):
             await w.round(after=INTERVAL)
             assert w.value(NAME) == known
+
+
+async def test_responses_that_are_behind_what_is_known_make_it_no_later() -> None:
+    async with watching(["a"]) as w:
+        instance = w.orders.create("a", Script((Step("pay", (Attempt(20),)), Wait("approval"))))
+        await w.round(after=INTERVAL)
+        now = w.simulator.world.settle()
+        before = {
+            kind: success(instance_detail(instance, now, simple=kind == "simple")).body
+            for kind in ("simple", "detail")
+        }
+        await w.round(after=INTERVAL)
+        known = w.clock()
+        for kind, body in before.items():
+            w.simulator.faults.add(Respond(body=body), kind=kind)
+        for _ in range(5):
+            await w.round(after=INTERVAL)
+            assert (w.status("a"), w.value(NAME)) == ("waiting", known)
+        w.simulator.faults.clear()
+        await w.round(after=INTERVAL)
+        assert w.value(NAME) == w.clock()
 
 
 async def test_one_instance_that_fails_does_not_hold_it_back() -> None:
