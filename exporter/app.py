@@ -61,8 +61,8 @@ class App:
         self._clock = clock or Clock()
         self._state = state
         self.store = Store(settings.metrics, self._clock.wall)
-        self.store.now = self._gauges
         self.exposition = Exposition(self.store)
+        self.exposition.gauges = self._gauges
         name = settings.replica.name
         name = socket.gethostname() if name == "auto" else name
         replica = Replica(f"{name}-{secrets.token_hex(4)}", name, "")

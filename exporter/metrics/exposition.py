@@ -77,11 +77,14 @@ class Exposition:
     Attributes:
         counts_shown: Whether scrapes see what is counted of workflows: not while another replica
             may show it.
+        gauges: Called at each scrape for the gauges whose values are those of that moment; None:
+            the gauge has no series now.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.counts_shown: Callable[[], bool] = lambda: True
+        self.gauges: Callable[[], Iterable[tuple[Family, LabelValues, float | None]]] = tuple
         self._instances = RenderCache[WorkflowKey, str, Iterable[Sample]](
             len(text_format.INSTANCE_FAMILIES), text_format.instance_labels, text_format.of_instance
         )
@@ -151,7 +154,7 @@ class Exposition:
         format_ = _OPENMETRICS if prefers_openmetrics(accept) else _TEXT
         counts_shown = self.counts_shown()
         now: dict[Family, str] = {}
-        for family, labels, value in self._store.now():
+        for family, labels, value in self.gauges():
             if value is not None:
                 line, _ = text_format.of_series(family, labels, value, {}, None)
                 now[family] = now.get(family, "") + line

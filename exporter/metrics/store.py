@@ -61,8 +61,6 @@ class Store:
         self._words = LimitedLabel(Names(limit=_MAX_WORDS))
         self._words.labels.update(STATUSES)
         self._statuses = dict.fromkeys(STATUSES)
-        self.now: Callable[[], Iterable[tuple[Family, LabelValues, float | None]]] = tuple
-        """Called at each scrape for gauges with current values; None: no series."""
         self.series.set(catalogue.BUILD_INFO, (__version__, platform.python_version()), 1)
         self._zero()
 

@@ -180,8 +180,8 @@ class TestWhatScrapesSee:
     def test_only_what_was_shown(self) -> None:
         """Counters that are seen once they are on disk, say; gauges of the moment always are."""
         store = Store(Metrics())
-        store.now = lambda: [(catalogue.POLL_LAG, (), 7.5), (catalogue.API_LIMIT, ("acc",), None)]
         ours = Exposition(store)
+        ours.gauges = lambda: [(catalogue.POLL_LAG, (), 7.5), (catalogue.API_LIMIT, ("acc",), None)]
         store.ignored()
         body, _ = ours.render()
         assert b"exporter_rows_ignored_total 1\n" not in body
