@@ -21,6 +21,8 @@ Status = Literal[
 STATUSES: tuple[str, ...] = get_args(Status)
 ENDED = frozenset[str]({"complete", "errored", "terminated"})
 """After these an instance moves only by a restart."""
+ENDED_WITHOUT_ERROR = ENDED - {"errored"}
+"""Ended, and nothing to look into: what people see last, or not at all."""
 LIVE = tuple(status for status in STATUSES if status not in ENDED)
 RESTING = frozenset[str]({"queued", "paused", "waiting"})
 """A run leaves these before it ends, unless somebody terminates it."""
@@ -29,6 +31,6 @@ BEFORE_END = frozenset[str](LIVE) - {"rollingBack"}
 MAY_BE_STUCK = ("running", "waitingForPause", "rollingBack")
 """The instance is supposed to move; others wait for an event, a time, a person or a free slot."""
 SELECTED: tuple[Status, ...] = tuple(
-    status for status in get_args(Status) if status not in ("complete", "terminated")
+    status for status in get_args(Status) if status not in ENDED_WITHOUT_ERROR
 )
 """What a selector takes unless it names statuses."""

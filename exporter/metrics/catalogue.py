@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from exporter.cloudflare.errors import FAILURE_REASONS
-from exporter.statuses import STATUSES
+from exporter.statuses import ENDED, STATUSES
 
 Kind = Literal["gauge", "counter", "histogram", "info", "unknown"]
 _KINDS: dict[str, Kind] = {"total": "counter", "info": "info"}
@@ -316,7 +316,7 @@ OUTCOMES = ("success", "failure")
 EVENT_RESULTS = ("shown", "known", "listed", "unconfirmed", "other", "unreadable")
 """Of messages: a poll showed the change; it was known before; it is left to list passes; no poll
 showed it; it isn't of an instance that is watched; it can't be read."""
-_ENDINGS = ("complete", "errored", "terminated")
+_ENDINGS = tuple(sorted(ENDED))
 _ENDPOINTS = ("instance", "instances", "workflow", "workflows", "versions")
 CODES = ("200", "401", "403", "404", "429", "500", "timeout")
 

@@ -20,10 +20,9 @@ from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, WorkflowKey
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
-from exporter.statuses import STATUSES
+from exporter.statuses import ENDED_WITHOUT_ERROR, STATUSES
 
 _MAX_WORDS = 50
-_FINISHED = frozenset({"complete", "terminated"})
 # Seconds. A request to the API takes 50 to 500 ms; api.timeout bounds it.
 _EVENT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600)
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -123,7 +122,8 @@ class Store:
                 self._zero_outcomes(catalogue.STEP_ATTEMPTS, name)
                 self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
         series, status = self.settings.instance_series, self.settings.instance_status
-        hidden = series == "none" or (series == "unfinished" and values.status in _FINISHED)
+        finished = values.status in ENDED_WITHOUT_ERROR
+        hidden = series == "none" or (series == "unfinished" and finished)
         family = catalogue.CURRENT_STATUS if status == "current" else catalogue.STATUS
         samples = InstanceSamples(values, last_change, labels, family)
         self._changed[workflow][instance_id] = None if hidden else samples

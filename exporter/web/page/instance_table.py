@@ -6,18 +6,18 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from exporter.config.accounts import LONGEST_ID
+from exporter.statuses import ENDED_WITHOUT_ERROR
 from exporter.web.page.view import ATTENTION, TableRow
 
 PER_PAGE = 200
 MAX_LENGTH = LONGEST_ID
 """Characters of a parameter that are used."""
 _RANKS = {word: rank for rank, word in enumerate(ATTENTION)}
-_ENDED = frozenset({"complete", "terminated"})
 
 
 def _attention(row: TableRow) -> int:
     """Errored first, complete and terminated last."""
-    return _RANKS.get(row.attention, len(ATTENTION) + (row.status in _ENDED))
+    return _RANKS.get(row.attention, len(ATTENTION) + (row.status in ENDED_WITHOUT_ERROR))
 
 
 class TableColumn(NamedTuple):
