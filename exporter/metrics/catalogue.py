@@ -311,8 +311,10 @@ EVENT_COVERAGE = _own(
     "account",
 )
 
-OUTCOMES = ("success", "failure")
+FINISHED_OUTCOMES = ("success", "failure")
 """Of a finished step or attempt. Once a step's name is known, series exist for both."""
+OUTCOMES = (*FINISHED_OUTCOMES, "running")
+"""Of any step or attempt."""
 EVENT_RESULTS = ("shown", "known", "listed", "unconfirmed", "other", "unreadable")
 """Of messages: a poll showed the change; it was known before; it is left to list passes; no poll
 showed it; it isn't of an instance that is watched; it can't be read."""

@@ -7,10 +7,8 @@ from msgspec import Struct
 
 from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
-from exporter.metrics.catalogue import Family
+from exporter.metrics.catalogue import OUTCOMES, Family
 from exporter.metrics.labels import InstanceLabels
-
-OUTCOMES = ("success", "failure", "running")
 
 Sample = tuple[Family, tuple[str, ...], float]
 """A family, the values of the labels that follow `instance_id`, and the value."""

@@ -284,7 +284,7 @@ class Store:
         self.series.observe(family, (*labels, outcome), value, instance_id)
 
     def _zero_outcomes(self, family: Family, labels: LabelValues) -> None:
-        self.series.zero(family, [(*labels, outcome) for outcome in catalogue.OUTCOMES])
+        self.series.zero(family, [(*labels, outcome) for outcome in catalogue.FINISHED_OUTCOMES])
 
     def _step(self, workflow: WorkflowKey, name: str) -> str:
         return self.labels(workflow).step(
