@@ -12,11 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
-import httpx
-
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import http_date
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
@@ -61,14 +58,11 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     budgets: dict[object, Budget] = {}
     clocks_ahead: list[float] = []
 
-    async def measure(response: httpx.Response) -> None:
-        if (date := http_date(response.headers.get("date", ""))) is not None:
-            # The header is cut to whole seconds.
-            clocks_ahead.append(clock.wall() - date - 0.5)
+    def compare(date: float) -> None:
+        clocks_ahead.append(clock.wall() - date - 0.5)  # a date is cut to whole seconds
 
     credentials = read_credentials(settings.accounts)
-    async with http_client(settings.api) as http:
-        http.event_hooks = {"response": [measure]}
+    async with http_client(settings.api, on_date=compare) as http:
         for account, credential, queue_credential in credentials:
             budget = budgets.setdefault(
                 credential.budget_key,

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Generic, NamedTuple, TypeVar, cast
 
 import httpx
@@ -18,12 +17,12 @@ import msgspec
 from msgspec import UnsetType
 
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, request
+from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, http_date, request
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import RequestFailed, from_status
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import decode
-from exporter.cloudflare.models import Envelope, PageInfo, corrected, unix
+from exporter.cloudflare.models import Envelope, PageInfo
 from exporter.cloudflare.response_body import ResponseBody
 from exporter.config.settings import Api
 
@@ -235,11 +234,3 @@ def retry_after(response: httpx.Response) -> float | None:
     if until is None:
         return None
     return min(max(0.0, until - (time.time() if sent is None else sent)), _MAX_RETRY_AFTER)
-
-
-def http_date(text: str) -> float | None:
-    """Unix time of an HTTP date, in UTC unless it says otherwise; None where it is invalid."""
-    try:
-        return unix(corrected(parsedate_to_datetime(text)))
-    except (ValueError, TypeError, OverflowError):
-        return None

@@ -3,8 +3,9 @@
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,6 +14,7 @@ from exporter import __version__
 from exporter.cloudflare import resolver
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.json_filter import InvalidBody
+from exporter.cloudflare.models import corrected, unix
 from exporter.cloudflare.proxy import proxy_for
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
@@ -22,7 +24,11 @@ _DNS_ADVICE = (
 )
 
 
-def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+def http_client(
+    api: Api,
+    transport: httpx.AsyncBaseTransport | None = None,
+    on_date: Callable[[float], object] = lambda _: None,
+) -> httpx.AsyncClient:
     """The connections that all accounts share.
 
     Redirects are not followed, so a credential goes to the configured host alone.
@@ -31,10 +37,16 @@ def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> 
         api: Names the host, and how long each of connecting, sending, and waiting for bytes may
             take.
         transport: In place of sockets.
+        on_date: Called with the `Date` of each response, in Unix time.
 
     Raises:
         ConfigError: the environment's proxy or certificates can't be used.
     """
+
+    async def read_date(response: httpx.Response) -> None:
+        if (date := http_date(response.headers.get("date", ""))) is not None:
+            on_date(date)
+
     try:
         certificates = httpx.create_ssl_context() if transport is None else True
     except OSError:
@@ -55,6 +67,7 @@ def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> 
             transport=transport,
             follow_redirects=False,
             limits=limits,
+            event_hooks={"response": [read_date]},
             headers={
                 "User-Agent": f"cloudflare-workflows-exporter/{__version__}",
                 "Accept": "application/json",
@@ -69,6 +82,14 @@ def http_client(api: Api, transport: httpx.AsyncBaseTransport | None = None) -> 
             "http:// or https://, or be unset"
         )
         raise ConfigError([text]) from None
+
+
+def http_date(text: str) -> float | None:
+    """Unix time of an HTTP date, in UTC unless it says otherwise; None where it is invalid."""
+    try:
+        return unix(corrected(parsedate_to_datetime(text)))
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 class ReusedConnectionLost(Exception):  # noqa: N818 - reads as what happened

@@ -12,7 +12,6 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import http_date
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.event_queue import EventQueue
@@ -202,13 +201,8 @@ class WatchedAccounts:
         requests may be under way."""
         key = api.timeout, api.url
         if key not in self._http:
-            self._http[key] = http_client(api, self.transport)
-            self._http[key].event_hooks = {"response": [self._compare_clocks]}
+            self._http[key] = http_client(api, self.transport, on_date=self.clock.compare)
         return self._http[key]
-
-    async def _compare_clocks(self, response: httpx.Response) -> None:
-        if (date := http_date(response.headers.get("date", ""))) is not None:
-            self.clock.compare(date)
 
     def _checked(self, settings: Settings) -> list[AccountSettings]:
         """The accounts to watch."""
