@@ -2,10 +2,11 @@
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
+from exporter.cloudflare.client import ApiClient
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.workflows_client import WorkflowsClient
+from exporter.cloudflare.models import ListedAccount
 from exporter.config.accounts import ENV_ACCOUNT
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Settings
@@ -29,9 +30,10 @@ async def find_account_id(settings: Settings) -> str:
     [(_, credential, _)] = read_credentials(settings.accounts)
     budget = Budget(settings.api.requests_per_5m, reserve=settings.api.reserve, clock=Clock())
     async with http_client(settings.api) as http:
-        client = WorkflowsClient(http, settings.api, None, credential, budget=budget)
+        client = ApiClient(http, settings.api, None, credential, budget)
+        url = f"{client.base_url}?per_page={_LARGEST_PAGE}"
         try:
-            listed = await client.accounts(_LARGEST_PAGE)
+            listed = (await client.send("accounts", url, list[ListedAccount])).result or []
         except RequestFailed as failure:
             if failure.reason not in ("unauthorized", "http_4xx"):
                 raise

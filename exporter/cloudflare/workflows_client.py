@@ -6,14 +6,7 @@ from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from exporter.cloudflare.client import ApiClient
-from exporter.cloudflare.models import (
-    Detail,
-    ListedAccount,
-    ListedWorkflow,
-    Row,
-    Summary,
-    WorkflowVersion,
-)
+from exporter.cloudflare.models import Detail, ListedWorkflow, Row, Summary, WorkflowVersion
 from exporter.cloudflare.pagination import Page, next_page, read_pages
 
 Result = TypeVar("Result")
@@ -23,10 +16,7 @@ _ROW = re.compile(r"\$\.result\[\d+\]")
 
 
 class WorkflowsClient(ApiClient):
-    """The workflows and instances of one account, or the list of accounts.
-
-    Every method raises `RequestFailed`.
-    """
+    """The workflows and instances of one account. Every method raises `RequestFailed`."""
 
     async def instance(self, workflow: str, instance_id: str) -> Summary:
         """An instance without its steps (`simple=true`)."""
@@ -63,11 +53,6 @@ class WorkflowsClient(ApiClient):
             key=lambda row: row.name,
             max_pages=_MAX_WORKFLOW_PAGES,
         )
-
-    async def accounts(self, per_page: int) -> list[ListedAccount]:
-        """The first accounts that the credential can read, of a client whose URL names none."""
-        url = f"{self.base_url}?per_page={per_page}"
-        return (await self.send("accounts", url, list[ListedAccount])).result or []
 
     async def versions(self, workflow: str) -> list[WorkflowVersion]:
         """The latest versions of a workflow."""
