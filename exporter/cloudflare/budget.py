@@ -18,12 +18,19 @@ from contextlib import asynccontextmanager
 from math import inf
 
 from exporter.clock import Clock, wait_at_most
-from exporter.cloudflare.replica_budgets import FRESH, SLICE, WINDOW, Allotment, BudgetUse, usable
+from exporter.cloudflare.replica_budgets import (
+    BURST,
+    FRESH,
+    SLICE,
+    WINDOW,
+    Allotment,
+    BudgetUse,
+    usable,
+)
 
-# The share of the window that may be used at once: after a pause, and in the first window, when
-# nothing is known yet and the rest of which is slower for it.
-_BURST = 0.02
 _FIRST_BURST = 0.25
+"""Takes the place of `BURST` in the first window, when nothing is known yet; what is left of that
+window is slower for it."""
 # Seconds for which the highest rate of other tools counts: it may come back.
 _MEMORY = 2 * WINDOW
 # With fewer requests left, other tools have almost used up the quota.
@@ -152,7 +159,7 @@ class Budget:
     @property
     def _burst(self) -> float:
         young = self._clock.monotonic() < self._started + WINDOW
-        return _FIRST_BURST if young else _BURST
+        return _FIRST_BURST if young else BURST
 
     @property
     def blocked(self) -> float:

@@ -29,10 +29,10 @@ _LATE = 30.0
 """Seconds from the decision to send a request to its arrival, at most."""
 _LEAST = 0.05
 """Of what can be shared, what each replica gets even if it needs nothing."""
-_BURST = 0.35
-"""The part of its share that a replica sends in `FRESH` seconds, at most."""
-_CREDIT = 0.02
+BURST = 0.02
 """The part of its share that a replica may send at once after a pause."""
+_FRESH_SENDS = 0.35
+"""The part of its share that a replica sends in `FRESH` seconds, at most."""
 _PROBE = 15.0
 """Seconds that one replica has to probe, after a 429, before the others send requests."""
 
@@ -93,7 +93,8 @@ class _Entry(Struct, frozen=True):
         if silent > WINDOW:
             return left
         # Of what it sent since it was seen last, the first seconds at the pace of all its share.
-        unknown = min(_BURST * self.share, most - self.counted(silent_at) + _CREDIT * self.share)
+        left_to_send = most - self.counted(silent_at) + BURST * self.share
+        unknown = min(_FRESH_SENDS * self.share, left_to_send)
         since = usable(self.share, FRESH) * silent / WINDOW
         return max(left, min(most, self.counted(before) + unknown + since))
 
