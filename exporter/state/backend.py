@@ -1,7 +1,7 @@
 """What a backend of the state does: few operations on bytes, whose meaning it doesn't know, in
 tables that all have the same columns.
 
-An owner is an account and a workflow.
+An owner is an account and a workflow: what records belong to, and what a lease is for.
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +16,8 @@ from pydantic import SecretStr
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 
 Owner = tuple[str, str]
+EVENT_QUEUE = ""
+"""In place of a workflow's name: the queue of the account's events, which has a lease, too."""
 Table = Literal["workflows", "instances", "series", "rendered"]
 TABLES: tuple[Table, ...] = get_args(Table)
 """All have the columns account, workflow, id, data and last_watched."""

@@ -12,7 +12,7 @@ from math import inf
 
 from exporter.clock import Clock
 from exporter.cloudflare.replica_budgets import BudgetUse
-from exporter.state.backend import Owner, Replica, Seen, Turn
+from exporter.state.backend import EVENT_QUEUE, Owner, Replica, Seen, Turn
 from exporter.state.event_relay import EventRelay
 
 _MARGIN = 0.1
@@ -46,7 +46,7 @@ def plan(seen: Seen, wanted: Set[Owner], replica: str) -> tuple[list[Owner], lis
 
 def workflows_of(owners: Collection[Owner]) -> int:
     """How many of these are workflows."""
-    return sum(workflow != "" for _, workflow in owners)
+    return sum(workflow != EVENT_QUEUE for _, workflow in owners)
 
 
 def _order(replica: str, owner: Owner) -> bytes:
@@ -62,8 +62,8 @@ class Leases:
         clock: The time.
 
     Attributes:
-        wanted: What whichever replica is to hold, by the account's name in the state: its
-            workflows, and its queue of events under an empty name.
+        wanted: What some replica is to hold, by the account's name in the state: its workflows,
+            and its `EVENT_QUEUE` if it has one.
         relays: Of each account, the events that it has for other holders, and they for it.
         held: The epochs of the leases that this replica has.
         seen: What it saw at its last turn.

@@ -23,7 +23,7 @@ from exporter.config.settings import Api, Poll
 from exporter.instances.instance import Scope
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
-from exporter.state.backend import NotRestored, Owner, Replica
+from exporter.state.backend import EVENT_QUEUE, NotRestored, Owner, Replica
 from exporter.state.writer import StateWriter
 from exporter.watch.discovery import Discovery
 from exporter.watch.event_coverage import EventCoverage
@@ -243,8 +243,7 @@ class AccountWorkflows:
             self.detach(name)
 
     def holds(self, name: str) -> bool:
-        """Whether a workflow is this replica's to watch or, under an empty name, the account's
-        queue of events its to pull."""
+        """Whether a workflow is this replica's to watch, or `EVENT_QUEUE` its to pull."""
         return self.writer.leases.may_attach(self._owner(name))
 
     def _owner(self, name: str) -> Owner:
@@ -292,7 +291,7 @@ class AccountWorkflows:
 
     def want(self) -> None:
         """Has what is wanted watched and the events pulled, by this replica or by another."""
-        wanted, queue = self.wanted, [] if self.coverage is None else [""]
+        wanted, queue = self.wanted, [] if self.coverage is None else [EVENT_QUEUE]
         owners = {self._owner(name) for name in (*wanted, *queue)}
         self.writer.leases.wanted[self.settings.stored_as] = owners
         self.reported.drop_others(wanted)

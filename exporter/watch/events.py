@@ -22,7 +22,7 @@ from exporter.instances import lifecycle
 from exporter.instances.instance import Instance
 from exporter.instances.run_tracker import APART
 from exporter.log_dedup import OpenProblems, Throttle
-from exporter.state.backend import NotRestored
+from exporter.state.backend import EVENT_QUEUE, NotRestored
 from exporter.state.event_relay import EventRelay
 from exporter.statuses import ENDED
 from exporter.watch.attachments import AccountWorkflows, Attachment
@@ -122,7 +122,7 @@ class Events:
     @property
     def pulls(self) -> bool:
         """Whether this replica is the one that pulls the queue."""
-        return self._writer.leases.proven and self._workflows.holds("")
+        return self._writer.leases.proven and self._workflows.holds(EVENT_QUEUE)
 
     async def run(self) -> None:
         """Pulls without end."""
