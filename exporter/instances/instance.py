@@ -186,8 +186,8 @@ class Instance(Struct, eq=False, gc=False):
         """Whether it shows another status than its row, which is newer."""
         return not self.configured and self.row_is_newer and self.row.status != self.status
 
-    def rests(self, at: float) -> bool:
-        """Whether progress alone is no reason for a detail request at a moment."""
+    def steps_can_wait(self, at: float) -> bool:
+        """Whether, at this moment, progress alone is no reason for a detail request."""
         return at < self.detail_after and self.live
 
     @property

@@ -54,8 +54,8 @@ class Effects(NamedTuple):
     """Show its values, if it has series."""
     observations: Observations | None = None
     """Count these."""
-    want_detail: bool = False
-    """Ask for a detail request: only that shows which run a row is of."""
+    needs_detail: bool = False
+    """Request a detail: only that shows which run the row is about."""
     repeats: bool = False
     """It shows the end that a detail response has shown with all steps."""
     hide: bool = False
@@ -92,24 +92,25 @@ def on_due(instance: Instance) -> Pending | None:
     return pend(instance, Urgency.CONFIGURED, reason)
 
 
-def want_detail(instance: Instance) -> Pending | None:
-    """A row changed, or all that is known comes from rows: its next request is a detail request.
+def request_detail(instance: Instance) -> Pending | None:
+    """Its row changed, or only rows have shown it so far: its next request is a detail request.
 
-    After a failed poll, that comes after its pause.
+    After a failed poll, that request waits until the pause is over.
     """
-    # A live one shows its status from the row; its steps can wait, what ended can't for ever.
     status = instance.row.status
-    known = status not in ENDED and instance.values is not None
-    urgency = Urgency.LIVE if known else Urgency.CHANGED
     if status == "errored" and instance.is_news:
         urgency = Urgency.ERRORED
-    return _want_detail(instance, urgency, PollReason.ROW)
+    elif status not in ENDED and instance.values is not None:
+        urgency = Urgency.LIVE  # the row has shown its status, and its steps can wait
+    else:
+        urgency = Urgency.CHANGED
+    return _pend_detail(instance, urgency, PollReason.ROW)
 
 
 def on_missing_from_lists(instance: Instance) -> Pending | None:
     """No list of a pass holds it: it moved from list to list meanwhile, ended, or was deleted."""
     if not instance.has_ended:
-        return _want_detail(instance, Urgency.MISSED, PollReason.MISSED)
+        return _pend_detail(instance, Urgency.MISSED, PollReason.MISSED)
     # Its steps are known, unless it was restarted.
     return pend(instance, Urgency.MISSED, PollReason.MISSED) if instance.failure is None else None
 
@@ -118,7 +119,7 @@ def on_event(instance: Instance, kind: str) -> Pending | None:
     """An event announced a change: a hint, of which only a poll shows what is true.
 
     Args:
-        kind: What it became, as `cloudflare.queue.KINDS` has it.
+        kind: What it became, as `cloudflare.event_queue.KINDS` has it.
     """
     if kind == "errored":
         urgency = Urgency.ERRORED
@@ -130,10 +131,10 @@ def on_event(instance: Instance, kind: str) -> Pending | None:
         urgency = Urgency.LIVE
     else:
         return None  # lists show soon enough that it is there, and lives
-    return _want_detail(instance, urgency, PollReason.EVENT)
+    return _pend_detail(instance, urgency, PollReason.EVENT)
 
 
-def _want_detail(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
+def _pend_detail(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
     instance.wants_detail = True
     return pend(instance, urgency, reason) if instance.failure is None else None
 
@@ -148,11 +149,11 @@ def on_turn(instance: Instance, *, now: Moment) -> PollRequest:
     assert isinstance(instance.activity, Pending), "only what waits has a turn"
     reason, at = instance.activity.reason, now.monotonic
     instance.due = at + instance.poll.interval
-    rests = instance.rests(at)
+    can_wait = instance.steps_can_wait(at)
     outlived = at >= instance.detail_after and poll_pauses.outlived(instance, now=now)
     due = at - instance.detailed_at >= instance.poll.detail_refresh
     refresh = (instance.live or outlived) and due
-    if instance.detailed and (rests or not (refresh or instance.wants_detail)):
+    if instance.detailed and (can_wait or not (refresh or instance.wants_detail)):
         request = PollRequest(at, "simple", reason)
     elif refresh and not instance.wants_detail:
         request = PollRequest(at, "detail", PollReason.REFRESH)
@@ -165,13 +166,13 @@ def on_turn(instance: Instance, *, now: Moment) -> PollRequest:
 def on_simple(instance: Instance, response: Summary, *, now: Moment) -> Effects:
     """A simple response: it repeats what is known, or a detail request is under way now."""
     at, run, values = instance.request.at, instance.run, instance.values
-    rests = instance.rests(at)
+    can_wait = instance.steps_can_wait(at)
     if run and values and instance.detailed:  # or a row has come since the request was chosen
-        freshness = judge(run, values, response, but_progress=rests)
-        if freshness is Freshness.STALE or (rests and freshness is Freshness.OPEN):
+        freshness = judge(run, values, response, ignore_progress=can_wait)
+        if freshness is Freshness.STALE or (can_wait and freshness is Freshness.UNDECIDED):
             return _succeeded(instance, behind=True, now=now)
         if freshness is Freshness.KNOWN:
-            progressed = rests and _progress(instance, run, values, response, now)
+            progressed = can_wait and _progress(instance, run, values, response, now)
             return _succeeded(instance, now=now)._replace(show=progressed)
     instance.activity = PollRequest(at, "detail", PollReason.CHANGED)
     return NOTHING
@@ -287,7 +288,7 @@ def on_row(instance: Instance, row: Row, *, now: Moment) -> Effects:
         tracked = take_row(instance.run, instance.values, row, now=now.steady, since=instance.since)
     if tracked is None:
         unclear = before.status is not None or instance.run is not None
-        return Effects(record=True, want_detail=unclear)
+        return Effects(record=True, needs_detail=unclear)
     # After an event, the poll came first.
     known = instance.has_ended and instance.detailed and not instance.wants_detail
     repeats = known and instance.status == row.status and not instance.row_is_newer

@@ -111,33 +111,35 @@ class Freshness(Enum):
     """What a simple response is, compared with what is known."""
 
     KNOWN = auto()
-    """It shows nothing that isn't known."""
+    """It shows nothing new."""
     NEWER = auto()
+    """It shows something new, or another run that is later."""
     STALE = auto()
-    """It is of an earlier run: a replica that is behind sent it."""
-    OPEN = auto()
-    """It lacks something known. A replica that is behind sent it, or the instance was restarted
-    from a step: a detail response decides."""
+    """It shows an earlier run: it comes from a database replica that is behind."""
+    UNDECIDED = auto()
+    """It lacks something that is known. Either it comes from a replica that is behind, or the
+    instance was restarted from a step; a detail response shows which."""
 
 
 def judge(
-    run: Run, values: InstanceValues, response: Summary, *, but_progress: bool = False
+    run: Run, values: InstanceValues, response: Summary, *, ignore_progress: bool = False
 ) -> Freshness:
     """Compares a simple response, which has no times of steps, with what is known.
 
-    With `but_progress`, it is no news that the run continues, from step to step and from running to
-    waiting and back.
+    Args:
+        ignore_progress: Whether it is no news that the run went on to another step, or from running
+            to waiting or back.
     """
     if later := _later(run, response):
         return Freshness.NEWER if later > 0 else Freshness.STALE
     if _lacks(run, response):
-        return Freshness.OPEN
+        return Freshness.UNDECIDED
     status, steps = response.status or "unknown", response.step_count
     times = (run.queued, response.queued), (run.start, response.start), (run.end, response.end)
     # What a response lacks for good, whatever was known before, is no news.
     news = (
-        status != run.status and not (but_progress and {status, run.status} <= _UNDER_WAY),
-        steps is not None and int(steps) != run.step_count and not but_progress,
+        status != run.status and not (ignore_progress and {status, run.status} <= _UNDER_WAY),
+        steps is not None and int(steps) != run.step_count and not ignore_progress,
         any(new is not None and unix(new) != known for known, new in times),
         response.version_id not in (None, values.version_id),
         response.error is not None and values.error_name is None,

@@ -133,7 +133,7 @@ class Discovery:
         """Continues with what was put off when the exporter stopped."""
         async for instance in self._watched.each():
             if not instance.configured and instance.wants_detail:
-                self.poller.put(instance, lifecycle.want_detail(instance))
+                self.poller.put(instance, lifecycle.request_detail(instance))
 
     def _whole_is_due(self) -> bool:
         """Whether everything is read: for history that counts, and where it is about as cheap."""
@@ -221,7 +221,7 @@ class Discovery:
                 return
             instance = self._watched.begin(row.id, Scope.COUNTED, known)
             if instance.wants_detail:  # as when it was removed
-                self._put(instance, lifecycle.want_detail(instance))
+                self._put(instance, lifecycle.request_detail(instance))
         if instance.configured:
             self.poller.put(instance, lifecycle.on_configured_row(instance, row.status))
             return
@@ -235,8 +235,8 @@ class Discovery:
             self.coverage.found(self._watched.key.workflow, row.id, kind, self._clock.monotonic())
         self.series_limit.choose(instance)
         details_matter = instance.has_series or row.status in ENDED
-        if effects.want_detail or (details_matter and not effects.repeats):
-            self._put(instance, lifecycle.want_detail(instance))
+        if effects.needs_detail or (details_matter and not effects.repeats):
+            self._put(instance, lifecycle.request_detail(instance))
 
     def _put(self, instance: Instance, pending: Pending | None) -> None:
         self._watched.changed.add(instance.id)
@@ -251,7 +251,7 @@ class Discovery:
             self.series_limit.choose(instance)
             if instance.has_series and not (instance.detailed or instance.wants_detail):
                 # Rows don't have its steps.
-                self._put(instance, lifecycle.want_detail(instance))
+                self._put(instance, lifecycle.request_detail(instance))
             ended = ended_too and instance.has_series and not instance.live
             listed = instance.counts_as_live or (ended and instance.expires_at is None)
             if listed and self._is_unseen(instance):

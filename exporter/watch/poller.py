@@ -101,7 +101,7 @@ class Poller:
             if instance.configured or instance.failure is not None:
                 self.put(instance, lifecycle.on_due(instance))
             elif instance.wants_detail or instance.is_behind:
-                self.put(instance, lifecycle.want_detail(instance))
+                self.put(instance, lifecycle.request_detail(instance))
         share = int(self.queue.budget.rate * self._poll.interval * _SPARE)
         room = max(0, max(1, share) - len(self.queue))
         spare = (instance for instance in due if instance.activity is None)

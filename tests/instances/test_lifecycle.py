@@ -127,7 +127,7 @@ class TestPend:
     def test_a_row_asks_by_its_status(self, status: str, urgency: Urgency) -> None:
         instance = known(Scope.DISCOVERED)
         lifecycle.on_row(instance, row(status, 20), now=at(20))
-        assert lifecycle.want_detail(instance) == Pending(urgency, PollReason.ROW)
+        assert lifecycle.request_detail(instance) == Pending(urgency, PollReason.ROW)
 
     @pytest.mark.parametrize(
         ("polled", "listed", "modified", "repeats"),
@@ -157,7 +157,7 @@ class TestPend:
         instance = known(Scope.DISCOVERED)
         begun(instance, 20)
         lifecycle.on_failure(instance, FAILURE, now=at(20))
-        assert lifecycle.want_detail(instance) is None
+        assert lifecycle.request_detail(instance) is None
         assert instance.wants_detail
 
 
@@ -296,7 +296,7 @@ class TestExpiry:
         instance = new(Scope.COUNTED)
         lifecycle.on_row(instance, row("complete", 9), now=at(10))
         lifecycle.on_selected(instance, selected=False, placed=False, now=at(10))
-        lifecycle.want_detail(instance)
+        lifecycle.request_detail(instance)
         expiry = lifecycle.on_tick(instance, settled=inf, now=at(10 + POLL.forget_after))
         assert expiry == Effects(record=True, hide=False, remove=True, skipped=True)
 
@@ -399,7 +399,7 @@ class Life(RuleBasedStateMachine):
             freshness = judge(i.run, i.values, short)
             lifecycle.on_simple(i, short, now=self.now)
             # Where it leaves open which of the two is newer, a detail response decides.
-            news = freshness in (Freshness.NEWER, Freshness.OPEN)
+            news = freshness in (Freshness.NEWER, Freshness.UNDECIDED)
             assert (i.activity is not None) == news
             if not news:
                 return

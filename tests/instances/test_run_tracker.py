@@ -454,12 +454,12 @@ class TestErrors:
 class TestNews:
     """Which simple responses are worth a detail request."""
 
-    def judged(self, *, but_progress: bool = False, **fields: Any) -> Freshness:
+    def judged(self, *, ignore_progress: bool = False, **fields: Any) -> Freshness:
         full: dict[str, Any] = {"queued": at(0), "status": "running", "step_count": 1}
         run, values, _ = taken(None, Detail(**full, version_id="v1"))
         simple = Summary(**{**full, "version_id": "v1", **fields})
         simple.correct_times(at(3600))
-        return judge(run, values, simple, but_progress=but_progress)
+        return judge(run, values, simple, ignore_progress=ignore_progress)
 
     def test_a_response_that_repeats_what_is_known_is_none(self) -> None:
         assert self.judged() is Freshness.KNOWN
@@ -499,7 +499,7 @@ class TestNews:
     def test_progress_is_none_where_it_has_to_wait(
         self, moved: dict[str, Any], freshness: Freshness
     ) -> None:
-        assert self.judged(but_progress=True, **moved) is freshness
+        assert self.judged(ignore_progress=True, **moved) is freshness
 
 
 class TestFreshness:
@@ -523,7 +523,7 @@ class TestFreshness:
             response(step("a-1", True), start=None),
             response(step("a-1", True)),
         ):
-            assert self.judged(lacks) is Freshness.OPEN
+            assert self.judged(lacks) is Freshness.UNDECIDED
 
     def test_a_detail_response_that_lacks_something_and_has_no_later_time_is_stale(self) -> None:
         assert track(self.known(), response(status="complete", end=at(9)), now=NOW) is None

@@ -69,7 +69,7 @@ class TestCounting:
             await w.cycle(after=1)
             w.clock.advance(30)
             poller = w.app.pollers[0]
-            poller.put(poller.instances["a"], lifecycle.want_detail(poller.instances["a"]))
+            poller.put(poller.instances["a"], lifecycle.request_detail(poller.instances["a"]))
             await poller.round(whole=True)
             await w.saved()
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
