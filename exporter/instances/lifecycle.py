@@ -163,7 +163,7 @@ def on_turn(instance: Instance, *, now: Moment) -> PollRequest:
     return request
 
 
-def on_simple(instance: Instance, response: Summary, *, now: Moment) -> Effects:
+def on_simple(instance: Instance, now: Moment, response: Summary) -> Effects:
     """A simple response: it repeats what is known, or a detail request is under way now."""
     at, run, values = instance.request.at, instance.run, instance.values
     can_wait = instance.steps_can_wait(at)
@@ -178,7 +178,7 @@ def on_simple(instance: Instance, response: Summary, *, now: Moment) -> Effects:
     return NOTHING
 
 
-def on_detail(instance: Instance, response: Detail, size: int, *, now: Moment) -> Effects:
+def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> Effects:
     """A detail response of `size` bytes."""
     instance.detail_after = now.monotonic + poll_pauses.after_detail(instance, size)
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
@@ -208,7 +208,7 @@ def _succeeded(instance: Instance, *, behind: bool = False, now: Moment) -> Effe
     return Effects(record=found)
 
 
-def on_not_found(instance: Instance, *, now: Moment) -> Effects:
+def on_not_found(instance: Instance, now: Moment) -> Effects:
     """The API says that it doesn't exist. Said twice in a row, its series expire."""
     count = instance.last_poll.not_found + 1
     instance.last_poll, instance.activity = LastPoll(instance.request, not_found=count), None
@@ -220,7 +220,7 @@ def on_not_found(instance: Instance, *, now: Moment) -> Effects:
     return Effects(record=True)
 
 
-def on_failure(instance: Instance, failure: RequestFailed, *, now: Moment) -> Effects:
+def on_failure(instance: Instance, now: Moment, failure: RequestFailed) -> Effects:
     """A request failed. Nothing that is known changes."""
     request = instance.request
     if request.kind == "detail":
@@ -265,7 +265,7 @@ def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> 
     return changed
 
 
-def on_row(instance: Instance, row: Row, *, now: Moment) -> Effects:
+def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
     """A list row of a discovered instance; nothing to do where it shows nothing new, or is out of
     date.
 
@@ -305,7 +305,7 @@ def on_configured_row(instance: Instance, status: str) -> Pending | None:
     return pend(instance, Urgency.CONFIGURED, PollReason.ROW) if live_again else None
 
 
-def on_selected(instance: Instance, *, selected: bool, placed: bool, now: Moment) -> Effects:
+def on_selected(instance: Instance, now: Moment, *, selected: bool, placed: bool) -> Effects:
     """The selector takes a discovered instance, or doesn't.
 
     Args:
@@ -325,7 +325,7 @@ def on_selected(instance: Instance, *, selected: bool, placed: bool, now: Moment
     return Effects(record=(instance.scope, instance.expires_at) != before, show=placed)
 
 
-def on_series_given_up(instance: Instance, *, now: Moment) -> Effects:
+def on_series_given_up(instance: Instance, now: Moment) -> Effects:
     """Its series give way to those of another: from now on it is only counted."""
     instance.scope = Scope.COUNTED
     if instance.has_ended and instance.expires_at is None:

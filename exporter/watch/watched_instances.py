@@ -5,10 +5,11 @@ import heapq
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from math import inf
+from typing import Concatenate, ParamSpec
 
 from msgspec.structs import replace
 
-from exporter.clock import Clock
+from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row, Summary
 from exporter.config.settings import Poll
@@ -25,6 +26,8 @@ from exporter.instances.state_records import (
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.watch.selector import Selector
+
+P = ParamSpec("P")
 
 _RAISED_BY = 3600.0
 """Seconds by which the horizon is raised at least to what was removed."""
@@ -186,13 +189,17 @@ class WatchedInstances:
             self.store.ignored(dropped)
 
     def apply(
-        self, transition: Callable[..., Effects], instance: Instance, *what: object, **also: object
+        self,
+        transition: Callable[Concatenate[Instance, Moment, P], Effects],
+        instance: Instance,
+        *what: P.args,
+        **also: P.kwargs,
     ) -> Effects:
-        """Has a transition of `lifecycle` take effect now, unless the instance is watched no
-        longer."""
+        """Makes a transition of `lifecycle` now and does what it asks for, unless the instance is
+        no longer watched."""
         if self.instances.get(instance.id) is not instance:
             return NOTHING
-        effects = transition(instance, *what, **also, now=self.clock.now())
+        effects = transition(instance, self.clock.now(), *what, **also)
         self.take_effect(instance, effects)
         return effects
 

@@ -84,7 +84,7 @@ def begun(instance: Instance, seconds: float) -> PollRequest:
 def polled(instance: Instance, seconds: float, status: str = "running", steps: int = 0) -> Effects:
     """What the detail request of a poll brought."""
     begun(instance, seconds)
-    return lifecycle.on_detail(instance, detail(status, steps), 100, now=at(seconds))
+    return lifecycle.on_detail(instance, at(seconds), detail(status, steps), 100)
 
 
 def known(scope: Scope, status: str = "running") -> Instance:
@@ -126,7 +126,7 @@ class TestPend:
     )
     def test_a_row_asks_by_its_status(self, status: str, urgency: Urgency) -> None:
         instance = known(Scope.DISCOVERED)
-        lifecycle.on_row(instance, row(status, 20), now=at(20))
+        lifecycle.on_row(instance, at(20), row(status, 20))
         assert lifecycle.request_detail(instance) == Pending(urgency, PollReason.ROW)
 
     @pytest.mark.parametrize(
@@ -144,19 +144,19 @@ class TestPend:
         self, polled: str, listed: str, modified: float, *, repeats: bool
     ) -> None:
         instance = known(Scope.DISCOVERED, polled)
-        effects = lifecycle.on_row(instance, row(listed, modified), now=at(20))
+        effects = lifecycle.on_row(instance, at(20), row(listed, modified))
         assert effects.repeats is repeats
 
     def test_a_row_of_an_end_whose_steps_are_still_to_be_polled_does_not_repeat_it(self) -> None:
         instance = known(Scope.DISCOVERED, "errored")
         instance.wants_detail = True
-        effects = lifecycle.on_row(instance, row("errored", 9), now=at(20))
+        effects = lifecycle.on_row(instance, at(20), row("errored", 9))
         assert not effects.repeats
 
     def test_after_a_failure_a_row_waits_for_the_pause(self) -> None:
         instance = known(Scope.DISCOVERED)
         begun(instance, 20)
-        lifecycle.on_failure(instance, FAILURE, now=at(20))
+        lifecycle.on_failure(instance, at(20), FAILURE)
         assert lifecycle.request_detail(instance) is None
         assert instance.wants_detail
 
@@ -193,15 +193,15 @@ class TestNextRequest:
     ) -> None:
         instance = known(Scope.CONFIGURED)
         begun(instance, 25)
-        assert lifecycle.on_simple(instance, response, now=at(25)) == NOTHING
+        assert lifecycle.on_simple(instance, at(25), response) == NOTHING
         assert instance.activity == (follows and PollRequest(25, "detail", follows))
 
     def test_progress_after_a_large_response_is_shown_and_its_steps_wait(self) -> None:
         instance = new()
         begun(instance, 10)
-        lifecycle.on_detail(instance, detail(), 10**7, now=at(10))
+        lifecycle.on_detail(instance, at(10), detail(), 10**7)
         assert begun(instance, 25).kind == "simple"
-        effects = lifecycle.on_simple(instance, simple(steps=3), now=at(25))
+        effects = lifecycle.on_simple(instance, at(25), simple(steps=3))
         assert effects == Effects(show=True)
         assert instance.values is not None
         assert (instance.values.step_count, instance.wants_detail) == (3, True)
@@ -219,7 +219,7 @@ class TestNextRequest:
     def test_the_next_poll(self, scope: Scope, status: str, due: float) -> None:
         instance = new(scope)
         if scope is not Scope.CONFIGURED:
-            lifecycle.on_row(instance, row(status, 9), now=at(10))
+            lifecycle.on_row(instance, at(10), row(status, 9))
         polled(instance, 10, status)
         assert instance.due == due
 
@@ -232,7 +232,7 @@ def test_pauses_double_after_each_failure() -> None:
     instance, seconds, pauses = known(Scope.CONFIGURED), 20.0, []
     for _ in range(8):
         begun(instance, seconds)
-        lifecycle.on_failure(instance, FAILURE, now=at(seconds))
+        lifecycle.on_failure(instance, at(seconds), FAILURE)
         pauses.append(instance.due - seconds)
         seconds = instance.due
     assert pauses == [15, 30, 60, 120, 240, 480, 600, 600]
@@ -269,9 +269,9 @@ class TestNotFound:
             begun(instance, seconds + 20)
             if seconds == 60:
                 now = at(seconds + 20)
-                lifecycle.on_failure(instance, FAILURE, now=now)
+                lifecycle.on_failure(instance, now, FAILURE)
             else:
-                lifecycle.on_simple(instance, simple(), now=at(seconds + 20))
+                lifecycle.on_simple(instance, at(seconds + 20), simple())
         assert instance.expires_at is None
 
 
@@ -294,7 +294,7 @@ class TestExpiry:
 
     def test_an_ended_one_whose_steps_were_never_fetched_is_skipped(self) -> None:
         instance = new(Scope.COUNTED)
-        lifecycle.on_row(instance, row("complete", 9), now=at(10))
+        lifecycle.on_row(instance, at(10), row("complete", 9))
         lifecycle.on_selected(instance, selected=False, placed=False, now=at(10))
         lifecycle.request_detail(instance)
         expiry = lifecycle.on_tick(instance, settled=inf, now=at(10 + POLL.forget_after))
@@ -397,20 +397,20 @@ class Life(RuleBasedStateMachine):
             assert i.run
             assert i.values
             freshness = judge(i.run, i.values, short)
-            lifecycle.on_simple(i, short, now=self.now)
+            lifecycle.on_simple(i, self.now, short)
             # Where it leaves open which of the two is newer, a detail response decides.
             news = freshness in (Freshness.NEWER, Freshness.UNDECIDED)
             assert (i.activity is not None) == news
             if not news:
                 return
             assert i.request.kind == "detail"
-        lifecycle.on_detail(i, full, 100, now=self.now)
+        lifecycle.on_detail(i, self.now, full, 100)
 
     @rule()
     def fail(self) -> None:
         before = self._known()
         self._polls()
-        lifecycle.on_failure(self.instance, FAILURE, now=self.now)
+        lifecycle.on_failure(self.instance, self.now, FAILURE)
         assert self._known() == before, "a failed request changes nothing that is known"
         assert self.instance.due >= self.now.monotonic + POLL.interval
 
@@ -433,7 +433,7 @@ class Life(RuleBasedStateMachine):
     @rule(status=st.sampled_from(STATUSES))
     def listed(self, status: str) -> None:
         before, moved = self.instance.expires_at, row(status, self.now.monotonic - 1)
-        lifecycle.on_row(self.instance, moved, now=self.now)
+        lifecycle.on_row(self.instance, self.now, moved)
         assert self.instance.expires_at in (None, before)
 
     @precondition(lambda self: not self.instance.configured)
