@@ -16,6 +16,7 @@ from apscheduler.job import Job
 
 from exporter.clock import Clock
 from exporter.cloudflare.credentials import Credentials
+from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Account, Discover, Workflow, is_glob
 from exporter.config.metrics import Metrics
@@ -101,6 +102,7 @@ class AccountWorkflows:
         reported: What the log has reported; it outlives attachments.
         changing: Held while what is watched changes.
         coverage: Of the account's events; None: there are none.
+        list_failure: Why the account's workflows could not be listed the last time, if so.
         attached: Those that are watched here, by name.
     """
 
@@ -115,6 +117,7 @@ class AccountWorkflows:
     clock: Clock
     changing: asyncio.Lock
     coverage: EventCoverage | None = field(default=None, init=False)
+    list_failure: RequestFailed | None = field(default=None, init=False)
     attached: dict[str, Attachment] = field(default_factory=dict, init=False)
     _found: set[str] = field(default_factory=set, init=False)
     _discovered_by: dict[str, Discover | None] = field(default_factory=dict, init=False)
@@ -147,6 +150,7 @@ class AccountWorkflows:
     def take_over(self, former: "AccountWorkflows") -> None:
         """Continues with what was found and selected under former settings."""
         self._found, self._discovered_by = former._found, former._discovered_by
+        self.list_failure = former.list_failure
 
     async def _attach(self, name: str, workflow: Workflow) -> None:
         """Restores what the state holds of a workflow, in slices, and begins to poll; later, where

@@ -87,8 +87,6 @@ class AccountLog:
 
     def __init__(self, label: str, clock: Clock) -> None:
         self.workflows: dict[str, PollLog] = {}
-        self.failure: RequestFailed | None = None
-        """Why the account's workflows could not be listed the last time."""
         self._clock = clock
         self._throttle = Throttle(clock)
         self._failures = Throttle(clock)
@@ -142,7 +140,6 @@ class AccountLog:
 
     def read(self, failure: RequestFailed | None, *, matters: bool) -> None:
         """The account's workflows were listed, or could not be; whether that `matters`."""
-        self.failure = failure
         problems = [failure.reason] if failure else []
         if failure is not None and self._problems.news(problems):
             self._log.log(

@@ -179,6 +179,7 @@ class WatchedAccount:
             failed = failure
         if failed is not None:
             self._store.polled("list", failed.reason)
+        self.workflows.list_failure = failed
         self.workflows.reported.read(failed, matters=matters)
 
     def _count(self, name: str, counts: dict[str, int]) -> None:

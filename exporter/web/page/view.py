@@ -242,7 +242,7 @@ class WatchView:
             quota=budget.quota,
             blocked_until=now + budget.blocked if budget.blocked else None,
             lag=account.lag,
-            failure=workflows.reported.failure,
+            failure=workflows.list_failure,
             workflows=tuple(sorted(watched, key=lambda w: (w.up, w.name))),
             elsewhere=workflows.elsewhere,
         )
