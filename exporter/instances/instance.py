@@ -7,6 +7,7 @@ nothing of polls.
 
 from enum import Enum, IntEnum, StrEnum, auto
 from math import inf
+from typing import Literal
 
 from msgspec import Struct
 
@@ -64,8 +65,8 @@ class PollRequest(Struct, frozen=True, gc=False):
 
     at: float
     """On the monotonic clock."""
-    kind: str
-    """`simple` or `detail`, as `polls_total` has it."""
+    kind: Literal["simple", "detail"]
+    """As in `polls_total`."""
     reason: PollReason
 
 

@@ -4,7 +4,7 @@ is polled when, and with which request. Of discovered instances, lists show what
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from math import inf
 
@@ -25,7 +25,7 @@ changed, while nothing more urgent waits: one a round at least."""
 class _Poll(Waiting, frozen=True, gc=False):
     """A poll of an instance, until it is moved up or cancelled."""
 
-    run: Callable[[Instance], Awaitable[None]]
+    poller: "Poller"
     instance: Instance
     pending: Pending
 
@@ -33,7 +33,7 @@ class _Poll(Waiting, frozen=True, gc=False):
         return self.instance.activity is self.pending
 
     def poll(self) -> Awaitable[None]:
-        return self.run(self.instance)
+        return self.poller.poll(self.instance)
 
 
 @dataclass(eq=False)
@@ -62,7 +62,6 @@ class Poller:
         """Whether every configured instance was polled or, without any, lists were read, whatever
         came of it."""
         self.round_started = self._as_of = self._clock.monotonic()
-        self._run = self._run_poll  # once: each poll that waits would have a method of its own
         self._active: set[Instance] = set()
         """Those whose polls wait or are in flight."""
         self._health = WorkflowHealth()
@@ -132,7 +131,7 @@ class Poller:
             return
         self._active.add(instance)
         due = min(instance.due, self._clock.monotonic())
-        self.queue.put(_Poll(due, self._run, instance, pending), pending.urgency)
+        self.queue.put(_Poll(due, self, instance, pending), pending.urgency)
 
     async def stop(self) -> None:
         """Ends the round under way, whatever it still waits for: polls were stopped before."""
@@ -140,7 +139,8 @@ class Poller:
         async with self._rounds:
             pass
 
-    async def _run_poll(self, instance: Instance) -> None:
+    async def poll(self, instance: Instance) -> None:
+        """Polls an instance whose turn has come."""
         request = lifecycle.on_turn(instance, now=self._clock.now())
         try:
             if request.kind == "simple":
