@@ -99,11 +99,11 @@ class Health:
                     yield "scheduler", f"no round over {about} for {since:.0f} s; {due}"
             # While Cloudflare allows no requests, and right after that, nothing can have been done.
             blocked_until = queue.budget.blocked_until
-            since = now - max(queue.progress, blocked_until)
+            since = now - max(queue.progress_at, blocked_until)
             if (len(queue) or queue.under_way) and since > _REQUESTS:
                 left = f"{queue.under_way} are under way, {len(queue)} wait"
                 yield "poller", f"no poll of {workflows.label} ended for {since:.0f} s; {left}"
-            since = now - max(account.progress, blocked_until)
+            since = now - max(account.progress_at, blocked_until)
             if account.next_pass < now and since > _REQUESTS:
                 yield "lists", f"no list of {workflows.label} was read for {since:.0f} s"
         began = self._writer.writes_since

@@ -65,7 +65,7 @@ class Discovery:
         """Whether rows were left out in this pass, since the state couldn't be read."""
         self._whole_pass_at = -inf
 
-    async def look_up(self, instance_id: str) -> Instance | None:
+    async def begin_announced(self, instance_id: str) -> Instance | None:
         """Begins with an instance that an event announced before a list did; None: the selector
         doesn't take its id.
 
@@ -81,7 +81,7 @@ class Discovery:
             self._watched.begin(instance_id, Scope.COUNTED, known.get(instance_id))
         return self._watched.instances[instance_id]
 
-    async def first_contact(self) -> None:
+    async def read_before_first_pass(self) -> None:
         """Reads the lists from which runs end, the first time ever.
 
         What ends after that, while the lists of other workflows are read, is in no list of the

@@ -246,7 +246,7 @@ class Events:
                 self._end(awaited, "listed")
                 return
             try:
-                instance = await discovery.look_up(event.instance_id)
+                instance = await discovery.begin_announced(event.instance_id)
             except NotRestored:
                 return  # the next step tries again
             if instance is None:

@@ -23,7 +23,7 @@ class ListReader:
 
     def __init__(self, poller: Poller, take: Callable[[list[Row]], Awaitable[None]]) -> None:
         self._store, self._clock = poller.watched.store, poller.watched.clock
-        self.progress = self._clock.monotonic()
+        self.progress_at = self._clock.monotonic()
         """When a page was last read, or refused (monotonic clock)."""
         self.refused_statuses: set[str] = set()
         """Statuses that rows may have and lists can't be asked for."""
@@ -68,4 +68,4 @@ class ListReader:
                 else:
                     raise
             finally:
-                self.progress = self._clock.monotonic()
+                self.progress_at = self._clock.monotonic()

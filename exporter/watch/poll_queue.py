@@ -75,7 +75,7 @@ class PollQueue:
         self._turn = 0.0
         self._next_turn = dict.fromkeys(Urgency, 0.0)
         """By urgency, the place of its next turn in the order; `_turn` is that of the last."""
-        self.progress = clock.monotonic()
+        self.progress_at = clock.monotonic()
         """When a poll last ended, or there was none to make (monotonic clock)."""
         self._changed = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -99,7 +99,7 @@ class PollQueue:
         """Adds a poll."""
         self._changed.set()
         if not len(self) and not self._under_way:
-            self.progress = self._clock.monotonic()
+            self.progress_at = self._clock.monotonic()
         if not self._waiting[urgency]:
             self._next_turn[urgency] = self._turn + 1 / _WEIGHTS[urgency]
         self._waiting[urgency].append(waiting)
@@ -168,7 +168,7 @@ class PollQueue:
             if chosen.wanted():  # it may have been given up since
                 await chosen.poll()
         finally:
-            self.progress = self._clock.monotonic()
+            self.progress_at = self._clock.monotonic()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

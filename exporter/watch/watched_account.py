@@ -43,8 +43,8 @@ class WatchedAccount:
             events.on_distrust = self.wake
         self.pass_done = False
         """Whether every discovered workflow's lists were read once, whatever came of it."""
-        self.pages = 0
-        """Requests that the last pass over all workflows took."""
+        self.requests_per_pass = 0
+        """Those that the last pass over all workflows took."""
         self.next_pass = self._passed_at = clock.monotonic()
         """When the next pass is due (monotonic clock)."""
         self._read_at = -inf
@@ -79,17 +79,18 @@ class WatchedAccount:
     def needed(self) -> float:
         """Requests in 5 minutes that polls and list passes take if none is late."""
         attached = self.workflows.attached.values()
-        configured = sum(len(a.watched.ids) for a in attached)
-        # What is new to this replica has as many pages as the state's instances fill.
+        polls = sum(len(a.watched.ids) for a in attached)
+        # No pass has read the lists of a workflow that is new to this replica. They have about as
+        # many pages as the instances that the state holds of it fill.
         new = (a for a in attached if a.discovery is not None and not a.watched.pass_done)
-        pages = self.pages + sum(1 + len(a.watched.instances) // 100 for a in new)
-        return (configured + pages) * WINDOW / self._interval
+        pages = sum(1 + len(a.watched.instances) // 100 for a in new)
+        return (polls + self.requests_per_pass + pages) * WINDOW / self._interval
 
     @property
-    def progress(self) -> float:
+    def progress_at(self) -> float:
         """When anything of a pass was last done (monotonic clock)."""
         return max(
-            [self._passed_at, *(d.lists.progress for d in self.workflows.discoveries.values())]
+            [self._passed_at, *(d.lists.progress_at for d in self.workflows.discoveries.values())]
         )
 
     def wake(self) -> None:
@@ -122,14 +123,14 @@ class WatchedAccount:
         started, before = self._clock.monotonic(), self._requests
         await self._survive(self._read_workflows())
         for discovery in self.workflows.discoveries.values():
-            await self._survive(discovery.first_contact())
+            await self._survive(discovery.read_before_first_pass())
         for attachment in list(self.workflows.attached.values()):
             if attachment.watched.over:
                 continue  # detached meanwhile
             await self._survive(self._read_limits(attachment))
             if attachment.discovery is not None:
                 await self._survive(attachment.discovery.list_pass())
-        self.pass_done, self.pages = True, self._requests - before
+        self.pass_done, self.requests_per_pass = True, self._requests - before
         self._passed_at = self._clock.monotonic()
         self.next_pass = started + self._interval
 

@@ -28,8 +28,9 @@ async def test_what_is_needed_is_a_poll_of_each_instance_and_each_list_page_in_t
             w.orders.create(f"more-{number}", Script((Wait("approval"),)))
         await w.cycle(after=30)
         # The account's workflows, limits, three pages of live instances, and the newest ones.
-        assert w.app.writer.budgets()["acc"].demand == (2 + w.app.accounts[0].pages) * 10
-        assert w.app.accounts[0].pages > 3
+        per_pass = w.app.accounts[0].requests_per_pass
+        assert w.app.writer.budgets()["acc"].demand == (2 + per_pass) * 10
+        assert per_pass > 3
 
 
 async def test_what_was_sent_goes_by_its_age() -> None:
