@@ -1,4 +1,4 @@
-"""Which step an instance failed at, and the name of the error: the API doesn't say. Pure."""
+"""At which step an instance failed, and the name of its error. The API says neither. Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,8 +12,8 @@ AFTERMATH = frozenset({"rollback", "termination"})
 
 
 def attempts_in_order(step: Step) -> Sequence[Attempt]:
-    """A step's attempts by their start or, where one lacks it, as they are listed: the place among
-    them is the number of each."""
+    """A step's attempts in the order of their starts, or as listed if any lacks its start. The
+    place in this order is the number of an attempt."""
     attempts = step.attempts or ()
     if len(attempts) < 2 or any(attempt.start is None for attempt in attempts):
         return attempts
@@ -21,15 +21,16 @@ def attempts_in_order(step: Step) -> Sequence[Attempt]:
 
 
 def failed_step(steps: list[Step], error: Error, end: datetime | None) -> Step | None:
-    """The step whose failure an instance's error comes from, if it comes from one.
+    """The step whose failure became an instance's error; None if the error comes from no step.
 
-    It is the step that failed last of those with that error, unless another began after it: the
-    workflow had caught the failure and continued. An error that none has was thrown outside a step.
+    Of the steps that failed with that error, it is the last. But if another step began after it,
+    the workflow had caught the failure and continued. If no step has the error, it was thrown
+    outside of all steps.
 
     Args:
         steps: All steps.
-        error: The instance's.
-        end: Of the run. What failed after it, beside what had failed the run, is no cause.
+        error: The error of the instance.
+        end: The end of the run. A step that failed after it is not the cause.
     """
     over = unix(end) or inf
     ahead = [step for step in steps if step.type not in AFTERMATH]
@@ -49,7 +50,8 @@ def _is_cause(cause: Error | None, error: Error) -> bool:
         return True
     # The engine's own errors have another message at the instance.
     own = cause.name == error.name and (error.name or "").startswith("Workflow")
-    # Of a large response there is only the beginning of each message, and a name may be before it.
+    # Of a large response only the beginning of each message was read. At the instance, the name of
+    # the error may stand before it.
     said = cause.message or ("" if _is_generic(cause) else cause.name) or ""
     return own or said[:100] in (error.message or "")
 
@@ -65,9 +67,8 @@ def _is_generic(error: Error) -> bool:
 
 
 def error_name(error: Error, failed: Step | None) -> str:
-    """The name of an instance's error: the failed step's where the engine flattened it to `Error`.
-
-    The engine keeps the real name at the attempt.
+    """The name of an instance's error. Where the engine has reduced it to `Error`, it is that of
+    the failed step's error: the engine keeps the original name at the attempt.
     """
     cause = step_error(failed) if failed else None
     if _is_generic(error) and cause is not None and cause.name:

@@ -1,8 +1,6 @@
-"""The record of one watched instance: what is known of it, and which state its life is in.
+"""One watched instance: what is known of it, when it is polled, and when its series expire.
 
-Data only. `lifecycle` alone writes it: what happens to an instance, when it is polled,
-when its series expire. `run_tracker` says what its responses mean for its run and steps, and knows
-nothing of polls.
+This is data only, and `lifecycle` alone writes it.
 """
 
 from enum import Enum, IntEnum, StrEnum, auto
@@ -32,21 +30,25 @@ class Scope(Enum):
 
 
 class Urgency(IntEnum):
-    """What a turn at the budget is for. Within one urgency, first come, first served."""
+    """What a request is for that waits for its turn at the budget. Requests of one urgency are
+    served in the order in which they came."""
 
     ERRORED = 0
     MISSED = 1
-    """It was live and is in no list any more: its status isn't known until it is polled."""
+    """It was live and is no longer in any list, so only a poll can show its status."""
     CONFIGURED = 2
     """Named in the configuration, and due."""
     PAGE = 3
     """A page of a list: it shows the statuses of 100 instances."""
     CHANGED = 4
+    """It has ended, or was never seen before: its steps are to be fetched."""
     LIVE = 5
+    """What can wait: the steps of a live instance, whose row has shown its status, and polls that
+    use spare budget."""
 
 
 class PollReason(StrEnum):
-    """What made a request for one instance due, as its page shows it."""
+    """Why a request for an instance was made, in the words of its page."""
 
     FIRST = "first poll since the exporter started"
     DUE = "poll interval"
@@ -78,23 +80,23 @@ class Pending(Struct, frozen=True, gc=False):
 
 
 class LastPoll(Struct, frozen=True, gc=False):
-    """What the last poll came to."""
+    """How the last poll of an instance ended."""
 
     request: PollRequest | None = None
-    """Its last request; None before the first poll since the exporter started."""
+    """The last request of the poll; None if there was no poll since the exporter started."""
     failure: RequestFailed | None = None
     not_found: int = 0
-    """Polls in a row, this one included, that found that the instance doesn't exist."""
+    """How many polls in a row, this one included, found that the instance doesn't exist."""
 
 
 _NO_POLL, _NO_ROW = LastPoll(), LastRow()
 
 
 class Instance(Struct, eq=False, gc=False):
-    """One instance. Times are of the monotonic clock where nothing else is said.
+    """One instance. Times are of the monotonic clock unless a field says otherwise.
 
-    Tens of thousands of them are no work for the garbage collector: neither they nor what they
-    hold refer back to them.
+    `gc=False` spares the garbage collector tens of thousands of them. That is safe, because nothing
+    that an instance holds refers back to it.
     """
 
     id: str
@@ -104,29 +106,30 @@ class Instance(Struct, eq=False, gc=False):
     since: float
     """Unix time. What ended before is history and not counted."""
     due: float = inf
-    """When it is polled next; inf: once a list shows that it moved."""
+    """When it is polled next; inf: when a list shows that it has changed."""
     activity: Pending | PollRequest | None = None
-    """Its poll that waits, or the request that is under way; None: idle."""
+    """Its poll that waits for a turn, or its request that is under way; None: neither."""
     wants_detail: bool = False
-    """Whether its next request is a detail request, whatever a simple one would show."""
+    """Whether its next request is to be a detail request, whatever a simple one would show."""
     detail_after: float = -inf
-    """Until then progress alone is no reason for a detail request: the last response was large."""
+    """Until then, since the last response was large, progress alone causes no detail request."""
     detailed_at: float = -inf
-    """When the last poll began that brought a detail response; -inf: its steps aren't known."""
+    """When the poll began that brought the last detail response; -inf: its steps aren't known."""
     checked_at: float = -inf
     """When a row or a response last showed its status."""
     last_poll: LastPoll = _NO_POLL
     row: LastRow = _NO_ROW
+    """What its last list row showed."""
     run: Run | None = None
-    """None until a row with times or a detail response showed one."""
+    """Its current run; None until a row with times or a detail response has shown one."""
     values: InstanceValues | None = None
-    """What its series show. None: nothing was seen of it yet, or its series expired."""
+    """What its series show; None: nothing is known yet, or its series have expired."""
     timeline: bytes | None = None
     """Its latest steps, packed; None before a detail response."""
     last_change: float = 0.0
     """Unix time at which its values last changed."""
     expires_at: float | None = None
-    """When its series expire, and all that is known of it but what was counted."""
+    """When its series expire, and what is known of it is dropped, except what was counted."""
 
     @property
     def configured(self) -> bool:
@@ -138,13 +141,14 @@ class Instance(Struct, eq=False, gc=False):
 
     @property
     def request(self) -> PollRequest:
-        """The one that is under way; there must be one."""
+        """The request that is under way; there must be one."""
         assert isinstance(self.activity, PollRequest), "only a request has a response"
         return self.activity
 
     @property
     def failure(self) -> RequestFailed | None:
-        """Of the last poll; None when it succeeded, or found that the instance doesn't exist."""
+        """Why the last poll failed; None if it succeeded, or found that the instance doesn't
+        exist."""
         return self.last_poll.failure
 
     @property
@@ -167,38 +171,38 @@ class Instance(Struct, eq=False, gc=False):
 
     @property
     def status(self) -> str | None:
-        """As the last response or, before one, the last row has it; None: nothing was seen of it
-        yet, or its series expired."""
+        """The status in its values or, without values, in its last row; None: none is known, or its
+        series have expired."""
         return self.values.status if self.values else self.row.status
 
     @property
     def counts_as_live(self) -> bool:
-        """Whether it is live, as far as is known, and its series don't expire."""
+        """Whether it is live, as far as is known, and its series are not about to expire."""
         return (self.status or "complete") not in ENDED and self.expires_at is None
 
     @property
     def row_is_newer(self) -> bool:
-        """Whether its row changed after anything that the last detail response shows."""
+        """Whether its row is newer than everything that detail responses have shown."""
         run, modified = self.run, self.row.modified
         return run is not None and modified is not None and run.newest + APART < modified
 
     @property
     def is_behind(self) -> bool:
-        """Whether it shows another status than its row, which is newer."""
+        """Whether its values have another status than its row, and the row is newer."""
         return not self.configured and self.row_is_newer and self.row.status != self.status
 
     def steps_can_wait(self, at: float) -> bool:
-        """Whether, at this moment, progress alone is no reason for a detail request."""
+        """Whether progress alone is no reason for a detail request at this moment."""
         return at < self.detail_after and self.live
 
     @property
     def is_news(self) -> bool:
-        """Whether it ended since it is watched, as far as is known."""
+        """Whether its end is not history; an end that isn't known counts as news."""
         end = self.run.end if self.run else None
         return end is None or end >= self.since
 
     def record(self, now: Moment) -> InstanceRecord:
-        """What of it outlives a restart."""
+        """What the state holds of it, for after a restart."""
         ahead = now.wall - now.monotonic
         return InstanceRecord(
             since=self.since,

@@ -1,6 +1,6 @@
-"""The steps of a run as people are shown them: the latest, packed, without params or outputs.
+"""The latest steps of a run, as its page shows them, without params or outputs.
 
-Packed, since each of fifty thousand instances has one: a step takes some 50 bytes.
+They are stored packed, at about 50 bytes a step, since each of fifty thousand instances has some.
 """
 
 from math import inf
@@ -11,7 +11,7 @@ from exporter.cloudflare.models import Detail, Step, unix
 from exporter.instances.failed_step import step_error
 
 LATEST = 50
-"""Finished steps that it holds, and open ones as well."""
+"""Maximum finished steps that a timeline holds, and maximum open ones."""
 _LONGEST_NAME = 256
 
 
@@ -33,7 +33,7 @@ class Entry(Struct, frozen=True, array_like=True):
 
     @property
     def seconds(self) -> float | None:
-        """What it took, once it is finished."""
+        """How long it took; None until it is finished."""
         if self.outcome == "running" or self.start is None or self.end is None:
             return None
         return max(0.0, self.end - self.start)

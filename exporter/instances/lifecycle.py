@@ -1,18 +1,19 @@
-"""The life of an instance: its one home, and pure.
+"""The life of an instance: when it is polled, with which request, and whether it has series. Pure.
 
-Each function is a transition: something happened (a row, a response, a failure, time passed), the
-`Instance` is brought up to date, and what comes back is what the caller has to do about it. No
-I/O, and no clock but the moment handed in. Poller, Discovery and SeriesLimit call it; nothing else
-writes an `Instance`. What a response means for a run and its steps, `run_tracker` and `list_rows`
-say.
+Each function is a transition. Something happened (a row or a response came, a request failed, time
+passed), the function brings the `Instance` up to date, and it returns what the caller has to do.
+There is no I/O, and the time is handed in. Poller, Discovery, SeriesLimit and Events call these
+functions, and nothing else writes an `Instance`. What a response means for a run and its steps,
+`run_tracker` and `list_rows` decide.
 
-An instance is in one state of each kind:
+An instance has one state of each kind:
 
     scope      CONFIGURED, DISCOVERED (with series) or COUNTED (without)
     activity   None (idle), Pending (waits for its turn) or a PollRequest (under way)
     expiry     none, or the moment at which its series expire
 
-Only two polls in a row that didn't find it, or falling out of the selector, start its expiry.
+Its series begin to expire only when two polls in a row say that it doesn't exist, or when the
+selector no longer takes it.
 """
 
 from math import inf
@@ -41,15 +42,15 @@ from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
 
 _NOT_FOUND = 2
-"""Polls in a row that must find that an instance doesn't exist: one response may come from a
-database replica that is behind."""
+"""How many polls in a row must say that an instance doesn't exist: a single response may come from
+a database replica that is behind."""
 
 
 class Effects(NamedTuple):
     """What the caller of a transition has to do."""
 
     record: bool = False
-    """Write to the state what is known of the instance."""
+    """Write its record to the state."""
     show: bool = False
     """Show its values, if it has series."""
     observations: Observations | None = None
@@ -57,11 +58,11 @@ class Effects(NamedTuple):
     needs_detail: bool = False
     """Request a detail: only that shows which run the row is about."""
     repeats: bool = False
-    """It shows the end that a detail response has shown with all steps."""
+    """Fetch no steps: a detail response has already shown this end, with all of them."""
     hide: bool = False
-    """Take its series away."""
+    """Remove its series."""
     remove: bool = False
-    """Watch it no longer. What was counted of its run stays known."""
+    """Stop watching it. What was counted of its run stays known."""
     skipped: bool = False
     """Count that it ended and its steps were never fetched."""
 
@@ -70,10 +71,11 @@ NOTHING = Effects()
 
 
 def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
-    """Has an instance polled at once, or more urgently; None where its poll waits or runs already.
+    """Has an instance polled as soon as its turn comes.
 
     Returns:
-        What is to be put into the queue, wanted until the activity is another.
+        What to put into the queue; it counts for as long as it is the instance's activity. None if
+        a poll is already under way, or waits with the same urgency or a higher one.
     """
     match instance.activity:
         case PollRequest():
@@ -87,7 +89,7 @@ def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | 
 
 
 def on_due(instance: Instance) -> Pending | None:
-    """It is due at a round."""
+    """A round found that it is due."""
     reason = PollReason.DUE if instance.failure is None else PollReason.AGAIN
     return pend(instance, Urgency.CONFIGURED, reason)
 
@@ -108,7 +110,8 @@ def request_detail(instance: Instance) -> Pending | None:
 
 
 def on_missing_from_lists(instance: Instance) -> Pending | None:
-    """No list of a pass holds it: it moved from list to list meanwhile, ended, or was deleted."""
+    """A pass found it in no list: it ended, was deleted, or moved between lists as they were
+    read."""
     if not instance.has_ended:
         return _pend_detail(instance, Urgency.MISSED, PollReason.MISSED)
     # Its steps are known, unless it was restarted.
@@ -116,10 +119,10 @@ def on_missing_from_lists(instance: Instance) -> Pending | None:
 
 
 def on_event(instance: Instance, kind: str) -> Pending | None:
-    """An event announced a change: a hint, of which only a poll shows what is true.
+    """An event announced a change. That is only a hint; a poll shows what is true.
 
     Args:
-        kind: What it became, as `cloudflare.event_queue.KINDS` has it.
+        kind: One of `cloudflare.event_queue.KINDS`.
     """
     if kind == "errored":
         urgency = Urgency.ERRORED
@@ -130,7 +133,7 @@ def on_event(instance: Instance, kind: str) -> Pending | None:
     elif instance.has_series:
         urgency = Urgency.LIVE
     else:
-        return None  # lists show soon enough that it is there, and lives
+        return None  # it is live and has no series: the next list pass is soon enough
     return _pend_detail(instance, urgency, PollReason.EVENT)
 
 
@@ -145,15 +148,15 @@ def cancel(instance: Instance) -> None:
 
 
 def on_turn(instance: Instance, *, now: Moment) -> PollRequest:
-    """Its turn at the budget has come; the first request of the poll."""
+    """Its turn at the budget has come. Returns the first request of the poll."""
     assert isinstance(instance.activity, Pending), "only what waits has a turn"
     reason, at = instance.activity.reason, now.monotonic
     instance.due = at + instance.poll.interval
-    can_wait = instance.steps_can_wait(at)
     outlived = at >= instance.detail_after and poll_pauses.outlived(instance, now=now)
     due = at - instance.detailed_at >= instance.poll.detail_refresh
     refresh = (instance.live or outlived) and due
-    if instance.detailed and (can_wait or not (refresh or instance.wants_detail)):
+    needs_detail = (refresh or instance.wants_detail) and not instance.steps_can_wait(at)
+    if instance.detailed and not needs_detail:
         request = PollRequest(at, "simple", reason)
     elif refresh and not instance.wants_detail:
         request = PollRequest(at, "detail", PollReason.REFRESH)
@@ -164,10 +167,12 @@ def on_turn(instance: Instance, *, now: Moment) -> PollRequest:
 
 
 def on_simple(instance: Instance, now: Moment, response: Summary) -> Effects:
-    """A simple response: it repeats what is known, or a detail request is under way now."""
+    """A simple response. If it shows news, the poll continues with a detail request."""
     at, run, values = instance.request.at, instance.run, instance.values
     can_wait = instance.steps_can_wait(at)
-    if run and values and instance.detailed:  # or a row has come since the request was chosen
+    # Without these, a row has come since the request was chosen, and a detail is needed in any
+    # case.
+    if run and values and instance.detailed:
         freshness = judge(run, values, response, ignore_progress=can_wait)
         if freshness is Freshness.STALE or (can_wait and freshness is Freshness.UNDECIDED):
             return _succeeded(instance, behind=True, now=now)
@@ -196,7 +201,7 @@ def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> E
 
 
 def _succeeded(instance: Instance, *, behind: bool = False, now: Moment) -> Effects:
-    """A response was taken; `behind`: it came of a replica that is behind what is known."""
+    """A poll succeeded. With `behind`, its response came from a database replica that is behind."""
     due = poll_pauses.due_once_caught_up if behind else poll_pauses.due_after
     instance.due = due(instance, now=now)
     found = instance.last_poll.not_found > 0
@@ -209,7 +214,7 @@ def _succeeded(instance: Instance, *, behind: bool = False, now: Moment) -> Effe
 
 
 def on_not_found(instance: Instance, now: Moment) -> Effects:
-    """The API says that it doesn't exist. Said twice in a row, its series expire."""
+    """The API says that it doesn't exist. After the second time in a row, its series expire."""
     count = instance.last_poll.not_found + 1
     instance.last_poll, instance.activity = LastPoll(instance.request, not_found=count), None
     if count >= _NOT_FOUND:
@@ -226,15 +231,15 @@ def on_failure(instance: Instance, now: Moment, failure: RequestFailed) -> Effec
     if request.kind == "detail":
         instance.detail_after = now.monotonic + poll_pauses.after_detail(instance, failure.size)
     pause = poll_pauses.after_failure(instance, now=now)
-    # A round polls what is due before the middle of its interval.
+    # Half an interval more, since a round also polls what falls due within half an interval.
     instance.due = max(now.monotonic + pause, instance.detail_after + instance.poll.interval / 2)
     instance.activity, instance.last_poll = None, LastPoll(request, failure.without_frames())
     return NOTHING
 
 
 def on_workflow_readable(instance: Instance, *, now: Moment) -> None:
-    """Its workflow can be read again: one that failed with all others may do so for the same
-    reason, and its pause ends."""
+    """Its workflow can be read again. If it failed together with all others, that was probably for
+    the same reason, so its pause ends."""
     if instance.failure is not None:
         instance.due = min(instance.due, max(now.monotonic, instance.detail_after))
 
@@ -242,9 +247,10 @@ def on_workflow_readable(instance: Instance, *, now: Moment) -> None:
 def _progress(
     instance: Instance, run: Run, values: InstanceValues, response: Summary, now: Moment
 ) -> bool:
-    """Takes what a simple response shows of a run that continues; whether that is anything.
+    """Takes status and step count from a simple response while the steps have to wait. Returns
+    whether they have changed.
 
-    Its steps have to wait. It isn't recorded: that would write thousands of steps each time.
+    This isn't recorded: each time, that would write thousands of steps.
     """
     steps = run.step_count if response.step_count is None else int(response.step_count)
     status = response.status or "unknown"
@@ -257,7 +263,7 @@ def _progress(
 
 
 def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> bool:
-    """Takes what a row or a response showed; whether any value changed."""
+    """Takes what a row or a response showed. Returns whether any value changed."""
     changed = values != instance.values
     if changed:
         instance.last_change = now.wall
@@ -266,14 +272,14 @@ def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> 
 
 
 def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
-    """A list row of a discovered instance; nothing to do where it shows nothing new, or is out of
-    date.
+    """A list row of a discovered instance. One that shows nothing new, or is out of date, has no
+    effects.
 
     Args:
-        row: With an id and a status.
+        row: It has an id and a status.
     """
     if instance.last_poll.not_found and instance.live:
-        # It is there, whatever polls say.
+        # It exists, whatever polls say.
         if instance.expires_at is not None and instance.expires_at <= now.monotonic:
             instance.last_poll, instance.row = LastPoll(), LastRow()  # it came back
         instance.expires_at = None
@@ -289,27 +295,28 @@ def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
     if tracked is None:
         unclear = before.status is not None or instance.run is not None
         return Effects(record=True, needs_detail=unclear)
-    # After an event, the poll came first.
+    # An event may have had it polled before this row came.
     known = instance.has_ended and instance.detailed and not instance.wants_detail
     repeats = known and instance.status == row.status and not instance.row_is_newer
     if instance.has_ended and tracked.run.status not in ENDED:
-        instance.detailed_at = -inf  # its steps aren't those that are known
+        instance.detailed_at = -inf  # it was restarted, so the known steps are no longer its steps
     changed = _take(instance, tracked.run, tracked.values, now)
     return Effects(record=True, show=changed, observations=tracked.observations, repeats=repeats)
 
 
 def on_configured_row(instance: Instance, status: str) -> Pending | None:
-    """A list row shows the status of a configured instance. Its own polls show all else soon, but
-    that one that had ended was restarted."""
+    """A list row shows the status of a configured instance. It only matters where it shows that an
+    ended one was restarted: everything else, the instance's own polls soon show."""
     live_again = instance.has_ended and status not in ENDED and instance.failure is None
     return pend(instance, Urgency.CONFIGURED, PollReason.ROW) if live_again else None
 
 
 def on_selected(instance: Instance, now: Moment, *, selected: bool, placed: bool) -> Effects:
-    """The selector takes a discovered instance, or doesn't.
+    """It was decided whether a discovered instance is selected.
 
     Args:
-        placed: Whether there is a place for its series.
+        selected: Whether the selector takes it.
+        placed: Whether it gets series now.
     """
     if instance.last_poll.not_found:
         return NOTHING
@@ -317,7 +324,7 @@ def on_selected(instance: Instance, now: Moment, *, selected: bool, placed: bool
     if placed:
         instance.scope = Scope.DISCOVERED
         if instance.row_is_newer:
-            instance.detailed_at = -inf  # without series, its steps were not followed
+            instance.detailed_at = -inf  # its steps were not followed while it had no series
     if instance.status not in ENDED or (selected and instance.has_series):
         instance.expires_at = None
     elif instance.expires_at is None:
@@ -326,7 +333,7 @@ def on_selected(instance: Instance, now: Moment, *, selected: bool, placed: bool
 
 
 def on_series_given_up(instance: Instance, now: Moment) -> Effects:
-    """Its series give way to those of another: from now on it is only counted."""
+    """Its series made room for those of another one. From now on it is only counted."""
     instance.scope = Scope.COUNTED
     if instance.has_ended and instance.expires_at is None:
         instance.expires_at = now.monotonic + instance.poll.forget_after
@@ -334,10 +341,10 @@ def on_series_given_up(instance: Instance, now: Moment) -> Effects:
 
 
 def on_tick(instance: Instance, *, settled: float, now: Moment) -> Effects:
-    """Time passed: its series may expire. A poll in flight comes first.
+    """Time passed, and its series may expire; not while a request for it is under way.
 
     Args:
-        settled: Lists show nothing new of what expired until then (monotonic clock).
+        settled: What expired before this moment (monotonic clock) is in no list as news any more.
     """
     expires = inf if instance.expires_at is None else instance.expires_at
     if expires > now.monotonic or isinstance(instance.activity, PollRequest):
@@ -357,8 +364,12 @@ def on_tick(instance: Instance, *, settled: float, now: Moment) -> Effects:
 def restore(
     instance: Instance, record: InstanceRecord, *, list_pass_at: float | None, now: Moment
 ) -> None:
-    """Takes what was recorded of an instance before a restart, or before it was removed; the last
-    list pass began at `list_pass_at` (monotonic clock)."""
+    """Takes what was recorded of an instance before the exporter restarted, or before the instance
+    was removed.
+
+    Args:
+        list_pass_at: When the last list pass began (monotonic clock).
+    """
     ahead, removed = now.wall - now.monotonic, record.removed_at is not None
     if record.shown and not instance.configured and not removed:
         instance.scope = Scope.DISCOVERED
@@ -368,7 +379,8 @@ def restore(
     instance.wants_detail = record.wants_detail
     instance.last_poll = LastPoll(not_found=record.not_found)
     if record.expires_at is not None and not removed:
-        # Its steps are waited for again: it may have been recorded by another clock, or long ago.
+        # The record may be old, or made by another clock. Where steps are still to be fetched, they
+        # get the whole time again.
         expires = inf if record.wants_detail else record.expires_at - ahead
         instance.expires_at = min(expires, now.monotonic + instance.poll.forget_after)
     instance.checked_at = min(now.monotonic, max(record.detailed_at, record.last_change) - ahead)
@@ -377,4 +389,4 @@ def restore(
     outlived = poll_pauses.outlived(instance, now=now)
     unlisted = instance.has_ended and not poll_pauses.lists_show_restarts(instance)
     if instance.live or instance.row_is_newer or outlived or unlisted:
-        instance.due = now.monotonic  # no list may ever show that it moved
+        instance.due = now.monotonic  # maybe no list will ever show that it has changed

@@ -1,9 +1,10 @@
-"""List rows: what they show of an instance's run, without its steps. Pure, like the tracker.
+"""List rows: what a row shows of an instance's run: its status and times, but not its steps. Pure,
+like the tracker.
 
-A row never names the run: `created_on` differs from `queued` by a millisecond or two, and stays
-through a restart. It belongs to the known run unless its start or end moved, was removed or came
-before that run was queued; then one detail response decides. An ended run that is live again, with
-its start as it was, was restarted from a step.
+A row doesn't say which run it is about: its `created_on` differs from `queued` by a millisecond or
+two, and stays the same through restarts. It is taken to be about the known run, unless its start or
+end has moved, is missing now, or came before that run was queued. Then a detail response has to
+decide. A run that had ended and is live again, with the same start, was restarted from a step.
 """
 
 from math import inf
@@ -18,16 +19,16 @@ from exporter.statuses import BEFORE_END, ENDED
 
 
 def has_times(row: Row) -> bool:
-    """Whether a row shows more than the status; the local engine's don't. Nor does one of an ended
-    run that lacks the end: it may be history, or the run before a restart."""
+    """Whether a row has the times that show a run. The local engine's rows have none. A row of an
+    ended run without its end doesn't count: it may be history, or the run before a restart."""
     if row.status in ENDED and row.ended_on is None:
         return False
     return any(unix(time) is not None for time in (row.modified_on, row.started_on, row.ended_on))
 
 
 def news_of(row: Row, last: LastRow) -> LastRow | None:
-    """What a row shows that the last one didn't; None where it shows nothing new, or comes from a
-    replica that is behind. What it lacks is as it was."""
+    """What to remember of a row in place of the last one; None if it shows nothing new, or comes
+    from a database replica that is behind. What the row lacks is taken from the last one."""
     created, modified = unix(row.created_on), unix(row.modified_on)
     new = LastRow(
         row.status,
@@ -45,13 +46,13 @@ def take_row(
 
     Args:
         run: What was known of the instance, None on first sight.
-        values: What it showed, None on first sight.
+        values: The values that were known of it, None on first sight.
         row: The row, with an id, a status and times.
         now: Unix time at which it arrived.
         since: Unix time; what ended before it is history and not observed.
 
     Returns:
-        What is known now, or None when only a detail response shows which run this is.
+        What is known now, or None if only a detail response can show which run the row is about.
     """
     status = row.status or "unknown"
     ended = status in ENDED
@@ -60,44 +61,45 @@ def take_row(
         moments = [moment for moment in (start, end) if moment is not None]
         earlier = any(moment + APART < (run.queued or -inf) for moment in moments)
         earlier = earlier or (end is not None and end + APART < run.newest)
-        other = run.start is not None and start is None
-        live_again = run.end_observed and status in BEFORE_END
+        start_moved = (run.start is not None and start is None) or not same_time(run.start, start)
         end_moved = ended and not same_time(run.end, end)
-        if earlier or other or end_moved or not same_time(run.start, start):
+        if earlier or start_moved or end_moved:
             return None
-        if live_again:
+        if run.end_observed and status in BEFORE_END:
             run = _restarted(run, unix(row.modified_on))
             if run is None:
                 return None
     known = run or Run(queued=None, status="")
     new = Observations()
-    # A row shows when the first run was queued; whether a later one was since, polls show.
+    # `created_on` tells when the first run was queued, and nothing about the runs after a restart.
     created = unix(row.created_on)
-    first = known.queued is None and created is not None and created >= since
-    waited = seconds(row.created_on, row.started_on) if first else None
+    may_be_first = known.queued is None and created is not None and created >= since
+    waited = seconds(row.created_on, row.started_on) if may_be_first else None
     if start is not None and not known.queue_observed and start >= since:
         new.queue_duration = waited
     if ended and not known.end_observed and (now if end is None else end) >= since:
         new.run = FinishedRun(status, seconds(row.started_on, row.ended_on))
-    by_row = ended and (known.ended_by_row or known.status not in ENDED)
+    ended_by_row = ended and (known.ended_by_row or known.status not in ENDED)
     now_known = replace(
         known,
-        # One that was still queued may have been restarted before it began.
+        # If the known run was still queued, this may be another one, after a restart.
         queued=None if known.start is None and (ended or start is not None) else known.queued,
         status=status,
         start=known.start if start is None else start,
         end=end if ended else None,
         queue_observed=known.queue_observed or waited is not None,
         end_observed=known.end_observed or ended,
-        step_count=0 if by_row else known.step_count,
-        ended_by_row=by_row,
+        step_count=0 if ended_by_row else known.step_count,
+        ended_by_row=ended_by_row,
     )
     return Tracked(now_known, _values(values, row, now_known, waited), new)
 
 
 def _restarted(run: Run, modified: float | None) -> Run | None:
-    """An ended run that was restarted from a step at a Unix time; None where the row that shows it
-    live may be older than its end: they come from different stores."""
+    """An ended run after a restart from a step, shown by a row that was modified at a Unix time.
+
+    None if that row may be older than the end of the run: the two come from different stores.
+    """
     if run.start is None or modified is None or modified - APART <= max(run.newest, run.end or 0.0):
         return None
     return replace(run, end=None, end_observed=False, newest=modified - APART)

@@ -1,5 +1,5 @@
-"""For how long an instance isn't polled, or not for its steps: after a failure, after a large
-response, and once it has ended. Pure: all in seconds, moments of the monotonic clock.
+"""How long an instance is not polled, or its steps are not fetched: after a failure, after a large
+response, and once it has ended. Pure. Durations are seconds, moments are of the monotonic clock.
 """
 
 from math import inf
@@ -10,15 +10,15 @@ from exporter.statuses import ENDED
 
 _NOT_STOPPED = ENDED - {"terminated"}
 _FREE = 256 * 1024
-"""Bytes of detail responses, a `poll.interval`, that an instance's progress may cost. After a
-larger one the next has to wait as many intervals as it is larger: so what a long run costs grows
-with its steps, not with their square."""
+"""Bytes of detail responses that the progress of an instance may cost in each `poll.interval`.
+After a response of n times this size, the next one waits for n intervals. So the bytes that a long
+run costs grow with its steps, not with the square of its steps."""
 _LONGEST = 3600.0
 
 
 def after_failure(instance: Instance, *, now: Moment) -> float:
-    """The pause after one more failure: twice as long as the one before, so that what fails for
-    ever costs next to nothing."""
+    """The pause after another failure in a row: twice the time since the last one, so that an
+    instance that always fails costs almost nothing."""
     last, pause = instance.last_poll, 0.0
     if last.failure is not None and last.request is not None:
         pause = 2 * (now.monotonic - last.request.at)
@@ -26,16 +26,19 @@ def after_failure(instance: Instance, *, now: Moment) -> float:
 
 
 def after_detail(instance: Instance, size: int) -> float:
-    """How long progress alone is no reason for another detail response, after one of `size`
+    """How long progress alone is no reason for another detail request, after a response of `size`
     bytes."""
     return min(instance.poll.interval * size / _FREE, _LONGEST) if size > _FREE else 0.0
 
 
 def due_after(instance: Instance, *, now: Moment) -> float:
-    """When an instance is polled next after a response that was taken. An ended one moves only by a
-    restart, which lists show, or a poll once in a while, and by steps that outlive the run."""
+    """When an instance is polled next, after a response that was taken.
+
+    An ended instance changes only by a restart or by steps that outlive its run. Lists show
+    restarts; where they don't, it is polled once every `poll.ended_interval`.
+    """
     if instance.is_behind or ended_behind(instance, now=now):
-        # The response is of a replica that is behind.
+        # The response comes from a database replica that is behind.
         return due_once_caught_up(instance, now=now)
     at, poll = instance.request.at, instance.poll
     if not instance.has_ended:
@@ -47,28 +50,31 @@ def due_after(instance: Instance, *, now: Moment) -> float:
 
 
 def ended_behind(instance: Instance, *, now: Moment) -> bool:
-    """Whether the row of an ended instance changed after all that responses show, not long ago: it
-    may have been restarted, and have ended as before."""
+    """Whether the row of an ended instance changed recently, after everything that responses show:
+    it may have been restarted, and have ended with the same status."""
     age = now.steady - (instance.row.modified or -inf)
     return instance.has_ended and instance.row_is_newer and age < instance.poll.detail_refresh
 
 
 def due_once_caught_up(instance: Instance, *, now: Moment) -> float:
-    """When an instance is polled again after a response of a replica that is behind: a configured
-    one soon, a discovered one after as long as its row has been as it is, which may be for ever."""
+    """When an instance is polled again after a response that is behind.
+
+    A configured one is polled soon. A discovered one waits for as long as its row has been
+    unchanged, since the response may stay behind for ever.
+    """
     age = 0.0 if instance.configured else now.steady - (instance.row.modified or inf)
     poll = instance.poll
     return instance.request.at + max(min(age, poll.ended_interval), poll.interval)
 
 
 def lists_show_restarts(instance: Instance) -> bool:
-    """Whether lists show a restart of an instance that has ended, however soon it ends again."""
+    """Whether lists show each restart of an ended instance, even if it soon ends again."""
     return not instance.configured and instance.row.modified is not None
 
 
 def outlived(instance: Instance, *, now: Moment) -> bool:
-    """Whether steps may outlive the run: the last detail response showed some that were open beside
-    the one that ended it, and came soon after. The engine stops them only where it terminates."""
+    """Whether steps may have outlived the run: the last detail response came soon after its end,
+    and showed steps that were still open. The engine stops these only when it terminates a run."""
     run, values = instance.run, instance.values
     if run is None or run.end is None or run.status not in _NOT_STOPPED:
         return False

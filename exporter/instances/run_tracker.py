@@ -1,12 +1,15 @@
-"""Tracks runs: from what is known of a run and one detail response to its values and what is new.
+"""Tracks runs: takes what is known of a run and one detail response, and returns what is known now,
+the values to show, and what has finished since.
 
-The heart of the exporter, and pure: no I/O and no clock but the one handed in. It knows runs, steps
-and attempts; when an instance is polled and whether it has series, `lifecycle` decides, over the
-record in `instance`. Whatever is finished is observed once, when its end is first seen, however
-often, late or out of order the responses come. A run is identified by `queued`, a step by its type,
-full name (with the counter that the engine adds) and own start, an attempt by its step and number.
-So a step that a restart deleted and ran again is another one. A list row doesn't have `queued`:
-`list_rows` decides which run it is of, and takes from it what concerns whole runs.
+This is the heart of the exporter, and it is pure: it does no I/O, and the time is handed in. It
+knows runs, steps and attempts. It does not know when an instance is polled or whether it has
+series: `lifecycle` decides that.
+
+Everything that finishes is observed exactly once, when its end is first seen, however often, late
+or out of order the responses arrive. That takes identities: a run is identified by the time at
+which it was queued, a step by its type, its full name (with the counter that the engine adds) and
+its own start, and an attempt by its step and number. So a step that a restart deleted and ran again
+is a new step. A list row doesn't have `queued`; `list_rows` decides which run a row belongs to.
 """
 
 from collections.abc import Iterable
@@ -25,25 +28,25 @@ from exporter.instances.values import InstanceValues, values_of
 from exporter.statuses import BEFORE_END, ENDED
 
 APART = 1.0
-"""Seconds by which times may differ that mean one moment: list rows and responses on an instance
-come from different stores."""
+"""Seconds by which two times may differ and still mean the same moment: list rows and the responses
+for an instance come from different stores."""
 
 _ROW_LATE = 60.0
-"""Seconds by which the end in a row may be later than that in a response."""
+"""Seconds by which the end in a row may be later than the end in a response."""
 
-# Between steps a long run waits, maybe thousands of times.
+# A long run changes between these with each step, maybe thousands of times.
 _UNDER_WAY = {"running", "waiting"}
 
 _Key = tuple[str, str, float]
 Marks = dict[_Key, int]
-"""What was observed, by step type, full name and start in Unix time (0 if it has none): bit 0 the
-step, bit n its n-th attempt."""
+"""What was already observed of each step, as bits: bit 0 is the step itself, bit n its n-th
+attempt. The key is the step's type, full name and start in Unix time (0 if it has none)."""
 
 
 class Run(Struct, frozen=True, array_like=True, gc=False):
     """What is known of an instance's current run; recorded in the state (see `state_records.py`).
 
-    Times are Unix seconds. `queued` is None as long as only rows of lists showed the run.
+    Times are Unix seconds. `queued` is None until a response shows it: list rows don't have it.
     """
 
     queued: float | None
@@ -53,17 +56,18 @@ class Run(Struct, frozen=True, array_like=True, gc=False):
     step_count: int = 0
     queue_observed: bool = False
     end_observed: bool = False
-    """Whether its end was observed; a restart from a step makes it end once more."""
+    """Whether its end was observed. After a restart from a step it will end once more."""
     marks: Marks = field(default_factory=dict)
     sealed: float = -inf
-    """What ended up to then was observed: the marks of an ended run shrink to this."""
+    """Everything that ended until then was observed. An ended run has this in place of marks."""
     ended_by_row: bool = False
-    """Whether only a row showed its end: how many steps it has isn't known."""
+    """Whether only a row has shown its end, so that the number of its steps isn't known."""
     newest: float = -inf
-    """The latest time in the detail responses so far: one with a later time is newer."""
+    """The latest time in any detail response so far. A response with a later time is newer."""
 
     def __post_init__(self) -> None:
-        force_setattr(self, "status", intern(self.status))  # tens of thousands have few of them
+        # Tens of thousands of runs share a few statuses.
+        force_setattr(self, "status", intern(self.status))
 
 
 class FinishedRun(NamedTuple):
@@ -72,7 +76,7 @@ class FinishedRun(NamedTuple):
     """Seconds; None for a run that ended before it started."""
 
 
-# A large response brings 25,000 steps of several attempts at once.
+# No work for the garbage collector: a large response has 25,000 steps with several attempts each.
 class FinishedStep(Struct, frozen=True, gc=False):
     name: str
     """With the engine's counter."""
@@ -90,7 +94,7 @@ class FinishedAttempt(Struct, frozen=True, gc=False):
 
 
 class Observations(Struct):
-    """What is finished and was not observed before. Durations are seconds."""
+    """What has finished and was not observed before. Durations are in seconds."""
 
     run: FinishedRun | None = None
     queue_duration: float | None = None
@@ -127,8 +131,8 @@ def judge(
     """Compares a simple response, which has no times of steps, with what is known.
 
     Args:
-        ignore_progress: Whether it is no news that the run went on to another step, or from running
-            to waiting or back.
+        ignore_progress: Whether it is no news that the run continued with another step, or changed
+            between running and waiting.
     """
     if later := _later(run, response):
         return Freshness.NEWER if later > 0 else Freshness.STALE
@@ -136,7 +140,7 @@ def judge(
         return Freshness.UNDECIDED
     status, steps = response.status or "unknown", response.step_count
     times = (run.queued, response.queued), (run.start, response.start), (run.end, response.end)
-    # What a response lacks for good, whatever was known before, is no news.
+    # A response may lack a time or a version for good; that is no news.
     news = (
         status != run.status and not (ignore_progress and {status, run.status} <= _UNDER_WAY),
         steps is not None and int(steps) != run.step_count and not ignore_progress,
@@ -157,7 +161,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
         since: Unix time; what ended before it is history and not observed.
 
     Returns:
-        What is known now, or None when the response is older than what is known.
+        What is known now, or None if the response is older than what was known.
     """
     later = 0.0 if run is None else _later(run, response)
     if later < 0:
@@ -169,8 +173,8 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     newest = unix(response.newest) or -inf
     if _is_older(known, response, finished, newest):
         return None
-    # This machine's clock may be behind, by seconds or by days: what came after the planned end of
-    # a sleep or wait proves that it has passed.
+    # This machine's clock may be behind, by seconds or by days. If the response has a time that is
+    # later than the planned end of a sleep or wait, that end has passed.
     now = max(now, newest)
 
     status = response.status or "unknown"
@@ -180,22 +184,22 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
         new.queue_duration = seconds(response.queued, response.start)
     ended = status in ENDED
     end_observed = known.end_observed and not _restarted(known, response)
-    # Without its end, one that was never seen before may have ended long ago.
+    # A run without an end that was never seen before may have ended long ago.
     over = end or (now if run is not None or newest == -inf else newest)
     if ended and not end_observed and over >= since:
         new.run = FinishedRun(status, seconds(response.start, response.end or _moment(over)))
-    # One with fewer steps than it says could not be read as a whole: nothing was deleted.
+    # If some steps could not be read, a missing step doesn't mean that a restart deleted it.
     whole = len(steps) >= (response.step_count or 0)
     listed = set(keys)
     marks = {key: bits for key, bits in known.marks.items() if key in listed or not whole}
-    # Nothing in a run ends after it does.
+    # No step is taken to end after its run.
     until = now if end is None or not ended else min(now, end)
     for step, key, bits in steps:
         before = marks.get(key, 0)
         unseen = bits & ~before
         if not unseen:
             continue
-        # At once: a response that lists a step twice counts it once.
+        # Here, not after the loop: the response may list the step a second time.
         marks[_shared(key)] = before | bits
         if known.sealed > -inf:
             unseen &= _bits(step, after=known.sealed)
@@ -224,10 +228,10 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
 
 
 def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> bool:
-    """Whether a detail response of the known run is of a replica that is behind.
+    """Whether a detail response of the known run comes from a database replica that is behind.
 
-    It is if it lacks something known, unless one of its times is later than all that were known: a
-    restart from a step deletes what is known, and runs it again later.
+    It does if it lacks something that is known, unless one of its times is later than every known
+    time: then the run was restarted from a step, which deletes known steps and runs them again.
     """
     if known.ended_by_row and response.status in BEFORE_END:
         return newest <= _known_until(known)
@@ -236,7 +240,7 @@ def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> b
         return True
     if newest > known.newest:
         return False
-    # The end of a run that rolls back is removed.
+    # A run that rolls back loses its end, and with it perhaps its latest time: it isn't older.
     live = known.status in BEFORE_END
     if newest < known.newest and (live or response.status in ENDED | BEFORE_END):
         return True
@@ -246,15 +250,15 @@ def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> b
 
 
 def _known_until(known: Run) -> float:
-    """Unix time up to which what is known of a run reaches."""
+    """The Unix time up to which a run is known."""
     if known.ended_by_row and known.end is not None:
-        # Of the end only the row's time is known, which comes from another store.
+        # Only a row has shown this end, and rows come from another store.
         return known.end + APART
     return known.newest
 
 
 def _lacks(known: Run, response: Summary) -> bool:
-    """Whether a response lacks something known of a run as a whole."""
+    """Whether a response lacks a start, an end or steps that are known of the run."""
     unstarted = known.start is not None and response.start is None
     return unstarted or _lacks_steps_or_end(known, response)
 
@@ -265,10 +269,10 @@ def _lacks_steps_or_end(known: Run, response: Summary) -> bool:
 
 
 def _restarted(known: Run, response: Detail) -> bool:
-    """Whether a run that had ended was restarted from a step, by a response newer than that.
+    """Whether a run that had ended was restarted from a step; `response` is newer than its end.
 
-    A rollback moves the end of a run, too, but deletes no step, begins none but its own, and ends
-    as the run had ended.
+    A rollback moves the end of a run, too. But it deletes no steps, begins only steps of its own
+    type, and ends with the status that the run already had.
     """
     ended_otherwise = known.status in ENDED and response.status in ENDED - {known.status}
     if ended_otherwise or _lacks_steps_or_end(known, response):
@@ -281,11 +285,12 @@ def _restarted(known: Run, response: Detail) -> bool:
 
 
 def _later(run: Run, response: Summary) -> float:
-    """Seconds by which the run of a response is later than the known one; 0: it is the same."""
+    """Seconds by which the run in a response is later than the known one: 0 if it is the same run,
+    negative if it is an earlier one."""
     queued, start = unix(response.queued), unix(response.start)
     if run.queued is not None and queued is not None:
         return queued - run.queued
-    # Known from rows alone: the start is what both have, and none is queued after it.
+    # Only rows have shown the known run. Both have a start, and no run is queued after its start.
     first = run.end if run.start is None else run.start
     if queued is not None and first is not None and queued - first > APART:
         return queued - first
@@ -293,13 +298,13 @@ def _later(run: Run, response: Summary) -> float:
 
 
 def same_time(one: float | None, other: float | None) -> bool:
-    """Whether two times may mean one moment; they may if only one is known."""
+    """Whether two times may mean the same moment. If one isn't known, they may."""
     return one is None or other is None or abs(one - other) <= APART
 
 
 def _keys(steps: Iterable[Step], known: Iterable[_Key]) -> list[_Key]:
-    """The keys of steps. One whose start is missing, here or in what is known, is the known step of
-    its type and name."""
+    """The key of each step. If the start of a step is missing, here or in the known key, it is
+    taken for the known step of the same type and name."""
     keys = [(step.type or "unknown", step.name or "", unix(step.start) or 0.0) for step in steps]
     if all(start for _, _, start in (*keys, *known)):
         return keys
@@ -309,7 +314,7 @@ def _keys(steps: Iterable[Step], known: Iterable[_Key]) -> list[_Key]:
 
 
 def _merged(marks: Iterable[tuple[_Key, int]]) -> Marks:
-    """The marks by key: a response may list a step twice."""
+    """Marks by key, combined where a response lists a step twice."""
     merged: Marks = {}
     for key, bits in marks:
         merged[key] = merged.get(key, 0) | bits
@@ -317,14 +322,15 @@ def _merged(marks: Iterable[tuple[_Key, int]]) -> Marks:
 
 
 def _shared(key: _Key) -> _Key:
-    """A key whose texts the instances of a workflow share in memory."""
+    """The same key, with texts that all instances of a workflow share in memory."""
     return intern(key[0]), intern(key[1]), key[2]
 
 
 def _bits(step: Step, *, after: float = -inf) -> int:
-    """What of a step is finished: bit 0 the step, bit n its n-th attempt.
+    """What has finished of a step: bit 0 is the step itself, bit n its n-th attempt.
 
-    What ended at or before `after` (Unix time) is left out; what has no end goes by its start.
+    What ended at or before `after` (Unix time) is left out. Where the end is missing, the start
+    counts.
     """
     bits = 0
     for bit, part in _parts(step):
@@ -341,7 +347,7 @@ def _parts(step: Step) -> Iterable[tuple[int, Step | Attempt]]:
 
 
 def _last_end(response: Detail) -> float | None:
-    """When the last step or attempt ended, in Unix time; None when one has no end (yet)."""
+    """When the last step or attempt ended, in Unix time; None if any has no end (yet)."""
     last = -inf
     for step in response.steps or ():
         for thing in (step, *(step.attempts or ())):
@@ -353,7 +359,7 @@ def _last_end(response: Detail) -> float | None:
 
 
 def _observe(step: Step, unseen: int, new: Observations, *, now: float, since: float) -> None:
-    """Adds to `new` what of a step is finished, wasn't seen, and ended at or after `since`."""
+    """Adds the unseen parts of a step that ended at or after `since` to `new`."""
     name = step.name or ""
     for bit, part in _parts(step):
         duration, end = _span(part, now)
@@ -368,9 +374,9 @@ def _observe(step: Step, unseen: int, new: Observations, *, now: float, since: f
 
 
 def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
-    """Seconds that a finished thing took, and its end in Unix time.
+    """Seconds that a finished step or attempt took, and its end in Unix time.
 
-    The end of a sleep or wait may be a plan: one that is still to come is cut at `now`.
+    The end of a sleep or wait may only be planned. One that is still to come is taken to be `now`.
     """
     end, until = unix(thing.end), thing.end
     if end is None or (isinstance(thing, Step) and thing.has_planned_end and end > now):

@@ -1,7 +1,8 @@
-"""What of a workflow and its instances outlives a restart of the exporter.
+"""The records of workflows and instances in the state, from which the exporter continues after a
+restart.
 
-Written as arrays: a field's place is its name in the state file, so new ones go to the end, with a
-default. Times are Unix seconds.
+They are written as arrays, in which the position of a field identifies it. So a new field goes to
+the end and needs a default. Times are Unix seconds.
 """
 
 from math import inf
@@ -12,8 +13,8 @@ from exporter.instances.run_tracker import Run
 from exporter.instances.values import InstanceValues
 
 UNWATCHED_FOR = 7 * 86400.0
-"""Seconds until the record of a removed instance expires. When a configuration that was rolled back
-names it again before, it continues with what is recorded."""
+"""Seconds until the record of a removed instance expires. If the configuration names the instance
+again before that, for example after a rollback, it continues from its record."""
 
 
 class LastRow(Struct, frozen=True, array_like=True, gc=False):
@@ -31,7 +32,7 @@ def newest_of(run: Run | None, row: LastRow) -> float:
 
 
 class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
-    """An instance that is watched, or was."""
+    """An instance that is watched, or was. Fields without a docstring are those of `Instance`."""
 
     since: float
     shown: bool = False
@@ -44,7 +45,7 @@ class InstanceRecord(Struct, frozen=True, array_like=True, gc=False):
     expires_at: float | None = None
     row: LastRow = LastRow()
     removed_at: float | None = None
-    """When it was taken out of the configuration; None: it is watched."""
+    """When the configuration stopped selecting it; None: it is watched."""
 
 
 class WorkflowRecord(Struct, array_like=True):
@@ -55,8 +56,9 @@ class WorkflowRecord(Struct, array_like=True):
     last_pass: float | None = None
     """When the last list pass that succeeded began."""
     horizon: float = -inf
-    """Before it no end of a discovered instance is news any more."""
+    """The end of a discovered instance before this time is no longer news: it was counted, or is
+    history."""
     discovered_since: float | None = None
     """When its instances were first discovered; None: they never were."""
     newest_unwatched: float = -inf
-    """The state holds nothing of instances that were created later and aren't watched."""
+    """Of instances that aren't watched, the state holds none that was created after this time."""

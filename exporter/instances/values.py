@@ -16,10 +16,10 @@ class OpenStep(Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         name: With the engine's counter.
-        attempts: So far.
+        attempts: Attempts so far.
         start: Unix time.
-        retry_limit: Attempts that it may take after its first, +Inf without a limit; None: not
-            known, or no plain step.
+        retry_limit: Maximum attempts after the first, +Inf without a limit; None: not known, or
+            not a plain step.
     """
 
     name: str
@@ -32,8 +32,8 @@ class OpenStep(Struct, frozen=True, array_like=True, gc=False):
 class InstanceValues(Struct, frozen=True, array_like=True, gc=False):
     """What an instance's gauges show; recorded in the state (see `state_records.py`).
 
-    Times are Unix seconds; None: not known (yet). What comes from the steps is None until a detail
-    response came.
+    Times are Unix seconds. None stands for what isn't known (yet); what comes from the steps is
+    known once there was a detail response.
     """
 
     status: str
@@ -57,7 +57,7 @@ class InstanceValues(Struct, frozen=True, array_like=True, gc=False):
     """Seconds, once the run has ended."""
 
     def __post_init__(self) -> None:
-        # Tens of thousands of instances have few of them.
+        # Tens of thousands of instances share a few of these texts.
         for name in ("status", "version_id", "trigger"):
             force_setattr(self, name, intern(getattr(self, name)))
 
@@ -67,7 +67,7 @@ class InstanceValues(Struct, frozen=True, array_like=True, gc=False):
 
 
 def values_of(response: Detail, status: str) -> InstanceValues:
-    """What a detail response shows of an instance in its status."""
+    """The values that a detail response shows of an instance with this status."""
     steps = response.steps or []
     attempts = {"success": 0, "failure": 0, "running": 0}
     for step in steps:
