@@ -82,9 +82,8 @@ def without_records(expression: str, within: str = "") -> str:
         return expression
 
     def inlined(match: re.Match[str]) -> str:
-        if match["name"] == within:
-            return "(vector(0) > 0)"
-        inner = without_records(records()[match["name"]], match["name"])
+        name = match["name"]
+        inner = "vector(0) > 0" if name == within else without_records(records()[name], name)
         span = match["span"]
         if span is None:
             return f"({inner})"
