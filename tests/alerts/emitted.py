@@ -12,7 +12,7 @@ from tests.watching import watching
 CLOSED = ("le", "status", "outcome", "step_type")
 """Labels whose values the exporter chooses."""
 
-TARGET = {"instance", "job", "pod", "namespace", "cluster"}
+TARGET = {"instance", "job", "pod", "namespace", "cluster", "exported_instance", "exported_job"}
 """Labels that Prometheus adds to those of the exporter."""
 
 
