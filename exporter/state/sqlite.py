@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ _SUFFIXES = ("", "-wal", "-shm")
 """Of the file's name, and of those that SQLite writes beside it."""
 # What a healthy file never says.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# What it says where SQLite can't make its log: there is no room, or nothing may be written.
+_NO_LOG = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+)
 
 
 class Database(Backend):
@@ -52,9 +60,9 @@ class Database(Backend):
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._inode = 0
-        with contextlib.ExitStack() as locked:
-            if path is not None:
-                _lock(path, locked)
+        self._lock: int | None = None
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._unlock)
             try:
                 self._connection = self._opened()
             except OSError as error:
@@ -63,9 +71,11 @@ class Database(Backend):
                 if not self.is_damage(error):
                     raise Unusable(str(error)) from None
                 self.renew()
-            self._locked = locked.pop_all()
+            failed.pop_all()
 
     def _opened(self) -> sqlite3.Connection:
+        if self._path is not None and self._lock is None:
+            self._lock = _locked(self._path)
         connection = _connect(self._path) if self._path else sqlite3.connect(":memory:", **_OPTIONS)
         try:
             _prepare(connection)
@@ -116,14 +126,27 @@ class Database(Backend):
             return False
 
     def write(self, batch: Batch, *, now: float) -> None:
-        with self._connection as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             for table, written, deleted in batch.by_table(now):
                 insert = f"REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)"  # noqa: S608
-                connection.executemany(insert, written)
+                self._connection.executemany(insert, written)
                 self._delete(table, deleted, "AND id = ?")
             older = [(*owner, horizon) for owner, horizon in batch.horizons.items()]
             self._delete("instances", older, "AND last_watched < ?")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Opens the file again where it can't be written: by the next transaction, there may be
+        room or permission."""
+        try:
+            with self._connection as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                yield
+        except sqlite3.OperationalError as error:
+            if _code(error) == sqlite3.SQLITE_READONLY:
+                former, self._connection = self._connection, self._opened()
+                former.close()
+            raise
 
     def settle(self) -> None:
         """Each ends as `write` does."""
@@ -142,37 +165,46 @@ class Database(Backend):
         return self._connection.execute(query, parameters)
 
     def expire(self, *, after: float, now: float) -> None:
-        with self._connection as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             old = "SELECT account, workflow FROM workflows WHERE last_watched < ?"
-            expired = connection.execute(old, (now - after,)).fetchall()
+            expired = self._select(old, now - after).fetchall()
             for table in TABLES:
                 self._delete(table, expired)
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
-        self._locked.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
 
     @staticmethod
     def is_damage(error: Exception) -> bool:
         """Whether an error means that the content is broken, not that it can't be had now."""
-        return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE
+        return _code(error) in _DAMAGE
 
 
-def _lock(path: Path, held: contextlib.ExitStack) -> None:
-    """Keeps other exporters away until the stack is closed."""
+def _code(error: Exception) -> int:
+    """SQLite's, without the details; 0: it is none of SQLite's errors."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _locked(path: Path) -> int | None:
+    """A lock that keeps other exporters away until it is closed; None: it can't be made."""
     # SQLite's own locks come and go with transactions, and closing any descriptor of the file
     # itself would drop them: hence a file of its own.
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
-        return  # where no file can be made, none can be written by two
-    held.callback(os.close, lock)
+        return None  # where no file can be made, none can be written by two
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        os.close(lock)
         raise InUse(f"{path} is in use by another exporter") from None
+    return lock
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -182,13 +214,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("SELECT * FROM sqlite_master").fetchall()
     except sqlite3.DatabaseError as error:
-        # On a read-only file system there is no room for SQLite's log; the file can still be read.
         connection.close()
-        no_room = isinstance(error, sqlite3.OperationalError) and not os.access(
-            path.parent, os.W_OK
-        )
-        if not no_room or not path.exists():
+        if _code(error) not in _NO_LOG:
             raise
+        # The file can still be read.
         uri = f"{path.absolute().as_uri()}?immutable=1"
         connection = sqlite3.connect(uri, uri=True, **_OPTIONS)
     return connection

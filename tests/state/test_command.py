@@ -6,12 +6,15 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from exporter.state.backend import InUse
+from exporter.state.sqlite import Database
 from simulator import Hang, Script, Simulator, serve_in_thread, steps
 from tests.e2e.daemon import Daemon, configuration, daemon, run
 from tests.e2e.scrape import samples, value
@@ -126,7 +129,7 @@ class TestItCanBeReadAndNotWritten:
         yield powerless()
         state.chmod(0o700)
 
-    def test_it_says_so_and_serves_on(
+    def test_it_says_so_and_serves_on_until_it_can(
         self, within: Sequence[str], restored: Path, simulator: Simulator
     ) -> None:
         create(simulator, "order-2")
@@ -136,10 +139,18 @@ class TestItCanBeReadAndNotWritten:
             assert errors(running) >= 1
             assert runs(running) == 1, "as of the last write"
             assert running.http.get("/-/healthy").status_code == 200
-            assert running.stop() == 0
             (line,) = [line for line in running.stderr().splitlines() if "level=error" in line]
             assert "attempt to write a readonly database" in line
             assert "permissions" in line
+            state = restored / "state"
+            state.chmod(0o700)
+            (state / "state.db").chmod(0o600)
+            its_mounts = ["nsenter", f"--target={running.process.pid}", "--mount"]
+            remount = ["mount", "-o", "remount,bind,rw", str(state)]
+            subprocess.run([*its_mounts, *remount], check=False, capture_output=True)
+            wait_until(lambda: runs(running) == 2, running.metrics)
+            with pytest.raises(InUse):
+                Database(state / "state.db")
 
 
 def test_a_folder_in_which_no_file_can_be_made(folder: Path) -> None:

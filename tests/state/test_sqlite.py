@@ -107,6 +107,23 @@ class TestTurns:
         database.close()
 
 
+class TestNoRoomForItsLog:
+    def test_it_can_be_read_and_is_written_again_once_there_is_room(self, path: Path) -> None:
+        written(path)
+        with full(path):
+            database = Database(path)
+            assert content(database) == FULL
+            for _ in range(2):
+                with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                    database.write(batch(b"new"), now=0)
+            assert content(database) == FULL
+        with pytest.raises(sqlite3.OperationalError):
+            database.write(batch(b"new"), now=0)
+        database.write(batch(b"new"), now=0)
+        database.close()
+        assert content(Database(path)) != FULL
+
+
 def cut(path: Path) -> None:
     os.truncate(path, 3000)
 
