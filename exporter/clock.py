@@ -74,10 +74,13 @@ class Clock:
         if abs(offset - self._theirs) > _EVEN:
             self._theirs = offset
 
+    def latest(self) -> float:
+        """Unix time by that of this machine's clock and Cloudflare's which is ahead."""
+        return max(self.steady(), self._theirs + self.monotonic())
+
     def latest_possible(self) -> datetime:
         """No time that is later has passed, unless both clocks are more than a week behind."""
-        now = max(self.steady(), self._theirs + self.monotonic())
-        return datetime.fromtimestamp(now, UTC) + _BEHIND
+        return datetime.fromtimestamp(self.latest(), UTC) + _BEHIND
 
     def now(self) -> Moment:
         """This moment."""

@@ -98,8 +98,9 @@ class Discovery:
             await self._resume()
         self.series_limit.recount()
         started, wall = self._clock.monotonic(), self._clock.steady()
-        # The clock may have been ahead.
-        self._record.discovered_since = min(self._record.discovered_since or wall, wall)
+        # The clock may have been ahead then, and be behind now.
+        since = self._record.discovered_since or wall
+        self._record.discovered_since = min(since, self._clock.latest())
         self._watched.pass_began = started
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval

@@ -3,12 +3,14 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from exporter.clock import Clock
 from simulator import Error, Rewrite, Script, Sleep, Wait, retried, steps
 from simulator.response import Response
+from tests.watch.discovering import INTERVAL, discovering
 from tests.watching import watching
 
 NOW = 1_700_000_000.0
@@ -130,3 +132,15 @@ class TestAClockThatIsAhead:
     def test_no_date_sets_it_ahead(self, clock: Clock) -> None:
         clock.compare(NOW + 3600)
         assert clock.steady() == NOW
+
+
+async def test_history_stays_history_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    async with discovering(more={"state": tmp_path / "state.db"}) as w:
+        w.orders.create("old", Script(steps("pay")), at=w.clock() - 60)
+        await w.cycle()
+        w.ahead = -3600
+        await w.cycle(after=INTERVAL)
+        await w.restart()
+        for _ in range(2):
+            await w.cycle(after=INTERVAL)
+        assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 0
