@@ -213,6 +213,11 @@ LAST_SUCCESS = _workflow(
     "last_success_timestamp_seconds",
     "Unix time at which a poll round over the workflow last succeeded; 0: never.",
 )
+BACKFILL_TIME = _workflow(
+    "backfill_timestamp_seconds",
+    "Unix time at which a run was last counted that had ended an hour or more before its instance, "
+    "a configured one, was first polled (`metrics.backfill`).",
+)
 
 # The exporter itself.
 BUILD_INFO = _own("build_info", "Versions of the exporter and of Python.", "version python_version")

@@ -159,6 +159,10 @@ class Store:
         self._changed[workflow][instance_id] = None
         self._workflows[workflow].instances.discard(instance_id)
 
+    def backfilled(self, workflow: WorkflowKey) -> None:
+        """A run was counted that is history."""
+        self.series.set(catalogue.BACKFILL_TIME, workflow, self._clock())
+
     def skipped(self, workflow: WorkflowKey) -> None:
         """A run that ended has expired, and its steps were never fetched."""
         self.series.add(catalogue.DETAILS_SKIPPED, workflow)

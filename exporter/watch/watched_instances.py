@@ -33,6 +33,8 @@ _RAISED_BY = 3600.0
 """Seconds by which the horizon is raised at least to what was removed."""
 LATE = 60.0
 """Seconds by which a row may appear in lists after its instance was created."""
+_OLD = 3600.0
+"""Seconds after its end from which a run that is counted on first sight is history."""
 _STRETCH = 1000
 """Instances that are gone through at a stretch."""
 
@@ -199,8 +201,13 @@ class WatchedInstances:
         no longer watched."""
         if self.instances.get(instance.id) is not instance:
             return NOTHING
+        known = instance.run
         effects = transition(instance, self.clock.now(), *what, **also)
         self.take_effect(instance, effects)
+        if known is None and instance.configured and effects.observations:
+            ended = effects.observations.run and instance.run and instance.run.end
+            if ended and ended < self.clock.steady() - _OLD:
+                self.store.backfilled(self.key)
         return effects
 
     def take_effect(self, instance: Instance, effects: Effects) -> None:

@@ -31,12 +31,13 @@ async def emitted(
 
 
 async def _scrape(state: Location, events: dict[str, str] | None) -> str:
-    workflows = [{"name": "orders", "discover": {}}]
+    workflows = [{"name": "orders", "discover": {}, "instances": ["old"]}]
     async with watching(workflows=workflows, state=state, events=events) as w:
         w.simulator.access.token("secret", permissions=[*PERMISSIONS, QUEUES_EDIT])
         w.simulator.world.account("acc").queue("events", "orders")
         w.simulator.limit.quota = 1_000_000
         w.orders.release(step_limit=1024, concurrency=100)
+        w.orders.create("old", Script(pieces=steps("fetch")), at=w.clock() - 7200)
         w.orders.create("waits", Script(pieces=(*steps("fetch"), Wait("approval"))))
         w.orders.create("sleeps", Script(pieces=(Sleep("nap", 3600),)))
         w.orders.create("hangs", Script(pieces=(Step("call", (Attempt(None),)),)))

@@ -297,6 +297,21 @@ async def test_history_is_not_counted_without_backfill() -> None:
         )
 
 
+async def test_old_runs_of_instances_new_in_the_configuration_are_dated_when_counted() -> None:
+    """So that alerts take none for news; a run that has just ended is."""
+    async with watching(["new"]) as w:
+        w.orders.create("old", Script(steps("pay"), throws=Error("Boom")), at=w.clock() - 7200)
+        w.orders.create("new", Script(steps("pay"), throws=Error("Boom")), at=w.clock() - 60)
+        await w.round(after=60)
+        assert w.value("cloudflare_workflow_backfill_timestamp_seconds") is None
+        await w.reload(workflows=[{"name": "orders", "instances": ["old", "new"]}])
+        await w.round(after=15)
+        assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 2
+        assert w.value("cloudflare_workflow_backfill_timestamp_seconds") == w.clock()
+        await w.round(after=15)
+        assert w.value("cloudflare_workflow_backfill_timestamp_seconds") == w.clock() - 15
+
+
 @pytest.mark.parametrize(("thrown", "shown"), [("TypeError", "TypeError"), ("CardError", "Error")])
 async def test_an_errored_instance_shows_its_error(thrown: str, shown: str) -> None:
     """The engine flattens what isn't one of JavaScript's own."""
