@@ -60,6 +60,10 @@ class Reloader:
                     advice="fix the configuration and reload; the exporter could not start with it",
                 )
                 return error.problems
+            except Exception:
+                await self.failed()
+                log.exception("failed to reload the configuration: a fault of the exporter")
+                return ["a fault of the exporter; the log has the traceback"]
             self.settings = settings
             log.info("configuration reloaded", file=str(self.path or ""))
             keys = [".".join(key) for key, _ in leaves()]
