@@ -21,7 +21,7 @@ SETTINGS = Settings.model_validate(
 
 
 async def test_a_fault_is_reported_and_the_next_reload_succeeds() -> None:
-    asked, applied, failures = asyncio.Event(), asyncio.Event(), []
+    asked, applied, failures = asyncio.Event(), asyncio.Event(), list[str]()
 
     async def apply(_: Settings) -> None:
         if not failures:
