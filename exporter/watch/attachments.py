@@ -1,8 +1,10 @@
-"""The workflows of an account, and how what is watched changes: by attach and detach alone.
+"""The workflows of an account. What is watched changes only by attaching and detaching them.
 
-Watched are those that the configuration names, and those of the account's list that match its
-globs, until they were missing for `poll.forget_after`. The start, a reload, a workflow that is
-found or that no longer exists, and a lease that is gained or lost are made of these two operations.
+An account's wanted workflows are those that its configuration names, and those of its list of
+workflows that match a configured glob, until they were missing from the list for
+`poll.forget_after`. With replicas, this one attaches those whose leases it holds. The start, a
+reload, a workflow that is found or that no longer exists, and a lease that is gained or lost all
+come down to `reconcile`, which attaches and detaches.
 """
 
 import asyncio
@@ -43,10 +45,10 @@ class AccountSettings:
     """The settings that all attachments of an account share.
 
     Attributes:
-        account: Without its workflows.
-        api: Without the limits of the budget, which may change while workflows are attached.
+        account: The account, without its workflows.
+        api: Without the limits of the budget: they may change while workflows stay attached.
         stored_as: The account's name in the state.
-        credentials: Which may change while workflows are attached.
+        credentials: Not compared: they may change while workflows stay attached.
     """
 
     account: Account
@@ -63,8 +65,8 @@ class AccountSettings:
 
     @property
     def place(self) -> tuple[str, str]:
-        """What an account is recognized by after a reload: its label and, since it holds its id,
-        its name in the state."""
+        """What identifies an account across reloads: its label, and its name in the state, which
+        has its id."""
         return self.account.label, self.stored_as
 
 
@@ -73,11 +75,11 @@ class Attachment:
     """A workflow that is attached.
 
     Attributes:
-        settings: The configuration's entry that it matched.
+        settings: The entry of the configuration that it matches.
         watched: Its instances.
         poller: Polls them.
         discovery: Reads its lists; None: only configured instances are watched.
-        rounds: Begins those of the poller.
+        rounds: The job that begins the poller's rounds.
         limits_at: When its limits were last requested (monotonic clock).
     """
 
@@ -96,12 +98,12 @@ class AccountWorkflows:
 
     Attributes:
         settings: What all of them share.
-        configured: The configuration's entries, which a reload may replace.
+        configured: The entries of the configuration, which a reload may replace.
         client: Makes the requests.
-        queue: Where polls and pages wait for the credential's budget.
+        queue: Where polls and list pages wait for the credential's budget.
         reported: What the log has reported; it outlives attachments.
-        changing: Held while what is watched changes.
-        coverage: Of the account's events; None: there are none.
+        changing: A lock that all accounts share, held while what is watched changes.
+        coverage: How completely events announce changes; None: the account has no events.
         list_failure: Why the account's workflows could not be listed the last time, if so.
         attached: Those that are watched here, by name.
     """
@@ -120,9 +122,12 @@ class AccountWorkflows:
     list_failure: RequestFailed | None = field(default=None, init=False)
     attached: dict[str, Attachment] = field(default_factory=dict, init=False)
     _found: set[str] = field(default_factory=set, init=False)
+    """Workflows of the account that match a glob."""
     _discovered_by: dict[str, Discover | None] = field(default_factory=dict, init=False)
     """The `discover` with which each workflow was last attached."""
     _missing: dict[str, float] = field(default_factory=dict, init=False)
+    """Those of `_found` that the account's list lacks, with the time since when (monotonic
+    clock)."""
 
     @property
     def label(self) -> str:
@@ -130,35 +135,35 @@ class AccountWorkflows:
 
     @property
     def discoveries(self) -> dict[str, Discovery]:
-        """Those of the workflows that are discovered."""
+        """The discovery of each attached workflow that has one."""
         return {n: a.discovery for n, a in self.attached.items() if a.discovery is not None}
 
     @property
     def elsewhere(self) -> dict[str, Replica | None]:
-        """The workflows to be watched that aren't attached here, each with the live replica that
-        holds it, if one does."""
+        """The wanted workflows that aren't attached here, each with the live replica that holds it;
+        None: there is none."""
         missing = sorted(self.wanted.keys() - self.attached.keys())
         return {n: self.writer.leases.holder(self._owner(n)) for n in missing}
 
     @property
     def wanted(self) -> dict[str, Workflow]:
-        """The entries for the workflows that are named, and for those that were found."""
+        """The workflows that some replica should watch, each with the entry that it matches."""
         named = (w.name for w in self.configured if not is_glob(w.name))
         matches = {n: match_of(n, self.configured) for n in dict.fromkeys((*named, *self._found))}
         return {name: match for name, match in matches.items() if match is not None}
 
-    def take_over(self, former: "AccountWorkflows") -> None:
-        """Continues with what was found and selected under former settings."""
+    def continue_from(self, former: "AccountWorkflows") -> None:
+        """Takes what was found, and how it was selected, from the object that a reload replaces."""
         self._found, self._discovered_by = former._found, former._discovered_by
         self.list_failure = former.list_failure
 
     async def _attach(self, name: str, workflow: Workflow) -> None:
-        """Restores what the state holds of a workflow, in slices, and begins to poll; later, where
-        the state can't be read now.
+        """Restores what the state holds of a workflow, in slices, and begins to poll. If the state
+        can't be read now, nothing is attached; `reconcile` will try again.
 
         Args:
             name: The workflow.
-            workflow: The configuration's entry that it matches.
+            workflow: The entry that it matches.
         """
         key, discover = WorkflowKey(self.label, name), workflow.discover
         selector = None if discover is None else Selector(discover)
@@ -182,7 +187,7 @@ class AccountWorkflows:
     async def _restored(
         self, key: WorkflowKey, ids: Collection[str], selector: Selector | None
     ) -> WatchedInstances:
-        """The instances of a workflow as the state holds them, and those that are configured.
+        """The instances of a workflow: those that the state holds, and all that are configured.
 
         Raises:
             NotRestored: the state can't be read now.
@@ -212,14 +217,15 @@ class AccountWorkflows:
         return watched
 
     def detach(self, name: str) -> None:
-        """Stops polling a workflow, discards the responses under way, has what is pending
-        committed, and takes the workflow's series away."""
+        """Stops polling a workflow, and ignores the responses that still come. Hands over what is
+        pending to be committed, and removes the workflow's series."""
         attachment = self.attached.pop(name)
         attachment.rounds.remove()
         attachment.poller.detach()
         self.writer.detach(attachment.watched)
         self.store.detached(attachment.key)
-        # Now, not when the garbage collector finds them: those attached instead take as much again.
+        # Freed now, and not by the garbage collector later: what is attached in place of this needs
+        # as much memory again.
         attachment.watched.instances.clear()
 
     def detach_all(self) -> None:
@@ -227,22 +233,26 @@ class AccountWorkflows:
         for name in list(self.attached):
             self.detach(name)
 
-    async def follow(self) -> bool:
-        """Attaches what is wanted and this replica's to watch, and detaches what isn't, or was
-        attached with other settings; whether there is something new to watch."""
+    async def reconcile(self) -> bool:
+        """Attaches the wanted workflows that this replica holds, and detaches those that it doesn't
+        hold, that aren't wanted, or whose settings have changed.
+
+        Returns:
+            Whether it tried to attach any.
+        """
         wanted = self.wanted
         for name, attachment in list(self.attached.items()):
             if wanted.get(name) != attachment.settings:
                 self.detach(name)
-        self.detach_others()
+        self.detach_unheld()
         missing = {n: w for n, w in wanted.items() if n not in self.attached}
         ours = [self._attach(n, w) for n, w in missing.items() if self.holds(n)]
         await asyncio.gather(*ours)
-        self.detach_others()  # what was lost meanwhile
+        self.detach_unheld()  # leases may have been lost meanwhile
         return bool(ours)
 
-    def detach_others(self) -> None:
-        """Detaches what isn't this replica's to watch."""
+    def detach_unheld(self) -> None:
+        """Detaches the workflows that this replica doesn't hold, or is to give up."""
         for name in [name for name in self.attached if not self.holds(name)]:
             self.detach(name)
 
@@ -253,10 +263,9 @@ class AccountWorkflows:
     def _owner(self, name: str) -> Owner:
         return self.settings.stored_as, name
 
-    async def find(self, names: Collection[str]) -> None:
-        """Attaches what globs match of these names, all that the account has; detaches what was
-        missing for `poll.forget_after`, or twice where its own lists say that it is gone, too: but
-        not all at once, which may be an error of the API."""
+    async def on_listed(self, names: Collection[str]) -> None:
+        """Takes the names of all workflows that the account has: those that match a glob are
+        attached, and those that no longer exist are detached."""
         async with self.changing:
             known = self.wanted.keys()
             for name in sorted(set(names) - known):
@@ -265,36 +274,44 @@ class AccountWorkflows:
                     log.info("workflow found", account=self.label, workflow=name, glob=match.name)
                     self._found.add(name)
             configured = (w.name for w in self.configured)
-            # Those that no workflow has; one may still appear.
+            # Workflows of these names may still appear.
             unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
             self.reported.unmatched(unmatched)
-            now = self.clock.monotonic()
-            for name in list(self._found):
-                if name in names:
-                    self._missing.pop(name, None)
-                    continue
-                missing_for = now - self._missing.setdefault(name, now)
-                gone = names and missing_for and self._is_gone(name)
-                if gone or missing_for >= self.settings.poll.forget_after:
-                    log.info(
-                        "workflow no longer exists; its series expired",
-                        account=self.label,
-                        workflow=name,
-                    )
-                    self._found.discard(name)
-                    del self._missing[name]
-            self.want()
+            self._drop_deleted(names)
+            self.request_leases()
             await self.writer.turn()
-            await self.follow()
+            await self.reconcile()
 
-    def _is_gone(self, name: str) -> bool:
-        """Whether a workflow's own lists say that there is none."""
+    def _drop_deleted(self, names: Collection[str]) -> None:
+        """Drops the found workflows that were missing from the account's list for
+        `poll.forget_after`. Those whose own lists say, too, that they don't exist are dropped when
+        they are missing a second time; not if the list is empty, which may be an error of the API.
+        """
+        now = self.clock.monotonic()
+        for name in list(self._found):
+            if name in names:
+                self._missing.pop(name, None)
+                continue
+            missing_for = now - self._missing.setdefault(name, now)
+            is_deleted = names and missing_for and self._lists_say_deleted(name)
+            if is_deleted or missing_for >= self.settings.poll.forget_after:
+                log.info(
+                    "workflow no longer exists; its series expired",
+                    account=self.label,
+                    workflow=name,
+                )
+                self._found.discard(name)
+                del self._missing[name]
+
+    def _lists_say_deleted(self, name: str) -> bool:
+        """Whether a workflow's last list pass failed because it doesn't exist."""
         attachment = self.attached.get(name)
         failure = attachment.watched.pass_failure if attachment else None
         return failure is not None and failure.reason == "workflow_not_found"
 
-    def want(self) -> None:
-        """Has what is wanted watched and the events pulled, by this replica or by another."""
+    def request_leases(self) -> None:
+        """Asks for the leases of all wanted workflows, and of the queue of events. The next turn
+        divides them among the replicas."""
         wanted, queue = self.wanted, [] if self.coverage is None else [EVENT_QUEUE]
         owners = {self._owner(name) for name in (*wanted, *queue)}
         self.writer.leases.wanted[self.settings.stored_as] = owners
@@ -302,6 +319,6 @@ class AccountWorkflows:
 
 
 def match_of(name: str, workflows: Iterable[Workflow]) -> Workflow | None:
-    """The configuration's entry for a workflow: under its name, else the first glob's."""
+    """The entry for a workflow: the one with its name or, without that, the first matching glob."""
     globs = (w for w in workflows if is_glob(w.name) and fnmatchcase(name, w.name))
     return next((w for w in workflows if w.name == name), None) or next(globs, None)

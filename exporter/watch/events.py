@@ -154,7 +154,7 @@ class Events:
         for event in self._relay.received():
             self._await(event)
         for awaited in list(self._awaited.values()):
-            await self._follow(awaited)
+            await self._advance(awaited)
         await self._acknowledge()
         self._trust()
 
@@ -191,7 +191,7 @@ class Events:
         awaited.leases += leases
         awaited.messages += 1
 
-    async def _follow(self, awaited: _Awaited) -> None:
+    async def _advance(self, awaited: _Awaited) -> None:
         """Polls for a change until it is shown."""
         event, now = awaited.event, self._clock.monotonic()
         attachment = self._workflows.attached.get(event.workflow)
@@ -205,7 +205,7 @@ class Events:
         elif now - awaited.since > _LONGEST:
             self._end(awaited, "unconfirmed")
         elif attachment is not None:  # otherwise it is being attached
-            await self._look_for(awaited, attachment, now)
+            await self._poll_for(awaited, attachment, now)
 
     def _is_ours(self, event: Event) -> bool:
         """Whether it is of a workflow that is to be watched, by whichever replica."""
@@ -215,7 +215,7 @@ class Events:
         )
         return event.kind != "" and ours and known
 
-    async def _look_for(self, awaited: _Awaited, attachment: Attachment, now: float) -> None:
+    async def _poll_for(self, awaited: _Awaited, attachment: Attachment, now: float) -> None:
         event, begun = awaited.event, awaited.polling or awaited.polls
         if not begun:
             self.coverage.announced(event, now)

@@ -163,7 +163,7 @@ class WatchedAccount:
                 rows += page
                 self._store.polled("list", "success")
             self._read_at = self._clock.monotonic()
-            await self.workflows.find({row.name for row in rows if row.name})
+            await self.workflows.on_listed({row.name for row in rows if row.name})
             for row in rows:
                 if not row.name or row.name not in self.workflows.attached:
                     continue

@@ -68,7 +68,7 @@ class WatchedAccounts:
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
         self._changing = asyncio.Lock()
         self._faults = Throttle(self.clock)
-        self._following: asyncio.Task[None] | None = None
+        self._reconciling: asyncio.Task[None] | None = None
         self.writer.lost = self._lost
         self.writer.budgets, self.writer.allotted = self._budget_uses, self._allot
         self._checked(settings)
@@ -98,7 +98,7 @@ class WatchedAccounts:
                 await self.writer.save()
             await self.writer.turn()
             for account in accounts:
-                await account.workflows.follow()
+                await account.workflows.reconcile()
             if is_reload:
                 await self.writer.save()
         self._start_passes()
@@ -127,8 +127,8 @@ class WatchedAccounts:
                 self.store.events_found(named.label)
         self.accounts[:] = accounts
         for account in accounts:
-            account.workflows.want()
-            await account.workflows.follow()
+            account.workflows.request_leases()
+            await account.workflows.reconcile()
 
     def _known(self, settings: AccountSettings) -> WatchedAccount | None:
         """The account as it is watched now, if it is."""
@@ -188,7 +188,7 @@ class WatchedAccounts:
             changing=self._changing,
         )
         if former:
-            workflows.take_over(former)
+            workflows.continue_from(former)
         events = None
         if account.events and credentials.events:
             queue_id = account.events.queue_id
@@ -230,23 +230,23 @@ class WatchedAccounts:
 
     def start(self) -> None:
         """Begins the list passes of all accounts, and of those to come."""
-        self._following = asyncio.create_task(self._follow())
+        self._reconciling = asyncio.create_task(self._reconcile_after_turns())
         self._start_passes()
 
     def _start_passes(self) -> None:
-        if self._following is not None:
+        if self._reconciling is not None:
             for account in self.accounts:
                 account.start()
 
     def pause(self) -> None:
         """Begins no more list passes."""
-        if self._following is not None:
-            self._following.cancel()
-        self._following = None
+        if self._reconciling is not None:
+            self._reconciling.cancel()
+        self._reconciling = None
         for account in self.accounts:
             account.stop()
 
-    async def _follow(self) -> None:
+    async def _reconcile_after_turns(self) -> None:
         """Attaches and detaches what moves between replicas; without end."""
         while True:
             await self.writer.turned.wait()
@@ -255,7 +255,7 @@ class WatchedAccounts:
             async with self._changing:
                 for account in self.accounts:
                     try:
-                        if await account.workflows.follow():
+                        if await account.workflows.reconcile():
                             account.wake()
                             moved = True
                     except Exception as error:  # a fault of ours: it must not end the watching
@@ -284,7 +284,7 @@ class WatchedAccounts:
 
     def _lost(self) -> None:
         for account in self.accounts:
-            account.workflows.detach_others()
+            account.workflows.detach_unheld()
 
     async def leave(self) -> None:
         """Hands everything over to other replicas."""

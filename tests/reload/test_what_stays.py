@@ -329,7 +329,7 @@ class TestWhatGoes:
             account.workflows.detach("orders")
             writing = asyncio.create_task(w.saved())
             await asyncio.sleep(0)
-            await account.workflows.find({"orders"})
+            await account.workflows.on_listed({"orders"})
             await writing
             await w.cycle(after=600)
             assert w.value(FINISHED, status="complete") == 1

@@ -167,7 +167,7 @@ class Replicas(Upstream):
         async def saved() -> None:
             await app.writer.save()
             for account in app.accounts:
-                await account.workflows.follow()
+                await account.workflows.reconcile()
 
         app = self.apps[which]
         self.before_its_turn(app)

@@ -84,7 +84,7 @@ class Fleet:
         for _ in range(4):
             for app in replicas:
                 await app.writer.save()
-                await app.accounts[0].workflows.follow()
+                await app.accounts[0].workflows.reconcile()
         for app in replicas:
             await app.accounts[0].cycle()
 

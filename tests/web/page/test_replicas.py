@@ -53,7 +53,7 @@ async def replicas(postgres: PostgresServer, *urls: str) -> AsyncIterator[Sequen
         for app in 4 * apps:
             await app.writer.save()
             for watched in app.accounts:
-                await watched.workflows.follow()
+                await watched.workflows.reconcile()
         yield apps
 
 
