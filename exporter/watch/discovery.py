@@ -1,10 +1,10 @@
-"""Discovery: the lists of one workflow's instances, read one list pass after another.
+"""Discovery: list passes over the instances of one workflow.
 
-Lists are the cheap poll, 100 instances a request. A pass reads either everything or, where ended
-instances outnumber the live ones, the live statuses one by one and what was created since the last
-pass; what was live and is in neither gets a poll of its own. None is shown twice, and what is
-missed while moving from one list to another is found by that poll or the next pass. Runs end from
-the lists that are read last: few ends are older than a pass when it shows them.
+Lists are the cheap way to poll: one request shows 100 instances. A pass reads a single list of all
+instances or, where ended instances outnumber the live ones, a list for each live status and one of
+what was created since the last pass. An instance may move between lists while they are read. If it
+was live and is in none of them, it gets a poll of its own. Runs end in the statuses whose lists are
+read last, so that a pass shows most ends soon after they happen.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ from exporter.watch.selector import Selector
 from exporter.watch.series_limit import SeriesLimit
 from exporter.watch.watched_instances import LATE
 
-# How much more a pass over everything may cost than one by status: it misses none.
+# How many times as much a pass over everything may cost as one by status: it misses nothing.
 _WORTH = 1.3
 
 
 @dataclass(eq=False)
 class Discovery:
-    """What lists show of one workflow's instances.
+    """Discovers the instances of one workflow by its lists.
 
     Attributes:
-        poller: Holds the instances, and polls those that changed.
-        selector: Which have series.
-        writer: Holds what is recorded of instances that aren't watched.
-        coverage: Of the account's events; None: there are none.
+        poller: Polls the instances that have changed.
+        selector: Decides which instances are selected.
+        writer: Has the records of instances that aren't watched.
+        coverage: How completely events announce changes; None: the account has no events.
     """
 
     poller: Poller
@@ -57,17 +57,18 @@ class Discovery:
         if self._record.discovered_since is None:
             self._record.discovered_since = self._clock.steady()
         self.series_limit = SeriesLimit(watched, self.selector)
-        """Which instances have series."""
+        """Decides which instances have series."""
         self.lists = ListReader(self.poller, self._take)
         self.counts: dict[str, int] | None = None
-        """The platform's counts by status, if it has any."""
+        """The platform's counts of instances by status; None: not known."""
         self._left_out = False
-        """Whether rows were left out in this pass, since the state couldn't be read."""
+        """Whether rows of this pass were left out, since the state couldn't be read."""
         self._whole_pass_at = -inf
+        """When the last pass began that included ended instances (monotonic clock)."""
 
     async def begin_announced(self, instance_id: str) -> Instance | None:
-        """Begins with an instance that an event announced before a list did; None: the selector
-        doesn't take its id.
+        """Begins to watch an instance that an event announced before a list showed it. None if the
+        selector doesn't take its id.
 
         Raises:
             NotRestored: the state can't be read now.
@@ -82,17 +83,17 @@ class Discovery:
         return self._watched.instances[instance_id]
 
     async def read_before_first_pass(self) -> None:
-        """Reads the lists from which runs end, the first time ever.
+        """Reads the lists of the statuses in which runs end, if there never was a list pass.
 
-        What ends after that, while the lists of other workflows are read, is in no list of the
-        first pass: it is missed, and counted.
+        The first pass may come much later, after those of other workflows. A run that ends until
+        then is in none of its lists; because this has seen the run live, it is polled, and counted.
         """
         first = self._record.last_pass is None and not self._watched.pass_done
         if first and not self._whole_is_due():
-            await self._read(self._live_lists(resting=False))  # the list pass reports what fails
+            await self._read(self._live_lists(resting=False))  # the pass will report what fails
 
     async def list_pass(self) -> None:
-        """Reads the lists once."""
+        """Makes one list pass."""
         self._left_out = False
         if not self._watched.pass_done:
             await self._resume()
@@ -123,7 +124,7 @@ class Discovery:
         await self.poller.report()
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
-        """Reads lists side by side, each as far as that succeeds; what failed."""
+        """Reads lists at the same time, each as far as possible. Returns the failures."""
         if self._watched.over:
             return []
         async with asyncio.TaskGroup() as group:
@@ -131,13 +132,14 @@ class Discovery:
         return [failure for read in reads if (failure := read.result()) is not None]
 
     async def _resume(self) -> None:
-        """Continues with what was put off when the exporter stopped."""
+        """Requests the details that were still to be fetched when the exporter stopped."""
         async for instance in self._watched.each():
             if not instance.configured and instance.wants_detail:
                 self.poller.put(instance, lifecycle.request_detail(instance))
 
     def _whole_is_due(self) -> bool:
-        """Whether everything is read: for history that counts, and where it is about as cheap."""
+        """Whether the pass is to read one list of everything: where that costs about as little as
+        lists by status, and for a first pass that counts history."""
         if self.counts is None or (self._record.last_pass is None and self._watched.backfill):
             return True
         pages = ceil(sum(self.counts.values()) / 100)
@@ -147,17 +149,19 @@ class Discovery:
         return pages <= by_status * _WORTH
 
     def _live_lists(self, *, resting: bool) -> list[dict[str, str]]:
-        """The lists of the live: of those that rest, or of the others."""
+        """The lists of the live statuses that have instances: either of those in `RESTING`, or of
+        the others."""
         counts = self.counts or {}
         left_out = ENDED | self.lists.refused_statuses
         live = [s for s in dict.fromkeys((*LIVE, *counts)) if counts.get(s) and s not in left_out]
         return [_of_status(s) for s in live if (s in RESTING) == resting]
 
     def _missed_lists(self) -> list[dict[str, str]]:
-        """The list of what was created since some of the missed were, where that saves requests.
+        """A list of what was created recently, if that shows missing instances for fewer requests
+        than a poll of each.
 
-        Of runs that live for minutes, many end between two passes: a page of the newest instances
-        shows the ends of up to 100 of them, a poll that of one.
+        Many short runs may end between two passes. A page of the newest instances shows the ends of
+        up to 100 of them, a poll the end of one. The list begins where it saves the most requests.
         """
         known = self._watched.instances.values()
         created = sorted(i.row.created for i in known if i.row.created is not None)
@@ -171,11 +175,12 @@ class Discovery:
         return [] if since is None else [_created_since(since)]
 
     def _is_unseen(self, instance: Instance) -> bool:
-        """Whether neither a list nor a poll has shown it since the pass began."""
+        """Whether neither a list nor a poll has shown a discovered instance since the pass
+        began."""
         return not instance.configured and instance.checked_at < self._watched.pass_began
 
     async def _take(self, rows: list[Row]) -> None:
-        """Takes the rows of a page, of those that may be recorded with what the state holds."""
+        """Takes the rows of a page, after reading the records that the state may have of them."""
         self._watched.correct_times(*rows)
         for row in rows:
             times = (row.created_on, row.modified_on, row.ended_on)
@@ -192,8 +197,8 @@ class Discovery:
             self._take_row(row, known.get(row.id or ""))
 
     def _may_be_recorded(self, row: Row) -> bool:
-        """Whether the state may hold something of an instance that isn't watched, and it matters:
-        most that are new were created later than any that the state holds."""
+        """Whether the state may have a record of the row's instance that is to be read. Most new
+        instances were created later than any that the state has a record of."""
         created = unix(row.created_on)
         if self._watched.over or not row.id or not row.status or row.id in self._watched.instances:
             return False
@@ -202,11 +207,12 @@ class Discovery:
         return self.selector.takes_id(row.id) and not self._is_passed_over(row)
 
     def _is_passed_over(self, row: Row) -> bool:
-        """Whether the row of an instance that isn't watched shows nothing to count or to show."""
+        """Whether an instance that isn't watched needn't be: its row shows an end that is neither
+        news nor selected."""
         end = unix(row.ended_on)
         if row.status not in ENDED or self.selector.takes(row.status or "", end, self._watched.now):
             return False
-        # Without times it is history on the first pass, and what is known of it afterwards.
+        # Without an end, its creation counts; without times, it is history.
         moved = unix(row.created_on) or 0.0 if end is None else end
         return moved < self._watched.since_of()
 
@@ -221,7 +227,7 @@ class Discovery:
             if self._is_passed_over(row):
                 return
             instance = self._watched.begin(row.id, Scope.COUNTED, known)
-            if instance.wants_detail:  # as when it was removed
+            if instance.wants_detail:  # as it did when it was removed
                 self._put(instance, lifecycle.request_detail(instance))
         if instance.configured:
             self.poller.put(instance, lifecycle.on_configured_row(instance, row.status))
@@ -231,7 +237,7 @@ class Discovery:
         if not effects.record:
             return
         kind = kind_of(before, row.status)
-        # What changed before the first pass wasn't announced to this process, perhaps.
+        # Events of changes before the first pass may have come before this process began.
         if self.coverage and kind and row.status != before and self._watched.pass_done:
             self.coverage.found(self._watched.key.workflow, row.id, kind, self._clock.monotonic())
         self.series_limit.choose(instance)
@@ -244,7 +250,13 @@ class Discovery:
         self.poller.put(instance, pending)
 
     async def _after(self, started: float, *, ended_too: bool) -> None:
-        """Ends a list pass that succeeded: what was in no list, and what is too old?"""
+        """Ends a list pass that succeeded: chooses again which instances have series, and polls
+        those that were in no list.
+
+        Args:
+            started: When the pass began, in Unix time.
+            ended_too: Whether it included ended instances.
+        """
         self.series_limit.recount()
         async for instance in self._watched.each():
             if instance.configured:
@@ -256,19 +268,19 @@ class Discovery:
             ended = ended_too and instance.has_series and not instance.live
             listed = instance.counts_as_live or (ended and instance.expires_at is None)
             if listed and self._is_unseen(instance):
-                # It moved from list to list as they were read, ended, restarted, or was deleted.
+                # It ended, was restarted or deleted, or moved between lists as they were read.
                 self._put(instance, lifecycle.on_missing_from_lists(instance))
         if self._watched.over:
             return
-        if not self._left_out:  # otherwise the next pass reads the same lists
+        if not self._left_out:  # otherwise the next pass has to read the same lists again
             self._record.last_pass = started
 
 
 def _of_status(status: str) -> dict[str, str]:
-    """Parameters of the list of one status."""
+    """The parameters of the list of one status."""
     return {"status": status}
 
 
 def _created_since(moment: float) -> dict[str, str]:
-    """Parameters of a list of what was created since a Unix time."""
+    """The parameters of the list of what was created since a Unix time."""
     return {"date_start": datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}

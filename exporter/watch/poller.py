@@ -1,5 +1,6 @@
-"""Polls the instances of one workflow, round by round: the I/O. `lifecycle` decides what
-is polled when, and with which request. Of discovered instances, lists show what changed."""
+"""Polls the instances of one workflow, round by round. This is the I/O; `lifecycle` decides when an
+instance is polled, and with which request. Discovered instances are polled when lists show that
+they have changed."""
 
 import asyncio
 import heapq
@@ -18,12 +19,13 @@ from exporter.watch.watched_instances import WatchedInstances
 from exporter.watch.workflow_health import WorkflowHealth
 
 _SPARE = 0.3
-"""The share of the budget for polls of discovered instances of which no list shows that they
-changed, while nothing more urgent waits: one a round at least."""
+"""The share of the budget for polls of discovered instances that are due although no list shows a
+change: at least one poll in each round, less what already waits."""
 
 
 class _Poll(Waiting, frozen=True, gc=False):
-    """A poll of an instance, until it is moved up or cancelled."""
+    """A poll of an instance that waits. It is no longer wanted once the instance has another
+    activity: the poll became more urgent, or was cancelled."""
 
     poller: "Poller"
     instance: Instance
@@ -41,10 +43,10 @@ class Poller:
     """Polls the instances of one workflow, round by round.
 
     Attributes:
-        watched: The instances, restored.
+        watched: The instances.
         client: Makes the requests.
         queue: Where polls wait for their turn.
-        log: Reports what fails; it outlives this attachment of the workflow.
+        log: Logs what fails; it outlives this attachment of the workflow.
     """
 
     watched: WatchedInstances
@@ -57,19 +59,19 @@ class Poller:
         self.key, self.instances = watched.key, watched.instances
         self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
         self.up = False
-        """Whether the workflow as a whole can be read: its lists, and some of its instances."""
+        """Whether the workflow as a whole can be read: its lists, and any of its instances."""
         self.tried = False
-        """Whether every configured instance was polled or, without any, lists were read, whatever
-        came of it."""
+        """Whether every configured instance was polled or, if there is none, a list pass has ended,
+        whether or not that succeeded."""
         self.round_started = self._as_of = self._clock.monotonic()
         self._active: set[Instance] = set()
-        """Those whose polls wait or are in flight."""
+        """Instances whose polls wait or are under way."""
         self._health = WorkflowHealth()
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
 
     def detach(self) -> None:
-        """Ends the watching of the workflow."""
+        """Cancels the polls that wait, and has responses that still come change nothing."""
         self.watched.over = True
         for instance in [*self._active]:
             if isinstance(instance.activity, Pending):
@@ -84,7 +86,8 @@ class Poller:
     async def round(self, *, whole: bool = False) -> None:
         """Polls what is due.
 
-        A poll that outlasts the round continues and holds up none; a `whole` round waits for all.
+        A round ends before the next one is due. Polls that take longer continue, unless the round
+        is to be `whole`: then it waits for all of them.
         """
         async with self._rounds:
             if not self.watched.over:
@@ -92,8 +95,8 @@ class Poller:
 
     async def _round(self, *, whole: bool) -> None:
         self.round_started = now = self._clock.monotonic()
-        # A round may come a little early (jitter): what falls due before the middle of the
-        # interval belongs to it.
+        # With jitter, a round may begin a little early. So it includes what falls due before the
+        # middle of its interval.
         horizon = now + self._poll.interval / 2
         due = [i for i in self.instances.values() if i.activity is None and i.due <= horizon]
         for instance in due:
@@ -120,13 +123,13 @@ class Poller:
         await self._end_round()
 
     async def _polled(self) -> None:
-        """Returns once no poll waits or is in flight."""
+        """Returns once no poll waits or is under way, or the workflow is detached."""
         self._idle.clear()
         if self._active and not self.watched.over:
             await self._idle.wait()
 
     def put(self, instance: Instance, pending: Pending | None) -> None:
-        """Puts a poll into the queue that `lifecycle` asks for, or moves it up."""
+        """Puts a poll that `lifecycle` asks for into the queue; None: it asks for none."""
         if pending is None:
             return
         self._active.add(instance)
@@ -134,7 +137,7 @@ class Poller:
         self.queue.put(_Poll(due, self, instance, pending), pending.urgency)
 
     async def stop(self) -> None:
-        """Ends the round under way, whatever it still waits for: polls were stopped before."""
+        """Ends the round under way; its polls were stopped before."""
         self.detach()
         async with self._rounds:
             pass
@@ -148,7 +151,7 @@ class Poller:
                     simple = await self.client.instance(self.key.workflow, instance.id)
                 self.watched.correct_times(simple)
                 self.watched.apply(lifecycle.on_simple, instance, simple)
-            # Unless the response was enough, or the instance is watched no longer.
+            # Unless the simple response was enough, or the instance is no longer watched.
             if instance.activity is not None and instance.request.kind == "detail":
                 with self._store.poll("detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
@@ -156,13 +159,13 @@ class Poller:
                 self.watched.apply(lifecycle.on_detail, instance, detail, size)
         except RequestFailed as failure:
             self._on_failure(instance, failure)
-        except Exception as error:  # a fault of ours: it must not end the watching of the rest
+        except Exception as error:  # a fault of ours must not stop the other polls
             self.log.fault(instance, error)
             self._on_failure(instance, RequestFailed("invalid_answer", type(error).__name__))
         else:
             self._health.succeeded()
         finally:
-            self._cancel(instance)  # where it was cut off, or is watched no longer
+            self._cancel(instance)  # in case it was cut off, or is no longer watched
 
     def _on_failure(self, instance: Instance, failure: RequestFailed) -> None:
         if failure.reason == "not_found":
@@ -173,14 +176,14 @@ class Poller:
             self.watched.apply(lifecycle.on_failure, instance, failure)
 
     def _cancel(self, instance: Instance) -> None:
-        """Ends a poll, whether it waits or is in flight."""
+        """Ends a poll, whether it waits or is under way."""
         lifecycle.cancel(instance)
         self._active.discard(instance)
         if not self._active:
             self._idle.set()
 
     async def _end_round(self) -> None:
-        """Ends a round: whose series expire, and can the workflow be read?"""
+        """Ends a round: has series expire, and sees whether the workflow can be read."""
         self.watched.raise_horizon()
         now, settled = self._clock.now(), self.watched.settled
         async for instance in self.watched.each():
@@ -196,7 +199,8 @@ class Poller:
         await self.report()
 
     async def report(self) -> None:
-        """Shows and logs what the last round and the last list pass came to; after each of them."""
+        """Shows and logs the outcome of the last round and the last list pass, after each of
+        them."""
         failing: list[tuple[str, RequestFailed]] = []
         watched = Counter[str]()
         async for instance in self.watched.each():
@@ -207,17 +211,17 @@ class Poller:
         if self.watched.over:
             return
         now, instances = self._clock.now(), self.instances.values()
-        # A first round that nothing has responded to yet is no success.
+        # A first round without instances shows nothing; then the first list pass counts.
         begun = bool(instances) or self.watched.pass_done
         self.tried = self.tried or (begun and not any(i.awaits_first_poll for i in instances))
         readable = self.tried and self._health.readable
         self.up = readable and self.watched.pass_failure is None
         as_of = self.watched.as_of(readable=readable)
-        if as_of is None or not readable:
-            as_of = min(self._as_of, inf if as_of is None else as_of)
-        self._as_of = as_of
+        if as_of is not None:
+            # While the workflow can't be read, what is shown gets no fresher.
+            self._as_of = as_of if readable else min(self._as_of, as_of)
         by_reason = Counter[str](failure.reason for _, failure in failing)
-        unix = now.wall - now.monotonic + as_of
+        unix = now.wall - now.monotonic + self._as_of
         self._store.reported(self.key, up=self.up, as_of=unix, failing=by_reason, watched=watched)
         self.log.failing(failing, self.watched.pass_failure)
         self.log.absent(instances)

@@ -1,9 +1,9 @@
 """Which discovered instances of a workflow have series: those that the selector takes, once they
-have errored or are `min_age` old, and at most `max_instances`.
+have errored or are `min_age` old, but at most `max_instances`.
 
-Where there are more, errored instances come before live ones, live ones before ended ones, and last
-come those that the selector took once and no longer does. Who comes later gives way. What that
-does to an instance, `lifecycle` says.
+At the limit, errored instances rank before live ones, and live ones before ended ones. Last come
+those that the selector no longer takes. An instance that ranks higher takes the place of the one
+that ranks lowest. What that does to the two, `lifecycle` decides.
 """
 
 from enum import IntEnum
@@ -16,7 +16,7 @@ from exporter.watch.watched_instances import WatchedInstances
 
 
 class _Rank(IntEnum):
-    """Who comes first."""
+    """In which order instances get series."""
 
     ERRORED = 0
     LIVE = 1
@@ -28,26 +28,27 @@ _Place = tuple[_Rank, float, str]
 
 
 class SeriesLimit:
-    """The places of one workflow; configured instances take none.
+    """The limited number of places for series in one workflow. Configured instances take none.
 
     Args:
         watched: The instances.
-        selector: Which are to have series.
+        selector: Decides which instances are selected, and how many places there are.
     """
 
     def __init__(self, watched: WatchedInstances, selector: Selector) -> None:
         self.selector = selector
         self._watched = watched
         self._order: list[_Place] | None = None
-        """Instances with series by rank and age, those that give way first at the end; None: to be
-        listed when one asks for a place."""
+        """Discovered instances with series, by rank and age: the last gives way first. None: the
+        list is to be made when a place is needed."""
         self._dropped: set[str] = set()
-        """Those without series that there was no place for."""
+        """Instances that have no series because there was no place."""
         self._taken = 0
+        """Places that are taken."""
 
     def reselect(self) -> None:
-        """Takes the series of restored instances that are not selected: the selector is not the one
-        by which they had them."""
+        """Removes the series of restored instances that are not selected: they got them under
+        another selector."""
         for instance in list(self._watched.instances.values()):
             if instance.scope is not Scope.DISCOVERED or instance.expires_at is not None:
                 continue
@@ -56,8 +57,8 @@ class SeriesLimit:
                 self._give_up(instance)
 
     def recount(self) -> None:
-        """Counts again who has series: what is known of instances has changed. Where they are too
-        many, as other settings had given them series, the last give way."""
+        """Counts the taken places again, since instances have changed. If there are more than the
+        limit, as after a change of settings, the last give way."""
         instances = self._watched.instances.values()
         self._taken = sum(i.scope is Scope.DISCOVERED for i in instances)
         self._dropped &= {i.id for i in instances if not i.has_series}
@@ -66,7 +67,7 @@ class SeriesLimit:
             pass
 
     def choose(self, instance: Instance) -> None:
-        """Decides by its status and age whether a discovered instance has series."""
+        """Decides by status and age whether a discovered instance has series."""
         if instance.configured or instance.last_poll.not_found:
             return
         now = self._watched.now
@@ -75,7 +76,7 @@ class SeriesLimit:
         selected = self.selector.takes(status, run.end if run else None, now)
         created = instance.row.created
         if created is None and run is not None:
-            created = run.queued  # an event announced it before a list held it
+            created = run.queued  # an event announced it before a list showed it
         is_old = status == "errored" or created is None or now - created >= self.selector.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
         self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
@@ -83,7 +84,8 @@ class SeriesLimit:
             self._order.append(_place(instance))
 
     def _admit(self, instance: Instance) -> bool:
-        """Whether there is a place; that there is none is counted once, until there is one."""
+        """Takes a place for an instance, if there is one. That there is none is counted only once
+        for each instance."""
         if self._taken < self.selector.limit or self._make_room(after=_place(instance)[0]):
             self._taken += 1
             return True
@@ -91,7 +93,8 @@ class SeriesLimit:
         return False
 
     def _make_room(self, *, after: int) -> bool:
-        """Has the last give way, if it comes after those of a rank; whether it does."""
+        """Has the last instance give way if it ranks after the given rank. Returns whether it
+        did."""
         if self._order is None:
             with_series = (
                 i for i in self._watched.instances.values() if i.scope is Scope.DISCOVERED
@@ -118,14 +121,14 @@ class SeriesLimit:
         self._dropped.add(instance.id)
 
     def _give_up(self, instance: Instance) -> None:
-        """From now on it is only counted."""
+        """Removes the series of an instance; from now on it is only counted."""
         self._watched.apply(lifecycle.on_series_given_up, instance)
         self._taken -= 1
 
 
 def _place(instance: Instance) -> _Place:
-    """An instance's place in the order; of one rank, the newest gives way first."""
-    # Without series it may only expire because it has none.
+    """The place of an instance in the order. Of one rank, the newest gives way first."""
+    # An instance without series may expire for the very reason that it has none.
     expiring = instance.has_series and instance.expires_at is not None
     if instance.status == "errored" and not expiring:
         rank = _Rank.ERRORED

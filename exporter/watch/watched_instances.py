@@ -1,4 +1,4 @@
-"""Which instances of one workflow are watched, and what the state is to record of them."""
+"""The watched instances of one workflow, and what the state is to record of them."""
 
 import asyncio
 import heapq
@@ -30,33 +30,35 @@ from exporter.watch.selector import Selector
 P = ParamSpec("P")
 
 _RAISED_BY = 3600.0
-"""Seconds by which the horizon is raised at least to what was removed."""
+"""Seconds of the steps in which the horizon is raised, at least; the last one may be smaller."""
 LATE = 60.0
-"""Seconds by which a row may appear in lists after its instance was created."""
+"""Seconds after its creation by which an instance is in the lists, at the latest."""
 _OLD = 3600.0
 """Seconds after its end from which a run that is counted on first sight is history."""
 _STRETCH = 1000
-"""Instances that are gone through at a stretch."""
+"""Instances that are visited before other tasks may run."""
 
 
 @dataclass(eq=False, kw_only=True)
 class WatchedInstances:
     """The instances of one workflow.
 
-    An instance is watched, as it is configured or as it was discovered, until it is *removed*, by a
-    configuration that no longer selects it, or *expires*, deleted on the platform or old. What is
-    known of a removed one then is in the state alone, for a week. One that expired leaves a horizon
-    behind, once no list shows news of it. So when either comes back, nothing is counted twice.
+    A configured or discovered instance is watched until it is *removed*, because the configuration
+    no longer selects it, or *expires*, because it was deleted on the platform or is old. The record
+    of a removed instance stays in the state for a week. An instance that expired has no record:
+    once no list can show news of it, its last time raises the workflow's *horizon*, before which
+    nothing is news. So when either kind comes back, nothing is counted twice.
 
     Attributes:
         key: The workflow.
-        record: What the state is to hold of the workflow; a copy of what it holds.
+        record: What the state is to hold of the workflow.
         ids: The configured instances, which are always watched.
-        selector: Which others are watched too; None: none.
-        backfill: Whether what had ended when instances were first watched counts, too; None: of
-            configured ones.
-        store: Gets what is shown, and what no longer is.
-        poll, clock: Those of everything that watches the workflow.
+        selector: Which other instances are watched; None: no others.
+        backfill: Whether to count what had ended before the first poll; None: of configured
+            instances only.
+        store: Gets the values to show.
+        poll: How often to poll.
+        clock: The time.
     """
 
     key: WorkflowKey
@@ -72,21 +74,22 @@ class WatchedInstances:
         self.record = replace(self.record)
         self.instances: dict[str, Instance] = {}
         self.changed: set[str] = set()
-        """Watched instances whose record has changed since the state last took note."""
+        """Watched instances whose record has changed since `take_changes`."""
         self._progressed: set[str] = set()
-        """Those of which more is shown than is recorded."""
+        """Watched instances of which more is shown than is recorded."""
         self._unwatched: dict[str, InstanceRecord | None] = {}
-        """What the state is to record of instances that are watched no longer; None: nothing."""
+        """The records of instances that are no longer watched; None: the record is to be
+        deleted."""
         self.over = False
-        """Whether the workflow was detached: responses that still come change nothing."""
+        """Whether the workflow was detached. Responses that still come then change nothing."""
         self.newest_row = -inf
-        """Unix time of the newest time in a list row, by Cloudflare's clock."""
+        """The latest time in any list row, in Unix time by Cloudflare's clock."""
         self.pass_began = -inf
-        """When the list pass began that is under way, or was the last (monotonic clock)."""
+        """When the last list pass began, or the one under way (monotonic clock)."""
         self.pass_done = False
-        """Whether a list pass was made, whatever came of it."""
+        """Whether a list pass has ended, whether or not it succeeded."""
         self.pass_failure: RequestFailed | None = None
-        """Of the last list pass; None when it succeeded."""
+        """Why the last list pass failed; None: it succeeded."""
 
     @property
     def missing(self) -> list[str]:
@@ -95,12 +98,12 @@ class WatchedInstances:
 
     @property
     def now(self) -> float:
-        """Unix time; where this machine's clock is behind, that of the newest thing in lists."""
+        """Unix time; if this machine's clock is behind, the latest time in any list row."""
         return max(self.clock.steady(), self.newest_row)
 
     async def each(self) -> AsyncIterator[Instance]:
-        """The instances as of now, but those removed meanwhile; lets others run every few
-        milliseconds."""
+        """The instances that are watched now, without those that stop being watched meanwhile. Lets
+        other tasks run every few milliseconds."""
         for n, instance in enumerate([*self.instances.values()], start=1):
             if self.instances.get(instance.id) is instance:
                 yield instance
@@ -108,12 +111,12 @@ class WatchedInstances:
                 await asyncio.sleep(0)
 
     def begin(self, instance_id: str, scope: Scope, known: InstanceRecord | None) -> Instance:
-        """Watches an instance; one that was removed and comes back is as it was.
+        """Begins to watch an instance; one that comes back continues from its record.
 
         Args:
-            known: What the state holds of it; None: nothing.
+            known: Its record in the state; None: there is none.
         """
-        # Since when it is watched is known from here on, whether it is ever seen or not.
+        # Recorded at once, so that `since` outlives a restart even if no poll ever succeeds.
         self.changed.add(instance_id)
         return self._watch(instance_id, scope, known)
 
@@ -130,27 +133,28 @@ class WatchedInstances:
         return instance
 
     def since_of(self, *, configured: bool = False) -> float:
-        """Unix time; ends before it, of an instance that isn't watched, are history or were
-        counted."""
+        """The Unix time from which ends count that come from an instance not watched so far:
+        earlier ones are history, or were counted."""
         first = self.record.since if configured else self.record.discovered_since
         if self.backfill or (self.backfill is None and configured) or first is None:
             first = -inf
         return max(first, self.record.horizon)
 
     def raise_horizon(self) -> None:
-        """Raises the horizon to what was removed too long ago to come back."""
+        """Raises the horizon past the removed instances whose records have expired."""
         horizon, newest = self.record.horizon, self.record.newest_unwatched
-        # No further than what was removed: the clock may be days ahead.
+        # Not past the newest of them: this machine's clock may be days ahead.
         old = min(self.clock.steady() - UNWATCHED_FOR, newest)
         if old > horizon + _RAISED_BY or old == newest > horizon:
             self.record.horizon = old
 
     def as_of(self, *, readable: bool) -> float | None:
-        """The moment (monotonic clock) as of which the status of 99% of the live instances is
-        known; None: of none.
+        """The moment (monotonic clock) as of which the statuses of 99% of the live instances are
+        known; None: no list pass has succeeded yet.
 
-        One in a hundred may be moving from list to list, or have ended: the next polls show. While
-        others can be read, an instance that can't is left out: it is reported as such.
+        The other 1% may be moving between lists, or have ended; the next polls show that. With
+        `readable`, which says that the workflow can be read, instances whose polls fail are left
+        out: there is a metric for them.
         """
         lists = inf if self.selector is None else self._lists_as_of()
         if lists is None:
@@ -165,27 +169,28 @@ class WatchedInstances:
         return min(lists, oldest)
 
     def _lists_as_of(self) -> float | None:
-        """When the list pass began that covers all instances: the one under way or, where one has
-        failed, the last that succeeded (monotonic clock); None: no pass has succeeded."""
+        """When the list pass began as of which the lists are known (monotonic clock). After a
+        failed pass, that is the last one that succeeded; None: none has."""
         failed = not self.pass_done or self.pass_failure is not None
         return self.last_pass_began() if failed else self.pass_began
 
     @property
     def settled(self) -> float:
-        """Until when what had expired is in no list as news any more (monotonic clock)."""
+        """The moment (monotonic clock) before which instances must have expired to be in no list as
+        news any more."""
         return (self.last_pass_began() or -inf) - LATE
 
     def last_pass_began(self) -> float | None:
         """When the last list pass that succeeded began (monotonic clock); None: none has."""
         if self.record.last_pass is None:
             return None
-        # The clock that it was recorded by may have been ahead.
+        # The clock may have been ahead when it was recorded.
         age = max(0.0, self.clock.steady() - self.record.last_pass)
         return self.clock.monotonic() - age
 
     def correct_times(self, *responses: Row | Summary) -> None:
-        """Drops times of rows or a response that stand for none, or can't have passed: one of these
-        would make all that comes later seem old."""
+        """Drops the times of rows or of a response that stand for none, or that can't have passed:
+        a time in the future would make everything that follows seem old."""
         limit = self.clock.latest_possible()
         if dropped := sum(response.correct_times(limit) for response in responses):
             self.store.ignored(dropped)
@@ -211,7 +216,7 @@ class WatchedInstances:
         return effects
 
     def take_effect(self, instance: Instance, effects: Effects) -> None:
-        """Does what a transition asks for: counts, shows, hides, records."""
+        """Does what a transition asks for."""
         if effects.record:
             self.changed.add(instance.id)
         elif effects.show:
@@ -232,12 +237,12 @@ class WatchedInstances:
             self.record.horizon = max(self.record.horizon, newest + APART)
 
     def show(self, instance: Instance) -> None:
-        """Shows what is known of an instance."""
+        """Shows the values of an instance, if it has any."""
         if instance.values is not None:
             self.store.shown(self.key, instance.id, instance.values, instance.last_change)
 
     def take_changes(self) -> dict[str, InstanceRecord | None]:
-        """What the state is to record from now on, by instance; None: nothing."""
+        """The records that have changed since the last call, by instance; None: to be deleted."""
         now = self.clock.now()
         watched = {i: self.instances[i].record(now) for i in self.changed if i in self.instances}
         taken = {**self._unwatched, **watched}
@@ -246,20 +251,22 @@ class WatchedInstances:
         return taken
 
     def record_progress(self) -> None:
-        """Has the state record all that is shown."""
+        """Has `take_changes` return everything that is shown."""
         self.changed |= self._progressed
         self._progressed.clear()
 
     def record_all(self) -> None:
-        """Has the state record everything again: it was lost.
+        """Has `take_changes` return everything again, since the state was lost.
 
-        What was counted of instances that aren't watched is lost with it, so the horizon is raised.
+        With it, the records of instances that aren't watched were lost. The horizon is raised past
+        them, so that nothing of theirs is counted twice.
         """
         self.changed.update(self.instances)
         self.record.horizon = max(self.record.horizon, self.record.newest_unwatched + APART)
 
     def restore(self, instance_id: str, record: InstanceRecord) -> None:
-        """Takes the record of an instance that was watched, if it still is one to be watched."""
+        """Continues to watch an instance from its record; or removes it, if it is no longer
+        selected."""
         discovered = self.selector is not None and self.selector.takes_id(instance_id)
         if instance_id in self.ids:
             self._watch(instance_id, Scope.CONFIGURED, record)
@@ -268,7 +275,8 @@ class WatchedInstances:
         elif discovered and (record.run or record.wants_detail):
             self._watch(instance_id, Scope.COUNTED, record)
         elif record.run is not None:
-            # Once the record expires, all that it holds is before the horizon, whatever the clock.
+            # Not before its own times, even if the clock is behind: when the record expires, the
+            # horizon has to pass them.
             removed = max(self.clock.steady(), newest_of(record.run, record.row))
             self._unwatched[instance_id] = replace(record, removed_at=removed)
             self.record.newest_unwatched = max(self.record.newest_unwatched, removed + APART)
