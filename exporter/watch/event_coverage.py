@@ -1,5 +1,5 @@
-"""Which share of the changes that list passes find an event had announced: whether events may take
-the place of frequent list passes. Pure."""
+"""The share of the changes found by list passes that events had announced. It decides whether
+events may take the place of frequent list passes. Pure."""
 
 from collections import deque
 
@@ -7,32 +7,34 @@ from exporter.cloudflare.event_queue import Event
 from exporter.statuses import ENDED
 
 _GRACE = 30.0
-"""Seconds by which an event may come after the list row that shows the change."""
+"""Seconds by which an event may come later than the list row that shows the change."""
 _REMEMBERED = 900.0
-"""Seconds for which an event waits for a list row that shows the change; a pass over 50,000
+"""Seconds for which an event is remembered, until a list row shows the change: a pass over 50,000
 instances takes minutes."""
 _MOST_EVENTS = 100_000
 _WINDOW, _SLOT = 3600.0, 60.0
 ENOUGH = 100
-"""Changes without which the share says little."""
+"""Changes from which on the share means something."""
 GOOD = 0.99
+"""The share from which on list passes may be rare."""
 _BEFORE_START = frozenset({None, "queued", "paused"})
 
 _Change = tuple[str, str, str]
-"""Workflow, instance, and kind of event."""
+"""The workflow, the instance, and the kind of event."""
 
 
 def kind_of(before: str | None, status: str) -> str | None:
-    """The kind of event that announces that rows show another status; None: nothing does.
+    """The kind of event that announces a change of status; None: no event does.
 
     Args:
-        before: The status in the row before; None: it is the first.
+        before: The status in the last row; None: this is the first one.
         status: The status now.
     """
     if status in ("paused", "errored", "terminated"):
         return status
     if status == "queued":
-        # Again in the queue, for a place among those that run, it may not be announced.
+        # A live instance that waits in the queue once more, for a place to run, may not be
+        # announced.
         return status if before is None or before in ENDED else None
     if status == "complete":
         return "completed"
@@ -40,19 +42,20 @@ def kind_of(before: str | None, status: str) -> str | None:
 
 
 class EventCoverage:
-    """The changes of an account in the last hour. Times are of the monotonic clock."""
+    """Compares an account's events with what list passes find, over the last hour. Times are of the
+    monotonic clock."""
 
     def __init__(self) -> None:
         self._announced: dict[_Change, float] = {}
         self._found: deque[tuple[float, _Change]] = deque()
-        """Changes whose event may still come."""
+        """Changes whose event may still come, each with the time until when."""
         self._slots: deque[tuple[float, int, int]] = deque()
-        """Start of each minute, changes and those of them that were announced."""
+        """For each minute: its start, the changes, and how many of them were announced."""
 
     def announced(self, event: Event, now: float) -> None:
         """An event came."""
         change = event.workflow, event.instance_id, event.kind
-        self._announced.pop(change, None)  # to the end, as the newest
+        self._announced.pop(change, None)  # so that it goes to the end, as the newest
         self._announced[change] = now
         while self._announced:
             oldest = next(iter(self._announced))
@@ -65,19 +68,19 @@ class EventCoverage:
         self._found.append((now + _GRACE, (workflow, instance_id, kind)))
 
     def ratio(self, now: float) -> float | None:
-        """The share of the changes that an event announced; None: there were none."""
+        """The share of the changes that events announced; None: there were no changes."""
         self._judge(now)
         announced = sum(announced for *_, announced in self._slots)
         return announced / self.changes if self.changes else None
 
     def is_good(self, now: float) -> bool:
-        """Whether events announce so nearly everything that list passes may be rare."""
+        """Whether events announce nearly everything, so that list passes may be rare."""
         ratio = self.ratio(now)
         return ratio is not None and ratio >= GOOD and self.changes >= ENOUGH
 
     @property
     def changes(self) -> int:
-        """Changes in the last hour, as far as `ratio` has judged them."""
+        """The number of changes in the last hour, as of the last call of `ratio`."""
         return sum(found for _, found, _ in self._slots)
 
     def _judge(self, now: float) -> None:

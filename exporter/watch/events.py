@@ -1,11 +1,11 @@
-"""Pulls the queue of an account's lifecycle events: each makes its instance due.
+"""Pulls lifecycle events from an account's queue, and polls the instances that they are about.
 
-An event is a hint: events come twice, late, in no order or never, and `errored` also means an
-attempt that is retried. So nothing is counted, and no status shown, from an event alone. A message
-is acknowledged once what it made due is done or recorded in the state.
+An event is only a hint: events come twice, late, out of order or never, and `errored` may also mean
+an attempt that will be retried. So an event alone changes no count and no status; a poll does. A
+message is acknowledged once its instance was polled, or the state has recorded that it is due.
 
-Of several replicas the one with the queue's lease pulls. An event of a workflow that another one
-holds goes there as a notice, through the state.
+With replicas, the one that holds the lease of the queue pulls. It passes events of workflows that
+other replicas hold on to them, as notices in the state.
 """
 
 import asyncio
@@ -31,21 +31,22 @@ from exporter.watch.event_coverage import EventCoverage
 log = structlog.get_logger(__name__)
 
 _REPEATS = (1.0, 2.0, 5.0, 15.0)
-"""Seconds after which an instance is polled again that doesn't show yet what its event said."""
+"""Seconds after which an instance is polled again, if the last poll didn't show the change."""
 _CHECK = 0.2
-"""Seconds after which it is checked whether polls showed what is awaited; more where much is."""
+"""Seconds between checks whether polls have shown the awaited changes; longer if there are many."""
 _BUSY, _IDLE, _LONGEST_BACKOFF = 1.0, 5.0, 60.0
+"""Seconds between pulls: while messages come, while none come, and at most after failures."""
 _MOST_AWAITED = 10_000
-"""Changes that are polled for, and messages to acknowledge, at once; until there are fewer, others
-stay in the queue."""
+"""Maximum awaited changes and unacknowledged messages. While there are as many, nothing is
+pulled."""
 _LONGEST = 600.0
-"""Seconds until a change that can't be polled for is left to the list passes."""
+"""Seconds after which an awaited change that no poll has shown is left to the list passes."""
 _PAUSED = frozenset({"paused", "waitingForPause"})
 _STATUS = {"completed": "complete", "errored": "errored", "terminated": "terminated"}
 
 
 def shows(instance: Instance, event: Event) -> bool:
-    """Whether what is known of an instance holds what an event announced, or something later."""
+    """Whether what is known of an instance includes what an event announced, or something later."""
     status, run = instance.status, instance.run
     if status is None:
         return False
@@ -55,7 +56,7 @@ def shows(instance: Instance, event: Event) -> bool:
         return True
     as_new, live = moved >= event.at - APART, status not in ENDED
     if event.kind in _STATUS:
-        # An attempt that failed and is retried leaves its step open.
+        # If only an attempt failed and is retried, its step is still open.
         open_steps = instance.values.open_steps if instance.values else ()
         retried = live and any(step.retry_limit is not None for step in open_steps)
         return as_new and (status == _STATUS[event.kind] or (event.kind == "errored" and retried))
@@ -67,17 +68,23 @@ def shows(instance: Instance, event: Event) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Awaited:
-    """A change that isn't shown yet."""
+    """A change that isn't shown yet. Times are of the monotonic clock."""
 
     event: Event
     since: float
+    """When its first message came."""
     leases: list[str] = field(default_factory=list)
-    """Of its messages that aren't acknowledged."""
+    """The leases of its messages that aren't acknowledged."""
     messages: int = 0
+    """Messages that announced it."""
     polling: bool = False
+    """Whether a poll for it waits or is under way."""
     polls: int = 0
+    """Polls that have not shown it."""
     due: float = -inf
+    """When it is polled for next."""
     shown: bool = False
+    """Whether a poll has shown it."""
 
 
 class Events:
@@ -86,13 +93,13 @@ class Events:
     Args:
         queue: Where they come from.
         workflows: The account's workflows.
-        list_interval: Seconds between list passes while events announce nearly all.
+        list_interval: Seconds between list passes while events announce nearly everything.
 
     Attributes:
-        coverage: Compares them with what list passes find.
-        backlog: Messages in the queue, roughly; None: this replica doesn't pull it.
+        coverage: Compares events with what list passes find.
+        backlog: Roughly the messages in the queue; None: this replica doesn't pull it.
         trusted: Whether list passes may be `list_interval` apart.
-        on_distrust: Called when they no longer may.
+        on_distrust: Called when they no longer may be.
     """
 
     def __init__(
@@ -112,7 +119,7 @@ class Events:
         self._clock = workflows.clock
         self._awaited: dict[Event, _Awaited] = {}
         self._done: list[_Awaited] = []
-        """What the next commit records or shows: then their messages are acknowledged."""
+        """Those whose messages may be acknowledged after the next commit."""
         self._problems = OpenProblems(Throttle(self._clock))
         self._backoff = 0.0
         self._pause = _BUSY
@@ -121,16 +128,16 @@ class Events:
 
     @property
     def pulls(self) -> bool:
-        """Whether this replica is the one that pulls the queue."""
+        """Whether it is this replica that pulls the queue."""
         return self._writer.leases.proven and self._workflows.holds(EVENT_QUEUE)
 
     async def run(self) -> None:
-        """Pulls without end."""
+        """Pulls events. Never returns."""
         while True:
             self._relay.arrived.clear()
             try:
                 await self.step()
-            except Exception as error:  # a fault of ours: it must not end the watching
+            except Exception as error:  # a fault of ours must not end this for good
                 if self._problems.news([type(error).__name__]):
                     self._log.exception("events failed: a fault of the exporter")
                 await asyncio.sleep(_LONGEST_BACKOFF)
@@ -146,7 +153,7 @@ class Events:
         return here >= _MOST_AWAITED or self._relay.full
 
     async def step(self) -> None:
-        """Pulls if it is time, polls for what came, and acknowledges what is done."""
+        """Pulls if that is due, polls for what came, and acknowledges what is done."""
         if not self.pulls:
             self.backlog, self._backoff = None, 0.0
         elif self._clock.monotonic() >= self._pull_at and not self._is_full:
@@ -192,7 +199,7 @@ class Events:
         awaited.messages += 1
 
     async def _advance(self, awaited: _Awaited) -> None:
-        """Polls for a change until it is shown."""
+        """Takes the next step for an awaited change: polls for it, passes it on or ends it."""
         event, now = awaited.event, self._clock.monotonic()
         attachment = self._workflows.attached.get(event.workflow)
         if event is UNREADABLE:
@@ -204,11 +211,11 @@ class Events:
             self._done.append(self._awaited.pop(event))
         elif now - awaited.since > _LONGEST:
             self._end(awaited, "unconfirmed")
-        elif attachment is not None:  # otherwise it is being attached
+        elif attachment is not None:  # otherwise, its workflow is still being attached
             await self._poll_for(awaited, attachment, now)
 
     def _is_ours(self, event: Event) -> bool:
-        """Whether it is of a workflow that is to be watched, by whichever replica."""
+        """Whether an event is about a workflow that some replica should watch."""
         ours = event.account_id in ("", self._account.account_id or event.account_id)
         known = (
             event.workflow in self._workflows.attached or event.workflow in self._workflows.wanted
@@ -216,19 +223,20 @@ class Events:
         return event.kind != "" and ours and known
 
     async def _poll_for(self, awaited: _Awaited, attachment: Attachment, now: float) -> None:
+        """Polls until the change is shown, or `_REPEATS` is exhausted."""
         event, begun = awaited.event, awaited.polling or awaited.polls
         if not begun:
             self.coverage.announced(event, now)
         instance = attachment.watched.instances.get(event.instance_id)
         polled = instance is not None and instance.activity is None and instance.failure is None
-        # Whether an event without a time is news, only a poll says.
+        # Only a poll shows whether the change of an event without a time is known.
         judged = event.at > -inf or (awaited.polling and polled)
         if instance is not None and judged and shows(instance, event):
             if begun and attachment.discovery is not None:
                 attachment.discovery.series_limit.choose(instance)
             self._end(awaited, "shown" if begun else "known")
         elif awaited.polling and instance is not None:
-            # The round repeats a poll that failed.
+            # A poll that failed is repeated by the rounds.
             if polled:
                 self._polled(awaited, now)
         elif now >= awaited.due:
@@ -276,7 +284,8 @@ class Events:
         self._done.append(self._awaited.pop(awaited.event))
 
     async def _acknowledge(self) -> None:
-        """Commits what events made due or had shown, then acknowledges their messages."""
+        """Commits what events have made due, or polls have shown, then acknowledges their
+        messages."""
         done = self._done
         if not done or not await self._writer.save():
             return
@@ -293,7 +302,7 @@ class Events:
             try:
                 await self._queue.ack(leases[start : start + BATCH])
             except RequestFailed as failure:
-                self._failed(failure)  # they come back, and are known then
+                self._failed(failure)  # the messages will come again, and be known then
                 return
 
     def _trust(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads lists of one workflow's instances, page by page, whatever changes meanwhile."""
+"""Reads the lists of one workflow's instances page by page, while the instances change."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,30 +10,31 @@ from exporter.watch.poller import Poller
 
 _PER_PAGE = (100, 50, 25, 10)
 _MAX_PAGES = 50_000
-"""Of a list: more than the platform's limit on instances allows."""
+"""Maximum pages of a list: more than the platform's limit on instances allows."""
 
 
 class ListReader:
     """The lists of one workflow.
 
     Args:
-        poller: Of its instances; it knows whether the workflow was detached.
-        take: Gets the rows of each page, each row once a list.
+        poller: The poller of its instances.
+        take: Called with the rows of each page; each row of a list comes once.
     """
 
     def __init__(self, poller: Poller, take: Callable[[list[Row]], Awaitable[None]]) -> None:
         self._store, self._clock = poller.watched.store, poller.watched.clock
         self.progress_at = self._clock.monotonic()
-        """When a page was last read, or refused (monotonic clock)."""
+        """When a page was last requested (monotonic clock)."""
         self.refused_statuses: set[str] = set()
-        """Statuses that rows may have and lists can't be asked for."""
+        """Statuses that the API refuses to list, although instances may have them."""
         self._poller = poller
         self._take = take
         self._size = 0
+        """The place in `_PER_PAGE` of the rows to request."""
 
     async def read(self, parameters: dict[str, str], *, again: bool = True) -> RequestFailed | None:
-        """Reads one list to its end; what failed, where a page can't be read or the list isn't
-        whole. The rows until then were taken."""
+        """Reads one list to its end. Returns the failure if a page can't be read, or the list isn't
+        whole; the rows before that are taken all the same."""
         found = read_pages(self._page, parameters, key=lambda row: row.id, max_pages=_MAX_PAGES)
         begun = False
         try:
@@ -44,7 +45,7 @@ class ListReader:
                     break
         except RequestFailed as failure:
             if begun and again and failure.reason == "http_4xx":
-                # The cursor has expired, perhaps: from the start, once.
+                # The cursor may have expired: begin again, once.
                 return await self.read(parameters, again=False)
             return failure
         return None

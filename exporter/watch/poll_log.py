@@ -1,5 +1,5 @@
-"""What the log reports of an account and of its workflows' polls: each problem once, and once that
-it is over."""
+"""What the log reports of an account and of the polls of its workflows: each problem once when it
+begins, and once when it is over."""
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
@@ -18,7 +18,7 @@ _NO_WORKFLOW = "workflow_not_found"
 
 
 class PollLog:
-    """What was reported of one workflow, and what is news."""
+    """Reports the problems of one workflow."""
 
     def __init__(self, key: WorkflowKey, clock: Clock, throttle: Throttle) -> None:
         self.unmatched = False
@@ -32,7 +32,7 @@ class PollLog:
     def failing(
         self, polls: Iterable[tuple[str, RequestFailed]], list_pass: RequestFailed | None
     ) -> None:
-        """The polls that fail now, by instance, and the failure of the list pass."""
+        """Reports the failing polls, each with its instance, and the failure of the list pass."""
         reported = _NO_WORKFLOW if self.unmatched else None
         problems: dict[str, tuple[RequestFailed, list[str]]] = {}
         for instance_id, failure in polls:
@@ -77,26 +77,26 @@ class PollLog:
         self._absent &= unseen.keys()
 
     def fault(self, instance: Instance, error: Exception) -> None:
-        """A poll failed by a fault of the exporter. To be called where it is handled."""
+        """Reports that a poll failed by a fault of the exporter; to be called in its handler."""
         if self._faults.may(type(error).__name__):
             self._log.exception("poll failed: a fault of the exporter", instance_id=instance.id)
 
 
 class AccountLog:
-    """What the log has reported of an account; it outlives a reload."""
+    """Reports the problems of an account. It outlives reloads, so that none is reported twice."""
 
     def __init__(self, label: str, clock: Clock) -> None:
         self.workflows: dict[str, PollLog] = {}
         self._clock = clock
         self._throttle = Throttle(clock)
         self._failures = Throttle(clock)
-        """What all of its workflows fail with is logged of one of them."""
+        """Shared by its workflows: what all of them fail with is logged for one of them."""
         self._problems = OpenProblems(Throttle(clock))
         self._unmatched: set[str] = set()
         self._log = log.bind(account=label)
 
     def ignored(self, endpoint: str, places: Sequence[str]) -> None:
-        """Parts of a response could not be read."""
+        """Reports that parts of a response could not be read."""
         if self._throttle.may(endpoint):
             self._log.warning(
                 "ignored parts of a response that could not be read; the rest is taken",
@@ -108,7 +108,7 @@ class AccountLog:
             )
 
     def not_restored(self, workflow: str, error: str) -> None:
-        """The state of a workflow could not be read, so that it isn't watched."""
+        """Reports that the state of a workflow could not be read, so that it isn't watched."""
         if self._throttle.may("state"):
             self._log.warning(
                 "failed to restore workflows; will try again, and watch them then",
@@ -118,7 +118,7 @@ class AccountLog:
             )
 
     def of(self, key: WorkflowKey) -> PollLog:
-        """The log of a workflow's polls."""
+        """What reports the problems of a workflow."""
         return self.workflows.setdefault(key.workflow, PollLog(key, self._clock, self._failures))
 
     def drop_others(self, names: Collection[str]) -> None:
@@ -127,7 +127,7 @@ class AccountLog:
             del self.workflows[name]
 
     def unmatched(self, names: set[str]) -> None:
-        """No workflow matches these configured names."""
+        """Reports that no workflow matches these configured names."""
         for name in sorted(names - self._unmatched):
             self._log.warning(
                 "no workflow matches this name; will keep checking",
@@ -139,7 +139,12 @@ class AccountLog:
             workflow.unmatched = name in names
 
     def read(self, failure: RequestFailed | None, *, matters: bool) -> None:
-        """The account's workflows were listed, or could not be; whether that `matters`."""
+        """Reports whether the account's workflows could be listed.
+
+        Args:
+            failure: Why they could not; None: they could.
+            matters: Whether anything that is watched depends on the list.
+        """
         problems = [failure.reason] if failure else []
         if failure is not None and self._problems.news(problems):
             self._log.log(

@@ -1,9 +1,9 @@
 """The queue for one credential's budget: polls and list pages wait here for their turn.
 
-Each urgency has a weight. While several have something waiting, they share the turns in proportion
-to their weights, and what one doesn't need goes to the others (weighted fair queueing). So the
-urgent ones wait for a few turns only, and none starves: of an urgency with the weight `w`, one of
-`n` that wait is made within `n * sum(weights) / w` turns.
+Each urgency has a weight. The urgencies that have something waiting share the turns in proportion
+to their weights, and what one doesn't need goes to the others (weighted fair queueing). So urgent
+requests wait for a few turns only, and none starves: where `n` requests wait under an urgency of
+weight `w`, the last has its turn within `n * sum(weights) / w` turns.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from exporter.cloudflare.budget import Budget
 from exporter.instances.instance import Urgency
 
 _NOW = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
-# Without the polls of the first two, what is shown is wrong or unexplained: four of five turns.
-# List pages and configured instances take turns. Polls for details that can wait get a fiftieth of
-# the turns of list pages, so that a list pass takes hardly longer for them.
+# Until the polls of the first two are made, what is shown is wrong or unexplained, so they get four
+# of five turns. List pages and configured instances get as many turns as each other. Details that
+# can wait get one turn for every fifty list pages, so that list passes hardly take longer.
 _WEIGHTS = {
     Urgency.ERRORED: 200.0,
     Urgency.MISSED: 200.0,
@@ -31,22 +31,22 @@ _WEIGHTS = {
 
 
 class Waiting(Struct, frozen=True, gc=False):
-    """A poll that waits: tens of thousands are no work for the garbage collector."""
+    """Something that waits for a turn. `gc=False`: there may be tens of thousands."""
 
     due: float
-    """When it was to be made (monotonic clock)."""
+    """When it was due (monotonic clock)."""
 
     def wanted(self) -> bool:
-        """Whether it still is to be made; asked when its turn comes."""
+        """Whether it is still to be made; asked when its turn comes."""
         return True
 
     def poll(self) -> Awaitable[None]:
-        """Makes it, and must not raise."""
+        """Makes the poll. It must not raise."""
         raise NotImplementedError
 
 
 class _Turn(Waiting, frozen=True, gc=False):
-    """A request that who waits for its turn makes."""
+    """A turn that somebody waits for, to make a request then."""
 
     given: asyncio.Future[None]
 
@@ -62,8 +62,8 @@ class PollQueue:
     """The queue of one credential.
 
     Args:
-        budget: The requests that there are turns for.
-        at_once: Polls under way at the same time, at most.
+        budget: Says when the next request may be made.
+        at_once: Maximum polls that are under way at the same time.
         clock: The time.
     """
 
@@ -74,9 +74,10 @@ class PollQueue:
         self._waiting: dict[Urgency, deque[Waiting]] = {urgency: deque() for urgency in Urgency}
         self._turn = 0.0
         self._next_turn = dict.fromkeys(Urgency, 0.0)
-        """By urgency, the place of its next turn in the order; `_turn` is that of the last."""
+        """For each urgency, the position of its next turn in the order of all turns. `_turn` is the
+        position of the last turn."""
         self.progress_at = clock.monotonic()
-        """When a poll last ended, or there was none to make (monotonic clock)."""
+        """When a poll last ended, or the queue was last empty (monotonic clock)."""
         self._changed = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
         self._serving: asyncio.Task[None] | None = None
@@ -86,12 +87,13 @@ class PollQueue:
 
     @property
     def under_way(self) -> int:
-        """Polls that are being made."""
+        """Number of polls that are under way."""
         return len(self._under_way)
 
     @property
     def lag(self) -> float:
-        """Seconds by which the most overdue urgent poll is late; those that can wait have none."""
+        """Seconds by which the most overdue urgent poll is late; those that can wait don't
+        count."""
         now = self._clock.monotonic()
         return max((now - self._waiting[u][0].due for u in _NOW if self._waiting[u]), default=0.0)
 
@@ -108,20 +110,21 @@ class PollQueue:
             self._serving = asyncio.create_task(self._serve())
 
     async def turn(self, urgency: Urgency) -> None:
-        """Waits for the turn of a request that the caller then makes itself."""
+        """Returns when it is the caller's turn to make a request."""
         given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.put(_Turn(self._clock.monotonic(), given), urgency)
         await given
 
     async def stop(self, grace: float) -> None:
-        """Drops the polls that wait; those under way may finish within `grace` seconds."""
+        """Drops the polls that wait, and gives those under way `grace` seconds to finish."""
         pages = tuple(self._waiting[Urgency.PAGE])
         for queue in self._waiting.values():
             queue.clear()
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
-        # Who waits for a page still does so after a reload that replaced this queue.
+        # After a reload replaced this queue, list passes still wait here; they get their turn at
+        # once.
         await asyncio.gather(*(page.poll() for page in pages))
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=grace)
@@ -131,7 +134,7 @@ class PollQueue:
 
     async def _serve(self) -> None:
         while len(self):
-            # Only then is it decided who is next: what is urgent by then, not now.
+            # First wait, then choose: what is most urgent may change meanwhile.
             await self.budget.ready()
             chosen = self._next()
             if chosen is None:
@@ -141,12 +144,13 @@ class PollQueue:
             task = asyncio.create_task(self._make(chosen))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
-            # Lets it, and who waits for it, take the turn before the next is chosen.
+            # Lets the task, and whoever waits for this turn, send the request before the next is
+            # chosen.
             for _ in range(2):
                 await asyncio.sleep(0)
 
     def _next(self) -> Waiting | None:
-        """Who is next; None: nobody before a poll under way has ended or another is added."""
+        """The next to have a turn; None: there is none until a poll ends, or another is added."""
         self._prune()
         may = Urgency if len(self._under_way) < self._at_once else (Urgency.PAGE,)
         waiting = [urgency for urgency in may if self._waiting[urgency]]
@@ -158,14 +162,14 @@ class PollQueue:
         return self._waiting[urgency].popleft()
 
     def _prune(self) -> None:
-        """Drops what is no longer wanted from the heads: what waits longest is given up first."""
+        """Drops what is no longer wanted from the front of each queue."""
         for queue in self._waiting.values():
             while queue and not queue[0].wanted():
                 queue.popleft()
 
     async def _make(self, chosen: Waiting) -> None:
         try:
-            if chosen.wanted():  # it may have been given up since
+            if chosen.wanted():  # it may have been cancelled since
                 await chosen.poll()
         finally:
             self.progress_at = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""One APScheduler job a watched workflow: its rounds, evenly apart."""
+"""Begins the rounds of each watched workflow, with one APScheduler job for each."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -15,14 +15,14 @@ log = structlog.get_logger(__name__)
 
 _CHECK_EVERY = 1.0
 _SLEW = 1.0
-"""Seconds within which a clock is merely being adjusted."""
+"""Seconds up to which a jump of the clock is an adjustment that changes nothing."""
 
 
 class Interval(IntervalTrigger):  # type: ignore[misc]
-    """An interval without a backlog.
+    """An interval that skips the times that were missed.
 
-    APScheduler steps through missed times one by one, and there are millions of them when a clock
-    that began in 1970 is set.
+    APScheduler steps through them one by one; there are millions when a clock is set that began in
+    1970.
     """
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
@@ -33,11 +33,11 @@ class Interval(IntervalTrigger):  # type: ignore[misc]
 
 
 class Scheduler:
-    """Begins a round over each workflow at once and then once an interval, with a little jitter so
-    that the rounds of several workflows spread.
+    """Begins a round over each workflow at once, and then once per interval, with a little jitter
+    so that the rounds of different workflows spread.
 
-    Rounds of one workflow never overlap, and rounds missed (a suspended machine) are made once.
-    APScheduler computes times from the wall clock; when that is set, every job begins at once.
+    Rounds of one workflow never overlap. If several were missed, as on a suspended machine, one is
+    made. APScheduler goes by the wall clock, so every job begins at once when that is set.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -61,7 +61,7 @@ class Scheduler:
         self._jobs.start()
 
     async def watch_clock(self) -> None:
-        """Begins every job at once whenever the wall clock was set; without end."""
+        """Begins every job at once whenever the wall clock was set. Never returns."""
         while True:
             await asyncio.sleep(_CHECK_EVERY)
             self.restart_jobs_if_clock_was_set()

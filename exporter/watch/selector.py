@@ -1,4 +1,4 @@
-"""Which instances of a workflow are watched, by what a list row shows."""
+"""Which instances of a workflow `discover` selects, by their id, status and end."""
 
 import re
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class Selector:
         self.statuses = frozenset[str](settings.statuses)
         self.ended_statuses = self.statuses & ENDED
         self.min_age = settings.min_age
-        """Seconds from its creation until an instance has series, unless it errors before."""
+        """Seconds after its creation until an instance has series, unless it errors before."""
         self._max_age = settings.max_age
         self._include = _globs(settings.include)
         self._exclude = _globs(settings.exclude)
@@ -30,9 +30,9 @@ class Selector:
         return bool(self._include.match(instance_id)) and not self._exclude.match(instance_id)
 
     def takes(self, status: str, end: float | None, now: float) -> bool:
-        """Whether an instance is shown in its status, having ended at `end` (Unix times).
+        """Whether an instance is selected that has this status and ended at `end` (Unix time).
 
-        A status that isn't known today is taken: what is new should be seen.
+        A status that isn't known today is selected, so that people see it.
         """
         if status in STATUSES and status not in self.statuses:
             return False

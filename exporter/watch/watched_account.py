@@ -1,7 +1,8 @@
-"""One account that is watched: its list passes, one after another, and its events.
+"""One watched account: its list passes, one after another, and its events.
 
-A list pass of the account first reads which workflows there are and the platform's counts, then
-each workflow's limits and lists, whose pages take turns with polls at the budget.
+A pass over the account first reads the list of its workflows, with the platform's counts of their
+instances. Then it reads the limits and the lists of one workflow after the other. List pages and
+polls take turns at the budget.
 """
 
 import asyncio
@@ -22,16 +23,17 @@ from exporter.watch.events import Events
 log = structlog.get_logger(__name__)
 
 _READ_EVERY = 30.0
-"""Seconds; the platform's counts are up to half a minute old anyway."""
+"""Seconds between two reads of the list of workflows. Its counts are up to half a minute old."""
 _LIMITS_EVERY = 3600.0
+"""Seconds between two reads of a workflow's limits."""
 
 
 class WatchedAccount:
     """The list passes and the events of an account.
 
     Args:
-        workflows: The account's workflows.
-        events: Those of the account; None: there are none.
+        workflows: The workflows of the account.
+        events: The events of the account; None: it has none.
     """
 
     def __init__(self, workflows: AccountWorkflows, events: Events | None) -> None:
@@ -42,14 +44,14 @@ class WatchedAccount:
         if events is not None:
             events.on_distrust = self.wake
         self.pass_done = False
-        """Whether every discovered workflow's lists were read once, whatever came of it."""
+        """Whether a pass over all workflows has ended, whether or not it succeeded."""
         self.requests_per_pass = 0
-        """Those that the last pass over all workflows took."""
+        """Requests that the last pass over all workflows took."""
         self.next_pass = self._passed_at = clock.monotonic()
         """When the next pass is due (monotonic clock)."""
         self._read_at = -inf
-        """When the account's workflows were last read (monotonic clock); -inf: they are to be read
-        at once."""
+        """When the list of workflows was last read (monotonic clock); -inf: it is to be read with
+        the next pass."""
         self._faults = Throttle(clock)
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -64,7 +66,8 @@ class WatchedAccount:
 
     @property
     def readable(self) -> bool:
-        """Whether anything of it can be read: a workflow or, while none is attached, their list."""
+        """Whether anything of the account can be read: a workflow or, while none is attached, the
+        list of workflows."""
         attached = self.workflows.attached.values()
         return any(a.poller.up for a in attached) if attached else self._read_at > -inf
 
@@ -77,7 +80,7 @@ class WatchedAccount:
 
     @property
     def needed(self) -> float:
-        """Requests in 5 minutes that polls and list passes take if none is late."""
+        """Requests in 5 minutes that would keep all polls and list passes on time."""
         attached = self.workflows.attached.values()
         polls = sum(len(a.watched.ids) for a in attached)
         # No pass has read the lists of a workflow that is new to this replica. They have about as
@@ -88,18 +91,18 @@ class WatchedAccount:
 
     @property
     def progress_at(self) -> float:
-        """When anything of a pass was last done (monotonic clock)."""
+        """When a pass last made progress (monotonic clock)."""
         return max(
             [self._passed_at, *(d.lists.progress_at for d in self.workflows.discoveries.values())]
         )
 
     def wake(self) -> None:
-        """Begins the next pass at once: there are new workflows, or events don't do."""
+        """Begins the next pass at once, since there are new workflows, or events miss changes."""
         self._read_at = -inf
         self._wake.set()
 
     def start(self) -> None:
-        """Begins to `run`, unless it has begun."""
+        """Begins to `run`, unless that has begun."""
         if self._running is None:
             self._running = asyncio.create_task(self.run())
 
@@ -109,7 +112,7 @@ class WatchedAccount:
             self._running.cancel()
 
     async def run(self) -> None:
-        """Makes pass after pass and pulls events, without end."""
+        """Makes one pass after the other, and pulls events. Never returns."""
         await asyncio.gather(self._passes(), *([self.events.run()] if self.events else []))
 
     async def _passes(self) -> None:
@@ -119,7 +122,7 @@ class WatchedAccount:
             await wait_at_most(max(0.0, self.next_pass - self._clock.monotonic()), self._wake)
 
     async def cycle(self) -> None:
-        """One pass over all workflows."""
+        """Makes one pass over all workflows."""
         started, before = self._clock.monotonic(), self._requests
         await self._survive(self._read_workflows())
         for discovery in self.workflows.discoveries.values():
@@ -136,11 +139,11 @@ class WatchedAccount:
 
     @property
     def _requests(self) -> int:
-        """Those of list passes, so far."""
+        """Requests of list passes so far."""
         return self._client.sent.total() - self._client.sent["instance"]
 
     async def _survive(self, part: Awaitable[None]) -> None:
-        """Makes a part of a pass; a fault of ours ends nothing else."""
+        """Does a part of a pass. A fault of ours in it must not prevent the others."""
         try:
             await part
         except Exception as error:
@@ -150,10 +153,10 @@ class WatchedAccount:
                 )
 
     async def _read_workflows(self) -> None:
-        """Reads which workflows there are, and how many instances in which status."""
+        """Reads the list of workflows, and the platform's counts of their instances by status."""
         if self._clock.monotonic() - self._read_at < _READ_EVERY:
             return
-        # Where only configured instances are watched, their polls report the problem.
+        # If only configured instances are watched, nothing depends on the list.
         globs = any(is_glob(workflow.name) for workflow in self.workflows.configured)
         matters = globs or bool(self.workflows.discoveries)
         failed: RequestFailed | None = None
@@ -169,7 +172,7 @@ class WatchedAccount:
                     continue
                 counts = row.instances
                 if counts is None:
-                    # The local engine's list holds no counts.
+                    # The local engine's list has no counts.
                     try:
                         counts = (await self._client.workflow(row.name)).instances or {}
                     except RequestFailed as failure:
@@ -203,7 +206,7 @@ class WatchedAccount:
             log.debug(
                 "failed to read the workflow's limits", workflow=key.workflow, error=str(failure)
             )
-            # Not every upstream has them: that is no failure that passes.
+            # An upstream that doesn't have them responds like this. Other failures may pass.
             if failure.reason not in ("http_4xx", "workflow_not_found"):
                 attachment.limits_at += _READ_EVERY - _LIMITS_EVERY
             return

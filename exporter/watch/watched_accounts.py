@@ -1,4 +1,4 @@
-"""The accounts that are watched, and how other settings replace them: by attach and detach."""
+"""The watched accounts, and how a reload replaces what is watched."""
 
 import asyncio
 import re
@@ -34,22 +34,22 @@ log = structlog.get_logger(__name__)
 
 _REQUESTS_AT_ONCE = 10
 _GRACE = 3.0
-"""Seconds that requests under way get to finish when their queue is used no longer, or the exporter
-stops. With the 2 s that scrapes under way get before, stopping takes 5 s at most."""
+"""Seconds that requests under way get to finish when their queue is no longer used, or the exporter
+stops. Together with the 2 s that scrapes under way get, stopping takes at most 5 s."""
 _LACKING = re.compile(r"\$\.result\[\d+\]\.(id|status)")
-"""Without these discovery ignores the whole row, and counts it."""
+"""The places in a response without which discovery ignores the whole row, and counts that."""
 
 
 @dataclass(eq=False)
 class WatchedAccounts:
-    """What is watched, and what outlives an attachment: the budgets, the connections, and what the
-    log has reported.
+    """What is watched, and what outlives an attachment: budgets, connections, and what the log has
+    reported.
 
     Attributes:
-        settings: What is checked at once, and watched once `apply` is called with it.
+        settings: Only checked here; `apply` has them watched.
         transport: In place of sockets to Cloudflare.
-        accounts: Always the same list.
-        queues: One for each credential, by its `budget_key`.
+        accounts: The watched accounts; always the same list, which others refer to.
+        queues: The queue of each credential, by its `budget_key`.
 
     Raises:
         ConfigError: a file that holds a secret, a proxy or certificates can't be used.
@@ -74,17 +74,17 @@ class WatchedAccounts:
         self._checked(settings)
 
     async def apply(self, settings: Settings) -> None:
-        """Watches what settings name, as a whole.
+        """Watches what these settings name, and nothing else.
 
-        Workflows whose settings are as before are left alone. Others are detached, attached, or
-        both within one commit, so that no scrape sees a gap.
+        Workflows whose settings are the same as before are left alone. Others are detached,
+        attached, or both within one commit, so that no scrape sees a gap.
 
         Args:
-            settings: With the same `state` and `web` as before.
+            settings: Their `state` and `web` are the same as before.
 
         Raises:
-            ConfigError: a file that holds a secret, a proxy or certificates can't be used; all
-                stays as it was.
+            ConfigError: a file that holds a secret, a proxy or certificates can't be used.
+                Everything stays as it was.
         """
         wanted = self._checked(settings)
         async with self._changing:
@@ -106,7 +106,8 @@ class WatchedAccounts:
         await asyncio.gather(*(queue.stop(_GRACE) for queue in unused))
 
     async def _replace(self, settings: Settings, accounts: Sequence[WatchedAccount]) -> None:
-        """Detaches what settings name no longer, or with other settings; attaches these again."""
+        """Detaches the accounts that no longer exist or whose settings have changed, and attaches
+        what the new settings name."""
         places = {account.workflows.settings.place for account in accounts}
         for account in self.accounts:
             if account in accounts:
@@ -131,15 +132,15 @@ class WatchedAccounts:
             await account.workflows.reconcile()
 
     def _known(self, settings: AccountSettings) -> WatchedAccount | None:
-        """The account as it is watched now, if it is."""
+        """The watched account that has these settings' place, if there is one."""
         places = {account.workflows.settings.place: account for account in self.accounts}
         return places.get(settings.place)
 
     def _queues_for(self, api: Api, wanted: Sequence[AccountSettings]) -> dict[object, PollQueue]:
-        """One queue and one budget a credential, however many accounts it serves.
+        """One queue and one budget for each credential, however many accounts use it.
 
-        An account's new token is taken for one of the same user, as it is when tokens are rotated:
-        the requests that were made with the old one count on.
+        If an account has a new token, it is taken to be of the same user, as when tokens are
+        rotated. So the requests that were made with the old one still count.
         """
         taken = {self.queues.get(one.budget_key) for one in wanted}
         used: dict[object, PollQueue] = {}
@@ -160,8 +161,8 @@ class WatchedAccounts:
         return used
 
     def _account(self, settings: AccountSettings) -> WatchedAccount:
-        """The account that there is, where nothing that all workflows share differs; otherwise a
-        new one, of which nothing is attached yet."""
+        """The account as it is watched now, if no setting that all of its workflows share has
+        changed; otherwise a new one, of which nothing is attached yet."""
         configured = settings.credentials.account.workflows
         queue, known = self.queues[settings.budget_key], self._known(settings)
         former = known.workflows if known else None
@@ -197,15 +198,19 @@ class WatchedAccounts:
         return WatchedAccount(workflows, events)
 
     def _connections(self, api: Api) -> httpx.AsyncClient:
-        """Those that the accounts share; those of former settings are closed at the end, since
-        requests may be under way."""
+        """The connections that all accounts share. Those of former settings are only closed when
+        the exporter stops, since requests may be under way."""
         key = api.timeout, api.url
         if key not in self._http:
             self._http[key] = http_client(api, self.transport, on_date=self.clock.compare)
         return self._http[key]
 
     def _checked(self, settings: Settings) -> list[AccountSettings]:
-        """The accounts to watch."""
+        """The accounts to watch.
+
+        Raises:
+            ConfigError: a file that holds a secret, a proxy or certificates can't be used.
+        """
         problems: list[str] = []
         with collected(problems):
             read = read_credentials(settings.accounts)
@@ -214,7 +219,8 @@ class WatchedAccounts:
         if problems:
             raise ConfigError(problems)
         names = stored_names(settings.accounts)
-        # The limits are the budget's: they may change while workflows are attached.
+        # The limits, which belong to the budget, are made equal, so that a change of them leaves
+        # workflows attached.
         api = settings.api.model_copy(update={"requests_per_5m": 1, "reserve": 0.0})
         return [
             AccountSettings(
@@ -229,7 +235,7 @@ class WatchedAccounts:
         ]
 
     def start(self) -> None:
-        """Begins the list passes of all accounts, and of those to come."""
+        """Begins the list passes of all accounts, and of those that a reload will add."""
         self._reconciling = asyncio.create_task(self._reconcile_after_turns())
         self._start_passes()
 
@@ -239,7 +245,7 @@ class WatchedAccounts:
                 account.start()
 
     def pause(self) -> None:
-        """Begins no more list passes."""
+        """Stops the list passes, and attaches nothing more."""
         if self._reconciling is not None:
             self._reconciling.cancel()
         self._reconciling = None
@@ -247,7 +253,7 @@ class WatchedAccounts:
             account.stop()
 
     async def _reconcile_after_turns(self) -> None:
-        """Attaches and detaches what moves between replicas; without end."""
+        """Attaches and detaches workflows as their leases move between replicas. Never returns."""
         while True:
             await self.writer.turned.wait()
             self.writer.turned.clear()
@@ -258,14 +264,14 @@ class WatchedAccounts:
                         if await account.workflows.reconcile():
                             account.wake()
                             moved = True
-                    except Exception as error:  # a fault of ours: it must not end the watching
+                    except Exception as error:  # a fault of ours must not end this for good
                         if self._faults.may(type(error).__name__):
                             log.exception(
                                 "failed to attach workflows; will try again",
                                 account=account.workflows.label,
                             )
             if moved:
-                await self.writer.save()  # and shows their instances
+                await self.writer.save()  # so that scrapes see what was attached
 
     def _budget_uses(self) -> dict[str, BudgetUse]:
         """What this replica has used and needs of each credential's budget."""
@@ -277,9 +283,9 @@ class WatchedAccounts:
         }
 
     def _allot(self, allotments: Mapping[str, Allotment]) -> None:
-        """Takes what the turn has brought to which `_budget_uses` went."""
+        """Takes what the turn granted for which `_budget_uses` was asked."""
         for queue in self.queues.values():
-            if queue.budget.name in allotments:  # it may be new since
+            if queue.budget.name in allotments:  # a reload may have added it since
                 queue.budget.allot(allotments[queue.budget.name])
 
     def _lost(self) -> None:
@@ -297,7 +303,7 @@ class WatchedAccounts:
         await self.writer.leave()
 
     async def stop(self) -> None:
-        """Drops the polls that wait; those under way may finish within a few seconds."""
+        """Drops the polls that wait, and gives those under way a few seconds to finish."""
         await asyncio.gather(*(queue.stop(_GRACE) for queue in self.queues.values()))
         for account in self.accounts:
             for attached in account.workflows.attached.values():

@@ -1,7 +1,8 @@
-"""Whether a workflow can be read, as the polls of its rounds show. Pure.
+"""Whether a workflow as a whole can be read, as the polls of its rounds show. Pure.
 
-One instance that fails is that instance's problem. Where every poll of a round failed, one that
-wasn't due is polled, too: it shows whether the workflow can't be read, or only they.
+A single instance that fails is a problem of that instance. When every poll of a round failed, one
+more instance is polled that wasn't due, as a control: it shows whether the whole workflow can't be
+read, or only those that were due.
 """
 
 from collections.abc import Iterable
@@ -14,23 +15,30 @@ class WorkflowHealth:
 
     def __init__(self) -> None:
         self.readable = True
-        """Whether any poll succeeded in the last round that could show it."""
+        """Whether any poll succeeded in the last round in which polls showed anything."""
         self._read: bool | None = None
-        """Whether any did in this round; None: none ended that shows it."""
+        """Whether any poll of this round succeeded; None: none has shown anything so far."""
 
     def succeeded(self) -> None:
         """A poll succeeded, or the API said that the instance doesn't exist."""
         self._read = True
 
     def failed(self, *, before: bool) -> None:
-        """A poll failed. One of an instance that failed `before` says nothing of the others."""
+        """A poll failed. It says nothing about other instances if its instance had failed
+        `before`."""
         if not before or not self.readable:
             self._read = self._read or False
 
     def control(
         self, instances: Iterable[Instance], *, since: float, now: float
     ) -> Instance | None:
-        """Where all polls of the round since then failed, one that wasn't polled, to be polled."""
+        """The instance to poll as a control; None if none is needed, or all were polled.
+
+        Args:
+            instances: All of the workflow.
+            since: When the round began (monotonic clock).
+            now: The time (monotonic clock).
+        """
         if self._read or (self._read is None and self.readable):
             return None
         idle = (
@@ -43,8 +51,11 @@ class WorkflowHealth:
         return min(idle, key=lambda i: (i.failure is not None, i.due), default=None)
 
     def round_over(self, *, empty: bool) -> bool:
-        """Ends a round; whether the workflow can be read again. Of an `empty` one, without any
-        instance, only lists show it."""
+        """Ends a round. Returns whether the workflow can be read again.
+
+        Args:
+            empty: Whether the workflow has no instances: then only its lists show anything.
+        """
         again = bool(self._read) and not self.readable
         if self._read is not None or empty:
             self.readable, self._read = empty or bool(self._read), None
