@@ -1,4 +1,4 @@
-"""Requests the id of the account to watch, where neither a file nor the environment names it."""
+"""Asks the API for the id of the account to watch, if neither a file nor the environment has it."""
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
@@ -14,16 +14,16 @@ from exporter.logs import printable
 
 _FIX = "set it to the id that Cloudflare's dashboard shows"
 _LARGEST_PAGE = 50
-"""The largest page of accounts that Cloudflare gives."""
+"""Maximum accounts in one response of Cloudflare's."""
 
 
 async def find_account_id(settings: Settings) -> str:
     """The id of the only account that the credential can read.
 
     Raises:
-        ConfigError: it can read none or several, each of which is named, or `api.url` doesn't say
-            where accounts are listed.
-        RequestFailed: the request failed; a later one may not.
+        ConfigError: it can read none, or several, whose names the error has; or `api.url` doesn't
+            show where accounts are listed.
+        RequestFailed: the request failed, and may succeed later.
     """
     if not settings.api.url.endswith("/accounts/{account_id}"):
         raise ConfigError([f"{ENV_ACCOUNT}: is missing"])

@@ -1,13 +1,13 @@
-"""The rate budget of a credential: at most `api.requests_per_5m`, less when other tools of its user
-send requests, and none after a 429 until Cloudflare allows it.
+"""The rate budget of a credential: at most `api.requests_per_5m`, less while other tools of its
+user send requests, and none after a 429 until Cloudflare allows it.
 
 Cloudflare counts a user's requests in a sliding window of 5 minutes, over all tokens and the
-dashboard together, and refuses every request of that user for 5 minutes once the limit is exceeded
-(API rate limits, Cloudflare's docs). A request counts here until 5 minutes after its *response*,
-which is never sooner than in Cloudflare's count. Requests are spread evenly: a burst that used up
-the window would be followed by minutes without a poll.
+dashboard together. Once the limit is exceeded, it refuses all requests of that user for 5 minutes
+(API rate limits, Cloudflare's docs). Here a request counts until 5 minutes after its *response*,
+and so never for a shorter time than at Cloudflare. Requests are spread evenly: after a burst that
+used up the window, there could be no poll for minutes.
 
-Where replicas share the limit, each sends its share of it (`exporter.cloudflare.replica_budgets`).
+Replicas that share the limit each send a share of it (`exporter.cloudflare.replica_budgets`).
 """
 
 import asyncio
@@ -29,13 +29,13 @@ from exporter.cloudflare.replica_budgets import (
 )
 
 _FIRST_BURST = 0.25
-"""Takes the place of `BURST` in the first window, when nothing is known yet; what is left of that
-window is slower for it."""
-# Seconds for which the highest rate of other tools counts: it may come back.
+"""In place of `BURST` in the first window, when nothing is known yet. The rest of that window is
+then slower."""
+# Seconds for which the highest rate of other tools counts, since it may come back.
 _MEMORY = 2 * WINDOW
 # With fewer requests left, other tools have almost used up the quota.
 _LAST_REQUESTS = 10
-# Seconds, where Cloudflare sends no Retry-After.
+# Seconds without requests after a 429 that has no Retry-After.
 _LOCKOUT = 300.0
 
 _PARAMETER = re.compile(r"\b([qrtw])=(\d{1,9})\b")
@@ -47,7 +47,8 @@ class Budget:
     Args:
         limit: Requests in 5 minutes (`api.requests_per_5m`).
         reserve: The part of Cloudflare's quota that is left to other tools of the user.
-        share: Requests in 5 minutes that may be sent before there is an allotment.
+        share: Requests in 5 minutes that may be sent before the first allotment; inf: no replicas
+            share the limit.
         clock: The time.
     """
 
@@ -57,38 +58,51 @@ class Budget:
         self.limit = limit
         self.name = ""
         """What replicas call the credential: the name in the state of the first account that uses
-        it. All have the same configuration, and a secret never leaves this process."""
+        it. It is the same for all of them, and no secret leaves this process."""
         self.quota: int | None = None
         """Requests in 5 minutes, from the last `Ratelimit-Policy`; None until there is one."""
         self.remaining: int | None = None
         """Requests left, from the last `Ratelimit`."""
         self.blocked_until = 0.0
-        """On the monotonic clock."""
+        """Until then no requests are sent (monotonic clock)."""
         self._refused_until = 0.0
+        """Until when the API refuses requests, as a response to this process has said."""
         self._reserve = reserve
         self._allotment = Allotment(share, pace=share, peers_spent=0, blocked=0.0)
         self._allotted_at = self._reported_at = clock.monotonic()
+        """The times of the last turn that succeeded, and of the last call of `use`."""
         self._reported = 0
+        """The requests that counted at the last call of `use`."""
         self._clock = clock
         self._ended: deque[float] = deque()
+        """When each of the requests that may still count ended."""
         self._in_flight = 0
         self._probing = False
+        """Whether a block has to end with a single request: others wait for its response."""
         self._others: deque[tuple[float, float]] = deque()
+        """What other tools sent, in requests in 5 minutes, with the time at which that showed: the
+        values that no later one exceeds."""
         self._started = clock.monotonic()
         self._paced_until = self._started - WINDOW
+        """When the next request may be sent, so that requests are spread evenly."""
         self._turn = asyncio.Lock()
         self._waiting = 0
+        """Callers that wait in `request`."""
         self._changed = asyncio.Event()
 
     def set_limits(self, limit: int, *, reserve: float) -> None:
-        """Sets other limits; the requests that were made still count."""
+        """Changes the limits. The requests that were made before still count."""
         self.limit, self._reserve = limit, reserve
         if (share := self._allotment.share) < inf:
             self._allotment = self._allotment._replace(share=min(share, limit))
         self._changed.set()
 
     def use(self, demand: float) -> BudgetUse:
-        """What the others get to know at this replica's turn; `demand`: requests in 5 minutes."""
+        """What this replica reports to the others at its turn.
+
+        Args:
+            demand: Requests in 5 minutes that it would need to be on time.
+        """
         self._reported_at = now = self._clock.monotonic()
         spent = [self._in_flight] + [0] * int(WINDOW / SLICE)
         for age in (now - at for at in self._ended):
@@ -99,7 +113,7 @@ class Budget:
         return BudgetUse(self.limit, self.share, tuple(spent), demand, refused)
 
     def allot(self, allotment: Allotment) -> None:
-        """Takes what the turn at which `use` was reported has brought."""
+        """Takes what the turn granted at which `use` was reported."""
         self._allotment = allotment
         self._allotted_at = self._reported_at
         if allotment.blocked:
@@ -107,12 +121,13 @@ class Budget:
         self._changed.set()
 
     def stop(self) -> None:
-        """Sends no more requests: the others get what this replica had."""
+        """Sends no more requests, so that the others can have this replica's share."""
         self._allotment = self._allotment._replace(share=0.0)
 
     @property
     def share(self) -> float:
-        """Requests in 5 minutes that this replica may send; ever fewer while it takes no turn."""
+        """Requests in 5 minutes that this replica may send. While it takes no turn, the share
+        shrinks."""
         share = self._allotment.share
         return self.limit if share == inf else min(self.limit, usable(share, self._unseen))
 
@@ -131,15 +146,15 @@ class Budget:
             return share
         most = max(requests for _, requests in self._others)
         left = (self.quota * (1 - self._reserve) - most) * share / self.limit
-        # A few requests continue, to notice when other tools stop.
+        # A few requests are still sent, to notice when other tools stop.
         return min(share, max(left, share / 50, 1))
 
     @property
     def _ceiling(self) -> int:
-        """How many requests may count at once.
+        """How many requests may count at the same time.
 
-        Where the share was larger, what was sent of it stays reserved until it no longer counts:
-        requests continue, without a pause, at the rate of the share of today.
+        If the share was larger before, the others leave room for what was sent of it until that no
+        longer counts. So requests continue at the rate of the new share, without a pause.
         """
         drains = 1 <= self.share < self._reported and self._unseen < FRESH + WINDOW
         return self._reported if drains else int(self.allowed)
@@ -152,7 +167,7 @@ class Budget:
 
     @property
     def rate(self) -> float:
-        """Requests a second that are possible without a pause."""
+        """Requests a second that can be kept up without a pause."""
         share = min(self._allotment.pace, self.limit) if self._unseen < FRESH else self.share
         return (1 - self._burst) * self._left_by_others(share) / WINDOW
 
@@ -167,7 +182,7 @@ class Budget:
         return max(0.0, self.blocked_until - self._clock.monotonic())
 
     def wait(self) -> float:
-        """Seconds until a request may be sent, as known now; inf: until a response arrives."""
+        """Seconds until a request may be sent, as far as is known; inf: not before a response."""
         now = self._clock.monotonic()
         if self.blocked_until > now:
             return self.blocked_until - now
@@ -182,13 +197,13 @@ class Budget:
         return max(0.0, full_until - now, self._paced_until - now)
 
     async def ready(self) -> None:
-        """Waits until a request could be sent at once and none waits in `request`."""
+        """Returns when a request could be sent at once, and no caller waits in `request`."""
         while self._waiting or self.wait() > 0:
             await self._wait_for_change()
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:
-        """Waits until a request may be sent, and counts it."""
+        """Waits until a request may be sent; the caller sends it within this context."""
         self._waiting += 1
         try:
             async with self._turn:
@@ -197,7 +212,7 @@ class Budget:
                 self._in_flight += 1
         finally:
             self._waiting -= 1
-        # Requests that were not used may be sent later, up to a burst.
+        # After a pause, requests that were not sent may be made up for, up to a burst.
         earliest = self._clock.monotonic() - self._burst / (1 - self._burst) * WINDOW
         self._paced_until = max(self._paced_until, earliest) + 1 / self.rate
         try:
@@ -210,11 +225,11 @@ class Budget:
     async def _wait_for_change(self) -> None:
         self._changed.clear()
         wait = self.wait()
-        # At least a millisecond: rounding would make the last moment a busy loop.
+        # At least a millisecond: with rounding, shorter waits could become a busy loop.
         await wait_at_most(None if wait == inf else max(wait, 0.001), self._changed)
 
     def update(self, headers: Mapping[str, str]) -> None:
-        """Reads the user's quota from a response (`Ratelimit`, `Ratelimit-Policy`)."""
+        """Reads the user's quota and what is left of it from the headers of a response."""
         limit, policy = (_parameters(headers, h) for h in ("ratelimit", "ratelimit-policy"))
         remaining, quota, seconds = limit.get("r"), policy.get("q"), policy.get("w") or int(WINDOW)
         self._probing = self._probing and self.blocked > 0
@@ -234,7 +249,7 @@ class Budget:
             self._refused(min(_LOCKOUT, limit.get("t") or _LOCKOUT))
 
     def rate_limited(self, retry_after: float | None) -> None:
-        """Stops requests after a 429, for `retry_after` seconds; then a single one is sent."""
+        """Sends no requests for `retry_after` seconds after a 429, and then a single one."""
         self._refused(_LOCKOUT if retry_after is None else retry_after)
 
     def _refused(self, seconds: float) -> None:
@@ -248,6 +263,6 @@ class Budget:
 
 
 def _parameters(headers: Mapping[str, str], name: str) -> dict[str, int]:
-    """The numbers in a header by their letter; of several policies, those of the first."""
+    """The numbers in a header by their letters; if it has several policies, of the first one."""
     found = _PARAMETER.findall(headers.get(name, ""))
     return {letter: int(digits) for letter, digits in reversed(found)}

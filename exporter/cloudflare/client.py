@@ -1,7 +1,8 @@
 """One request to Cloudflare's API and its response: the envelope, timeouts, and why it failed.
 
-A failed request is not repeated here: the next poll is the retry, so that an API with problems gets
-no additional requests.
+A failed request is not repeated here. The next poll is the retry, so that an API with problems gets
+no additional requests. Only a request that was lost with a kept-alive connection, which the server
+has not seen, is sent again.
 """
 
 import asyncio
@@ -35,11 +36,11 @@ OnIgnored = Callable[[str, list[str]], None]
 
 _MIB = 1024 * 1024
 _MAX_ERROR_BODY = 64 * 1024
-"""Bytes that are read of a response other than 2xx: an error takes a few."""
+"""Bytes that are read of a response other than 2xx: errors are short."""
 _MAX_RETRY_AFTER = 3600.0
 """Seconds: a longer `Retry-After` comes from a wrong clock."""
 _MAX_MESSAGE = 200
-"""Characters."""
+"""Characters of a message from the API, or about a body that can't be read."""
 _RESULT = "$.result"
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidBody)
 
@@ -48,12 +49,12 @@ class Response(NamedTuple, Generic[Result]):
     """The response to a request that succeeded."""
 
     result: Result | None
-    """None: null, which stands for an empty list."""
+    """None stands for null, which the API sends for an empty list."""
     info: PageInfo | None
     size: int
-    """Bytes."""
+    """Bytes of the body, decompressed."""
     ignored: list[str]
-    """The places that could not be read."""
+    """The places in it that could not be read."""
 
     @property
     def required(self) -> Result:
@@ -69,10 +70,10 @@ class Response(NamedTuple, Generic[Result]):
 
 @dataclass(frozen=True)
 class ApiClient:
-    """Sends requests about one account with one credential; what clients of the API are made of.
+    """Sends requests about one account with one credential. The clients of the API derive from it.
 
     Attributes:
-        account_id: None: for an API whose URL names no account.
+        account_id: None if the API's URL has no place for it.
         budget: What requests draw on; None: they don't count towards a limit.
         sent: Requests so far, by endpoint.
     """
@@ -88,7 +89,7 @@ class ApiClient:
 
     @property
     def base_url(self) -> str:
-        """What the URLs of the account's endpoints begin with."""
+        """The beginning of the URLs of all of the account's endpoints."""
         return self.api.url.replace("{account_id}", self.account_id or "").rstrip("/")
 
     async def send(
@@ -97,10 +98,10 @@ class ApiClient:
         """The response to a GET or, with content that is sent as JSON, a POST.
 
         Args:
-            endpoint: Its name in metrics.
-            url: Where it is.
+            endpoint: The endpoint's name in metrics.
+            url: Its URL.
             kind: The type of the result.
-            content: What is sent; None: nothing.
+            content: What to send as JSON with a POST; None: to send a GET.
 
         Raises:
             RequestFailed: there is no usable response.
@@ -130,7 +131,7 @@ class ApiClient:
             if _RESULT in ignored:
                 raise InvalidBody(f"unexpected type at {_RESULT}")
         except _UNDECODABLE as error:
-            # msgspec's message has the place and the types, not the value; others have the value.
+            # msgspec's message names the place and the types; those of other errors show the value.
             own = isinstance(error, msgspec.MsgspecError | InvalidBody)
             why = str(error) if own else type(error).__name__
             message = f"{_content(response, body)} can't be read: {why}"
@@ -145,8 +146,8 @@ class ApiClient:
         self, endpoint: str, url: str, body: ResponseBody, content: object
     ) -> httpx.Response:
         while True:
-            # Other kept-alive connections may be closed too: each repeat takes one out of the pool,
-            # until the request gets a new one.
+            # Other kept-alive connections may be closed, too. Each repeat takes one out of the
+            # pool, until the request gets a new connection.
             with contextlib.suppress(ReusedConnectionLost):
                 if self.budget is None:
                     return await self._receive(endpoint, url, body, content)
@@ -173,7 +174,7 @@ class ApiClient:
                 # Not `aiter_bytes`: it would decompress without a limit.
                 async for data in cast("AsyncIterable[bytes]", response.stream):
                     body.add(data)
-                    # One more second for each MiB, so that a slow sender gains none.
+                    # One more second for each MiB that has arrived: a slow sender gains nothing.
                     limit.reschedule(until + body.received // _MIB)
                     if body.size > _MAX_ERROR_BODY and not response.is_success:
                         break
@@ -194,7 +195,7 @@ class ApiClient:
         return response
 
     def _note(self, response: httpx.Response) -> str:
-        """What the log should have beside the API's errors; mostly nothing."""
+        """What to add to the API's own errors; mostly nothing."""
         if response.status_code == 429 and self.budget is not None and self.budget.blocked:
             return f"no requests for {self.budget.blocked:.0f} s"
         if response.status_code in (401, 403) and self.credential.problem:
@@ -202,8 +203,8 @@ class ApiClient:
         return ""
 
     def _api_errors(self, response: httpx.Response, body: ResponseBody) -> tuple[str, set[str]]:
-        """The errors that the API reports, short and on one line, and the codes of all; empty where
-        it reports none."""
+        """The errors that the API reports, shortened to one line, and the codes of all of them.
+        Both are empty if it reports none."""
         try:
             errors = decode(body.read(), Envelope[msgspec.Raw])[0].errors or []
         except _UNDECODABLE:
@@ -222,9 +223,10 @@ def _content(response: httpx.Response, body: ResponseBody) -> str:
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Seconds of `Retry-After`, an hour at most; None where it is missing or invalid.
+    """Seconds of `Retry-After`, at most an hour; None if it is missing or invalid.
 
-    It is a number, or a date (RFC 9110), which is relative to the response's own: clocks differ.
+    It is a number or a date (RFC 9110). A date is compared with the `Date` of the response, since
+    clocks differ.
     """
     value = response.headers.get("retry-after", "")
     if value.isascii() and value.isdigit():

@@ -31,11 +31,10 @@ def http_client(
 ) -> httpx.AsyncClient:
     """The connections that all accounts share.
 
-    Redirects are not followed, so a credential goes to the configured host alone.
+    Redirects are not followed, so credentials only go to the configured host.
 
     Args:
-        api: Names the host, and how long each of connecting, sending, and waiting for bytes may
-            take.
+        api: The settings: its `timeout` limits connecting, sending, and waiting for bytes, each.
         transport: In place of sockets.
         on_date: Called with the `Date` of each response, in Unix time.
 
@@ -103,10 +102,10 @@ async def request(
     """The response to a GET or, with content that is sent as JSON, a POST; its body not yet read.
 
     Raises:
-        ReusedConnectionLost: the server has not seen the request, in all likelihood.
+        ReusedConnectionLost: most likely the server has not seen the request.
         httpx.TransportError: any other problem of the connection.
     """
-    events = set[str]()  # as httpcore names them on its page on extensions, `trace`
+    events = set[str]()  # see `trace` in httpcore's documentation of extensions
 
     async def record(event: str, _: object) -> None:
         events.add(event)
@@ -125,7 +124,7 @@ async def request(
 
 
 def failure_of(error: Exception, url: str, allowed: float) -> RequestFailed:
-    """The failure that an error of a request to a URL stands for, which may take `allowed`
+    """The failure that an error stands for, of a request to a URL that may take `allowed`
     seconds."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         if resolver.is_waiting():
@@ -137,8 +136,9 @@ def failure_of(error: Exception, url: str, allowed: float) -> RequestFailed:
     if isinstance(error, InvalidBody):
         return RequestFailed("invalid_answer", f"unreadable body: {error}")
     chain = list(_chain(error))
-    # h11 gives up on headers (or trailers) past 100 KiB, and httpx reports a lost connection.
-    # Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's documentation.
+    # h11 gives up when headers (or trailers) exceed 100 KiB; httpx reports that as a lost
+    # connection. Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's
+    # documentation.
     if any(getattr(cause, "error_status_hint", None) == 431 for cause in chain):
         return RequestFailed("invalid_answer", "headers too long")
     root = chain[-1]
@@ -149,7 +149,7 @@ def failure_of(error: Exception, url: str, allowed: float) -> RequestFailed:
 
 
 def _destination(url: str) -> str:
-    """The host of a URL, and the proxy on the way there, without its user and password."""
+    """The host of a URL, and the proxy to it, if any, without the proxy's user and password."""
     host, proxy = urlsplit(url).netloc, proxy_for(url)
     via = "" if proxy is None else urlsplit(proxy).netloc.rpartition("@")[2]
     return f"{host} through the proxy {via}" if via else host

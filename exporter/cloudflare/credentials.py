@@ -13,14 +13,17 @@ from exporter.config.errors import ConfigError
 
 
 class Secret:
-    """A secret given as it is, or in a file that is read at each use, since it may change.
+    """A secret from the configuration, or from a file that is read at each use, since it may
+    change.
+
+    If the file can't be used later, the last secret that was read stays in use.
 
     Attributes:
-        problem: Why the file can't be used now, so that the last secret read stays in use.
+        problem: Why the file can't be used now; empty: it can.
 
     Raises:
-        OSError: the file can't be read at first; later, the last secret read stays in use.
-        ValueError: the secret is empty or can't stand in a header; it isn't repeated.
+        OSError: the file can't be read.
+        ValueError: the secret is empty, or can't be part of a header. The message doesn't show it.
     """
 
     def __init__(self, source: SecretStr | Path) -> None:
@@ -29,7 +32,7 @@ class Secret:
         self.problem = ""
 
     def reveal(self) -> str:
-        # While a secret is being replaced, its file may be missing or half written for a moment.
+        # While somebody replaces the secret, the file may be missing or incomplete for a moment.
         try:
             self._value, self.problem = self._read(), ""
         except (OSError, ValueError) as error:
@@ -39,7 +42,7 @@ class Secret:
     def _read(self) -> str:
         if isinstance(self._source, SecretStr):
             return secret_of(self._source.get_secret_value())
-        # Bytes that aren't UTF-8 are refused like all else that can't be part of a secret.
+        # Bytes that aren't UTF-8 become characters that are refused, as they can't be in a secret.
         return secret_of(self._source.read_text(encoding="utf-8-sig", errors="replace"))
 
 
@@ -48,18 +51,18 @@ def _unusable(source: SecretStr | Path | None, error: OSError | ValueError) -> s
 
 
 class Credential(httpx.Auth):
-    """Puts a credential on each request; none at all for an upstream that asks for none.
+    """Adds a credential to each request.
 
     Args:
-        secret: An API token or, with an e-mail, a global API key.
-        email: Of the key.
+        secret: An API token or, with an e-mail, a global API key; None: the upstream needs none.
+        email: The e-mail of the global API key.
     """
 
     def __init__(self, secret: SecretStr | Path | None = None, *, email: str | None = None) -> None:
         self._secret = Secret(secret) if secret else None
         self._email = email
         self.budget_key: object = self._secret and self._secret.reveal()
-        """Equal for credentials that share a budget: the same token or key, from wherever."""
+        """Equal for credentials that share a budget: those with the same token or key."""
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         if self._secret is not None:
@@ -72,28 +75,28 @@ class Credential(httpx.Auth):
 
     @property
     def problem(self) -> str:
-        """Why a former secret stays in use, if one does."""
+        """Why the last secret that was read stays in use; empty: it is the current one."""
         return self._secret.problem if self._secret else ""
 
     def scrub(self, text: str) -> str:
-        """`text` without the secret, should an upstream have sent it back."""
+        """The text without the secret, in case an upstream has sent it back."""
         return text if self._secret is None else text.replace(self._secret.reveal(), "***")
 
 
 class Credentials(NamedTuple):
-    """Those of an account."""
+    """The credentials of an account."""
 
     account: Account
     api: Credential
     events: Credential | None
-    """For the queue of its events, if it has one."""
+    """The one for the queue of its events; None: it has no queue."""
 
 
 def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
-    """The credentials of each account; no line of the log shows their secrets from now on.
+    """The credentials of each account. From now on, no line of the log shows their secrets.
 
     Raises:
-        ConfigError: a file that holds a secret can't be used; every such file is named.
+        ConfigError: a file that holds a secret can't be used. It names every such file.
     """
     problems: list[str] = []
 

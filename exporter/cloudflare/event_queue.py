@@ -1,8 +1,8 @@
 """A queue of Cloudflare Queues, pulled over HTTP, and the lifecycle events that its messages hold.
 
 Sources: "Pull consumers" and "Event subscriptions" in Cloudflare's Queues docs, and the types of
-its official SDK. A pull leases messages for a while; what isn't acknowledged by then comes back.
-Requests for queues are outside of the limit on API requests, so they draw on no budget.
+its official SDK. A pull leases messages for some time; those that aren't acknowledged by then come
+again. Requests for queues don't count towards the limit on API requests, so they have no budget.
 """
 
 import base64
@@ -24,11 +24,11 @@ from exporter.config.accounts import is_instance_id
 Result = TypeVar("Result")
 
 BATCH = 100
-"""Messages of a pull, at most: Cloudflare's limit."""
+"""Maximum messages of a pull: Cloudflare's limit."""
 _LEASE_MS = 120_000
 _PREFIX = "cf.workflows.workflow.instance."
 KINDS = ("queued", "started", "paused", "errored", "terminated", "completed")
-"""Of events: what the instance became."""
+"""The kinds of events: what the instance became."""
 _ADD_CONSUMER = "add a pull consumer: wrangler queues consumer http add QUEUE (docs/events.md)"
 
 
@@ -36,12 +36,12 @@ class Event(NamedTuple):
     """A change of an instance, as its queue announces it."""
 
     kind: str
-    """One of `KINDS`; empty: of another kind."""
+    """One of `KINDS`; empty: it is of another kind."""
     account_id: str
     workflow: str
     instance_id: str
     at: float
-    """Unix time by Cloudflare's clock; -inf: not given."""
+    """Unix time by Cloudflare's clock; -inf: the message has none."""
 
 
 class Message(Struct):
@@ -50,15 +50,15 @@ class Message(Struct):
 
 
 class Pulled(Struct, rename={"backlog": "message_backlog_count"}):
-    """What a pull brought."""
+    """The result of a pull."""
 
     messages: list[Message] = []
     backlog: float = 0.0
-    """Messages in the queue, roughly."""
+    """Roughly how many messages the queue has."""
 
 
 class _Acked(Struct):
-    """Counts, which are of no use: what wasn't acknowledged comes back."""
+    """Counts that are not needed: what wasn't acknowledged comes again."""
 
 
 class _Consumer(Struct):
@@ -111,9 +111,10 @@ class EventQueue(ApiClient):
         await self._send("ack", "/messages/ack", _Acked, content)
 
     async def check(self) -> str:
-        """The queue's name, once it has a pull consumer and the token may pull; takes no message.
+        """Checks that the queue has a pull consumer and that the token may pull, without taking a
+        message. Returns the queue's name.
 
-        To pull and to acknowledge take the same permission, so nothing is acknowledged to see it.
+        Pulling and acknowledging need the same permission, so this acknowledges an empty list.
         """
         queue = (await self._send("queue", "", _Queue)).required
         if not any(consumer.type == "http_pull" for consumer in queue.consumers):
@@ -123,7 +124,7 @@ class EventQueue(ApiClient):
         try:
             await self.ack([])
         except RequestFailed as failure:
-            if failure.reason != "http_4xx":  # an empty list may be refused, once it is allowed
+            if failure.reason != "http_4xx":  # the API may refuse an empty list to whoever may pull
                 raise
         return queue.queue_name or ""
 
@@ -153,7 +154,7 @@ UNREADABLE = Event("", "", "", "", -inf)
 def event_of(message: Message) -> Event:
     """The event that a message holds, or `UNREADABLE`.
 
-    The body is JSON, as text or as base64 of it: Cloudflare's docs have both.
+    The body is JSON, or a string that holds JSON as text or in base64; Cloudflare's docs have both.
     """
     body = bytes(message.body)
     try:

@@ -5,8 +5,8 @@ engine. Enumerations are plain strings, and fields that are not declared here (p
 among them) are skipped without being built, so that new values and fields are no errors. Every
 field is optional: an invalid one counts as absent (`lenient_decoder.py`). An error's message is
 read only to find the step at which an instance failed; it is customers' data and is never shown.
-Times are as they were sent until `correct_times` was called; then each has an offset and has passed
-or is planned.
+Times stay as they were sent until `correct_times` is called. After that, each has an offset, and
+has either passed or is a planned end.
 
 A detail response holds up to 25,000 steps: `gc=False` on its structs, which never refer back to
 themselves, halves the time to decode it.
@@ -21,7 +21,7 @@ from typing import Annotated, Generic, Self, TypeVar
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 Name = Annotated[str, Meta(max_length=100)]
-"""A value that the platform chooses, known today or not; a longer one is invalid."""
+"""A value that the platform chooses. It may not be known today; a longer one is invalid."""
 Count = Annotated[float, Meta(ge=0, le=1e9)]
 Integer = Annotated[int, Meta(ge=0, le=2**53)]
 TIMERS = frozenset({"sleep", "waitForEvent"})
@@ -39,7 +39,7 @@ class Error(Struct, gc=False):
     def from_text(cls, text: str) -> Self:
         """An error from `Name: message`, as older responses have it, or from a message alone.
 
-        What may be part of a message is no name: names become labels.
+        Names become labels, so a text is taken for one only if it looks like the name of an error.
         """
         name, colon, message = text.partition(": ")
         is_name = colon and _ERROR_NAME.fullmatch(name)
@@ -88,7 +88,7 @@ class Step(Struct, gc=False):
 
     @property
     def retry_limit(self) -> float | None:
-        """Maximum attempts after the first, +Inf without a limit; None: not reported."""
+        """Maximum attempts after the first, +Inf if there is no limit; None: it isn't reported."""
         limit = self.config.retries.limit if self.config and self.config.retries else UNSET
         if isinstance(limit, UnsetType):
             return None
@@ -96,7 +96,7 @@ class Step(Struct, gc=False):
 
     @property
     def has_planned_end(self) -> bool:
-        """Whether its end may be a plan, still to come: that of a sleep or wait."""
+        """Whether its end may only be planned: that of a sleep or wait may be."""
         return self.finished is not None or self.type in TIMERS
 
     @property
@@ -132,8 +132,8 @@ class Summary(Struct, kw_only=True, rename={"version_id": "versionId"}):
     version_id: Name | None = None
 
     def correct_times(self, limit: datetime) -> int:
-        """Drops times that stand for none, and those after a limit, which can't have passed; how
-        many of these."""
+        """Drops times that stand for none, and times after a limit, which can't have passed.
+        Returns the number of the latter."""
         return _correct(self, limit, "queued", "start", "end")
 
 
@@ -144,11 +144,11 @@ class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
 
     @property
     def newest(self) -> datetime | None:
-        """The latest time that the response shows to have passed."""
+        """The latest time in the response that must have passed."""
         return latest(self._passed())
 
     def _passed(self) -> list[datetime | None]:
-        """The times that must have passed: the end of a sleep or wait may be a plan."""
+        """The times that must have passed: all but ends that may only be planned."""
         moments = [self.queued, self.start, self.end]
         for step in self.steps or ():
             moments += (step.start, None if step.has_planned_end else step.end)
@@ -195,7 +195,7 @@ class Row(Struct):
     trigger_source: Name | None = None
 
     def correct_times(self, limit: datetime) -> int:
-        """As that of `Summary`."""
+        """As `Summary.correct_times`."""
         return _correct(self, limit, "created_on", "started_on", "ended_on", "modified_on")
 
 
@@ -207,7 +207,7 @@ class ListedAccount(Struct):
 
 
 class ListedWorkflow(Struct):
-    """A workflow in a list, or alone; `instances` are the platform's counts by status."""
+    """A workflow; `instances` are the platform's counts of its instances by status."""
 
     name: str | None = None
     instances: dict[Name, Integer] | None = None
@@ -222,7 +222,7 @@ class Concurrency(Struct):
 
 
 class WorkflowVersion(Struct):
-    """A version of a workflow, in a list, newest first."""
+    """A version of a workflow. Lists have the newest first."""
 
     created_on: datetime | None = None
     limits: VersionLimits | None = None
@@ -249,12 +249,12 @@ class Envelope(Struct, Generic[Result]):
 
 
 def unix(moment: datetime | None) -> float | None:
-    """Unix seconds of a time in a response; None: there is none."""
+    """A time in a response in Unix seconds; None: there is none."""
     return None if moment is None else moment.timestamp()
 
 
 def latest(moments: Iterable[datetime | None]) -> datetime | None:
-    """The latest of some times in a response; None where all are absent."""
+    """The latest of some times in a response; None: all are absent."""
     return max((moment for moment in moments if moment is not None), default=None)
 
 
@@ -264,15 +264,16 @@ def seconds(start: datetime | None, end: datetime | None) -> float | None:
 
 
 def corrected(moment: datetime | None) -> datetime | None:
-    """A time as it was sent; without an offset it is UTC. 0001-01-01T00:00:00Z and
-    9999-12-31T23:59:59Z stand for none."""
+    """A time that was sent, taken for UTC if it has no offset; None for 0001-01-01T00:00:00Z and
+    9999-12-31T23:59:59Z, which stand for no time."""
     if moment is None or not _FIRST.year <= moment.year < _LAST.year:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _are_correct(moments: Iterable[datetime | None], limit: datetime) -> bool:
-    """Whether none of these times has to be corrected: of thousands, two are looked into."""
+    """Whether none of these times has to be corrected. Checks only the first and the last of them,
+    as there may be thousands."""
     known = [moment for moment in moments if moment is not None]
     try:
         return not known or (min(known) >= _FIRST and max(known) <= limit)

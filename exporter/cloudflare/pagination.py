@@ -56,7 +56,7 @@ async def read_pages(
         fetch: Requests the page with these parameters.
         parameters: Of the first page.
         key: What identifies a row.
-        max_pages: More of them are an error.
+        max_pages: If the list has more pages, it is taken to have no end.
 
     Raises:
         RequestFailed: a page can't be read, or the list isn't whole: it ends before its total,

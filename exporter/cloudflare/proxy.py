@@ -1,5 +1,5 @@
-"""Which proxy of the environment is the way to the API: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, and
-NO_PROXY with the hosts that are reached without one."""
+"""The proxy for requests to the API, from the environment: HTTPS_PROXY, HTTP_PROXY and ALL_PROXY
+name it, and NO_PROXY names the hosts that are reached without it."""
 
 import re
 from ipaddress import ip_address, ip_network
@@ -10,8 +10,8 @@ from exporter.config.urls import is_loopback
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy's URL for a URL; None: there is none, or the host is reached without it, as a
-    loopback address always is.
+    """The URL of the proxy for requests to a URL. None: there is no proxy, or the host is reached
+    without it, as loopback addresses always are.
 
     Raises:
         ValueError: the proxy's URL lacks a host, or has an invalid port.
@@ -31,9 +31,11 @@ def proxy_for(url: str) -> str | None:
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:
-    """Whether an entry of NO_PROXY covers a host: `*`, a domain with or without a leading dot or
-    `*.`, an address, a network, `[::1]`, each perhaps with a port. What is none of these covers
-    nothing."""
+    """Whether an entry of NO_PROXY covers a host.
+
+    An entry is `*`, a domain with or without a leading dot or `*.`, an address, a network or
+    `[::1]`, each with or without a port. Any other entry covers nothing.
+    """
     name = entry.lower()
     match = re.fullmatch(r"(\[.*\]|[^:]*):(\d+)", name)
     if match:

@@ -1,13 +1,13 @@
-"""One budget for all replicas: how many requests of a credential each of them may send.
+"""One budget for all replicas: how many of a credential's requests each of them may send.
 
-Each replica has a share of the credential's limit. The database holds a ledger of the shares, whose
-entry of a replica reserves the most requests that it may have sent in any 300 seconds: its share,
-or what it did send where its share was larger before. A share grows only into what the entries of
-the others leave, so that all replicas together never pass the limit, whatever happens to one.
+Each replica has a share of the credential's limit. A ledger in the database has an entry for each
+replica, which reserves the most requests that the replica can have sent in any 300 seconds: its
+share or, if its share was larger before, what it has sent. A share only grows into what the entries
+of the others leave. So all replicas together never exceed the limit, whatever happens to one.
 
-A replica that takes no turn may have stopped, or may lack only the database and poll: nobody can
-know. After 30 s it halves its share, and again every 300 s; the others count on that, so that they
-get half of it at once, as its requests leave the window.
+A replica that no longer takes turns may have stopped, or may lack only the database and still poll;
+nobody can know. So such a replica halves its share after 30 s, and again every 300 s. The others
+rely on that: as its requests leave the window, they get half of its share at once.
 """
 
 import math
@@ -18,35 +18,35 @@ import msgspec
 from msgspec import Struct
 
 WINDOW = 300.0
-"""Seconds."""
+"""Seconds in which Cloudflare counts requests."""
 SLICE = 10.0
-"""Seconds, of what `BudgetUse.spent` counts together."""
+"""Seconds of the slices of time in which `BudgetUse.spent` counts requests."""
 FRESH = 30.0
-"""Seconds after its last turn for which a replica sends all of its share, and more where its share
-was larger before: as many requests as it had sent."""
+"""Seconds after its last turn for which a replica may use all of its share; if its share was larger
+before, it may use as many requests as it had sent."""
 
 _LATE = 30.0
-"""Seconds from the decision to send a request to its arrival, at most."""
+"""Maximum seconds from the decision to send a request to its arrival."""
 _LEAST = 0.05
-"""Of what can be shared, what each replica gets even if it needs nothing."""
+"""The part of what can be shared that each replica gets even if it needs nothing."""
 BURST = 0.02
 """The part of its share that a replica may send at once after a pause."""
 _FRESH_SENDS = 0.35
-"""The part of its share that a replica sends in `FRESH` seconds, at most."""
+"""The part of its share that a replica can send in `FRESH` seconds."""
 _PROBE = 15.0
-"""Seconds that one replica has to probe, after a 429, before the others send requests."""
+"""Seconds for which, after a 429, one replica may probe before the others send requests."""
 
 
 class BudgetUse(NamedTuple):
-    """What one replica knows of a credential's budget; requests are those of 300 seconds."""
+    """What one replica reports about a credential's budget. Requests are those in 300 seconds."""
 
     limit: int
-    """Requests that the credential allows all replicas together."""
+    """Requests that all replicas together may send."""
     share: float
     """Requests that this replica may send."""
     spent: tuple[int, ...]
-    """Requests that it sent: those in flight, then those of the last 10 s, of the 10 s before, and
-    so on."""
+    """Requests that it has sent: first those in flight, then those of the last 10 s, of the 10 s
+    before, and so on."""
     demand: float
     """Requests that it would need to be on time."""
     blocked: float
@@ -54,12 +54,13 @@ class BudgetUse(NamedTuple):
 
 
 class Allotment(NamedTuple):
-    """What one replica may use of a credential's budget; requests are those of 300 seconds."""
+    """What one replica may use of a credential's budget. Requests are those in 300 seconds."""
 
     share: float
-    """Requests that it may send; inf: all that the credential allows."""
+    """Requests that it may send; inf: there are no other replicas."""
     pace: float
-    """Requests at whose rate it sends them: what its share comes to as those of others drain."""
+    """The share that it will have once others have given up what is to become its own. It already
+    sends at that rate."""
     peers_spent: int
     """Requests that the other replicas sent in the last 300 seconds."""
     blocked: float
@@ -67,7 +68,7 @@ class Allotment(NamedTuple):
 
 
 class _Entry(Struct, frozen=True):
-    """What one replica has sent, may send, and needs."""
+    """The entry of one replica in the ledger: what it has sent, may send, and needs."""
 
     seen: float
     """When it took its last turn, by the database's clock."""
@@ -78,35 +79,35 @@ class _Entry(Struct, frozen=True):
     left: bool
 
     def present(self, now: float) -> bool:
-        """Whether it takes turns."""
+        """Whether it still takes turns."""
         return not self.left and now - self.seen < FRESH
 
     def reserved(self, now: float) -> float:
-        """The most requests that it may have sent in the 300 s before `now`."""
+        """The most requests that it can have sent in the 300 s before `now`."""
         if self.share < 1:  # it sends none
             return self.counted(now)
-        before = now - _LATE  # what was decided then has arrived
+        before = now - _LATE  # requests that were decided on until then have arrived
         most, silent_at = max(self.share, sum(self.spent)), self.seen + FRESH
         if before < silent_at:
             return most
         left, silent = usable(self.share, before - self.seen), before - silent_at
         if silent > WINDOW:
             return left
-        # Of what it sent since it was seen last, the first seconds at the pace of all its share.
+        # Since its last turn it may first have sent at the rate of its whole share.
         left_to_send = most - self.counted(silent_at) + BURST * self.share
         unknown = min(_FRESH_SENDS * self.share, left_to_send)
         since = usable(self.share, FRESH) * silent / WINDOW
         return max(left, min(most, self.counted(before) + unknown + since))
 
     def counted(self, now: float) -> int:
-        """Of the requests that it reported, those that count now."""
+        """How many of the requests that it reported still count."""
         unseen = max(0.0, now - self.seen)
-        # The first are in flight, so that each place has the time of a slice more than its age.
+        # Place 0 has those in flight, so the requests at place n are n - 1 slices old, or older.
         known = enumerate(self.spent)
         return sum(n for place, n in known if place * SLICE + unseen < WINDOW + SLICE)
 
     def refused(self, now: float) -> float:
-        """Seconds for which the API refuses requests."""
+        """Seconds for which the API still refuses requests, as the replica reported."""
         return max(0.0, self.blocked - max(0.0, now - self.seen))
 
 
@@ -126,11 +127,11 @@ def allot(
     """A replica's turn at a credential's budget.
 
     Args:
-        ledger: As the last turn of any replica left it, as JSON; empty: there was none.
+        ledger: The ledger in JSON, as the last turn of any replica left it; empty: there was none.
         replica: Its id.
-        use: What it has sent, and needs.
+        use: What it reports.
         now: Seconds, by the database's clock.
-        leaving: It sends no more requests.
+        leaving: Whether this is its last turn: it will send no more requests.
 
     Returns:
         The ledger after this turn, and what the replica may send from now on.
@@ -151,7 +152,7 @@ def allot(
         demands = [entry.demand for entry in present.values()]
         pace = _fair(max(0.0, use.limit - absent), use.demand, demands)
         share = max(0.0, min(pace, free))
-    # What it had is reserved until it reports the new share: this turn's result may get lost.
+    # The old share stays reserved until it reports the new one: it may never learn of this turn.
     reserved = 0.0 if leaving else max(share, use.share)
     mine = _Entry(now, reserved, use.spent, use.demand, use.blocked, leaving)
     blocked = max(entry.refused(now) for entry in (mine, *others.values()))
@@ -165,7 +166,7 @@ def allot(
 
 
 def _fair(pool: float, demand: float, demands: Collection[float]) -> float:
-    """What a replica gets of a pool: in proportion to its demand among those of the others."""
+    """What a replica gets of a pool: the least for each, and its part of the rest by demand."""
     replicas = 1 + len(demands)
     least = min(max(_LEAST * pool, 1.0), pool / replicas)
     total = demand + sum(demands)

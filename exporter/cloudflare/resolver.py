@@ -28,15 +28,15 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.lookups: dict[object, asyncio.Future[_Addresses]] = {}
-        """Running ones."""
+        """Those that are under way."""
 
     def close(self) -> None:
         for lookup in self.lookups.values():
-            lookup.cancel()  # a closed loop can't take its end
+            lookup.cancel()  # a closed loop can't take its result
         super().close()
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> _Addresses:
-        """As asyncio's.
+        """Looks a name up, as asyncio's method does.
 
         Raises:
             socket.gaierror: the name is unknown, or no name server responded.
@@ -51,4 +51,4 @@ class Loop(asyncio.SelectorEventLoop):
 
     def _end(self, key: object, done: "asyncio.Future[_Addresses]") -> None:
         del self.lookups[key]
-        done.exception()  # an exception must be retrieved, and nobody may wait for it any more
+        done.exception()  # asyncio wants it retrieved, and maybe nobody waits for it any more

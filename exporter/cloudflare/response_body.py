@@ -7,22 +7,23 @@ from typing import Any
 from exporter.cloudflare.json_filter import InvalidBody, JsonFilter
 
 _UNFILTERED = 4 * 1024 * 1024
-"""Bytes up to which a body isn't filtered, which is faster: 10,000 steps with small outputs."""
+"""Bytes up to which a body isn't filtered, which is faster. 10,000 steps with small outputs fit."""
 _MAX_FILTERED = 32 * 1024 * 1024
-"""Bytes that stay of a larger one: 25,000 steps, Cloudflare's limit, of 1.3 KiB each."""
+"""Maximum bytes that stay of a larger one: 25,000 steps, Cloudflare's limit, of 1.3 KiB each."""
 _MAX_OBJECTS = 300_000
-"""In what stays: 25,000 steps with 5 attempts, most of them failed. Each object takes at least 100
-bytes of memory, even where it took 3 of the body."""
+"""Maximum objects in what stays: 25,000 steps with 5 attempts, most of them failed. Each object
+takes at least 100 bytes of memory, even if it has only 3 in the body."""
 _PIECE = 64 * 1024
-"""Bytes that are decompressed at a time: a few bytes of a bomb are gigabytes."""
+"""Bytes that are decompressed at a time, since a few bytes may decompress to gigabytes."""
 
 
 class ResponseBody:
-    """One body.
+    """The body of one response.
 
     Args:
-        limit: Maximum bytes, compressed and decompressed.
-        model: The msgspec type that it is decoded as; a large body is filtered for it.
+        limit: Maximum bytes, both compressed and decompressed.
+        model: The msgspec type that it will be decoded as; of a large body, only what this type has
+            is stored.
     """
 
     def __init__(self, limit: int, model: Any) -> None:
@@ -56,7 +57,7 @@ class ResponseBody:
         self.received += len(data)
         for piece in [data] if self._gzip is None else self._decompressed(data, self._gzip):
             self.size += len(piece)
-            # Valid gzip may decompress to nothing without end.
+            # Endless gzip may be valid and decompress to nothing, so both sizes are checked.
             if max(self.size, self.received) > self._limit:
                 raise InvalidBody(f"longer than api.max_body, {self._limit} bytes")
             if self._filter is not None:
