@@ -26,9 +26,9 @@ class Family:
             reserves for histograms.
         help: What the value means, and the field of Cloudflare's API that it comes from.
         labels: All label names, in order.
-        states: For a set of states, all known values of the last label. A sample of one state
-            also shows the others at 0.
-        exemplars: Whether OpenMetrics shows the id of the last instance counted, as an exemplar.
+        states: If its series are the states of one thing: all known values of the last label. A
+            sample of one state then also shows the other states at 0.
+        exemplars: Whether OpenMetrics shows the id of the last counted instance, as an exemplar.
     """
 
     name: str
@@ -317,12 +317,12 @@ EVENT_COVERAGE = _own(
 )
 
 FINISHED_OUTCOMES = ("success", "failure")
-"""Of a finished step or attempt. Once a step's name is known, series exist for both."""
+"""Outcomes of a finished step or attempt. Once a step's name is known, series exist for both."""
 OUTCOMES = (*FINISHED_OUTCOMES, "running")
-"""Of any step or attempt."""
+"""Outcomes of any step or attempt."""
 EVENT_RESULTS = ("shown", "known", "listed", "unconfirmed", "other", "unreadable")
-"""Of messages: a poll showed the change; it was known before; it is left to list passes; no poll
-showed it; it isn't of an instance that is watched; it can't be read."""
+"""Results of messages: a poll showed the change; it was known before; it is left to the list
+passes; no poll showed it; its instance isn't watched; the message can't be read."""
 _ENDINGS = tuple(sorted(ENDED))
 _ENDPOINTS = ("instance", "instances", "workflow", "workflows", "versions")
 CODES = ("200", "401", "403", "404", "429", "500", "timeout")
@@ -349,7 +349,7 @@ ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
 a series: the known values of each label but `account` and `workflow`, in all combinations."""
 
 QUEUE_ENDPOINTS = ("pull", "ack")
-"""Of an account that has events; they exist from its start, too."""
+"""Further endpoints of an account that has events; their series exist from its start, too."""
 
 FAMILIES: tuple[Family, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Family)

@@ -53,7 +53,7 @@ _OPENMETRICS = _Format(OPENMETRICS, 1, openmetrics, _EOF)
 
 @cache
 def _code() -> str:
-    """Names the code that renders: that of a version under development changes."""
+    """Identifies the code that renders, which changes within a version under development."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
@@ -62,21 +62,22 @@ class Rendered(Struct, frozen=True, array_like=True):
     """The lines of a workflow's instances, as they are recorded in the state."""
 
     made_by: str
-    """Everything but the instances' values that they depend on."""
+    """Everything that the lines depend on, apart from the values of instances."""
     names: list[set[str]]
-    """Of `Store.labels`."""
+    """The values so far of each label in `Store.labels`."""
     groups: list[Group[str]]
 
 
 class Exposition:
-    """What scrapes see: the store, and metrics of this process (CPU, memory, open files).
+    """What scrapes see: the changes that were shown, and metrics of this process (CPU, memory, open
+    files).
 
     Args:
-        store: The values to show.
+        store: Where the changes come from.
 
     Attributes:
-        counts_shown: Whether scrapes see what is counted of workflows: not while another replica
-            may show it.
+        counts_shown: Returns whether scrapes may see what is counted of workflows; not while
+            another replica may show it.
         gauges: Called at each scrape for the gauges whose values are those of that moment; None:
             the gauge has no series now.
     """
@@ -124,8 +125,8 @@ class Exposition:
         return repr((__version__, _code(), byteorder, workflow, settings))
 
     def showing(self, changes: Changes) -> Iterator[None]:
-        """Makes scrapes see the changes, all at once; yields every few milliseconds.
-        One must end before another begins."""
+        """Makes scrapes see the changes, all at once. Yields every few milliseconds, so that others
+        can run. It must end before another call begins."""
         series: dict[Family, dict[LabelValues, SeriesData | None]] = {}
         for (family, labels), data in changes.series.items():
             series.setdefault(family, {})[labels] = data
@@ -140,12 +141,12 @@ class Exposition:
             yield from shown
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The whole body, and its content type, for a request's Accept header."""
+        """The body of a scrape, and its content type, for a request's Accept header."""
         parts, content_type = self.scrape(accept)
         return unpack(parts), content_type
 
     def scrape(self, accept: str = "", names: Collection[str] = ()) -> tuple[list[Part], str]:
-        """The exposition as of now in parts, and its content type.
+        """The exposition of this moment in compressed parts, and its content type.
 
         Args:
             accept: A request's Accept header.

@@ -2,9 +2,9 @@
 
 Each part is deflated without reference to earlier data, ends at a byte boundary, and isn't marked
 as the last one. Parts in any order are one valid stream; its checksum is computed from theirs.
-Concatenated gzip members would be simpler, but curl, httpx and Chromium stop after the first (Go,
-Node and Python's gzip read all). ISA-L is several times as fast as zlib, which has no function for
-checksums of parts in Python.
+Concatenated gzip members would be simpler, but curl, httpx and Chromium stop after the first one
+(Go, Node and Python's gzip read all of them). ISA-L is several times as fast as zlib; and Python's
+zlib can't combine the checksums of parts.
 """
 
 from array import array
@@ -15,7 +15,7 @@ from msgspec import Struct
 
 # One above the fastest level: two thirds of its size, and of zlib's fastest in a third of its time.
 _LEVEL, _RAW = 1, -15
-# The begin of a stream (RFC 1952): deflate, no name, no time, unknown system.
+# The beginning of a stream (RFC 1952): deflate, no name, no time, unknown system.
 _BEGIN = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 # An empty block that is marked as the last.
 _LAST = b"\x03\0"
@@ -44,16 +44,16 @@ def pack(text: bytes) -> Part:
 
 
 class Pieces(Struct, frozen=True, array_like=True, gc=False):
-    """Texts that were compressed one by one, stored as one part: a scrape costs as much as there
-    are parts."""
+    """Texts that were compressed one by one, and stored as one part: the fewer parts there are, the
+    less a scrape costs."""
 
     whole: Part
     index: bytes
-    """For each text the bytes of its compressed data, its bytes, and its CRC, as an array."""
+    """For each text: the size of its compressed data, its own size, and its CRC, as an array."""
 
     @classmethod
     def empty(cls, count: int) -> "Pieces":
-        """With `count` empty texts."""
+        """Pieces of `count` empty texts."""
         return cls(EMPTY, array("I", [0] * 3 * count).tobytes())
 
     def text(self, n: int) -> bytes:
@@ -63,7 +63,7 @@ class Pieces(Struct, frozen=True, array_like=True, gc=False):
         return unpack([Part(self.whole.data[start : start + size], 0, 0)]) if size else b""
 
     def replaced(self, parts: Mapping[int, Part]) -> "Pieces":
-        """With some texts replaced, by number."""
+        """The same pieces with some texts replaced, by number."""
         if not parts:
             return self
         data, index = self.whole.data, array("I", self.index)
@@ -78,7 +78,7 @@ class Pieces(Struct, frozen=True, array_like=True, gc=False):
 
 
 def joined(parts: Sequence[Part]) -> Part:
-    """The texts, joined."""
+    """One part of all texts, joined."""
     crc, size = _checksum(parts)
     return Part(b"".join([part.data for part in parts]), size, crc)
 
@@ -98,7 +98,7 @@ def unpacked(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 
 def stream(parts: Sequence[Part]) -> list[Part]:
-    """The parts of a whole stream: with its begin and its end."""
+    """The parts of a whole stream, with its beginning and its end."""
     crc, size = _checksum(parts)
     end = _LAST + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
     return [Part(_BEGIN, 0, 0), *parts, Part(end, 0, 0)]

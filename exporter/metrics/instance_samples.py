@@ -15,14 +15,14 @@ Sample = tuple[Family, tuple[str, ...], float]
 
 
 class InstanceSamples(Struct, frozen=True, gc=False):
-    """The samples of an instance, made during iteration: stored for all instances of a restart,
-    they would be millions.
+    """The samples of an instance. They are made during iteration: those of all instances, stored at
+    a restart, would be millions.
 
     Attributes:
         values: The instance's values.
         last_change: Unix time at which they last changed.
-        labels: Those of its workflow's instances.
-        status: The family of the status: with all states, or with the current one alone.
+        labels: The labels of its workflow's instances.
+        status: The family of the status, with all states or only the current one.
     """
 
     values: InstanceValues
@@ -61,7 +61,7 @@ class InstanceSamples(Struct, frozen=True, gc=False):
 def _by_type(
     steps: Mapping[tuple[str, str], int], word: Callable[[str], str]
 ) -> dict[tuple[str, str], int]:
-    """Steps by type and outcome: all outcomes of each type seen and of plain steps."""
+    """Steps by type and outcome, also at 0: every outcome of plain steps and of each type seen."""
     counts = dict.fromkeys(product(("step",), OUTCOMES), 0)
     for (step_type, outcome), count in steps.items():
         key = word(step_type), outcome

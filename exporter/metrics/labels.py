@@ -1,5 +1,5 @@
-"""The labels that name a workflow; and `step` and `error_name`: rewrite rules, at most N distinct
-values per workflow, and step names without the engine's counter."""
+"""Values of labels: those that identify a workflow, and those of `step` and `error_name`, which are
+rewritten and limited in number. Step names lose the engine's counter."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,8 @@ class WorkflowKey(NamedTuple):
 
 
 def _replaced(regex: re.Pattern[str], replacement: str, name: str) -> str:
-    """As in Go: unlike Python's, `.*` doesn't match once more at the end of what it matched."""
+    """Replaces all matches, as Go does: unlike in Python, `.*` doesn't match once more, emptily, at
+    the end of what it matched."""
     end = -1
 
     def replace(match: re.Match[str]) -> str:
@@ -48,7 +49,8 @@ class LimitedLabel:
         """The values so far."""
 
     def add(self, label: str) -> None:
-        """Adds a value that a series already has; one of former rules takes no place."""
+        """Adds a value that a restored series has. It takes no place if the rules wouldn't make
+        it."""
         if label != OTHER and label == self._rewritten(label):
             self.labels.add(label)
 
@@ -59,7 +61,7 @@ class LimitedLabel:
         return label
 
     def __call__(self, name: str, *, on_other: Callable[[], None] = lambda: None) -> str:
-        """The label for a name; calls `on_other` where the limit makes it `other`."""
+        """The label for a name; calls `on_other` if it is `other` because of the limit."""
         label = self._rewritten(name)
         if label in self.labels:
             return label
@@ -83,4 +85,4 @@ class InstanceLabels(NamedTuple):
     step: StepLabel
     error_name: LimitedLabel
     word: LimitedLabel
-    """Of statuses and of types of steps."""
+    """Used for statuses and for types of steps."""

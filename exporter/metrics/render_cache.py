@@ -1,10 +1,10 @@
-"""A cache of rendered lines: a change renders only what changed, a scrape joins what is cached.
+"""A cache of rendered lines: a change renders only what changed, and a scrape joins what is cached.
 
-An entry is one instance or series: a text for each column, where a column is a family, or a family
-in one format. A few entries of an owner, such as a workflow, share a block and stay in it. Only the
-compressed texts of a block are stored, those of a group of blocks in one piece, and of a column as
-a whole from a scrape until it changes. They are never modified but replaced, so that a scrape in
-progress continues with those of the moment it started.
+An *entry* is one instance or series. It has a text for each *column*: a column is a family, or a
+family in one format. A few entries of an owner, such as a workflow, share a *block* and stay in it;
+some blocks are a *group*. Only compressed texts are stored: those of a group in one piece and, from
+a scrape until the next change, a column as a whole. They are never modified, only replaced, so that
+a scrape in progress continues with those of the moment at which it started.
 """
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -14,19 +14,19 @@ from msgspec import Struct
 
 from exporter.metrics.gzip_parts import Part, Pieces, joined, pack
 
-# Small, because one changed entry makes its whole block be compressed again; but short texts
-# compress badly.
+# Entries of a block: few, because a changed entry has its whole block compressed again; but not too
+# few, because short texts compress badly.
 _BLOCK_SIZE = 32
-# Blocks. Each changed text has the checksum of its group combined again.
+# Blocks of a group: few, because a changed text has the checksums of its group combined again.
 _GROUP_SIZE = 16
-# Entries that are removed at a stretch.
+# Entries that are removed before others may run.
 _REMOVED = 1000
 
 S = TypeVar("S", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 _Texts = tuple[bytes, Sequence[str]]
-"""What the lines of an entry alone contain, and its new text for each column."""
+"""What only the lines of one entry contain, and the entry's new text for each column."""
 
 
 def encoded(text: str) -> bytes:
@@ -39,13 +39,13 @@ class Group(Struct, Generic[K], array_like=True, eq=False):
     """Some blocks."""
 
     keys: list[list[K]]
-    """Of the entries of each block."""
+    """For each block, the keys of its entries."""
     columns: list[Pieces]
-    """The texts of the blocks, by column."""
+    """For each column, the texts of the blocks."""
 
     def replaced(self, block: int, entries: Iterable[_Texts]) -> Iterator[tuple[int, Part]]:
-        """The columns that change with other texts of these entries of a block, with what the
-        block becomes there."""
+        """The columns of a block that change when these entries get other texts, each with the new
+        text of the block."""
         for column, pieces in enumerate(self.columns):
             before = pieces.text(block)
             text, new = before, []
@@ -62,7 +62,7 @@ class Group(Struct, Generic[K], array_like=True, eq=False):
 
 
 _Block = tuple[Group[K], int]
-"""Some entries: their group, and the number of their block there."""
+"""A block: its group, and its number there."""
 
 
 class RenderCache(Generic[S, K, V]):
@@ -70,8 +70,8 @@ class RenderCache(Generic[S, K, V]):
 
     Args:
         columns: Number of texts of an entry.
-        contained: Returns what each line of an entry contains, and no other line of its columns.
-        render: Returns an entry's texts: whole lines that contain that, or nothing.
+        contained: Returns what every line of an entry contains, and no line of another entry.
+        render: Returns the texts of an entry: whole lines that contain that, or nothing.
     """
 
     def __init__(
@@ -87,20 +87,20 @@ class RenderCache(Generic[S, K, V]):
         self._with_room: dict[S, dict[_Block[K], None]] = {}
         self._block_of: dict[S, dict[K, _Block[K]]] = {}
         self._columns: dict[tuple[int, Part], Part] = {}
-        """Those that have not changed since a scrape, by what is before them."""
+        """The columns that have not changed since a scrape, by column and the head before them."""
 
     def prepare(
         self, owner: S, changes: Mapping[K, V | None]
     ) -> Generator[None, None, Iterator[None]]:
-        """Renders what changed of an owner, without letting scrapes see it; yields every few
+        """Renders the changes of an owner, without letting scrapes see them yet. Yields every few
         milliseconds.
 
         Args:
             changes: Values of entries; None: the entry is removed.
 
         Returns:
-            Makes scrapes see the changes at its first step; it must end before others are
-            prepared.
+            An iterator that makes scrapes see the changes at its first step. It must end before
+            anything else is prepared.
         """
         known = self._block_of.setdefault(owner, {})
         keys_of: dict[Group[K], dict[int, list[K]]] = {}
@@ -184,11 +184,11 @@ class RenderCache(Generic[S, K, V]):
         return self._columns[key]
 
     def groups(self, owner: S) -> list[Group[K]]:
-        """All that there is of an owner."""
+        """All groups of an owner."""
         return list(self._groups.get(owner, ()))
 
     def restore(self, owner: S, groups: Iterable[Group[K]]) -> None:
-        """Shows an owner's groups, of which there is nothing yet."""
+        """Shows the groups of an owner that has none yet."""
         self._columns.clear()
         self._block_of.setdefault(owner, {})
         for group in groups:

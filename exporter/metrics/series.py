@@ -24,9 +24,9 @@ _MAX_EXEMPLAR_ID = 128 - len("instance_id")
 
 
 class Histogram(Struct, array_like=True):
-    """Counts by inclusive upper bound; the last one is for +Inf. Persisted as it is.
+    """Counts by inclusive upper bound; the last count is for +Inf. The state holds it as it is.
 
-    prometheus_client's histogram can't be persisted and restored.
+    prometheus_client's histogram can't be restored from persisted counts.
     """
 
     bounds: tuple[float, ...]
@@ -49,7 +49,7 @@ class Histogram(Struct, array_like=True):
 
 
 class Exemplar(NamedTuple):
-    """The instance behind the latest observation of a bucket, or the latest count.
+    """The instance of the latest observation in a bucket or, of a counter, of the latest count.
 
     Attributes:
         instance_id: The id of the instance.
@@ -63,13 +63,13 @@ class Exemplar(NamedTuple):
 
 
 class SeriesData(Struct, array_like=True):
-    """A series, or all series of a histogram, and what OpenMetrics shows with it. Persisted without
-    exemplars.
+    """A series, or all series of a histogram, with what OpenMetrics adds. The state holds it
+    without exemplars.
 
     Attributes:
-        value: Of a counter, gauge or histogram.
+        value: The value of the counter, gauge or histogram.
         created: Unix time at which a counter or histogram began.
-        exemplars: By bucket; a counter's is bucket 0.
+        exemplars: Exemplars by bucket; that of a counter has bucket 0.
     """
 
     value: float | Histogram
@@ -161,12 +161,12 @@ class Series:
             data.exemplars = {**data.exemplars, bucket: exemplar}
 
     def zero(self, family: Family, every: Iterable[LabelValues]) -> None:
-        """Creates those of the series that don't exist, at 0."""
+        """Creates the series of these label values that don't exist yet, at 0."""
         for labels in every:
             self._begun(family, labels)
 
     def _begun(self, family: Family, labels: LabelValues) -> SeriesData:
-        """A series; one that doesn't exist begins at 0."""
+        """The data of a series; one that doesn't exist begins at 0."""
         key = family, labels
         data = self._series.get(key)
         if data is None:
@@ -187,7 +187,7 @@ class Series:
                 self._changed.add((family, labels))
 
     def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
-        """Sets what was restored, or begins at zero where a histogram's buckets have changed;
+        """Restores a series; a histogram whose buckets have changed begins at zero instead. Returns
         whether it was restored."""
         buckets = [getattr(value, "bounds", None) for value in (data.value, self._zero(family))]
         if buckets[0] != buckets[1]:
@@ -198,7 +198,7 @@ class Series:
         return True
 
     def touch(self) -> None:
-        """Takes everything for changed."""
+        """Has the next `take` return every series."""
         self._changed.update(self._series)
 
     def take(self) -> Changes:

@@ -1,4 +1,4 @@
-"""Takes all that polls learn, and turns it into values of metrics for state and scrapes."""
+"""Turns what the exporter learns into the values of metrics, for the state and for scrapes."""
 
 import platform
 import time
@@ -33,15 +33,17 @@ class _Workflow(NamedTuple):
 
     labels: InstanceLabels
     instances: set[str]
-    """Those that have series."""
+    """Ids of the instances that have series."""
     rendered: set[str]
-    """Those that scrapes see as before the restart, and that haven't been restored yet."""
+    """Ids of those that scrapes see as they were before the restart: they are still to be
+    restored."""
 
 
 class Store:
     """The values of all metrics.
 
-    Each method takes effect as a whole between two scrapes, since none of them awaits anything.
+    Most methods are named for what has happened; they take what the metrics are to show of it. Each
+    takes effect as a whole between two scrapes, since none of them awaits anything.
 
     Args:
         settings: Which series to show, with which labels and buckets.
@@ -54,9 +56,9 @@ class Store:
         self.series = Series(_bounds(settings), clock)
         self._changed = defaultdict[WorkflowKey, dict[str, Iterable[Sample] | None]](dict)
         self.accounts: set[str] = set()
-        """Those that are watched."""
+        """Labels of the watched accounts."""
         self._workflows: dict[WorkflowKey, _Workflow] = {}
-        # Statuses and types of steps are few, but the API may send any text.
+        # There are only a few statuses and types of steps, but the API may send any text.
         self._words = LimitedLabel(Names(limit=_MAX_WORDS))
         self._words.labels.update(STATUSES)
         self._statuses = dict.fromkeys(STATUSES)
@@ -64,29 +66,29 @@ class Store:
         self._zero()
 
     def use(self, settings: Metrics) -> None:
-        """Shows what other settings say; only while no workflow is attached."""
+        """Changes the settings; only while no workflow is attached."""
         self.settings, self.series.bounds = settings, _bounds(settings)
         self.series.touch()
 
     def _zero(self, *owner: str) -> None:
-        """Creates the `ZEROS` of the process, of an account, or of a workflow."""
+        """Creates the `ZEROS` of an account or a workflow or, without an owner, of the process."""
         for family, values in catalogue.ZEROS.items():
             if len(family.labels) == len(owner) + len(values):
                 self.series.zero(family, [(*owner, *labels) for labels in product(*values)])
 
     def configured(self, *, successful: bool, at: float | None = None) -> None:
-        """The configuration was loaded (at Unix time `at`), or could not be."""
+        """The configuration was loaded at Unix time `at`, or could not be loaded."""
         self.series.set(catalogue.CONFIG_SUCCESSFUL, (), successful)
         if at is not None:
             self.series.set(catalogue.CONFIG_SUCCESS_TIME, (), at)
 
     @property
     def workflows(self) -> Collection[WorkflowKey]:
-        """Those that have series."""
+        """The workflows that have series."""
         return self._workflows.keys()
 
     def attached(self, workflow: WorkflowKey) -> None:
-        """A workflow is watched from now on."""
+        """A workflow is attached, and its series begin."""
         step, error = StepLabel(self.settings.step_names), LimitedLabel(self.settings.error_names)
         labels = InstanceLabels(step, error, self._words)
         self._workflows[workflow] = _Workflow(labels, set(), set())
@@ -99,11 +101,11 @@ class Store:
         self.series.drop(*workflow)
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
-        """The platform's own counts of a workflow's instances, by status."""
+        """The platform has these counts of a workflow's instances by status."""
         self._set_by_status(catalogue.INSTANCES, workflow, counts)
 
     def limits(self, workflow: WorkflowKey, newest: WorkflowVersion) -> None:
-        """The limits of a workflow's newest version, which may lack what an older one had."""
+        """A workflow's newest version has these limits; it may lack some that older ones had."""
         steps = newest.limits.steps if newest.limits else None
         self.series.set(catalogue.STEP_LIMIT, workflow, steps)
         running = newest.concurrency.limit if newest.concurrency else None
@@ -112,7 +114,7 @@ class Store:
     def shown(
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
-        """An instance has these values, which last changed at a Unix time."""
+        """An instance has these values now; they last changed at this Unix time."""
         labels, instances, _ = self._workflows[workflow]
         instances.add(instance_id)
         for step in values.open_steps:
@@ -129,18 +131,18 @@ class Store:
         self._changed[workflow][instance_id] = None if hidden else samples
 
     def labels(self, workflow: WorkflowKey) -> InstanceLabels:
-        """The labels of its instances whose values are limited."""
+        """The labels of a workflow's instances whose values are limited."""
         return self._workflows[workflow].labels
 
     def rendered(self, workflow: WorkflowKey, ids: Collection[str]) -> None:
-        """Scrapes see these instances as they were before the restart."""
+        """Scrapes see these instances as they were before the restart, until they are restored."""
         self._workflows[workflow].instances.update(ids)
         self._workflows[workflow].rendered.update(ids)
 
     def restored(
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
-        """An instance had these values before a restart."""
+        """An instance was restored with these values."""
         rendered = self._workflows[workflow].rendered
         if instance_id in rendered:
             rendered.discard(instance_id)
@@ -148,14 +150,14 @@ class Store:
             self.shown(workflow, instance_id, values, last_change)
 
     def all_restored(self, workflow: WorkflowKey) -> None:
-        """All instances of a workflow that are still to have series were restored."""
+        """All instances of a workflow are restored; others that scrapes see have no series now."""
         rendered = self._workflows[workflow].rendered
         for instance_id in rendered:
             self.removed(workflow, instance_id)
         rendered.clear()
 
     def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
-        """An instance has no series any more."""
+        """An instance no longer has series."""
         self._changed[workflow][instance_id] = None
         self._workflows[workflow].instances.discard(instance_id)
 
@@ -164,7 +166,7 @@ class Store:
         self.series.set(catalogue.BACKFILL_TIME, workflow, self._clock())
 
     def skipped(self, workflow: WorkflowKey) -> None:
-        """A run that ended has expired, and its steps were never fetched."""
+        """A run expired whose steps were never fetched."""
         self.series.add(catalogue.DETAILS_SKIPPED, workflow)
 
     def ignored(self, parts: int = 1) -> None:
@@ -172,12 +174,12 @@ class Store:
         self.series.add(catalogue.ROWS_IGNORED, (), count=parts)
 
     def dropped(self) -> None:
-        """`max_instances` left an instance out."""
+        """An instance has no series because of `max_instances`."""
         self.series.add(catalogue.INSTANCES_DROPPED, ())
 
     @contextmanager
     def poll(self, kind: str) -> Iterator[None]:
-        """Counts the request that is made meanwhile by its result."""
+        """Counts the request that is made within this context, by its result."""
         try:
             yield
         except RequestFailed as failure:
@@ -186,7 +188,7 @@ class Store:
         self.polled(kind, "success")
 
     def polled(self, kind: str, result: str) -> None:
-        """A request succeeded, or failed: `success` or the class of failure."""
+        """A request had this result: `success`, or the class of its failure."""
         self.series.add(catalogue.POLLS, (kind, result))
 
     def reported(
@@ -198,13 +200,13 @@ class Store:
         failing: Mapping[str, int],
         watched: Mapping[str, int],
     ) -> None:
-        """A round over a workflow, or a list pass of it, ended.
+        """A round over a workflow or a list pass of it has ended.
 
         Args:
-            up: Whether it can be read.
+            up: Whether the workflow can be read.
             as_of: Unix time as of which the status of the live instances is known.
             failing: Instances whose last poll failed, by class of failure.
-            watched: Instances that are watched, with series or without, by status.
+            watched: Watched instances by status, with or without series.
         """
         for result in FAILURE_REASONS:
             self.series.set(catalogue.FAILING, (*workflow, result), failing.get(result, 0))
@@ -223,18 +225,19 @@ class Store:
         zero(catalogue.API_DURATION, product(endpoints))
 
     def event_seen(self, account: str, kind: str, result: str) -> None:
-        """A message of the account's queue is done with; empty kind: of another, or unreadable."""
+        """A message of an account's queue had this result. Its kind is empty if it isn't one of
+        `KINDS`, or can't be read."""
         if account in self.accounts:
             self.series.add(catalogue.EVENTS, (account, kind, result))
 
     def event_shown(self, seconds: float) -> None:
-        """What an event announced was committed, so long after it happened."""
+        """What an event announced was shown this many seconds after it happened."""
         self.series.observe(catalogue.EVENT_DELAY, (), seconds)
 
     def _set_by_status(
         self, family: Family, workflow: WorkflowKey, counts: Mapping[str, int]
     ) -> None:
-        """Sets gauges for all statuses that are known or were seen, including those at 0."""
+        """Sets a gauge for every status, also at 0 for those that are known or were ever seen."""
         shown = dict.fromkeys(self._statuses, 0)
         for status, count in counts.items():
             shown[self._words(status)] = shown.get(self._words(status), 0) + count
@@ -259,7 +262,7 @@ class Store:
         self.series.observe(catalogue.API_DURATION, (endpoint,), seconds)
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
-        """Something finished, of an instance that has series or of one that is only counted."""
+        """Something finished of an instance, which may have series or not."""
         add, observe = self.series.add, self.series.observe
         queued, run = observations.queue_duration, observations.run
         if queued is not None:
@@ -296,12 +299,12 @@ class Store:
         )
 
     def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
-        """Restores what was persisted, as `Series.restore` does."""
+        """Restores a series, as `Series.restore` does, and the label values that it has."""
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
             self.labels(WorkflowKey(*labels[:2])).step.add(step)
         if family in (catalogue.INSTANCES, catalogue.WATCHED):
-            self._statuses[labels[-1]] = None  # may not be known today
+            self._statuses[labels[-1]] = None  # it may not be one that is known today
         return self.series.restore(family, labels, data)
 
     def state_write_failed(self) -> None:
@@ -309,7 +312,7 @@ class Store:
         self.series.add(catalogue.STATE_WRITE_ERRORS, ())
 
     def leases_lost(self, count: int) -> None:
-        """Other replicas have taken workflows over."""
+        """Other replicas have taken over this many workflows."""
         self.series.add(catalogue.LEASES_LOST, (), count=count)
 
     def take(self) -> Changes:
@@ -321,7 +324,7 @@ class Store:
 
 
 def _bounds(settings: Metrics) -> dict[Family, Sequence[float]]:
-    """The buckets of each histogram; `metrics.buckets` names those of workflows."""
+    """The buckets of each histogram; those of workflows come from `metrics.buckets`."""
     configured = {f"cloudflare_workflow_{name}": bounds for name, bounds in settings.buckets}
     own = {catalogue.API_DURATION: _API_SECONDS, catalogue.EVENT_DELAY: _EVENT_SECONDS}
     return {f: own.get(f) or configured[f.name] for f in FAMILIES if f.kind == "histogram"}

@@ -1,4 +1,5 @@
-"""Samples as lines of Prometheus' text format and of OpenMetrics, which are mostly the same."""
+"""Renders samples as lines of Prometheus' text format and of OpenMetrics, which are mostly
+equal."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -29,7 +30,7 @@ def of_instance(workflow: WorkflowKey, instance_id: str, samples: Iterable[Sampl
 
 
 def instance_labels(workflow: WorkflowKey, instance_id: str) -> str:
-    """What each line of an instance contains, and no line of another."""
+    """What every line of an instance contains, and no line of another instance."""
     return f'{{{_workflow_labels(workflow)},instance_id="{_escape(instance_id)}"'
 
 
@@ -40,8 +41,8 @@ def _workflow_labels(workflow: WorkflowKey) -> str:
 
 @lru_cache(maxsize=4096)  # instances have most statuses, outcomes and steps in common
 def _frame(family: Family, labels: LabelValues) -> tuple[int, list[str]]:
-    """A sample's column, and the pieces of its line before and after the labels of the instance,
-    up to the value. For a state, the lines of the other states come first."""
+    """The column of a sample, and the pieces of its line, up to the value, between which the labels
+    of the instance go. For a state, the lines of the other states come first."""
     others = [(*labels[:-1], state) for state in family.states if state != labels[-1]]
     pieces, before = list[str](), ""
     for values in (*others, labels):
@@ -52,7 +53,7 @@ def _frame(family: Family, labels: LabelValues) -> tuple[int, list[str]]:
 
 
 def series_labels(family: Family, labels: LabelValues) -> str:
-    """What each line of a series contains, and no line of another of its family."""
+    """What every line of a series contains, and no line of another series of its family."""
     return f"{{{label_pairs(family.labels, labels)}" if labels else ""
 
 
@@ -88,7 +89,7 @@ def of_series(
 
 @lru_cache
 def _bounds(bounds: tuple[float, ...]) -> tuple[str, ...]:
-    # As Go formats them: a bound is a label value, so another text would be another series.
+    # Formatted as Go does: a bound is a label's value, so another text would be another series.
     return tuple(_go(bound) for bound in (*bounds, inf))
 
 
