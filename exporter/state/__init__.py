@@ -1,1 +1,1 @@
-"""What outlives a restart, in SQLite."""
+"""What outlives a restart, in SQLite or PostgreSQL."""

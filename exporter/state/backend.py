@@ -1,7 +1,7 @@
-"""What a backend of the state does: few operations on bytes, whose meaning it doesn't know, in
+"""What a backend of the state does: a few operations on bytes, whose meaning it doesn't know, in
 tables that all have the same columns.
 
-An owner is an account and a workflow: what records belong to, and what a lease is for.
+An *owner* is an account and a workflow: that is what records belong to, and what leases are for.
 """
 
 from abc import ABC, abstractmethod
@@ -22,9 +22,9 @@ Table = Literal["workflows", "instances", "series", "rendered"]
 TABLES: tuple[Table, ...] = get_args(Table)
 """All have the columns account, workflow, id, data and last_watched."""
 Place = tuple[Table, str, str]
-"""A table, and an owner."""
+"""A table and an owner: where records of one kind are."""
 Key = tuple[Table, str, str, str]
-"""Of a record: its place, and its id there; empty for the only one."""
+"""The key of a record: its place, and its id there; the id of an only record is empty."""
 _NONE: Mapping[Owner, Any] = MappingProxyType({})
 
 
@@ -45,10 +45,10 @@ class NotRestored(Exception):  # noqa: N818 - reads as what is wrong
 
 
 class LeaseLost(Exception):  # noqa: N818 - reads as what is wrong
-    """Leases that a batch relies on are held by other replicas, or by none.
+    """This replica no longer holds leases that a batch relies on.
 
     Attributes:
-        owners: Whose leases.
+        owners: What the leases are for.
     """
 
     def __init__(self, owners: Collection[Owner]) -> None:
@@ -57,13 +57,13 @@ class LeaseLost(Exception):  # noqa: N818 - reads as what is wrong
 
 
 class DatabaseServer(NamedTuple):
-    """Where a database is that replicas share."""
+    """A database that replicas share."""
 
     url: SecretStr
-    """libpq's."""
+    """As libpq takes it."""
     password_file: Path | None
     timeout: float
-    """Seconds that an exchange with it may take."""
+    """Maximum seconds of an exchange with it."""
 
 
 Location = Path | DatabaseServer | None
@@ -75,22 +75,23 @@ class Row(NamedTuple):
 
     data: bytes
     last_watched: float | None = None
-    """Unix time at which an instance was taken out of what is watched; None: it is watched. The
-    backend has that of a workflow: when its record was last written."""
+    """Unix time at which an instance was removed; None: it is watched. For a workflow, the backend
+    sets the time at which its record was last written."""
 
 
 class Batch(NamedTuple):
-    """What one transaction writes; None deletes."""
+    """What one transaction writes."""
 
     rows: Mapping[Key, Row | None]
+    """Rows by key; None: the row is deleted."""
     leases: Mapping[Owner, int] = _NONE
-    """The epochs of all leases that are held: the transaction renews them."""
+    """All leases that this replica holds, with their epochs. The transaction renews them."""
     horizons: Mapping[Owner, float] = _NONE
-    """Deletes the instances that were last watched before these Unix times."""
+    """Of each workflow, the Unix time such that instances removed before it are deleted."""
 
     def by_table(self, now: float) -> Iterator[tuple[Table, list[Any], list[Any]]]:
-        """Each table with its rows to write at Unix time `now`, as tuples of all columns, and the
-        keys of those to delete."""
+        """Each table with the rows to write at Unix time `now`, as tuples of all columns, and the
+        keys of the rows to delete."""
         for table in TABLES:
             rows = [(key[1:], row) for key, row in self.rows.items() if key[0] == table]
             written = [
@@ -105,10 +106,10 @@ class Replica(NamedTuple):
     """A process that shares the state with others."""
 
     id: str
-    """Its name and something random: another one after each start."""
+    """Its name and something random, so that it differs after each start."""
     name: str
     url: str
-    """Of its page; empty: unknown."""
+    """The address of its page; empty: unknown."""
 
 
 class Lease(NamedTuple):
@@ -116,11 +117,11 @@ class Lease(NamedTuple):
 
     replica: Replica
     epoch: int
-    """Rises whenever the workflow changes hands."""
+    """A number that rises whenever the workflow changes hands."""
 
 
 class Notice(NamedTuple):
-    """What a replica has for the holder of a workflow."""
+    """A message from one replica to the holder of a workflow."""
 
     account: str
     workflow: str
@@ -128,46 +129,48 @@ class Notice(NamedTuple):
 
     @property
     def owner(self) -> Owner:
-        """Whose holder it is for."""
+        """The workflow whose holder it is for."""
         return self.account, self.workflow
 
 
 class Turn(NamedTuple):
-    """What a replica wants and shows to the others, once a second."""
+    """What a replica asks for and shows the others, once a second."""
 
     replica: Replica
     lease: float
     """Seconds until its leases expire, unless they are renewed."""
     wanted: Collection[Owner]
-    """To hold: what it holds is renewed, what nobody holds is taken."""
+    """The leases that it wants: those that it holds are renewed, those that nobody holds are
+    taken."""
     released: Collection[Owner]
-    """To give up, if it holds them. What it holds beyond `wanted` and `released` is renewed."""
+    """The leases to give up, if it holds them. Any other lease that it holds is renewed."""
     budgets: Mapping[str, BudgetUse]
-    """By credential: the name in the state of the first account that uses it."""
+    """What it uses of each budget, by the name in the state of the first account that uses it."""
     leaving: bool = False
-    """Its last turn: it gives up all it holds, its shares of budgets too."""
+    """Whether this is its last turn: it gives up all leases, and its shares of budgets."""
     sent: Collection[Notice] = ()
-    """For holders; those that are in the state already aren't sent again."""
+    """Notices for holders; those that the state already has aren't sent again."""
     deleted: Collection[Notice] = ()
+    """Notices to delete."""
 
 
 class Seen(NamedTuple):
     """What a replica sees at its turn."""
 
     replicas: Sequence[Replica]
-    """The live ones, itself included."""
+    """The live replicas, itself included."""
     leases: Mapping[Owner, Lease]
-    """Those that have not expired, of all replicas."""
+    """The leases of all replicas that have not expired."""
     budgets: Mapping[str, Allotment]
-    """By credential, as in the turn."""
+    """What it may use of each budget, by name as in the turn."""
     notices: Sequence[Notice] = ()
-    """For what it holds, the oldest first; when there are many, not all."""
+    """Notices for the workflows that it holds, the oldest first; if there are many, not all."""
     unread: int = 0
-    """Notices in the state, for all holders."""
+    """The number of notices in the state, for all holders."""
 
 
 def alone(turn: Turn) -> Seen:
-    """What the only replica sees: it has all that it wants."""
+    """What a replica sees that is the only one: it has everything that it wants."""
     return Seen(
         [turn.replica],
         {owner: Lease(turn.replica, 1) for owner in turn.wanted},
@@ -186,14 +189,14 @@ class Backend(ABC):
     """An open state. Its methods may be called from any thread, one at a time.
 
     Attributes:
-        set_aside: Where a damaged file was moved, if there was one.
+        set_aside: Where a damaged file was moved; None: there was none.
     """
 
     set_aside: Path | None = None
 
     @property
     def is_there(self) -> bool:
-        """Whether what was opened is still there."""
+        """Whether the state that was opened still exists."""
         return True
 
     @abstractmethod
@@ -205,29 +208,29 @@ class Backend(ABC):
         return self._select(_OF_OWNER.format(*place), *place[1:])
 
     def by_ids(self, place: Place, ids: Sequence[str]) -> Iterable[tuple[str, bytes]]:
-        """The records of a place that have these ids, as far as there are any."""
+        """The records of a place that have these ids."""
         marks = ", ".join("?" * len(ids))
         return self._select(f"{_OF_OWNER.format(*place)} AND id IN ({marks})", *place[1:], *ids)
 
     def watched(self, owner: Owner, after: str, limit: int) -> Iterable[tuple[str, bytes]]:
-        """The records of a workflow's watched instances: at most `limit` of those after an id, in
-        the order of ids."""
+        """The records of a workflow's watched instances in the order of their ids: at most `limit`,
+        from the first id after `after`."""
         some = "AND last_watched IS NULL AND id > ? ORDER BY id LIMIT ?"
         return self._select(f"{_OF_OWNER.format('instances')} {some}", *owner, after, limit)
 
     @abstractmethod
     def write(self, batch: Batch, *, now: float) -> None:
-        """Commits all of a batch, at Unix time `now`, or, when it raises, nothing.
+        """Commits all of a batch at Unix time `now`, or nothing if it raises.
 
         Raises:
-            LeaseLost: a lease of the batch is someone else's. One that expired is renewed if nobody
-                took it since.
-            Unreachable: whether the batch was committed may be unknown; it can be written again.
+            LeaseLost: another replica has taken over a lease of the batch. A lease that has expired
+                is renewed if no other replica has taken it.
+            Unreachable: it may be unknown whether the batch was committed. It can be written again.
         """
 
     @abstractmethod
     def settle(self) -> None:
-        """Makes sure that no write is under way any more, such as one whose result is unknown.
+        """Makes sure that no write is still under way, such as one whose result is unknown.
 
         Raises:
             Unreachable: one is, or may be.
@@ -238,17 +241,17 @@ class Backend(ABC):
         """Renews, takes and releases leases, and shares budgets with the other replicas.
 
         Raises:
-            Unreachable: as of `write`.
+            Unreachable: it may be unknown whether that was committed, as with `write`.
         """
 
     @abstractmethod
     def expire(self, *, after: float, now: float) -> None:
-        """Deletes workflows last watched more than `after` seconds before the Unix time `now`, and
-        all that is theirs."""
+        """Deletes the workflows that were last watched more than `after` seconds before Unix time
+        `now`, with all of their records."""
 
     @staticmethod
     def is_damage(error: Exception) -> bool:
-        """Whether an error of a method means that the content is broken, and `renew` helps."""
+        """Whether an error means that the content is damaged, so that `renew` helps."""
         del error
         return False
 

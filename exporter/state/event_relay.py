@@ -1,8 +1,8 @@
-"""Events on their way from the replica that pulls them to the one that holds their workflow.
+"""Passes events on from the replica that pulls them to the replica that holds their workflow.
 
-An event goes through the state, as a notice: it is sent with a turn, received with the next turn of
-the workflow's holder, and deleted with a later one, once what it made due is recorded. When the
-workflow changes hands before, the next holder receives it.
+An event goes through the state, as a notice. It is sent with a turn, received with the next turn of
+the workflow's holder, and deleted with a later turn, once the state has recorded that its instance
+is due. If the workflow changes hands before that, the next holder receives it, too.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from exporter.cloudflare.event_queue import Event
 from exporter.state.backend import Notice, Owner, Seen, Turn
 
 _MOST = 10_000
-"""Notices that wait for their holders; until there are fewer, no more should be sent."""
+"""Maximum notices that wait for their holders; while there are as many, none should be sent."""
 _EVENT = msgspec.msgpack.Decoder(Event)
 
 
@@ -26,8 +26,8 @@ class EventRelay:
         account: Its name in the state.
 
     Attributes:
-        sending: What goes with the next turn.
-        deleting: What that turn deletes, too.
+        sending: Notices that the next turn sends.
+        deleting: Notices that the next turn deletes.
         arrived: Set when there is something new to receive.
     """
 
@@ -37,16 +37,16 @@ class EventRelay:
         self.arrived = asyncio.Event()
         self._account = account
         self._received: dict[Notice, bool] = {}
-        """In the state, by whether they were handed out."""
+        """Notices in the state for this replica, and whether `received` has returned them."""
         self._unread = 0
 
     @property
     def full(self) -> bool:
-        """Whether no more should be pulled now, since holders take it more slowly."""
+        """Whether holders are so slow to receive events that none should be pulled now."""
         return self._unread + len(self.sending) >= _MOST
 
     def received(self) -> list[Event]:
-        """What other replicas passed on, each event once."""
+        """The events that other replicas have passed on, each only once."""
         events = []
         for notice in [notice for notice, taken in self._received.items() if not taken]:
             self._received[notice] = True
@@ -55,20 +55,24 @@ class EventRelay:
         return events
 
     def pass_on(self, event: Event, *, new: bool) -> None:
-        """Leaves an event to the holder of its workflow: the next turn sends it or, where it is not
-        `new`, leaves it in the state, to be received again."""
+        """Leaves an event to the holder of its workflow.
+
+        Args:
+            new: Whether the next turn is to send it; otherwise the state already has it, and the
+                holder will receive that.
+        """
         notice = self._notice(event)
         self._received.pop(notice, None)
         if new:
             self.sending[notice] = None
 
     def done(self, events: Iterable[Event]) -> None:
-        """What these made due is recorded: those that were received are deleted."""
+        """Has the next turn delete the notices of these events, if they were received as such."""
         notices = map(self._notice, events)
         self.deleting.update((notice, None) for notice in notices if notice in self._received)
 
     def took(self, turn: Turn, seen: Seen, held: Container[Owner]) -> None:
-        """Takes what a turn has brought."""
+        """Takes the result of a turn."""
         for notice in turn.sent:
             self.sending.pop(notice, None)
         for notice in turn.deleted:

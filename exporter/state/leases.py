@@ -1,8 +1,8 @@
-"""Who holds which workflow, where several replicas share the state.
+"""Which replica holds which workflow, where several share the state.
 
-The unit of work is a workflow: the replica that holds its lease polls it and alone counts what
-happens in it. The replicas share nothing but the database; each decides from what all of them see
-there, and comes to the same division.
+The unit of work is a workflow. The replica that holds its lease polls it, and no other counts what
+happens in it. Replicas share nothing but the database. Each decides for itself, by what all of them
+see there, and so they come to the same division.
 """
 
 from collections import Counter
@@ -16,29 +16,29 @@ from exporter.state.backend import EVENT_QUEUE, Owner, Replica, Seen, Turn
 from exporter.state.event_relay import EventRelay
 
 _MARGIN = 0.1
-"""The share of a lease's time by which a holder stops relying on it before the database does: two
-clocks that count seconds differ by less."""
+"""The part of a lease's time by which its holder stops relying on it before the database does: the
+clocks of two machines run at rates that differ by less."""
 
 
 def plan(seen: Seen, wanted: Set[Owner], replica: str) -> tuple[list[Owner], list[Owner]]:
-    """What a replica takes of what nobody holds, and what it gives up of what it holds.
+    """What a replica takes of the workflows that nobody holds, and what it gives up of its own.
 
-    Each gets its fair share, and those that hold most keep the remainder of the division, so that
-    nothing moves that needn't.
+    Each replica gets an equal share. Where the division leaves a remainder, the replicas that hold
+    most have one more, so that nothing moves without need.
 
     Args:
-        seen: What it saw at its last turn.
-        wanted: The workflows that are to be watched, by whichever replica.
+        seen: What the replica saw at its last turn.
+        wanted: The workflows that some replica should hold.
         replica: Its id.
     """
     holders = {owner: lease.replica.id for owner, lease in seen.leases.items() if owner in wanted}
     held = Counter(holders.values())
     ranks = sorted((one.id for one in seen.replicas), key=lambda one: (-held[one], one))
     if replica not in ranks:
-        return [], []  # it has yet to see how many there are
+        return [], []  # it doesn't know yet how many replicas there are
     least, more = divmod(len(wanted), len(ranks))
     fair = least + (replica in ranks[:more])
-    # Each in an order of its own, so that two rarely reach for the same.
+    # Each replica has its own order, so that two rarely try to take the same workflow.
     free = sorted(wanted - holders.keys(), key=lambda owner: _order(replica, owner))
     mine = sorted(owner for owner, holder in holders.items() if holder == replica)
     return free[: max(0, fair - len(mine))], mine[fair:]
@@ -64,11 +64,11 @@ class Leases:
     Attributes:
         wanted: What some replica is to hold, by the account's name in the state: its workflows,
             and its `EVENT_QUEUE` if it has one.
-        relays: Of each account, the events that it has for other holders, and they for it.
-        held: The epochs of the leases that this replica has.
+        relays: For each account, the events that go to other holders, or come from them.
+        held: The leases that this replica holds, with their epochs.
         seen: What it saw at its last turn.
-        taking: What it asks for at its next turn, since nobody held it at the last.
-        proven_until: Until when (monotonic clock) no other replica can have taken what is held.
+        taking: What it will ask for at its next turn, since nobody held it at the last one.
+        proven_until: Until then (monotonic clock) no other replica can have taken what is held.
     """
 
     def __init__(self, replica: Replica, *, lease: float, clock: Clock) -> None:
@@ -89,22 +89,22 @@ class Leases:
         return self._lease < inf
 
     def may_attach(self, owner: Owner) -> bool:
-        """Whether it holds a workflow, and won't give it up."""
+        """Whether it holds a workflow, and isn't about to give it up."""
         return owner in self.held and owner not in self._giving_up
 
     def holder(self, owner: Owner) -> Replica | None:
-        """The live replica that holds a workflow, as of the last turn; None: there is none."""
+        """The live replica that held a workflow at the last turn; None: there was none."""
         lease = self.seen.leases.get(owner)
         return lease and lease.replica
 
     @property
     def proven(self) -> bool:
-        """Whether no other replica can have taken what is held."""
+        """Whether it is certain that no other replica has taken what is held."""
         return self._clock.monotonic() < self.proven_until
 
     @property
     def unheld(self) -> int:
-        """Wanted workflows that no live replica holds."""
+        """The number of wanted workflows that no live replica holds."""
         return workflows_of(self._all_wanted() - self.seen.leases.keys())
 
     def turn(
@@ -114,13 +114,13 @@ class Leases:
         *,
         leaving: bool = False,
     ) -> Turn:
-        """What it asks for now.
+        """What this replica asks for at its turn.
 
         Args:
-            attached: What isn't given up yet, since it isn't detached and committed, or scrapes
-                may see its counts.
-            budgets: What it uses of the credentials' budgets.
-            leaving: It stops, and gives up everything.
+            attached: What it can't give up yet: it isn't detached and committed, or scrapes may
+                still see its counts.
+            budgets: What it uses of each budget.
+            leaving: Whether it stops, and gives up everything.
         """
         self._plan()
         released = [owner for owner in self._giving_up if owner not in attached]
@@ -132,14 +132,14 @@ class Leases:
     def took(
         self, turn: Turn, seen: Seen, *, began: float, shown: Mapping[Owner, int]
     ) -> set[Owner]:
-        """Takes what a turn has brought; the leases that are lost.
+        """Takes the result of a turn. Returns the leases that were lost.
 
         Args:
             turn: What was asked for.
-            seen: What it brought.
+            seen: The result.
             began: When the turn began (monotonic clock).
-            shown: The epochs of the leases whose workflows' counts scrapes may see: while one of
-                them is lost, a turn proves nothing.
+            shown: The workflows whose counts scrapes may see, with the epochs of their leases. The
+                turn only proves what is held if it shows that none of these is lost.
         """
         self.seen = seen
         mine = {o: lease.epoch for o, lease in seen.leases.items() if lease.replica == self.replica}
@@ -155,7 +155,7 @@ class Leases:
         return lost
 
     def lose(self, owners: Collection[Owner]) -> None:
-        """Holds these no longer: others have taken them."""
+        """Takes note that others have taken these leases."""
         self.held = {owner: epoch for owner, epoch in self.held.items() if owner not in owners}
 
     def _plan(self) -> None:

@@ -11,14 +11,14 @@ from exporter.state.backend import Backend, DatabaseServer, Location
 from exporter.state.sqlite import Database
 
 _LONGEST = 5.0
-"""Seconds that an exchange with a database may take."""
+"""Maximum seconds of an exchange with a database."""
 
 
 def location_of(settings: Settings) -> Location:
-    """Where the state is.
+    """Where the state is, by the settings.
 
     Raises:
-        ConfigError: the database can't be used with these settings.
+        ConfigError: the settings of the database, or its package, can't be used.
     """
     if settings.state.url is None:
         return settings.state.path
@@ -34,7 +34,7 @@ def location_of(settings: Settings) -> Location:
 
 
 def opened(location: Location) -> Backend:
-    """The open state.
+    """Opens the state.
 
     Raises:
         InUse: another exporter uses the file.
@@ -49,7 +49,7 @@ def opened(location: Location) -> Backend:
 
 
 def check(location: Location) -> None:
-    """Tries the database, if there is one, and leaves it as it is.
+    """Tries everything that is done with the database, if there is one, without changing it.
 
     Raises:
         Unreachable: it can't be used, and why.

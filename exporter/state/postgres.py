@@ -1,8 +1,9 @@
 """The state in PostgreSQL, which several replicas share.
 
-Each transaction begins with the replica's own row: it renews its leases, and no two transactions of
-one replica overlap, even if the server still runs one that the replica gave up. Who takes leases
-from replicas whose time is over locks their rows first. All times are by the database's clock.
+Each transaction begins with an update of the replica's own row. That renews its leases. It also
+prevents two transactions of one replica from overlapping, even if the server still runs one that
+the replica has given up. To take leases from replicas whose time is over, their rows are locked
+first. All times are by the database's clock.
 """
 
 import contextlib
@@ -41,12 +42,12 @@ _CONFLICTS = (
     errors.DeadlockDetected,
     errors.UniqueViolation,
     errors.DuplicateTable,
-    errors.DuplicateObject,  # the type of a table that another one is making
+    errors.DuplicateObject,  # the type of a table that another transaction is creating
 )
-"""Errors of a transaction that another one got in the way of."""
+"""Errors of transactions that conflict with another one."""
 _TRIES = 5
 _NOTICES = 1000
-"""Of a turn, at most."""
+"""Maximum notices that one turn receives."""
 _NOTICE_LASTS = 600.0
 """Seconds after which a notice that no holder took expires."""
 _STAYS = 3600.0
@@ -65,7 +66,7 @@ class Postgres(Backend):
         self._connector = Connector(server)
         self._session: Session | None = None
         self._me: tuple[str, float] = ("", 0.0)
-        """This replica's id, and the seconds of its leases, as of its last turn."""
+        """The id of this replica and the seconds of its leases, from its last turn."""
         try:
             self._select("SELECT 1")
         except BaseException:
@@ -107,8 +108,8 @@ class Postgres(Backend):
         return self._tried(lambda session: session.in_transaction(act))
 
     def _tried(self, act: Callable[[Session], T]) -> T:
-        """What an operation returns; after an error that may be the connection's, the next one
-        makes a new connection."""
+        """What an operation returns. After an error that may have broken the connection, the next
+        operation makes a new one."""
         try:
             if (session := self._session) is None:
                 self._session = session = self._connector.session()
@@ -126,7 +127,7 @@ class Postgres(Backend):
 
 
 def check(server: DatabaseServer) -> None:
-    """Does all that a replica does, in a transaction that is not committed.
+    """Does everything that a replica does, in a transaction that is not committed.
 
     Raises:
         Unreachable: that fails, and why.
@@ -288,7 +289,7 @@ def _expire(session: Session, after: float) -> None:
         ") ORDER BY account, workflow FOR UPDATE",
         (after,),
     )
-    # Nobody can take them now; somebody may have before.
+    # Their rows are locked, so no replica can take them now. One may have done so before.
     free = run_on(
         session,
         "DELETE FROM leases WHERE (account, workflow) IN (SELECT * FROM {rows}) "

@@ -1,5 +1,5 @@
-"""Connections to PostgreSQL that never wait for long: neither for a name server, nor for a network
-that drops packets, nor for a server that is stopped."""
+"""Connections to PostgreSQL that never wait for long, whether a name server doesn't respond, a
+network drops packets, or the server is stopped."""
 
 import os
 import re
@@ -20,12 +20,13 @@ from exporter.state.backend import DatabaseServer, Unreachable
 T = TypeVar("T")
 
 _RECONNECT_WAIT = 1.0
-"""Seconds that the first operation waits for a connection that was lost; the attempt continues."""
+"""Seconds that an operation waits for a new connection after one was lost. If it gives up, the
+attempt to connect continues."""
 _NO_RESPONSE = "can't connect to the database: no response"
 
 
 def validate(server: DatabaseServer) -> None:
-    """Reads the URL and the password file.
+    """Checks the URL and the password file.
 
     Raises:
         ConfigError: with what is wrong.
@@ -48,7 +49,7 @@ def connect(server: DatabaseServer) -> "Session":
     """
     parameters = _parameters(server) | _password(server)
     try:
-        # Statements aren't prepared: poolers hand each transaction to another connection.
+        # Statements aren't prepared: with a pooler, each transaction may run on another connection.
         session = Session.connect(
             make_conninfo(**parameters), autocommit=True, prepare_threshold=None
         )
@@ -65,7 +66,7 @@ def _parameters(server: DatabaseServer) -> dict[str, Any]:
     except psycopg.Error as error:
         raise Unreachable(reason(error)) from None
     defaults = {
-        # Of several hosts the primary, and no standby in its place.
+        # If there are several hosts, only the primary will do.
         "PGTARGETSESSIONATTRS": ("target_session_attrs", "read-write"),
         "PGCONNECT_TIMEOUT": ("connect_timeout", max(2, round(server.timeout))),
         "PGAPPNAME": ("application_name", "cloudflare-workflows-exporter"),
@@ -92,15 +93,15 @@ def _password(server: DatabaseServer) -> dict[str, str]:
 
 
 class Session(psycopg.Connection[Any]):
-    """One connection, for one thread at a time. After an error it is of no further use."""
+    """One connection, for one thread at a time. After an error it can't be used any more."""
 
     timeout = inf
-    """Seconds that the server may take for a statement."""
+    """Maximum seconds that the server may take for a statement."""
 
     def run(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
     ) -> list[Any]:
-        """The rows of one statement; of several, without parameters, none.
+        """The rows that a statement returns. Several statements, without parameters, return none.
 
         Raises:
             Unreachable: the server doesn't respond in time.
@@ -111,9 +112,9 @@ class Session(psycopg.Connection[Any]):
 
     def in_transaction(self, act: Callable[["Session"], T]) -> T:
         """What an operation returns that is committed as a whole."""
-        timeout = round(self.timeout * 900)  # milliseconds; before the session's own
-        # The locks of a replica that vanished go with it. No statement_timeout: it would have a
-        # COMMIT succeed that waits for a synchronous standby.
+        timeout = round(self.timeout * 900)  # in milliseconds; a little less than the session's own
+        # So the server drops the locks of a replica that vanished. There is no statement_timeout: a
+        # COMMIT that waits for a synchronous standby would then end as if it had succeeded.
         limits = (
             f"SET LOCAL lock_timeout = {timeout}; "
             f"SET LOCAL idle_in_transaction_session_timeout = {timeout}"
@@ -126,7 +127,7 @@ class Session(psycopg.Connection[Any]):
         return super().wait(self._in_time(gen), *args, **kwargs)
 
     def _in_time(self, exchange: PQGen[T]) -> PQGen[T]:
-        """The exchange, which psycopg resumes every tenth of a second at the latest."""
+        """The exchange, with a deadline. Psycopg resumes it at least every tenth of a second."""
         deadline = time.monotonic() + self.timeout
         try:
             wanted = next(exchange)
@@ -141,7 +142,7 @@ class Session(psycopg.Connection[Any]):
 
 
 class Connector:
-    """Connects in a thread of its own: a name server that doesn't respond holds it, and nobody
+    """Connects in a thread of its own, so that a name server that doesn't respond blocks nothing
     else."""
 
     def __init__(self, server: DatabaseServer) -> None:
@@ -150,15 +151,16 @@ class Connector:
         self._wait = server.timeout
 
     def session(self) -> Session:
-        """A new session; of an attempt that took too long before, its session.
+        """A new session, possibly from an attempt that an earlier call didn't wait for.
 
         Raises:
-            Unreachable: there is none within the server's timeout, or within a second where there
-                was one before; at once, where an operation has waited for the same attempt.
+            Unreachable: there was none in time. At first, that is the server's timeout; after a
+                connection was lost, a second; and no time at all for an attempt that another call
+                has already waited for.
         """
         attempt = self._attempt = self._attempt or in_daemon_thread(connect, self._server)
         connected, _ = wait([attempt], self._wait)
-        # Hundreds of workflows may be to be restored, and saves wait for them.
+        # Saves wait while workflows are restored, and there may be hundreds of them.
         self._wait = _RECONNECT_WAIT if connected else 0.0
         if not connected:
             raise Unreachable(_NO_RESPONSE)
@@ -166,7 +168,7 @@ class Connector:
         return attempt.result()
 
     def close(self) -> None:
-        """Has a connection closed that may still come."""
+        """Has a connection closed that may still be established."""
         if self._attempt is not None:
             self._attempt.add_done_callback(_discard)
 
@@ -177,11 +179,11 @@ def _discard(attempt: Future[Session]) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why an operation failed, in one line without a value of a row."""
+    """Why an operation failed, in one line that shows no values of rows."""
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
         return "the database is read-only; state.url must name the primary"
     if isinstance(error, psycopg.errors.ConnectionTimeout):
         return _NO_RESPONSE
-    # The server's details may repeat what was written.
+    # The server's details are left out, since they may show what was written.
     text = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
     return re.sub(r"\s*\n\s*", "; ", text.strip()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Works on many rows of the state's tables in PostgreSQL with few statements."""
+"""Writes and deletes many rows of the state's tables in PostgreSQL with few statements."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 _KEY, _KEY_TYPES = "account, workflow, id", "text text text"
 _ROWS = 2000
-"""Of one statement, at most."""
+"""Maximum rows of one statement."""
 _EXPIRED = 20_000
-"""Instances of a workflow that one transaction deletes at most: it must end in time."""
+"""Maximum instances of a workflow that one transaction deletes, since it must end in time."""
 
 
 def run_on(
@@ -22,13 +22,13 @@ def run_on(
     types: str = "text text",
     **parameters: object,
 ) -> list[Any]:
-    """Runs a statement in which `{rows}` stands for rows, as a table: a round trip for all of them,
-    and none without any.
+    """Runs a statement in which `{rows}` stands for a table of these rows. That takes one round
+    trip for all of them; without rows, the statement isn't run.
 
     Args:
-        rows: Of as many values as there are types.
-        types: PostgreSQL's, of the columns.
-        parameters: The statement's others, by name.
+        rows: Each has as many values as there are types.
+        types: PostgreSQL's types of the columns.
+        parameters: Other parameters of the statement, by name.
     """
     if not rows:
         return []
@@ -52,12 +52,13 @@ def write(session: Session, table: str, written: list[Any], deleted: list[Any]) 
 
 
 def expire_instances(session: Session, owner: Owner, horizon: float) -> None:
-    """Deletes what was removed of a workflow's instances; where that is much, the rest later."""
+    """Deletes the instances of a workflow that were removed before a Unix time; if there are many,
+    only some, and the rest later."""
     of_workflow = "FROM instances WHERE account = %s AND workflow = %s AND"
     some = f"SELECT id {of_workflow} last_watched < %s LIMIT {_EXPIRED}"
     session.run(f"DELETE {of_workflow} id = ANY(ARRAY({some}))", (*owner, *owner, horizon))
 
 
 def _parts(rows: list[T]) -> Iterator[list[T]]:
-    """Rows in as many statements as they need: each must end in time."""
+    """The rows in as many parts as they need, since each statement must end in time."""
     return (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))

@@ -1,4 +1,4 @@
-"""The tables of the state in PostgreSQL, and how a database comes by them."""
+"""The tables of the state in PostgreSQL, and the migrations that create them."""
 
 from collections.abc import Sequence
 
@@ -37,8 +37,8 @@ MIGRATIONS = (
     );
     """,
 )
-"""The n-th makes version n out of version n - 1. "C": an order that no update of the server's
-libraries changes."""
+"""The n-th migration makes version n out of version n - 1. The collation "C" is an order that
+updates of the server's libraries don't change."""
 
 _MARKED = """
     CREATE TABLE IF NOT EXISTS schema_version (
@@ -52,7 +52,7 @@ def missing(session: Session, migrations: Sequence[str] = MIGRATIONS) -> bool:
     """Whether the database lacks migrations.
 
     Raises:
-        Unreachable: it is from another version, or its tables are of something else.
+        Unreachable: it is from a newer version, or its tables belong to something else.
     """
     try:
         return _version(session, migrations) < len(migrations)
@@ -64,13 +64,13 @@ def migrate(session: Session, migrations: Sequence[str] = MIGRATIONS) -> None:
     """Runs the migrations that the database lacks, within a transaction.
 
     Raises:
-        Unreachable: it can't hold the state, or its tables are of something else.
+        Unreachable: it can't hold the state, or its tables belong to something else.
     """
     [(encoding,)] = session.run("SELECT current_setting('server_encoding')")
     if encoding != "UTF8":
         raise Unreachable(f"the database's encoding is {encoding}; create one with UTF8")
     session.run(_MARKED)
-    # The row stays locked: of several replicas that start, one makes the tables.
+    # The row stays locked, so that only one of several replicas that start creates the tables.
     version = _version(session, migrations, "FOR UPDATE")
     try:
         for script in migrations[version:]:

@@ -1,5 +1,7 @@
-"""Opens the state and reads it, as far as it can be read, in a thread of its own: what is on the
-disk, and what is still to be written."""
+"""Opens the state, and reads what is on the disk together with what is still to be written.
+
+All access to the state happens in one thread of its own. What can't be read is left out.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -27,19 +29,20 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 SLICE = 100
-"""Records, or series, that are restored or shown at a stretch: they take a few milliseconds."""
+"""Records that are read or restored before others may run: they take a few milliseconds."""
 
 
 class StateReader:
-    """Reads the state. A record is None where it can't be read: it may have been damaged since it
-    was written, and SQLite doesn't see a bit that flipped.
+    """Opens and reads the state. A record that can't be read is None: it may have been damaged
+    since it was written, and SQLite doesn't notice flipped bits.
 
-    Each method that reads raises `NotRestored` where the state can't be read now.
+    Every method that reads raises `NotRestored` if the state can't be read now.
 
     Args:
         store: Counts what goes wrong.
 
     Attributes:
+        backend: The open state; to be used by `in_thread` only.
         pending: What isn't on the disk yet.
         unusable: Whether the file can't be used, so that the state is in memory.
     """
@@ -49,14 +52,15 @@ class StateReader:
         self.pending = Uncommitted()
         self.unusable = False
         self._store = store
-        # Its own: a name server that doesn't respond may hold all of the event loop's threads.
+        # Not one of the event loop's threads: a name server that doesn't respond may block them
+        # all.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._broken = False
         self._resets: set[tuple[Family, Sequence[float]]] = set()
-        """Histograms whose buckets have changed, with those of today, as the log has reported."""
+        """Histograms whose buckets have changed, with the new ones, that the log has reported."""
 
     async def open(self, location: Location) -> None:
-        """Opens the state; in memory, where its file can't be used.
+        """Opens the state; if its file can't be used, in memory.
 
         Raises:
             InUse: another exporter uses the file.
@@ -82,6 +86,7 @@ class StateReader:
             )
 
     async def in_thread(self, act: Callable[..., T], *arguments: object) -> T:
+        """What a function returns that is called in the thread of the state."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, act, *arguments)
 
     def close(self) -> None:
@@ -89,14 +94,13 @@ class StateReader:
         self.backend.close()
 
     async def workflow(self, owner: Owner) -> tuple[WorkflowRecord | None, Rendered | None]:
-        """The record of a workflow, and the lines of its instances as of what is recorded of them;
-        None: there is none."""
+        """The record of a workflow, and the recorded lines of its instances; None: there are
+        none."""
         record, rendered = [await self.records((t, *owner)) for t in ("workflows", "rendered")]
         return record.get(""), rendered.get("")
 
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
-        """The records of a workflow's watched instances by id, in slices, as far as they can be
-        read."""
+        """The records of a workflow's watched instances with their ids, in slices."""
         pending: dict[str, Any] = self.pending.of(("instances", *owner))
         for part in _slices(
             (i, record)
@@ -114,7 +118,7 @@ class StateReader:
             *_, after = found
 
     async def records(self, place: Place, ids: Collection[str] = ("",)) -> dict[str, Any]:
-        """The records of a place that have these ids, as far as there are any."""
+        """The records of a place that have these ids, by id."""
         pending = self.pending.records
         newest = {i: pending[*place, i] for i in ids if (*place, i) in pending}
         found = dict[str, Any]()
@@ -125,17 +129,18 @@ class StateReader:
     async def series(
         self, owner: Owner
     ) -> tuple[dict[str, SeriesData | None], dict[str, SeriesData | None]]:
-        """The records of the series of a workflow by id: those on the disk, and the newest."""
+        """The records of a workflow's series by id: first as they are on the disk, then the
+        newest."""
         place: Place = ("series", *owner)
         on_disk = await self._read("series", self.backend.records, place)
         return on_disk, {**on_disk, **self.pending.of(place)}
 
     async def drop_expired(self) -> None:
-        """Drops what came and expired unwritten: while nothing can be written, these would become
-        ever more.
+        """Drops the pending deletions of records that were never written. While nothing can be
+        written, they would become ever more.
 
         Raises:
-            Unreachable: it may still be being written.
+            Unreachable: some of the records may still be being written.
         """
         expired = defaultdict[Place, list[str]](list)
         for key, record in self.pending.records.items():
@@ -153,7 +158,7 @@ class StateReader:
     async def _read(
         self, table: Table, select: Callable[..., Iterable[tuple[str, bytes]]], *arguments: object
     ) -> dict[str, Any]:
-        """The records of rows by id; None: it can't be read."""
+        """The records of the selected rows by id; None: the record can't be read."""
         found = dict[str, Any]()
 
         def read() -> bool:
@@ -176,7 +181,7 @@ class StateReader:
         return found
 
     def reset(self, family: Family) -> None:
-        """A series begins at zero: its histogram's buckets have changed."""
+        """Logs that a histogram begins at zero because its buckets have changed."""
         reset = family, tuple(self._store.series.bounds.get(family, ()))
         if reset not in self._resets:
             self._resets.add(reset)

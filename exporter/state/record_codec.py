@@ -1,5 +1,5 @@
-"""What is persisted, as the state holds it: records of instances, workflows and series, rendered
-lines, and the name of each account."""
+"""Encodes and decodes what the state holds: records of workflows, instances and series, and
+rendered lines. Also gives each account its name in the state."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ from exporter.state.backend import Batch, Key, Owner, Row, Table
 
 Record = WorkflowRecord | InstanceRecord | SeriesData | Rendered
 Records = Mapping[Key, Record | None]
-"""None: there is none."""
+"""Records by key; None: it is to be deleted, or doesn't exist."""
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 _RENDERED = msgspec.msgpack.Decoder(Rendered)
@@ -26,7 +26,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def _rendered(data: bytes) -> Rendered:
-    # Nothing else shows that a bit of a compressed text has flipped.
+    # Without a checksum, nothing shows that a bit of a compressed text has flipped.
     if data[:4] != _crc(data[4:]):
         raise msgspec.DecodeError("the checksum is wrong")
     return _RENDERED.decode(data[4:])
@@ -38,7 +38,8 @@ DECODE: Mapping[Table, Callable[[bytes], Any]] = {
     "series": msgspec.msgpack.Decoder(SeriesData).decode,
     "rendered": _rendered,
 }
-"""By table, what makes a record of a row's data, or raises `msgspec.DecodeError`."""
+"""For each table, the function that makes a record of a row's data, or raises
+`msgspec.DecodeError`."""
 
 
 def _row(record: Record) -> Row:
@@ -55,7 +56,7 @@ def _crc(data: bytes) -> bytes:
 
 
 def batch_of(records: Records, leases: Mapping[Owner, int], now: float) -> Batch:
-    """What writes these records at Unix time `now`; None deletes."""
+    """The batch that writes these records at Unix time `now`."""
     rows = {key: None if record is None else _row(record) for key, record in records.items()}
     horizons = {
         key[1:3]: min(record.horizon, now - UNWATCHED_FOR)
@@ -66,8 +67,12 @@ def batch_of(records: Records, leases: Mapping[Owner, int], now: float) -> Batch
 
 
 def series_by_key(changes: Changes, names: Mapping[str, str]) -> Iterator[tuple[Key, SeriesData]]:
-    """The series of workflows that changed; `names`: of accounts in the state, by label. Others
-    begin again with each process."""
+    """The records of the changed series that belong to workflows. Other series begin again with
+    each process.
+
+    Args:
+        names: The name of each account in the state, by label.
+    """
     for (family, labels), data in changes.series.items():
         if family.of_workflow and data is not None:
             account, workflow, *others = labels
@@ -77,8 +82,8 @@ def series_by_key(changes: Changes, names: Mapping[str, str]) -> Iterator[tuple[
 
 
 def series_key(id_: str, workflow: WorkflowKey) -> SeriesKey | None:
-    """The series of a workflow that a record is of; None: its id was damaged, or this version of
-    the exporter has none."""
+    """The series that a record with this id is about; None: the id was damaged, or this version of
+    the exporter has no such series."""
     try:
         name, *others = json.loads(id_)
     except ValueError:
@@ -88,7 +93,8 @@ def series_key(id_: str, workflow: WorkflowKey) -> SeriesKey | None:
 
 
 def without_counts(changes: Changes) -> tuple[Changes, Changes]:
-    """What may be shown before it is committed, and what is counted of workflows."""
+    """The changes in two parts: those that may be shown before they are committed, and the counts
+    of workflows, which may not."""
     at_once, counts = Changes(instances=changes.instances), Changes()
     for (family, labels), data in changes.series.items():
         part = counts if family.counts_of_workflow and data is not None else at_once
@@ -97,8 +103,8 @@ def without_counts(changes: Changes) -> tuple[Changes, Changes]:
 
 
 def stored_names(accounts: Iterable[Account]) -> dict[str, str]:
-    """By label, the name of each account in the state: its id, so that it may be renamed. Of
-    several with the same id the first; the others, by id and label."""
+    """The name of each account in the state, by label. It is the account's id, so that the label
+    may change. Of several accounts with one id, all but the first are named by id and label."""
     names: dict[str, str] = {}
     for account in accounts:
         taken = account.key in names.values()

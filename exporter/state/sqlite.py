@@ -1,5 +1,5 @@
-"""The state in SQLite: a file, written in transactions that are on the disk when they return, or
-memory.
+"""The state in SQLite: in memory, or in a file. A transaction on the file is on the disk when it
+returns.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ _MIGRATIONS = (
 )
 """The n-th makes version n out of version n - 1."""
 
-# timeout: seconds that another process' lock is waited for: less than a round, so that nothing
-# piles up.
+# timeout: seconds to wait for another process' lock; less than a round takes, so that nothing piles
+# up.
 _OPTIONS: dict[str, Any] = {"timeout": 2.0, "isolation_level": None, "check_same_thread": False}
 _SUFFIXES = ("", "-wal", "-shm")
-"""Of the file's name, and of those that SQLite writes beside it."""
-# What a healthy file never says.
+"""Suffixes of the file, and of those that SQLite writes beside it."""
+# Errors that a healthy file never causes.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# What it says where SQLite can't make its log: there is no room, or nothing may be written.
+# Errors where SQLite can't create its log: there is no room, or nothing may be written.
 _NO_LOG = (
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,
@@ -49,8 +49,9 @@ class Database(Backend):
     """An open state file, or memory.
 
     Args:
-        path: The file; made if it isn't there. Beside it are SQLite's log (`-wal`, `-shm`) and a
-            lock file (`.lock`) that keeps other exporters away. None: the state is in memory.
+        path: The file, which is created if it doesn't exist; None: the state is in memory. Beside
+            the file are SQLite's log (`-wal`, `-shm`), and a lock file (`.lock`) that keeps other
+            exporters away.
 
     Raises:
         InUse: another exporter has it.
@@ -82,7 +83,7 @@ class Database(Backend):
         except BaseException:
             connection.close()
             raise
-        # A key of which a bit has flipped is another one, and costs no other record.
+        # With this, a flipped bit in a key makes it another key, and costs no other record.
         connection.text_factory = lambda text: text.decode(errors="replace")
         self._inode = os.stat(self._path).st_ino if self._path else 0
         return connection
@@ -109,7 +110,7 @@ class Database(Backend):
         try:
             self._connection = self._opened()
         except (OSError, sqlite3.Error) as error:
-            # What was begun holds nothing, and would be set aside at the next try.
+            # The file that was begun is empty, and the next attempt would set it aside.
             for suffix in _SUFFIXES:
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self._path}{suffix}")
@@ -149,16 +150,16 @@ class Database(Backend):
             raise
 
     def settle(self) -> None:
-        """Each ends as `write` does."""
+        """Does nothing: each write has ended when `write` returns."""
 
     def _delete(self, table: str, owners: list[Any], condition: str = "") -> None:
-        """Deletes what is of owners and, with a value more of each, meets a condition."""
+        """Deletes the rows of owners. A condition takes one more value after each owner."""
         of_owner = f"DELETE FROM {table} WHERE account = ? AND workflow = ?"  # noqa: S608
         self._connection.executemany(f"{of_owner} {condition}", owners)
 
     def take_turn(self, turn: Turn) -> Seen:
-        """Grants all that is wanted, also while nothing can be written: the lock file keeps other
-        exporters away."""
+        """Grants everything that is wanted, even while nothing can be written: the lock file keeps
+        other exporters away."""
         return alone(turn)
 
     def _select(self, query: str, *parameters: object) -> sqlite3.Cursor:
@@ -182,23 +183,23 @@ class Database(Backend):
 
     @staticmethod
     def is_damage(error: Exception) -> bool:
-        """Whether an error means that the content is broken, not that it can't be had now."""
+        """Whether an error means that the content is damaged, and not only unavailable now."""
         return _code(error) in _DAMAGE
 
 
 def _code(error: Exception) -> int:
-    """SQLite's, without the details; 0: it is none of SQLite's errors."""
+    """SQLite's primary error code; 0: the error isn't SQLite's."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _locked(path: Path) -> int | None:
     """A lock that keeps other exporters away until it is closed; None: it can't be made."""
-    # SQLite's own locks come and go with transactions, and closing any descriptor of the file
-    # itself would drop them: hence a file of its own.
+    # In a file of its own: SQLite's locks come and go with transactions, and they would be lost
+    # when any other descriptor of the state file is closed.
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
-        return None  # where no file can be made, none can be written by two
+        return None  # where no file can be created, two exporters can't both write one
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -224,7 +225,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Checks the file, and brings it to the newest version."""
+    """Checks the file, and migrates it to the newest version."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     magic = connection.execute("PRAGMA application_id").fetchone()[0]
     empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -241,7 +242,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         damage = sqlite3.DatabaseError(problem)
         damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise damage
-    # FULL: a transaction is on the disk when it returns, whatever happens to the power.
+    # FULL: a transaction is on the disk when it returns, and survives a power failure.
     connection.execute("PRAGMA synchronous = FULL")
     if version == len(_MIGRATIONS):
         return

@@ -1,4 +1,4 @@
-"""What isn't committed to the state yet: the newest record of each."""
+"""What isn't committed to the state yet: the newest records, and what scrapes don't see yet."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,38 +12,46 @@ from exporter.state.record_codec import Record, Records, series_by_key
 
 
 class Watched(Protocol):
-    """What is persisted of an attached workflow (`exporter.watch.watched_instances`)."""
+    """An attached workflow, as the state sees it; see `exporter.watch.watched_instances`."""
 
     key: WorkflowKey
     record: WorkflowRecord
 
     def take_changes(self) -> Mapping[str, InstanceRecord | None]:
-        """The records of instances that changed since the last call; None: there is none now."""
+        """The records of instances that changed since the last call; None: to be deleted."""
 
     def record_progress(self) -> None:
-        """Has all that scrapes see of instances recorded."""
+        """Has `take_changes` return everything that scrapes see of instances."""
 
     def record_all(self) -> None:
-        """Has everything recorded again: it was lost."""
+        """Has `take_changes` return everything again, since the state was lost."""
 
 
 class Uncommitted:
-    """Records, None for those to delete, and what scrapes see once they are committed."""
+    """The newest records (None: to be deleted), and the changes that scrapes see once those are
+    committed."""
 
     def __init__(self) -> None:
         self.records: dict[Key, Record | None] = {}
         self.shown = Changes()
 
     def take(self, changes: Changes, accounts: Mapping[str, str]) -> None:
-        """Adds what changed; `accounts`: the name of each in the state, by label."""
+        """Adds what changed.
+
+        Args:
+            accounts: The name of each account in the state, by label.
+        """
         self.shown.update(changes)
-        # What is no longer shown stays in the state: the workflow may be attached again.
+        # Removed series stay in the state, since their workflow may be attached again.
         self.records.update(series_by_key(changes, accounts))
 
     @contextmanager
     def committing(self) -> Iterator[tuple[Records, Changes]]:
-        """The records to commit meanwhile, and what to show then. They stay here until that has
-        succeeded, and where newer ones have come."""
+        """The records to commit within this context, and the changes to show after that.
+
+        If that succeeds, they are removed from here, except where newer records have come. If it
+        raises, they all stay.
+        """
         records, shown = self.records.copy(), self.shown
         self.shown = Changes()
         try:
@@ -62,7 +70,7 @@ class Uncommitted:
         """Adds records of a workflow and its instances."""
         if records:
             self.records.update(records)
-            self.records["rendered", *owner, ""] = None  # lines of the instances as they were
+            self.records["rendered", *owner, ""] = None  # those lines are outdated now
 
     def of(self, place: Place) -> dict[str, Record | None]:
         """The records of a place, by id."""
@@ -70,9 +78,9 @@ class Uncommitted:
 
     @property
     def owners(self) -> set[Owner]:
-        """Of which workflows these are."""
+        """The workflows that have records here."""
         return {key[1:3] for key in self.records}
 
     def discard(self, owners: Collection[Owner]) -> None:
-        """Drops the records of these, which are another replica's to write."""
+        """Drops the records of workflows that another replica writes now."""
         self.records = {k: r for k, r in self.records.items() if k[1:3] not in owners}

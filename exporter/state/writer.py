@@ -1,9 +1,9 @@
-"""Persists what was counted and observed through restarts.
+"""Commits what changed to the state, and then has scrapes show it.
 
-Every second what changed is written in one transaction, and only then shown: what a scrape saw is
-on the disk, so no restart takes it back. What is counted and what of each run was observed are
-written together, so nothing is counted twice or lost. Without a usable file the state is in memory:
-it then outlives a reload, and a restart counts from zero.
+Every second, one transaction writes everything that changed. Only then is it shown: what a scrape
+has seen is on the disk, so that no restart takes it back. Counts and what was observed of each run
+are written together, so that nothing is counted twice or lost. If the state's file can't be used,
+the state is in memory: then it outlives a reload, but a restart counts from zero.
 """
 
 import asyncio
@@ -30,27 +30,33 @@ from exporter.state.uncommitted import Watched
 log = structlog.get_logger(__name__)
 
 _EVERY = 1.0
+"""Seconds between two writes."""
 _EXPIRES_AFTER = 7 * 86400.0
-"""Seconds until a workflow's counts are deleted that nobody watches."""
+"""Seconds until the counts of a workflow that nobody watches are deleted."""
 _TIDY_EVERY = 3600.0
+"""Seconds between two deletions of what has expired."""
 
 
 class StateWriter:
     """Writes the state, and restores from it.
 
     Args:
-        store: Whose changes are persisted.
-        exposition: Shows them once they are.
-        leases: Which workflows are this replica's to write.
+        store: Its changes are committed.
+        exposition: Shows them after that.
+        leases: Which workflows this replica holds, and so may write.
 
     Attributes:
-        accounts: By label, the name of each account in the state. May be replaced while nothing of
-            the accounts whose names change is attached.
-        budgets: What is used of each credential's budget, for the other replicas.
-        allotted: Takes what may be used of them.
-        lost: Detaches, at once, what other replicas have taken.
+        accounts: The name of each account in the state, by label. To be replaced only while nothing
+            is attached of the accounts whose names change.
+        budgets: Called for what this replica uses of each credential's budget.
+        allotted: Called with what it may use of them.
+        lost: Called to detach, at once, what other replicas have taken over.
         turned: Set after each turn.
-        saving: Held while something is committed and shown; who holds it has nothing committed.
+        saving: A lock that is held while something is committed and shown. Whoever else holds it
+            prevents that.
+        first_polls_over: Returns whether the first polls of everything are over.
+        first_polls_shown: Whether scrapes see the results of those.
+        writes_since: When the write under way began (monotonic clock); None: none is under way.
     """
 
     def __init__(
@@ -69,24 +75,24 @@ class StateWriter:
         self._clock = clock
         self._attached: dict[Owner, Watched] = {}
         self._workflows: dict[Owner, WorkflowRecord] = {}
-        """As they are on the disk, or will be with the next write."""
+        """The records of attached workflows as they are on the disk, or will be after the next
+        write."""
         self._shown: dict[Owner, int] = {}
-        """The workflows whose counts scrapes may see, with the epochs of their leases."""
+        """Workflows whose counts scrapes may see, each with the epoch of its lease."""
         self._collected: Collection[Owner] = ()
-        """Those that had series when what is written was collected."""
+        """Workflows that had series when the changes were last collected."""
         self.saving = asyncio.Lock()
         self._turning = asyncio.Lock()
         self._showing = asyncio.Lock()
         self._left = False
+        """Whether this replica has taken its last turn."""
         self._closing = asyncio.Event()
-        # Not at once: what isn't attached yet would be taken for what nobody watches.
+        # Not at the start: what isn't attached yet would be taken for what nobody watches.
         self._tidied = clock.monotonic()
         self._problems = OpenProblems(Throttle(clock))
         self.writes_since: float | None = None
-        """When the write under way began (monotonic clock); None: there is none."""
         self.first_polls_over: Callable[[], bool] = lambda: True
         self.first_polls_shown = False
-        """Whether scrapes see what the first polls of everything brought."""
         exposition.counts_shown = lambda: leases.proven
 
     async def open(self, location: Location) -> None:
@@ -100,10 +106,16 @@ class StateWriter:
         await self._turn()
 
     async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
-        """Restores the series of a workflow; its record, a new one on first sight."""
+        """Restores the series of a workflow. Returns its record; a new one on first sight.
+
+        From here on, unless this raises, the caller has to detach the workflow's series.
+
+        Raises:
+            NotRestored: the state can't be read now.
+        """
         owner = self._owner(*workflow)
         record, rendered = await self._reader.workflow(owner)
-        await self._restore_series(workflow)  # last: without an error the series are the caller's
+        await self._restore_series(workflow)  # nothing after this may raise
         self._exposition.restore(workflow, rendered)
         if record is None:
             return WorkflowRecord(self._clock.steady())
@@ -113,8 +125,8 @@ class StateWriter:
     async def instances(
         self, workflow: WorkflowKey
     ) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
-        """The records of a workflow's watched instances by id, in slices, as far as they can be
-        read.
+        """The records of a workflow's watched instances with their ids, in slices. Those that can't
+        be read are left out.
 
         Raises:
             NotRestored: the state can't be read now, or another replica held the workflow
@@ -129,41 +141,45 @@ class StateWriter:
     async def records(
         self, workflow: WorkflowKey, ids: Collection[str]
     ) -> Mapping[str, InstanceRecord]:
-        """What is recorded of these instances, watched or not, as far as anything is.
+        """The records of those of these instances that have one, watched or not.
 
         Raises:
             NotRestored: the state can't be read now.
         """
         records = await self._reader.records(("instances", *self._owner(*workflow)), ids)
-        # Of one that can't be read, none of the past is counted.
+        # If a record can't be read, the past of its instance is history.
         unreadable = InstanceRecord(self._clock.steady())
         return {i: unreadable if record is None else record for i, record in records.items()}
 
     def attach(self, watched: Watched) -> None:
-        """Persists a workflow from now on."""
+        """From now on, writes what changes of a workflow's instances."""
         self._attached[self._owner(*watched.key)] = watched
 
     def detach(self, watched: Watched) -> None:
-        """Takes what is pending of a workflow, and persists nothing more; what the state holds of
-        it stays there for a while."""
+        """Takes what is pending of a workflow, and writes nothing more of it after that. The state
+        still holds it for a while."""
         owner = self._owner(*watched.key)
         self._collect_series()
         self._collect_from(owner, watched)
-        # No longer among those whose time on the disk is renewed.
+        # So the state no longer takes the workflow for watched, and it will expire.
         del self._attached[owner], self._workflows[owner]
 
     async def run(self) -> None:
-        """Saves every second, until it is closed."""
+        """Saves every second, until `close` is called."""
         while not self._closing.is_set():
             await self.save()
             await wait_at_most(_EVERY, self._closing)
 
     async def save(self, *, rendered: bool = False) -> bool:
-        """Commits what changed, then shows it; whether it was committed. With `rendered`, the lines
-        of instances, too, for the next start.
+        """Commits what changed, then shows it. While that fails, gauges and the exporter's own
+        metrics are shown all the same. Counts of workflows wait, since a restart would take them
+        back.
 
-        While that fails, gauges and the exporter's own metrics are shown all the same; what is
-        counted of workflows waits, since a restart would take it back.
+        Args:
+            rendered: Whether to record the lines of instances, too, for the next start.
+
+        Returns:
+            Whether it was committed.
         """
         async with self.saving:
             if not self._reader.backend.is_there:
@@ -173,21 +189,16 @@ class StateWriter:
                 self._store.state_write_failed()
             over, committed = self.first_polls_over(), False
             self.writes_since = self._clock.monotonic()
-            if rendered:  # lines and records are to show the same
+            if rendered:  # the records must have everything that the lines show
                 for watched in self._attached.values():
                     watched.record_progress()
             try:
                 await self._commit()
                 if rendered and self._attached:
                     await self._record_rendered()
-            except Exception as error:  # also of a record that can't be encoded
+            except Exception as error:  # a record that can't be encoded raises, too
                 self._failed(str(error))
-                self._collect_series()
-                self._collected = self._in_store()
-                at_once, self._pending.shown = without_counts(self._pending.shown)
-                # As a whole: a cancelled save must not leave lines that the next stop would record.
-                await asyncio.shield(self._show(at_once))
-                self._hide()
+                await self._show_without_counts()
                 with contextlib.suppress(NotRestored, Unreachable):
                     await self._reader.drop_expired()
                 if self._reader.backend.is_damage(error):
@@ -218,7 +229,17 @@ class StateWriter:
         self._hide()
         await self._turn()
 
+    async def _show_without_counts(self) -> None:
+        """Shows what changed though it isn't committed, except for counts of workflows."""
+        self._collect_series()
+        self._collected = self._in_store()
+        at_once, self._pending.shown = without_counts(self._pending.shown)
+        # Shielded: a save that is cancelled halfway would leave lines that the next stop records.
+        await asyncio.shield(self._show(at_once))
+        self._hide()
+
     async def _record_rendered(self) -> None:
+        """Records the lines of instances as scrapes see them."""
         held, attached = self.leases.held, self._attached.items()
         rendered: Records = {
             ("rendered", *o, ""): self._exposition.rendered(w.key) for o, w in attached if o in held
@@ -227,7 +248,7 @@ class StateWriter:
             await self._reader.in_thread(self._write, rendered)
 
     async def turn(self, *, leaving: bool = False) -> None:
-        """Takes a turn among the replicas; later, where the database can't be used now."""
+        """Takes a turn among the replicas, unless the database can't be used now."""
         with contextlib.suppress(Unreachable):
             await self._turn(leaving=leaving)
 
@@ -237,13 +258,13 @@ class StateWriter:
         await self.turn(leaving=True)
 
     async def _turn(self, *, leaving: bool = False) -> None:
-        """Renews leases, takes some, gives up some.
+        """Takes a turn among the replicas: renews leases, takes some, gives up some.
 
         Raises:
             Unreachable: the database can't be used.
         """
         async with self._turning:
-            for _ in range(2):  # the second takes at once what the first saw that nobody holds
+            for _ in range(2):  # the second takes what the first has shown that nobody holds
                 if self._left:
                     return
                 self._left = leaving
@@ -259,7 +280,8 @@ class StateWriter:
                     return
 
     def _lose(self, owners: Collection[Owner]) -> None:
-        """Detaches what other replicas hold now: what is pending of it is theirs to find out."""
+        """Detaches workflows that other replicas hold now, and drops what is pending of them: the
+        new holders will find out the same."""
         if not owners:
             return
         log.warning(
@@ -275,13 +297,13 @@ class StateWriter:
         self._pending.discard(owners)
 
     async def _show(self, changes: Changes) -> None:
-        """Shows what changed, all at once; other tasks run meanwhile."""
+        """Shows changes, all at once, while other tasks run."""
         async with self._showing:
             for _ in self._exposition.showing(changes):
                 await asyncio.sleep(0)
 
     def _hide(self) -> None:
-        """Scrapes no longer see the workflows whose removal has been shown."""
+        """Takes note that scrapes no longer see the workflows whose removal was shown."""
         still = {*self._collected, *self._in_store()}
         self._shown = {owner: epoch for owner, epoch in self._shown.items() if owner in still}
 
@@ -289,7 +311,7 @@ class StateWriter:
         return {self._owner(*workflow) for workflow in self._store.workflows}
 
     async def close(self) -> None:
-        """Saves what is pending, and leaves the replicas."""
+        """Saves what is pending, gives up all leases, and closes the state."""
         self._closing.set()
         await self.leave()
         self._reader.close()
@@ -301,7 +323,8 @@ class StateWriter:
         owner = self._owner(*workflow)
         epoch = self.leases.held.get(owner, 0)
         on_disk, newest = await self._reader.series(owner)
-        # Together, lest a zero that they begin at is written over what was counted.
+        # From here to the end of the loop nothing is awaited: a write in between would replace the
+        # counts by the zeros that they begin at.
         self._shown[owner] = epoch
         self._store.attached(workflow)
         shown = Changes()
@@ -309,15 +332,17 @@ class StateWriter:
             key = series_key(id_, workflow)
             if series is None or key is None:
                 continue  # broken, or of another version of the exporter
-            if not self._store.restore(*key, series.copy()):  # counting continues
+            # A copy, since counting continues while the original is shown.
+            if not self._store.restore(*key, series.copy()):
                 self._reader.reset(key[0])
             elif before := on_disk.get(id_):
-                # What is on the disk is shown at once, even if nothing new can be written there.
+                # What is committed is shown at once, even if nothing can be written now.
                 shown.series[key] = before
         await self._show(shown)
 
     def _collect(self) -> None:
-        self._collect_series()  # with the instances, so that counts and observed runs fit together
+        # Counts and instances together, so that what is counted fits what is known of each run.
+        self._collect_series()
         for owner, watched in self._attached.items():
             self._collect_from(owner, watched)
         self._collected = self._in_store()
@@ -336,7 +361,7 @@ class StateWriter:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
         held = self.leases.held
         if tidy:
-            # Of what was lost meanwhile, some may still be being restored.
+            # Only those that are held: the lease of one that is being restored may have been lost.
             known = [*self._workflows.items()]
             records = {**{("workflows", *o, ""): r for o, r in known if o in held}, **records}
         if records:
@@ -346,7 +371,7 @@ class StateWriter:
             self._tidied = self._clock.monotonic()
 
     async def _renew(self) -> None:
-        """Begins an empty file, and has everything written to it."""
+        """Begins an empty file, and has everything written again."""
         try:
             await self._reader.in_thread(self._reader.backend.renew)
         except Unusable as error:
