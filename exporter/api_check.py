@@ -1,8 +1,8 @@
 """`--check-api`: sends a few requests, tries the database, and reports what is wrong and how to fix
 it.
 
-They are requests that watching sends too, with the same credential, permission, account id and
-names. Only responses are judged, so the check works the same with Cloudflare, a proxy and a local
+Watching sends the same requests, with the same credential, permission, account id and names. Only
+responses are judged, so the check works in the same way with Cloudflare, a proxy and a local
 engine.
 """
 
@@ -26,19 +26,19 @@ from exporter.state.backend import Location, Unreachable
 from exporter.state.open_state import check, location_of
 
 _MOST_IDS = 20
-"""Configured instances of an account that are requested: the check must cost little."""
+"""Maximum configured instances of an account to request: the check must cost little."""
 _SKEW = 5.0
-"""Seconds that clocks may differ: the header has whole seconds, and responses take their time."""
+"""Seconds by which clocks may differ: a `Date` has whole seconds, and responses take time."""
 _FATAL = frozenset({"rate_limited", "unauthorized", "timeout", "connection"})
-"""Failures after which further requests would only fail the same way."""
+"""Failures after which further requests would fail in the same way."""
 
 Verdict = Literal["ok", "note", "wrong"]
-"""A note needs no fix, but should be known."""
+"""A note needs no fix, but people should know it."""
 _Result = tuple[Verdict, str]
 
 
 class Finding(NamedTuple):
-    """One thing that was checked."""
+    """The result of one check."""
 
     verdict: Verdict
     about: str
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 
 async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
-    """Checks one account after the other, then the clock, then the database.
+    """Checks one account after the other, then the clock, and then the database.
 
     Raises:
         ConfigError: a file that holds a secret, a proxy or certificates can't be used.

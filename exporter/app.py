@@ -1,4 +1,4 @@
-"""The one place where the parts are put together."""
+"""Puts the parts of the exporter together; this is the only place that does."""
 
 import asyncio
 import contextlib
@@ -39,10 +39,10 @@ class App:
     """The exporter: watches what the settings name, and shows it.
 
     Args:
-        settings: All of them.
+        settings: All settings.
         transport: In place of sockets to Cloudflare.
         clock: The time.
-        state: Where it is, opened when the exporter runs; None: in memory.
+        state: Where the state is, which is opened when the exporter runs; None: in memory.
 
     Raises:
         ConfigError: a file that holds a secret, a proxy, certificates or the web configuration
@@ -93,15 +93,15 @@ class App:
 
     @property
     def pollers(self) -> list[Poller]:
-        """Those of all workflows that are attached."""
+        """The pollers of all attached workflows."""
         return [a.poller for account in self.accounts for a in account.workflows.attached.values()]
 
     async def apply(self, settings: Settings) -> None:
-        """Watches what settings name, as a whole (`WatchedAccounts.apply`)."""
+        """Watches what these settings name (`WatchedAccounts.apply`)."""
         await self.watched.apply(settings)
 
     def _gauges(self) -> Iterator[tuple[Family, LabelValues, float | None]]:
-        """The gauges of the moment."""
+        """The gauges whose values are those of this moment."""
         yield catalogue.POLL_LAG, (), max((a.lag for a in self.accounts), default=0.0)
         for account in self.accounts:
             budget, labels = account.workflows.queue.budget, (account.workflows.label,)
@@ -126,9 +126,10 @@ class App:
     async def run(
         self, listener: socket.socket, stop: asyncio.Event, reloader: Reloader | None = None
     ) -> None:
-        """Watches and serves until `stop` is set; without a reloader, as it was configured.
+        """Watches and serves until `stop` is set. Without a reloader, settings never change.
 
-        Scrapes are served from the start; what the state holds is shown as it is restored.
+        Scrapes are served from the start, and show what is restored from the state as that
+        proceeds.
 
         Raises:
             InUse: another exporter uses the state file.
@@ -166,7 +167,8 @@ class App:
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             log.info("stopping")
-            # A shutdown now would cancel the rounds under way; they end with their requests.
+            # Only paused: a shutdown would cancel the rounds under way, which end with their
+            # requests.
             self._scheduler.pause()
             self.watched.pause()
             for task in others:
@@ -177,7 +179,7 @@ class App:
         self._scheduler.stop()
 
     async def once(self) -> bool:
-        """Makes one list pass and one round over everything; whether all went well."""
+        """Makes one list pass and one round over everything. Returns whether all went well."""
         async with self.opened():
             await asyncio.gather(*(account.cycle() for account in self.accounts))
             await asyncio.gather(*(poller.round(whole=True) for poller in self.pollers))
@@ -187,8 +189,9 @@ class App:
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["App"]:
-        """With the state open, and all attached that the settings name; on the way out, after an
-        error too, ends the requests under way, saves the state and closes the connections.
+        """Within this context the state is open, and everything that the settings name is attached.
+        On the way out, also after an error, requests under way are ended, the state is saved, and
+        the connections are closed.
 
         Raises:
             InUse: another exporter uses the state file.
@@ -199,7 +202,7 @@ class App:
             saving = asyncio.create_task(self.writer.run())
             try:
                 await self.apply(self._settings)
-                await self.writer.save()  # and shows the rest of what was restored
+                await self.writer.save()  # so that scrapes see everything that was restored
                 yield self
             finally:
                 await self.watched.stop()

@@ -1,4 +1,4 @@
-"""Time, handed in: schedules run on the monotonic clock, values are wall-clock times."""
+"""The clocks. Schedules go by the monotonic clock; values of metrics are wall-clock times."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,15 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import NamedTuple
 
-# Where it exists: Linux' other monotonic clock stands still while the machine sleeps.
+# Linux' other monotonic clock stands still while the machine sleeps.
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _BEHIND = timedelta(days=7)
+"""How far Cloudflare's clock or this machine's may be behind the other. Beyond that, nobody knows
+which one is wrong."""
 _EVEN = 5.0
-"""Seconds that a comparison of clocks may be wrong by: a time arrives late, in whole seconds."""
+"""Seconds by which a comparison of clocks may be wrong, since a `Date` has whole seconds and
+arrives late."""
 
 
 def _monotonic() -> float:
@@ -21,24 +24,24 @@ def _monotonic() -> float:
 
 
 async def wait_at_most(seconds: float | None, event: asyncio.Event) -> None:
-    """Returns once an event is set, at the latest after this time."""
+    """Returns when an event is set, but at the latest after these seconds; None: no limit."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
 
 
 class Moment(NamedTuple):
-    """One moment, by each of the clocks."""
+    """One moment, by each clock."""
 
     monotonic: float
     steady: float
-    """Unix time, as `Clock.steady` has it."""
+    """Unix time by `Clock.steady`."""
     wall: float
-    """Unix time as other machines have it."""
+    """Unix time, corrected where this machine's clock is ahead of Cloudflare's."""
 
 
 class Clock:
-    """Two clocks, both in seconds; `wall` is Unix time."""
+    """A wall clock (Unix time) and a monotonic clock, both in seconds."""
 
     def __init__(
         self,
@@ -49,13 +52,13 @@ class Clock:
         self.monotonic = monotonic
         self._start = wall() - monotonic()
         self._theirs = -inf
-        """Cloudflare's clock less the monotonic one, as responses show."""
+        """Cloudflare's clock minus the monotonic clock, as responses show it."""
 
     def steady(self) -> float:
-        """Unix time for what is measured against Cloudflare's times over hours.
+        """Unix time for comparisons with Cloudflare's times over hours.
 
-        A clock that is wrongly set ahead, for a while or since the start, doesn't make everything
-        history, nor hide what is new.
+        It doesn't follow a clock that is set ahead wrongly, for a while or since the start. With
+        such a clock, everything would be history, or what is new would be hidden.
         """
         return self._steady(self.wall(), self.monotonic())
 
@@ -63,13 +66,13 @@ class Clock:
         return min(wall, self._corrected(self._start + monotonic, monotonic))
 
     def _corrected(self, wall: float, monotonic: float) -> float:
-        """Cloudflare's time where a clock is ahead of it; one that is a week behind may be
-        another's."""
+        """Cloudflare's time if it is behind this clock, but by less than a week: further behind, it
+        may be the wrong one."""
         theirs = self._theirs + monotonic
         return theirs if _EVEN < wall - theirs < _BEHIND.total_seconds() else wall
 
     def compare(self, theirs: float) -> None:
-        """Takes a Unix time that Cloudflare's clock shows at this moment."""
+        """Takes the Unix time that Cloudflare's clock shows now."""
         offset = theirs - self.monotonic()
         if abs(offset - self._theirs) > _EVEN:
             self._theirs = offset
@@ -79,12 +82,12 @@ class Clock:
         return max(self.steady(), self._theirs + self.monotonic())
 
     def latest_possible(self) -> datetime:
-        """No time that is later has passed, unless both clocks are more than a week behind."""
+        """A time such that later ones can't have passed, unless both clocks are a week behind."""
         return datetime.fromtimestamp(self.latest(), UTC) + _BEHIND
 
     def now(self) -> Moment:
         """This moment."""
         wall, monotonic = self.wall(), self.monotonic()
-        # What is of the future would seem fresh for as long as it is.
+        # Data with a time in the future would seem fresh until that time has come.
         shown = self._corrected(wall, monotonic)
         return Moment(monotonic, self._steady(wall, monotonic), shown)

@@ -10,14 +10,15 @@ from exporter.config.units import Duration
 from exporter.config.urls import is_cloudflare
 
 _SIZES = (1000, 10_000, 50_000)
-# A page holds 100 instances, and the list of each live status ends with a page that is half full.
-_PER_PAGE, _HALF_FULL = 100, 2
-# List passes leave some of the budget to polls, and the budget itself keeps a margin.
+# A page has 100 instances. The lists of a workflow need about two pages more than its instances
+# fill, since the list of each live status ends with a page that is only partly filled.
+_PER_PAGE, _PARTLY_FILLED = 100, 2
+# The part of the budget that list passes get: some goes to polls, and the budget has a margin.
 _SHARE = 0.93
 
 
 def report(settings: Settings) -> Iterator[str]:
-    """Lines for people. The accounts of one credential share a budget, so they share a line.
+    """The lines to print. Accounts with the same credential share a budget, so they share a line.
 
     Raises:
         ConfigError: a file that holds a secret can't be used.
@@ -57,7 +58,7 @@ def report(settings: Settings) -> Iterator[str]:
 
 
 def _allowed(settings: Settings) -> int:
-    """Requests in 5 minutes that this process may send while no other tool sends any."""
+    """Requests in 5 minutes that this process may send if no other tool sends any."""
     limit = settings.api.requests_per_5m
     if is_cloudflare(settings.api.url):
         limit = max(1, min(limit, round(CLOUDFLARE_LIMIT * (1 - settings.api.reserve))))
@@ -67,12 +68,12 @@ def _allowed(settings: Settings) -> int:
 def _age(instances: int, workflows: int, budget: float, interval: float) -> str:
     if budget <= 0:
         return "unlimited (no budget left)"
-    pages = instances / _PER_PAGE + workflows * _HALF_FULL
+    pages = instances / _PER_PAGE + workflows * _PARTLY_FILLED
     return str(Duration(round(max(interval, pages / (_SHARE * budget / WINDOW)))))
 
 
 def _with_series(instances: int, entries: Sequence[Workflow]) -> str:
-    """How many of the instances have series under `discover.max_instances`, if not all."""
+    """How many of the instances have series under `discover.max_instances`; empty: all of them."""
     limits = [entry.discover.max_instances for entry in entries if entry.discover is not None]
     if any(is_glob(entry.name) for entry in entries):
         # The number of workflows isn't known.

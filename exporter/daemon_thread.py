@@ -1,5 +1,5 @@
-"""Runs what can't be interrupted: whoever waits for it may stop waiting, and the process ends
-without it."""
+"""Runs what can't be interrupted in a thread that nobody has to wait for, not even the process when
+it ends."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def in_daemon_thread(act: Callable[..., T], *arguments: object) -> Future[T]:
-    """What a function returns or raises, in a thread of its own."""
+    """Calls a function in a thread of its own. The result is what it returns or raises."""
     result = Future[T]()
     result.set_running_or_notify_cancel()  # it can't be cancelled
 

@@ -1,4 +1,4 @@
-"""Whether the exporter does its work: what Kubernetes restarts it for, and when it is ready."""
+"""Whether the exporter makes progress (if not, Kubernetes restarts it), and when it is ready."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -15,22 +15,26 @@ from exporter.watch.watched_account import WatchedAccount
 log = structlog.get_logger(__name__)
 
 _EVERY = 1.0
+"""Seconds between two checks."""
 _STALL = 5.0
-"""Seconds that the event loop may be busy with one thing, or the process be stopped, unreported."""
+"""Seconds for which the event loop may be busy with one thing, or stopped, before that is
+logged."""
 _REQUESTS = 2 * WINDOW
-"""Seconds without any request, with requests to make and nothing that forbids them."""
+"""Seconds without a response, although there are requests to make and nothing forbids them, after
+which the exporter is unhealthy."""
 _LATE = 60.0
-"""Seconds that polls may be overdue."""
+"""Seconds by which polls may be overdue before that is logged."""
 _WRITE = 60.0
-"""Seconds that a write to the disk may take."""
+"""Seconds that a write to the disk may take before the exporter is unhealthy."""
 
 
 class Health:
-    """What has made no progress for longer than it should.
+    """Finds what has made no progress for too long.
 
     Args:
-        accounts: What is watched; a list that the owner may change.
-        writer: Of the state.
+        accounts: The watched accounts; their owner may change the list.
+        writer: Writes the state.
+        clock: The time.
     """
 
     def __init__(
@@ -46,14 +50,14 @@ class Health:
         writer.first_polls_over = lambda: not self._untried()
 
     def unhealthy(self) -> list[str]:
-        """What has stalled, a line each that begins with its name."""
+        """What has stalled: a line for each, which begins with its name."""
         return [f"{name}: {what}" for name, what in self._stalled()]
 
     def unready(self) -> list[str]:
-        """What wasn't polled yet, that nothing could be read, or that the results aren't on
-        `/metrics` yet.
+        """Why the exporter isn't ready: what wasn't polled yet, that nothing can be read, or that
+        the results aren't on `/metrics` yet.
 
-        Once ready, it stays so: what is watched from later on takes nothing from the rest.
+        Once it was ready, it stays ready: what is added later takes nothing away.
         """
         if self._was_ready:
             return []
@@ -70,8 +74,8 @@ class Health:
         return []
 
     def _untried(self) -> list[str]:
-        """Configured instances, and the first list pass of each account: it begins when all that
-        the state holds of the account is restored."""
+        """Workflows whose first round isn't over, and accounts whose first list pass isn't. A pass
+        begins when everything that the state holds of its account is restored."""
         if not self._accounts:
             return ["state: not open yet"]
         return [
@@ -97,7 +101,7 @@ class Health:
                     about = f"{workflows.label}/{name}"
                     due = f"one is due every {interval}"
                     yield "scheduler", f"no round over {about} for {since:.0f} s; {due}"
-            # While Cloudflare allows no requests, and right after that, nothing can have been done.
+            # Nothing can be done while Cloudflare allows no requests, so time counts from there.
             blocked_until = queue.budget.blocked_until
             since = now - max(queue.progress_at, blocked_until)
             if (len(queue) or queue.under_way) and since > _REQUESTS:
@@ -111,7 +115,7 @@ class Health:
             yield "state", f"a write to the disk has taken {now - began:.0f} s"
 
     async def watch(self) -> None:
-        """Logs once what has stalled, and a stall of the event loop; without end."""
+        """Logs what has stalled, and stalls of the event loop. Never returns."""
         while True:
             before = self._clock.monotonic()
             await asyncio.sleep(_EVERY)
@@ -121,7 +125,11 @@ class Health:
                 self.warn_if_late()
 
     def check(self, *, stalled_for: float = 0.0) -> None:
-        """Logs what is news; the event loop did nothing at all for `stalled_for` seconds."""
+        """Logs what has stalled since the last check, and what makes progress again.
+
+        Args:
+            stalled_for: Seconds for which the event loop did nothing at all.
+        """
         if stalled_for > _STALL and self._throttle.may("stalled"):
             log.warning(
                 "event loop stalled; resuming",
@@ -137,7 +145,7 @@ class Health:
         self._reported = set(stalled)
 
     def warn_if_late(self) -> None:
-        """Logs now and then that a budget is too small, and what would help."""
+        """Logs, but not too often, that a budget is too small, and what would help."""
         late = [
             account
             for account in self._accounts

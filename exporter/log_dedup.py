@@ -1,4 +1,4 @@
-"""When to log a problem: once when it begins, and one that comes and goes only now and then."""
+"""When to log a problem: once when it begins; if it comes and goes, only every few minutes."""
 
 from collections.abc import Collection
 
@@ -9,14 +9,14 @@ _QUIET = 300.0
 
 
 class Throttle:
-    """Lets each thing be logged once in 5 minutes at most."""
+    """Lets each thing be logged at most once in 5 minutes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._logged_at: dict[str, float] = {}
 
     def may(self, thing: str) -> bool:
-        """Whether it may be logged now; if so, it counts as logged."""
+        """Whether a thing may be logged now; if so, it counts as logged."""
         now = self._clock.monotonic()
         self._logged_at = {t: at for t, at in self._logged_at.items() if now - at < _QUIET}
         may = thing not in self._logged_at
@@ -25,10 +25,10 @@ class Throttle:
 
 
 class OpenProblems:
-    """The problems of one thing that were logged and last.
+    """The problems of one thing that were logged and are not over.
 
     Args:
-        throttle: Those of several things that share one are logged one by one.
+        throttle: If several things share it, a problem that they have in common is logged for one.
     """
 
     def __init__(self, throttle: Throttle) -> None:
@@ -37,10 +37,8 @@ class OpenProblems:
         self._open = False
 
     def news(self, present: Collection[str]) -> set[str]:
-        """The present problems to log now.
-
-        One that lasts is logged once; one that returns is logged if the throttle allows it.
-        """
+        """Which of the present problems to log now: those that are new, and those that have
+        returned if the throttle allows it."""
         self._logged &= set(present)
         new = {p for p in present if p not in self._logged and self._throttle.may(p)}
         self._logged |= new

@@ -31,8 +31,8 @@ _scrubbers: WeakSet[Scrubber] = WeakSet()
 
 
 def hide(scrubber: Scrubber) -> None:
-    """Passes each line through a scrubber from now on, until the scrubber is garbage: no line
-    shows a secret, not even one with the message of an exception."""
+    """From now on, passes every line through a scrubber, for as long as the scrubber exists. So no
+    line shows its secret, not even one with the message of an exception."""
     _scrubbers.add(scrubber)
 
 
@@ -78,7 +78,7 @@ def _without_empty_fields(
 
 
 def _safe(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Texts without secrets, and without what controls a terminal."""
+    """Removes secrets, and characters that control a terminal."""
     for key, value in event.items():
         text = str(value) if isinstance(value, BaseException) else value
         if isinstance(text, str):
@@ -89,7 +89,8 @@ def _safe(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[st
 
 
 def printable(text: str) -> str:
-    """Escapes control characters: text from an upstream must not control a terminal."""
+    """The text with control characters escaped: what an upstream sends must not control a
+    terminal."""
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
     )

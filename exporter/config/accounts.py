@@ -69,8 +69,8 @@ _WorkflowName = Annotated[
         r"[A-Za-z0-9_*?\[\]!-]{1,64}", "not a workflow name: 1 to 64 letters, digits, _ or -"
     ),
 ]
-# 32 hex digits at Cloudflare; simulators and proxies take other names, but none that looks like an
-# id that has lost or gained a digit on the way here.
+# Cloudflare's have 32 hex digits. Simulators and proxies may take other names, but what looks like
+# an id that has lost or gained digits is refused.
 _AccountId = Annotated[
     str,
     _matching(
@@ -187,7 +187,7 @@ class Account(Section):
 
     @property
     def key(self) -> str:
-        """What it is known by whatever its name: its id, where that is given."""
+        """What identifies it even if it is renamed: its id, if that is given."""
         return self.account_id or self.label
 
     @classmethod

@@ -13,7 +13,7 @@ from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN, gives_creden
 from exporter.config.settings import Key, Settings, keys, model_of
 
 FILE = "CWE_CONFIG__FILE"
-"""Names the configuration file; isn't a setting."""
+"""The variable that names the configuration file; that isn't a setting."""
 _PREFIX = "CWE_"
 
 
@@ -26,14 +26,15 @@ class _Texts(EnvSettingsSource):
     """Settings as texts, each with its path joined by `__`."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """A list or section, as JSON; a list of plain values also with commas."""
+        """Parses a list or section, which is JSON; a list of plain values may also be separated by
+        commas."""
         del field_name
         if not model_of(field.annotation) and not value.lstrip().startswith("["):
             return [item.strip() for item in value.split(",")]
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
-            return value  # refused by the model, with its path and all else that is wrong
+            return value  # the model refuses it, together with everything else that is wrong
 
 
 def variables(environ: Mapping[str, str]) -> dict[Key, str]:
@@ -45,7 +46,8 @@ def variables(environ: Mapping[str, str]) -> dict[Key, str]:
 def tree(texts: Mapping[Key, str]) -> dict[str, Any]:
     """The settings that variables and flags give, as a tree like that of the file.
 
-    A whole section is given as JSON, and a key in it ranks above it; `null` is null.
+    A whole section is given as JSON. A key of it that is given by itself overrides that. `null`
+    stands for null.
     """
     source = _Texts(
         cast("type[BaseSettings]", Settings),  # of which only the fields are read
@@ -61,8 +63,8 @@ def tree(texts: Mapping[Key, str]) -> dict[str, Any]:
 
 
 def credential(environ: Mapping[str, str]) -> dict[str, str]:
-    """The credential under the names that Cloudflare's tools read, as keys of an account; empty
-    where there is none."""
+    """The credential that the environment has under the names of Cloudflare's tools, as keys of an
+    account; empty: there is none."""
     if environ.get(ENV_TOKEN):
         return {"api_token": environ[ENV_TOKEN]}
     if environ.get(ENV_EMAIL) and environ.get(ENV_KEY):
@@ -71,7 +73,8 @@ def credential(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_credential(accounts: object, environ: Mapping[str, str]) -> object:
-    """Accounts of any shape, with the environment's credential in each that gives none itself."""
+    """The accounts, which may have any shape, with the environment's credential added to each that
+    has none."""
     if not isinstance(accounts, list):
         return accounts
     own = credential(environ)
@@ -82,10 +85,10 @@ def with_credential(accounts: object, environ: Mapping[str, str]) -> object:
 
 
 def unknown(environ: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with misspelt `CWE_` variables.
+    """Problems with misspelt `CWE_` variables.
 
-    A name without `__` is only reported when it is close to a known one: Kubernetes makes
-    `CWE_PORT` and such for a service that is called `cwe`.
+    A name without `__` is only reported if it is close to a known one, since Kubernetes sets
+    `CWE_PORT` and the like for a service that is called `cwe`.
     """
     known = {variable(key) for key, _ in keys()}
     for name in sorted(environ):

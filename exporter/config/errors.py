@@ -26,12 +26,12 @@ _REPLIES = {
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
 }
-"""By pydantic's type of the error, or the first word of several such types."""
+"""What to say, by pydantic's type of an error, or by the first word of its type."""
 _REMOVED = {
     "shard": "removed; for several replicas, set state.url to a PostgreSQL that they share, and "
     "give them the same configuration (docs/kubernetes.md)",
 }
-"""Keys that there were before, and what replaces them."""
+"""Keys that were removed, and what replaces them."""
 _WORDS = {
     "Value error, ": "",
     "Input should be less than or equal to": "must be at most",
@@ -50,7 +50,7 @@ class ConfigError(Exception):
 
 @contextmanager
 def collected(into: list[str]) -> Iterator[None]:
-    """Adds the problems of a `ConfigError` to a list, so that others are found, too."""
+    """Adds the problems of a `ConfigError` to a list, so that others can still be found."""
     try:
         yield
     except ConfigError as error:
@@ -61,8 +61,8 @@ def line(error: ErrorDetails, origin: str = "", *, root: type[BaseModel] = Setti
     """One problem, in one line.
 
     Args:
-        error: pydantic's, with its place in the tree of settings.
-        origin: The flag or variable that the value came from; empty for the file.
+        error: Pydantic's error, with its place in the tree of settings.
+        origin: The flag or variable that the value came from; empty: the file.
         root: The model of the whole tree.
     """
     loc, kind, given = error["loc"], error["type"], error["input"]
@@ -91,7 +91,7 @@ def line(error: ErrorDetails, origin: str = "", *, root: type[BaseModel] = Setti
 
 
 def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
-    """The value, where it can't hold a secret: that of a known key, and not a URL's user."""
+    """The value, if it can't hold a secret: it is that of a known key, and no URL with a user."""
     if not isinstance(given, str | int | float) or not _takes_a_value(loc, root):
         return ""
     if _SECRETS & set(loc) or loc == ("state", "url") or "@" in str(given):
@@ -100,7 +100,7 @@ def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
 
 
 def _takes_a_value(loc: Loc, root: type[BaseModel]) -> bool:
-    """Whether a known key is meant, and not a section."""
+    """Whether a place is that of a known key that isn't a section."""
     *above, name = _names(loc) or [""]
     return name in _keys(tuple(above), root) and not _keys(loc, root)
 
@@ -113,7 +113,8 @@ def _path(loc: Loc) -> str:
 
 
 def _word(key: str) -> str:
-    """A key as far as it can be one: `api_token:abc`, without a space, would be a key too."""
+    """The beginning of a key that can be shown: `api_token:abc`, without a space, is a key in
+    YAML."""
     start = re.match(r"[A-Za-z0-9_.-]{0,40}", key)
     shown = start[0] if start else ""
     return shown if shown == key else f"{shown}…"

@@ -12,14 +12,14 @@ from exporter.config.settings import Key, Settings
 
 
 def load(path: Path | None, given: dict[Key, str], environ: Mapping[str, str]) -> Settings:
-    """Settings from the file, the environment and the flags, in rising rank.
+    """The settings from the file, the environment and the flags. Flags override the environment,
+    and the environment overrides the file.
 
-    Where none of them names accounts and there is no file, all of the environment's account is
-    watched.
+    If there is no file and nothing names accounts, the environment's whole account is watched.
 
     Args:
-        path: The file; None for none.
-        given: What flags gave, by key.
+        path: The file; None: there is none.
+        given: The settings that flags gave, by key.
         environ: The environment's variables.
 
     Raises:
@@ -52,9 +52,9 @@ def load(path: Path | None, given: dict[Key, str], environ: Mapping[str, str]) -
 
 
 def _merged(low: object, high: object) -> Any:
-    """Two trees in one; where both have a value, that of `high` stands."""
+    """One tree made of two; `high` overrides `low`."""
     if not isinstance(high, dict) or low is None:
         return high
     if not isinstance(low, dict):
-        return low  # no section: refused by the model
+        return low  # not a section, which the model refuses
     return low | {key: _merged(low.get(key), value) for key, value in high.items()}

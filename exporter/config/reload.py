@@ -1,4 +1,4 @@
-"""Reloads the configuration: on demand, or when its file holds something else."""
+"""Reloads the configuration on demand, or when the contents of its file have changed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,15 +21,15 @@ _CHECK_EVERY = 1.0
 
 @dataclass(eq=False)
 class Reloader:
-    """Has the exporter use what the configuration says now, or leaves it as it is.
+    """Has the exporter use the configuration as it is now; if that can't be done, nothing changes.
 
     Attributes:
         load: Reads the configuration, or raises `ConfigError`.
-        path: The file that is watched; None for none.
-        settings: Those that are in use.
-        apply: Puts settings to use, as a whole, or raises `ConfigError`.
-        failed: Called when that can't be done.
-        asked: Set to reload on demand.
+        path: The file to watch; None: there is none.
+        settings: The settings in use.
+        apply: Has the exporter use other settings, or raises `ConfigError`.
+        failed: Called when a reload has failed.
+        asked: To be set for a reload on demand.
     """
 
     load: Callable[[], Settings]
@@ -44,7 +44,8 @@ class Reloader:
         self._turn = asyncio.Lock()
 
     async def reload(self) -> list[str]:
-        """Reloads the configuration; every error, if that can't be done."""
+        """Reloads the configuration. Returns everything that is wrong with it; if anything is, it
+        is not used."""
         async with self._turn:
             self._seen = self._content()
             try:
@@ -75,10 +76,10 @@ class Reloader:
             return []
 
     async def run(self) -> None:
-        """Reloads on demand, and when the file holds something else; without end.
+        """Reloads on demand, and when the contents of the file have changed. Never returns.
 
-        What it holds is compared, not when it was written: the files of a ConfigMap are symbolic
-        links, which Kubernetes swaps.
+        Contents are compared, not modification times: the files of a ConfigMap are symbolic links,
+        which Kubernetes swaps.
         """
         waited = 0.0
         while True:
@@ -99,7 +100,7 @@ class Reloader:
 
 
 def _with_fixed(wanted: Settings, used: Settings) -> Settings:
-    """`wanted`, but for what a restart alone can change."""
+    """The wanted settings, except those that only a restart can change: these stay as used."""
     return wanted.model_copy(
         update={
             "state": used.state,

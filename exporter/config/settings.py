@@ -176,7 +176,7 @@ class Settings(Section):
 
 
 def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The keys of a section that have a value."""
+    """The keys of a section that are given and not null."""
     section = given.get(name)
     return {k: v for k, v in section.items() if v is not None} if isinstance(section, dict) else {}
 
@@ -204,11 +204,12 @@ def keys() -> Iterator[tuple[Key, FieldInfo]]:
 
 
 def leaves() -> Iterator[tuple[Key, FieldInfo]]:
-    """Those of `keys` that hold a value and no further keys."""
+    """The keys of `keys` that hold a value, and aren't sections."""
     return ((loc, field) for loc, field in keys() if not isinstance(field.default, Section))
 
 
 def model_of(annotation: object) -> type[BaseModel] | None:
-    """The model of a section, also of one in a list or one that may be missing."""
+    """The model in an annotation, which may be that of a list of sections or an optional section;
+    None: it isn't about sections."""
     kinds = (annotation, *get_args(annotation))
     return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)

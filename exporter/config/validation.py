@@ -1,4 +1,4 @@
-"""How a section of the configuration is checked: all that is wrong with it is found at once."""
+"""Checks a section of the configuration, and reports everything that is wrong with it at once."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,23 +15,26 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Loc = tuple[int | str, ...]
-"""The path of a key or a list's item, as pydantic names it."""
+"""The path of a key or of an item in a list, as pydantic writes it."""
 Problem = tuple[Loc, str]
-"""What is wrong, and where: relative to the section that finds it."""
+"""Where something is wrong, relative to the section that finds it, and what."""
 
 
 class Section(BaseModel):
-    """A mapping in the configuration. Unknown keys are refused; null leaves a key out, unless the
-    key takes it. The docstring of a key describes it to users, too."""
+    """A mapping in the configuration.
+
+    Unknown keys are refused. A key that is null counts as absent, unless null is one of its values.
+    The docstring of a key is also its description in help and docs.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
-        """What is wrong between the section's keys.
+        """What is wrong with the section's keys together, though each by itself may be right.
 
-        A validator of pydantic's on a whole model only runs once each of its keys is right; this
-        runs in any case, so that everything is reported together.
+        Pydantic runs the validators of a whole model only if each of its keys is right. This runs
+        in any case, so that everything is reported at once.
 
         Args:
             given: The keys that have a value. Their types aren't checked yet.
@@ -60,7 +63,8 @@ class Section(BaseModel):
 
     @classmethod
     def _takes_null(cls, key: str) -> bool:
-        """Whether null is a value of the key; an unknown key is refused whatever its value."""
+        """Whether null is passed on: if it is a value of the key, or the key is unknown and
+        refused."""
         field = cls.model_fields.get(key)
         return field is None or type(None) in get_args(field.annotation)
 

@@ -19,14 +19,14 @@ VARIABLES: dict[Loc, str] = {
     ("accounts", 0, "api_email"): ENV_EMAIL,
     ("accounts", 0, "api_key"): ENV_KEY,
 }
-"""The keys of the account, each with the variable that it came from."""
+"""The keys of the account, and the variable that each comes from."""
 MISSING = f"set {ENV_TOKEN} to watch a whole account, or name a file with --config.file"
 _UNKNOWN = "-"
-"""Stands for the id of an account until it is known."""
+"""Stands for the account's id until that is known."""
 
 
 def accounts(environ: Mapping[str, str]) -> list[dict[str, Any]] | None:
-    """The key `accounts` for a configuration without any; None where there is no credential."""
+    """The value of `accounts` where nothing is configured; None: there is no credential."""
     if not environment.credential(environ):
         return None
     account_id = environ.get(ENV_ACCOUNT)
@@ -36,10 +36,10 @@ def accounts(environ: Mapping[str, str]) -> list[dict[str, Any]] | None:
 
 
 def is_watched(settings: Settings) -> bool:
-    """Whether nothing narrows down what is watched of the only account."""
+    """Whether these settings watch everything of a single account."""
     return len(settings.accounts) == 1 and settings.accounts[0].workflows == [_EVERY]
 
 
 def lacks_id(settings: Settings) -> bool:
-    """Whether the account's id must be requested from the API."""
+    """Whether the account's id is still to be requested from the API."""
     return settings.accounts[0].account_id == _UNKNOWN

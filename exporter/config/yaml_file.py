@@ -1,4 +1,4 @@
-"""Reads a YAML file; reports where it is wrong, without showing what it holds."""
+"""Reads a YAML file. Errors say where it is wrong, but don't show what it holds."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ _HINTS = {
         "check indentation, quotes and the space after each colon, here and in the lines above"
     ),
 }
-"""What to do, by what PyYAML's message contains."""
+"""What to do about an error, by a pattern in PyYAML's message."""
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")  # as `repr` does
 
 
@@ -51,7 +51,7 @@ def read(path: Path, *, keys: str = "accounts and poll") -> dict[str, Any]:
 
     Args:
         path: The file.
-        keys: Some that it may have, as an error names them.
+        keys: Examples of keys that it may have, for error messages.
 
     Raises:
         ConfigError: the file can't be read, isn't YAML, or holds something else.
@@ -95,7 +95,7 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
 
 
 def _beginning(error: yaml.MarkedYAMLError) -> str:
-    """Where a quoted text, a {…} or a […] began that didn't end, which may be far above."""
+    """Where an unfinished quoted text, {…} or […] begins, which may be far above the error."""
     began, noticed = error.context_mark, error.problem_mark
     if not began or not noticed or began.line == noticed.line or "block" in (error.context or ""):
         return ""
@@ -103,5 +103,6 @@ def _beginning(error: yaml.MarkedYAMLError) -> str:
 
 
 def _hidden(match: re.Match[str]) -> str:
-    """Words in quotes come from the file and may be a secret; single characters and marks don't."""
+    """Hides quoted words, which come from the file and may be secret, but not single characters and
+    marks."""
     return match[0] if len(match[0]) < 4 or match[0][1] in "\\<" else "…"
