@@ -15,7 +15,7 @@ from pydantic import SecretStr
 _HASH = re.compile(r"\$2[aby]\$(?P<cost>[0-9]{2})\$[./A-Za-z0-9]{53}")
 _MIN_COST, _MAX_COST = 4, 14
 _MAX_WAITING = 16
-"""Checks that may wait for the running one."""
+"""Maximum checks that wait for the one that is running."""
 _BCRYPT_BYTES = 72
 """Bytes of a password that bcrypt uses."""
 
@@ -41,9 +41,9 @@ def checked_hash(value: SecretStr) -> SecretStr:
 class Users:
     """Users and their passwords.
 
-    Each user's correct password is cached, as a hash under a key that only this process knows, so
-    that bcrypt's work (70 ms at cost 10) is done once and not for each scrape. Wrong passwords are
-    not cached, so that they can neither fill the cache nor evict from it.
+    The correct password of each user is cached, as a hash under a key that only this process knows.
+    So bcrypt's work (70 ms at cost 10) is done once, and not for each scrape. Wrong passwords are
+    not cached, so they can't fill the cache, or evict anything from it.
 
     Args:
         hashes: The bcrypt hash of each user's password, by user name.
@@ -85,8 +85,8 @@ class Users:
     def hash_for(self, name: bytes) -> bytes:
         """The hash that a password is checked against.
 
-        For an unknown name: the hash of some user, always the same one. The check then takes as
-        long as for a user, so that its duration doesn't disclose which names exist.
+        For an unknown name, it is the hash of some user, always of the same one. So the check takes
+        as long as that of a user, and its duration doesn't show which names exist.
         """
         if name in self._hashes:
             return self._hashes[name]

@@ -1,7 +1,7 @@
 """Limits on connections: how many there may be, and how long each may take.
 
-uvicorn has none: it waits forever for a request that arrives byte by byte, and for a client that
-doesn't read its response.
+uvicorn has no such limits: it waits forever for a request that arrives byte by byte, and for a
+client that doesn't read its response.
 """
 
 import asyncio
@@ -33,12 +33,15 @@ class ConnectionLimits:
     """Times are in seconds.
 
     Attributes:
-        connections: Open at once, including those still in their TLS handshake.
+        connections: Open connections, including those in their TLS handshake.
         unread: Responses whose clients have stopped reading.
-        handshake: The TLS handshake.
-        request: From the connection, or a request's first byte, to the end of the headers.
-        response: From there until the client has read the response; scrapes have no other limit.
-        idle: From a response to the next request. A scrape a minute finds its connection open.
+        handshake: Time for the TLS handshake.
+        request: Time from the connection, or the first byte of a request, to the end of its
+            headers.
+        response: Time from there until the client has read the response. Scrapes have no other
+            limit.
+        idle: Time from a response to the next request: longer than a minute, so that a scrape each
+            minute can use the same connection.
     """
 
     connections: int = 128
@@ -50,7 +53,7 @@ class ConnectionLimits:
 
 
 Phase = Literal["request", "response", "idle"]
-"""What a connection waits for; `ConnectionLimits` has how long at most."""
+"""What a connection waits for; the field of this name in `ConnectionLimits` says for how long."""
 
 
 class Connection(H11Protocol):
@@ -110,7 +113,8 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         if self.cycle is not None:
-            self.cycle.disconnected = True  # its request turned out to be invalid: no two responses
+            # The request that is served turned out to be invalid, and gets only this response.
+            self.cycle.disconnected = True
         super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
@@ -140,8 +144,8 @@ class Connection(H11Protocol):
 class Connections:
     """The open connections, oldest first.
 
-    At the limit, a new connection replaces the oldest that waits for no response. Clients that only
-    hold connections open so evict their own, and scrapes get through.
+    At the limit, a new connection replaces the oldest one that doesn't wait for a response. So a
+    client that only holds connections open loses its own, and scrapes get through.
 
     Attributes:
         make: Makes the protocol of a new connection.
@@ -180,7 +184,7 @@ class Connections:
             serving = asyncio.create_task(self._serve(accepted, connection, protection.context))
             self._open[serving] = connection
             serving.add_done_callback(partial(self._served, accepted))
-            # With a queue of new connections, accepting never yields to other tasks.
+            # While new connections wait in a queue, accepting them lets no other task run.
             await asyncio.sleep(0)
 
     async def _serve(
@@ -203,7 +207,7 @@ class Connections:
                 connection.transport.abort()
 
     def _served(self, accepted: socket.socket, serving: asyncio.Task[None]) -> None:
-        # Not where it is served: that may have been cancelled before it began.
+        # Not in `_serve`, which may have been cancelled before it began.
         del self._open[serving]
         accepted.close()
 

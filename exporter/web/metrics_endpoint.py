@@ -12,10 +12,10 @@ from exporter.metrics.accept_headers import accepts_gzip
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.gzip_parts import Part
 
-# A pair of Prometheus servers and some people. A slow client keeps what has changed since it asked
-# in memory.
+# Enough for a pair of Prometheus servers and some people. While a slow client reads, the values
+# that have changed since it asked stay in memory.
 MAX_SCRAPES = 8
-# Bytes: what a socket takes at a time. Of a larger chunk the rest is copied twice until it is sent.
+# Bytes: what a socket takes at a time. The rest of a larger chunk would be copied twice.
 _CHUNK = 256 * 1024
 
 _MORE: Message = {"type": "http.response.body", "body": b"", "more_body": True}
@@ -60,7 +60,7 @@ class MetricsEndpoint:
         raw = Headers(headers).raw
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         for chunk in chunks if scope["method"] == "GET" else ():
-            await asyncio.sleep(0)  # a reader as fast as this would hold up others
+            await asyncio.sleep(0)  # to a fast reader, sending would let no other task run
             await send(_MORE)  # returns when most of what was sent before is on its way
             if counts_shown and not self._exposition.counts_shown():
                 await _cut(scope, receive)
@@ -70,7 +70,7 @@ class MetricsEndpoint:
 
 
 async def _cut(scope: Scope, receive: Receive) -> None:
-    """Resets the connection: the client discards what it has read."""
+    """Resets the connection, so that the client discards what it has read."""
     scope["state"]["abort"]()
     while (await receive())["type"] != "http.disconnect":
         pass

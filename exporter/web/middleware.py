@@ -1,5 +1,5 @@
-"""Checks that every request passes before it reaches an endpoint (size limits, then the password),
-and headers that every response gets."""
+"""Checks every request before it reaches an endpoint, first its size and then its password, and
+adds headers to every response."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,14 @@ from exporter.web.web_config_reload import Protection
 MAX_HEADERS = 100
 MAX_TARGET_SIZE = 8 * 1024
 MAX_HEAD_SIZE = 32 * 1024
-"""Bytes of a request's target, and of its target and headers together."""
+"""Maximum bytes of a request's target, and of its target and headers together."""
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""Of every response that doesn't set them itself."""
+"""Headers of every response, unless it sets them itself."""
 
 
 class RequestChecks:
@@ -39,7 +39,7 @@ class RequestChecks:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         protection = self._protection()
-        # Set where the connection was accepted under rules that are no longer in force.
+        # Whether the connection was accepted under a protection that is no longer in force.
         outdated = scope.get("state", {}).get("protection") not in (None, protection)
 
         async def send_with_headers(message: Message) -> None:
@@ -71,7 +71,7 @@ def _check_size(scope: Scope) -> Response | None:
 
 
 async def _check_password(scope: Scope, protection: Protection) -> Response | None:
-    """The response to a client that must not see anything."""
+    """The refusal of a request without a valid password; None: it may pass."""
     if protection.users is None:
         return None
     given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -86,6 +86,6 @@ async def _check_password(scope: Scope, protection: Protection) -> Response | No
 
 
 def _refusal(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
-    """Also closes the connection: whatever else the client sent on it isn't read."""
+    """A response that also closes the connection, so that nothing else on it is read."""
     headers = {"Connection": "close", **(headers or {})}
     return PlainTextResponse(f"{text}\n", status, headers=headers)

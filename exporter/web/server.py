@@ -29,8 +29,8 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.create_server(
         (host, port), family=family, dualstack_ipv6=dualstack, backlog=_BACKLOG
     )
-    # Connections inherit it; asyncio sets it only for sockets that it made itself, and without it
-    # the end of a response waits 40 ms for the client's delayed acknowledgement.
+    # Connections inherit this. Asyncio only sets it for sockets that it created. Without it, the
+    # end of a response waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -42,11 +42,12 @@ def address_of(listener: socket.socket) -> str:
 
 
 def page_url(listener: socket.socket, *, tls: bool) -> str:
-    """The address of the page for other machines; of one that listens on every address, that which
-    they most likely reach."""
+    """The address of the page for other machines. If the socket listens on every address, it is the
+    one that they can most likely reach."""
     host, port = listener.getsockname()[:2]
     if ip_address(host).is_unspecified:
-        # Sends nothing: it has the system choose by its routes. The address is a documentation's.
+        # This sends nothing, but has the system choose an address by its routes. 192.0.2.1 is an
+        # address for documentation.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.connect(("192.0.2.1", 9))

@@ -36,9 +36,9 @@ class Protection:
 class WebConfigReloader:
     """Reads the web configuration and, whenever one of its files has changed, reads it again.
 
-    It checks the files each time it is asked, which costs microseconds, so that a new certificate
-    serves the next connection. After an error the last protection stays in force. A file that drops
-    TLS or users is an error too: that takes a restart.
+    It checks the files each time that it is asked, which takes microseconds. So the next connection
+    uses a new certificate. After an error, the last protection stays in force. It is also an error
+    if the file no longer has TLS or users: that takes a restart.
 
     Args:
         file: The web configuration; None for no protection.
@@ -68,8 +68,8 @@ class WebConfigReloader:
         return self._current
 
     def _read(self, file: Path) -> Protection:
-        # Stamps come first, so that a change during the reading is noticed the next time; and
-        # before any error, so that a certificate that doesn't exist yet is noticed when it appears.
+        # Stamps are taken first. So a change while the files are read is noticed the next time, and
+        # so is, after an error, a certificate that didn't exist yet.
         self._stamps = {file: _stamp(file)}
         config, folder = web_config.read(file), file.parent
         server = config.tls_server_config

@@ -11,7 +11,7 @@ from exporter.web.page.view import ATTENTION, TableRow
 
 PER_PAGE = 200
 MAX_LENGTH = LONGEST_ID
-"""Characters of a parameter that are used."""
+"""Maximum characters of a parameter; further ones are ignored."""
 _RANKS = {word: rank for rank, word in enumerate(ATTENTION)}
 
 
@@ -26,7 +26,7 @@ class TableColumn(NamedTuple):
     heading: str
     key: Callable[[TableRow], str | float | None]
     order: str = "asc"
-    """Which it has by default."""
+    """The order when it is sorted for the first time."""
 
 
 COLUMNS = {
@@ -44,18 +44,18 @@ COLUMNS = {
 
 
 class TableQuery(NamedTuple):
-    """What the table shows, by the parameters of its address. Empty: everything; `sort` empty: what
-    needs attention first."""
+    """What the table shows, by the parameters of its address. An empty parameter excludes nothing.
+    If `sort` is empty, what needs attention comes first."""
 
     q: str = ""
-    """Text to search."""
+    """Text to search for."""
     account: str = ""
     workflow: str = ""
     status: str = ""
     """A status, or one of `ATTENTION`."""
     sort: str = ""
     order: str = ""
-    """`asc` or `desc`, of a sorted table."""
+    """`asc` or `desc`; empty without `sort`."""
     page: int = 1
 
     @classmethod
@@ -72,7 +72,8 @@ class TableQuery(NamedTuple):
         return cls(**given, page=max(1, number))
 
     def href(self, **changes: object) -> str:
-        """The address of this query with changes, relative to the page; starts at page 1."""
+        """The address of this query with changes, relative to the page. It begins at page 1 unless
+        the changes name another."""
         new = self._replace(**{"page": 1, **changes})  # type: ignore[arg-type]
         given = {name: value for name, value in new._asdict().items() if value}
         if new.page == 1:
@@ -104,7 +105,7 @@ class TablePage(NamedTuple):
 
 
 def select(rows: Iterable[TableRow], query: TableQuery) -> TablePage:
-    """Filters and sorts rows, and cuts out a page; past the end, the last page."""
+    """Filters and sorts rows, and returns one page; past the end, the last page."""
     matching = [row for row in rows if _matches(row, query)]
     flags = Counter(row.attention for row in matching if row.attention)
     statuses = Counter(row.status for row in matching if row.status != row.attention)

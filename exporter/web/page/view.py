@@ -26,7 +26,7 @@ ATTENTION = ("errored", "stuck", "failing", "retrying")
 
 
 class WorkflowView(NamedTuple):
-    """A workflow, with its instances, of which polls may change each at any time."""
+    """A workflow with its instances, each of which a poll may change at any time."""
 
     key: WorkflowKey
     up: bool
@@ -34,8 +34,9 @@ class WorkflowView(NamedTuple):
     next_pass: float
     """When the next list pass shows what changed (monotonic clock)."""
     list_failure: RequestFailed | None
-    """Of its last list pass."""
+    """Why its last list pass failed; None: it succeeded."""
     watched: Sequence[Instance]
+    """All of its instances, with series or without."""
 
     @property
     def name(self) -> str:
@@ -43,12 +44,12 @@ class WorkflowView(NamedTuple):
 
     @property
     def instances(self) -> list[Instance]:
-        """Those with series."""
+        """The instances with series."""
         return [instance for instance in self.watched if instance.has_series]
 
     @property
     def failures(self) -> list[RequestFailed]:
-        """Of the last polls of instances that fail."""
+        """Why the last polls of instances failed."""
         return [instance.failure for instance in self.watched if instance.failure is not None]
 
 
@@ -60,18 +61,19 @@ class AccountView(NamedTuple):
     allowed: int
     limit: int
     remaining: int | None
-    """As in Cloudflare's last response."""
+    """Requests that are left, as of Cloudflare's last response."""
     quota: int | None
+    """Requests that Cloudflare allows."""
     blocked_until: float | None
     """Unix time; None: requests are allowed."""
     lag: float
     """Seconds by which the most overdue poll or list pass is late."""
     failure: RequestFailed | None
-    """Of the last list of its workflows."""
+    """Why its workflows could not be listed the last time; None: they could."""
     workflows: tuple[WorkflowView, ...]
-    """By name, those first that aren't up."""
+    """First those that aren't up; then by name."""
     elsewhere: Mapping[str, Replica | None]
-    """The workflows that aren't watched here, with their holders."""
+    """The workflows that aren't watched here, each with the replica that holds it."""
 
 
 class TableRow(Struct, frozen=True, gc=False):
@@ -88,18 +90,20 @@ class TableRow(Struct, frozen=True, gc=False):
     attention: str
     """One of `ATTENTION`, or empty."""
     checked_at: float | None
-    """The last poll or list row."""
+    """When its last poll or list row showed its status."""
     due: float | None
-    """The next poll."""
+    """When it is polled next."""
     error: str = ""
     step: str = ""
     """The open step with the most attempts; of an errored run, the step it failed at."""
     more_steps: int = 0
     """Further open steps."""
     attempts: int | None = None
-    """Of `step`."""
+    """Attempts of `step` so far."""
     running: float | None = None
+    """How long the run took, or has taken so far."""
     changed: float | None = None
+    """When its values last changed."""
 
 
 class Explanation(NamedTuple):
@@ -112,9 +116,9 @@ class Explanation(NamedTuple):
     requested_at: float | None
     """When the last request for it was made."""
     waits: str
-    """What a poll that is due waits for; empty when none is."""
+    """What its poll waits for; empty: no poll waits."""
     next_detail: float | None
-    """When its steps are fetched again at the latest."""
+    """When its steps will be fetched again, at the latest."""
     expires_at: float | None
     timeline: Timeline | None
 
@@ -136,7 +140,7 @@ class Snapshot(NamedTuple):
 
 
 def _row(key: WorkflowKey, instance: Instance, next_pass: float, now: Moment) -> TableRow:
-    # Read once: polls may replace it meanwhile.
+    # Read only once, since a poll may replace it meanwhile.
     values = instance.values
     due = instance.due if instance.configured else min(instance.due, next_pass)
     checked_at, due_at = _unix(instance.checked_at, now), _unix(due, now)
@@ -188,11 +192,11 @@ def _attention(instance: Instance, values: InstanceValues, now: float) -> str:
 
 
 class WatchView:
-    """Makes snapshots of what is watched; of all they hold, only instances change later.
+    """Makes snapshots of what is watched. Only the instances in a snapshot still change.
 
     Args:
         accounts: The watched accounts; their owner may change the list.
-        clock: Time.
+        clock: The time.
     """
 
     def __init__(self, accounts: Sequence[WatchedAccount], *, clock: Clock) -> None:
