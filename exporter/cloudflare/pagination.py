@@ -71,9 +71,9 @@ async def read_pages(
         yield new
         with_new, largest = with_new + bool(new), max(largest, page.sent)
         # Rows come and go while pages are read, so pages are counted, against the smallest total.
-        # One below the rows of its own page is none.
-        known = page.total is not None and page.total >= page.sent
-        total = min(total, page.total if known else inf)
+        # A total below the rows of its own page is none.
+        if page.total is not None and page.total >= page.sent:
+            total = min(total, page.total)
         short = total < inf and with_new * largest < total
         # New rows may have moved known ones to the last page, which is shorter than the others.
         moved = number > 1 and 0 < page.sent < largest and page.next is None
