@@ -193,7 +193,8 @@ class Poller:
                 self.watched.take_effect(instance, effects)
         if self.watched.over:
             return
-        if self._health.round_over(empty=not self.instances):
+        waiting = bool(self._active) and not self.queue.budget.blocked
+        if self._health.round_over(empty=not self.instances, waiting=waiting):
             for instance in self.instances.values():
                 lifecycle.on_workflow_readable(instance, now=now)
         await self.report()

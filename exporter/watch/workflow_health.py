@@ -18,6 +18,8 @@ class WorkflowHealth:
         """Whether any poll succeeded in the last round in which polls showed anything."""
         self._read: bool | None = None
         """Whether any poll of this round succeeded; None: none has shown anything so far."""
+        self._failures = 0
+        """Polls of this round that failed and showed something."""
 
     def succeeded(self) -> None:
         """A poll succeeded, or the API said that the instance doesn't exist."""
@@ -28,6 +30,7 @@ class WorkflowHealth:
         `before`."""
         if not before or not self.readable:
             self._read = self._read or False
+            self._failures += 1
 
     def control(
         self, instances: Iterable[Instance], *, since: float, now: float
@@ -50,13 +53,17 @@ class WorkflowHealth:
         )
         return min(idle, key=lambda i: (i.failure is not None, i.due), default=None)
 
-    def round_over(self, *, empty: bool) -> bool:
+    def round_over(self, *, empty: bool, waiting: bool) -> bool:
         """Ends a round. Returns whether the workflow can be read again.
 
         Args:
             empty: Whether the workflow has no instances: then only its lists show anything.
+            waiting: Whether polls still wait for their turn. They show whether a single failure
+                was a problem of its instance.
         """
+        if self.readable and self._read is False and waiting and self._failures == 1:
+            return False
         again = bool(self._read) and not self.readable
         if self._read is not None or empty:
-            self.readable, self._read = empty or bool(self._read), None
+            self.readable, self._read, self._failures = empty or bool(self._read), None, 0
         return again

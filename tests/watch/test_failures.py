@@ -1,12 +1,33 @@
 """Polls that fail: one instance's problem stays its own, a workflow's is seen at once."""
 
+import asyncio
 from itertools import pairwise
 from typing import Any
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from simulator import Respond, Script, Wait, error, garbage, html, steps
+from benchmarks import virtual_time
+from benchmarks.api_budget import EPOCH, rounds
+from exporter.app import App
+from exporter.clock import Clock
+from exporter.config.settings import Settings
+from exporter.metrics import catalogue
+from simulator import (
+    Attempt,
+    Error,
+    Respond,
+    Script,
+    Simulator,
+    Step,
+    Wait,
+    World,
+    error,
+    garbage,
+    html,
+    steps,
+)
 from tests.watching import Watching, watching
 
 WAITING = Script(pieces=(Wait("approval"),))
@@ -90,6 +111,40 @@ class TestOneInstance:
             for _ in range(20):
                 await w.round(after=INTERVAL)
                 assert w.value(UP) == 1
+
+    @both(["good", "bad"])
+    def test_it_leaves_the_workflow_up_where_polls_of_the_others_wait(
+        self, workflow: dict[str, Any]
+    ) -> None:
+        """Of a small budget: the round is over before their turn has come."""
+
+        async def main() -> list[float]:
+            loop = asyncio.get_running_loop()
+            clock = Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
+            simulator = Simulator(World(clock.wall))
+            simulator.access.token("secret")
+            orders = simulator.world.account("acc").workflow("orders")
+            orders.create("good", WAITING)
+            orders.create("bad", Script((Step("pay", (Attempt(400, Error("Declined")),)),)))
+            account = {"account_id": "acc", "api_token": "secret", "workflows": [workflow]}
+            url = "https://simulator/client/v4/accounts/{account_id}"
+            settings = {"api": {"url": url, "requests_per_5m": 12}, "accounts": [account]}
+            transport = httpx.ASGITransport(simulator)
+            app = App(Settings.model_validate(settings), clock=clock, transport=transport)
+            found = list[float]()
+            async with app.opened(), asyncio.TaskGroup() as tasks:
+                jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
+                await asyncio.sleep(300)
+                simulator.faults.add(error(500), instance="bad")
+                for _ in range(40):
+                    await asyncio.sleep(INTERVAL)
+                    found += app.store.series.values(catalogue.UP).values()
+                assert sum(app.store.series.values(catalogue.FAILING).values()) == 1
+                for job in jobs:
+                    job.cancel()
+            return found
+
+        assert set(virtual_time.run(main())) == {1}
 
     @pytest.mark.slow
     @both([*GOOD, *(f"bad-{n}" for n in range(30))])
