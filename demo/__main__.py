@@ -23,6 +23,7 @@ from typing import TextIO
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from demo.child_process import child_process
 from demo.local_engine import EngineError, LocalEngine
 from demo.node_packages import NodeError
 from demo.prometheus import (
@@ -35,7 +36,6 @@ from demo.sample_instances import SAMPLES, Sample, SampleDriver
 
 MOVE_INTERVAL = 2.0
 REPORT_INTERVAL = 5.0
-STOP_TIMEOUT = 15.0
 
 PORT = 9734
 QUERY = "cloudflare_workflow_instance_error_info"
@@ -162,25 +162,14 @@ def run(
     ):
         config = Path(name) / "config.yaml"
         config.write_text(configuration(engine.api, config.parent))
-        exporter = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "exporter"),
-                f"--config.file={config}",
-                f"--web.listen-address={address}",
-                *exporter_flags,
-            ],
-            process_group=0,  # so that Ctrl-C reaches it once: through us
-        )
-        try:
+        with child_process(
+            *(sys.executable, "-m", "exporter"),
+            f"--config.file={config}",
+            f"--web.listen-address={address}",
+            *exporter_flags,
+        ) as exporter:
             watch(engine, exporter, Reporter(address, welcome(address, beside)), stopping)
-        finally:
-            exporter.terminate()
-            try:
-                status = exporter.wait(STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                exporter.kill()
-                status = exporter.wait()
-        return status
+        return exporter.wait()
 
 
 def watch(

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import httpx
 
+from demo.child_process import child_process
+
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "alerts" / "prometheus.rules.yaml"
 ALERTMANAGER = ROOT / "deploy" / "compose" / "alertmanager.yml"
 
 _READY_TIMEOUT = 60.0
-_STOP_TIMEOUT = 15.0
 
 
 class MonitoringError(RuntimeError):
@@ -97,20 +98,9 @@ def _configuration(exporter: str, alertmanager: str) -> str:
 
 @contextmanager
 def _running(command: list[str], log: Path, where: str) -> Iterator[None]:
-    with (
-        log.open("wb") as file,
-        # A group of its own, so that Ctrl-C reaches it once: through us.
-        subprocess.Popen(command, stdout=file, stderr=file, process_group=0) as process,
-    ):
-        try:
-            _wait(process, command[0], log, where)
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with log.open("wb") as file, child_process(*command, output=file) as process:
+        _wait(process, command[0], log, where)
+        yield
 
 
 def _wait(process: subprocess.Popen[bytes], program: str, log: Path, where: str) -> None:

@@ -149,6 +149,23 @@ def runs(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.process
+def test_what_it_started_ends_with_a_demo_that_is_killed() -> None:
+    requires_program("setpriv", "util-linux")
+    body = (
+        "with child_process('sleep', '1000') as child: print(child.pid, flush=True); child.wait()"
+    )
+    code = f"from demo.child_process import child_process\n{body}"
+    command = tied(sys.executable, "-c", code)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        started = int(demo.stdout.readline())
+        name = Path(f"/proc/{started}/comm")
+        wait_until(lambda: name.read_text() == "sleep\n", lambda: "it hasn't begun")
+        demo.kill()
+    wait_until(lambda: not runs(started), lambda: f"{started} still runs")
+
+
 @pytest.fixture
 def port() -> Iterator[int]:
     with reserved_port() as port:

@@ -1,0 +1,37 @@
+"""Programs that the demo runs."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+_STOP_TIMEOUT = 15.0
+
+
+@contextmanager
+def child_process(
+    *command: str, output: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is terminated at the end, and killed when that takes longer than 15 s.
+
+    Where `setpriv` is installed (Linux), it ends with this process even if this one is killed.
+
+    Args:
+        output: of both kinds; None: that of this process.
+    """
+    tied = ["setpriv", "--pdeathsig=TERM"] if shutil.which("setpriv") else []
+    with subprocess.Popen(
+        [*tied, *command],
+        stdout=output,
+        stderr=output,
+        process_group=0,  # so that Ctrl-C reaches it once: through us
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
