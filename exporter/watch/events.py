@@ -97,6 +97,7 @@ class Events:
 
     Attributes:
         coverage: Compares events with what list passes find.
+        relay: Passes events on to other replicas, and receives theirs.
         backlog: Roughly the messages in the queue; None: this replica doesn't pull it.
         trusted: Whether list passes may be `list_interval` apart.
         on_distrust: Called when they no longer may be.
@@ -107,13 +108,12 @@ class Events:
     ) -> None:
         self.backlog: float | None = None
         self.trusted = False
-        self.coverage = workflows.coverage = EventCoverage()
+        self.coverage = EventCoverage()
         self.list_interval = list_interval
         self.on_distrust: Callable[[], None] = lambda: None
         self._queue = queue
         self._workflows = workflows
-        self._relay = EventRelay(workflows.settings.stored_as)
-        workflows.writer.leases.relays[workflows.settings.stored_as] = self._relay
+        self.relay = EventRelay(workflows.settings.stored_as)
         self._store, self._writer = workflows.store, workflows.writer
         self._account = workflows.settings.account
         self._clock = workflows.clock
@@ -134,7 +134,7 @@ class Events:
     async def run(self) -> None:
         """Pulls events. Never returns."""
         while True:
-            self._relay.arrived.clear()
+            self.relay.arrived.clear()
             try:
                 await self.step()
             except Exception as error:  # a fault of ours must not end this for good
@@ -145,12 +145,12 @@ class Events:
             if self._is_full or self._awaited:
                 check = min(_BUSY, _CHECK + len(self._awaited) / 1000)
                 pause = check if self._is_full else min(pause, check)
-            await wait_at_most(pause, self._relay.arrived)
+            await wait_at_most(pause, self.relay.arrived)
 
     @property
     def _is_full(self) -> bool:
         here = len(self._awaited) + sum(len(awaited.leases) for awaited in self._done)
-        return here >= _MOST_AWAITED or self._relay.full
+        return here >= _MOST_AWAITED or self.relay.full
 
     async def step(self) -> None:
         """Pulls if that is due, polls for what came, and acknowledges what is done."""
@@ -158,7 +158,7 @@ class Events:
             self.backlog, self._backoff = None, 0.0
         elif self._clock.monotonic() >= self._pull_at and not self._is_full:
             await self._pull()
-        for event in self._relay.received():
+        for event in self.relay.received():
             self._await(event)
         for awaited in list(self._awaited.values()):
             await self._advance(awaited)
@@ -207,7 +207,7 @@ class Events:
         elif not self._is_ours(event):
             self._end(awaited, "other")
         elif not self._workflows.holds(event.workflow):
-            self._relay.pass_on(event, new=bool(awaited.leases))
+            self.relay.pass_on(event, new=bool(awaited.leases))
             self._done.append(self._awaited.pop(event))
         elif now - awaited.since > _LONGEST:
             self._end(awaited, "unconfirmed")
@@ -290,7 +290,7 @@ class Events:
         if not done or not await self._writer.save():
             return
         self._done = []
-        self._relay.done(awaited.event for awaited in done)
+        self.relay.done(awaited.event for awaited in done)
         leases = []
         for awaited in done:
             leases += awaited.leases

@@ -195,6 +195,8 @@ class WatchedAccounts:
             queue_id = account.events.queue_id
             pulled = EventQueue(*at, credentials.events, on_request=on_request, queue_id=queue_id)
             events = Events(pulled, workflows, list_interval=account.events.list_interval)
+            workflows.coverage = events.coverage
+            self.writer.leases.relays[settings.stored_as] = events.relay
         return WatchedAccount(workflows, events)
 
     def _connections(self, api: Api) -> httpx.AsyncClient:

@@ -137,7 +137,7 @@ async def test_an_event_reaches_the_holder_of_its_workflow_through_the_database(
         await step(puller)
         assert (errored(puller), errored(holder)) == (1, 0)
         assert fleet.queue.backlog == 0
-        arrived = asyncio.create_task(events(holder)._relay.arrived.wait())
+        arrived = asyncio.create_task(events(holder).relay.arrived.wait())
         await holder.writer.save()  # its next turn
         await asyncio.wait_for(arrived, DEADLINE)
         await step(holder)
