@@ -72,16 +72,16 @@ class App:
             store=self.store, exposition=self.exposition, leases=self.leases, clock=self._clock
         )
         self._scheduler = Scheduler(self._clock)
+        self.watched = WatchedAccounts(
+            store=self.store,
+            writer=self.writer,
+            scheduler=self._scheduler,
+            transport=transport,
+            clock=self._clock,
+        )
         problems: list[str] = []
         with collected(problems):
-            self.watched = WatchedAccounts(
-                settings,
-                store=self.store,
-                writer=self.writer,
-                scheduler=self._scheduler,
-                transport=transport,
-                clock=self._clock,
-            )
+            self.watched.check(settings)
         with collected(problems):
             self._web_config = WebConfigReloader(settings.web.config_file)
         if problems:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 
@@ -46,23 +46,18 @@ class WatchedAccounts:
     reported.
 
     Attributes:
-        settings: Only checked here; `apply` has them watched.
         transport: In place of sockets to Cloudflare.
         accounts: The watched accounts; always the same list, which others refer to.
         queues: The queue of each credential, by its `budget_key`.
-
-    Raises:
-        ConfigError: a file that holds a secret, a proxy or certificates can't be used.
     """
 
-    settings: InitVar[Settings]
     store: Store
     writer: StateWriter
     scheduler: Scheduler
     transport: httpx.AsyncBaseTransport | None
     clock: Clock
 
-    def __post_init__(self, settings: Settings) -> None:
+    def __post_init__(self) -> None:
         self.accounts: list[WatchedAccount] = []
         self.queues: dict[object, PollQueue] = {}
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
@@ -71,7 +66,6 @@ class WatchedAccounts:
         self._reconciling: asyncio.Task[None] | None = None
         self.writer.lost = self._lost
         self.writer.budgets, self.writer.allotted = self._budget_uses, self._allot
-        self._checked(settings)
 
     async def apply(self, settings: Settings) -> None:
         """Watches what these settings name, and nothing else.
@@ -86,7 +80,7 @@ class WatchedAccounts:
             ConfigError: a file that holds a secret, a proxy or certificates can't be used.
                 Everything stays as it was.
         """
-        wanted = self._checked(settings)
+        wanted = self.check(settings)
         async with self._changing:
             is_reload = bool(self.accounts)
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted)
@@ -207,8 +201,8 @@ class WatchedAccounts:
             self._http[key] = http_client(api, self.transport, on_date=self.clock.compare)
         return self._http[key]
 
-    def _checked(self, settings: Settings) -> list[AccountSettings]:
-        """The accounts to watch.
+    def check(self, settings: Settings) -> list[AccountSettings]:
+        """The accounts that these settings would have watched.
 
         Raises:
             ConfigError: a file that holds a secret, a proxy or certificates can't be used.
