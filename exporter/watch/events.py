@@ -77,12 +77,10 @@ class _Awaited:
     """The leases of its messages that aren't acknowledged."""
     messages: int = 0
     """Messages that announced it."""
-    polling: bool = False
-    """Whether a poll for it waits or is under way."""
     polls: int = 0
-    """Polls that have not shown it."""
+    """Polls for it so far, the one that waits or is under way included."""
     due: float = -inf
-    """When it is polled for next."""
+    """When it is polled for next; inf: once the poll that waits or is under way has ended."""
     shown: bool = False
     """Whether a poll has shown it."""
 
@@ -224,22 +222,22 @@ class Events:
 
     async def _poll_for(self, awaited: _Awaited, attachment: Attachment, now: float) -> None:
         """Polls until the change is shown, or `_REPEATS` is exhausted."""
-        event, begun = awaited.event, awaited.polling or awaited.polls
-        if not begun:
+        event, polling = awaited.event, awaited.due == inf
+        if not awaited.polls:
             self.coverage.announced(event, now)
         instance = attachment.watched.instances.get(event.instance_id)
         polled = instance is not None and instance.activity is None and instance.failure is None
         # Only a poll shows whether the change of an event without a time is known.
-        judged = event.at > -inf or (awaited.polling and polled)
+        judged = event.at > -inf or (polling and polled)
         if instance is not None and judged and shows(instance, event):
-            if begun and attachment.discovery is not None:
+            if awaited.polls and attachment.discovery is not None:
                 attachment.discovery.series_limit.choose(instance)
-            self._end(awaited, "shown" if begun else "known")
-        elif awaited.polling and instance is not None:
+            self._end(awaited, "shown" if awaited.polls else "known")
+        elif polling and instance is not None:
             # A poll that failed is repeated by the rounds.
             if polled:
                 self._polled(awaited, now)
-        elif now >= awaited.due:
+        elif polling or now >= awaited.due:
             await self._poll(awaited, attachment, instance)
 
     async def _poll(
@@ -267,15 +265,15 @@ class Events:
         # The next commit records that it is due.
         attachment.watched.changed.add(instance.id)
         attachment.poller.put(instance, pending)
-        awaited.polling = True
+        awaited.polls, awaited.due = awaited.polls + 1, inf
         self._done.append(awaited)
 
     def _polled(self, awaited: _Awaited, now: float) -> None:
-        if awaited.polls == len(_REPEATS):
+        """A poll has ended that didn't show the change."""
+        if awaited.polls > len(_REPEATS):
             self._end(awaited, "unconfirmed")
-            return
-        awaited.polling, awaited.due = False, now + _REPEATS[awaited.polls]
-        awaited.polls += 1
+        else:
+            awaited.due = now + _REPEATS[awaited.polls - 1]
 
     def _end(self, awaited: _Awaited, result: str) -> None:
         awaited.shown = result == "shown"
