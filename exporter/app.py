@@ -89,7 +89,9 @@ class App:
         self.accounts = self.watched.accounts
         """Empty until settings are applied."""
         self.health = Health(self.accounts, self.writer, self._clock)
-        self.overview = WatchView(self.accounts, clock=self._clock)
+        self.overview = WatchView(
+            self.accounts, clock=self._clock, state_problem=lambda: self.writer.problem
+        )
 
     @property
     def pollers(self) -> list[Poller]:

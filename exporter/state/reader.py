@@ -44,13 +44,14 @@ class StateReader:
     Attributes:
         backend: The open state; to be used by `in_thread` only.
         pending: What isn't on the disk yet.
-        unusable: Whether the file can't be used, so that the state is in memory.
+        unusable: Why the file can't be used, so that the state is in memory; empty: it
+            can.
     """
 
     def __init__(self, store: Store) -> None:
         self.backend: Backend
         self.pending = Uncommitted()
-        self.unusable = False
+        self.unusable = ""
         self._store = store
         # Not one of the event loop's threads: a name server that doesn't respond may block them
         # all.
@@ -69,7 +70,7 @@ class StateReader:
         try:
             self.backend = await self.in_thread(opened, location)
         except Unusable as error:
-            self.unusable = True
+            self.unusable = str(error)
             log.error(
                 "the state file can't be used; counting from zero, and nothing is persisted",
                 path=str(location),

@@ -56,6 +56,7 @@ class StateWriter:
             prevents that.
         first_polls_over: Returns whether the first polls of everything are over.
         first_polls_shown: Whether scrapes see the results of those.
+        problem: Why the state is not written; empty: it is.
         writes_since: When the write under way began (monotonic clock); None: none is under way.
     """
 
@@ -90,6 +91,7 @@ class StateWriter:
         # Not at the start: what isn't attached yet would be taken for what nobody watches.
         self._tidied = clock.monotonic()
         self._problems = OpenProblems(Throttle(clock))
+        self.problem = ""
         self.writes_since: float | None = None
         self.first_polls_over: Callable[[], bool] = lambda: True
         self.first_polls_shown = False
@@ -204,7 +206,7 @@ class StateWriter:
                 if self._reader.backend.is_damage(error):
                     await self._renew()
             else:
-                committed = True
+                committed, self.problem = True, self._reader.unusable
                 if self._problems.over([]):
                     log.info("state write succeeded again")
             self.first_polls_shown = self.first_polls_shown or over
@@ -383,6 +385,7 @@ class StateWriter:
             watched.record_all()
 
     def _failed(self, problem: str) -> None:
+        self.problem = problem
         self._store.state_write_failed()
         if self._problems.news([problem]):
             log.error(

@@ -79,6 +79,7 @@ class Pages:
         """Renders the table."""
         return self._templates.get_template("instances.html").render(
             accounts=snapshot.accounts,
+            state_problem=snapshot.state_problem,
             workflows=sorted({w.name for account in snapshot.accounts for w in account.workflows}),
             columns={
                 name: column

@@ -1,6 +1,6 @@
 """What the pages show, as plain data: accounts, a row for each instance, all details of one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite
 from typing import NamedTuple
 
@@ -128,6 +128,8 @@ class Snapshot(NamedTuple):
 
     now: Moment
     accounts: tuple[AccountView, ...]
+    state_problem: str = ""
+    """Why the state is not written; empty: it is."""
 
     def rows(self) -> list[TableRow]:
         """A row for each instance with series."""
@@ -197,15 +199,24 @@ class WatchView:
     Args:
         accounts: The watched accounts; their owner may change the list.
         clock: The time.
+        state_problem: Returns that of a snapshot.
     """
 
-    def __init__(self, accounts: Sequence[WatchedAccount], *, clock: Clock) -> None:
+    def __init__(
+        self,
+        accounts: Sequence[WatchedAccount],
+        *,
+        clock: Clock,
+        state_problem: Callable[[], str] = str,
+    ) -> None:
         self._accounts = accounts
         self._clock = clock
+        self._state_problem = state_problem
 
     def snapshot(self) -> Snapshot:
         """Everything watched, now."""
-        return Snapshot(self._clock.now(), tuple(map(self._account, self._accounts)))
+        accounts = tuple(map(self._account, self._accounts))
+        return Snapshot(self._clock.now(), accounts, self._state_problem())
 
     def explain(self, label: str, workflow: str, instance_id: str) -> Explanation | None:
         """All details of an instance; None if it isn't watched or has no series.

@@ -1,6 +1,7 @@
 """The pages as text: what they show, and that names stay text."""
 
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -29,6 +30,7 @@ from exporter.web.page.view import (
 )
 from simulator import Attempt as Try
 from simulator import Error, Script, Step, retried
+from tests.disk import full
 from tests.waiting import DEADLINE
 from tests.watching import watching
 from tests.web.page.scene import WORKFLOWS, fill, served
@@ -88,6 +90,7 @@ class Shown:
 
     def __init__(self, snapshot: Snapshot, shown: object) -> None:
         self.accounts, self.now = snapshot.accounts, snapshot.now
+        self.state_problem = snapshot.state_problem
         self._rows = [shown]
 
     def rows(self) -> list[object]:
@@ -257,6 +260,24 @@ class TestAccount:
             page = " ".join(Skeleton((await get(address, "")).text).text.split())
             assert "List of workflowsfailing unauthorized check the API token" in page
             assert "all up" not in page
+
+
+class TestState:
+    async def test_one_that_cannot_be_written_says_why_until_it_can(self, tmp_path: Path) -> None:
+        state = tmp_path / "state.db"
+        async with watching(["a"], state=state) as w, served(w) as address:
+            with full(state):
+                await w.round()
+                failing = Skeleton((await get(address, "")).text).text
+            await w.saved()
+            written = Skeleton((await get(address, "")).text).text
+        assert "failing Counters are not written: " in " ".join(failing.split())
+        assert "not written" not in written
+
+    async def test_one_that_cannot_be_opened_says_why(self, tmp_path: Path) -> None:
+        async with watching(["a"], state=tmp_path) as w, served(w) as address:
+            page = Skeleton((await get(address, "")).text).text
+        assert "failing Counters are not written: Is a directory" in " ".join(page.split())
 
 
 @pytest.mark.slow
