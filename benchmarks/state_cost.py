@@ -32,7 +32,7 @@ from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.logs import configure
 from exporter.state.backend import Batch, Key, Location, Row
-from exporter.state.sqlite import Database
+from exporter.state.sqlite import Sqlite
 from simulator import ManualClock, Script, Simulator, Wait, World, steps
 
 ACCOUNT = {"name": "acc", "account_id": "acc", "api_token": "secret"}
@@ -117,7 +117,7 @@ def state_file(folder: Path, count: int) -> Path:
 
     asyncio.run(poll())
     shutil.copy(sample, path)
-    database = Database(path)
+    database = Sqlite(path)
     records = [data for _, data in database.watched(OWNER, "", count)]
     many: dict[Key, Row] = {
         ("instances", *OWNER, f"copy-{n:06}"): Row(records[n % len(records)]) for n in range(count)

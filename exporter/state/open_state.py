@@ -8,7 +8,7 @@ from pathlib import Path
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Settings
 from exporter.state.backend import Backend, DatabaseServer, Location
-from exporter.state.sqlite import Database
+from exporter.state.sqlite import Sqlite
 
 _LONGEST = 5.0
 """Maximum seconds of an exchange with a database."""
@@ -42,7 +42,7 @@ def opened(location: Location) -> Backend:
         Unreachable: the database can't.
     """
     if location is None or isinstance(location, Path):
-        return Database(location)
+        return Sqlite(location)
     from exporter.state.postgres import Postgres  # noqa: PLC0415
 
     return Postgres(location)

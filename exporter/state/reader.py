@@ -21,7 +21,7 @@ from exporter.metrics.store import Store
 from exporter.state.backend import Backend, Location, NotRestored, Owner, Place, Table, Unusable
 from exporter.state.open_state import opened
 from exporter.state.record_codec import DECODE
-from exporter.state.sqlite import Database
+from exporter.state.sqlite import Sqlite
 from exporter.state.uncommitted import Uncommitted
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ class StateReader:
                 error=str(error),
                 advice="fix it, or name another file with state.path, and restart",
             )
-            self.backend = Database(None)
+            self.backend = Sqlite(None)
         if self.backend.set_aside is not None:
             self._store.state_write_failed()
             log.error(

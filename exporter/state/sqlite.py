@@ -45,7 +45,7 @@ _NO_LOG = (
 )
 
 
-class Database(Backend):
+class Sqlite(Backend):
     """An open state file, or memory.
 
     Args:

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.cloudflare.replica_budgets import BudgetUse
 from exporter.state.backend import TABLES, Backend, Batch, Key, Row
-from exporter.state.sqlite import Database
+from exporter.state.sqlite import Sqlite
 from tests.postgres import PostgresServer
 from tests.state.backends import (
     EMPTY,
@@ -40,7 +40,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
         def opened() -> Backend:
             last.close()
             sqlite = request.param == "sqlite"
-            backend: Backend = Database(tmp_path / "state.db") if sqlite else postgres(url)
+            backend: Backend = Sqlite(tmp_path / "state.db") if sqlite else postgres(url)
             last.callback(backend.close)
             return backend
 

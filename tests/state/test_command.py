@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from exporter.state.backend import InUse
-from exporter.state.sqlite import Database
+from exporter.state.sqlite import Sqlite
 from simulator import Hang, Script, Simulator, serve_in_thread, steps
 from tests.e2e.daemon import Daemon, configuration, daemon, run
 from tests.e2e.scrape import samples, value
@@ -150,7 +150,7 @@ class TestItCanBeReadAndNotWritten:
             subprocess.run([*its_mounts, *remount], check=False, capture_output=True)
             wait_until(lambda: runs(running) == 2, running.metrics)
             with pytest.raises(InUse):
-                Database(state / "state.db")
+                Sqlite(state / "state.db")
 
 
 def test_a_folder_in_which_no_file_can_be_made(folder: Path) -> None:

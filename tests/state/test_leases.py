@@ -20,7 +20,7 @@ def workflows(count: int) -> set[Owner]:
     return {("acc", f"workflow-{number}") for number in range(count)}
 
 
-class Database:
+class Sqlite:
     """Leases as the database grants them: to the first that asks, until its holder is dead."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ NUMBERS = st.integers(0, 4)
 def test_replicas_that_come_and_die_end_with_equal_shares(
     count: int, turns: list[int], dead: set[int]
 ) -> None:
-    database, wanted = Database(), workflows(count)
+    database, wanted = Sqlite(), workflows(count)
     for number in turns:
         database.turn(number, wanted)
     database.live -= dead
@@ -69,7 +69,7 @@ def test_replicas_that_come_and_die_end_with_equal_shares(
 
 @given(count=st.integers(0, 12), live=st.integers(1, 5), turns=st.lists(NUMBERS, max_size=40))
 def test_nothing_moves_that_need_not(count: int, live: int, turns: list[int]) -> None:
-    database, wanted = Database(), workflows(count)
+    database, wanted = Sqlite(), workflows(count)
     for number in [*range(live)] * 3:
         database.turn(number, wanted)
     before = database.moves
@@ -85,7 +85,7 @@ def test_nothing_moves_that_need_not(count: int, live: int, turns: list[int]) ->
 
 @given(count=st.integers(1, 12), live=st.integers(1, 4))
 def test_one_that_comes_gets_its_share_and_no_more(count: int, live: int) -> None:
-    database, wanted = Database(), workflows(count)
+    database, wanted = Sqlite(), workflows(count)
     for number in [*range(live)] * 3:
         database.turn(number, wanted)
     before = database.moves

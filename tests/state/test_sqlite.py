@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.state.backend import InUse, Replica, Turn, Unusable
-from exporter.state.sqlite import Database
+from exporter.state.sqlite import Sqlite
 from tests.disk import full
 from tests.state.backends import EMPTY, FULL, OWNER, batch, content
 
@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def written(path: Path) -> Path:
-    database = Database(path)
+    database = Sqlite(path)
     database.write(batch(), now=0)
     database.close()
     return path
@@ -29,14 +29,14 @@ def written(path: Path) -> Path:
 
 class TestContent:
     def test_memory_holds_what_a_file_would(self) -> None:
-        database = Database(None)
+        database = Sqlite(None)
         database.write(batch(), now=0)
         assert content(database) == FULL
         assert database.is_there
         database.close()
 
     def test_a_workflow_expires_whole_or_not_at_all(self, path: Path) -> None:
-        database = Database(written(path))
+        database = Sqlite(written(path))
         with contextlib.closing(sqlite3.connect(path)) as other:
             other.execute(
                 "CREATE TRIGGER stop BEFORE DELETE ON series BEGIN SELECT RAISE(ABORT, 'no'); END"
@@ -53,10 +53,10 @@ class TestContent:
 class TestSharing:
     @pytest.mark.process
     def test_a_second_exporter_is_refused(self, path: Path) -> None:
-        database = Database(path)
+        database = Sqlite(path)
         script = (
             "import sys; from pathlib import Path; from exporter.state.sqlite import *\n"
-            "try: Database(Path(sys.argv[1]))\n"
+            "try: Sqlite(Path(sys.argv[1]))\n"
             "except InUse as error: print(error)"
         )
         said = subprocess.run(
@@ -66,17 +66,17 @@ class TestSharing:
         database.close()
 
     def test_once_the_first_has_closed_it_the_next_may(self, path: Path) -> None:
-        Database(path).close()
-        Database(path).close()
+        Sqlite(path).close()
+        Sqlite(path).close()
 
     def test_in_one_process_too(self, path: Path) -> None:
-        database = Database(path)
+        database = Sqlite(path)
         with pytest.raises(InUse):
-            Database(path)
+            Sqlite(path)
         database.close()
 
     def test_another_process_may_read_it_meanwhile(self, path: Path) -> None:
-        database = Database(path)
+        database = Sqlite(path)
         with contextlib.closing(sqlite3.connect(path)) as reader, reader:
             database.write(batch(), now=0)
             assert reader.execute("SELECT count(*) FROM instances").fetchone() == (1,)
@@ -85,7 +85,7 @@ class TestSharing:
 
     @pytest.mark.slow
     def test_a_lock_that_stays_is_an_error_and_over_when_it_is(self, path: Path) -> None:
-        database = Database(path)
+        database = Sqlite(path)
         other = sqlite3.connect(path)
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -98,7 +98,7 @@ class TestSharing:
 
 class TestTurns:
     def test_a_disk_that_is_full_takes_no_lease_away(self, path: Path) -> None:
-        database = Database(written(path))
+        database = Sqlite(written(path))
         turn = Turn(Replica("a-1", "a", ""), 30.0, wanted=[OWNER], released=[], budgets={})
         with full(path):
             with pytest.raises(sqlite3.Error):
@@ -111,7 +111,7 @@ class TestNoRoomForItsLog:
     def test_it_can_be_read_and_is_written_again_once_there_is_room(self, path: Path) -> None:
         written(path)
         with full(path):
-            database = Database(path)
+            database = Sqlite(path)
             assert content(database) == FULL
             for _ in range(2):
                 with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -121,7 +121,7 @@ class TestNoRoomForItsLog:
             database.write(batch(b"new"), now=0)
         database.write(batch(b"new"), now=0)
         database.close()
-        assert content(Database(path)) != FULL
+        assert content(Sqlite(path)) != FULL
 
 
 def cut(path: Path) -> None:
@@ -150,20 +150,20 @@ class TestDamage:
     def test_found_when_it_is_opened(self, path: Path, damage: object) -> None:
         damage(written(path))  # type: ignore[operator]
         damaged = path.read_bytes()
-        database = Database(path)
+        database = Sqlite(path)
         assert content(database) == EMPTY
         assert database.set_aside is not None
         assert database.set_aside.read_bytes() == damaged
         assert database.set_aside.name.startswith("state.db.damaged-")
         database.write(batch(), now=0)
         database.close()
-        database = Database(path)
+        database = Sqlite(path)
         assert (content(database), database.set_aside) == (FULL, None)
         database.close()
 
     def test_an_empty_file_is_begun(self, path: Path) -> None:
         path.touch()
-        database = Database(path)
+        database = Sqlite(path)
         assert (content(database), database.set_aside) == (EMPTY, None)
         database.close()
 
@@ -171,17 +171,17 @@ class TestDamage:
         damaged, locked = sqlite3.DatabaseError(), sqlite3.OperationalError()
         damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
-        assert (Database.is_damage(damaged), Database.is_damage(locked)) == (True, False)
+        assert (Sqlite.is_damage(damaged), Sqlite.is_damage(locked)) == (True, False)
 
     def test_a_torn_log_loses_only_the_transaction_it_tears(self, path: Path) -> None:
-        database = Database(path)
+        database = Sqlite(path)
         database.write(batch(), now=0)
         database.write(batch(b"2"), now=0)
         log, copy = Path(f"{path}-wal"), path.with_name("copy.db")
         copy.write_bytes(path.read_bytes())
         copy.with_name("copy.db-wal").write_bytes(log.read_bytes()[:-100])
         database.close()
-        survivor = Database(copy)
+        survivor = Sqlite(copy)
         assert content(survivor) == FULL
         survivor.close()
 
@@ -195,7 +195,7 @@ class TestRefusals:
         connection.close()
         before = path.read_bytes()
         with pytest.raises(Unusable, match="of version 99, from a newer exporter; this one knows"):
-            Database(path)
+            Sqlite(path)
         assert path.read_bytes() == before
 
     def test_a_version_that_was_never_released(self, path: Path) -> None:
@@ -203,39 +203,39 @@ class TestRefusals:
         with contextlib.closing(sqlite3.connect(written(path))) as connection, connection:
             connection.execute("PRAGMA user_version = 1")
         with pytest.raises(Unusable, match="of version 1, which was never released; delete it"):
-            Database(path)
+            Sqlite(path)
 
     def test_a_database_of_something_else(self, path: Path) -> None:
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("CREATE TABLE customers (name)")
         connection.close()
         with pytest.raises(Unusable, match="an SQLite database of something else"):
-            Database(path)
+            Sqlite(path)
 
     def test_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(Unusable, match="Is a directory"):
-            Database(tmp_path)
+            Sqlite(tmp_path)
 
     def test_a_folder_that_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(Unusable, match="No such file or directory"):
-            Database(tmp_path / "none" / "state.db")
+            Sqlite(tmp_path / "none" / "state.db")
 
     def test_a_path_that_cannot_even_be_looked_for(self, tmp_path: Path) -> None:
         """As in a folder that this user may not enter, which root may."""
         with pytest.raises(Unusable, match="File name too long"):
-            Database(tmp_path / ("n" * 300))
+            Sqlite(tmp_path / ("n" * 300))
 
     def test_it_can_be_opened_again_when_it_was_put_right(self, path: Path) -> None:
         path.mkdir()
         with pytest.raises(Unusable):
-            Database(path)
+            Sqlite(path)
         path.rmdir()
-        Database(path).close()
+        Sqlite(path).close()
 
 
 class TestReplacement:
     def test_a_deleted_file_is_noticed(self, path: Path) -> None:
-        database = Database(path)
+        database = Sqlite(path)
         found = [database.is_there]
         path.unlink()
         found.append(database.is_there)
@@ -247,7 +247,7 @@ class TestReplacement:
         database.close()
 
     def test_a_file_put_in_its_place_is_set_aside(self, path: Path) -> None:
-        database = Database(path)
+        database = Sqlite(path)
         os.replace(written(path.with_name("other.db")), path)
         assert not database.is_there
         database.renew()
