@@ -70,7 +70,7 @@ Location = Path | DatabaseServer | None
 """Where the state is: a file, a database, or memory."""
 
 
-class Row(NamedTuple):
+class StoredRow(NamedTuple):
     """A record as its table holds it."""
 
     data: bytes
@@ -82,7 +82,7 @@ class Row(NamedTuple):
 class Batch(NamedTuple):
     """What one transaction writes."""
 
-    rows: Mapping[Key, Row | None]
+    rows: Mapping[Key, StoredRow | None]
     """Rows by key; None: the row is deleted."""
     leases: Mapping[Owner, int] = _NONE
     """All leases that this replica holds, with their epochs. The transaction renews them."""

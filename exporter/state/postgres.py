@@ -24,8 +24,8 @@ from exporter.state.backend import (
     Notice,
     Owner,
     Replica,
-    Row,
     Seen,
+    StoredRow,
     Turn,
     Unreachable,
 )
@@ -142,7 +142,7 @@ def check(server: DatabaseServer) -> None:
             if lacks_migrations:
                 migrate(session)
             held = {owner: _turn(session, turn).leases[owner].epoch}
-            for row in (Row(b""), None):
+            for row in (StoredRow(b""), None):
                 rows = {(table, *owner, ""): row for table in TABLES}
                 _write(session, Batch(rows, held), me.id, turn.lease)
             _expire(session, 10 * 365 * 86400.0)

@@ -14,7 +14,7 @@ from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.exposition import Rendered
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, SeriesData, SeriesKey
-from exporter.state.backend import Batch, Key, Owner, Row, Table
+from exporter.state.backend import Batch, Key, Owner, StoredRow, Table
 
 Record = WorkflowRecord | InstanceRecord | SeriesData | Rendered
 Records = Mapping[Key, Record | None]
@@ -42,13 +42,13 @@ DECODE: Mapping[Table, Callable[[bytes], Any]] = {
 `msgspec.DecodeError`."""
 
 
-def _row(record: Record) -> Row:
+def _row(record: Record) -> StoredRow:
     if isinstance(record, SeriesData):
-        return Row(_encode((record.value, record.created)))
+        return StoredRow(_encode((record.value, record.created)))
     data = _encode(record)
     if isinstance(record, Rendered):
         data = _crc(data) + data
-    return Row(data, record.removed_at if isinstance(record, InstanceRecord) else None)
+    return StoredRow(data, record.removed_at if isinstance(record, InstanceRecord) else None)
 
 
 def _crc(data: bytes) -> bytes:

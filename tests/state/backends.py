@@ -13,8 +13,8 @@ from exporter.state.backend import (
     Notice,
     Owner,
     Replica,
-    Row,
     Seen,
+    StoredRow,
     Turn,
 )
 from exporter.state.postgres import Postgres
@@ -61,7 +61,7 @@ KEYS: tuple[Key, ...] = (
 
 
 def batch(value: bytes = b"1", leases: Mapping[Owner, int] | None = None) -> Batch:
-    return Batch(dict.fromkeys(KEYS, Row(value)), leases or {})
+    return Batch(dict.fromkeys(KEYS, StoredRow(value)), leases or {})
 
 
 def content(backend: Backend) -> tuple[object, ...]:

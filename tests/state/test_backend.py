@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.cloudflare.replica_budgets import BudgetUse
-from exporter.state.backend import TABLES, Backend, Batch, Key, Row
+from exporter.state.backend import TABLES, Backend, Batch, Key, StoredRow
 from exporter.state.sqlite import Sqlite
 from tests.postgres import PostgresServer
 from tests.state.backends import (
@@ -84,14 +84,14 @@ class TestContent:
 
     def test_each_table_of_each_owner_has_its_own(self, backend: Backend, held: Held) -> None:
         places = [(table, *owner) for table in TABLES for owner in (OWNER, OTHER)]
-        rows = {(*place, "a"): Row("/".join(place).encode()) for place in places}
+        rows = {(*place, "a"): StoredRow("/".join(place).encode()) for place in places}
         backend.write(Batch(rows, held), now=0)
         for place in places:
             assert list(backend.records(place)) == [("a", "/".join(place).encode())]
 
     def test_instances_come_in_slices(self, backend: Backend, held: Held) -> None:
         ids = sorted(f"{prefix}-{n}" for n in range(5) for prefix in ("order", "Ä", "*/5 * *", "_"))
-        rows = {instance(id_): Row(id_.encode()) for id_ in reversed(ids)}
+        rows = {instance(id_): StoredRow(id_.encode()) for id_ in reversed(ids)}
         backend.write(Batch(rows, held), now=0)
         found, after = list[str](), ""
         while page := list(backend.watched(OWNER, after, 3)):
@@ -101,26 +101,26 @@ class TestContent:
         assert found == ids
 
     def test_what_is_not_watched_is_found_by_its_id(self, backend: Backend, held: Held) -> None:
-        rows: dict[Key, Row] = {
-            instance("removed"): Row(b"1", last_watched=100.0),
-            instance("watched"): Row(b"3"),
-            ("instances", *OTHER, "other"): Row(b"4"),
+        rows: dict[Key, StoredRow] = {
+            instance("removed"): StoredRow(b"1", last_watched=100.0),
+            instance("watched"): StoredRow(b"3"),
+            ("instances", *OTHER, "other"): StoredRow(b"4"),
         }
         backend.write(Batch(rows, held), now=0)
         assert list(backend.watched(OWNER, "", 9)) == [("watched", b"3")]
         ids = ("removed", "watched", "other", "unknown")
         found = {"removed": b"1", "watched": b"3"}
         assert dict(backend.by_ids(("instances", *OWNER), ids)) == found
-        backend.write(Batch({instance("removed"): Row(b"5")}, held), now=0)
+        backend.write(Batch({instance("removed"): StoredRow(b"5")}, held), now=0)
         watched = [("removed", b"5"), ("watched", b"3")]
         assert list(backend.watched(OWNER, "", 9)) == watched
 
     def test_what_is_not_watched_expires(self, backend: Backend, held: Held) -> None:
-        rows: dict[Key, Row] = {
-            instance("removed"): Row(b"", last_watched=100.0),
-            instance("removed later"): Row(b"", last_watched=101.0),
-            instance("watched"): Row(b""),
-            ("instances", *OTHER, "removed"): Row(b"", last_watched=100.0),
+        rows: dict[Key, StoredRow] = {
+            instance("removed"): StoredRow(b"", last_watched=100.0),
+            instance("removed later"): StoredRow(b"", last_watched=101.0),
+            instance("watched"): StoredRow(b""),
+            ("instances", *OTHER, "removed"): StoredRow(b"", last_watched=100.0),
         }
         backend.write(Batch(rows, held), now=0)
         backend.write(Batch({}, held, {OWNER: 100.5}), now=0)
@@ -129,7 +129,7 @@ class TestContent:
         assert dict(backend.records(("instances", *OTHER))) == {"removed": b""}
 
     def test_thousands_of_rows_in_one_batch(self, backend: Backend, held: Held) -> None:
-        rows = {instance(f"{n:05}"): Row(b"x") for n in range(5001)}
+        rows = {instance(f"{n:05}"): StoredRow(b"x") for n in range(5001)}
         backend.write(Batch(rows, held), now=0)
         assert len(list(backend.watched(OWNER, "", 9999))) == 5001
         backend.write(Batch(dict.fromkeys(rows), held), now=0)
@@ -137,7 +137,7 @@ class TestContent:
 
     def test_bytes_and_text_come_back_as_they_were(self, backend: Backend, held: Held) -> None:
         data, id_ = bytes(range(256)), r'["runs_total", "\u0000 \ud83d", "{}", "é"]'
-        backend.write(Batch({("series", *OWNER, id_): Row(data)}, held), now=0)
+        backend.write(Batch({("series", *OWNER, id_): StoredRow(data)}, held), now=0)
         assert list(backend.records(("series", *OWNER))) == [(id_, data)]
 
     def test_a_batch_is_written_whole_or_not_at_all(self, backend: Backend, held: Held) -> None:
@@ -146,7 +146,8 @@ class TestContent:
         broken = batch(b"2", leases=held)
         with pytest.raises(Exception, match="object"):
             backend.write(
-                broken._replace(rows={**broken.rows, ("series", *OWNER, "[]"): Row(data)}), now=0
+                broken._replace(rows={**broken.rows, ("series", *OWNER, "[]"): StoredRow(data)}),
+                now=0,
             )
         assert content(backend) == FULL
         backend.write(batch(b"3", leases=held), now=0)

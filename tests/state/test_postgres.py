@@ -30,7 +30,7 @@ from exporter.state.backend import (
     NotRestored,
     Owner,
     Replica,
-    Row,
+    StoredRow,
     Unreachable,
 )
 from exporter.state.postgres import Postgres
@@ -158,7 +158,7 @@ class TestLeases:
         second.write(batch(b"2", epochs(turn(second, PEER), PEER)), now=0)
         keys: tuple[Key, ...] = ("instances", *OTHER, "x"), ("series", *OWNER, "[]")
         with pytest.raises(LeaseLost) as lost:
-            first.write(Batch(dict.fromkeys(keys, Row(b"1")), stale), now=0)
+            first.write(Batch(dict.fromkeys(keys, StoredRow(b"1")), stale), now=0)
         assert lost.value.owners == {OWNER}
         assert content(first) == whole(b"2")
         assert list(first.records(("instances", *OTHER))) == []
@@ -177,7 +177,7 @@ class TestLeases:
     def test_so_are_rendered_lines(self, first: Postgres) -> None:
         first.write(batch(leases=epochs(turn(first))), now=0)
         with pytest.raises(LeaseLost):
-            first.write(Batch({("rendered", *OWNER, ""): Row(b"1")}), now=0)
+            first.write(Batch({("rendered", *OWNER, ""): StoredRow(b"1")}), now=0)
         assert list(first.records(("rendered", *OWNER))) == []
 
     @pytest.mark.parametrize("leases", [{}, {OTHER: 1}, {OWNER: 0}])
@@ -578,8 +578,8 @@ class TestFaults:
         server.start(file_size=4 << 20)
         try:
             recovered(first)
-            rows: dict[Key, Row] = {
-                ("instances", *OWNER, f"big-{n}"): Row(os.urandom(1800)) for n in range(4000)
+            rows: dict[Key, StoredRow] = {
+                ("instances", *OWNER, f"big-{n}"): StoredRow(os.urandom(1800)) for n in range(4000)
             }
             for _ in range(2):
                 with pytest.raises(Unreachable, match=r"could not extend file .*: File too large"):
