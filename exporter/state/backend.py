@@ -229,7 +229,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def settle(self) -> None:
+    def ensure_idle(self) -> None:
         """Makes sure that no write is still under way, such as one whose result is unknown.
 
         Raises:

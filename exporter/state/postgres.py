@@ -83,7 +83,7 @@ class Postgres(Backend):
         del now
         self._transaction(lambda session: _write(session, batch, *self._me))
 
-    def settle(self) -> None:
+    def ensure_idle(self) -> None:
         locked = "SELECT FROM replicas WHERE id = %s FOR UPDATE NOWAIT"
         self._tried(lambda session: session.run(locked, self._me[:1]))
 

@@ -148,7 +148,7 @@ class StateReader:
             if record is None:
                 expired[key[:3]].append(key[3])
         if expired:
-            await self.in_thread(self.backend.settle)
+            await self.in_thread(self.backend.ensure_idle)
         for place, ids in expired.items():
             for part in _slices(ids):
                 recorded = await self._read(place[0], self.backend.by_ids, place, part)

@@ -149,7 +149,7 @@ class Sqlite(Backend):
                 former.close()
             raise
 
-    def settle(self) -> None:
+    def ensure_idle(self) -> None:
         """Does nothing: each write has ended when `write` returns."""
 
     def _delete(self, table: str, owners: list[Any], condition: str = "") -> None:

@@ -25,7 +25,7 @@ from exporter.log_dedup import OpenProblems, Throttle
 from exporter.state.backend import EVENT_QUEUE, NotRestored
 from exporter.state.event_relay import EventRelay
 from exporter.statuses import ENDED
-from exporter.watch.attachments import AccountWorkflows, Attachment
+from exporter.watch.account_workflows import AccountWorkflows, Attachment
 from exporter.watch.event_coverage import EventCoverage
 
 log = structlog.get_logger(__name__)

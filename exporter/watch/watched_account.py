@@ -17,7 +17,7 @@ from exporter.cloudflare.models import ListedWorkflow, corrected, unix
 from exporter.cloudflare.replica_budgets import WINDOW
 from exporter.config.accounts import is_glob
 from exporter.log_dedup import Throttle
-from exporter.watch.attachments import AccountWorkflows, Attachment
+from exporter.watch.account_workflows import AccountWorkflows, Attachment
 from exporter.watch.events import Events
 
 log = structlog.get_logger(__name__)
@@ -184,7 +184,7 @@ class WatchedAccount:
         if failed is not None:
             self._store.polled("list", failed.reason)
         self.workflows.list_failure = failed
-        self.workflows.reported.read(failed, matters=matters)
+        self.workflows.log.read(failed, matters=matters)
 
     def _count(self, name: str, counts: dict[str, int]) -> None:
         attachment = self.workflows.attached.get(name)

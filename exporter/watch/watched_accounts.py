@@ -23,7 +23,7 @@ from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
 from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
-from exporter.watch.attachments import AccountSettings, AccountWorkflows
+from exporter.watch.account_workflows import AccountSettings, AccountWorkflows
 from exporter.watch.events import Events
 from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
@@ -166,10 +166,10 @@ class WatchedAccounts:
                 known.wake()
             return known
         account, credentials = settings.account, settings.credentials
-        reported = former.reported if former else AccountLog(account.label, self.clock)
+        account_log = former.log if former else AccountLog(account.label, self.clock)
         at = self._connections(settings.api), settings.api, account.account_id
         on_request = partial(self.store.api_request, account.label)
-        on_ignored = partial(_ignored, self.store, reported)
+        on_ignored = partial(_ignored, self.store, account_log)
         workflows = AccountWorkflows(
             settings=settings,
             configured=configured,
@@ -178,7 +178,7 @@ class WatchedAccounts:
             store=self.store,
             writer=self.writer,
             scheduler=self.scheduler,
-            reported=reported,
+            log=account_log,
             clock=self.clock,
             changing=self._changing,
         )
@@ -310,6 +310,6 @@ class WatchedAccounts:
         await asyncio.gather(*(http.aclose() for http in self._http.values()))
 
 
-def _ignored(store: Store, reported: AccountLog, endpoint: str, places: list[str]) -> None:
+def _ignored(store: Store, account_log: AccountLog, endpoint: str, places: list[str]) -> None:
     store.ignored(sum(_LACKING.fullmatch(place) is None for place in places))
-    reported.ignored(endpoint, places)
+    account_log.ignored(endpoint, places)

@@ -15,7 +15,7 @@ from exporter.instances.values import InstanceValues
 from exporter.metrics.labels import WorkflowKey
 from exporter.state.backend import Replica
 from exporter.statuses import MAY_BE_STUCK
-from exporter.watch.attachments import Attachment
+from exporter.watch.account_workflows import Attachment
 from exporter.watch.watched_account import WatchedAccount
 
 STUCK_AFTER = 3600.0

@@ -101,7 +101,7 @@ class AccountWorkflows:
         configured: The entries of the configuration, which a reload may replace.
         client: Makes the requests.
         queue: Where polls and list pages wait for the credential's budget.
-        reported: What the log has reported; it outlives attachments.
+        log: Reports the account's problems; it outlives attachments.
         changing: A lock that all accounts share, held while what is watched changes.
         coverage: How completely events announce changes; None: the account has no events.
         list_failure: Why the account's workflows could not be listed the last time, if so.
@@ -115,7 +115,7 @@ class AccountWorkflows:
     store: Store
     writer: StateWriter
     scheduler: Scheduler
-    reported: AccountLog
+    log: AccountLog
     clock: Clock
     changing: asyncio.Lock
     coverage: EventCoverage | None = field(default=None, init=False)
@@ -170,10 +170,10 @@ class AccountWorkflows:
         try:
             watched = await self._restored(key, workflow.instances, selector)
         except NotRestored as error:
-            self.reported.not_restored(name, str(error))
+            self.log.not_restored(name, str(error))
             return
         self.writer.attach(watched)
-        poller = Poller(watched, self.client, self.queue, self.reported.of(key))
+        poller = Poller(watched, self.client, self.queue, self.log.of(key))
         discovery = None
         if selector is not None:
             discovery = Discovery(poller, selector, self.writer, self.coverage)
@@ -276,7 +276,7 @@ class AccountWorkflows:
             configured = (w.name for w in self.configured)
             # Workflows of these names may still appear.
             unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
-            self.reported.unmatched(unmatched)
+            self.log.unmatched(unmatched)
             self._drop_deleted(names)
             self.request_leases()
             await self.writer.turn()
@@ -315,7 +315,7 @@ class AccountWorkflows:
         wanted, queue = self.wanted, [] if self.coverage is None else [EVENT_QUEUE]
         owners = {self._owner(name) for name in (*wanted, *queue)}
         self.writer.leases.wanted[self.settings.stored_as] = owners
-        self.reported.drop_others(wanted)
+        self.log.drop_others(wanted)
 
 
 def match_of(name: str, workflows: Iterable[Workflow]) -> Workflow | None:
