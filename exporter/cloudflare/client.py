@@ -20,7 +20,7 @@ from msgspec import UnsetType
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, http_date, request
 from exporter.cloudflare.credentials import Credential
-from exporter.cloudflare.errors import RequestFailed, from_status
+from exporter.cloudflare.errors import NOT_THE_API, RequestFailed, from_status
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import decode
 from exporter.cloudflare.models import Envelope, PageInfo
@@ -135,7 +135,9 @@ class ApiClient:
             own = isinstance(error, msgspec.MsgspecError | InvalidBody)
             why = str(error) if own else type(error).__name__
             message = f"{_content(response, body)} can't be read: {why}"
-            raise RequestFailed("invalid_answer", message[:_MAX_MESSAGE]) from None
+            is_json = "json" in response.headers.get("content-type", "json")
+            advice = "" if is_json else NOT_THE_API
+            raise RequestFailed("invalid_answer", message[:_MAX_MESSAGE], advice) from None
         if envelope.success is False or isinstance(envelope.result, UnsetType):
             text, _ = self._api_errors(response, body)
             why = text or "no result"
@@ -202,13 +204,15 @@ class ApiClient:
             return f"the last secret read is still in use, since {self.credential.problem}"
         return ""
 
-    def _api_errors(self, response: httpx.Response, body: ResponseBody) -> tuple[str, set[str]]:
+    def _api_errors(
+        self, response: httpx.Response, body: ResponseBody
+    ) -> tuple[str, set[str] | None]:
         """The errors that the API reports, shortened to one line, and the codes of all of them.
-        Both are empty if it reports none."""
+        Both are empty if it reports none; the codes are None if the response isn't its own."""
         try:
             errors = decode(body.read(), Envelope[msgspec.Raw])[0].errors or []
         except _UNDECODABLE:
-            return f"not from the API, but {_content(response, body)}", set()
+            return f"not from the API, but {_content(response, body)}", None
         text = "; ".join(
             f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
             for error in errors[:3]

@@ -16,6 +16,8 @@ FailureReason = Literal[
     "invalid_answer",
 ]
 FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
+NOT_THE_API = "check api.url, firewalls and proxies: another server responds"
+"""Advice."""
 
 
 class RequestFailed(Exception):  # noqa: N818 - reads as what happened
@@ -39,16 +41,20 @@ class RequestFailed(Exception):  # noqa: N818 - reads as what happened
         return self
 
 
-def from_status(status: int, message: str, codes: Collection[str], note: str = "") -> RequestFailed:
+def from_status(
+    status: int, message: str, codes: Collection[str] | None, note: str = ""
+) -> RequestFailed:
     """The failure that an HTTP status other than 2xx stands for.
 
     Args:
         status: The status.
         message: The error that the API reports, short; empty where it reports none.
-        codes: The API's own codes of its errors.
+        codes: The API's own codes of its errors; None: the response isn't the API's.
         note: What else belongs into the message.
     """
-    reason, advice = _reason(status, message, codes)
+    reason, advice = _reason(status, message, codes or ())
+    if codes is None and reason in ("unauthorized", "http_4xx"):
+        advice = NOT_THE_API
     text = "; ".join(filter(None, [message, note]))
     return RequestFailed(reason, f"HTTP {status}: {text}" if text else f"HTTP {status}", advice)
 

@@ -64,6 +64,9 @@ FAILURES: Mapping[str, Failure] = {
     "403": Failure(
         error(403, 10000, "Authentication error"), "unauthorized", ("HTTP 403",), PERMISSIONS
     ),
+    "403 of a firewall": Failure(
+        html(403), "unauthorized", ("HTTP 403", "text/html"), ("firewalls and proxies",)
+    ),
     "404 of a wrong route": Failure(
         error(404, 7003, "Could not route"), "http_4xx", ("HTTP 404", "7003"), ("account_id",)
     ),
@@ -85,7 +88,9 @@ FAILURES: Mapping[str, Failure] = {
     "400": Failure(error(400, 7003, "bad"), "http_4xx", ("HTTP 400",), ("api.url",)),
     "500": Failure(error(500), "http_5xx", ("HTTP 500", "Internal error")),
     "502 of a proxy": Failure(html(502), "http_5xx", ("HTTP 502", "text/html")),
-    "200 of a portal": Failure(html(200), "invalid_answer", ("text/html", "can't be read")),
+    "200 of a portal": Failure(
+        html(200), "invalid_answer", ("text/html", "can't be read"), ("firewalls and proxies",)
+    ),
     "success: false": Failure(
         error(200, 10001, "Something broke"), "invalid_answer", ("Something broke (code 10001)",)
     ),
