@@ -64,7 +64,7 @@ class AccountSettings:
         return self.credentials.api.budget_key
 
     @property
-    def place(self) -> tuple[str, str]:
+    def identity(self) -> tuple[str, str]:
         """What identifies an account across reloads: its label, and its name in the state, which
         has its id."""
         return self.account.label, self.stored_as

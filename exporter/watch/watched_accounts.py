@@ -102,14 +102,14 @@ class WatchedAccounts:
     async def _replace(self, settings: Settings, accounts: Sequence[WatchedAccount]) -> None:
         """Detaches the accounts that no longer exist or whose settings have changed, and attaches
         what the new settings name."""
-        places = {account.workflows.settings.place for account in accounts}
+        identities = {account.workflows.settings.identity for account in accounts}
         for account in self.accounts:
             if account in accounts:
                 continue
             workflows = account.workflows
             account.stop()
             workflows.detach_all()
-            if workflows.settings.place not in places:
+            if workflows.settings.identity not in identities:
                 self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
                 self.store.account_lost(workflows.label)
         self.writer.accounts = stored_names(settings.accounts)
@@ -126,9 +126,9 @@ class WatchedAccounts:
             await account.workflows.reconcile()
 
     def _known(self, settings: AccountSettings) -> WatchedAccount | None:
-        """The watched account that has these settings' place, if there is one."""
-        places = {account.workflows.settings.place: account for account in self.accounts}
-        return places.get(settings.place)
+        """The watched account that these settings are for, if it is watched."""
+        known = {account.workflows.settings.identity: account for account in self.accounts}
+        return known.get(settings.identity)
 
     def _queues_for(self, api: Api, wanted: Sequence[AccountSettings]) -> dict[object, PollQueue]:
         """One queue and one budget for each credential, however many accounts use it.
