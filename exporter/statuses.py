@@ -20,17 +20,18 @@ Status = Literal[
 ]
 STATUSES: tuple[str, ...] = get_args(Status)
 ENDED = frozenset[str]({"complete", "errored", "terminated"})
-"""After these an instance moves only by a restart."""
+"""From these statuses an instance changes only by a restart."""
 ENDED_WITHOUT_ERROR = ENDED - {"errored"}
 """Ended, and nothing to look into: what people see last, or not at all."""
 LIVE = tuple(status for status in STATUSES if status not in ENDED)
 RESTING = frozenset[str]({"queued", "paused", "waiting"})
-"""A run leaves these before it ends, unless somebody terminates it."""
+"""A run leaves these statuses before it ends, unless somebody terminates it."""
 BEFORE_END = frozenset[str](LIVE) - {"rollingBack"}
-"""Of a run that has not ended; `rollingBack`, and a status not known today, may follow an end."""
+"""Statuses which show that a run has not ended. `rollingBack` isn't one of them, nor a status that
+is not known today: they may come after an end."""
 MAY_BE_STUCK = ("running", "waitingForPause", "rollingBack")
 """The instance is supposed to move; others wait for an event, a time, a person or a free slot."""
 SELECTED: tuple[Status, ...] = tuple(
     status for status in get_args(Status) if status not in ENDED_WITHOUT_ERROR
 )
-"""What a selector takes unless it names statuses."""
+"""The statuses that a selector takes, unless it names some."""

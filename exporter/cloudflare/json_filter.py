@@ -17,13 +17,13 @@ from typing import Any
 import msgspec.inspect
 
 _MAX_STRING = 64 * 1024
-"""Bytes of a string that stays, with the space around it: names and times are far shorter. A longer
-one becomes empty."""
+"""Maximum bytes of a string that stays, with the space around it: names and times are far shorter.
+A longer string becomes empty."""
 _MAX_DEPTH = 10_000
-"""Nested lists and objects in a dropped value, give or take a few: more than JavaScript engines can
-write."""
+"""Maximum levels of lists and objects in a dropped value, give or take a few: more than JavaScript
+engines can write."""
 _MAX_MESSAGE = 200
-"""Characters that stay of an error's message, which is customers' data and only compared."""
+"""Characters that stay of an error's message. It is customers' data, and is only compared."""
 
 # Strings without their first quote; bytes, so that a dot is any byte, not any character.
 _TO_QUOTE = rb'[^"\\]*+(?>\\.[^"\\]*+)*+'
@@ -54,12 +54,12 @@ _WITHIN = re.compile(_within(4), re.DOTALL)
 
 
 class InvalidBody(ValueError):  # noqa: N818 - reads as what happened
-    """The body can't be a response of the API; the message says why."""
+    """The body can't be a response of the API. The message says why."""
 
 
 @functools.cache
 def _stays(model: Any) -> re.Pattern[bytes]:
-    """What stays for a model: the values of its keys and of those of all models within it."""
+    """Matches what stays for a model: the values of the keys of this model and of all within it."""
     names = {name for name in _names(msgspec.inspect.type_info(model)) if name != "message"}
     return re.compile(_STAYS % b"|".join(re.escape(n.encode()) for n in sorted(names)), re.DOTALL)
 
@@ -92,7 +92,7 @@ class JsonFilter:
         self._objects_left = max_objects
         self._out = bytearray()
         self._rest = b""
-        """The end of the last piece, which can't be judged without the next one."""
+        """The end of the last piece: only the next one shows whether it stays."""
         self._depth = 0
         """Lists and objects that are open in the value being dropped."""
         self._in_string = False

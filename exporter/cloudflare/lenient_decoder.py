@@ -25,12 +25,13 @@ _REPLACEMENT = rb"\ufffd"
 # All up to the next bracket outside of strings.
 _TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?>"[^"\\]*+(?>\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)
 _MAX_DEPTH = 20
-"""Nested lists and objects; the models have seven levels."""
+"""Maximum levels of nested lists and objects; the models have seven."""
 _MAX_BRACKETS = 500_000
-"""Opening ones, of a response that is nested too deep to be decoded."""
+"""Maximum opening brackets of a response that is nested too deep to be decoded as it is."""
 _MAX_IGNORED = 10_000
 _MAX_COMMAS = 2_000_000
-"""In a list that is decoded by element; 25,000 steps with 5 failed attempts have a million."""
+"""Maximum commas in a list that is decoded by element. 25,000 steps with 5 failed attempts have a
+million."""
 
 
 class _InvalidPart(ValueError):  # noqa: N818 - reads as what it is

@@ -66,9 +66,9 @@ class PollRequest(Struct, frozen=True, gc=False):
     """A request for one instance."""
 
     at: float
-    """On the monotonic clock."""
+    """When its poll began (monotonic clock)."""
     kind: Literal["simple", "detail"]
-    """As in `polls_total`."""
+    """The kind that `polls_total` shows."""
     reason: PollReason
 
 

@@ -19,17 +19,17 @@ class Entry(Struct, frozen=True, array_like=True):
     """A step, sleep or wait. Times are Unix seconds."""
 
     name: str
-    """With the engine's counter."""
+    """The full name, with the engine's counter."""
     type: str
     outcome: str
     start: float | None
     end: float | None
-    """Of an open sleep or wait, the planned one."""
+    """When it ended; of an open sleep or wait, the planned end."""
     attempts: int
     failures: int
-    """Attempts that failed."""
+    """Number of attempts that failed."""
     error_name: str | None
-    """Of the step, or of its latest attempt."""
+    """The name of the step's error, or of its latest attempt's."""
 
     @property
     def seconds(self) -> float | None:

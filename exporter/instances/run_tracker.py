@@ -79,7 +79,7 @@ class FinishedRun(NamedTuple):
 # No work for the garbage collector: a large response has 25,000 steps with several attempts each.
 class FinishedStep(Struct, frozen=True, gc=False):
     name: str
-    """With the engine's counter."""
+    """The full name, with the engine's counter."""
     type: str
     outcome: str
     duration: float

@@ -43,9 +43,9 @@ class InstanceValues(Struct, frozen=True, array_like=True, gc=False):
     error_step: str | None = None
     step_count: int | None = None
     steps: dict[tuple[str, str], int] | None = None
-    """By type and outcome."""
+    """Number of steps by type and outcome."""
     attempts: dict[str, int] | None = None
-    """By outcome."""
+    """Number of attempts by outcome."""
     retries: int | None = None
     open_steps: tuple[OpenStep, ...] = ()
     queued: float | None = None

@@ -87,7 +87,8 @@ class Batch(NamedTuple):
     leases: Mapping[Owner, int] = _NONE
     """All leases that this replica holds, with their epochs. The transaction renews them."""
     horizons: Mapping[Owner, float] = _NONE
-    """Of each workflow, the Unix time such that instances removed before it are deleted."""
+    """For each workflow, a Unix time: records of instances that were removed before it are
+    deleted."""
 
     def by_table(self, now: float) -> Iterator[tuple[Table, list[Any], list[Any]]]:
         """Each table with the rows to write at Unix time `now`, as tuples of all columns, and the
