@@ -197,7 +197,8 @@ def _locked(path: Path) -> int | None:
     # In a file of its own: SQLite's locks come and go with transactions, and they would be lost
     # when any other descriptor of the state file is closed.
     try:
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        name = f"{os.path.realpath(path)}.lock"  # one, by whatever link the file is named
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return None  # where no file can be created, two exporters can't both write one
     try:

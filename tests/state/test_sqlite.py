@@ -75,6 +75,14 @@ class TestSharing:
             Sqlite(path)
         database.close()
 
+    def test_by_a_symbolic_link_too(self, path: Path) -> None:
+        database = Sqlite(path)
+        link = path.with_name("link.db")
+        link.symlink_to(path)
+        with pytest.raises(InUse):
+            Sqlite(link)
+        database.close()
+
     def test_another_process_may_read_it_meanwhile(self, path: Path) -> None:
         database = Sqlite(path)
         with contextlib.closing(sqlite3.connect(path)) as reader, reader:
