@@ -75,7 +75,7 @@ def take_row(
     created = unix(row.created_on)
     may_be_first = known.queued is None and created is not None and created >= since
     waited = seconds(row.created_on, row.started_on) if may_be_first else None
-    if start is not None and not known.queue_observed and start >= since:
+    if not known.queue_observed:
         new.queue_duration = waited
     if ended and not known.end_observed and (now if end is None else end) >= since:
         new.run = FinishedRun(status, seconds(row.started_on, row.ended_on))
@@ -85,7 +85,7 @@ def take_row(
         # If the known run was still queued, this may be another one, after a restart.
         queued=None if known.start is None and (ended or start is not None) else known.queued,
         status=status,
-        start=known.start if start is None else start,
+        start=start,
         end=end if ended else None,
         queue_observed=known.queue_observed or waited is not None,
         end_observed=known.end_observed or ended,
@@ -119,7 +119,7 @@ def _values(
         error_name=None if run.status in BEFORE_END else base.error_name,
         error_step=None if run.status in BEFORE_END else base.error_step,
         open_steps=() if ended else base.open_steps,
-        start=base.start if run.start is None else run.start,
+        start=run.start,
         end=run.end,
         queue_duration=waited if base.queue_duration is None else base.queue_duration,
         run_duration=seconds(row.started_on, row.ended_on) if ended else None,
