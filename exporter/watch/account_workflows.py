@@ -306,7 +306,7 @@ class AccountWorkflows:
     def _lists_say_deleted(self, name: str) -> bool:
         """Whether a workflow's last list pass failed because it doesn't exist."""
         attachment = self.attached.get(name)
-        failure = attachment.watched.pass_failure if attachment else None
+        failure = attachment.watched.passes.failure if attachment else None
         return failure is not None and failure.reason == "workflow_not_found"
 
     def request_leases(self) -> None:

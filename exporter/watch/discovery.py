@@ -24,11 +24,11 @@ from exporter.state.backend import NotRestored
 from exporter.state.writer import StateWriter
 from exporter.statuses import ENDED, LIVE, RESTING
 from exporter.watch.event_coverage import EventCoverage, kind_of
+from exporter.watch.list_passes import LATE
 from exporter.watch.list_reader import ListReader
 from exporter.watch.poller import Poller
 from exporter.watch.selector import Selector
 from exporter.watch.series_limit import SeriesLimit
-from exporter.watch.watched_instances import LATE
 
 # How many times as much a pass over everything may cost as one by status: it misses nothing.
 _WORTH = 1.3
@@ -88,21 +88,21 @@ class Discovery:
         The first pass may come much later, after those of other workflows. A run that ends until
         then is in none of its lists; because this has seen the run live, it is polled, and counted.
         """
-        first = self._record.last_pass is None and not self._watched.pass_done
+        first = self._record.last_pass is None and not self._watched.passes.done
         if first and not self._whole_is_due():
             await self._read(self._live_lists(resting=False))  # the pass will report what fails
 
     async def list_pass(self) -> None:
         """Makes one list pass."""
         self._left_out = False
-        if not self._watched.pass_done:
+        if not self._watched.passes.done:
             await self._resume()
         self.series_limit.recount()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead then, and be behind now.
         since = self._record.discovered_since or wall
         self._record.discovered_since = min(since, self._clock.latest())
-        self._watched.pass_began = started
+        self._watched.passes.begin()
         whole = self._whole_is_due()
         ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval
         if whole:
@@ -115,8 +115,7 @@ class Discovery:
             failures += await self._read(self._live_lists(resting=False) + others)
             if not failures:
                 failures = await self._read(self._missed_lists())
-        self._watched.pass_done = True
-        self._watched.pass_failure = failures[0] if failures else None
+        self._watched.passes.end(failures)
         if not failures and not self._watched.over:
             if ended_too and not self._left_out:
                 self._whole_pass_at = started
@@ -177,7 +176,7 @@ class Discovery:
     def _is_unseen(self, instance: Instance) -> bool:
         """Whether neither a list nor a poll has shown a discovered instance since the pass
         began."""
-        return not instance.configured and instance.checked_at < self._watched.pass_began
+        return not instance.configured and instance.checked_at < self._watched.passes.began
 
     async def _take(self, rows: list[Row]) -> None:
         """Takes the rows of a page, after reading the records that the state may have of them."""
@@ -238,7 +237,7 @@ class Discovery:
             return
         kind = kind_of(before, row.status)
         # Events of changes before the first pass may have come before this process began.
-        if self.coverage and kind and row.status != before and self._watched.pass_done:
+        if self.coverage and kind and row.status != before and self._watched.passes.done:
             self.coverage.found(self._watched.key.workflow, row.id, kind, self._clock.monotonic())
         self.series_limit.choose(instance)
         details_matter = instance.has_series or row.status in ENDED

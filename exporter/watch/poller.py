@@ -185,7 +185,7 @@ class Poller:
     async def _end_round(self) -> None:
         """Ends a round: has series expire, and sees whether the workflow can be read."""
         self.watched.raise_horizon()
-        now, settled = self._clock.now(), self.watched.settled
+        now, settled = self._clock.now(), self.watched.passes.settled
         async for instance in self.watched.each():
             effects = lifecycle.on_tick(instance, settled=settled, now=now)
             if effects.record:
@@ -213,10 +213,10 @@ class Poller:
             return
         now, instances = self._clock.now(), self.instances.values()
         # A first round without instances shows nothing; then the first list pass counts.
-        begun = bool(instances) or self.watched.pass_done
+        begun = bool(instances) or self.watched.passes.done
         self.tried = self.tried or (begun and not any(i.awaits_first_poll for i in instances))
         readable = self.tried and self._health.readable
-        self.up = readable and self.watched.pass_failure is None
+        self.up = readable and self.watched.passes.failure is None
         as_of = self.watched.as_of(readable=readable)
         if as_of is not None:
             # While the workflow can't be read, what is shown gets no fresher.
@@ -224,5 +224,5 @@ class Poller:
         by_reason = Counter[str](failure.reason for _, failure in failing)
         unix = now.wall - now.monotonic + self._as_of
         self._store.reported(self.key, up=self.up, as_of=unix, failing=by_reason, watched=watched)
-        self.log.failing(failing, self.watched.pass_failure)
+        self.log.failing(failing, self.watched.passes.failure)
         self.log.absent(instances)

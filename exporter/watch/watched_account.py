@@ -85,7 +85,7 @@ class WatchedAccount:
         polls = sum(len(a.watched.ids) for a in attached)
         # No pass has read the lists of a workflow that is new to this replica. They have about as
         # many pages as the instances that the state holds of it fill.
-        new = (a for a in attached if a.discovery is not None and not a.watched.pass_done)
+        new = (a for a in attached if a.discovery is not None and not a.watched.passes.done)
         pages = sum(1 + len(a.watched.instances) // 100 for a in new)
         return (polls + self.requests_per_pass + pages) * WINDOW / self._interval
 

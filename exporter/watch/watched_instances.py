@@ -10,7 +10,6 @@ from typing import Concatenate, ParamSpec
 from msgspec.structs import replace
 
 from exporter.clock import Clock, Moment
-from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
@@ -25,14 +24,13 @@ from exporter.instances.state_records import (
 )
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
+from exporter.watch.list_passes import ListPasses
 from exporter.watch.selector import Selector
 
 P = ParamSpec("P")
 
 _RAISED_BY = 3600.0
 """Seconds of the steps in which the horizon is raised, at least; the last one may be smaller."""
-LATE = 60.0
-"""Seconds after its creation by which an instance is in the lists, at the latest."""
 _OLD = 3600.0
 """Seconds after its end from which a run that is counted on first sight is history."""
 _STRETCH = 1000
@@ -84,12 +82,7 @@ class WatchedInstances:
         """Whether the workflow was detached. Responses that still come then change nothing."""
         self.newest_row = -inf
         """The latest time in any list row, in Unix time by Cloudflare's clock."""
-        self.pass_began = -inf
-        """When the last list pass began, or the one under way (monotonic clock)."""
-        self.pass_done = False
-        """Whether a list pass has ended, whether or not it succeeded."""
-        self.pass_failure: RequestFailed | None = None
-        """Why the last list pass failed; None: it succeeded."""
+        self.passes = ListPasses(self.record, self.clock)
 
     @property
     def missing(self) -> list[str]:
@@ -126,7 +119,7 @@ class WatchedInstances:
         due = now.monotonic if configured else inf
         instance = Instance(instance_id, scope, self.poll, since, due)
         if known is not None:
-            lifecycle.restore(instance, known, list_pass_at=self.last_pass_began(), now=now)
+            lifecycle.restore(instance, known, list_pass_at=self.passes.last_succeeded, now=now)
         self.instances[instance_id] = instance
         if instance.has_series and instance.values is not None:
             self.store.restored(self.key, instance_id, instance.values, instance.last_change)
@@ -156,7 +149,7 @@ class WatchedInstances:
         `readable`, which says that the workflow can be read, instances whose polls fail are left
         out: there is a metric for them.
         """
-        lists = inf if self.selector is None else self._lists_as_of()
+        lists = inf if self.selector is None else self.passes.as_of
         if lists is None:
             return None
         known = [
@@ -167,26 +160,6 @@ class WatchedInstances:
         now = self.clock.monotonic()
         oldest = heapq.nsmallest(len(known) // 100 + 1, known)[-1] if known else now
         return min(lists, oldest)
-
-    def _lists_as_of(self) -> float | None:
-        """When the list pass began as of which the lists are known (monotonic clock). After a
-        failed pass, that is the last one that succeeded; None: none has."""
-        failed = not self.pass_done or self.pass_failure is not None
-        return self.last_pass_began() if failed else self.pass_began
-
-    @property
-    def settled(self) -> float:
-        """The moment (monotonic clock) before which instances must have expired to be in no list as
-        news any more."""
-        return (self.last_pass_began() or -inf) - LATE
-
-    def last_pass_began(self) -> float | None:
-        """When the last list pass that succeeded began (monotonic clock); None: none has."""
-        if self.record.last_pass is None:
-            return None
-        # The clock may have been ahead when it was recorded.
-        age = max(0.0, self.clock.steady() - self.record.last_pass)
-        return self.clock.monotonic() - age
 
     def correct_times(self, *responses: Row | Summary) -> None:
         """Drops the times of rows or of a response that stand for none, or that can't have passed:

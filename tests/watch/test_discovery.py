@@ -208,7 +208,7 @@ class TestWholeLists:
         async with self.listing(self.unnamed(always=rows)) as w:
             assert w.value("cloudflare_workflow_up") == 0
             (poller,) = w.app.pollers
-            assert str(poller.watched.pass_failure) == f"the list ends after {rows} of 250 rows"
+            assert str(poller.watched.passes.failure) == f"the list ends after {rows} of 250 rows"
             w.simulator.faults.clear()
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_up") == 1

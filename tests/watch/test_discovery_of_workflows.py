@@ -207,7 +207,7 @@ class TestFailures:
             assert w.requests["list"] == 2
             assert w.value("cloudflare_workflow_up") == 0
             (poller,) = w.app.pollers
-            assert str(poller.watched.pass_failure) == "the list repeats after 100 rows"
+            assert str(poller.watched.passes.failure) == "the list repeats after 100 rows"
 
 
 class TestGarbage:

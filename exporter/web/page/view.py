@@ -271,7 +271,7 @@ def _next_pass(account: WatchedAccount, attached: Attachment) -> float:
 def _workflow(account: WatchedAccount, attached: Attachment) -> WorkflowView:
     poller, watched = attached.poller, attached.watched
     next_pass, instances = _next_pass(account, attached), [*watched.instances.values()]
-    failure = watched.pass_failure
+    failure = watched.passes.failure
     return WorkflowView(attached.key, poller.up, poller.tried, next_pass, failure, instances)
 
 
