@@ -19,6 +19,8 @@ _HINTS = {
     ),
 }
 """What to do about an error, by a pattern in PyYAML's message."""
+_ODD_SPACE = re.compile(r"^[ -]*(?:\w+:)?[^\S \t\r\n]", re.MULTILINE)
+"""Before or after a key; YAML takes it for a letter."""
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")  # as `repr` does
 
 
@@ -58,6 +60,10 @@ def read(path: Path, *, keys: str = "accounts and poll") -> dict[str, Any]:
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
+        if odd := _ODD_SPACE.search(text):
+            number = text.count("\n", 0, odd.end()) + 1
+            what = f"line {number}: has a no-break space, or a similar one"
+            raise ConfigError([f"{path}: {what}; type a plain space"])
         content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from None
