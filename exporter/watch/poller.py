@@ -35,7 +35,7 @@ class _Poll(Waiting, frozen=True, gc=False):
         return self.instance.activity is self.pending
 
     def poll(self) -> Awaitable[None]:
-        return self.poller.poll(self.instance)
+        return self.poller.poll_instance(self.instance)
 
 
 @dataclass(eq=False)
@@ -97,8 +97,8 @@ class Poller:
         self.round_started = now = self._clock.monotonic()
         # With jitter, a round may begin a little early. So it includes what falls due before the
         # middle of its interval.
-        horizon = now + self._poll.interval / 2
-        due = [i for i in self.instances.values() if i.activity is None and i.due <= horizon]
+        until = now + self._poll.interval / 2
+        due = [i for i in self.instances.values() if i.activity is None and i.due <= until]
         for instance in due:
             if instance.configured or instance.failure is not None:
                 self.put(instance, lifecycle.on_due(instance))
@@ -142,7 +142,7 @@ class Poller:
         async with self._rounds:
             pass
 
-    async def poll(self, instance: Instance) -> None:
+    async def poll_instance(self, instance: Instance) -> None:
         """Polls an instance whose turn has come."""
         request = lifecycle.on_turn(instance, now=self._clock.now())
         try:
