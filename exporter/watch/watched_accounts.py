@@ -157,22 +157,30 @@ class WatchedAccounts:
     def _account(self, settings: AccountSettings) -> WatchedAccount:
         """The account as it is watched now, if no setting that all of its workflows share has
         changed; otherwise a new one, of which nothing is attached yet."""
-        configured = settings.credentials.account.workflows
-        queue, known = self.queues[settings.budget_key], self._known(settings)
-        former = known.workflows if known else None
-        if known and former and (former.settings, former.queue) == (settings, queue):
-            if configured != former.configured:
-                former.configured = configured
-                known.wake()
-            return known
+        known, configured = self._known(settings), settings.credentials.account.workflows
+        if known is None:
+            return self._new_account(settings, None)
+        workflows, queue = known.workflows, self.queues[settings.budget_key]
+        if (workflows.settings, workflows.queue) != (settings, queue):
+            return self._new_account(settings, workflows)
+        if configured != workflows.configured:
+            workflows.configured = configured
+            known.wake()
+        return known
+
+    def _new_account(
+        self, settings: AccountSettings, former: AccountWorkflows | None
+    ) -> WatchedAccount:
+        """An account of which nothing is attached yet, with what a former one had found out."""
         account, credentials = settings.account, settings.credentials
+        queue = self.queues[settings.budget_key]
         account_log = former.log if former else AccountLog(account.label, self.clock)
         at = self._connections(settings.api), settings.api, account.account_id
         on_request = partial(self.store.api_request, account.label)
         on_ignored = partial(_ignored, self.store, account_log)
         workflows = AccountWorkflows(
             settings=settings,
-            configured=configured,
+            configured=credentials.account.workflows,
             client=WorkflowsClient(*at, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
             store=self.store,
