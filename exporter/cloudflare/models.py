@@ -36,14 +36,17 @@ class Error(Struct, gc=False):
     message: str | None = None
 
     @classmethod
-    def from_text(cls, text: str) -> Self:
-        """An error from `Name: message`, as older responses have it, or from a message alone.
+    def from_text(cls, text: str) -> Self | None:
+        """An error from `Name: message`, as older responses have it, or from a message alone. An
+        empty text is no error.
 
         Names become labels, so a text is taken for one only if it looks like the name of an error.
         """
         name, colon, message = text.partition(": ")
         is_name = colon and _ERROR_NAME.fullmatch(name)
-        return cls(name, message) if is_name else cls(None, text)
+        if is_name:
+            return cls(name, message)
+        return cls(None, text) if text else None
 
 
 class Trigger(Struct):

@@ -291,9 +291,10 @@ async def test_a_list_that_is_null_is_empty_and_one_that_is_missing_a_failure() 
         ("it broke", Error(None, "it broke")),
         ("no such host: x", Error(None, "no such host: x")),
         ("customer_42: card declined", Error(None, "customer_42: card declined")),
+        ("", None),
     ],
 )
-async def test_an_error_as_text_is_read(text: str, error: Error) -> None:
+async def test_an_error_as_text_is_read(text: str, error: Error | None) -> None:
     step = {"type": "step", "name": "a-1", "error": text}
     result = {"queued": None, "status": "errored", "error": text, "steps": [step]}
     ignored: list[str] = []
