@@ -139,13 +139,20 @@ def judge(
     if _lacks(run, response):
         return Freshness.UNDECIDED
     status, steps = response.status or "unknown", response.step_count
-    times = (run.queued, response.queued), (run.start, response.start), (run.end, response.end)
-    # A response may lack a time or a version for good; that is no news.
+    times = (
+        (run.queued, response.queued),
+        (values.queued, response.queued),
+        (run.start, response.start),
+        (run.end, response.end),
+    )
+    trigger = response.trigger and response.trigger.source
+    # A response may lack a time, a version or a trigger for good; that is no news.
     news = (
         status != run.status and not (ignore_progress and {status, run.status} <= _UNDER_WAY),
         steps is not None and int(steps) != run.step_count and not ignore_progress,
         any(new is not None and unix(new) != known for known, new in times),
         response.version_id not in (None, values.version_id),
+        trigger not in (None, values.trigger),
         response.error is not None and values.error_name is None,
     )
     return Freshness.NEWER if any(news) else Freshness.KNOWN

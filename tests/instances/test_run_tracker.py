@@ -480,6 +480,21 @@ class TestNews:
     def test_each_field_that_moves_with_an_instance_is_one(self, moved: dict[str, Any]) -> None:
         assert self.judged(**moved) is Freshness.NEWER
 
+    @pytest.mark.parametrize("field", ["queued", "start", "version_id", "trigger", "error"])
+    def test_a_field_that_a_detail_response_lacked_is_one(self, field: str) -> None:
+        full: dict[str, Any] = {
+            "queued": at(0),
+            "status": "running",
+            "start": at(0),
+            "step_count": 0,
+            "trigger": Trigger("api"),
+            "version_id": "v1",
+            "error": Error("Error", "boom"),
+        }
+        known = taken(None, Detail(**full)).run
+        run, values, _ = taken(known, Detail(**{**full, field: None, "end": at(1)}))
+        assert judge(run, values, Summary(**full, end=at(1))) is Freshness.NEWER
+
     def test_what_simple_responses_lack_for_good_is_none(self) -> None:
         assert self.judged(version_id=None, step_count=None) is Freshness.KNOWN
 
