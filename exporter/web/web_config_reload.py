@@ -75,8 +75,12 @@ class WebConfigReloader:
         server = config.tls_server_config
         if server is not None:
             self._stamps |= {path: _stamp(path) for path in tls.files(server, folder).values()}
+        try:
+            context = tls.context(server, folder) if server else None
+        except ConfigError as error:
+            raise ConfigError([f"{file}: {problem}" for problem in error.problems]) from None
         protection = Protection(
-            context=tls.context(server, folder) if server else None,
+            context=context,
             sans=tls.allowed_sans(server) if server else None,
             users=Users(config.basic_auth_users) if config.basic_auth_users else None,
             headers=config.http_server_config.headers,

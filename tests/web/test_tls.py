@@ -180,7 +180,8 @@ class TestFiles:
         with pytest.raises(ConfigError) as caught:
             protect(tls=REQUIRED)
         assert caught.value.problems == [
-            f"tls_server_config.{key}: {path}: can't be read: No such file or directory"
+            f"{path.with_name('web.yaml')}: tls_server_config.{key}: {path}: can't be read: "
+            "No such file or directory"
         ]
 
     @pytest.mark.parametrize("file", ["server.crt", "server.key"])
@@ -191,7 +192,8 @@ class TestFiles:
         with pytest.raises(ConfigError) as caught:
             protect(tls={})
         assert caught.value.problems == [
-            "tls_server_config: cert_file and key_file can't be used together: "
+            f"{authority.file.with_name('web.yaml')}: tls_server_config: cert_file and key_file "
+            "can't be used together: "
             "cert_file must be a certificate and key_file its key, both in PEM"
         ]
 

@@ -70,8 +70,8 @@ class TestCertificates:
             (entry,) = logs
             assert entry["log_level"] == "error"
             assert entry["error"] == (
-                "tls_server_config: cert_file and key_file can't be used together: "
-                "key values mismatch"
+                f"{tmp_path / 'web.yaml'}: tls_server_config: cert_file and key_file can't be used "
+                "together: key values mismatch"
             )
             key.write_bytes(new_key)
             assert await serial_number(served, authority) != before
