@@ -26,7 +26,7 @@ Count = Annotated[float, Meta(ge=0, le=1e9)]
 Integer = Annotated[int, Meta(ge=0, le=2**53)]
 TIMERS = frozenset({"sleep", "waitForEvent"})
 """Types of steps that run no code of the workflow's: they have no attempts."""
-_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = datetime(1971, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
 _ERROR_NAME = re.compile(r"(?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)", re.ASCII)
 
@@ -267,8 +267,8 @@ def seconds(start: datetime | None, end: datetime | None) -> float | None:
 
 
 def corrected(moment: datetime | None) -> datetime | None:
-    """A time that was sent, taken for UTC if it has no offset; None for 0001-01-01T00:00:00Z and
-    9999-12-31T23:59:59Z, which stand for no time."""
+    """A time that was sent, taken for UTC if it has no offset; None for 0001-01-01T00:00:00Z, Unix
+    time 0 and 9999-12-31T23:59:59Z, which stand for no time."""
     if moment is None or not _FIRST.year <= moment.year < _LAST.year:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -19,10 +19,17 @@ SCRIPT = Script((retried("charge", failures=1), Sleep("nap", 20), *steps("ship")
 
 
 @pytest.mark.parametrize(
-    "none", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+    "none",
+    [
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        "1970-01-01T00:00:00.000Z",
+        "9999-12-31T23:59:59-14:00",
+    ],
 )
 async def test_those_that_stand_for_none_are_none(none: str) -> None:
-    """Some write a time that isn't set as the beginning of year 1, or the end of year 9999."""
+    """Some write a time that isn't set as the beginning of year 1 or of 1970 (Unix time 0), or as
+    the end of year 9999."""
 
     def rewrite(reply: Response) -> Response:
         empty = rb'(?<="end":)null|(?<="start":)null|(?<="queued":)null|(?<=ed_on":)null'
