@@ -64,7 +64,8 @@ class Leases:
     Attributes:
         wanted: What some replica is to hold, by the account's name in the state: its workflows,
             and its `EVENT_QUEUE` if it has one.
-        relays: For each account, the events that go to other holders, or come from them.
+        relays: The events that go to other holders, or come from them: one for each account that
+            has events.
         held: The leases that this replica holds, with their epochs.
         seen: What it saw at its last turn.
         taking: What it will ask for at its next turn, since nobody held it at the last one.
@@ -77,7 +78,7 @@ class Leases:
         self.held: Mapping[Owner, int] = {}
         self.seen = Seen([], {}, {})
         self.proven_until = -inf
-        self.relays: dict[str, EventRelay] = {}
+        self.relays: Collection[EventRelay] = ()
         self._lease = lease
         self._clock = clock
         self.taking: Collection[Owner] = ()
@@ -125,8 +126,8 @@ class Leases:
         self._plan()
         released = [owner for owner in self._giving_up if owner not in attached]
         wanted = [*(owner for owner in self.held if owner not in released), *self.taking]
-        sent = [notice for relay in self.relays.values() for notice in relay.sending]
-        deleted = [notice for relay in self.relays.values() for notice in relay.deleting]
+        sent = [notice for relay in self.relays for notice in relay.sending]
+        deleted = [notice for relay in self.relays for notice in relay.deleting]
         return Turn(self.replica, self._lease, wanted, released, budgets, leaving, sent, deleted)
 
     def took(
@@ -147,7 +148,7 @@ class Leases:
         lost = {owner for owner, epoch in self.held.items() if mine.get(owner) != epoch}
         lost.difference_update(given_up)
         self.held = mine
-        for relay in self.relays.values():
+        for relay in self.relays:
             relay.took(turn, seen, mine)
         self._plan()
         if all(mine.get(owner) == epoch for owner, epoch in shown.items()):

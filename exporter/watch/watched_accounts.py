@@ -121,6 +121,7 @@ class WatchedAccounts:
             if named.events is not None:
                 self.store.events_found(named.label)
         self.accounts[:] = accounts
+        self.writer.leases.relays = [a.events.relay for a in accounts if a.events is not None]
         for account in accounts:
             account.workflows.request_leases()
             await account.workflows.reconcile()
@@ -198,7 +199,6 @@ class WatchedAccounts:
             pulled = EventQueue(*at, credentials.events, on_request=on_request, queue_id=queue_id)
             events = Events(pulled, workflows, list_interval=account.events.list_interval)
             workflows.coverage = events.coverage
-            self.writer.leases.relays[settings.stored_as] = events.relay
         return WatchedAccount(workflows, events)
 
     def _connections(self, api: Api) -> httpx.AsyncClient:

@@ -342,6 +342,12 @@ class TestPulls:
             assert queue.leased == 0
             assert queue.backlog == 200
 
+    async def test_end_with_a_reload_that_removes_them(self) -> None:
+        async with events() as (w, _queue):
+            assert [*w.app.leases.relays] == [source(w).relay]
+            await w.reload(events=None)
+            assert [*w.app.leases.relays] == []
+
 
 class TestCoverage:
     @pytest.mark.slow
