@@ -177,7 +177,7 @@ def on_simple(instance: Instance, now: Moment, response: Summary) -> Effects:
         if freshness is Freshness.STALE or (can_wait and freshness is Freshness.UNDECIDED):
             return _succeeded(instance, behind=True, now=now)
         if freshness is Freshness.KNOWN:
-            progressed = can_wait and _progress(instance, run, values, response, now)
+            progressed = _progress(instance, run, values, response, now)
             return _succeeded(instance, now=now)._replace(show=progressed)
     instance.activity = PollRequest(at, "detail", PollReason.CHANGED)
     return NOTHING
@@ -247,8 +247,8 @@ def on_workflow_readable(instance: Instance, *, now: Moment) -> None:
 def _progress(
     instance: Instance, run: Run, values: InstanceValues, response: Summary, now: Moment
 ) -> bool:
-    """Takes status and step count from a simple response while the steps have to wait. Returns
-    whether they have changed.
+    """Takes status and step count from a simple response that shows no other news, while the steps
+    have to wait. Returns whether they have changed.
 
     This isn't recorded: each time, that would write thousands of steps.
     """
@@ -296,8 +296,8 @@ def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
         unclear = before.status is not None or instance.run is not None
         return Effects(record=True, needs_detail=unclear)
     # An event may have had it polled before this row came.
-    known = instance.has_ended and instance.detailed and not instance.wants_detail
-    repeats = known and instance.status == row.status and not instance.row_is_newer
+    known = instance.has_ended and not instance.wants_detail and not instance.row_is_newer
+    repeats = known and instance.status == row.status
     if instance.has_ended and tracked.run.status not in ENDED:
         instance.detailed_at = -inf  # it was restarted, so the known steps are no longer its steps
     changed = _take(instance, tracked.run, tracked.values, now)
