@@ -36,7 +36,7 @@ def failed_step(steps: list[Step], error: Error, end: datetime | None) -> Step |
     ahead = [step for step in steps if step.type not in AFTERMATH]
     begun = max((t for step in ahead if (t := unix(step.start) or 0.0) <= over), default=0.0)
     ended = ((unix(step.end), step) for step in ahead if step.outcome == "failure")
-    failed = [(at, step) for at, step in ended if at and 0 < at <= over]
+    failed = [(at, step) for at, step in ended if at and at <= over]
     for at, step in sorted(failed, key=itemgetter(0), reverse=True):
         if begun > at:
             return None

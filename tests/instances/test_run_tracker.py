@@ -349,7 +349,6 @@ def failing(name: str, error: Error, start: float = 2) -> Step:
 class TestRetryLimit:
     """`config.retries.limit` of a plain step that is open."""
 
-    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("config", "limit"),
         [
