@@ -29,7 +29,7 @@ def step(
 
 def found(*steps: Step, error: Error = BOOM, end: float | None = END) -> str | None:
     failed = failed_step(list(steps), error, at(end))
-    return failed and failed.name
+    return failed.name if failed else None
 
 
 @pytest.mark.parametrize(
