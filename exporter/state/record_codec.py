@@ -1,14 +1,13 @@
 """Encodes and decodes what the state holds: records of workflows, instances and series, and
-rendered lines. Also gives each account its name in the state."""
+rendered lines."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 from isal import isal_zlib
 
-from exporter.config.accounts import Account
 from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, WorkflowRecord
 from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.exposition import Rendered
@@ -66,18 +65,16 @@ def batch_of(records: Records, leases: Mapping[Owner, int], now: float) -> Batch
     return Batch(rows, leases, horizons)
 
 
-def series_by_key(changes: Changes, names: Mapping[str, str]) -> Iterator[tuple[Key, SeriesData]]:
+def series_by_key(
+    changes: Changes, owners: Mapping[WorkflowKey, Owner]
+) -> Iterator[tuple[Key, SeriesData]]:
     """The records of the changed series that belong to workflows. Other series begin again with
-    each process.
-
-    Args:
-        names: The name of each account in the state, by label.
-    """
+    each process."""
     for (family, labels), data in changes.series.items():
         if family.of_workflow and data is not None:
             account, workflow, *others = labels
             id_ = json.dumps([family.name, *others])
-            key: Key = ("series", names.get(account, account), workflow, id_)
+            key: Key = ("series", *owners[WorkflowKey(account, workflow)], id_)
             yield key, SeriesData(data.value, data.created)
 
 
@@ -100,13 +97,3 @@ def without_counts(changes: Changes) -> tuple[Changes, Changes]:
         part = counts if family.counts_of_workflow and data is not None else at_once
         part.series[family, labels] = data
     return at_once, counts
-
-
-def stored_names(accounts: Iterable[Account]) -> dict[str, str]:
-    """The name of each account in the state, by label. It is the account's id, so that the label
-    may change. Of several accounts with one id, all but the first are named by id and label."""
-    names: dict[str, str] = {}
-    for account in accounts:
-        taken = account.key in names.values()
-        names[account.label] = f"{account.key}/{account.label}" if taken else account.key
-    return names

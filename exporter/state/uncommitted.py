@@ -15,6 +15,7 @@ class Watched(Protocol):
     """An attached workflow, as the state sees it; see `exporter.watch.watched_instances`."""
 
     key: WorkflowKey
+    owner: Owner
     record: WorkflowRecord
 
     def take_changes(self) -> Mapping[str, InstanceRecord | None]:
@@ -35,15 +36,11 @@ class Uncommitted:
         self.records: dict[Key, Record | None] = {}
         self.shown = Changes()
 
-    def take(self, changes: Changes, accounts: Mapping[str, str]) -> None:
-        """Adds what changed.
-
-        Args:
-            accounts: The name of each account in the state, by label.
-        """
+    def take(self, changes: Changes, owners: Mapping[WorkflowKey, Owner]) -> None:
+        """Adds what changed of these workflows."""
         self.shown.update(changes)
         # Removed series stay in the state, since their workflow may be attached again.
-        self.records.update(series_by_key(changes, accounts))
+        self.records.update(series_by_key(changes, owners))
 
     @contextmanager
     def committing(self) -> Iterator[tuple[Records, Changes]]:

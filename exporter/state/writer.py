@@ -46,8 +46,6 @@ class StateWriter:
         leases: Which workflows this replica holds, and so may write.
 
     Attributes:
-        accounts: The name of each account in the state, by label. To be replaced only while nothing
-            is attached of the accounts whose names change.
         budgets: Called for what this replica uses of each credential's budget.
         allotted: Called with what it may use of them.
         lost: Called to detach, at once, what other replicas have taken over.
@@ -63,7 +61,6 @@ class StateWriter:
     def __init__(
         self, *, store: Store, exposition: Exposition, leases: Leases, clock: Clock
     ) -> None:
-        self.accounts: Mapping[str, str] = {}
         self.budgets: Callable[[], Mapping[str, BudgetUse]] = dict
         self.allotted: Callable[[Mapping[str, Allotment]], None] = lambda _: None
         self.lost: Callable[[], None] = lambda: None
@@ -78,9 +75,11 @@ class StateWriter:
         self._workflows: dict[Owner, WorkflowRecord] = {}
         """The records of attached workflows as they are on the disk, or will be after the next
         write."""
+        self._owners: dict[WorkflowKey, Owner] = {}
+        """The owner of each workflow that has series, or whose counts scrapes may still see."""
         self._shown: dict[Owner, int] = {}
         """Workflows whose counts scrapes may see, each with the epoch of its lease."""
-        self._collected: Collection[Owner] = ()
+        self._collected: Collection[WorkflowKey] = ()
         """Workflows that had series when the changes were last collected."""
         self.saving = asyncio.Lock()
         self._turning = asyncio.Lock()
@@ -107,7 +106,7 @@ class StateWriter:
         await self._reader.open(location)
         await self._turn()
 
-    async def restore(self, workflow: WorkflowKey) -> WorkflowRecord:
+    async def restore(self, workflow: WorkflowKey, owner: Owner) -> WorkflowRecord:
         """Restores the series of a workflow. Returns its record; a new one on first sight.
 
         From here on, unless this raises, the caller has to detach the workflow's series.
@@ -115,18 +114,15 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now.
         """
-        owner = self._owner(*workflow)
         record, rendered = await self._reader.workflow(owner)
-        await self._restore_series(workflow)  # nothing after this may raise
+        await self._restore_series(workflow, owner)  # nothing after this may raise
         self._exposition.restore(workflow, rendered)
         if record is None:
             return WorkflowRecord(self._clock.steady())
         self._workflows[owner] = record
         return record
 
-    async def instances(
-        self, workflow: WorkflowKey
-    ) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
+    async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances with their ids, in slices. Those that can't
         be read are left out.
 
@@ -134,37 +130,33 @@ class StateWriter:
             NotRestored: the state can't be read now, or another replica held the workflow
                 meanwhile.
         """
-        owner = self._owner(*workflow)
         async for part in self._reader.instances(owner):
             if self.leases.held.get(owner, 0) != self._shown.get(owner, 0):
                 raise NotRestored("another replica held it meanwhile")
             yield part
 
-    async def records(
-        self, workflow: WorkflowKey, ids: Collection[str]
-    ) -> Mapping[str, InstanceRecord]:
-        """The records of those of these instances that have one, watched or not.
+    async def records(self, owner: Owner, ids: Collection[str]) -> Mapping[str, InstanceRecord]:
+        """The records of those of a workflow's instances that have one, watched or not.
 
         Raises:
             NotRestored: the state can't be read now.
         """
-        records = await self._reader.records(("instances", *self._owner(*workflow)), ids)
+        records = await self._reader.records(("instances", *owner), ids)
         # If a record can't be read, the past of its instance is history.
         unreadable = InstanceRecord(self._clock.steady())
         return {i: unreadable if record is None else record for i, record in records.items()}
 
     def attach(self, watched: Watched) -> None:
         """From now on, writes what changes of a workflow's instances."""
-        self._attached[self._owner(*watched.key)] = watched
+        self._attached[watched.owner] = watched
 
     def detach(self, watched: Watched) -> None:
         """Takes what is pending of a workflow, and writes nothing more of it after that. The state
         still holds it for a while."""
-        owner = self._owner(*watched.key)
         self._collect_series()
-        self._collect_from(owner, watched)
+        self._collect_from(watched)
         # So the state no longer takes the workflow for watched, and it will expire.
-        del self._attached[owner], self._workflows[owner]
+        del self._attached[watched.owner], self._workflows[watched.owner]
 
     async def run(self) -> None:
         """Saves every second, until `close` is called."""
@@ -234,7 +226,7 @@ class StateWriter:
     async def _show_without_counts(self) -> None:
         """Shows what changed though it isn't committed, except for counts of workflows."""
         self._collect_series()
-        self._collected = self._in_store()
+        self._collected = [*self._store.workflows]
         at_once, self._pending.shown = without_counts(self._pending.shown)
         # Shielded: a save that is cancelled halfway would leave lines that the next stop records.
         await asyncio.shield(self._show(at_once))
@@ -306,11 +298,9 @@ class StateWriter:
 
     def _hide(self) -> None:
         """Takes note that scrapes no longer see the workflows whose removal was shown."""
-        still = {*self._collected, *self._in_store()}
-        self._shown = {owner: epoch for owner, epoch in self._shown.items() if owner in still}
-
-    def _in_store(self) -> set[Owner]:
-        return {self._owner(*workflow) for workflow in self._store.workflows}
+        still = {*self._collected, *self._store.workflows}
+        self._owners = {key: owner for key, owner in self._owners.items() if key in still}
+        self._shown = {owner: self._shown[owner] for owner in self._owners.values()}
 
     async def close(self) -> None:
         """Saves what is pending, gives up all leases, and closes the state."""
@@ -318,16 +308,12 @@ class StateWriter:
         await self.leave()
         self._reader.close()
 
-    def _owner(self, account: str, workflow: str) -> Owner:
-        return self.accounts.get(account, account), workflow
-
-    async def _restore_series(self, workflow: WorkflowKey) -> None:
-        owner = self._owner(*workflow)
+    async def _restore_series(self, workflow: WorkflowKey, owner: Owner) -> None:
         epoch = self.leases.held.get(owner, 0)
         on_disk, newest = await self._reader.series(owner)
         # From here to the end of the loop nothing is awaited: a write in between would replace the
         # counts by the zeros that they begin at.
-        self._shown[owner] = epoch
+        self._owners[workflow], self._shown[owner] = owner, epoch
         self._store.attached(workflow)
         shown = Changes()
         for id_, series in newest.items():
@@ -345,15 +331,15 @@ class StateWriter:
     def _collect(self) -> None:
         # Counts and instances together, so that what is counted fits what is known of each run.
         self._collect_series()
-        for owner, watched in self._attached.items():
-            self._collect_from(owner, watched)
-        self._collected = self._in_store()
+        for watched in self._attached.values():
+            self._collect_from(watched)
+        self._collected = [*self._store.workflows]
 
     def _collect_series(self) -> None:
-        self._pending.take(self._store.take(), self.accounts)
+        self._pending.take(self._store.take(), self._owners)
 
-    def _collect_from(self, owner: Owner, watched: Watched) -> None:
-        changes = watched.take_changes().items()
+    def _collect_from(self, watched: Watched) -> None:
+        owner, changes = watched.owner, watched.take_changes().items()
         self._pending.record(owner, {("instances", *owner, i): record for i, record in changes})
         if watched.record != self._workflows.get(owner):
             self._workflows[owner] = copy(watched.record)

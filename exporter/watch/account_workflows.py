@@ -192,10 +192,12 @@ class AccountWorkflows:
         Raises:
             NotRestored: the state can't be read now.
         """
-        record = await self.writer.restore(key)
+        owner = self._owner(key.workflow)
+        record = await self.writer.restore(key, owner)
         try:
             watched = WatchedInstances(
                 key=key,
+                owner=owner,
                 record=record,
                 ids=frozenset(ids),
                 selector=selector,
@@ -204,10 +206,10 @@ class AccountWorkflows:
                 store=self.store,
                 clock=self.clock,
             )
-            async for records in self.writer.instances(key):
+            async for records in self.writer.instances(owner):
                 for instance_id, instance in records:
                     watched.restore(instance_id, instance)
-            known = await self.writer.records(key, watched.missing)
+            known = await self.writer.records(owner, watched.missing)
             for instance_id in watched.missing:
                 watched.begin(instance_id, Scope.CONFIGURED, known.get(instance_id))
             self.store.all_restored(key)

@@ -75,7 +75,7 @@ class Discovery:
         """
         if not self.selector.takes_id(instance_id):
             return None
-        known = await self.writer.records(self._watched.key, [instance_id])
+        known = await self.writer.records(self._watched.owner, [instance_id])
         if self._watched.over:
             raise NotRestored("it was detached meanwhile")
         if instance_id not in self._watched.instances:
@@ -188,7 +188,7 @@ class Discovery:
         known: Mapping[str, InstanceRecord] = {}
         try:
             if unknown:
-                known = await self.writer.records(self._watched.key, unknown)
+                known = await self.writer.records(self._watched.owner, unknown)
         except NotRestored:
             self._left_out = True
             rows = [row for row in rows if row.id not in unknown]

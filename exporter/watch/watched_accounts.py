@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -17,11 +17,11 @@ from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.event_queue import EventQueue
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 from exporter.cloudflare.workflows_client import WorkflowsClient
+from exporter.config.accounts import Account
 from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
 from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
-from exporter.state.record_codec import stored_names
 from exporter.state.writer import StateWriter
 from exporter.watch.account_workflows import AccountSettings, AccountWorkflows
 from exporter.watch.events import Events
@@ -112,7 +112,6 @@ class WatchedAccounts:
             if workflows.settings.identity not in identities:
                 self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
                 self.store.account_lost(workflows.label)
-        self.writer.accounts = stored_names(settings.accounts)
         if settings.metrics != self.store.settings:
             self.store.use(settings.metrics)
         for named in settings.accounts:
@@ -222,7 +221,7 @@ class WatchedAccounts:
             self._connections(settings.api)
         if problems:
             raise ConfigError(problems)
-        names = stored_names(settings.accounts)
+        names = _stored_names(settings.accounts)
         # The limits, which belong to the budget, are made equal, so that a change of them leaves
         # workflows attached.
         api = settings.api.model_copy(update={"requests_per_5m": 1, "reserve": 0.0})
@@ -316,6 +315,16 @@ class WatchedAccounts:
     async def close(self) -> None:
         """Closes the connections."""
         await asyncio.gather(*(http.aclose() for http in self._http.values()))
+
+
+def _stored_names(accounts: Iterable[Account]) -> dict[str, str]:
+    """The name of each account in the state, by label. It is the account's id, so that the label
+    may change. Of several accounts with one id, all but the first are named by id and label."""
+    names: dict[str, str] = {}
+    for account in accounts:
+        taken = account.key in names.values()
+        names[account.label] = f"{account.key}/{account.label}" if taken else account.key
+    return names
 
 
 def _ignored(store: Store, account_log: AccountLog, endpoint: str, places: list[str]) -> None:

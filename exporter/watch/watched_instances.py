@@ -24,6 +24,7 @@ from exporter.instances.state_records import (
 )
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
+from exporter.state.backend import Owner
 from exporter.watch.list_passes import ListPasses
 from exporter.watch.selector import Selector
 
@@ -48,7 +49,8 @@ class WatchedInstances:
     nothing is news. So when either kind comes back, nothing is counted twice.
 
     Attributes:
-        key: The workflow.
+        key: The workflow as the labels name it.
+        owner: The same as the state names it.
         record: What the state is to hold of the workflow.
         ids: The configured instances, which are always watched.
         selector: Which other instances are watched; None: no others.
@@ -60,6 +62,7 @@ class WatchedInstances:
     """
 
     key: WorkflowKey
+    owner: Owner
     record: WorkflowRecord
     ids: frozenset[str]
     selector: Selector | None

@@ -15,6 +15,7 @@ from exporter.watch.watched_instances import WatchedInstances
 def watching(count: int) -> WatchedInstances:
     watched = WatchedInstances(
         key=WorkflowKey("acc", "orders"),
+        owner=("acc", "orders"),
         record=WorkflowRecord(0.0),
         ids=frozenset(),
         selector=None,
