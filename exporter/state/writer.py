@@ -21,9 +21,9 @@ from exporter.metrics.exposition import Exposition
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
+from exporter.state.access import StateAccess
 from exporter.state.backend import LeaseLost, Location, NotRestored, Owner, Unreachable, Unusable
 from exporter.state.leases import Leases
-from exporter.state.reader import StateReader
 from exporter.state.record_codec import Records, batch_of, series_key, without_counts
 from exporter.state.uncommitted import Watched
 
@@ -66,8 +66,8 @@ class StateWriter:
         self.lost: Callable[[], None] = lambda: None
         self.turned = asyncio.Event()
         self.leases = leases
-        self._reader = StateReader(store)
-        self._pending = self._reader.pending
+        self._access = StateAccess(store)
+        self._pending = self._access.pending
         self._store = store
         self._exposition = exposition
         self._clock = clock
@@ -103,7 +103,7 @@ class StateWriter:
             InUse: another exporter uses the file.
             Unreachable: the database can't be used.
         """
-        await self._reader.open(location)
+        await self._access.open(location)
         await self._turn()
 
     async def restore(self, workflow: WorkflowKey, owner: Owner) -> WorkflowRecord:
@@ -114,7 +114,7 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now.
         """
-        record, rendered = await self._reader.workflow(owner)
+        record, rendered = await self._access.workflow(owner)
         await self._restore_series(workflow, owner)  # nothing after this may raise
         self._exposition.restore(workflow, rendered)
         if record is None:
@@ -130,7 +130,7 @@ class StateWriter:
             NotRestored: the state can't be read now, or another replica held the workflow
                 meanwhile.
         """
-        async for part in self._reader.instances(owner):
+        async for part in self._access.instances(owner):
             if self.leases.held.get(owner, 0) != self._shown.get(owner, 0):
                 raise NotRestored("another replica held it meanwhile")
             yield part
@@ -141,7 +141,7 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now.
         """
-        records = await self._reader.records(("instances", *owner), ids)
+        records = await self._access.records(("instances", *owner), ids)
         # If a record can't be read, the past of its instance is history.
         unreadable = InstanceRecord(self._clock.steady())
         return {i: unreadable if record is None else record for i, record in records.items()}
@@ -176,10 +176,10 @@ class StateWriter:
             Whether it was committed.
         """
         async with self.saving:
-            if not self._reader.backend.is_there:
+            if not self._access.backend.is_there:
                 self._failed("it was deleted or replaced; writing all of it again")
                 await self._renew()
-            if self._reader.unusable:
+            if self._access.unusable:
                 self._store.state_write_failed()
             over, committed = self.first_polls_over(), False
             self.writes_since = self._clock.monotonic()
@@ -194,11 +194,11 @@ class StateWriter:
                 self._failed(str(error))
                 await self._show_without_counts()
                 with contextlib.suppress(NotRestored, Unreachable):
-                    await self._reader.drop_expired()
-                if self._reader.backend.is_damage(error):
+                    await self._access.drop_expired()
+                if self._access.backend.is_damage(error):
                     await self._renew()
             else:
-                committed, self.problem = True, self._reader.unusable
+                committed, self.problem = True, self._access.unusable
                 if self._problems.over([]):
                     log.info("state write succeeded again")
             self.first_polls_shown = self.first_polls_shown or over
@@ -215,7 +215,7 @@ class StateWriter:
             self._collect()
             try:
                 with self._pending.committing() as (records, shown):
-                    await self._reader.in_thread(self._write, records)
+                    await self._access.in_thread(self._write, records)
                     await self._show(shown)
                 break
             except LeaseLost as error:
@@ -239,7 +239,7 @@ class StateWriter:
             ("rendered", *o, ""): self._exposition.rendered(w.key) for o, w in attached if o in held
         }
         with contextlib.suppress(LeaseLost):
-            await self._reader.in_thread(self._write, rendered)
+            await self._access.in_thread(self._write, rendered)
 
     async def turn(self, *, leaving: bool = False) -> None:
         """Takes a turn among the replicas, unless the database can't be used now."""
@@ -265,7 +265,7 @@ class StateWriter:
                 attached = self._shown.keys() | self._pending.owners
                 turn = self.leases.turn(attached, self.budgets(), leaving=leaving)
                 began = self._clock.monotonic()
-                seen = await self._reader.in_thread(self._reader.backend.take_turn, turn)
+                seen = await self._access.in_thread(self._access.backend.take_turn, turn)
                 lost = self.leases.took(turn, seen, began=began, shown=self._shown)
                 self.allotted(seen.budgets)
                 self._lose(lost)
@@ -306,11 +306,11 @@ class StateWriter:
         """Saves what is pending, gives up all leases, and closes the state."""
         self._closing.set()
         await self.leave()
-        self._reader.close()
+        self._access.close()
 
     async def _restore_series(self, workflow: WorkflowKey, owner: Owner) -> None:
         epoch = self.leases.held.get(owner, 0)
-        on_disk, newest = await self._reader.series(owner)
+        on_disk, newest = await self._access.series(owner)
         # From here to the end of the loop nothing is awaited: a write in between would replace the
         # counts by the zeros that they begin at.
         self._owners[workflow], self._shown[owner] = owner, epoch
@@ -322,7 +322,7 @@ class StateWriter:
                 continue  # broken, or of another version of the exporter
             # A copy, since counting continues while the original is shown.
             if not self._store.restore(*key, series.copy()):
-                self._reader.reset(key[0])
+                self._access.reset(key[0])
             elif before := on_disk.get(id_):
                 # What is committed is shown at once, even if nothing can be written now.
                 shown.series[key] = before
@@ -353,15 +353,15 @@ class StateWriter:
             known = [*self._workflows.items()]
             records = {**{("workflows", *o, ""): r for o, r in known if o in held}, **records}
         if records:
-            self._reader.backend.write(batch_of(records, held, self._clock.steady()), now=now)
+            self._access.backend.write(batch_of(records, held, self._clock.steady()), now=now)
         if tidy:
-            self._reader.backend.expire(after=_EXPIRES_AFTER, now=now)
+            self._access.backend.expire(after=_EXPIRES_AFTER, now=now)
             self._tidied = self._clock.monotonic()
 
     async def _renew(self) -> None:
         """Begins an empty file, and has everything written again."""
         try:
-            await self._reader.in_thread(self._reader.backend.renew)
+            await self._access.in_thread(self._access.backend.renew)
         except Unusable as error:
             self._failed(str(error))
             return

@@ -20,6 +20,7 @@ from exporter.cloudflare.replica_budgets import BudgetUse
 from exporter.config.errors import ConfigError
 from exporter.config.metrics import Metrics
 from exporter.metrics.store import Store
+from exporter.state.access import StateAccess
 from exporter.state.backend import (
     Backend,
     Batch,
@@ -36,7 +37,6 @@ from exporter.state.backend import (
 from exporter.state.postgres import Postgres
 from exporter.state.postgres_connection import Session, validate
 from exporter.state.postgres_schema import MIGRATIONS, migrate
-from exporter.state.reader import StateReader
 from tests.postgres import PASSWORD, PostgresServer, postgres_server
 from tests.relay import relay
 from tests.state.backends import (
@@ -533,26 +533,26 @@ class TestFaults:
         self, server: PostgresServer, user: str, url: str
     ) -> None:
         """What it writes of an instance that has expired since is to be deleted."""
-        reader = StateReader(Store(Metrics()))
-        await reader.open(DatabaseServer(SecretStr(url), None, SHORT))
-        held = epochs(in_time(lambda: turn(reader.backend)))
+        access = StateAccess(Store(Metrics()))
+        await access.open(DatabaseServer(SecretStr(url), None, SHORT))
+        held = epochs(in_time(lambda: turn(access.backend)))
         key: Key = ("instances", *OWNER, "order-1")
-        reader.pending.records[key] = None
+        access.pending.records[key] = None
         setting = "ALTER SYSTEM SET synchronous_standby_names = "
         server.execute(f"{setting}'nobody'", "SELECT pg_reload_conf()")
         try:
             while not commits_wait(server, user):
                 with contextlib.suppress(Unreachable):
-                    reader.backend.write(batch(b"1", held), now=0)
+                    access.backend.write(batch(b"1", held), now=0)
             for _ in range(2):  # the first may find that the connection is lost
                 with pytest.raises((NotRestored, Unreachable)):
-                    await reader.drop_expired()
+                    await access.drop_expired()
         finally:
             server.execute(f"{setting}''", "SELECT pg_reload_conf()")
-        recovered(reader.backend)
-        await reader.drop_expired()
-        assert reader.pending.records == {key: None}
-        reader.close()
+        recovered(access.backend)
+        await access.drop_expired()
+        assert access.pending.records == {key: None}
+        access.close()
 
     def test_a_database_that_becomes_read_only(
         self, server: PostgresServer, first: Postgres

@@ -775,7 +775,7 @@ class TestTheDiskFails:
                 w.clock.advance(60)
                 await w.app.pollers[0].round(whole=True)
                 save = asyncio.create_task(w.app.writer.save())
-                pending = w.app.writer._reader.pending
+                pending = w.app.writer._access.pending
                 await until(lambda: pending.records and pending.shown.series)
                 await until(lambda: not pending.shown.instances)
                 save.cancel()
@@ -795,7 +795,7 @@ class TestTheDiskFails:
                     for m in range(5):
                         w.orders.create(f"{n}-{m}", Script(steps("one")))
                     await w.cycle(after=30)
-                    unsaved = w.app.writer._reader.pending
+                    unsaved = w.app.writer._access.pending
                     shown = sum(map(len, unsaved.shown.instances.values()))
                     held.append(len(unsaved.records) + shown)
             assert max(held[20:]) <= max(held[:20])

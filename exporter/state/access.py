@@ -1,6 +1,7 @@
-"""Opens the state, and reads what is on the disk together with what is still to be written.
+"""Access to the state: its backend, the one thread that uses it, and what isn't committed yet.
 
-All access to the state happens in one thread of its own. What can't be read is left out.
+What is read is what is on the disk, together with what is still to be written. What can't be read
+is left out.
 """
 
 import asyncio
@@ -32,8 +33,8 @@ SLICE = 100
 """Records that are read or restored before others may run: they take a few milliseconds."""
 
 
-class StateReader:
-    """Opens and reads the state. A record that can't be read is None: it may have been damaged
+class StateAccess:
+    """The state, once it is open. A record that can't be read is None: it may have been damaged
     since it was written, and SQLite doesn't notice flipped bits.
 
     Every method that reads raises `NotRestored` if the state can't be read now.
