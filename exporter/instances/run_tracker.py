@@ -24,6 +24,7 @@ from msgspec.structs import force_setattr
 
 from exporter.cloudflare.models import Attempt, Detail, Step, Summary, seconds, unix
 from exporter.instances.failed_step import AFTERMATH, attempts_in_order
+from exporter.instances.step_keys import StepKey, shared, step_keys
 from exporter.instances.values import InstanceValues, values_of
 from exporter.statuses import BEFORE_END, ENDED
 
@@ -37,10 +38,9 @@ _ROW_LATE = 60.0
 # A long run changes between these with each step, maybe thousands of times.
 _UNDER_WAY = {"running", "waiting"}
 
-_Key = tuple[str, str, float]
-Marks = dict[_Key, int]
+Marks = dict[StepKey, int]
 """What was already observed of each step, as bits: bit 0 is the step itself, bit n its n-th
-attempt. The key is the step's type, full name and start in Unix time (0 if it has none)."""
+attempt."""
 
 
 class Run(Struct, frozen=True, array_like=True, gc=False):
@@ -174,7 +174,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     if later < 0:
         return None
     known = run if run is not None and not later else Run(queued=None, status="")
-    keys = _keys(response.steps or (), known.marks)
+    keys = step_keys(response.steps or (), known.marks)
     steps = [(step, key, _bits(step)) for step, key in zip(response.steps or (), keys, strict=True)]
     finished = _merged((key, bits) for _, key, bits in steps if bits)
     newest = unix(response.newest) or -inf
@@ -207,7 +207,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
         if not unseen:
             continue
         # Here, not after the loop: the response may list the step a second time.
-        marks[_shared(key)] = before | bits
+        marks[shared(key)] = before | bits
         if known.sealed > -inf:
             unseen &= _bits(step, after=known.sealed)
         _observe(step, unseen, new, now=until, since=since)
@@ -309,28 +309,12 @@ def same_time(one: float | None, other: float | None) -> bool:
     return one is None or other is None or abs(one - other) <= APART
 
 
-def _keys(steps: Iterable[Step], known: Iterable[_Key]) -> list[_Key]:
-    """The key of each step. If the start of a step is missing, here or in the known key, it is
-    taken for the known step of the same type and name."""
-    keys = [(step.type or "unknown", step.name or "", unix(step.start) or 0.0) for step in steps]
-    if all(start for _, _, start in (*keys, *known)):
-        return keys
-    of_name = {key[:2]: key for key in known}
-    pairs = ((key, of_name.get(key[:2], key)) for key in keys)
-    return [key if key[2] and before[2] else before for key, before in pairs]
-
-
-def _merged(marks: Iterable[tuple[_Key, int]]) -> Marks:
+def _merged(marks: Iterable[tuple[StepKey, int]]) -> Marks:
     """Marks by key, combined where a response lists a step twice."""
     merged: Marks = {}
     for key, bits in marks:
         merged[key] = merged.get(key, 0) | bits
     return merged
-
-
-def _shared(key: _Key) -> _Key:
-    """The same key, with texts that all instances of a workflow share in memory."""
-    return intern(key[0]), intern(key[1]), key[2]
 
 
 def _bits(step: Step, *, after: float = -inf) -> int:

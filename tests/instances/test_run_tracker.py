@@ -170,18 +170,22 @@ class TestOnce:
         assert tracked.observations.run is None
 
     @pytest.mark.parametrize("unread", [{0}, {1}, {0, 1}, {0, 2}, {0, 1, 2}])
-    def test_a_step_whose_start_could_not_be_read_is_the_one_of_its_name(
-        self, unread: set[int]
+    @pytest.mark.parametrize("part", ["type", "name", "start"])
+    def test_a_step_of_which_a_part_could_not_be_read_is_the_one_with_the_others(
+        self, unread: set[int], part: str
     ) -> None:
         run, seen = None, Counter[str]()
         for n in range(3):
-            first = step("first-1", True)
-            first.start = None if n in unread else first.start
+            first, beside = step("first-1", True), step("beside-1", True)
+            if n in unread:
+                setattr(first, part, None)
             others = [step(f"other-{m}", True, start=5 + m) for m in range(n + 1)]
-            tracked = taken(run, response(first, *others))
+            tracked = taken(run, response(first, beside, *others))
             run = tracked.run
             seen.update(one.name for one in tracked.observations.steps)
-        assert seen == {"first-1": 1, "other-0": 1, "other-1": 1, "other-2": 1}
+        name = "" if part == "name" and 0 in unread else "first-1"
+        once = (name, "beside-1", "other-0", "other-1", "other-2")
+        assert seen == dict.fromkeys(once, 1)
 
     @pytest.mark.parametrize("ended", [False, True])
     @pytest.mark.parametrize(
