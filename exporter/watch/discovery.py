@@ -88,8 +88,12 @@ class Discovery:
         The first pass may come much later, after those of other workflows. A run that ends until
         then is in none of its lists; because this has seen the run live, it is polled, and counted.
         """
-        first = self._record.last_pass is None and not self._watched.passes.done
-        if first and not self._whole_is_due():
+        if self._record.last_pass is not None or self._watched.passes.done:
+            return
+        # A response has shown Cloudflare's time; this machine's clock may have been behind it.
+        since = self._record.discovered_since or 0.0
+        self._record.discovered_since = since + self._clock.latest() - self._clock.steady()
+        if not self._whole_is_due():
             await self._read(self._live_lists(resting=False))  # the pass will report what fails
 
     async def list_pass(self) -> None:

@@ -141,6 +141,18 @@ class TestAClockThatIsAhead:
         assert clock.steady() == NOW
 
 
+async def test_history_is_history_by_a_clock_that_is_behind_at_the_start() -> None:
+    async with watching(["a"]) as w:
+        w.ahead = -3600
+        await w.reload(workflows=[{"name": "orders", "discover": {}}])
+        w.orders.create("old", Script(steps("pay")), at=w.clock() - 60)
+        await w.cycle()
+        w.orders.create("new", Script(steps("pay")))
+        for _ in range(2):
+            await w.cycle(after=INTERVAL)
+        assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
+
 async def test_history_stays_history_when_the_clock_is_set_back(tmp_path: Path) -> None:
     async with discovering(more={"state": tmp_path / "state.db"}) as w:
         w.orders.create("old", Script(steps("pay")), at=w.clock() - 60)
