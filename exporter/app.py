@@ -88,7 +88,7 @@ class App:
             raise ConfigError(problems)
         self.accounts = self.watched.accounts
         """Empty until settings are applied."""
-        self.health = Health(self.accounts, self.writer, self._clock)
+        self.health = Health(self.watched, self.writer, self._clock)
         self.overview = WatchView(
             self.accounts, clock=self._clock, state_problem=lambda: self.writer.problem
         )

@@ -1,7 +1,7 @@
 """Whether the exporter makes progress (if not, Kubernetes restarts it), and when it is ready."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import inf
 
 import structlog
@@ -10,7 +10,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.replica_budgets import WINDOW
 from exporter.log_dedup import Throttle
 from exporter.state.writer import StateWriter
-from exporter.watch.watched_account import WatchedAccount
+from exporter.watch.watched_accounts import WatchedAccounts
 
 log = structlog.get_logger(__name__)
 
@@ -32,22 +32,19 @@ class Health:
     """Finds what has made no progress for too long.
 
     Args:
-        accounts: The watched accounts; their owner may change the list.
+        watched: The watched accounts.
         writer: Writes the state.
         clock: The time.
     """
 
-    def __init__(
-        self, accounts: Sequence[WatchedAccount], writer: StateWriter, clock: Clock
-    ) -> None:
-        self._accounts = accounts
+    def __init__(self, watched: WatchedAccounts, writer: StateWriter, clock: Clock) -> None:
+        self._watched, self._accounts = watched, watched.accounts
         self._writer = writer
         self._clock = clock
         self._reported: set[str] = set()
         self._throttle = Throttle(clock)
         self._was_ready = False
         self._lag_checked_at = -inf
-        writer.first_polls_over = lambda: not self._untried()
 
     def unhealthy(self) -> list[str]:
         """What has stalled: a line for each, which begins with its name."""
@@ -61,8 +58,8 @@ class Health:
         """
         if self._was_ready:
             return []
-        if untried := self._untried():
-            return untried
+        if unpolled := self._watched.unpolled():
+            return unpolled
         if not any(account.readable for account in self._accounts):
             return [
                 f"{a.workflows.label}: nothing can be read; the log says why"
@@ -72,22 +69,6 @@ class Health:
             return ["state: the results of the first polls aren't committed yet"]
         self._was_ready = True
         return []
-
-    def _untried(self) -> list[str]:
-        """Workflows whose first round isn't over, and accounts whose first list pass isn't. A pass
-        begins when everything that the state holds of its account is restored."""
-        if not self._accounts:
-            return ["state: not open yet"]
-        return [
-            f"{attached.key.account}/{attached.key.workflow}: the first round isn't over"
-            for account in self._accounts
-            for attached in account.workflows.attached.values()
-            if not attached.poller.tried
-        ] + [
-            f"{account.workflows.label}: the first list pass isn't over"
-            for account in self._accounts
-            if not account.pass_done
-        ]
 
     def _stalled(self) -> Iterator[tuple[str, str]]:
         now = self._clock.monotonic()

@@ -2,30 +2,11 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
-from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes
 from exporter.state.backend import Key, Owner, Place
 from exporter.state.record_codec import Record, Records, series_by_key
-
-
-class Watched(Protocol):
-    """An attached workflow, as the state sees it; see `exporter.watch.watched_instances`."""
-
-    key: WorkflowKey
-    owner: Owner
-    record: WorkflowRecord
-
-    def take_changes(self) -> Mapping[str, InstanceRecord | None]:
-        """The records of instances that changed since the last call; None: to be deleted."""
-
-    def record_progress(self) -> None:
-        """Has `take_changes` return everything that scrapes see of instances."""
-
-    def record_all(self) -> None:
-        """Has `take_changes` return everything again, since the state was lost."""
 
 
 class Uncommitted:

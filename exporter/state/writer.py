@@ -8,13 +8,12 @@ the state is in memory: then it outlives a reload, but a restart counts from zer
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from copy import copy
 
 import structlog
 
 from exporter.clock import Clock, wait_at_most
-from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.log_dedup import OpenProblems, Throttle
 from exporter.metrics.exposition import Exposition
@@ -25,7 +24,7 @@ from exporter.state.access import StateAccess
 from exporter.state.backend import LeaseLost, Location, NotRestored, Owner, Unreachable, Unusable
 from exporter.state.leases import Leases
 from exporter.state.record_codec import Records, batch_of, series_key, without_counts
-from exporter.state.uncommitted import Watched
+from exporter.state.watching import Watched, Watching
 
 log = structlog.get_logger(__name__)
 
@@ -46,14 +45,11 @@ class StateWriter:
         leases: Which workflows this replica holds, and so may write.
 
     Attributes:
-        budgets: Called for what this replica uses of each credential's budget.
-        allotted: Called with what it may use of them.
-        lost: Called to detach, at once, what other replicas have taken over.
+        watching: What is watched.
         turned: Set after each turn.
         saving: A lock that is held while something is committed and shown. Whoever else holds it
             prevents that.
-        first_polls_over: Returns whether the first polls of everything are over.
-        first_polls_shown: Whether scrapes see the results of those.
+        first_polls_shown: Whether scrapes see the results of the first polls of everything.
         problem: Why the state is not written; empty: it is.
         writes_since: When the write under way began (monotonic clock); None: none is under way.
     """
@@ -61,9 +57,7 @@ class StateWriter:
     def __init__(
         self, *, store: Store, exposition: Exposition, leases: Leases, clock: Clock
     ) -> None:
-        self.budgets: Callable[[], Mapping[str, BudgetUse]] = dict
-        self.allotted: Callable[[Mapping[str, Allotment]], None] = lambda _: None
-        self.lost: Callable[[], None] = lambda: None
+        self.watching: Watching
         self.turned = asyncio.Event()
         self.leases = leases
         self._access = StateAccess(store)
@@ -92,7 +86,6 @@ class StateWriter:
         self._problems = OpenProblems(Throttle(clock))
         self.problem = ""
         self.writes_since: float | None = None
-        self.first_polls_over: Callable[[], bool] = lambda: True
         self.first_polls_shown = False
         exposition.counts_shown = lambda: leases.proven
 
@@ -181,7 +174,7 @@ class StateWriter:
                 await self._renew()
             if self._access.unusable:
                 self._store.state_write_failed()
-            over, committed = self.first_polls_over(), False
+            over, committed = not self.watching.unpolled(), False
             self.writes_since = self._clock.monotonic()
             if rendered:  # the records must have everything that the lines show
                 for watched in self._attached.values():
@@ -263,11 +256,11 @@ class StateWriter:
                     return
                 self._left = leaving
                 attached = self._shown.keys() | self._pending.owners
-                turn = self.leases.turn(attached, self.budgets(), leaving=leaving)
+                turn = self.leases.turn(attached, self.watching.budget_uses(), leaving=leaving)
                 began = self._clock.monotonic()
                 seen = await self._access.in_thread(self._access.backend.take_turn, turn)
                 lost = self.leases.took(turn, seen, began=began, shown=self._shown)
-                self.allotted(seen.budgets)
+                self.watching.allot(seen.budgets)
                 self._lose(lost)
                 self.turned.set()
                 if not self.leases.taking:
@@ -286,7 +279,7 @@ class StateWriter:
         )
         self.leases.lose(owners)
         self._store.leases_lost(len(owners))
-        self.lost()
+        self.watching.detach_unheld()
         self._collect_series()
         self._pending.discard(owners)
 

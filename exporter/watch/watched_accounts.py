@@ -64,8 +64,7 @@ class WatchedAccounts:
         self._changing = asyncio.Lock()
         self._faults = Throttle(self.clock)
         self._reconciling: asyncio.Task[None] | None = None
-        self.writer.lost = self._lost
-        self.writer.budgets, self.writer.allotted = self._budget_uses, self._allot
+        self.writer.watching = self
 
     async def apply(self, settings: Settings) -> None:
         """Watches what these settings name, and nothing else.
@@ -276,7 +275,7 @@ class WatchedAccounts:
             if moved:
                 await self.writer.save()  # so that scrapes see what was attached
 
-    def _budget_uses(self) -> dict[str, BudgetUse]:
+    def budget_uses(self) -> dict[str, BudgetUse]:
         """What this replica has used and needs of each credential's budget."""
         return {
             queue.budget.name: queue.budget.use(
@@ -285,15 +284,32 @@ class WatchedAccounts:
             for queue in self.queues.values()
         }
 
-    def _allot(self, allotments: Mapping[str, Allotment]) -> None:
-        """Takes what the turn granted for which `_budget_uses` was asked."""
+    def allot(self, allotments: Mapping[str, Allotment]) -> None:
+        """Takes what the turn granted for which `budget_uses` was asked."""
         for queue in self.queues.values():
             if queue.budget.name in allotments:  # a reload may have added it since
                 queue.budget.allot(allotments[queue.budget.name])
 
-    def _lost(self) -> None:
+    def detach_unheld(self) -> None:
+        """Detaches what this replica doesn't hold, or is to give up."""
         for account in self.accounts:
             account.workflows.detach_unheld()
+
+    def unpolled(self) -> list[str]:
+        """Workflows whose first round isn't over, and accounts whose first list pass isn't. A pass
+        begins when everything that the state holds of its account is restored."""
+        if not self.accounts:
+            return ["state: not open yet"]
+        return [
+            f"{attached.key.account}/{attached.key.workflow}: the first round isn't over"
+            for account in self.accounts
+            for attached in account.workflows.attached.values()
+            if not attached.poller.tried
+        ] + [
+            f"{account.workflows.label}: the first list pass isn't over"
+            for account in self.accounts
+            if not account.pass_done
+        ]
 
     async def leave(self) -> None:
         """Hands everything over to other replicas."""

@@ -15,7 +15,7 @@ def account(name: str, token: str) -> dict[str, Any]:
 async def test_accounts_of_one_credential_go_by_the_first_of_them_and_never_by_its_secret() -> None:
     more = [account("second", "secret"), account("third", "another-token")]
     async with watching(["a"], more_accounts=more) as w:
-        uses = w.app.writer.budgets()
+        uses = w.app.watched.budget_uses()
         assert list(uses) == ["acc", "third-id"]
         assert "secret" not in str(uses)
 
@@ -23,13 +23,13 @@ async def test_accounts_of_one_credential_go_by_the_first_of_them_and_never_by_i
 async def test_what_is_needed_is_a_poll_of_each_instance_and_each_list_page_in_time() -> None:
     workflows = [{"name": "orders", "instances": ["a", "b"], "discover": {}}]
     async with watching(workflows=workflows, poll={"interval": "30s"}) as w:
-        assert w.app.writer.budgets()["acc"].demand == (2 + 1) * 10  # a first page
+        assert w.app.watched.budget_uses()["acc"].demand == (2 + 1) * 10  # a first page
         for number in range(250):
             w.orders.create(f"more-{number}", Script((Wait("approval"),)))
         await w.cycle(after=30)
         # The account's workflows, limits, three pages of live instances, and the newest ones.
         per_pass = w.app.accounts[0].requests_per_pass
-        assert w.app.writer.budgets()["acc"].demand == (2 + per_pass) * 10
+        assert w.app.watched.budget_uses()["acc"].demand == (2 + per_pass) * 10
         assert per_pass > 3
 
 
@@ -38,15 +38,15 @@ async def test_what_was_sent_goes_by_its_age() -> None:
         await w.round()
         w.clock.advance(25)
         await w.round()
-        use = w.app.writer.budgets()["acc"]
+        use = w.app.watched.budget_uses()["acc"]
         sent = [place for place, requests in enumerate(use.spent) if requests]
         assert sent == [1, 3]
 
 
 async def test_an_allotment_goes_to_its_credential() -> None:
     async with watching(["a"], more_accounts=[account("third", "another-token")]) as w:
-        w.app.writer.budgets()
-        w.app.writer.allotted({"acc": Allotment(20.0, 20.0, peers_spent=0, blocked=0.0)})
+        w.app.watched.budget_uses()
+        w.app.watched.allot({"acc": Allotment(20.0, 20.0, peers_spent=0, blocked=0.0)})
         first, third = (a.workflows.queue.budget for a in w.app.accounts)
         assert (first.allowed, third.allowed) == (20, 100_000)
         first.stop()
