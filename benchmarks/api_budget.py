@@ -32,6 +32,7 @@ from exporter.metrics.labels import WorkflowKey
 from exporter.state.backend import Location
 from exporter.watch.poller import Poller
 from simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps
+from tests.exposed import shown_values
 
 WORKFLOWS = ("orders", "billing", "reports", "imports", "mails")
 DAY = 86_400.0
@@ -212,7 +213,7 @@ class Run:
     ) -> None:
         world, worst = simulator.world, max(p99 for _, p99 in ages)
         kinds = dict(simulator.requests.by_kind)
-        counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
+        counted = sum(shown_values(app, catalogue.RUNS_FINISHED))
         # An end is seen within two list passes, so the last ones are not counted yet.
         really = finished(world, EPOCH, world.clock() - 2 * worst)
         one_by_one = self.live / (1200 / 300) / 60
@@ -223,7 +224,7 @@ class Run:
             f"(one by one {one_by_one:.0f} min); {self.lags.report()}; "
             f"refused {simulator.limit.refused}; "
             f"runs counted {counted:,.0f} of {really[0]:,} to {really[1]:,}; requests {kinds}; "
-            f"skipped {sum(app.store.series.values(catalogue.DETAILS_SKIPPED).values()):.0f}; "
+            f"skipped {sum(shown_values(app, catalogue.DETAILS_SKIPPED)):.0f}; "
             f"{self.spent:.0f} s of CPU"
         )
 

@@ -34,6 +34,7 @@ from exporter.logs import configure
 from exporter.metrics import catalogue
 from simulator import Attempt, Error, Script, Simulator, Step, Wait, World, steps
 from simulator.request_log import RequestLog
+from tests.exposed import shown_values
 
 SETTINGS: list[tuple[str, dict[str, str], dict[str, str]]] = [
     ("default settings", {}, {}),
@@ -91,12 +92,11 @@ async def churn(hours: float, a_day: int, life: float, state: Path) -> None:
             await asyncio.sleep(3600 * min(1, hours + 1 - hour))
             held = resident()
             first = first or held
-            series = app.store.series
             print(
                 f"hour {hour:>2}: {held / 2**20:6.1f} MiB, {held / first:4.0%} of hour 1's, "
                 f"{sum(len(p.instances) for p in app.pollers):>7,} instances known, "
-                f"{sum(series.values(catalogue.RUNS_FINISHED).values()):>9,.0f} runs counted, "
-                f"{sum(series.values(catalogue.DETAILS_SKIPPED).values()):>9,.0f} details skipped, "
+                f"{sum(shown_values(app, catalogue.RUNS_FINISHED)):>9,.0f} runs counted, "
+                f"{sum(shown_values(app, catalogue.DETAILS_SKIPPED)):>9,.0f} details skipped, "
                 f"state {state.stat().st_size / 2**20:.1f} MiB, "
                 f"refused {simulator.limit.refused}, {time.perf_counter() - started:.0f} s",
                 flush=True,
@@ -145,7 +145,7 @@ async def series(minutes: float, discover: dict[str, str], metrics: dict[str, st
             made += len(now - before)
         for job in jobs:
             job.cancel()
-    counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
+    counted = sum(shown_values(app, catalogue.RUNS_FINISHED))
     return Series(made / minutes * 1440, len(now), counted)
 
 

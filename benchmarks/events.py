@@ -39,6 +39,7 @@ from simulator import (
     retried,
     steps,
 )
+from tests.exposed import shown_values
 
 START = 600.0
 """Seconds that are not measured: the first list pass, and what follows from it."""
@@ -146,7 +147,7 @@ async def measure(live: int, rate: float, minutes: float, *, events: bool, lost:
         f"p50 {quantile(waited, 0.5):.1f} s, p99 {quantile(waited, 0.99):.1f} s, "
         f"at most {max(waited, default=0):.0f} s ({len(waited)} of them); "
         f"refused {simulator.limit.refused}; requests: {kinds}; "
-        f"runs without steps {sum(app.store.series.values(catalogue.DETAILS_SKIPPED).values()):.0f}"
+        f"runs without steps {sum(shown_values(app, catalogue.DETAILS_SKIPPED)):.0f}"
     )
     if watched.events is not None:
         coverage = watched.events.coverage.ratio(loop.time())

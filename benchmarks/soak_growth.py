@@ -26,6 +26,7 @@ from exporter.logs import configure
 from exporter.metrics import catalogue
 from simulator import Simulator, World, error
 from simulator.request_log import RequestLog
+from tests.exposed import shown_values
 
 _SETTLED = 180
 """Minutes after which what began in the first hour has expired."""
@@ -101,7 +102,7 @@ async def soak(hours: float, live: int, life: float, every: float, state: Path) 
         share = an_hour / statistics.fmean(values)
         slope, noise = (share * value for value in slope_of(values))
         print(f"{what:>12} {values[0]:>10,.1f} {values[-1]:>10,.1f}  {slope:+.2%} ± {noise:.2%}")
-    counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
+    counted = sum(shown_values(app, catalogue.RUNS_FINISHED))
     print(f"{counted:,.0f} runs counted, {simulator.limit.refused} requests refused for the limit")
 
 

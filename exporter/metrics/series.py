@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -117,10 +117,6 @@ class Series:
         self.bounds, self._clock = bounds, clock
         self._series: dict[SeriesKey, SeriesData] = {}
         self._changed: set[SeriesKey] = set()
-
-    def values(self, family: Family) -> dict[LabelValues, Any]:
-        """The value of each series of a family: a number or a `Histogram`."""
-        return {key[1]: data.value for key, data in self._series.items() if key[0] is family}
 
     def set(self, family: Family, labels: LabelValues, value: float | None) -> None:
         """Sets a gauge; None removes it."""

@@ -16,6 +16,7 @@ from exporter.watch.poll_queue import PollQueue
 from simulator import Error, Rewrite, Script, Sleep, error, retried, steps
 from simulator.response import Response
 from tests.e2e.scrape import scrape
+from tests.exposed import shown_values
 from tests.watch.discovering import INTERVAL, WAITING, behind, discovering, iso
 from tests.watching import watching
 
@@ -268,7 +269,7 @@ class TestBudget:
         async def main() -> tuple[int, int, float]:
             size = Run(live=300, history=0, life=1800.0)
             app, simulator, _ = await size.measure(15, other=0.6)
-            counted = sum(app.store.series.values(catalogue.RUNS_FINISHED).values())
+            counted = sum(shown_values(app, catalogue.RUNS_FINISHED))
             return simulator.limit.refused, simulator.requests.total, counted
 
         refused, calls, counted = virtual_time.run(main())

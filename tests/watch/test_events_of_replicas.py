@@ -29,6 +29,7 @@ from simulator import (
     Step,
     World,
 )
+from tests.e2e.scrape import scrape
 from tests.postgres import PostgresServer
 from tests.waiting import DEADLINE
 
@@ -113,8 +114,8 @@ async def step(app: App) -> None:
 
 
 def errored(app: App) -> float:
-    runs = app.store.series.values(catalogue.RUNS_FINISHED)
-    return sum(float(value) for labels, value in runs.items() if "errored" in labels)
+    runs = scrape(app, catalogue.RUNS_FINISHED.name)
+    return sum(value for (_, labels), value in runs.items() if ("status", "errored") in labels)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from simulator import (
     html,
     steps,
 )
+from tests.exposed import shown_values
 from tests.watching import Watching, watching
 
 WAITING = Script(pieces=(Wait("approval"),))
@@ -138,8 +139,8 @@ class TestOneInstance:
                 simulator.faults.add(error(500), instance="bad")
                 for _ in range(40):
                     await asyncio.sleep(INTERVAL)
-                    found += app.store.series.values(catalogue.UP).values()
-                assert sum(app.store.series.values(catalogue.FAILING).values()) == 1
+                    found += shown_values(app, catalogue.UP)
+                assert sum(shown_values(app, catalogue.FAILING)) == 1
                 for job in jobs:
                     job.cancel()
             return found
