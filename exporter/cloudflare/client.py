@@ -20,7 +20,7 @@ from msgspec import UnsetType
 from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, http_date, request
 from exporter.cloudflare.credentials import Credential
-from exporter.cloudflare.errors import NOT_THE_API, RequestFailed, from_status
+from exporter.cloudflare.errors import NOT_THE_API, RequestFailed, from_envelope, from_status
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import decode
 from exporter.cloudflare.models import Envelope, PageInfo
@@ -139,9 +139,7 @@ class ApiClient:
             advice = "" if is_json else NOT_THE_API
             raise RequestFailed("invalid_answer", message[:_MAX_MESSAGE], advice) from None
         if envelope.success is False or isinstance(envelope.result, UnsetType):
-            text, _ = self._api_errors(response, body)
-            why = text or "no result"
-            raise RequestFailed("invalid_answer", f"the API reports a failure: {why}")
+            raise from_envelope(*self._api_errors(response, body))
         return Response(envelope.result, envelope.result_info, body.size, ignored)
 
     async def _request(

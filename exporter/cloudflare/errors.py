@@ -59,6 +59,15 @@ def from_status(
     return RequestFailed(reason, f"HTTP {status}: {text}" if text else f"HTTP {status}", advice)
 
 
+def from_envelope(message: str, codes: Collection[str] | None) -> RequestFailed:
+    """The failure that the envelope of a response with status 2xx reports: the arguments are those
+    of `from_status`. What doesn't exist, its codes say as with status 404."""
+    reason, advice = _reason(404, message, codes or ())
+    if reason == "http_4xx":
+        reason, advice = "invalid_answer", ""
+    return RequestFailed(reason, f"the API reports a failure: {message or 'no result'}", advice)
+
+
 def _reason(status: int, message: str, codes: Collection[str]) -> tuple[FailureReason, str]:
     """A reason and advice.
 

@@ -289,6 +289,15 @@ class TestMessages:
             "the API reports a failure: busy (code 1000)",
         )
 
+    @pytest.mark.parametrize(
+        ("code", "reason"), [(10400, "not_found"), (10200, "workflow_not_found")]
+    )
+    async def test_one_that_says_that_something_does_not_exist(
+        self, code: int, reason: str
+    ) -> None:
+        body = {"success": False, "errors": [{"code": code, "message": "no"}], "result": None}
+        assert (await failure(httpx.Response(200, json=body))).reason == reason
+
     async def test_success_without_a_result(self) -> None:
         failed = await failure(httpx.Response(200, json={"success": True, "result": None}))
         assert str(failed) == "the API reports a failure: no result"
