@@ -200,7 +200,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     listed = set(keys)
     marks = {key: bits for key, bits in known.marks.items() if key in listed or not whole}
     # No step is taken to end after its run.
-    until = now if end is None or not ended else min(now, end)
+    until = end if ended and end is not None else now
     for step, key, bits in steps:
         before = marks.get(key, 0)
         unseen = bits & ~before

@@ -107,6 +107,7 @@ class TestAnotherRun:
             (ENDED, response("complete", None, 29, queued=20)),
             (ENDED, response("complete", 21, 29, queued=None)),
             (NEVER_BEGAN, response("complete", 21, 29, queued=20)),
+            (NEVER_BEGAN, response("terminated", None, 29, queued=20)),
             (NEVER_BEGAN, response("complete", None, 29, queued=6.1)),
             (LIVE, response("complete", 3.1, 9, queued=None)),
             (LIVE, response("complete", 4, 9, queued=3.1)),
@@ -136,8 +137,15 @@ class TestAnotherRun:
             (Summary(status="complete", queued=at(-20), start=at(-9)), Freshness.STALE),
             (Summary(status="complete", queued=at(0), start=at(2), end=at(9)), Freshness.NEWER),
             (Summary(status="running", queued=at(0), start=at(2)), Freshness.UNDECIDED),
+            (Summary(status="complete", queued=at(0), end=at(9)), Freshness.UNDECIDED),
         ],
-        ids=["later", "earlier", "when it was queued is new", "from before its end, or restarted"],
+        ids=[
+            "later",
+            "earlier",
+            "when it was queued is new",
+            "from before its end, or restarted",
+            "no start",
+        ],
     )
     def test_a_simple_response_is_compared_alike(
         self, summary: Summary, freshness: Freshness
