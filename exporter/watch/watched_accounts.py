@@ -86,7 +86,7 @@ class WatchedAccounts:
             accounts = [self._account(one) for one in wanted]
             async with self.writer.saving:
                 await self._replace(settings, accounts)
-            self.store.configured(successful=True, at=self.clock.wall())
+            self.store.configured(successful=True, at=self.clock.now().wall)
             if is_reload:
                 await self.writer.save()
             await self.writer.turn()

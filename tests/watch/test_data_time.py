@@ -235,6 +235,10 @@ async def test_a_clock_that_is_ahead_makes_it_no_later(since: str, tmp_path: Pat
             assert w.value(NAME) == w.clock()
             changed = "cloudflare_workflow_instance_last_change_timestamp_seconds"
             assert w.value(changed, instance_id="a") == w.clock()
+            assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == w.clock()
+        await w.reload()
+        loaded = "cloudflare_workflows_exporter_config_last_reload_success_timestamp_seconds"
+        assert w.value(loaded) == w.clock()
 
 
 async def test_nor_is_it_earlier_by_a_clock_that_was_behind_at_the_start(tmp_path: Path) -> None:

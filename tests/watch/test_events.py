@@ -386,8 +386,11 @@ class TestCoverage:
 
 
 class TestMetrics:
-    async def test_show_backlog_and_delay(self) -> None:
+    @pytest.mark.parametrize("ahead", [0, 3600])
+    async def test_show_backlog_and_delay(self, ahead: float) -> None:
+        """The delay is by Cloudflare's clock."""
         async with events() as (w, _queue):
+            w.ahead = ahead
             w.orders.create("a", failing(30))
             await w.cycle()
             await step(w, after=33)

@@ -245,7 +245,7 @@ class WatchView:
         )
 
     def _account(self, account: WatchedAccount) -> AccountView:
-        workflows, now = account.workflows, self._clock.wall()
+        workflows, now = account.workflows, self._clock.now().wall
         budget = workflows.queue.budget
         watched = (_workflow(account, attached) for attached in workflows.attached.values())
         return AccountView(

@@ -230,11 +230,17 @@ def test_an_error_without_a_step_has_no_separator(step: str, text: str) -> None:
 
 
 class TestAccount:
-    async def test_a_budget_that_is_blocked_says_until_when(self) -> None:
+    @pytest.mark.parametrize("ahead", [0, 3600])
+    async def test_a_budget_that_is_blocked_says_until_when(self, ahead: float) -> None:
+        """By Cloudflare's clock."""
         async with watching(["a"]) as w, served(w) as address:
+            w.ahead = ahead
+            await w.round()
             w.app.accounts[0].workflows.queue.budget.rate_limited(120)
             page = Skeleton((await get(address, "")).text).text
             assert " ".join(page.split()).count("Blockedblocked ends in 2m") == 1
+            blocked_until = "cloudflare_workflows_exporter_api_blocked_until_timestamp_seconds"
+            assert w.value(blocked_until) == w.clock() + 120
 
     async def test_a_workflow_that_is_not_up_says_why_and_what_to_do(self) -> None:
         async with watching(["a"]) as w, served(w) as address:
