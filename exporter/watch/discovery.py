@@ -54,7 +54,10 @@ class Discovery:
         self._watched = watched = self.poller.watched
         self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
         self._record = watched.record
+        self._began: float | None = None
+        """When it was first discovered (monotonic clock); None: before this attachment."""
         if self._record.discovered_since is None:
+            self._began = self._clock.monotonic()
             self._record.discovered_since = self._clock.steady()
         self.series_limit = SeriesLimit(watched, self.selector)
         """Decides which instances have series."""
@@ -90,9 +93,10 @@ class Discovery:
         """
         if self._record.last_pass is not None or self._watched.passes.done:
             return
-        # A response has shown Cloudflare's time; this machine's clock may have been behind it.
-        since = self._record.discovered_since or 0.0
-        self._record.discovered_since = since + self._clock.latest() - self._clock.steady()
+        if self._began is not None:
+            # A response has shown Cloudflare's time; this machine's clock may be behind it.
+            elapsed = self._clock.monotonic() - self._began
+            self._record.discovered_since = self._clock.latest() - elapsed
         if not self._whole_is_due():
             await self._read(self._live_lists(resting=False))  # the pass will report what fails
 
