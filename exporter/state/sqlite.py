@@ -180,6 +180,7 @@ class Sqlite(Backend):
     def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
 
     @staticmethod
     def is_damage(error: Exception) -> bool:
