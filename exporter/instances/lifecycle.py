@@ -174,7 +174,7 @@ def on_simple(instance: Instance, now: Moment, response: Summary) -> Effects:
     # case.
     if run and values and instance.detailed:
         freshness = judge(run, values, response, ignore_progress=can_wait)
-        if freshness is Freshness.STALE or (can_wait and freshness is Freshness.UNDECIDED):
+        if freshness is Freshness.BEHIND or (can_wait and freshness is Freshness.UNDECIDED):
             return _succeeded(instance, behind=True, now=now)
         if freshness is Freshness.KNOWN:
             progressed = _progress(instance, run, values, response, now)

@@ -118,7 +118,7 @@ class Freshness(Enum):
     """It shows nothing new."""
     NEWER = auto()
     """It shows something new, or another run that is later."""
-    STALE = auto()
+    BEHIND = auto()
     """It shows an earlier run: it comes from a database replica that is behind."""
     UNDECIDED = auto()
     """It lacks something that is known. Either it comes from a replica that is behind, or the
@@ -135,7 +135,7 @@ def judge(
             between running and waiting.
     """
     if later := _later(run, response):
-        return Freshness.NEWER if later > 0 else Freshness.STALE
+        return Freshness.NEWER if later > 0 else Freshness.BEHIND
     if _lacks(run, response):
         return Freshness.UNDECIDED
     status, steps = response.status or "unknown", response.step_count

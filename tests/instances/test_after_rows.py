@@ -134,7 +134,7 @@ class TestAnotherRun:
         ("summary", "freshness"),
         [
             (Summary(status="complete", queued=at(20), start=at(21), end=at(29)), Freshness.NEWER),
-            (Summary(status="complete", queued=at(-20), start=at(-9)), Freshness.STALE),
+            (Summary(status="complete", queued=at(-20), start=at(-9)), Freshness.BEHIND),
             (Summary(status="complete", queued=at(0), start=at(2), end=at(9)), Freshness.NEWER),
             (Summary(status="running", queued=at(0), start=at(2)), Freshness.UNDECIDED),
             (Summary(status="complete", queued=at(0), end=at(9)), Freshness.UNDECIDED),

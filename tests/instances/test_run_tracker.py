@@ -69,7 +69,7 @@ class TestOnce:
     @given(lives(), st.data())
     @settings(max_examples=400)
     def test_every_finished_thing_is_observed_once(self, life: Life, data: st.DataObject) -> None:
-        """Lost, repeated and stale responses add nothing twice and lose nothing that showed."""
+        """Lost and repeated responses, and ones that are behind, add and lose nothing."""
         responses = life.responses
         run: Run | None = None
         seen: Counter[str] = Counter()
@@ -530,9 +530,9 @@ class TestFreshness:
         run, values, _ = taken(None, response(step("a-1", True), status="complete", end=at(9)))
         return judge(run, values, simple)
 
-    def test_a_response_of_an_earlier_run_is_stale(self) -> None:
+    def test_a_response_of_an_earlier_run_is_behind(self) -> None:
         earlier = response(queued=at(-60))
-        assert self.judged(earlier) is Freshness.STALE
+        assert self.judged(earlier) is Freshness.BEHIND
         assert track(self.known(), earlier, now=NOW) is None
 
     def test_a_simple_response_that_lacks_something_known_leaves_it_open(self) -> None:
@@ -543,7 +543,7 @@ class TestFreshness:
         ):
             assert self.judged(lacks) is Freshness.UNDECIDED
 
-    def test_a_detail_response_that_lacks_something_and_has_no_later_time_is_stale(self) -> None:
+    def test_a_detail_response_that_lacks_something_and_has_no_later_time_is_behind(self) -> None:
         assert track(self.known(), response(status="complete", end=at(9)), now=NOW) is None
         assert track(self.known(), response(step("a-1", True)), now=NOW) is None
 
