@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -97,6 +98,14 @@ class TestMake:
         targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
         assert len(named) > 4
         assert named - targets == set()
+
+
+class TestMarks:
+    def test_each_is_in_the_guide_for_contributors(self) -> None:
+        options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
+        marks = {re.split(r"\W", mark)[0] for mark in options["ini_options"]["markers"]}
+        page = (ROOT / "CONTRIBUTING.md").read_text()
+        assert set(re.findall(r"^- `(\w+)`: it ", page, re.MULTILINE)) == marks
 
 
 class TestBenchmarks:
