@@ -1,4 +1,4 @@
-"""What tests of several rooms share."""
+"""What tests in several folders share."""
 
 import gc
 import os

@@ -30,8 +30,8 @@ class Prometheus:
     def query(self, promql: str) -> list[tuple[dict[str, str], float]]:
         """Labels and value of each series that an instant query finds."""
         params = {"query": promql} | ({} if self.at is None else {"time": f"{self.at:.3f}"})
-        answer = self.http.get("/api/v1/query", params=params).raise_for_status().json()
-        return [(r["metric"], float(r["value"][1])) for r in answer["data"]["result"]]
+        response = self.http.get("/api/v1/query", params=params).raise_for_status().json()
+        return [(r["metric"], float(r["value"][1])) for r in response["data"]["result"]]
 
     def evaluated_since(self, moment: datetime) -> bool:
         """Whether each group of rules has been evaluated after that."""

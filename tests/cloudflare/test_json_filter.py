@@ -1,4 +1,4 @@
-"""Skimming: what is left of JSON reads the same as the whole, wherever it was cut into pieces."""
+"""The filter: what is left of JSON reads the same as the whole, wherever it was cut into pieces."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ MODELS: list[Any] = [Envelope[Detail], Envelope[list[Row]], Envelope[ListedWorkf
 QUEUED = "2026-11-24T17:06:11Z"
 
 
-def skim(pieces: Iterable[bytes], model: Any = Envelope[Detail], most: int = 1 << 20) -> bytes:
+def filtered(pieces: Iterable[bytes], model: Any = Envelope[Detail], most: int = 1 << 20) -> bytes:
     filter_ = JsonFilter(model, max_bytes=most, max_objects=1000)
     for piece in pieces:
         filter_.add(piece)
@@ -132,7 +132,7 @@ class TestWhatIsLeft:
     def test_it_reads_as_the_whole_does(self, body: bytes, cuts: list[int], model: Any) -> None:
         whole = without_messages(read(body, model))
         for cut in (pieces(body, cuts), bytewise(body)):
-            assert without_messages(read(skim(cut, model), model)) == whole
+            assert without_messages(read(filtered(cut, model), model)) == whole
 
     def test_it_is_the_same_however_the_whole_was_cut(self) -> None:
         body = msgspec.json.encode(
@@ -143,16 +143,16 @@ class TestWhatIsLeft:
                 }
             }
         )
-        assert {skim(pieces(body, [n, m])) for n in range(len(body)) for m in (n + 1, n + 7)} == {
-            skim([body])
-        }
+        assert {
+            filtered(pieces(body, [n, m])) for n in range(len(body)) for m in (n + 1, n + 7)
+        } == {filtered([body])}
 
     def test_nothing_of_outputs_params_and_stacks(self) -> None:
         value = {"hidden": ["hidden", {"status": "hidden"}]}
         error = {"name": "TypeError", "message": "no"}
         step = {"name": "pay", "output": "hidden", "error": {**error, "stack": "hidden"}}
         body = {"params": value, "output": [value], "steps": [step], "status": "output"}
-        left = skim([msgspec.json.encode({"result": body})])
+        left = filtered([msgspec.json.encode({"result": body})])
         assert b"hidden" not in left
         assert json.loads(left)["result"] == {
             "": 0,
@@ -165,7 +165,9 @@ class TestWhatIsLeft:
     def test_counts_under_names_of_their_own(self) -> None:
         """A workflow's counts by status: numbers stay, whatever their key."""
         body = b'{"result":{"name":"orders","instances":{"queued":1,"new":2},"more":{"a":1}}}'
-        response = read(skim(bytewise(body), Envelope[ListedWorkflow]), Envelope[ListedWorkflow])
+        response = read(
+            filtered(bytewise(body), Envelope[ListedWorkflow]), Envelope[ListedWorkflow]
+        )
         assert response == Envelope(ListedWorkflow("orders", {"queued": 1, "new": 2}))
 
 
@@ -174,7 +176,7 @@ class TestMessages:
 
     def left(self, written: bytes) -> str:
         body = b'{"result":{"queued":"%s","error":{"message":"%s"}}}' % (QUEUED.encode(), written)
-        lefts = {skim(cut) for cut in ([body], bytewise(body))}
+        lefts = {filtered(cut) for cut in ([body], bytewise(body))}
         (left,) = lefts
         message = json.loads(left)["result"]["error"]["message"]
         assert isinstance(message, str)
@@ -210,52 +212,52 @@ class TestWhatCannotBeRead:
         """In a value that is dropped, too."""
         step = {"name": "a", "output": [{"b": "c\\"}], "error": {"message": "no"}}
         body = msgspec.json.encode({"result": {"queued": QUEUED, "steps": [step], "output": "x"}})
-        assert isinstance(read(skim([body])), Envelope)
+        assert isinstance(read(filtered([body])), Envelope)
         for end in range(len(body)):
-            assert read(skim(pieces(body[:end], [end // 2]))) is msgspec.DecodeError
+            assert read(filtered(pieces(body[:end], [end // 2]))) is msgspec.DecodeError
 
     @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'["",{"b":', b"[[]"])
     def test_what_is_dropped_is_nested_too_deep(self, opening: bytes) -> None:
         body = b'{"result":{"output":' + opening * 100_000
         with pytest.raises(InvalidBody, match="nested more than 10000 deep"):
-            skim(pieces(body, range(0, len(body), 4096)))
+            filtered(pieces(body, range(0, len(body), 4096)))
 
     def test_what_is_dropped_is_nested_as_deep_as_may_be(self) -> None:
         body = b'{"result":{"queued":"%s","output":%s}}' % (
             QUEUED.encode(),
             b"[" * 10_000 + b"]" * 10_000,
         )
-        assert isinstance(read(skim(bytewise(body))), Envelope)
+        assert isinstance(read(filtered(bytewise(body))), Envelope)
 
     @pytest.mark.parametrize("more", [b"x", b'\\"', b"\\\\"])
     def test_of_a_name_that_is_far_too_long_nothing_is_left(self, more: bytes) -> None:
         end = [b'","start":"', QUEUED.encode(), b'"}}']
         body = b"".join([b'{"result":{"queued":"%s","status":"' % QUEUED.encode(), more * 100_000])
-        left = skim(pieces(body + b"".join(end), range(0, len(body), 1000)))
+        left = filtered(pieces(body + b"".join(end), range(0, len(body), 1000)))
         assert json.loads(left)["result"] == {"queued": QUEUED, "status": "", "start": QUEUED}
 
     def test_spaces_without_end_after_a_name(self) -> None:
         spaces = [b" " * 1000] * 100
         for parts in ([b'"status"', *spaces, b':"x"'], [b'"status":"x"', *spaces]):
-            left = skim([b'{"result":{"queued":1,', *parts, b',"success":true}}'])
+            left = filtered([b'{"result":{"queued":1,', *parts, b',"success":true}}'])
             assert json.loads(left)["result"]["success"] is True
             assert len(left) < 150_000
 
     def test_more_to_keep_than_may_be(self) -> None:
         with pytest.raises(InvalidBody, match="more than 1000 bytes without outputs"):
-            skim([b'{"result":{"steps":[', *[b'{"success":true},'] * 100], most=1000)
+            filtered([b'{"result":{"steps":[', *[b'{"success":true},'] * 100], most=1000)
 
     def test_more_objects_than_may_be(self) -> None:
         opening = b'{"result":{"queued":"%s","steps":[{"attempts":[' % QUEUED.encode()
-        assert isinstance(read(skim([opening, b"{}," * 996, b"{}]}]}}"])), Envelope)
+        assert isinstance(read(filtered([opening, b"{}," * 996, b"{}]}]}}"])), Envelope)
         with pytest.raises(InvalidBody, match="too many steps and attempts"):
-            skim([opening, b"{}," * 998, b"{}]}]}}"])
+            filtered([opening, b"{}," * 998, b"{}]}]}}"])
 
     @settings(deadline=None)
     @given(st.lists(st.binary(max_size=20) | st.sampled_from([b'"', b"\\", b'{"output":', b"]}"])))
     def test_rubbish(self, rubbish: list[bytes]) -> None:
         """It is read as what it is."""
-        assert len(skim(rubbish)) <= sum(map(len, rubbish))
+        assert len(filtered(rubbish)) <= sum(map(len, rubbish))
 
 
 class TestWhatIsHeld:

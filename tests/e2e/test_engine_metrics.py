@@ -223,7 +223,7 @@ async def test_the_values_are_those_of_the_engines_own_response(
             last = number == len(scenario.stages) - 1
             for again in (False, True, True) if last else (False,):
                 if again:
-                    # Past detail_refresh: the full answer of a live one, once more.
+                    # Past detail_refresh: the detail response of a live one, once more.
                     await o.round(after=600)
                 values = expected(workflow)
                 values.instance(

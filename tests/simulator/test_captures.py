@@ -1,7 +1,7 @@
-"""Its answers against those of Cloudflare's real engine.
+"""Its responses against those of Cloudflare's real engine.
 
-captures.json holds what the local engine of npm's miniflare 5.20261117.0-beta answered for
-instances of each kind. In the local engine's style the simulator gives the same answers, all but
+captures.json holds what the local engine of npm's miniflare 5.20261117.0-beta returned for
+instances of each kind. In the local engine's style the simulator gives the same responses, all but
 the times.
 """
 
@@ -196,20 +196,20 @@ async def test_lists_and_workflows_have_the_engines_fields(
     for number in range(30):
         workflow.create(f"instance-{number}", Script(throws=Error()))
         clock.advance(1)
-    answer = (await ask(simulator, capture["request"].removeprefix("GET "))).json()
+    response = (await ask(simulator, capture["request"].removeprefix("GET "))).json()
     expected = capture["body"]
     if name == "workflow":
-        assert answer["result"].keys() == expected["result"].keys()
-        assert expected["result"]["instances"].keys() <= answer["result"]["instances"].keys()
+        assert response["result"].keys() == expected["result"].keys()
+        assert expected["result"]["instances"].keys() <= response["result"]["instances"].keys()
         return
-    assert [row.keys() for row in answer["result"][:5]] == [
+    assert [row.keys() for row in response["result"][:5]] == [
         r.keys() for r in expected["result"][:5]
     ]
-    info, engines = answer["result_info"], expected["result_info"]
+    info, engines = response["result_info"], expected["result_info"]
     assert {k: type(info[k]) for k in engines if k != "status_counts"} == {
         k: type(v) for k, v in engines.items() if k != "status_counts"
     }
-    created = [row["created_on"] for row in answer["result"]]
+    created = [row["created_on"] for row in response["result"]]
     assert created == sorted(created, reverse=True)
 
 

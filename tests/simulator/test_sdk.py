@@ -1,4 +1,4 @@
-"""Cloudflare's official SDK reads the simulator's answers, and finds in them what its types say."""
+"""Cloudflare's official SDK reads the simulator's responses, and finds what its types say."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -68,10 +68,10 @@ async def sdk(simulator: Simulator) -> AsyncIterator[AsyncCloudflare]:
         yield client
 
 
-async def answers(client: httpx.AsyncClient, instance: Instance) -> list[dict[str, Any]]:
+async def responses(client: httpx.AsyncClient, instance: Instance) -> list[dict[str, Any]]:
     path = f"/orders/instances/{instance.id}"
     got = [await client.get(path, params={"simple": simple}) for simple in ("false", "true")]
-    return [answer.json()["result"] for answer in got]
+    return [response.json()["result"] for response in got]
 
 
 class TestTheTypes:
@@ -81,7 +81,7 @@ class TestTheTypes:
         instance = orders.create("a", LIFE, schedule={"cron": "* * * * *", "scheduledTime": 1.0})
         seen = []
         for _ in range(50):
-            full, simple = await answers(client, instance)
+            full, simple = await responses(client, instance)
             seen += [check_instance(full).status, check_instance(simple).status]
             rows = (await client.get("/orders/instances")).json()["result"]
             assert [check(InstanceListResponse, row).status for row in rows] == [seen[-1]]
@@ -102,8 +102,8 @@ class TestTheTypes:
         for _ in range(30):
             clock.advance(1.7)
             getattr(instance, verb)()
-            for answer in await answers(client, instance):
-                check_instance(answer)
+            for response in await responses(client, instance):
+                check_instance(response)
 
     async def test_hold_for_workflows_and_versions(
         self, orders: Workflow, client: httpx.AsyncClient
