@@ -1,4 +1,5 @@
-"""The clocks. Schedules go by the monotonic clock; values of metrics are wall-clock times."""
+"""The clocks. Schedules go by the monotonic clock. Times that are shown are wall-clock times,
+corrected where this machine's clock is ahead of Cloudflare's."""
 
 import asyncio
 import contextlib

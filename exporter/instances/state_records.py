@@ -56,7 +56,7 @@ class WorkflowRecord(Struct, array_like=True):
     last_pass: float | None = None
     """When the last list pass that succeeded began."""
     horizon: float = -inf
-    """The end of a discovered instance before this time is no longer news: it was counted, or is
+    """The time before which no end of an instance that isn't watched is news: it was counted, or is
     history."""
     discovered_since: float | None = None
     """When its instances were first discovered; None: they never were."""
