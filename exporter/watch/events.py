@@ -116,7 +116,7 @@ class Events:
         self._account = workflows.settings.account
         self._clock = workflows.clock
         self._awaited: dict[Event, _Awaited] = {}
-        self._done: list[_Awaited] = []
+        self._done: set[_Awaited] = set()
         """Those whose messages may be acknowledged after the next commit."""
         self._problems = OpenProblems(Throttle(self._clock))
         self._backoff = 0.0
@@ -206,7 +206,7 @@ class Events:
             self._end(awaited, "other")
         elif not self._workflows.holds(event.workflow):
             self.relay.pass_on(event, new=bool(awaited.leases))
-            self._done.append(self._awaited.pop(event))
+            self._done.add(self._awaited.pop(event))
         elif now - awaited.since > _LONGEST:
             self._end(awaited, "unconfirmed")
         elif attachment is not None:  # otherwise, its workflow is still being attached
@@ -266,7 +266,7 @@ class Events:
         attachment.watched.changed.add(instance.id)
         attachment.poller.put(instance, pending)
         awaited.polls, awaited.due = awaited.polls + 1, inf
-        self._done.append(awaited)
+        self._done.add(awaited)
 
     def _polled(self, awaited: _Awaited, now: float) -> None:
         """A poll has ended that didn't show the change."""
@@ -279,7 +279,7 @@ class Events:
         awaited.shown = result == "shown"
         for _ in range(awaited.messages):
             self._store.event_seen(self._account.label, awaited.event.kind, result)
-        self._done.append(self._awaited.pop(awaited.event))
+        self._done.add(self._awaited.pop(awaited.event))
 
     async def _acknowledge(self) -> None:
         """Commits what events have made due, or polls have shown, then acknowledges their
@@ -287,7 +287,7 @@ class Events:
         done = self._done
         if not done or not await self._writer.save():
             return
-        self._done = []
+        self._done = set()
         self.relay.done(awaited.event for awaited in done)
         leases = []
         for awaited in done:

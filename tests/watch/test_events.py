@@ -13,6 +13,7 @@ from exporter.watch.events import Events
 from simulator import QUEUES_EDIT, Attempt, Error, Queue, Script, Sleep, Step, error, retried, steps
 from simulator.clock import timestamp
 from simulator.lifecycle_events import event_body
+from tests import disk
 from tests.watching import Watching, watching
 
 QUEUE = "e5a9a1b1c0de4f0f8a1f5b6c7d8e9f00"
@@ -399,6 +400,20 @@ class TestMetrics:
             assert w.value("cloudflare_workflows_exporter_event_queue_backlog") == 0
             assert w.value("cloudflare_workflows_exporter_event_delay_seconds_count") == 1
             assert w.value("cloudflare_workflows_exporter_event_delay_seconds_sum") == 3
+
+    async def test_the_delay_is_counted_once_though_commits_fail_meanwhile(
+        self, tmp_path: Path
+    ) -> None:
+        async with events(state=tmp_path / "state.db") as (w, queue):
+            w.orders.create("a", failing(30))
+            await w.cycle()
+            with disk.full(tmp_path / "state.db"):
+                await step(w, after=33)
+            assert results(w) == {("errored", "shown"): 1, ("started", "known"): 1}
+            assert queue.backlog == 2
+            await step(w, after=1)
+            assert queue.backlog == 0
+            assert w.value("cloudflare_workflows_exporter_event_delay_seconds_count") == 1
 
     async def test_without_events_there_are_none(self) -> None:
         async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
