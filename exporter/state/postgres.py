@@ -270,8 +270,9 @@ def _seen(session: Session, budgets: Mapping[str, Allotment], me: str) -> Seen:
     }
     notices = session.run(
         "SELECT account, workflow, data FROM notices JOIN leases USING (account, workflow) "
-        "WHERE holder = %s ORDER BY sent LIMIT %s",
-        (me, _NOTICES),
+        "WHERE holder = %s AND sent > clock_timestamp() - make_interval(secs => %s) "
+        "ORDER BY sent LIMIT %s",
+        (me, _NOTICE_LASTS, _NOTICES),
     )
     query = (
         "SELECT count(*) FROM notices WHERE sent > clock_timestamp() - make_interval(secs => %s)"
