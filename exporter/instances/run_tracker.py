@@ -38,9 +38,9 @@ _ROW_LATE = 60.0
 # A long run changes between these with each step, maybe thousands of times.
 _UNDER_WAY = {"running", "waiting"}
 
-Marks = dict[StepKey, int]
+Marks = dict[StepKey, int | bytes]
 """What was already observed of each step, as bits: bit 0 is the step itself, bit n its n-th
-attempt."""
+attempt. Those of many attempts are the bytes of an integer: the state's have 64 bits at most."""
 
 
 class Run(Struct, frozen=True, array_like=True, gc=False):
@@ -198,16 +198,16 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     # If some steps could not be read, a missing step doesn't mean that a restart deleted it.
     whole = len(steps) >= (response.step_count or 0)
     listed = set(keys)
-    marks = {key: bits for key, bits in known.marks.items() if key in listed or not whole}
+    marks = {key: mark for key, mark in known.marks.items() if key in listed or not whole}
     # No step is taken to end after its run.
     until = end if ended and end is not None else now
     for step, key, bits in steps:
-        before = marks.get(key, 0)
+        before = _from_mark(marks.get(key, 0))
         unseen = bits & ~before
         if not unseen:
             continue
         # Here, not after the loop: the response may list the step a second time.
-        marks[shared(key)] = before | bits
+        marks[shared(key)] = _as_mark(before | bits)
         if known.sealed > -inf:
             unseen &= _bits(step, after=known.sealed)
         _observe(step, unseen, new, now=until, since=since)
@@ -234,7 +234,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     )
 
 
-def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> bool:
+def _is_older(known: Run, response: Detail, finished: dict[StepKey, int], newest: float) -> bool:
     """Whether a detail response of the known run comes from a database replica that is behind.
 
     It does if it lacks something that is known, unless one of its times is later than every known
@@ -253,7 +253,7 @@ def _is_older(known: Run, response: Detail, finished: Marks, newest: float) -> b
         return True
     if _lacks(known, response):
         return True
-    return any(bits & ~finished.get(key, 0) for key, bits in known.marks.items())
+    return any(_from_mark(mark) & ~finished.get(key, 0) for key, mark in known.marks.items())
 
 
 def _known_until(known: Run) -> float:
@@ -309,10 +309,18 @@ def same_time(one: float | None, other: float | None) -> bool:
     return one is None or other is None or abs(one - other) <= APART
 
 
-def _merged(marks: Iterable[tuple[StepKey, int]]) -> Marks:
-    """Marks by key, combined where a response lists a step twice."""
-    merged: Marks = {}
-    for key, bits in marks:
+def _as_mark(bits: int) -> int | bytes:
+    return bits if bits < 2**64 else bits.to_bytes(bits.bit_length() // 8 + 1)
+
+
+def _from_mark(mark: int | bytes) -> int:
+    return mark if isinstance(mark, int) else int.from_bytes(mark)
+
+
+def _merged(steps: Iterable[tuple[StepKey, int]]) -> dict[StepKey, int]:
+    """Bits by key, combined where a response lists a step twice."""
+    merged: dict[StepKey, int] = {}
+    for key, bits in steps:
         merged[key] = merged.get(key, 0) | bits
     return merged
 

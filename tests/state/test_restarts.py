@@ -295,6 +295,20 @@ class TestCountedOnce:
                 assert counts(w) == shown
             assert counts(w) == true
 
+    async def test_hundreds_of_attempts_of_a_step(self, state: Location, killed: bool) -> None:
+        charge = retried("charge", failures=200, duration=1, backoff=0)
+        often = {"interval": "1s", "detail_refresh": "1s"}
+        async with watching(["a"], state=state, poll=often) as w:
+            w.orders.create("a", Script((charge, Wait("approval"))))
+            attempts = "cloudflare_workflow_step_attempt_duration_seconds_count"
+            before = -0.5
+            for failures in (63, 64, 150, 200):
+                await w.round(after=failures - before)
+                before = failures
+                assert w.value(attempts, step="charge", outcome="failure") == failures
+                await w.restart(killed=killed)
+                assert w.value(attempts, step="charge", outcome="failure") == failures
+
     async def test_what_wasnt_written_is_counted_again(self, state: Location, killed: bool) -> None:
         async with watching(["a"], state=state) as w:
             w.orders.create("a", Script(steps("one")))
