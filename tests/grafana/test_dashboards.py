@@ -98,6 +98,12 @@ class TestEachDashboard:
         panels = [panel for panel in board["panels"] if panel["type"] != "row"]
         assert [p["title"] for p in panels if not p["fieldConfig"]["defaults"]["noValue"]] == []
 
+    def test_no_number_is_shown_where_none_is_known(self, board: dict[str, Any]) -> None:
+        """While no exporter is scraped, 0 errored instances would be no more than a guess."""
+        stats = [panel for panel in board["panels"] if panel["type"] == "stat"]
+        shown = {panel["title"]: panel["fieldConfig"]["defaults"]["noValue"] for panel in stats}
+        assert [t for t, none in shown.items() if none in ("0", "None", "Not blocked")] == []
+
     def test_totals_are_asked_for_once(self, board: dict[str, Any]) -> None:
         for panel in board["panels"]:
             if panel["type"] in ("stat", "bargauge", "table"):
@@ -192,6 +198,38 @@ def test_the_table_of_errored_instances_has_those_whose_error_differs_or_is_unkn
         "interval": "1m",
         "input_series": [{"series": k, "values": v} for k, v in series.items()],
         "promql_expr_test": [expectation],
+    }
+    passes({"tests": [case]}, tmp_path)
+
+
+@pytest.mark.process
+def test_totals_are_0_while_all_is_well_and_unknown_while_nothing_is_scraped(
+    tmp_path: Path,
+) -> None:
+    """An error budget of a workflow without runs is unknown, too."""
+    boards = (grafana_dashboards.fleet.board(), grafana_dashboards.exporter.board())
+    panels = {panel["title"]: panel for board in boards for panel in board["panels"]}
+    of = '{account="a", workflow="w"}'
+    series = {
+        f"cloudflare_workflow_up{of}": "1 1 stale",
+        f"cloudflare_workflow:data_timestamp:seconds{of}": "60 60 stale",
+        f"cloudflare_workflow:runs_errored:max{of}": "0 0 stale",
+        f"cloudflare_workflow:runs_ended:max{of}": "0 0 stale",
+        "cloudflare_workflow:error_budget:ratio": "0.01 0.01 stale",
+    }
+    zero = {"Stuck": [0], "Workflows that fail": [0], "Error budget left": []}
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": k, "values": v} for k, v in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": filled_in(panels[title]["targets"][0]["expr"]),
+                "eval_time": at,
+                "exp_samples": [{"labels": "{}", "value": value} for value in found],
+            }
+            for title in zero
+            for at, found in (("1m", zero[title]), ("2m", []))
+        ],
     }
     passes({"tests": [case]}, tmp_path)
 

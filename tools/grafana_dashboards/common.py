@@ -20,6 +20,8 @@ AGE = thresholds(
     (RED, DEFAULTS["staleAfterSeconds"]),
 )
 NONE = "None"
+UNKNOWN = "Not known"
+"""No number, which would look like a good one while no exporter is scraped."""
 ALERTS = annotation(
     "Alerts",
     "red",

@@ -1,6 +1,6 @@
 """The dashboard of the exporter's health: how well it sees the workflows."""
 
-from tools.grafana_dashboards.common import AGE, BAD, DEFAULTS, NONE, age
+from tools.grafana_dashboards.common import AGE, BAD, DEFAULTS, NONE, UNKNOWN, age
 from tools.grafana_dashboards.dashboard import annotation, dashboard, label_variable
 from tools.grafana_dashboards.panels import (
     GREEN,
@@ -48,22 +48,22 @@ def board() -> Json:
         stat(
             "Workflows that fail",
             "Workflows that can't be read as a whole.",
-            f"count(cloudflare_workflow_up{at} == 0)",
-            "0",
+            f"sum(cloudflare_workflow_up{at} == bool 0)",
+            UNKNOWN,
             colours=BAD,
         ),
         stat(
             "Instances that fail",
             "Instances whose last poll failed.",
             f"sum(cloudflare_workflow_failing_instances{at})",
-            "0",
+            UNKNOWN,
             colours=BAD,
         ),
         stat(
             "Lag",
             "Time by which the most overdue poll or list pass is late.",
             f"max({_OWN}_poll_lag_seconds{at})",
-            NONE,
+            UNKNOWN,
             unit="s",
             colours=lag,
         ),
@@ -79,7 +79,7 @@ def board() -> Json:
             "Blocked for",
             "Time until requests are sent again after a 429.",
             f"max(clamp_min({_OWN}_api_blocked_until_timestamp_seconds{at} - time(), 0))",
-            "Not blocked",
+            UNKNOWN,
             unit="s",
             colours=BAD,
         ),
@@ -143,7 +143,7 @@ def board() -> Json:
             "Age of the data by workflow",
             "Age of the data shown.",
             [query(age(_TARGET), "{{workflow}}")],
-            "Never polled",
+            UNKNOWN,
             unit="s",
             limits=AGE,
         ),

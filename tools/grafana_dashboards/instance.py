@@ -6,6 +6,7 @@ from tools.grafana_dashboards.common import (
     IN,
     NONE,
     PREFIX,
+    UNKNOWN,
     VARIABLES,
 )
 from tools.grafana_dashboards.dashboard import dashboard, label_variable, link
@@ -34,12 +35,12 @@ def board() -> Json:
             legend="{{status}}",
         ),
         *map(time_of, ("queued", "start", "end")),
-        stat("Steps", "Begun so far.", f"max({PREFIX}_step_count{{{_ONE}}})", "Not known"),
+        stat("Steps", "Begun so far.", f"max({PREFIX}_step_count{{{_ONE}}})", UNKNOWN),
         stat(
             "Retries",
             "Beyond each step's first attempt.",
             f"max({PREFIX}_retries{{{_ONE}}})",
-            "Not known",
+            UNKNOWN,
         ),
         timeline(
             "Status over time",
