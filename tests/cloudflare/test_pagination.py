@@ -125,3 +125,31 @@ async def test_one_that_is_not_whole_fails(
     with pytest.raises(RequestFailed) as caught:
         await Upstream(*pages).read(max_pages=4)
     assert (caught.value.reason, str(caught.value)) == ("invalid_answer", error)
+
+
+@pytest.mark.parametrize(
+    ("info", "parameters", "after"),
+    [
+        (None, {}, None),
+        (PageInfo(), {}, None),
+        (cursor("x"), {"page": "2"}, {"cursor": "x"}),
+        (cursor("y"), {"cursor": "x"}, {"cursor": "y"}),
+        (cursor(""), {"cursor": "x"}, None),
+        (page(2, 3), {"page": "2"}, {"page": "3"}),
+        (page(3, 3), {"page": "3"}, None),
+        (page(2, 3), {"cursor": "x"}, {"page": "3"}),
+        (PageInfo(total_pages=2), {}, {"page": "2"}),
+        (PageInfo(total_pages=3), {"page": "2"}, {"page": "3"}),
+        (PageInfo(total_pages=3), {"page": "3"}, None),
+        (PageInfo(total_pages=3), {"cursor": "x"}, None),
+        (PageInfo(page=2), {"page": "2"}, None),
+    ],
+)
+def test_the_next_page(
+    info: PageInfo | None, parameters: dict[str, str], after: dict[str, str] | None
+) -> None:
+    """It keeps what selects the list."""
+    selected = {"per_page": "3", "status": "running"}
+    expected = None if after is None else selected | after
+    assert next_page(info, selected | parameters, sent=3) == expected
+    assert next_page(info, selected | parameters, sent=0) is None
