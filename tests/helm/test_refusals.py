@@ -102,6 +102,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"namespaceOverride": "a.b"},
         "at '/namespaceOverride': 'a.b' does not match",
     ),
+    "a condition without a parent chart": (
+        {"enabled": False},
+        "at '/enabled': value must be true",
+    ),
     "misspelt parameter": (
         {"prometheusRule": {"parameters": {"stuckAfter": 1}}},
         "additional properties 'stuckAfter' not allowed",
@@ -279,7 +283,7 @@ class TestSchema:
                     walk(self.schema["definitions"].get(definition, child), (*path, key))
 
         walk(self.schema, ())
-        assert paths - {"global"} == known
+        assert paths - {"enabled", "global"} == known
 
     def test_it_knows_each_key_of_the_configuration(self) -> None:
         """`web` and `config` are the chart's own: containerPort, webConfig and autoReloadInterval
