@@ -611,6 +611,14 @@ class TestEverythingElse:
         release = render(SMALLEST, MATRIX["everything"], {"namespaceOverride": "there"})
         assert {o["metadata"]["namespace"] for o in release.objects} == {"there"}
 
+    @pytest.mark.parametrize("values", [{}, {"fullnameOverride": "a" * 48 + "--b"}])
+    def test_no_name_ends_where_two_dashes_were_cut(self, values: dict[str, str]) -> None:
+        """As in a release that is called after a branch of Git."""
+        names = [
+            o["metadata"]["name"] for o in render(SMALLEST, values, name="a" * 48 + "--b").objects
+        ]
+        assert [name for name in names if name.endswith("-")] == []
+
     def test_further_objects_are_templates(self) -> None:
         release = render(SMALLEST, MATRIX["further containers and objects"])
         names = [o["metadata"]["name"] for o in release.of_kind("ConfigMap")]
