@@ -29,7 +29,7 @@ class Rewrite(Section):
     def _can_be_used(self) -> Self:
         try:
             re.sub(self.regex, self.replacement, "")
-        except (re.error, IndexError) as error:
+        except (re.error, IndexError, OverflowError) as error:
             raise ValueError(f"regex and replacement can't be used: {error}") from None
         return self
 
