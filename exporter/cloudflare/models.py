@@ -22,6 +22,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 Name = Annotated[str, Meta(max_length=100)]
 """A value that the platform chooses. It may not be known today; a longer one is invalid."""
+WorkflowName = Annotated[Name, Meta(pattern=r"^[^\0]+$")]
+"""It becomes a part of keys in the state. PostgreSQL takes neither NUL nor kilobytes there, and
+refuses everything else that is written with it."""
 Count = Annotated[float, Meta(ge=0, le=1e9)]
 Integer = Annotated[int, Meta(ge=0, le=2**53)]
 TIMERS = frozenset({"sleep", "waitForEvent"})
@@ -212,7 +215,7 @@ class ListedAccount(Struct):
 class ListedWorkflow(Struct):
     """A workflow; `instances` are the platform's counts of its instances by status."""
 
-    name: str | None = None
+    name: WorkflowName | None = None
     instances: dict[Name, Integer] | None = None
 
 

@@ -7,11 +7,16 @@ import re
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from exporter.metrics import catalogue
+from exporter.state.backend import DatabaseServer
 from simulator import Hang, Rewrite, error
 from simulator.response import Response
-from tests.waiting import until
+from tests.exposed import shown_values
+from tests.postgres import PostgresServer
+from tests.waiting import DEADLINE, until
 from tests.watch.discovering import (
     INTERVAL,
     WAITING,
@@ -42,6 +47,21 @@ class TestWorkflows:
             await w.cycle(after=60)
             assert {p.key.workflow for p in w.app.pollers} == {"report-daily", "report-weekly"}
             assert w.status("b") == "waiting"
+
+    @pytest.mark.postgres
+    async def test_a_name_that_the_state_cannot_hold_costs_that_workflow_alone(
+        self, postgres: PostgresServer
+    ) -> None:
+        state = DatabaseServer(SecretStr(postgres.new_url()), None, DEADLINE)
+        async with watching(workflows=[{"name": "*", "discover": {}}], state=state) as w:
+            for name in ("nul\0", "long" * 1000, "größe 日本/%.."):
+                w.simulator.world.account("acc").workflow(name).create(name[:5], WAITING)
+            await w.cycle(after=1)
+            assert w.app.writer.problem == ""
+            assert {p.key.workflow for p in w.app.pollers} == {"orders", "größe 日本/%.."}
+            assert w.status("größe") == "waiting"
+            (ignored,) = shown_values(w.app, catalogue.ROWS_IGNORED)
+            assert ignored == 2
 
     async def test_an_exact_name_comes_before_a_glob(self) -> None:
         entries: list[dict[str, Any]] = [
