@@ -182,7 +182,7 @@ class ApiClient:
         except ReusedConnectionLost:
             code = "connection"
             raise
-        except (httpx.TransportError, OSError, InvalidBody) as error:
+        except (httpx.TransportError, httpx.InvalidURL, OSError, InvalidBody) as error:
             if response is None or response.is_success:
                 allowed = self.api.timeout + body.received // _MIB
                 failure = failure_of(error, url, allowed)

@@ -135,6 +135,8 @@ def failure_of(error: Exception, url: str, allowed: float) -> RequestFailed:
         return RequestFailed("timeout", text, advice)
     if isinstance(error, InvalidBody):
         return RequestFailed("invalid_answer", f"unreadable body: {error}")
+    if isinstance(error, httpx.InvalidURL):
+        return RequestFailed("invalid_answer", f"a cursor that can't be requested: {error}")
     chain = list(_chain(error))
     # h11 gives up when headers (or trailers) exceed 100 KiB; httpx reports that as a lost
     # connection. Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's

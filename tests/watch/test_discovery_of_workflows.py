@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from exporter.metrics import catalogue
 from exporter.state.backend import DatabaseServer
-from simulator import Hang, Rewrite, error
+from simulator import Hang, Respond, Rewrite, error
 from simulator.response import Response
 from tests.exposed import shown_values
 from tests.postgres import PostgresServer
@@ -228,6 +228,18 @@ class TestFailures:
             assert w.value("cloudflare_workflow_up") == 0
             (poller,) = w.app.pollers
             assert str(poller.watched.passes.failure) == "the list repeats after 100 rows"
+
+    async def test_a_cursor_too_long_for_a_url_is_a_failed_pass(self) -> None:
+        async with discovering() as w:
+            w.orders.create("a", WAITING)
+            await w.cycle(after=1)
+            first = json.dumps({"result": [{"id": "b"}], "result_info": {"cursor": "/" * 30_000}})
+            fault = w.simulator.faults.add(Respond(text=first), kind="list")
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_up") == 0
+            w.simulator.faults.remove(fault)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_up") == 1
 
 
 class TestGarbage:
