@@ -18,4 +18,5 @@ def annotations(board: dict[str, Any]) -> list[str]:
 
 def filled_in(expression: str) -> str:
     """An expression with all values of each variable, over a minute."""
+    expression = re.sub(r'="\$', '=~"$', expression)
     return re.sub(r"\$(\w+)", lambda match: INTERVALS.get(match[1], ".*"), expression)

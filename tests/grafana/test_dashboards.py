@@ -86,6 +86,15 @@ class TestEachDashboard:
             bare = re.findall(r"cloudflare_\w+(?![\w:{])", expression)
             assert [name for name in bare if f"{name}:" not in expression] == [], expression
 
+    def test_a_value_that_grafana_does_not_escape_is_no_regular_expression(
+        self, board: dict[str, Any]
+    ) -> None:
+        """As of `interpolateQueryExpr` in its data source of Prometheus."""
+        variables = [v for v in board["templating"]["list"] if v["type"] == "query"]
+        escaped = {v["name"] for v in variables if v["multi"] or v["includeAll"]}
+        for expression in expressions(board):
+            assert set(re.findall(r'=~"\$(\w+)', expression)) <= escaped, expression
+
     def test_it_uses_no_variable_that_it_does_not_have(self, board: dict[str, Any]) -> None:
         names = {variable["name"] for variable in board["templating"]["list"]}
         asked = (*expressions(board), *annotations(board))
