@@ -213,5 +213,5 @@ def test_an_exemplar_links_to_the_dashboard_of_its_instance() -> None:
     (dashboard,) = (d for d in dashboards if url.path == f"/d/{d['uid']}")
     ((name, value),) = parse_qsl(url.query)
     assert name in {f"var-{v['name']}" for v in dashboard["templating"]["list"]}
-    assert value == "$${__value.raw}"
+    assert value == "$${__value.raw:percentencode}"
     assert link["name"] == "instance_id"

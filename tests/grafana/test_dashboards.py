@@ -1,5 +1,6 @@
 """The dashboards are what Grafana takes, and ask for what there is."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,14 @@ class TestEachDashboard:
                 assert {f"var-{v}=" for v in ("account", "workflow", "instance_id")} <= set(
                     re.findall(r"var-\w+=", links[0])
                 )
+
+
+@each_dashboard
+def test_links_hold_any_account_and_instance(board: dict[str, Any]) -> None:
+    """An account may be called R&D."""
+    for url in re.findall(r'"url": "([^"]*)"', json.dumps(board)):
+        for value in re.findall(r"[?&](?!var-workflow|workflow)[\w-]+=\$\{(\w[^}]*)\}", url):
+            assert value.endswith(":percentencode"), url
 
 
 def test_the_dashboard_of_an_instance_links_cloudflare_and_the_exporters_page() -> None:

@@ -38,7 +38,7 @@ _BUDGET = "scalar(cloudflare_workflow:error_budget:ratio)"
 _LINKS = {
     "instance_id": (
         "This instance",
-        "/d/cloudflare-workflows-instance?var-account=${__data.fields.Account}"
+        "/d/cloudflare-workflows-instance?var-account=${__data.fields.Account:percentencode}"
         "&var-workflow=${__data.fields.Workflow}&var-instance_id=${__value.raw:percentencode}"
         "&${__url_time_range}",
     ),

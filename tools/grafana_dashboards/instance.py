@@ -114,7 +114,7 @@ def board() -> Json:
             links={
                 "instance": (
                     "The exporter's page of this instance",
-                    "http://${__value.raw}/instance?account=${__data.fields.Account}"
+                    "http://${__value.raw}/instance?account=${__data.fields.Account:percentencode}"
                     "&workflow=${__data.fields.Workflow}"
                     "&id=${__data.fields.Instance:percentencode}",
                 )
