@@ -201,7 +201,7 @@ def test_no_label_of_a_target_or_of_what_arrives_later_is_a_label_of_an_alert() 
         for label in alert["exp_labels"]
     }
     own = {"account", "workflow", "instance_id", "severity"}
-    assert labels <= own | {"job", "namespace", "cluster"}
+    assert labels <= own | {"job", "namespace", "cluster", "release"}
 
 
 @pytest.mark.process

@@ -341,8 +341,8 @@ class TestReplicas:
         assert groups == alert_rules.groups()
         name = release.the("ServiceMonitor")["metadata"]["name"]
         assert [(rule["expr"], rule["labels"]) for rule in replicas["rules"]] == [
-            ("vector(2)", {"namespace": "monitoring", "job": name}),
-            ("vector(2)", {"namespace": "monitoring", "job": f"monitoring/{name}"}),
+            ("vector(2)", {"namespace": "monitoring", "release": "exporter", "job": job})
+            for job in (name, f"monitoring/{name}")
         ]
 
     def test_another_lease_replaces_the_pods_though_the_configuration_is_loaded_live(self) -> None:
