@@ -1,4 +1,4 @@
-"""URLs and addresses: what is taken, and what each wrong one is told."""
+"""URLs and addresses: what is taken, and the error of each wrong one."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
