@@ -393,6 +393,10 @@ class TestCheckApi:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "workflow orders exists" in done.stdout
 
+    def test_it_has_what_writes_the_credentials_before_it_starts(self) -> None:
+        pod = render(SMALLEST, MATRIX["further containers and objects"]).the("Pod")
+        assert [c["name"] for c in pod["spec"]["initContainers"]] == ["wait"]
+
     def test_no_service_leads_to_it_and_it_may_reach_the_api(self) -> None:
         release = render(SMALLEST, self.VALUES)
         labels = release.the("Pod")["metadata"]["labels"]

@@ -8,7 +8,7 @@ enableServiceLinks: false
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- include "exporter.set" (list .Values "imagePullSecrets" "hostAliases" "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" "dnsPolicy" "dnsConfig") | nindent 0 }}
+{{- include "exporter.set" (list .Values "imagePullSecrets" "initContainers" "hostAliases" "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" "dnsPolicy" "dnsConfig") | nindent 0 }}
 {{- if and (include "exporter.database" .) (not .Values.topologySpreadConstraints) }}
 topologySpreadConstraints:
   - maxSkew: 1
