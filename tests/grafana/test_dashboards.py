@@ -96,6 +96,14 @@ class TestEachDashboard:
         for expression in expressions(board):
             assert set(re.findall(r'=~"\$(\w+)', expression)) <= escaped, expression
 
+    def test_workflows_of_one_name_in_two_accounts_stay_apart(self, board: dict[str, Any]) -> None:
+        targets = [target for panel in board["panels"] for target in panel.get("targets", [])]
+        for target in targets:
+            by = re.findall(r"by \(([^()]*\bworkflow\b[^()]*)\)", target["expr"])
+            assert [labels for labels in by if "account" not in labels] == []
+            legend = target["legendFormat"]
+            assert "{{account}}" in legend or "{{workflow}}" not in legend
+
     def test_it_uses_no_variable_that_it_does_not_have(self, board: dict[str, Any]) -> None:
         names = {variable["name"] for variable in board["templating"]["list"]}
         asked = (*expressions(board), *annotations(board))

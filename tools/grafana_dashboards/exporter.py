@@ -1,6 +1,6 @@
 """The dashboard of the exporter's health: how well it sees the workflows."""
 
-from tools.grafana_dashboards.common import AGE, BAD, DEFAULTS, NONE, UNKNOWN, age
+from tools.grafana_dashboards.common import AGE, BAD, BY, DEFAULTS, NONE, UNKNOWN, age
 from tools.grafana_dashboards.dashboard import annotation, dashboard, label_variable
 from tools.grafana_dashboards.panels import (
     GREEN,
@@ -142,7 +142,7 @@ def board() -> Json:
         series(
             "Age of the data by workflow",
             "Age of the data shown.",
-            [query(age(_TARGET), "{{workflow}}")],
+            [query(age(_TARGET), "{{account}} {{workflow}}")],
             UNKNOWN,
             unit="s",
             limits=AGE,
@@ -152,8 +152,8 @@ def board() -> Json:
             "Instances that the exporter watches, with or without series of their own.",
             [
                 query(
-                    f"sum by (account, workflow) (cloudflare_workflow_watched_instances{at})",
-                    "{{workflow}}",
+                    f"sum by ({BY}) (cloudflare_workflow_watched_instances{at})",
+                    "{{account}} {{workflow}}",
                 )
             ],
             NONE,
@@ -164,8 +164,8 @@ def board() -> Json:
             "Instances whose last poll failed, by class of failure.",
             [
                 query(
-                    f"sum by (workflow, result) (cloudflare_workflow_failing_instances{at}) > 0",
-                    "{{workflow}}: {{result}}",
+                    f"sum by ({BY}, result) (cloudflare_workflow_failing_instances{at}) > 0",
+                    "{{account}} {{workflow}}: {{result}}",
                 )
             ],
             NONE,

@@ -166,7 +166,7 @@ def board() -> Json:
             [
                 query(
                     f"cloudflare_workflow:instances_by_version:count{{{IN}}}",
-                    "{{workflow}}: {{version_id}}",
+                    "{{account}} {{workflow}}: {{version_id}}",
                 )
             ],
             _NO_RULES,
@@ -175,7 +175,7 @@ def board() -> Json:
         series(
             "Error ratio by workflow",
             "Share of runs that errored within an hour, and the share that the SLO allows.",
-            [query(f"cloudflare_workflow:run_error_ratio:1h{{{IN}}}", "{{workflow}}")],
+            [query(f"cloudflare_workflow:run_error_ratio:1h{{{IN}}}", "{{account}} {{workflow}}")],
             _NO_RULES,
             unit="percentunit",
             limits=_RATIO,
@@ -186,7 +186,7 @@ def board() -> Json:
             [
                 query(
                     f"cloudflare_workflow:run_error_ratio:{window}{{{IN}}} / {_BUDGET}",
-                    f"{{{{workflow}}}} over {window}",
+                    f"{{{{account}}}} {{{{workflow}}}} over {window}",
                 )
                 for window in ("1h", "6h", "3d")
             ],
@@ -212,9 +212,9 @@ def board() -> Json:
         bars(
             "Errors by step and name",
             "Instances with an error, by failing step and error name.",
-            "topk(15, count by (workflow, step, error_name) ("
+            f"topk(15, count by ({BY}, step, error_name) ("
             f"max by ({instance}, step, error_name) ({PREFIX}_error_info{{{IN}}})))",
-            "{{workflow}}: {{step}} {{error_name}}",
+            "{{account}} {{workflow}}: {{step}} {{error_name}}",
             "No instance has an error",
         ),
         table(

@@ -1,6 +1,6 @@
 """The dashboard of steps: how long they take, and how often they fail."""
 
-from tools.grafana_dashboards.common import ALERTS, DEFAULTS, DEPLOYMENTS, IN, VARIABLES
+from tools.grafana_dashboards.common import ALERTS, BY, DEFAULTS, DEPLOYMENTS, IN, VARIABLES
 from tools.grafana_dashboards.dashboard import dashboard, label_variable
 from tools.grafana_dashboards.panels import (
     GREEN,
@@ -37,18 +37,18 @@ def board() -> Json:
         bars(
             "Slowest steps",
             "90th percentile over the selected time range.",
-            "topk(10, histogram_quantile(0.9, sum by (workflow, step, le) "
+            f"topk(10, histogram_quantile(0.9, sum by ({BY}, step, le) "
             f'(increase({durations}"step"}}[$__range]))))',
-            "{{workflow}}: {{step}}",
+            "{{account}} {{workflow}}: {{step}}",
             _NO_STEPS,
             unit="s",
         ),
         bars(
             "Steps that fail most",
             "Failed attempts in the selected time range.",
-            "topk(10, sum by (workflow, step) "
+            f"topk(10, sum by ({BY}, step) "
             f'(increase({attempts}_count{{{_STEP}, outcome="failure"}}[$__range])))',
-            "{{workflow}}: {{step}}",
+            "{{account}} {{workflow}}: {{step}}",
             "No attempt failed",
         ),
         series(
@@ -69,10 +69,10 @@ def board() -> Json:
             "are a retry storm.",
             [
                 query(
-                    "sum by (workflow) "
+                    f"sum by ({BY}) "
                     f'(increase({attempts}_count{{{_STEP}, outcome="failure"}}[15m])) '
-                    f"/ sum by (workflow) (increase({attempts}_count{{{_STEP}}}[15m]))",
-                    "{{workflow}}",
+                    f"/ sum by ({BY}) (increase({attempts}_count{{{_STEP}}}[15m]))",
+                    "{{account}} {{workflow}}",
                 )
             ],
             _NO_STEPS,
@@ -84,9 +84,9 @@ def board() -> Json:
             "Mean of finished steps.",
             [
                 query(
-                    f"sum by (workflow) (rate({taken}_sum{{{_STEP}}}[$__rate_interval])) "
-                    f"/ sum by (workflow) (rate({taken}_count{{{_STEP}}}[$__rate_interval]))",
-                    "{{workflow}}",
+                    f"sum by ({BY}) (rate({taken}_sum{{{_STEP}}}[$__rate_interval])) "
+                    f"/ sum by ({BY}) (rate({taken}_count{{{_STEP}}}[$__rate_interval]))",
+                    "{{account}} {{workflow}}",
                 )
             ],
             _NO_STEPS,
