@@ -29,7 +29,8 @@ class Rewrite(Section):
     def _can_be_used(self) -> Self:
         try:
             re.sub(self.regex, self.replacement, "")
-        except (re.error, IndexError, OverflowError) as error:
+            f"{self.regex}{self.replacement}".encode()  # the state records them
+        except (re.error, IndexError, OverflowError, UnicodeEncodeError) as error:
             raise ValueError(f"regex and replacement can't be used: {error}") from None
         return self
 
