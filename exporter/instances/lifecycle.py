@@ -44,6 +44,8 @@ from exporter.statuses import ENDED
 _NOT_FOUND = 2
 """How many polls in a row must say that an instance doesn't exist: a single response may come from
 a database replica that is behind."""
+_OLD = 3600.0
+"""Seconds since a run ended after which counting it is backfill."""
 
 
 class Effects(NamedTuple):
@@ -55,6 +57,8 @@ class Effects(NamedTuple):
     """Show its values, if it has series."""
     observations: Observations | None = None
     """Count these."""
+    backfilled: bool = False
+    """They are of a run that had ended long before the instance was first polled."""
     needs_detail: bool = False
     """Request a detail: only that shows which run the row is about."""
     repeats: bool = False
@@ -189,6 +193,7 @@ def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> E
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
     if tracked is None:
         return _succeeded(instance, behind=True, now=now)
+    ended = tracked.run.end if instance.run is None and tracked.observations.run else None
     changed = _take(instance, tracked.run, tracked.values, now)
     if instance.has_series:
         instance.timeline = pack(response, now=now.steady)
@@ -197,7 +202,8 @@ def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> E
     instance.detailed_at = instance.request.at
     instance.wants_detail = not changed and poll_pauses.ended_behind(instance, now=now)
     _succeeded(instance, now=now)
-    return Effects(record=True, show=changed, observations=tracked.observations)
+    old = instance.configured and ended is not None and ended < now.steady - _OLD
+    return Effects(record=True, show=changed, observations=tracked.observations, backfilled=old)
 
 
 def _succeeded(instance: Instance, *, behind: bool = False, now: Moment) -> Effects:

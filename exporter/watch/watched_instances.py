@@ -32,8 +32,6 @@ P = ParamSpec("P")
 
 _RAISED_BY = 3600.0
 """Seconds of the steps in which the horizon is raised, at least; the last one may be smaller."""
-_OLD = 3600.0
-"""Seconds after its end from which a run that is counted on first sight is history."""
 _STRETCH = 1000
 """Instances that are visited before other tasks may run."""
 
@@ -182,13 +180,8 @@ class WatchedInstances:
         no longer watched."""
         if self.instances.get(instance.id) is not instance:
             return NOTHING
-        known = instance.run
         effects = transition(instance, self.clock.now(), *what, **also)
         self.take_effect(instance, effects)
-        if known is None and instance.configured and effects.observations:
-            ended = effects.observations.run and instance.run and instance.run.end
-            if ended and ended < self.clock.steady() - _OLD:
-                self.store.backfilled(self.key)
         return effects
 
     def take_effect(self, instance: Instance, effects: Effects) -> None:
@@ -199,6 +192,8 @@ class WatchedInstances:
             self._progressed.add(instance.id)
         if effects.observations:
             self.store.counted(self.key, instance.id, effects.observations)
+        if effects.backfilled:
+            self.store.backfilled(self.key)
         if effects.show and instance.has_series:
             self.show(instance)
         if effects.hide:

@@ -268,6 +268,26 @@ class TestDetailResponse:
         polled(instance, 20, status)
         assert instance.expires_at == expires
 
+    @pytest.mark.parametrize(
+        ("scope", "status", "seconds", "backfilled"),
+        [
+            (Scope.CONFIGURED, "errored", 9 + 3601, True),
+            (Scope.CONFIGURED, "errored", 9 + 3600, False),
+            (Scope.CONFIGURED, "running", 9 + 3601, False),
+            (Scope.COUNTED, "errored", 9 + 3601, False),
+        ],
+    )
+    def test_counting_the_old_end_of_a_configured_one_on_first_sight_is_backfill(
+        self, scope: Scope, status: str, seconds: float, *, backfilled: bool
+    ) -> None:
+        assert polled(new(scope), seconds, status).backfilled is backfilled
+
+    def test_counting_the_old_end_of_one_that_was_seen_live_or_is_history_is_none(self) -> None:
+        assert not polled(known(Scope.CONFIGURED), 5000, "errored").backfilled
+        history = new()
+        history.since = at(10).wall
+        assert not polled(history, 5000, "errored").backfilled
+
     def test_the_same_again_is_recorded_and_changes_nothing(self) -> None:
         instance = known(Scope.CONFIGURED)
         effects = polled(instance, 400)
