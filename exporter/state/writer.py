@@ -174,7 +174,7 @@ class StateWriter:
                 await self._renew()
             if self._access.unusable:
                 self._store.state_write_failed()
-            over, committed = not self.watching.unpolled(), False
+            over, committed = self.first_polls_shown or not self.watching.unpolled(), False
             self.writes_since = self._clock.monotonic()
             if rendered:  # the records must have everything that the lines show
                 for watched in self._attached.values():
@@ -194,7 +194,7 @@ class StateWriter:
                 committed, self.problem = True, self._access.unusable
                 if self._problems.over([]):
                     log.info("state write succeeded again")
-            self.first_polls_shown = self.first_polls_shown or over
+            self.first_polls_shown = over
             self.writes_since = None
             return committed
 
