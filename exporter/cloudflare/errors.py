@@ -62,19 +62,12 @@ def from_status(
 def from_envelope(message: str, codes: Collection[str] | None) -> RequestFailed:
     """The failure that the envelope of a response with status 2xx reports: the arguments are those
     of `from_status`. What doesn't exist, its codes say as with status 404."""
-    reason, advice = _reason(404, message, codes or ())
-    if reason == "http_4xx":
-        reason, advice = "invalid_answer", ""
+    reason, advice = _absence(message, codes or ()) or ("invalid_answer", "")
     return RequestFailed(reason, f"the API reports a failure: {message or 'no result'}", advice)
 
 
 def _reason(status: int, message: str, codes: Collection[str]) -> tuple[FailureReason, str]:
-    """A reason and advice.
-
-    Of 404s, only the API's own codes are about an instance or a workflow: 10400
-    (`instance.not_found`) and 10200 (`workflow.not_found`). Its local engine has 10501 for both,
-    with "Workflow instance '…' not found." and "Workflow '…' not found.".
-    """
+    """The reason and the advice for an HTTP status other than 2xx."""
     match status:
         case 400 if "6003" in codes:  # "Invalid request headers"
             return "unauthorized", "check the API token, or e-mail and key: their format is invalid"
@@ -85,12 +78,8 @@ def _reason(status: int, message: str, codes: Collection[str]) -> tuple[FailureR
                 "give the API token one of the permissions Workers Scripts Read, Workers Tail Read "
                 "or Workers Scripts Write for this account, and check account_id"
             )
-        case 404 if "10200" in codes or message.startswith("Workflow '"):
-            return "workflow_not_found", "check the workflow's name and account_id"
-        case 404 if "10400" in codes or "10501" in codes:
-            return "not_found", "check the instance's id, unless it is still to be created"
         case 404:
-            return "http_4xx", "check account_id and api.url"
+            return _absence(message, codes) or ("http_4xx", "check account_id and api.url")
         case 429:
             return "rate_limited", (
                 "all tools of the token's user share Cloudflare's 1200 requests in 5 minutes; use "
@@ -102,3 +91,17 @@ def _reason(status: int, message: str, codes: Collection[str]) -> tuple[FailureR
             return "http_4xx", "check api.url and account_id"
         case _:
             return "http_5xx", ""
+
+
+def _absence(message: str, codes: Collection[str]) -> tuple[FailureReason, str] | None:
+    """A reason and advice where the API says that an instance or a workflow doesn't exist.
+
+    Only its own codes say so: 10400 (`instance.not_found`) and 10200 (`workflow.not_found`). Its
+    local engine has 10501 for both, with "Workflow instance '…' not found." and "Workflow '…' not
+    found.".
+    """
+    if "10200" in codes or message.startswith("Workflow '"):
+        return "workflow_not_found", "check the workflow's name and account_id"
+    if "10400" in codes or "10501" in codes:
+        return "not_found", "check the instance's id, unless it is still to be created"
+    return None
