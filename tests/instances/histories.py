@@ -7,13 +7,13 @@ simple enough to count in: every finished thing has a name of its own.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from hypothesis import strategies as st
 
 from exporter.cloudflare.models import Attempt, Detail, Error, Step
+from tests.instances.times import QUEUED
 
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 ENDINGS = ("complete", "errored", "terminated")
 
 Thing = tuple[object, ...]
@@ -24,8 +24,8 @@ Thing = tuple[object, ...]
 class Life:
     """An instance that lives; `responses` are its detail responses so far, oldest first."""
 
-    clock: datetime = EPOCH
-    queued: datetime = EPOCH
+    clock: datetime = QUEUED
+    queued: datetime = QUEUED
     status: str = "queued"
     start: datetime | None = None
     end: datetime | None = None

@@ -1,6 +1,6 @@
 """An instance, and polls of it, with responses and rows as they come one after another."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from math import inf
 
 from exporter.clock import Moment
@@ -11,16 +11,15 @@ from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, PollRequest, Scope
 from exporter.instances.lifecycle import Effects
 from exporter.statuses import ENDED
+from tests.instances.times import EPOCH, QUEUED
 
 POLL = Poll()
-QUEUED = datetime(2026, 1, 1, tzinfo=UTC)
 FAILURE = RequestFailed("http_5xx", "HTTP 500")
 
 
 def at(seconds: float) -> Moment:
     """The moment `seconds` after the instance was queued, which is 0 on the monotonic clock."""
-    unix = QUEUED.timestamp() + seconds
-    return Moment(seconds, unix, unix)
+    return Moment(seconds, EPOCH + seconds, EPOCH + seconds)
 
 
 def detail(status: str = "running", steps: int = 0) -> Detail:

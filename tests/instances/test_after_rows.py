@@ -1,21 +1,14 @@
 """Responses of an instance of which rows have shown a run: of the same run, or of which one?"""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
 from exporter.cloudflare.models import Attempt, Detail, Row, Step, Summary
 from exporter.instances.list_rows import take_row
 from exporter.instances.run_tracker import FinishedRun, Freshness, Run, judge, track
 from exporter.instances.values import InstanceValues
+from tests.instances.times import EPOCH, at
 
-CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-EPOCH = CREATED.timestamp()
 NOW = EPOCH + 3600
-
-
-def at(second: float | None) -> datetime | None:
-    return None if second is None else CREATED + timedelta(seconds=second)
 
 
 def by_row(status: str, start: float | None, end: float | None, run: Run | None = None) -> Run:

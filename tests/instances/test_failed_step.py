@@ -1,18 +1,13 @@
 """Which step an instance failed at, and the name of its error: each rule with its bounds."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
 from exporter.cloudflare.models import Attempt, Error, Step
 from exporter.instances.failed_step import attempts_in_order, error_name, failed_step, step_error
+from tests.instances.times import at
 
 BOOM = Error("Error", "boom")
 END = 20.0
-
-
-def at(second: float | None) -> datetime | None:
-    return None if second is None else datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
 
 
 def step(

@@ -6,9 +6,10 @@ from hypothesis import given
 
 from exporter.cloudflare.models import Attempt, Detail, Error, Step
 from exporter.instances.latest_steps import LATEST, Entry, pack, unpack
-from tests.instances.histories import EPOCH, Life, lives
+from tests.instances.histories import Life, lives
+from tests.instances.times import QUEUED
 
-NOW = EPOCH.timestamp() + 1000
+NOW = QUEUED.timestamp() + 1000
 
 
 def at(seconds: float) -> timedelta:
@@ -20,30 +21,30 @@ def step(name: str, start: float, end: float | None = None) -> Step:
     return Step(
         type="step",
         name=name,
-        start=EPOCH + at(start),
-        end=None if end is None else EPOCH + at(end),
+        start=QUEUED + at(start),
+        end=None if end is None else QUEUED + at(end),
         success=None if end is None else True,
-        attempts=[Attempt(start=EPOCH + at(start))],
+        attempts=[Attempt(start=QUEUED + at(start))],
     )
 
 
 def entries(*steps: Step) -> tuple[Entry, ...]:
-    return unpack(pack(Detail(queued=EPOCH, steps=list(steps)), now=NOW)).entries
+    return unpack(pack(Detail(queued=QUEUED, steps=list(steps)), now=NOW)).entries
 
 
 class TestEntries:
     def test_a_step_with_its_attempts_and_the_name_of_its_error(self) -> None:
-        failed = Attempt(EPOCH, EPOCH + at(1), success=False, error=Error("Late", "secret"))
+        failed = Attempt(QUEUED, QUEUED + at(1), success=False, error=Error("Late", "secret"))
         charge = Step(
             type="step",
             name="charge-1",
-            start=EPOCH,
-            end=EPOCH + at(2.5),
+            start=QUEUED,
+            end=QUEUED + at(2.5),
             success=False,
             attempts=[failed, failed],
         )
         (entry,) = entries(charge)
-        start = EPOCH.timestamp()
+        start = QUEUED.timestamp()
         assert entry == Entry("charge-1", "step", "failure", start, start + 2.5, 2, 2, "Late")
         assert entry.seconds == 2.5
 
@@ -53,13 +54,13 @@ class TestEntries:
 
     def test_an_open_sleep_shows_until_when(self) -> None:
         (entry,) = entries(
-            Step(type="sleep", name="nap-1", start=EPOCH, end=EPOCH + at(5000), finished=False)
+            Step(type="sleep", name="nap-1", start=QUEUED, end=QUEUED + at(5000), finished=False)
         )
-        assert (entry.end, entry.seconds) == (EPOCH.timestamp() + 5000, None)
+        assert (entry.end, entry.seconds) == (QUEUED.timestamp() + 5000, None)
 
     def test_a_sleep_that_was_ended_early_ends_now_at_the_latest(self) -> None:
         (entry,) = entries(
-            Step(type="sleep", name="nap-1", start=EPOCH, end=EPOCH + at(5000), finished=True)
+            Step(type="sleep", name="nap-1", start=QUEUED, end=QUEUED + at(5000), finished=True)
         )
         assert entry.seconds == 1000
 
@@ -74,25 +75,25 @@ class TestEntries:
 class TestBounds:
     def test_it_holds_the_latest_and_all_that_are_open(self) -> None:
         steps = [step("open", 0), *(step(f"s-{n}", n, n + 0.5) for n in range(1, 1001))]
-        timeline = unpack(pack(Detail(queued=EPOCH, steps=steps), now=NOW))
+        timeline = unpack(pack(Detail(queued=QUEUED, steps=steps), now=NOW))
         names = [entry.name for entry in timeline.entries]
         assert names == ["open", *(f"s-{n}" for n in range(1001 - LATEST, 1001))]
         assert timeline.earlier == 1000 - LATEST
 
     def test_open_ones_without_end_are_bounded_too(self) -> None:
         timeline = unpack(
-            pack(Detail(queued=EPOCH, steps=[step("o", n) for n in range(1000)]), now=NOW)
+            pack(Detail(queued=QUEUED, steps=[step("o", n) for n in range(1000)]), now=NOW)
         )
         assert (len(timeline.entries), timeline.earlier) == (LATEST, 1000 - LATEST)
 
     def test_names_are_cut(self) -> None:
         name = "\N{ROCKET}" * 100_000
         long = Step(type=name, name=name, error=Error(name), finished=True)
-        assert len(pack(Detail(queued=EPOCH, steps=[long]), now=NOW)) < 4000
+        assert len(pack(Detail(queued=QUEUED, steps=[long]), now=NOW)) < 4000
 
     def test_twenty_steps_fit_in_a_kibibyte_and_a_half(self) -> None:
         steps = [step(f"load-the-order-{n}", n, n + 0.25) for n in range(20)]
-        assert len(pack(Detail(queued=EPOCH, steps=steps), now=NOW)) < 1536
+        assert len(pack(Detail(queued=QUEUED, steps=steps), now=NOW)) < 1536
 
     @given(lives())
     def test_every_step_of_a_short_life_is_there(self, life: Life) -> None:

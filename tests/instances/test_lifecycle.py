@@ -33,7 +33,6 @@ from exporter.statuses import ENDED, STATUSES
 from tests.instances.polling import (
     FAILURE,
     POLL,
-    QUEUED,
     at,
     begun,
     detail,
@@ -43,6 +42,7 @@ from tests.instances.polling import (
     row,
     simple,
 )
+from tests.instances.times import QUEUED
 
 DISCOVERED = [Scope.DISCOVERED, Scope.COUNTED]
 EVERY_SCOPE = pytest.mark.parametrize("scope", list(Scope), ids=lambda scope: scope.name.lower())

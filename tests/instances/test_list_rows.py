@@ -1,6 +1,6 @@
 """List rows: each kind of row of an instance of which each kind of thing is known."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from math import inf
 
 import pytest
@@ -12,14 +12,9 @@ from exporter.instances.run_tracker import FinishedRun, Observations, Run, Track
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues, OpenStep
 from exporter.statuses import BEFORE_END
+from tests.instances.times import EPOCH, at
 
-CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-EPOCH = CREATED.timestamp()
 NOW = EPOCH + 3600
-
-
-def at(second: float) -> datetime:
-    return CREATED + timedelta(seconds=second)
 
 
 def row(status: str | None = "running", **fields: object) -> Row:

@@ -1,21 +1,15 @@
 """What is remembered of a run, so that nothing is counted twice: a mark for each step while it is
 live, and one moment once it has ended."""
 
-from datetime import UTC, datetime, timedelta
 from math import inf
 
 import pytest
 
 from exporter.cloudflare.models import Attempt, Detail, Step
 from exporter.instances.run_tracker import FinishedRun, Run, Tracked, track
+from tests.instances.times import EPOCH, QUEUED, at
 
-QUEUED = datetime(2026, 1, 1, tzinfo=UTC)
-EPOCH = QUEUED.timestamp()
 NOW = EPOCH + 100
-
-
-def at(second: float | None) -> datetime | None:
-    return None if second is None else QUEUED + timedelta(seconds=second)
 
 
 def step(name: str, start: float, end: float | None) -> Step:

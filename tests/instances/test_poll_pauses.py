@@ -1,31 +1,24 @@
 """When an instance is polled next, and its steps are fetched: each reason with its bounds."""
 
-from datetime import UTC, datetime
 from math import inf
 
 import pytest
 
-from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
-from exporter.config.settings import Poll
 from exporter.instances import poll_pauses
 from exporter.instances.instance import Instance, LastPoll, PollReason, PollRequest, Scope
 from exporter.instances.run_tracker import Run
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues
+from tests.instances.polling import POLL, at
+from tests.instances.times import EPOCH
 
-POLL = Poll()
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 AT = 1000.0
 """When the request under way was made. On the monotonic clock, `EPOCH` is 0."""
 MIB = 2**20
 
 
-def moment(monotonic: float) -> Moment:
-    return Moment(monotonic, EPOCH + monotonic, EPOCH + monotonic)
-
-
-NOW = moment(AT + 1)
+NOW = at(AT + 1)
 
 
 def instance(
@@ -124,7 +117,7 @@ class TestDue:
         assert poll_pauses.due_after(polled, now=NOW) == AT + POLL.interval
 
     def test_an_old_row_of_an_end_changes_nothing(self) -> None:
-        later = moment(901 + POLL.detail_refresh)
+        later = at(901 + POLL.detail_refresh)
         polled = instance("errored", end=890, row=listed("errored", 901))
         assert poll_pauses.due_after(polled, now=later) == inf
 

@@ -1,22 +1,20 @@
 """What an instance is after a restart of the exporter, or when it comes back into the
 configuration: each field of its record."""
 
-from datetime import UTC, datetime
 from math import inf
 
 import pytest
 from msgspec.structs import replace
 
 from exporter.clock import Moment
-from exporter.config.settings import Poll
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, LastPoll, Scope
 from exporter.instances.run_tracker import Run
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
+from tests.instances.polling import POLL
+from tests.instances.times import EPOCH
 
-POLL = Poll()
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 NOW = Moment(100.0, EPOCH + 5000, EPOCH + 5000)
 """The machine was started 4,900 s after `EPOCH`, so the monotonic clock is behind by that."""
 

@@ -31,13 +31,10 @@ from exporter.instances.run_tracker import (
     track,
 )
 from exporter.instances.values import OpenStep
-from tests.instances.histories import ENDINGS, EPOCH, Life, Thing, deliveries, finished, lives
+from tests.instances.histories import ENDINGS, Life, Thing, deliveries, finished, lives
+from tests.instances.times import EPOCH, QUEUED, at
 
-NOW = EPOCH.timestamp() + 3600
-
-
-def at(second: float) -> datetime:
-    return EPOCH + timedelta(seconds=second)
+NOW = EPOCH + 3600
 
 
 def response(*steps: Step, status: str = "running", **fields: object) -> Detail:
@@ -101,7 +98,7 @@ class TestOnce:
         """What ended before the first poll is history; what ends later counts, from one poll."""
         detail = life.responses[-1]
         since = data.draw(st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 1, 0, 2)))
-        moment = since.replace(tzinfo=EPOCH.tzinfo)
+        moment = since.replace(tzinfo=QUEUED.tzinfo)
         new = taken(None, detail, since=moment.timestamp()).observations
         ends = [a.end for s in detail.steps or [] for a in s.attempts or [] if a.end]
         assert len(new.attempts) == sum(end >= moment for end in ends)

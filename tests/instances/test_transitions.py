@@ -25,7 +25,6 @@ from exporter.instances.values import InstanceValues
 from tests.instances.polling import (
     FAILURE,
     POLL,
-    QUEUED,
     at,
     begun,
     detail,
@@ -35,6 +34,7 @@ from tests.instances.polling import (
     row,
     simple,
 )
+from tests.instances.times import QUEUED
 
 LARGE = 2**20
 """Bytes of a response after which progress waits for a minute."""
