@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,18 @@ def test_the_dashboard_of_an_instance_links_cloudflare_and_the_exporters_page() 
     assert "/instance?account=" in str(board["panels"])
 
 
+def meets(
+    series: Mapping[str, str], expectations: Sequence[Mapping[str, object]], folder: Path
+) -> None:
+    """Series with these values, a minute apart, meet expectations, in promtool's words."""
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": expectations,
+    }
+    passes({"tests": [case]}, folder)
+
+
 @pytest.mark.process
 def test_the_table_of_errored_instances_has_those_whose_error_differs_or_is_unknown(
     tmp_path: Path,
@@ -220,12 +233,7 @@ def test_the_table_of_errored_instances_has_those_whose_error_differs_or_is_unkn
         "eval_time": "0m",
         "exp_samples": [{"labels": f"{{{k}}}", "value": v} for k, v in samples.items()],
     }
-    case = {
-        "interval": "1m",
-        "input_series": [{"series": k, "values": v} for k, v in series.items()],
-        "promql_expr_test": [expectation],
-    }
-    passes({"tests": [case]}, tmp_path)
+    meets(series, [expectation], tmp_path)
 
 
 @pytest.mark.process
@@ -244,20 +252,16 @@ def test_totals_are_0_while_all_is_well_and_unknown_while_nothing_is_scraped(
         "cloudflare_workflow:error_budget:ratio": "0.01 0.01 stale",
     }
     zero = {"Stuck": [0], "Workflows that fail": [0], "Error budget left": []}
-    case = {
-        "interval": "1m",
-        "input_series": [{"series": k, "values": v} for k, v in series.items()],
-        "promql_expr_test": [
-            {
-                "expr": filled_in(panels[title]["targets"][0]["expr"]),
-                "eval_time": at,
-                "exp_samples": [{"labels": "{}", "value": value} for value in found],
-            }
-            for title in zero
-            for at, found in (("1m", zero[title]), ("2m", []))
-        ],
-    }
-    passes({"tests": [case]}, tmp_path)
+    expectations = [
+        {
+            "expr": filled_in(panels[title]["targets"][0]["expr"]),
+            "eval_time": at,
+            "exp_samples": [{"labels": "{}", "value": value} for value in found],
+        }
+        for title in zero
+        for at, found in (("1m", zero[title]), ("2m", []))
+    ]
+    meets(series, expectations, tmp_path)
 
 
 @pytest.mark.process
