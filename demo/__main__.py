@@ -1,8 +1,10 @@
 """Watches sample workflows on Cloudflare's own engine, run on this machine.
 
     python -m demo [--with=prometheus] [the exporter's flags]
+    python -m demo --build
 
 Starts the engine and an exporter that watches it, and acts on the samples until it is stopped.
+With `--build` it only builds the engine, for which Node.js is needed.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from typing import TextIO
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from demo.build_engine import build
 from demo.child_process import child_process
 from demo.local_engine import EngineError, LocalEngine
 from demo.node_packages import NodeError
@@ -193,16 +196,20 @@ def watch(
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", allow_abbrev=False)
     parser.add_argument("--web.listen-address", dest="address")
+    parser.add_argument("--build", action="store_true")
     parser.add_argument("--with", choices=["prometheus"], dest="beside")
     arguments, exporter_flags = parser.parse_known_args()
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopping.set())
-    address = arguments.address or free_address(PORT)
-    if not arguments.address and not address.endswith(f":{PORT}"):
-        print(f"Port {PORT} is in use; this demo takes another.", flush=True)
-    print("Starting Cloudflare's local Workflows engine …", flush=True)
     try:
+        build()
+        if arguments.build:
+            return 0
+        stopping = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: stopping.set())
+        address = arguments.address or free_address(PORT)
+        if not arguments.address and not address.endswith(f":{PORT}"):
+            print(f"Port {PORT} is in use; this demo takes another.", flush=True)
+        print("Starting Cloudflare's local Workflows engine …", flush=True)
         return run(
             address, exporter_flags, stopping, with_prometheus=arguments.beside == "prometheus"
         )

@@ -15,14 +15,11 @@ def child_process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is terminated at the end, and killed when that takes longer than 15 s.
 
-    Where `setpriv` is installed (Linux), it ends with this process even if this one is killed.
-
     Args:
         output: of both kinds; None: that of this process.
     """
-    tied = ["setpriv", "--pdeathsig=TERM"] if shutil.which("setpriv") else []
     with subprocess.Popen(
-        [*tied, *command],
+        [*tied_to_this_process(), *command],
         stdout=output,
         stderr=output,
         process_group=0,  # so that Ctrl-C reaches it once: through us
@@ -35,3 +32,9 @@ def child_process(
                 process.wait(_STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def tied_to_this_process() -> list[str]:
+    """What to write before a command so that it ends with this process even if this one is killed,
+    where `setpriv` is installed (Linux)."""
+    return ["setpriv", "--pdeathsig=TERM"] if shutil.which("setpriv") else []

@@ -2,12 +2,13 @@
 
 import json
 import os
-import signal
+import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -15,14 +16,27 @@ from urllib.parse import quote
 
 import httpx
 
-from demo.node_packages import HERE, install, node
+from demo.build_engine import CONFIG, WORKERD, build
+from demo.child_process import tied_to_this_process
+from demo.engine_host import EngineHost
 
 Workflow = Literal["orders", "billing"]
 Action = Literal["pause", "resume", "terminate", "restart", "event"]
 
-_STOP_TIMEOUT = 10.0
 _REQUEST_TIMEOUT = 120.0
 _WAIT_TIMEOUT = 300.0
+_STORAGE = (
+    "workflows:storage",
+    # Of parts that are configured and aren't used:
+    "cache:storage",
+    "core:local-explorer-disk",
+    "d1:storage",
+    "email:store-disk",
+    "flagship-internal:storage",
+    "kv:storage",
+    "r2:storage",
+)
+"""Folders for which workerd asks, as Miniflare names them."""
 
 
 class EngineError(RuntimeError):
@@ -36,61 +50,45 @@ class LocalEngine:
         api: base of its REST API, for the exporter's `api.url`; without credentials.
         accounts_api: the same in the hosted API's layout, with `{account_id}` still in it;
             any account id, with the bearer token.
-        token: the bearer token of `accounts_api`.
+        token: the bearer token of `accounts_api`, as scenarios.mjs has it.
     """
 
-    def __init__(self, process: subprocess.Popen[str], ready: dict[str, str], token: str) -> None:
-        self.api = ready["api"]
-        self.accounts_api = ready["accounts_api"]
-        self.token = token
-        self._worker = ready["url"]
-        self._process = process
+    def __init__(self, url: str, resources: ExitStack) -> None:
+        self.api = f"{url}/cdn-cgi/local/explorer/api"
+        self.accounts_api = f"{url}/client/v4/accounts/{{account_id}}"
+        self.token = "local-engine"
+        self._worker = url
+        self._resources = resources
         self._http = httpx.Client(timeout=_REQUEST_TIMEOUT, trust_env=False)
 
     @classmethod
-    def start(
-        cls, persist_dir: Path | None = None, timeout: float = 120, token: str = "local-engine"
-    ) -> Self:
-        """Installs the engine if need be and starts it on free ports of 127.0.0.1.
+    def start(cls, persist_dir: Path | None = None, timeout: float = 120) -> Self:
+        """Builds the engine if need be and starts it on a free port of 127.0.0.1.
 
         Args:
             persist_dir: where instances outlive the engine; without it they end with it.
-            timeout: seconds within which it must serve (about one on an idle machine).
-            token: the bearer token to be checked under `accounts_api`.
+            timeout: seconds within which it must serve (about half of one on an idle machine).
 
         Raises:
             EngineError: it did not start in time, or ended at once.
-            NodeError: see `install`.
+            NodeError: see `build`.
         """
-        install()
-        command = [str(node()), "engine_server.mjs", f"--token={token}"]
-        if persist_dir is not None:
-            command.append(f"--persist={persist_dir.absolute()}")
-        process = subprocess.Popen(
-            command,
-            cwd=HERE,
-            stdin=subprocess.PIPE,  # it stops when this closes, so it never outlives us
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # the engine is two processes, node and workerd: one group
-        )
-        assert process.stdout is not None
-        deadline = threading.Timer(timeout, os.killpg, [process.pid, signal.SIGKILL])
-        deadline.start()
-        ready = process.stdout.readline()
-        deadline.cancel()
-        if not ready:
-            _kill(process)
-            raise EngineError(f"the local engine did not start within {timeout} s")
-        return cls(process, json.loads(ready), token)
+        build()
+        with ExitStack() as resources:
+            storage = persist_dir
+            if storage is None:
+                storage = Path(tempfile.mkdtemp(prefix="workflows-engine-"))
+                resources.callback(shutil.rmtree, storage)
+            host = EngineHost(storage / "workflows")
+            resources.callback(host.close)
+            process, port = _serve(storage, host.server_port, timeout)
+            resources.callback(_kill, process)
+            return cls(f"http://127.0.0.1:{port}", resources.pop_all())
 
     def stop(self) -> None:
-        """Stops the engine; kills it when that takes longer than 10 s."""
+        """Kills the engine, which writes at once what is to outlive it."""
         self._http.close()
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_TIMEOUT)
-        _kill(self._process)
+        self._resources.close()
 
     def __enter__(self) -> Self:
         return self
@@ -189,14 +187,44 @@ class LocalEngine:
         return response
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
-    """Kills what remains of the process and its group."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+def _serve(storage: Path, host_port: int, timeout: float) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts workerd; returns it once it serves, with its port."""
+    folders = []
+    for name in _STORAGE:
+        folder = storage.absolute() / name.partition(":")[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        folders.append(f"--directory-path={name}={folder}")
+    reading, writing = os.pipe()
+    with open(reading) as messages:
+        try:
+            process = subprocess.Popen(
+                [
+                    *tied_to_this_process(),
+                    *(str(WORKERD), "serve", "--binary", "--experimental", str(CONFIG)),
+                    "--socket-addr=entry=127.0.0.1:0",
+                    f"--external-addr=loopback=127.0.0.1:{host_port}",
+                    f"--control-fd={writing}",
+                    *folders,
+                ],
+                stdout=2,
+                pass_fds=[writing],
+                process_group=0,
+            )
+        finally:
+            os.close(writing)
+        deadline = threading.Timer(timeout, process.kill)
+        deadline.start()
+        message = messages.readline()
+        deadline.cancel()
+    if not message:
+        _kill(process)
+        raise EngineError(f"the local engine did not start within {timeout} s")
+    return process, json.loads(message)["port"]
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
     process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
 
 
 def _quoted(instance_id: str) -> str:

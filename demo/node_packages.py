@@ -1,4 +1,4 @@
-"""Finds Node.js and installs the engine's npm packages from the lock file."""
+"""Finds Node.js and installs npm packages from a lock file."""
 
 import fcntl
 import hashlib
@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-HERE = Path(__file__).parent
 MINIMUM_MAJOR = 22
 """The oldest Node.js that miniflare supports."""
 
@@ -38,7 +37,7 @@ def node() -> Path:
     return Path(found)
 
 
-def install(folder: Path = HERE) -> None:
+def install(folder: Path) -> None:
     """Installs into `node_modules` what the lock file pins; does nothing when it is there.
 
     Args:
@@ -54,11 +53,16 @@ def install(folder: Path = HERE) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once must not install over each other
         if installed.exists() and installed.read_text() == wanted:
             return
-        _npm_ci(folder)
+        npm_ci(folder)
         installed.write_text(wanted)
 
 
-def _npm_ci(folder: Path) -> None:
+def npm_ci(folder: Path, *options: str) -> None:
+    """Installs into `node_modules` what the lock file pins.
+
+    Raises:
+        NodeError: see `install`.
+    """
     executable = node()
     done = subprocess.run(
         # No package needs its install script, and workerd's would try to download a binary.
@@ -69,6 +73,7 @@ def _npm_ci(folder: Path) -> None:
             "--no-audit",
             "--no-fund",
             "--loglevel=error",
+            *options,
         ],
         check=False,
         cwd=folder,

@@ -4,9 +4,15 @@
 //   POST /{workflow}/{id}                       body {"scenario": …, …}: creates the instance
 //   POST /{workflow}/{id}/{pause|resume|terminate|restart}
 //   POST /{workflow}/{id}/event?type=approve    sends the event a `wait` is waiting for
+//
+// and the engine's own REST API in the hosted API's layout, with its check of the bearer token:
+//
+//   /client/v4/accounts/{any account}/workflows/…
 import { WorkflowEntrypoint } from "cloudflare:workers";
 import { NonRetryableError } from "cloudflare:workflows";
 
+const EXPLORER_PATH = "/cdn-cgi/local/explorer/api";
+const TOKEN = "local-engine";
 const NO_RETRY = { retries: { limit: 0, delay: 0 } };
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
@@ -212,9 +218,23 @@ async function act(instance, action, type) {
   }
 }
 
+/** The envelope in which Cloudflare's API reports a failure. */
+function refuse(status, code, message) {
+  return Response.json({ success: false, errors: [{ code, message }], messages: [], result: null }, { status });
+}
+
+/** The engine's own response: only the path is rewritten. */
+function hosted(request, url) {
+  const path = /^\/client\/v4\/accounts\/[^/]+(\/workflows(?:\/.*)?)$/.exec(url.pathname)?.[1];
+  if (!path) return refuse(404, 7003, `Could not route to ${url.pathname}`);
+  if (request.headers.get("authorization") !== `Bearer ${TOKEN}`) return refuse(403, 10000, "Authentication error");
+  return fetch(new Request(url.origin + EXPLORER_PATH + path + url.search, request));
+}
+
 export default {
   async fetch(request, env) {
     const url = new URL(request.url);
+    if (url.pathname.startsWith("/client/")) return hosted(request, url);
     const [, name, id, action] = url.pathname.split("/");
     const workflow = { orders: env.ORDERS, billing: env.BILLING }[name];
     if (request.method !== "POST" || !workflow || !id) return new Response("not found", { status: 404 });

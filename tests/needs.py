@@ -20,9 +20,8 @@ _PROGRAMS = {
     "postgres": "postgres",
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus",
+    "workerd": "engine",
 }
-_SCRIPTS = {"playwright": "browser", "engine_server.mjs": "engine"}
-"""What Node runs, by a part of its path."""
 
 
 def needed_by(command: list[str]) -> str:
@@ -30,9 +29,8 @@ def needed_by(command: list[str]) -> str:
     program = Path(command[0]).name
     if program == "setpriv":
         return needed_by([part for part in command[1:] if not part.startswith("-")])
-    if program == "node":
-        script = " ".join(command[1:2])
-        return next((mark for part, mark in _SCRIPTS.items() if part in script), "process")
+    if program == "node" and "playwright" in " ".join(command[1:2]):
+        return "browser"
     return _PROGRAMS.get(program, "process")
 
 
