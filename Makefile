@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # that tests need, what a release needs.
 RUNTIME := $(VENV)/.runtime
 PACKAGE := $(VENV)/.package
-ENGINE := demo/engine/built-of
+ENGINE := .cache/engine/built-of
 DEV := $(VENV)/.dev
 RELEASE := $(VENV)/.release
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -102,7 +102,7 @@ release-dry-run: $(DEV) $(RELEASE) ## build and check what a release publishes, 
 
 clean: ## remove everything that was installed or cached here
 	rm -rf $(VENV) dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
-	rm -rf demo/engine tests/node/node_modules
+	rm -rf tests/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is created again when a lock has changed.

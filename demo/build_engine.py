@@ -14,7 +14,7 @@ from pathlib import Path
 from demo.node_packages import NodeError, node, npm_ci
 
 HERE = Path(__file__).parent
-ENGINE = HERE / "engine"
+ENGINE = HERE.parent / ".cache" / "engine"
 WORKERD = ENGINE / "workerd"
 CONFIG = ENGINE / "config.bin"
 """For `workerd serve --binary`; addresses and folders in it are to be replaced by flags."""
@@ -23,7 +23,7 @@ _SOURCES = ("package.json", "package-lock.json", "engine_config.mjs", "scenarios
 
 
 def build() -> None:
-    """Builds into `demo/engine`; does nothing where that was built of the same files.
+    """Builds into `.cache/engine`; does nothing where that was built of the same files.
 
     Raises:
         NodeError: no usable Node.js, or npm or Miniflare failed; the message has its output.
