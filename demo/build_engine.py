@@ -4,14 +4,12 @@ Miniflare makes the configuration. That takes Node.js and packages of npm, which
 the engine runs without them.
 """
 
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from demo.node_packages import NodeError, node, npm_ci
+from demo.node_packages import NodeError, make_once, node, npm_ci
 
 HERE = Path(__file__).parent
 ENGINE = HERE.parent / ".cache" / "engine"
@@ -19,7 +17,7 @@ WORKERD = ENGINE / "workerd"
 CONFIG = ENGINE / "config.bin"
 """For `workerd serve --binary`; addresses and folders in it are to be replaced by flags."""
 
-_SOURCES = ("package.json", "package-lock.json", "engine_config.mjs", "scenarios.mjs")
+_SOURCES = ("package-lock.json", "package.json", "engine_config.mjs", "scenarios.mjs")
 
 
 def build() -> None:
@@ -28,24 +26,20 @@ def build() -> None:
     Raises:
         NodeError: no usable Node.js, or npm or Miniflare failed; the message has its output.
     """
-    sources = b"".join((HERE / name).read_bytes() for name in _SOURCES)
-    wanted = hashlib.sha256(sources).hexdigest()
-    built_of = ENGINE / "built-of"
-    with (HERE / "package-lock.json").open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once must not build over each other
-        if built_of.exists() and built_of.read_text() == wanted:
-            return
-        shutil.rmtree(ENGINE, ignore_errors=True)
-        folder = ENGINE / "build"
-        folder.mkdir(parents=True)
-        for name in _SOURCES:
-            shutil.copy(HERE / name, folder)
-        npm_ci(folder, "--cache=npm-cache")
-        _configure(folder)
-        workerd = next(folder.glob("node_modules/@cloudflare/workerd-*/bin/workerd"))
-        workerd.rename(WORKERD)
-        shutil.rmtree(folder)
-        built_of.write_text(wanted)
+    make_once(ENGINE / "built-of", [HERE / name for name in _SOURCES], _build)
+
+
+def _build() -> None:
+    shutil.rmtree(ENGINE, ignore_errors=True)
+    folder = ENGINE / "build"
+    folder.mkdir(parents=True)
+    for name in _SOURCES:
+        shutil.copy(HERE / name, folder)
+    npm_ci(folder, "--cache=npm-cache")
+    _configure(folder)
+    workerd = next(folder.glob("node_modules/@cloudflare/workerd-*/bin/workerd"))
+    workerd.rename(WORKERD)
+    shutil.rmtree(folder)
 
 
 def _configure(folder: Path) -> None:

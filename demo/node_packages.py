@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 MINIMUM_MAJOR = 22
@@ -46,15 +47,20 @@ def install(folder: Path) -> None:
     Raises:
         NodeError: no usable Node.js, or npm failed; the message has its output.
     """
-    lock_file = folder / "package-lock.json"
     installed = folder / "node_modules" / ".installed-from"
-    wanted = hashlib.sha256(lock_file.read_bytes()).hexdigest()
-    with lock_file.open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once must not install over each other
-        if installed.exists() and installed.read_text() == wanted:
+    make_once(installed, [folder / "package-lock.json"], lambda: npm_ci(folder))
+
+
+def make_once(mark: Path, sources: Sequence[Path], make: Callable[[], None]) -> None:
+    """Calls `make`, unless the file `mark` says that it was called for these very sources."""
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    with sources[0].open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once must not work on the same files
+        if mark.exists() and mark.read_text() == digest:
             return
-        npm_ci(folder)
-        installed.write_text(wanted)
+        mark.unlink(missing_ok=True)
+        make()
+        mark.write_text(digest)
 
 
 def npm_ci(folder: Path, *options: str) -> None:
