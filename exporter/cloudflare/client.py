@@ -18,9 +18,15 @@ import msgspec
 from msgspec import UnsetType
 
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.connections import ReusedConnectionLost, failure_of, http_date, request
+from exporter.cloudflare.connections import ReusedConnectionLost, http_date, request
 from exporter.cloudflare.credentials import Credential
-from exporter.cloudflare.errors import NOT_THE_API, RequestFailed, from_envelope, from_status
+from exporter.cloudflare.errors import (
+    NOT_THE_API,
+    RequestFailed,
+    from_envelope,
+    from_exception,
+    from_status,
+)
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import decode
 from exporter.cloudflare.models import Envelope, PageInfo
@@ -185,7 +191,7 @@ class ApiClient:
         except (httpx.TransportError, httpx.InvalidURL, OSError, InvalidBody) as error:
             if response is None or response.is_success:
                 allowed = self.api.timeout + body.received // _MIB
-                failure = failure_of(error, url, allowed)
+                failure = from_exception(error, url, allowed)
                 code = "invalid" if failure.reason == "invalid_answer" else failure.reason
                 raise failure from None
             # The status alone says what matters: after a 429 no more requests may be sent.

@@ -1,27 +1,17 @@
-"""The HTTP connections to the API, and why a request failed on one."""
+"""The HTTP connections to the API."""
 
 import os
-import socket
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
 import httpx
 
 from exporter import __version__
-from exporter.cloudflare import resolver
-from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.models import corrected, unix
 from exporter.cloudflare.proxy import proxy_for
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
-
-_DNS_ADVICE = (
-    "check api.url, HTTPS_PROXY and the machine's DNS (in a cluster, CoreDNS and network policies)"
-)
 
 
 def http_client(
@@ -121,62 +111,3 @@ async def request(
         if begun and not fresh and "http11.receive_response_headers.complete" not in events:
             raise ReusedConnectionLost from None
         raise
-
-
-def failure_of(error: Exception, url: str, allowed: float) -> RequestFailed:
-    """The failure that an error stands for, of a request to a URL that may take `allowed`
-    seconds."""
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
-        if resolver.is_waiting():
-            text = f"no name server responded within {allowed:g} s"
-            return RequestFailed("dns", text, _DNS_ADVICE)
-        text = f"no complete response within {allowed:g} s"
-        advice = "raise api.timeout, or check the network between here and Cloudflare"
-        return RequestFailed("timeout", text, advice)
-    if isinstance(error, InvalidBody):
-        return RequestFailed("invalid_answer", f"unreadable body: {error}")
-    if isinstance(error, httpx.InvalidURL):
-        return RequestFailed("invalid_answer", f"a cursor that can't be requested: {error}")
-    chain = list(_chain(error))
-    # h11 gives up when headers (or trailers) exceed 100 KiB; httpx reports that as a lost
-    # connection. Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's
-    # documentation.
-    if any(getattr(cause, "error_status_hint", None) == 431 for cause in chain):
-        return RequestFailed("invalid_answer", "headers too long")
-    root = chain[-1]
-    message = f"{_destination(url)}: {_message(root)}"
-    if isinstance(root, socket.gaierror):
-        return RequestFailed("dns", message, _DNS_ADVICE)
-    return RequestFailed("connection", message, _advice(root))
-
-
-def _destination(url: str) -> str:
-    """The host of a URL, and the proxy to it, if any, without the proxy's user and password."""
-    host, proxy = urlsplit(url).netloc, proxy_for(url)
-    via = "" if proxy is None else urlsplit(proxy).netloc.rpartition("@")[2]
-    return f"{host} through the proxy {via}" if via else host
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes, the root cause last."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _advice(root: BaseException) -> str:
-    if isinstance(root, ssl.SSLError):
-        return (
-            "api.url must name a host and port that speak TLS, with a certificate that this "
-            "machine trusts; SSL_CERT_FILE names a file of others to trust"
-        )
-    return "check api.url, firewalls and proxies"
-
-
-def _message(root: BaseException) -> str:
-    if isinstance(root, socket.gaierror):
-        return root.strerror or str(root)
-    if isinstance(root, OSError) and not isinstance(root, ssl.SSLError):
-        # The system's message: asyncio's is "Connect call failed" for every cause.
-        return os.strerror(root.errno) if root.errno else str(root) or type(root).__name__
-    return str(root) or type(root).__name__
