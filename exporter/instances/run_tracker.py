@@ -24,7 +24,7 @@ from msgspec.structs import force_setattr
 
 from exporter.cloudflare.models import Attempt, Detail, Step, Summary, seconds, unix
 from exporter.instances.failed_step import AFTERMATH, attempts_in_order
-from exporter.instances.step_keys import StepKey, shared, step_keys
+from exporter.instances.step_identity import StepKey, shared, step_keys
 from exporter.instances.values import InstanceValues, values_of
 from exporter.statuses import BEFORE_END, ENDED
 
