@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 from demo import LocalEngine
 from demo.__main__ import show, statuses, welcome
+from demo.build_engine import ENGINE, build
 from demo.prometheus import (
     Monitoring,
     MonitoringError,
@@ -27,6 +29,8 @@ from demo.sample_instances import Sample, SampleDriver
 from tests.ports import reserved_port
 from tests.requires import requires_program
 from tests.waiting import DEADLINE, tied, wait_until
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.engine
@@ -164,6 +168,20 @@ def test_what_it_started_ends_with_a_demo_that_is_killed() -> None:
         wait_until(lambda: name.read_text() == "sleep\n", lambda: "it hasn't begun")
         demo.kill()
     wait_until(lambda: not runs(started), lambda: f"{started} still runs")
+
+
+@pytest.mark.engine
+def test_what_it_installs_is_light() -> None:
+    build()
+    pinned = "".join((ROOT / "requirements" / f"{n}.txt").read_text() for n in ("runtime", "build"))
+    names = {"pip", *re.findall(r"^([a-z0-9._-]+)[=[]", pinned, re.MULTILINE)}
+    assert {"httpx", "psycopg", "hatchling"} < names
+    files = [*ENGINE.iterdir()]
+    for package in distributions():
+        if package.name.lower() in names:
+            files += [Path(str(file.locate())) for file in package.files or ()]
+    size = sum(file.stat().st_size for file in files if file.exists())
+    assert 150e6 < size <= 250e6, "bytes"
 
 
 @pytest.fixture
