@@ -2,8 +2,8 @@
 have errored or are `min_age` old, but at most `max_instances`.
 
 At the limit, errored instances rank before live ones, and live ones before ended ones. Last come
-those that the selector no longer takes. An instance that ranks higher takes the place of the one
-that ranks lowest. What that does to the two, `lifecycle` decides.
+those that were deleted, or that the selector no longer takes. An instance that ranks higher takes
+the place of the one that ranks lowest. What that does to the two, `lifecycle` decides.
 """
 
 from enum import IntEnum
@@ -129,11 +129,12 @@ class SeriesLimit:
 def _place(instance: Instance) -> _Place:
     """The place of an instance in the order. Of one rank, the newest gives way first."""
     # An instance without series may expire for the very reason that it has none.
-    expiring = instance.has_series and instance.expires_at is not None
-    if instance.status == "errored" and not expiring:
+    if instance.has_series and instance.expires_at is not None:
+        rank = _Rank.EXPIRING
+    elif instance.status == "errored":
         rank = _Rank.ERRORED
     elif instance.status not in ENDED:
         rank = _Rank.LIVE
     else:
-        rank = _Rank.EXPIRING if expiring else _Rank.ENDED
+        rank = _Rank.ENDED
     return rank, instance.row.created or 0.0, instance.id

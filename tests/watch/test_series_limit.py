@@ -111,6 +111,21 @@ class TestFull:
             assert w.status("to-fail") == w.status("fails-too") == "errored"
             assert w.shown() == {"to-fail", "fails-too", "live-1"}, "of those that had series"
 
+    async def test_a_deleted_one_gives_way_to_a_live_one(self) -> None:
+        """Whatever its last status was."""
+        async with watching(workflows=discover(max_instances=2)) as w:
+            for name in ("deleted", "old"):
+                w.orders.create(name, WAITING)
+            await w.cycle(after=INTERVAL)
+            w.orders.instances["deleted"].delete()
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            assert w.shown() == {"deleted", "old"}
+            w.orders.create("new", WAITING)
+            await w.cycle(after=INTERVAL)
+            assert w.shown() == {"new", "old"}
+            assert w.value(DROPPED) == 0
+
     async def test_an_errored_one_gives_way_to_nobody(self) -> None:
         async with watching(workflows=discover(max_instances=2)) as w:
             for n in range(2):
