@@ -187,14 +187,17 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     status = response.status or "unknown"
     start, end = unix(response.start), unix(response.end)
     new = Observations()
-    if start is not None and not known.queue_observed and start >= since:
-        new.queue_duration = seconds(response.queued, response.start)
+    waited = seconds(response.queued, response.start)
+    if not known.queue_observed and (start or 0.0) >= since:
+        new.queue_duration = waited
     ended = status in ENDED
     end_observed = known.end_observed and not _restarted(known, response)
     # A run without an end that was never seen before may have ended long ago.
     over = end or (now if run is not None or newest == -inf else newest)
     if ended and not end_observed and over >= since:
-        new.run = FinishedRun(status, seconds(response.start, response.end or _moment(over)))
+        # This response may lack the start.
+        began = _moment(known.start) if start is None and known.start else response.start
+        new.run = FinishedRun(status, seconds(began, response.end or _moment(over)))
     # If some steps could not be read, a missing step doesn't mean that a restart deleted it.
     whole = len(steps) >= (response.step_count or 0)
     listed = set(keys)
@@ -223,7 +226,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
             start=start,
             end=end,
             step_count=values.step_count or 0,
-            queue_observed=known.queue_observed or start is not None,
+            queue_observed=known.queue_observed or waited is not None,
             end_observed=end_observed or ended,
             marks=marks,
             sealed=sealed,

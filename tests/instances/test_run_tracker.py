@@ -263,6 +263,19 @@ class TestDurations:
         assert new.run == FinishedRun("terminated", None)
         assert new.queue_duration is None
 
+    def test_the_time_in_the_queue_once_both_of_its_times_are_known(self) -> None:
+        first = taken(None, response(queued=None))
+        assert first.observations.queue_duration is None
+        second = taken(first.run, response())
+        assert second.observations.queue_duration == 1.0
+        third = taken(second.run, response(step("pay-1", True)))
+        assert third.observations.queue_duration is None
+
+    def test_a_run_whose_last_response_lacks_its_start(self) -> None:
+        known = taken(None, response()).run
+        over = response(status="complete", start=None, end=at(9))
+        assert taken(known, over).observations.run == FinishedRun("complete", 8.0)
+
     def test_times_are_exact_to_the_microsecond(self) -> None:
         odd = response(status="complete", start=at(1.000001), end=at(1.000003))
         assert taken(None, odd).values.run_duration == 0.000002
