@@ -380,10 +380,13 @@ def _span(thing: Step | Attempt, now: float) -> tuple[float, float]:
 
     The end of a sleep or wait may only be planned. One that is still to come is taken to be `now`.
     """
-    end, until = unix(thing.end), thing.end
-    if end is None or (isinstance(thing, Step) and thing.has_planned_end and end > now):
-        end, until = now, _moment(now)
-    return seconds(thing.start, until) or 0.0, end
+    end = unix(thing.end)
+    planned = isinstance(thing, Step) and thing.has_planned_end
+    if end is not None and not (planned and end > now):
+        return seconds(thing.start, thing.end) or 0.0, end
+    took = seconds(thing.start, _moment(now)) or 0.0
+    # Where the end is missing, the start says whether it is history.
+    return took, (unix(thing.start) if end is None else None) or now
 
 
 def _moment(now: float) -> datetime:

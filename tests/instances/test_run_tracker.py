@@ -106,6 +106,11 @@ class TestOnce:
         ended = detail.status in ENDINGS and detail.end is not None and detail.end >= moment
         assert (new.run is not None) == ended
 
+    def test_what_began_before_since_and_has_no_end_is_history(self) -> None:
+        naps = [Step("sleep", f"nap-{n}", at(n), finished=True) for n in (2, 5)]
+        new = taken(None, response(*naps), since=at(4).timestamp()).observations
+        assert [one.name for one in new.steps] == ["nap-5"]
+
     def test_an_attempt_that_ends_inside_an_open_step_is_observed_before_the_step(self) -> None:
         first = taken(None, response(step("pay-1", False)))
         assert first.observations.attempts == [FinishedAttempt("pay-1", "failure", 1.0)]
