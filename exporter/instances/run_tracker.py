@@ -287,11 +287,13 @@ def _restarted(known: Run, response: Detail) -> bool:
     ended_otherwise = known.status in ENDED and response.status in ENDED - {known.status}
     if ended_otherwise or _lacks_steps_or_end(known, response):
         return True
-    until = _known_until(known)
-    return any(
-        step.type not in AFTERMATH and (unix(step.start) or -inf) > until
-        for step in response.steps or ()
-    )
+    steps, until = response.steps or (), _known_until(known)
+    begun = [step for step in steps if (unix(step.start) or -inf) > until]
+    if begun or known.end is None:
+        return any(step.type not in AFTERMATH for step in begun)
+    # The step that ran again may be one that could not be read.
+    read = [step for step in steps if step.start is not None or step.type in AFTERMATH]
+    return len(read) < (response.step_count or len(steps)) and (unix(response.end) or 0.0) > until
 
 
 def _later(run: Run, response: Summary) -> float:

@@ -629,6 +629,22 @@ class TestRestartFromAStep:
         assert new.run == FinishedRun("errored", 21.0)
         assert [(s.name, s.outcome) for s in new.steps] == [("pay-1", "failure")]
 
+    @pytest.mark.parametrize("unread", ["step", "start"])
+    def test_ended_again_though_the_step_could_not_be_read(self, unread: str) -> None:
+        again = failing("pay-1", Error("Error", "no"), 20)
+        failed = response(step("a-1", True), again, status="errored", end=at(22))
+        known, same = self.known(), self.errored()
+        for detail in (same, failed):
+            assert detail.steps is not None
+            if unread == "step":
+                detail.steps.pop()
+            else:
+                detail.steps[-1].start = None
+        assert taken(known, same).observations.run is None, "the end that is known"
+        second = taken(known, failed)
+        assert second.observations.run == FinishedRun("errored", 21.0)
+        assert taken(second.run, failed).observations.run is None
+
     def test_terminated_before_the_step_ran_again_counts_as_an_end(self) -> None:
         stopped = response(step("a-1", True), status="terminated", end=at(25))
         assert taken(self.known(), stopped).observations.run == FinishedRun("terminated", 24.0)
