@@ -36,6 +36,8 @@ def http_client(
         if (date := http_date(response.headers.get("date", ""))) is not None:
             on_date(date)
 
+    # Python would log the keys of all connections there, and fail where it can't.
+    os.environ.pop("SSLKEYLOGFILE", None)
     try:
         certificates = httpx.create_ssl_context() if transport is None else True
     except OSError:

@@ -388,6 +388,13 @@ def test_certificates_that_cannot_be_used_are_a_wrong_configuration(
         ]
 
 
+def test_a_log_of_tls_keys_that_cannot_be_written_prevents_no_start(command: Command) -> None:
+    """A variable for debugging other programs."""
+    command.file(GOOD)
+    done = command("--check-config", SSLKEYLOGFILE=str(command.folder / "missing" / "keys"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_wrong_configuration_is_reported_before_the_port_is_tried(command: Command) -> None:
     """With every file that can't be used."""
     command.file(GOOD.replace("api_token: secret", "api_token_file: token"))
