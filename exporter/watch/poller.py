@@ -216,7 +216,9 @@ class Poller:
         begun = bool(instances) or self.watched.passes.done
         self.tried = self.tried or (begun and not any(i.awaits_first_poll for i in instances))
         readable = self.tried and self._health.readable
-        self.up = readable and self.watched.passes.failure is None
+        # With a small budget, the first polls of many instances take long.
+        read = self.tried or self._health.was_read
+        self.up = read and self._health.readable and self.watched.passes.failure is None
         as_of = self.watched.as_of(readable=readable)
         if as_of is not None:
             # While the workflow can't be read, what is shown gets no fresher.

@@ -16,6 +16,8 @@ class WorkflowHealth:
     def __init__(self) -> None:
         self.readable = True
         """Whether any poll succeeded in the last round in which polls showed anything."""
+        self.was_read = False
+        """Whether any poll has ever succeeded."""
         self._read: bool | None = None
         """Whether any poll of this round succeeded; None: none has shown anything so far."""
         self._failures = 0
@@ -23,7 +25,7 @@ class WorkflowHealth:
 
     def succeeded(self) -> None:
         """A poll succeeded, or the API said that the instance doesn't exist."""
-        self._read = True
+        self._read = self.was_read = True
 
     def failed(self, *, before: bool) -> None:
         """A poll failed. It says nothing about other instances if its instance had failed

@@ -142,6 +142,21 @@ class TestFailures:
             await w.round()
             assert w.value("cloudflare_workflow_up") == 1
 
+    async def test_a_workflow_is_up_from_its_first_poll_that_succeeds(self) -> None:
+        """With a small budget, those of its other instances take longer than an alert waits."""
+        async with watching(["a", "b"], poll={"interval": "100ms"}) as w:
+            for name in ("a", "b"):
+                w.orders.create(name, Script(pieces=(Wait("approval"),)))
+            w.simulator.faults.add(Hang(), times=1)
+            (poller,) = w.app.pollers
+            await poller.round()
+            await until(lambda: any(i.status for i in poller.instances.values()))
+            await poller.round()
+            await w.saved()
+            assert w.value("cloudflare_workflow_up") == 1
+            assert not poller.tried
+            w.simulator.faults.clear()
+
     async def test_a_problem_is_reported_once_and_its_end_once(self) -> None:
         async with watching(["a", "b"]) as w:
             for name in ("a", "b"):
