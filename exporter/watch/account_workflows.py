@@ -152,9 +152,16 @@ class AccountWorkflows:
         matches = {n: match_of(n, self.configured) for n in dict.fromkeys((*named, *self._found))}
         return {name: match for name, match in matches.items() if match is not None}
 
+    def continue_with(self, configured: list[Workflow]) -> None:
+        """Takes other entries of the configuration. What was watched needn't be found first: a glob
+        may stand for a workflow that was named."""
+        self._found |= self.wanted.keys()
+        self.configured = configured
+
     def continue_from(self, former: "AccountWorkflows") -> None:
-        """Takes what was found, and how it was selected, from the object that a reload replaces."""
-        self._found, self._discovered_by = former._found, former._discovered_by
+        """Takes what was found or watched, and how it was selected, from the object that a reload
+        replaces."""
+        self._found, self._discovered_by = {*former._found, *former.wanted}, former._discovered_by
         self.list_failure = former.list_failure
 
     async def _attach(self, name: str, workflow: Workflow) -> None:

@@ -163,7 +163,7 @@ class WatchedAccounts:
         if (workflows.settings, workflows.queue) != (settings, queue):
             return self._new_account(settings, workflows)
         if configured != workflows.configured:
-            workflows.configured = configured
+            workflows.continue_with(configured)
             known.wake()
         return known
 

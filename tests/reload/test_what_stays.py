@@ -470,6 +470,23 @@ class TestWhatComes:
             assert w.status("a") == "complete"
             assert w.value(FINISHED, status="complete") == before
 
+    @pytest.mark.parametrize("more", [{}, {"poll": {"interval": "5s"}}], ids=["alone", "and more"])
+    async def test_a_workflow_that_a_glob_stands_for_from_now_on_stays(
+        self, state: Path | None, more: dict[str, Any]
+    ) -> None:
+        """Though the list of workflows can't be read."""
+        async with watching(["a"], state=state) as w:
+            w.orders.create("a", FAILS)
+            for _ in range(2):
+                await w.cycle(after=60)
+            before = counted(w)
+            w.simulator.faults.add(error(500))
+            await w.reload(workflows=[{"name": "o*", "discover": {}}], **more)
+            for _ in range(2):
+                assert w.status("a") == "errored"
+                assert counted(w) == before
+                await w.cycle(after=60)
+
 
 class TestSettings:
     async def test_selectors_take_effect(self, state: Path | None) -> None:
