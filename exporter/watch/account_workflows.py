@@ -297,7 +297,7 @@ class AccountWorkflows:
         they are missing a second time; not if the list is empty, which may be an error of the API.
         """
         now = self.clock.monotonic()
-        for name in list(self._found):
+        for name in self._found - {workflow.name for workflow in self.configured}:
             if name in names:
                 self._missing.pop(name, None)
                 continue

@@ -100,6 +100,21 @@ class TestWorkflows:
             left = {p.key.workflow for p in w.app.pollers}
             assert left == {"report-unlisted", "report-weekly"}
 
+    async def test_one_that_is_named_by_now_is_not_said_to_go(self) -> None:
+        async with watching(workflows=[{"name": "o*", "discover": {}}]) as w:
+            w.orders.create("a", WAITING)
+            await w.cycle(after=1)
+            await w.reload(workflows=[{"name": "orders", "discover": {}}])
+            w.simulator.world.account("acc").workflow("other")
+            del w.simulator.world.account("acc").workflows["orders"]
+            with capture_logs() as logs:
+                for _ in range(3):
+                    await w.cycle(after=60)
+            assert "workflow no longer exists; its series expired" not in {
+                line["event"] for line in logs
+            }
+            assert w.status("a") == "waiting"
+
     async def test_an_empty_list_may_be_the_apis_error(self) -> None:
         async with discovering("report-*") as w:
             account = w.simulator.world.account("acc")
