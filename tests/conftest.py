@@ -17,6 +17,9 @@ from demo import LocalEngine
 from tests.needs import PROCESSES, Guard, no_authorities
 from tests.postgres import PostgresServer, postgres_server
 
+# Helm's library would spend a quarter of its time collecting Go's garbage.
+os.environ.setdefault("GOGC", "400")
+
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
