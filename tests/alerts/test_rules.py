@@ -43,8 +43,8 @@ KNOWN = catalogued(FAMILIES) | set(RECORDS) | THRESHOLDS | OF_TARGETS | {"ALERTS
 
 
 def files_of(rule: dict[str, Any]) -> list[dict[str, Any]]:
-    """An alert's files of tests; one of `.days.yaml` has fewer evaluations, one of `.scrapes.yaml`
-    more."""
+    """An alert's files of tests; one of `.hours.yaml` or `.days.yaml` has fewer evaluations, one of
+    `.scrapes.yaml` more."""
     paths = sorted(TESTS.glob(f"{rule['alert']}.*yaml"))
     return [msgspec.yaml.decode(path.read_text()) for path in paths]
 
