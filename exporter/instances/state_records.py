@@ -62,3 +62,5 @@ class WorkflowRecord(Struct, array_like=True):
     """When its instances were first discovered; None: they never were."""
     newest_unwatched: float = -inf
     """Of instances that aren't watched, the state holds none that was created after this time."""
+    deleted: bool = False
+    """Whether it no longer exists, as the account's list of workflows says."""

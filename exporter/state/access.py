@@ -101,6 +101,10 @@ class StateAccess:
         record, rendered = [await self.records((t, *owner)) for t in ("workflows", "rendered")]
         return record.get(""), rendered.get("")
 
+    async def workflows(self, account: str) -> dict[str, WorkflowRecord | None]:
+        """The records of an account's workflows, by name."""
+        return await self._read("workflows", self.backend.workflows, account)
+
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances with their ids, in slices."""
         pending: dict[str, Any] = self.pending.of(("instances", *owner))

@@ -208,6 +208,10 @@ class Backend(ABC):
         """All records of a place, by id."""
         return self._select(_OF_OWNER.format(*place), *place[1:])
 
+    def workflows(self, account: str) -> Iterable[tuple[str, bytes]]:
+        """The records of an account's workflows, by name."""
+        return self._select("SELECT workflow, data FROM workflows WHERE account = ?", account)
+
     def by_ids(self, place: Place, ids: Sequence[str]) -> Iterable[tuple[str, bytes]]:
         """The records of a place that have these ids."""
         marks = ", ".join("?" * len(ids))

@@ -99,6 +99,16 @@ class StateWriter:
         await self._access.open(location)
         await self._turn()
 
+    async def workflows(self, account: str) -> set[str]:
+        """The workflows of an account that were watched in the last days, and exist as far as is
+        known.
+
+        Raises:
+            NotRestored: the state can't be read now.
+        """
+        records = await self._access.workflows(account)
+        return {name for name, record in records.items() if record and not record.deleted}
+
     async def restore(self, workflow: WorkflowKey, owner: Owner) -> WorkflowRecord:
         """Restores the series of a workflow. Returns its record; a new one on first sight.
 

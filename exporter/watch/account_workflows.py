@@ -8,6 +8,7 @@ come down to `reconcile`, which attaches and detaches.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -152,6 +153,12 @@ class AccountWorkflows:
         matches = {n: match_of(n, self.configured) for n in dict.fromkeys((*named, *self._found))}
         return {name: match for name, match in matches.items() if match is not None}
 
+    async def recall(self) -> None:
+        """Takes the workflows that the state knows for found: after a restart, the account's list
+        may fail for long."""
+        with contextlib.suppress(NotRestored):
+            self._found |= await self.writer.workflows(self.settings.stored_as)
+
     def continue_with(self, configured: list[Workflow]) -> None:
         """Takes other entries of the configuration. What was watched needn't be found first: a glob
         may stand for a workflow that was named."""
@@ -213,6 +220,7 @@ class AccountWorkflows:
                 store=self.store,
                 clock=self.clock,
             )
+            watched.record.deleted = False
             async for records in self.writer.instances(owner):
                 for instance_id, instance in records:
                     watched.restore(instance_id, instance)
@@ -311,6 +319,8 @@ class AccountWorkflows:
                 )
                 self._found.discard(name)
                 del self._missing[name]
+                if name in self.attached:
+                    self.attached[name].watched.record.deleted = True
 
     def _lists_say_deleted(self, name: str) -> bool:
         """Whether a workflow's last list pass failed because it doesn't exist."""

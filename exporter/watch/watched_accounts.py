@@ -84,6 +84,9 @@ class WatchedAccounts:
             is_reload = bool(self.accounts)
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted)
             accounts = [self._account(one) for one in wanted]
+            for account in accounts:
+                if account not in self.accounts:
+                    await account.workflows.recall()
             async with self.writer.saving:
                 await self._replace(settings, accounts)
             self.store.configured(successful=True, at=self.clock.now().wall)

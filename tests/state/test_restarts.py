@@ -110,6 +110,21 @@ class TestNothingHappened:
             await w.restart()
             assert w.values() == before
 
+    async def test_so_is_what_a_glob_had_found(self, state: Location) -> None:
+        """Though the list of workflows can't be read."""
+        async with watching(workflows=[{"name": "o*", "discover": {}}], state=state) as w:
+            w.orders.create("a", RUN)
+            for _ in range(2):
+                await w.cycle(after=20)
+            before = {**counts(w), **gauges(w)}
+            w.simulator.faults.add(error(500))
+            await w.restart()
+            assert {**counts(w), **gauges(w)} == before
+            await w.cycle(after=15)
+            assert counts(w).items() <= before.items()
+            assert w.value("cloudflare_workflow_up") == 0
+            assert w.status("a") is not None
+
     async def test_the_exporters_own_counters_begin_at_zero(self, state: Location) -> None:
         def details() -> float | None:
             name = "cloudflare_workflows_exporter_polls_total"

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +100,27 @@ class TestWorkflows:
                 await w.cycle(after=60)
             left = {p.key.workflow for p in w.app.pollers}
             assert left == {"report-unlisted", "report-weekly"}
+
+    @pytest.mark.parametrize("down", [False, True], ids=["while it runs", "while it is down"])
+    async def test_one_that_is_gone_does_not_come_back_with_a_restart(
+        self, tmp_path: Path, *, down: bool
+    ) -> None:
+        async with discovering("report-*", more={"state": tmp_path / "state.db"}) as w:
+            account = w.simulator.world.account("acc")
+            for name in ("report-daily", "report-weekly"):
+                account.workflow(name).create("a", WAITING)
+            await w.cycle(after=1)
+            del account.workflows["report-daily"]
+            for _ in range(0 if down else 2):
+                await w.cycle(after=60)
+            await w.restart()
+            for _ in range(2 if down else 0):
+                await w.cycle(after=60)
+            assert {p.key.workflow for p in w.app.pollers} == {"report-weekly"}
+            account.workflow("report-daily").create("a", WAITING)
+            await w.cycle(after=60)
+            await w.restart()
+            assert {p.key.workflow for p in w.app.pollers} == {"report-daily", "report-weekly"}
 
     async def test_one_that_is_named_by_now_is_not_said_to_go(self) -> None:
         async with watching(workflows=[{"name": "o*", "discover": {}}]) as w:
