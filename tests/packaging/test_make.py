@@ -18,10 +18,11 @@ TOKEN = {"CLOUDFLARE_API_TOKEN": "$(error no value is expanded)"}
 def planned(folder: Path, *arguments: str, **environ: str) -> str:
     """What `make` would do in a clean copy."""
     make = requires_program("make", "make")
-    (folder / "requirements").mkdir(exist_ok=True)
-    locks = (f"requirements/{p.name}" for p in ROOT.glob("requirements/*.txt"))
-    for name in ("Makefile", "pyproject.toml", *locks):
+    for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
+    for name in ("requirements", "demo"):
+        ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
     # `make test` hands its own flags and level to what it runs.
     own = {k: v for k, v in environment(**environ).items() if not k.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
@@ -63,6 +64,7 @@ def test_it_installs_what_running_needs_and_node_for_the_demo_alone(tmp_path: Pa
     run, demo = planned(tmp_path, "run", **TOKEN), planned(tmp_path, "run")
     assert "-r requirements/runtime.txt" in run
     assert "requirements/demo.txt" not in run
-    assert "-r requirements/demo.txt" in demo
+    assert "--target=.cache/node --require-hashes -r requirements/demo.txt" in demo
+    assert "\nrm -rf .cache/node\n" in demo
     assert "requirements/dev.txt" not in run + demo
     assert "-r requirements/dev.txt" in planned(tmp_path, "lint")
