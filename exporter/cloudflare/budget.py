@@ -246,7 +246,7 @@ class Budget:
         while self._others[0][0] < now - _MEMORY:
             self._others.popleft()
         if remaining < _LAST_REQUESTS:
-            self._refused(min(_LOCKOUT, limit.get("t") or _LOCKOUT))
+            self._refused(min(_LOCKOUT, limit.get("t", _LOCKOUT)))
 
     def rate_limited(self, retry_after: float | None) -> None:
         """Sends no requests for `retry_after` seconds after a 429, and then a single one."""

@@ -141,14 +141,17 @@ class TestOthers:
 
         assert virtual_time.run(main()) == (1200 * 0.8 - 599, 600)
 
-    def test_a_quota_that_others_have_used_up_stops_all_requests_until_it_is_reset(self) -> None:
+    @pytest.mark.parametrize("reset", [70, 0])
+    def test_a_quota_that_others_have_used_up_stops_all_requests_until_it_is_reset(
+        self, reset: int
+    ) -> None:
         async def main() -> float:
             spender = budget(600)
             async with spender.request():
-                spender.update(headers(remaining=3, reset=70))
+                spender.update(headers(remaining=3, reset=reset))
             return spender.blocked
 
-        assert virtual_time.run(main()) == 70
+        assert virtual_time.run(main()) == reset
 
     @pytest.mark.parametrize("said", [{}, {"ratelimit": "nonsense"}, {"ratelimit": '"x";r=5'}])
     def test_nothing_follows_from_headers_that_say_nothing(self, said: dict[str, str]) -> None:
