@@ -1,18 +1,19 @@
-"""One watched instance: what is known of it, when it is polled, and when its series expire.
+"""One watched instance: what is known of it, when it is polled, and when its series expire. And the
+effects of its transitions.
 
 This is data only, and `lifecycle` alone writes it.
 """
 
 from enum import Enum, IntEnum, StrEnum, auto
 from math import inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.config.settings import Poll
-from exporter.instances.run_tracker import APART, Run
+from exporter.instances.run_tracker import APART, Observations, Run
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
@@ -216,3 +217,29 @@ class Instance(Struct, eq=False, gc=False):
             expires_at=None if self.expires_at is None else self.expires_at + ahead,
             row=self.row,
         )
+
+
+class Effects(NamedTuple):
+    """What the caller of a transition has to do."""
+
+    record: bool = False
+    """Write its record to the state."""
+    show: bool = False
+    """Show its values, if it has series."""
+    observations: Observations | None = None
+    """Count these."""
+    backfilled: bool = False
+    """They are of a run that had ended long before the instance was first polled."""
+    needs_detail: bool = False
+    """Request a detail: only that shows which run the row is about."""
+    repeats: bool = False
+    """Fetch no steps: a detail response has already shown this end, with all of them."""
+    hide: bool = False
+    """Remove its series."""
+    remove: bool = False
+    """Stop watching it. What was counted of its run stays known."""
+    skipped: bool = False
+    """Count that it ended and its steps were never fetched."""
+
+
+NOTHING = Effects()

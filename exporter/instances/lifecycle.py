@@ -17,7 +17,6 @@ selector no longer takes it.
 """
 
 from math import inf
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -26,6 +25,8 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary
 from exporter.instances import poll_pauses
 from exporter.instances.instance import (
+    NOTHING,
+    Effects,
     Instance,
     LastPoll,
     Pending,
@@ -36,7 +37,7 @@ from exporter.instances.instance import (
 )
 from exporter.instances.latest_steps import pack
 from exporter.instances.list_rows import has_times, news_of, take_row
-from exporter.instances.run_tracker import Freshness, Observations, Run, judge, track
+from exporter.instances.run_tracker import Freshness, Run, judge, track
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
@@ -46,32 +47,6 @@ _NOT_FOUND = 2
 a database replica that is behind."""
 _OLD = 3600.0
 """Seconds since a run ended after which counting it is backfill."""
-
-
-class Effects(NamedTuple):
-    """What the caller of a transition has to do."""
-
-    record: bool = False
-    """Write its record to the state."""
-    show: bool = False
-    """Show its values, if it has series."""
-    observations: Observations | None = None
-    """Count these."""
-    backfilled: bool = False
-    """They are of a run that had ended long before the instance was first polled."""
-    needs_detail: bool = False
-    """Request a detail: only that shows which run the row is about."""
-    repeats: bool = False
-    """Fetch no steps: a detail response has already shown this end, with all of them."""
-    hide: bool = False
-    """Remove its series."""
-    remove: bool = False
-    """Stop watching it. What was counted of its run stays known."""
-    skipped: bool = False
-    """Count that it ended and its steps were never fetched."""
-
-
-NOTHING = Effects()
 
 
 def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:

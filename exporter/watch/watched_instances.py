@@ -13,8 +13,7 @@ from exporter.clock import Clock, Moment
 from exporter.cloudflare.models import Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
-from exporter.instances.instance import Instance, Scope
-from exporter.instances.lifecycle import NOTHING, Effects
+from exporter.instances.instance import NOTHING, Effects, Instance, Scope
 from exporter.instances.run_tracker import APART
 from exporter.instances.state_records import (
     UNWATCHED_FOR,

@@ -8,8 +8,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
-from exporter.instances.instance import Instance, PollRequest, Scope
-from exporter.instances.lifecycle import Effects
+from exporter.instances.instance import Effects, Instance, PollRequest, Scope
 from exporter.statuses import ENDED
 from tests.instances.times import EPOCH, QUEUED
 

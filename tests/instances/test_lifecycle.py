@@ -19,6 +19,8 @@ from exporter.cloudflare.event_queue import KINDS
 from exporter.cloudflare.models import Summary
 from exporter.instances import lifecycle
 from exporter.instances.instance import (
+    NOTHING,
+    Effects,
     Instance,
     LastPoll,
     Pending,
@@ -27,7 +29,6 @@ from exporter.instances.instance import (
     Scope,
     Urgency,
 )
-from exporter.instances.lifecycle import NOTHING, Effects
 from exporter.instances.run_tracker import Freshness, judge
 from exporter.statuses import ENDED, STATUSES
 from tests.instances.polling import (

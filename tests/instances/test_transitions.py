@@ -10,6 +10,8 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Step, Summary
 from exporter.instances import lifecycle
 from exporter.instances.instance import (
+    NOTHING,
+    Effects,
     Instance,
     LastPoll,
     Pending,
@@ -19,7 +21,6 @@ from exporter.instances.instance import (
     Urgency,
 )
 from exporter.instances.latest_steps import Entry, unpack
-from exporter.instances.lifecycle import NOTHING, Effects
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues
 from tests.instances.polling import (
