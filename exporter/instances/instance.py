@@ -153,6 +153,13 @@ class Instance(Struct, eq=False, gc=False):
         return self.last_poll.failure
 
     @property
+    def lacks_detail(self) -> bool:
+        """Whether it is known, and its last poll failed at a detail request: simple ones may
+        succeed."""
+        failed = self.last_poll.request if self.failure is not None else None
+        return self.values is not None and failed is not None and failed.kind == "detail"
+
+    @property
     def awaits_first_poll(self) -> bool:
         """Whether it is configured and was never polled since the exporter started."""
         return self.configured and self.last_poll.request is None

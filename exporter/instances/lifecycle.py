@@ -36,7 +36,7 @@ from exporter.instances.instance import (
     Urgency,
 )
 from exporter.instances.latest_steps import pack
-from exporter.instances.list_rows import has_times, news_of, take_row
+from exporter.instances.list_rows import as_row, has_times, news_of, take_row
 from exporter.instances.run_tracker import Freshness, Run, judge, track
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
@@ -135,7 +135,7 @@ def on_turn(instance: Instance, *, now: Moment) -> PollRequest:
     due = at - instance.detailed_at >= instance.poll.detail_refresh
     refresh = (instance.live or outlived) and due
     needs_detail = (refresh or instance.wants_detail) and not instance.steps_can_wait(at)
-    if instance.detailed and not needs_detail:
+    if instance.lacks_detail or (instance.detailed and not needs_detail):
         request = PollRequest(at, "simple", reason)
     elif refresh and not instance.wants_detail:
         request = PollRequest(at, "detail", PollReason.REFRESH)
@@ -149,6 +149,8 @@ def on_simple(instance: Instance, now: Moment, response: Summary) -> Effects:
     """A simple response. If it shows news, the poll continues with a detail request."""
     at, run, values = instance.request.at, instance.run, instance.values
     can_wait = instance.steps_can_wait(at)
+    if run and values and instance.lacks_detail:
+        return _without_steps(instance, now, response, run, values)
     # Without these, a row has come since the request was chosen, and a detail is needed in any
     # case.
     if run and values and instance.detailed:
@@ -160,6 +162,22 @@ def on_simple(instance: Instance, now: Moment, response: Summary) -> Effects:
             return _succeeded(instance, now=now)._replace(show=progressed)
     instance.activity = PollRequest(at, "detail", PollReason.CHANGED)
     return NOTHING
+
+
+def _without_steps(
+    instance: Instance, now: Moment, response: Summary, run: Run, values: InstanceValues
+) -> Effects:
+    """Takes news from a simple response as from a list row, since detail responses can't be read.
+    The poll continues with another detail request."""
+    instance.activity = PollRequest(instance.request.at, "detail", instance.request.reason)
+    row, tracked = as_row(response), None
+    if has_times(row) and judge(run, values, response) is Freshness.NEWER:
+        tracked = take_row(run, values, row, now=now.steady, since=instance.since)
+    if tracked is None or tracked.run == run:
+        return NOTHING
+    changed = _take(instance, tracked.run, tracked.values, now)
+    instance.wants_detail = True
+    return Effects(record=True, show=changed, observations=tracked.observations)
 
 
 def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> Effects:

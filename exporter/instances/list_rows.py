@@ -11,7 +11,7 @@ from math import inf
 
 from msgspec.structs import replace
 
-from exporter.cloudflare.models import Row, seconds, unix
+from exporter.cloudflare.models import Row, Summary, latest, seconds, unix
 from exporter.instances.run_tracker import APART, FinishedRun, Observations, Run, Tracked, same_time
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues
@@ -24,6 +24,20 @@ def has_times(row: Row) -> bool:
     if row.status in ENDED and row.ended_on is None:
         return False
     return any(unix(time) is not None for time in (row.modified_on, row.started_on, row.ended_on))
+
+
+def as_row(response: Summary) -> Row:
+    """What a response without steps says, as a row that was modified at its latest time."""
+    times = response.queued, response.start, response.end
+    return Row(
+        status=response.status,
+        created_on=response.queued,
+        started_on=response.start,
+        ended_on=response.end,
+        modified_on=latest(times),
+        version_id=response.version_id,
+        trigger_source=response.trigger.source if response.trigger else None,
+    )
 
 
 def news_of(row: Row, last: LastRow) -> LastRow | None:

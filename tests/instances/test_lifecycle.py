@@ -351,12 +351,12 @@ class Life(RuleBasedStateMachine):
         if request.kind == "simple":
             assert i.run
             assert i.values
-            freshness = judge(i.run, i.values, short)
+            freshness, lacks = judge(i.run, i.values, short), i.lacks_detail
             lifecycle.on_simple(i, self.now, short)
             # Where it leaves open which of the two is newer, a detail response decides.
             news = freshness in (Freshness.NEWER, Freshness.UNDECIDED)
-            assert (i.activity is not None) == news
-            if not news:
+            assert (i.activity is not None) == (news or lacks)
+            if i.activity is None:
                 return
             assert i.request.kind == "detail"
         lifecycle.on_detail(i, self.now, full, 100)

@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,12 +16,16 @@ from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.metrics import catalogue
 from simulator import (
+    HOSTED,
+    LOCAL_ENGINE,
     Attempt,
     Error,
     Respond,
     Script,
     Simulator,
+    Sleep,
     Step,
+    Style,
     Wait,
     World,
     error,
@@ -74,6 +79,33 @@ class TestOneInstance:
             for _ in range(40):
                 await w.cycle(after=INTERVAL)
             assert failing(w) == {}
+
+    @pytest.mark.parametrize("restarted", [False, True])
+    @pytest.mark.parametrize("style", [HOSTED, LOCAL_ENGINE], ids=["hosted", "local engine"])
+    async def test_its_end_shows_though_its_steps_cannot_be_read(
+        self, tmp_path: Path, style: Style, *, restarted: bool
+    ) -> None:
+        runs = "cloudflare_workflow_runs_finished_total"
+        async with watching(["good", "bad"], style=style, state=tmp_path / "state.db") as w:
+            w.orders.create("good", WAITING)
+            w.orders.create("bad", Script((Sleep("nap", 60),), throws=Error("TypeError")))
+            await w.round(after=INTERVAL)
+            w.simulator.faults.add(error(500), instance="bad", kind="detail")
+            for _ in range(12):
+                await w.round(after=INTERVAL)
+            assert w.status("bad") == "errored"
+            assert (w.value(runs, status="errored"), failing(w)) == (1, {"http_5xx": 1})
+            if restarted:
+                await w.restart()
+            w.simulator.faults.clear()
+            for _ in range(20):
+                await w.round(after=INTERVAL)
+            assert (w.value(runs, status="errored"), failing(w)) == (1, {})
+            durations = w.samples("cloudflare_workflow_step_duration_seconds_count")
+            nap = {"step": "nap", "step_type": "sleep", "outcome": "success"}
+            assert durations[tuple(sorted(nap.items()))] == 1
+            errors = w.samples("cloudflare_workflow_instance_error_info")
+            assert [dict(labels)["error_name"] for labels in errors] == ["TypeError"]
 
     async def test_its_pauses_grow_to_ended_interval(self) -> None:
         async with watching(["good", "bad"], poll={"ended_interval": "4m"}) as w:
