@@ -171,7 +171,7 @@ def _without_steps(
     The poll continues with another detail request."""
     instance.activity = PollRequest(instance.request.at, "detail", instance.request.reason)
     row, tracked = as_row(response), None
-    if has_times(row) and judge(run, values, response) is Freshness.NEWER:
+    if row.status and has_times(row) and judge(run, values, response) is Freshness.NEWER:
         tracked = take_row(run, values, row, now=now.steady, since=instance.since)
     if tracked is None or tracked.run == run:
         return NOTHING

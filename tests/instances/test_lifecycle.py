@@ -193,6 +193,22 @@ def test_pauses_double_after_each_failure() -> None:
     assert pauses == [15, 30, 60, 120, 240, 480, 600, 600]
 
 
+@pytest.mark.parametrize(("status", "taken"), [("terminated", True), (None, False)])
+def test_without_details_a_simple_response_is_taken_if_it_has_a_status(
+    status: str | None, *, taken: bool
+) -> None:
+    instance = known(Scope.CONFIGURED)
+    instance.wants_detail = True
+    assert begun(instance, 20).kind == "detail"
+    lifecycle.on_failure(instance, at(20), FAILURE)
+    assert begun(instance, 40).kind == "simple"
+    before = instance.run
+    over = Summary(queued=QUEUED, start=QUEUED, end=QUEUED + timedelta(seconds=30), status=status)
+    assert bool(lifecycle.on_simple(instance, at(40), over).observations) is taken
+    assert (instance.run != before) is taken
+    assert instance.request.kind == "detail"
+
+
 class TestNotFound:
     @pytest.mark.parametrize(
         ("instance", "expires"),
