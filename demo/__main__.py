@@ -199,6 +199,7 @@ def main() -> int:
     parser.add_argument("--build", action="store_true")
     parser.add_argument("--with", choices=["prometheus"], dest="beside")
     arguments, exporter_flags = parser.parse_known_args()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a build without a traceback
     try:
         build()
         if arguments.build:

@@ -34,7 +34,7 @@ def child_process(
                 process.kill()
 
 
-def tied_to_this_process() -> list[str]:
-    """What to write before a command so that it ends with this process even if this one is killed,
-    where `setpriv` is installed (Linux)."""
-    return ["setpriv", "--pdeathsig=TERM"] if shutil.which("setpriv") else []
+def tied_to_this_process(signal: str = "TERM") -> list[str]:
+    """What to write before a command so that it gets a signal when this process ends, even if this
+    one is killed, where `setpriv` is installed (Linux)."""
+    return ["setpriv", f"--pdeathsig={signal}"] if shutil.which("setpriv") else []

