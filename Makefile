@@ -120,8 +120,8 @@ $(PACKAGE): pyproject.toml $(RUNTIME)
 	@touch $@
 
 # Node.js, which is as large as all the rest, only builds the engine.
-$(ENGINE): demo/package-lock.json demo/engine_config.mjs demo/scenarios.mjs | $(PACKAGE)
-	$(INSTALL) --no-cache-dir --no-compile --target=$(NODE) --require-hashes -r requirements/demo.txt
+$(ENGINE): $(addprefix demo/,package-lock.json package.json engine_config.mjs scenarios.mjs) | $(PACKAGE)
+	$(INSTALL) --no-cache-dir --no-compile --target=$(NODE) --upgrade --require-hashes -r requirements/demo.txt
 	PYTHONPATH=$(NODE) $(BIN)/python -m demo --build
 	rm -rf $(NODE)
 	@touch $@

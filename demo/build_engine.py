@@ -17,7 +17,7 @@ WORKERD = ENGINE / "workerd"
 CONFIG = ENGINE / "config.bin"
 """For `workerd serve --binary`; addresses and folders in it are to be replaced by flags."""
 
-_SOURCES = ("package-lock.json", "package.json", "engine_config.mjs", "scenarios.mjs")
+SOURCES = ("package-lock.json", "package.json", "engine_config.mjs", "scenarios.mjs")
 
 
 def build() -> None:
@@ -26,14 +26,14 @@ def build() -> None:
     Raises:
         NodeError: no usable Node.js, or npm or Miniflare failed; the message has its output.
     """
-    make_once(ENGINE / "built-of", [HERE / name for name in _SOURCES], _build)
+    make_once(ENGINE / "built-of", [HERE / name for name in SOURCES], _build)
 
 
 def _build() -> None:
     shutil.rmtree(ENGINE, ignore_errors=True)
     folder = ENGINE / "build"
     folder.mkdir(parents=True)
-    for name in _SOURCES:
+    for name in SOURCES:
         shutil.copy(HERE / name, folder)
     npm_ci(folder, "--cache=npm-cache")
     _configure(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from demo.build_engine import SOURCES
 from tests.e2e.daemon import environment
 from tests.requires import requires_program
 
@@ -64,7 +65,18 @@ def test_it_installs_what_running_needs_and_node_for_the_demo_alone(tmp_path: Pa
     run, demo = planned(tmp_path, "run", **TOKEN), planned(tmp_path, "run")
     assert "-r requirements/runtime.txt" in run
     assert "requirements/demo.txt" not in run
-    assert "--target=.cache/node --require-hashes -r requirements/demo.txt" in demo
+    assert "--target=.cache/node --upgrade --require-hashes -r requirements/demo.txt" in demo
     assert "\nrm -rf .cache/node\n" in demo
     assert "requirements/dev.txt" not in run + demo
     assert "-r requirements/dev.txt" in planned(tmp_path, "lint")
+
+
+def test_it_builds_the_engine_again_when_a_file_of_which_it_is_built_has_changed(
+    tmp_path: Path,
+) -> None:
+    mark = tmp_path / ".cache" / "engine" / "built-of"
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    assert "--build" not in planned(tmp_path, "demo")
+    for name in SOURCES:
+        assert "-m demo --build" in planned(tmp_path, "demo", f"--what-if=demo/{name}"), name
