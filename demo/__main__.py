@@ -214,7 +214,7 @@ def main() -> int:
         return run(
             address, exporter_flags, stopping, with_prometheus=arguments.beside == "prometheus"
         )
-    except (EngineError, NodeError, MonitoringError) as error:
+    except (EngineError, NodeError, MonitoringError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -50,3 +50,11 @@ def test_npm_ends_with_a_build_that_is_interrupted_or_killed(
             output, _ = build.communicate(timeout=DEADLINE)
     assert build.returncode == -number
     assert output == ""
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".cache").write_text("a file where the folder would be")
+    with building(tmp_path) as build:
+        output, _ = build.communicate(timeout=DEADLINE)
+    assert build.returncode == 1
+    assert output == f"[Errno 20] Not a directory: '{tmp_path}/.cache/engine/built-of'\n"
