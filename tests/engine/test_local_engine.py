@@ -211,11 +211,11 @@ class TestLifetime:
             LocalEngine.start(timeout=0.01)
 
     @pytest.mark.process
-    def test_it_stops_when_its_parent_is_killed(self) -> None:
+    def test_it_stops_when_its_parent_is_killed(self, tmp_path: Path) -> None:
         code = (
-            "import time\n"
+            "import pathlib, time\n"
             "from demo import LocalEngine\n"
-            "print(LocalEngine.start().api, flush=True)\n"
+            f"print(LocalEngine.start(pathlib.Path({str(tmp_path)!r})).api, flush=True)\n"
             "time.sleep(600)\n"
         )
         parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
