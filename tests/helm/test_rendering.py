@@ -40,6 +40,11 @@ CASES = MATRIX | CI
 each_case = pytest.mark.parametrize("values", CASES.values(), ids=CASES)
 
 
+def released(values: dict[str, Any]) -> Release:
+    """A case's release, named like nothing in the chart."""
+    return render(SMALLEST, values, name="mine")
+
+
 @pytest.fixture(scope="module")
 def schemas() -> Iterator[Validator]:
     with validator() as running:
@@ -51,22 +56,22 @@ class TestEachCase:
     @pytest.mark.slow(0.1)
     @pytest.mark.parametrize("version", KUBERNETES)
     def test_kubernetes_takes_it(self, values: dict[str, Any], version: str) -> None:
-        problems = [kubernetes_errors(o, version) for o in render(SMALLEST, values).native]
+        problems = [kubernetes_errors(o, version) for o in released(values).native]
         assert list(filter(None, problems)) == []
 
     @pytest.mark.process
     def test_the_operator_and_the_gateway_take_it(
         self, values: dict[str, Any], schemas: Validator
     ) -> None:
-        assert [m for o in render(SMALLEST, values).custom for m in schemas.problems(o)] == []
+        assert [m for o in released(values).custom for m in schemas.problems(o)] == []
 
     def test_the_pods_pass_the_restricted_standard(self, values: dict[str, Any]) -> None:
-        release = render(SMALLEST, values)
+        release = released(values)
         assert violations(release.pod["spec"]) == []
         assert violations(release.the("Pod")["spec"]) == []
 
     def test_selectors_find_the_pod(self, values: dict[str, Any]) -> None:
-        release = render(SMALLEST, values)
+        release = released(values)
         labels = release.pod["metadata"]["labels"].items()
         selectors = [s["spec"]["selector"] for s in release.of_kind("Service")]
         others = [release.workload, *release.of_kind("PodDisruptionBudget")]
@@ -75,9 +80,9 @@ class TestEachCase:
 
     def test_every_object_says_what_it_belongs_to(self, values: dict[str, Any]) -> None:
         own = values | {"extraObjects": []} if "extraObjects" in values else values
-        for o in render(SMALLEST, own).objects:
+        for o in released(own).objects:
             labels = o["metadata"]["labels"]
-            assert labels["app.kubernetes.io/instance"] == "exporter"
+            assert labels["app.kubernetes.io/instance"] == "mine"
             assert labels["app.kubernetes.io/managed-by"] == "Helm"
 
     def test_helm_lint_finds_no_error(self, values: dict[str, Any]) -> None:
@@ -96,7 +101,7 @@ def test_no_custom_resource_has_a_field_that_it_does_not_know() -> None:
     objects = [
         Typed(f'import("{CUSTOM[group(o)]}/{o["apiVersion"]}").I{o["kind"]}', o)
         for values in CASES.values()
-        for o in render(SMALLEST, values).custom
+        for o in released(values).custom
     ]
     assert len({o.type for o in objects}) == 5
     assert type_errors(objects) == ""
@@ -583,7 +588,7 @@ class TestNotes:
     @each_case
     def test_their_commands_name_what_there_is(self, values: dict[str, Any]) -> None:
         """Each works as it is printed."""
-        release = render(SMALLEST, values, name="mine")
+        release = released(values)
         commands = [line.split() for line in release.notes.splitlines() if line.startswith("  ")]
         kubectl = [command for command in commands if command[0] == "kubectl"]
         named = [
