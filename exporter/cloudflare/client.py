@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UnsetType
 
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.connections import ReusedConnectionLost, http_date, request
+from exporter.cloudflare.connections import ReusedConnectionLost, request
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import (
     NOT_THE_API,
@@ -27,6 +27,7 @@ from exporter.cloudflare.errors import (
     from_exception,
     from_status,
 )
+from exporter.cloudflare.http_dates import retry_after
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import decode
 from exporter.cloudflare.models import Envelope, PageInfo
@@ -43,8 +44,6 @@ OnIgnored = Callable[[str, list[str]], None]
 _MIB = 1024 * 1024
 _MAX_ERROR_BODY = 64 * 1024
 """Bytes that are read of a response other than 2xx: errors are short."""
-_MAX_RETRY_AFTER = 3600.0
-"""Seconds: a longer `Retry-After` comes from a wrong clock."""
 _MAX_MESSAGE = 200
 """Characters of a message from the API, or about a body that can't be read."""
 _RESULT = "$.result"
@@ -228,19 +227,3 @@ class ApiClient:
 def _content(response: httpx.Response, body: ResponseBody) -> str:
     kind = response.headers.get("content-type", "").partition(";")[0].strip() or "an untyped body"
     return f"{kind[:50]} of {body.size} bytes"
-
-
-def retry_after(response: httpx.Response) -> float | None:
-    """Seconds of `Retry-After`, at most an hour; None if it is missing or invalid.
-
-    It is a number or a date (RFC 9110). A date is compared with the `Date` of the response, since
-    clocks differ.
-    """
-    value = response.headers.get("retry-after", "")
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), _MAX_RETRY_AFTER)
-    until = http_date(value)
-    sent = http_date(response.headers.get("date", ""))
-    if until is None:
-        return None
-    return min(max(0.0, until - (time.time() if sent is None else sent)), _MAX_RETRY_AFTER)

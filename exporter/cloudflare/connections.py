@@ -3,12 +3,11 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
 
 import httpx
 
 from exporter import __version__
-from exporter.cloudflare.models import corrected, unix
+from exporter.cloudflare.http_dates import http_date
 from exporter.cloudflare.proxy import proxy_for
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
@@ -73,14 +72,6 @@ def http_client(
             "http:// or https://, or be unset"
         )
         raise ConfigError([text]) from None
-
-
-def http_date(text: str) -> float | None:
-    """Unix time of an HTTP date, in UTC unless it says otherwise; None where it is invalid."""
-    try:
-        return unix(corrected(parsedate_to_datetime(text)))
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 class ReusedConnectionLost(Exception):  # noqa: N818 - reads as what happened

@@ -17,10 +17,11 @@ from pydantic import SecretStr
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.cloudflare.client import OnRequest, retry_after
+from exporter.cloudflare.client import OnRequest
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
+from exporter.cloudflare.http_dates import retry_after
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from simulator import (
     Drip,
