@@ -8,8 +8,9 @@ import httpx
 from pydantic import SecretStr
 
 from exporter import logs
-from exporter.config.accounts import Account, secret_of
+from exporter.config.accounts import Account
 from exporter.config.errors import ConfigError
+from exporter.config.secrets import secret_of
 
 
 class Secret:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
+from exporter.config.secrets import Secret, one_secret
 from exporter.config.units import Duration, PositiveDuration
 from exporter.config.validation import Problem, Section, duplicates, mappings, must
 from exporter.statuses import SELECTED, Status
@@ -19,39 +20,15 @@ LONGEST_ID = 271
 """Characters of an instance id. The documented limit is 100 letters, digits, `_` and `-`, but cron
 triggers make longer ones of any kind, such as `*/30 * * * *-1786001400000`."""
 
-# What may follow "Bearer" (RFC 6750): no quotes, and no ${VARIABLE} that nothing has expanded.
-_SECRET = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_LIKE_A_SECRET = re.compile(r"[A-Za-z0-9_-]{37,}")
-
 
 def is_instance_id(value: str) -> bool:
     """Whether an instance can have this id, in the API's lists or in the configuration."""
     return 0 < len(value) <= LONGEST_ID and value.isprintable()
 
 
-def secret_of(text: str) -> str:
-    """The API token or key in a text, without the white space around it.
-
-    Raises:
-        ValueError: there is none, or it can't stand in a header; it isn't repeated.
-    """
-    secret = text.strip()
-    if not secret:
-        raise ValueError("is empty; an API token or key is expected")
-    if not _SECRET.fullmatch(secret):
-        raise ValueError("holds characters that no API token or key has, such as quotes or spaces")
-    return secret
-
-
 def is_glob(name: str) -> bool:
     """Whether a workflow's configured name stands for all workflows that match it."""
     return not set(name).isdisjoint("*?[")
-
-
-def gives_credential(account: Mapping[str, Any]) -> bool:
-    """Whether an account holds a credential, or a part of one."""
-    keys = ("api_token", "api_token_file", "api_email", "api_key", "api_key_file")
-    return any(account.get(key) is not None for key in keys)
 
 
 def _matching(pattern: str, problem: str) -> AfterValidator:
@@ -77,9 +54,6 @@ _AccountId = Annotated[
         r"(?!(?:[0-9a-f]{24,31}|[0-9a-f]{33,})$)[A-Za-z0-9_-]{1,64}",
         "not an account id: copy it from Cloudflare's dashboard, 32 hex digits",
     ),
-]
-_Secret = Annotated[
-    SecretStr, AfterValidator(lambda value: SecretStr(secret_of(value.get_secret_value())))
 ]
 # It goes into a header, so it is printable ASCII.
 _Email = Annotated[str, _matching("[!-~]*@[!-~]*", "not an e-mail address")]
@@ -135,7 +109,7 @@ class Events(Section):
         ),
     ]
     """Id of the queue that gets the events of the account's workflows."""
-    api_token: _Secret | None = Field(None, min_length=1)
+    api_token: Secret | None = Field(None, min_length=1)
     """API token with the permission Queues Edit."""
     api_token_file: Path | None = None
     """File that holds this API token; re-read when it changes."""
@@ -145,18 +119,10 @@ class Events(Section):
 
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
-        yield from _one_secret(given, "api_token")
+        yield from one_secret(given, "api_token")
         if not given.keys() & {"api_token", "api_token_file"}:
             text = "needs api_token_file or api_token: a token with the permission Queues Edit"
             yield (), text
-
-
-def _one_secret(given: Mapping[str, Any], secret: str) -> Iterator[Problem]:
-    if {secret, f"{secret}_file"} <= given.keys():
-        yield (), f"give one of {secret} and {secret}_file"
-    if _LIKE_A_SECRET.fullmatch(str(given.get(f"{secret}_file"))):
-        # Refused here, before it is opened as a file and reported as missing.
-        yield (), f"{secret}_file must name a file; its value looks like the secret itself"
 
 
 class Account(Section):
@@ -164,13 +130,13 @@ class Account(Section):
     """Value of the label account; default: the account id."""
     account_id: _AccountId | None = None
     """From Cloudflare's dashboard; required where api.url has {account_id}."""
-    api_token: _Secret | None = Field(None, min_length=1)
+    api_token: Secret | None = Field(None, min_length=1)
     """API token; otherwise from CLOUDFLARE_API_TOKEN."""
     api_token_file: Path | None = None
     """File that holds the API token; re-read when it changes."""
     api_email: _Email | None = Field(None, min_length=1)
     """E-mail for api_key; otherwise both from CLOUDFLARE_EMAIL and CLOUDFLARE_API_KEY."""
-    api_key: _Secret | None = Field(None, min_length=1)
+    api_key: Secret | None = Field(None, min_length=1)
     """Global API key."""
     api_key_file: Path | None = None
     """File that holds the global API key; re-read when it changes."""
@@ -195,7 +161,7 @@ class Account(Section):
         if not given.keys() & {"name", "account_id"}:
             yield (), "needs a name or an account_id"
         for secret in ("api_token", "api_key"):
-            yield from _one_secret(given, secret)
+            yield from one_secret(given, secret)
         key = given.keys() & {"api_key", "api_key_file"}
         email = "api_email" in given
         if given.keys() & {"api_token", "api_token_file"} and (key or email):

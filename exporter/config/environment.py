@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 from pydantic_settings.sources.types import EnvNoneType
 
-from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN, gives_credential
+from exporter.config.accounts import ENV_EMAIL, ENV_KEY, ENV_TOKEN
+from exporter.config.secrets import gives_credential
 from exporter.config.settings import Key, Settings, keys, model_of
 
 FILE = "CWE_CONFIG__FILE"

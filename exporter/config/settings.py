@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ByteSize, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from exporter.config.accounts import ENV_TOKEN, Account, gives_credential
+from exporter.config.accounts import ENV_TOKEN, Account
 from exporter.config.metrics import Metrics
+from exporter.config.secrets import gives_credential
 from exporter.config.units import Duration, PositiveDuration, Size
 from exporter.config.urls import (
     ApiUrl,
