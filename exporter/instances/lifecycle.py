@@ -170,9 +170,10 @@ def _without_steps(
     """Takes news from a simple response as from a list row, since detail responses can't be read.
     The poll continues with another detail request."""
     instance.activity = PollRequest(instance.request.at, "detail", instance.request.reason)
-    row, tracked = as_row(response), None
-    if row.status and has_times(row) and judge(run, values, response) is Freshness.NEWER:
-        tracked = take_row(run, values, row, now=now.steady, since=instance.since)
+    row = as_row(response)
+    if not (row.status and has_times(row)) or judge(run, values, response) is not Freshness.NEWER:
+        return NOTHING
+    tracked = take_row(run, values, row, now=now.steady, since=instance.since)
     if tracked is None or tracked.run == run:
         return NOTHING
     changed = _take(instance, tracked.run, tracked.values, now)
