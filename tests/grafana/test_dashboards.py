@@ -197,6 +197,11 @@ def test_the_dashboard_of_an_instance_links_cloudflare_and_the_exporters_page() 
     assert "/instance?account=" in str(board["panels"])
 
 
+def by_title(*boards: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The panels of dashboards."""
+    return {panel["title"]: panel for board in boards for panel in board["panels"]}
+
+
 def meets(
     series: Mapping[str, str], expectations: Sequence[Mapping[str, object]], folder: Path
 ) -> None:
@@ -214,7 +219,7 @@ def test_the_table_of_errored_instances_has_those_whose_error_differs_or_is_unkn
     tmp_path: Path,
 ) -> None:
     """Of order-1 one target knows the step, another one not yet; of order-2 no error is known."""
-    panels = {panel["title"]: panel for panel in grafana_dashboards.fleet.board()["panels"]}
+    panels = by_title(grafana_dashboards.fleet.board())
     (target,) = panels["Errored"]["targets"]
     one, other = (f'account="a", workflow="w", instance_id="order-{n}"' for n in (1, 2))
     name = "cloudflare_workflow_instance"
@@ -241,8 +246,7 @@ def test_totals_are_0_while_all_is_well_and_unknown_while_nothing_is_scraped(
     tmp_path: Path,
 ) -> None:
     """An error budget of a workflow without runs is unknown, too."""
-    boards = (grafana_dashboards.fleet.board(), grafana_dashboards.exporter.board())
-    panels = {panel["title"]: panel for board in boards for panel in board["panels"]}
+    panels = by_title(grafana_dashboards.fleet.board(), grafana_dashboards.exporter.board())
     of = '{account="a", workflow="w"}'
     series = {
         f"cloudflare_workflow_up{of}": "1 1 stale",
