@@ -15,5 +15,5 @@ def at(second: None) -> None: ...
 @overload
 def at(second: float | None) -> datetime | None: ...
 def at(second: float | None) -> datetime | None:
-    """The time so many seconds after `QUEUED`; None: there is none."""
+    """A time in seconds after `QUEUED`; None: there is none."""
     return None if second is None else QUEUED + timedelta(seconds=second)
