@@ -2,25 +2,20 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
-from hashlib import sha256
-from pathlib import Path
-from sys import byteorder
 from typing import NamedTuple
 
-from msgspec import Struct
 from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as text
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.registry import Collector
 
-from exporter import __version__
 from exporter.metrics import text_format
 from exporter.metrics.accept_headers import prefers_openmetrics
 from exporter.metrics.catalogue import FAMILIES, Family
 from exporter.metrics.gzip_parts import Part, pack, unpack
 from exporter.metrics.instance_samples import Sample
 from exporter.metrics.labels import WorkflowKey
-from exporter.metrics.render_cache import Group, RenderCache, encoded
+from exporter.metrics.render_cache import RenderCache, encoded
 from exporter.metrics.series import Changes, LabelValues, SeriesData
 from exporter.metrics.store import Store
 
@@ -49,23 +44,6 @@ class _Format(NamedTuple):
 
 _TEXT = _Format(TEXT, 0, text, b"")
 _OPENMETRICS = _Format(OPENMETRICS, 1, openmetrics, _EOF)
-
-
-@cache
-def _code() -> str:
-    """Identifies the code that renders, which changes within a version under development."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-class Rendered(Struct, frozen=True, array_like=True):
-    """The lines of a workflow's instances, as they are recorded in the state."""
-
-    made_by: str
-    """Everything that the lines depend on, apart from the values of instances."""
-    names: list[set[str]]
-    """The values so far of each label in `Store.labels`."""
-    groups: list[Group[str]]
 
 
 class Exposition:
@@ -103,26 +81,6 @@ class Exposition:
     def _of_series(self, family: Family, labels: LabelValues, data: SeriesData) -> tuple[str, str]:
         created = data.created if self._store.settings.created else None
         return text_format.of_series(family, labels, data.value, data.exemplars, created)
-
-    def rendered(self, workflow: WorkflowKey) -> Rendered:
-        """The lines of a workflow's instances, as scrapes see them."""
-        names = [{*limited.labels} for limited in self._store.labels(workflow)]
-        return Rendered(self._made_by(workflow), names, self._instances.groups(workflow))
-
-    def restore(self, workflow: WorkflowKey, rendered: Rendered | None) -> None:
-        """Shows the lines that were recorded, if they would be rendered like this."""
-        if rendered is None or rendered.made_by != self._made_by(workflow):
-            return
-        if not self._instances.groups(workflow):
-            self._instances.restore(workflow, rendered.groups)
-            ids = {i for group in rendered.groups for keys in group.keys for i in keys}
-            self._store.rendered(workflow, ids)
-            for limited, names in zip(self._store.labels(workflow), rendered.names, strict=True):
-                limited.labels |= names
-
-    def _made_by(self, workflow: WorkflowKey) -> str:
-        settings = self._store.settings.model_dump_json()
-        return repr((__version__, _code(), byteorder, workflow, settings))
 
     def showing(self, changes: Changes) -> Iterator[None]:
         """Makes scrapes see the changes, all at once. Yields every few milliseconds, so that others

@@ -21,7 +21,7 @@ _BEGIN = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _LAST = b"\x03\0"
 
 
-class Part(Struct, frozen=True, array_like=True, gc=False):
+class Part(Struct, frozen=True, gc=False):
     """A compressed text."""
 
     data: bytes
@@ -43,30 +43,29 @@ def pack(text: bytes) -> Part:
     return Part(data, len(text), isal_zlib.crc32(text))
 
 
-class Pieces(Struct, frozen=True, array_like=True, gc=False):
+class Pieces(Struct, frozen=True, gc=False):
     """Texts that were compressed one by one, and stored as one part: the fewer parts there are, the
     less a scrape costs."""
 
     whole: Part
-    index: bytes
-    """For each text: the size of its compressed data, its own size, and its CRC, as an array."""
+    index: "array[int]"
+    """For each text: the size of its compressed data, its own size, and its CRC."""
 
     @classmethod
     def empty(cls, count: int) -> "Pieces":
         """Pieces of `count` empty texts."""
-        return cls(EMPTY, array("I", [0] * 3 * count).tobytes())
+        return cls(EMPTY, array("I", [0] * 3 * count))
 
     def text(self, n: int) -> bytes:
         """The n-th text."""
-        index = array("I", self.index)
-        start, size = sum(index[: 3 * n : 3]), index[3 * n]
+        start, size = sum(self.index[: 3 * n : 3]), self.index[3 * n]
         return unpack([Part(self.whole.data[start : start + size], 0, 0)]) if size else b""
 
     def replaced(self, parts: Mapping[int, Part]) -> "Pieces":
         """The same pieces with some texts replaced, by number."""
         if not parts:
             return self
-        data, index = self.whole.data, array("I", self.index)
+        data, index = self.whole.data, self.index[:]
         for n, part in parts.items():
             start = sum(index[: 3 * n : 3])
             data = b"".join((data[:start], part.data, data[start + index[3 * n] :]))
@@ -74,7 +73,7 @@ class Pieces(Struct, frozen=True, array_like=True, gc=False):
         crc, sizes = 0, index[1::3]
         for size, of_text in zip(sizes, index[2::3], strict=True):
             crc = isal_zlib.crc32_combine(crc, of_text, size)
-        return Pieces(Part(data, sum(sizes), crc), index.tobytes())
+        return Pieces(Part(data, sum(sizes), crc), index)
 
 
 def joined(parts: Sequence[Part]) -> Part:

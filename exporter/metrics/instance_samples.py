@@ -14,6 +14,9 @@ Sample = tuple[Family, tuple[str, ...], float]
 """A family, the values of the labels that follow `instance_id`, and the value."""
 
 
+_NO_PLAIN_STEPS = dict.fromkeys(product(("step",), OUTCOMES), 0)
+
+
 class InstanceSamples(Struct, frozen=True, gc=False):
     """The samples of an instance. They are made during iteration: those of all instances, stored at
     a restart, would be millions.
@@ -62,7 +65,7 @@ def _by_type(
     steps: Mapping[tuple[str, str], int], word: Callable[[str], str]
 ) -> dict[tuple[str, str], int]:
     """Steps by type and outcome, also at 0: every outcome of plain steps and of each type seen."""
-    counts = dict.fromkeys(product(("step",), OUTCOMES), 0)
+    counts = _NO_PLAIN_STEPS.copy()
     for (step_type, outcome), count in steps.items():
         key = word(step_type), outcome
         if key not in counts:

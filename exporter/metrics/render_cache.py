@@ -35,7 +35,7 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-class Group(Struct, Generic[K], array_like=True, eq=False):
+class _Group(Struct, Generic[K], eq=False):
     """Some blocks."""
 
     keys: list[list[K]]
@@ -61,7 +61,7 @@ class Group(Struct, Generic[K], array_like=True, eq=False):
                 yield column, pack(text)
 
 
-_Block = tuple[Group[K], int]
+_Block = tuple[_Group[K], int]
 """A block: its group, and its number there."""
 
 
@@ -83,7 +83,7 @@ class RenderCache(Generic[S, K, V]):
         self._contained, self._render = contained, render
         self._nothing = [""] * columns
         # Dictionaries serve as ordered sets.
-        self._groups: dict[S, dict[Group[K], None]] = {}
+        self._groups: dict[S, dict[_Group[K], None]] = {}
         self._with_room: dict[S, dict[_Block[K], None]] = {}
         self._block_of: dict[S, dict[K, _Block[K]]] = {}
         self._columns: dict[tuple[int, Part], Part] = {}
@@ -103,7 +103,7 @@ class RenderCache(Generic[S, K, V]):
             anything else is prepared.
         """
         known = self._block_of.setdefault(owner, {})
-        keys_of: dict[Group[K], dict[int, list[K]]] = {}
+        keys_of: dict[_Group[K], dict[int, list[K]]] = {}
         for key, value in changes.items():
             if value is not None or key in known:
                 group, number = known.get(key) or self._placed(owner, key)
@@ -130,25 +130,21 @@ class RenderCache(Generic[S, K, V]):
 
     def _placed(self, owner: S, key: K) -> _Block[K]:
         """The block of a new entry."""
-        if not self._with_room.get(owner):
+        with_room = self._with_room.setdefault(owner, {})
+        if not with_room:
             empty = [Pieces.empty(_GROUP_SIZE)] * len(self._nothing)
-            self._add(owner, Group([[] for _ in range(_GROUP_SIZE)], empty))
-        block = group, number = next(iter(self._with_room[owner]))
+            new: _Group[K] = _Group([[] for _ in range(_GROUP_SIZE)], empty)
+            self._groups.setdefault(owner, {})[new] = None
+            with_room.update(dict.fromkeys((new, number) for number in range(_GROUP_SIZE)))
+        block = group, number = next(iter(with_room))
         self._block_of[owner][key] = block
         group.keys[number].append(key)
         if len(group.keys[number]) == _BLOCK_SIZE:
-            del self._with_room[owner][block]
+            del with_room[block]
         return block
 
-    def _add(self, owner: S, group: Group[K]) -> None:
-        self._groups.setdefault(owner, {})[group] = None
-        for number, keys in enumerate(group.keys):
-            self._block_of[owner].update(dict.fromkeys(keys, block := (group, number)))
-            if len(keys) < _BLOCK_SIZE:
-                self._with_room.setdefault(owner, {})[block] = None
-
     def _show(
-        self, owner: S, prepared: Iterable[tuple[Group[K], list[Pieces]]], removed: Iterable[K]
+        self, owner: S, prepared: Iterable[tuple[_Group[K], list[Pieces]]], removed: Iterable[K]
     ) -> Iterator[None]:
         for group, pieces in prepared:
             changed = [
@@ -182,14 +178,3 @@ class RenderCache(Generic[S, K, V]):
             parts = [group.columns[column].whole for group in groups]
             self._columns[key] = joined([head, *parts])
         return self._columns[key]
-
-    def groups(self, owner: S) -> list[Group[K]]:
-        """All groups of an owner."""
-        return list(self._groups.get(owner, ()))
-
-    def restore(self, owner: S, groups: Iterable[Group[K]]) -> None:
-        """Shows the groups of an owner that has none yet."""
-        self._columns.clear()
-        self._block_of.setdefault(owner, {})
-        for group in groups:
-            self._add(owner, group)

@@ -34,9 +34,8 @@ class _Workflow(NamedTuple):
     labels: InstanceLabels
     instances: set[str]
     """Ids of the instances that have series."""
-    rendered: set[str]
-    """Ids of those that scrapes see as they were before the restart: they are still to be
-    restored."""
+    open_steps: set[tuple[str, str]]
+    """The labels of open steps so far, with their types: their series exist."""
 
 
 class Store:
@@ -115,11 +114,15 @@ class Store:
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         """An instance has these values now; they last changed at this Unix time."""
-        labels, instances, _ = self._workflows[workflow]
+        labels, instances, open_steps = self._workflows[workflow]
         instances.add(instance_id)
         for step in values.open_steps:
-            name = (*workflow, labels.step(step.name))
-            self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, labels.word(step.type)))
+            key = label, kind = labels.step(step.name), labels.word(step.type)
+            if key in open_steps:
+                continue
+            open_steps.add(key)
+            name = (*workflow, label)
+            self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, kind))
             if step.type not in TIMERS:
                 self._zero_outcomes(catalogue.STEP_ATTEMPTS, name)
                 self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
@@ -133,28 +136,6 @@ class Store:
     def labels(self, workflow: WorkflowKey) -> InstanceLabels:
         """The labels of a workflow's instances whose values are limited."""
         return self._workflows[workflow].labels
-
-    def rendered(self, workflow: WorkflowKey, ids: Collection[str]) -> None:
-        """Scrapes see these instances as they were before the restart, until they are restored."""
-        self._workflows[workflow].instances.update(ids)
-        self._workflows[workflow].rendered.update(ids)
-
-    def restored(
-        self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
-    ) -> None:
-        """An instance was restored with these values."""
-        rendered = self._workflows[workflow].rendered
-        if instance_id in rendered:
-            rendered.discard(instance_id)
-        else:
-            self.shown(workflow, instance_id, values, last_change)
-
-    def all_restored(self, workflow: WorkflowKey) -> None:
-        """All instances of a workflow are restored; others that scrapes see have no series now."""
-        rendered = self._workflows[workflow].rendered
-        for instance_id in rendered:
-            self.removed(workflow, instance_id)
-        rendered.clear()
 
     def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
         """An instance no longer has series."""

@@ -16,7 +16,6 @@ import structlog
 
 from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.metrics.catalogue import Family
-from exporter.metrics.exposition import Rendered
 from exporter.metrics.series import SeriesData
 from exporter.metrics.store import Store
 from exporter.state.backend import Backend, Location, NotRestored, Owner, Place, Table, Unusable
@@ -95,11 +94,9 @@ class StateAccess:
         self._thread.shutdown(wait=False)
         self.backend.close()
 
-    async def workflow(self, owner: Owner) -> tuple[WorkflowRecord | None, Rendered | None]:
-        """The record of a workflow, and the recorded lines of its instances; None: there are
-        none."""
-        record, rendered = [await self.records((t, *owner)) for t in ("workflows", "rendered")]
-        return record.get(""), rendered.get("")
+    async def workflow(self, owner: Owner) -> WorkflowRecord | None:
+        """The record of a workflow; None: there is none."""
+        return (await self.records(("workflows", *owner))).get("")
 
     async def workflows(self, account: str) -> dict[str, WorkflowRecord | None]:
         """The records of an account's workflows, by name."""

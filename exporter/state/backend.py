@@ -18,7 +18,7 @@ from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
 Owner = tuple[str, str]
 EVENT_QUEUE = ""
 """In place of a workflow's name: the queue of the account's events, which has a lease, too."""
-Table = Literal["workflows", "instances", "series", "rendered"]
+Table = Literal["workflows", "instances", "series"]
 TABLES: tuple[Table, ...] = get_args(Table)
 """All have the columns account, workflow, id, data and last_watched."""
 Place = tuple[Table, str, str]

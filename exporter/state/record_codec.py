@@ -1,41 +1,29 @@
-"""Encodes and decodes what the state holds: records of workflows, instances and series, and
-rendered lines."""
+"""Encodes and decodes what the state holds: records of workflows, instances and series."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-from isal import isal_zlib
 
 from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, WorkflowRecord
 from exporter.metrics.catalogue import FAMILIES
-from exporter.metrics.exposition import Rendered
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, SeriesData, SeriesKey
 from exporter.state.backend import Batch, Key, Owner, StoredRow, Table
 
-Record = WorkflowRecord | InstanceRecord | SeriesData | Rendered
+Record = WorkflowRecord | InstanceRecord | SeriesData
 Records = Mapping[Key, Record | None]
 """Records by key; None: it is to be deleted, or doesn't exist."""
 
 _BY_NAME = {family.name: family for family in FAMILIES}
-_RENDERED = msgspec.msgpack.Decoder(Rendered)
 _encode = msgspec.msgpack.Encoder().encode
-
-
-def _rendered(data: bytes) -> Rendered:
-    # Without a checksum, nothing shows that a bit of a compressed text has flipped.
-    if data[:4] != _crc(data[4:]):
-        raise msgspec.DecodeError("the checksum is wrong")
-    return _RENDERED.decode(data[4:])
 
 
 DECODE: Mapping[Table, Callable[[bytes], Any]] = {
     "workflows": msgspec.msgpack.Decoder(WorkflowRecord).decode,
     "instances": msgspec.msgpack.Decoder(InstanceRecord).decode,
     "series": msgspec.msgpack.Decoder(SeriesData).decode,
-    "rendered": _rendered,
 }
 """For each table, the function that makes a record of a row's data, or raises
 `msgspec.DecodeError`."""
@@ -44,14 +32,8 @@ DECODE: Mapping[Table, Callable[[bytes], Any]] = {
 def _row(record: Record) -> StoredRow:
     if isinstance(record, SeriesData):
         return StoredRow(_encode((record.value, record.created)))
-    data = _encode(record)
-    if isinstance(record, Rendered):
-        data = _crc(data) + data
-    return StoredRow(data, record.removed_at if isinstance(record, InstanceRecord) else None)
-
-
-def _crc(data: bytes) -> bytes:
-    return isal_zlib.crc32(data).to_bytes(4, "little")
+    removed_at = record.removed_at if isinstance(record, InstanceRecord) else None
+    return StoredRow(_encode(record), removed_at)
 
 
 def batch_of(records: Records, leases: Mapping[Owner, int], now: float) -> Batch:

@@ -44,12 +44,6 @@ class Uncommitted:
             if key not in records or record is not records[key]
         }
 
-    def record(self, owner: Owner, records: Records) -> None:
-        """Adds records of a workflow and its instances."""
-        if records:
-            self.records.update(records)
-            self.records["rendered", *owner, ""] = None  # those lines are outdated now
-
     def of(self, place: Place) -> dict[str, Record | None]:
         """The records of a place, by id."""
         return {key[3]: record for key, record in self.records.items() if key[:3] == place}

@@ -35,8 +35,5 @@ class Watched(Protocol):
     def take_changes(self) -> Mapping[str, InstanceRecord | None]:
         """The records of instances that changed since the last call; None: to be deleted."""
 
-    def record_progress(self) -> None:
-        """Has `take_changes` return everything that scrapes see of instances."""
-
     def record_all(self) -> None:
         """Has `take_changes` return everything again, since the state was lost."""

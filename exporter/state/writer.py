@@ -117,9 +117,8 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now.
         """
-        record, rendered = await self._access.workflow(owner)
+        record = await self._access.workflow(owner)
         await self._restore_series(workflow, owner)  # nothing after this may raise
-        self._exposition.restore(workflow, rendered)
         if record is None:
             return WorkflowRecord(self._clock.steady())
         self._workflows[owner] = record
@@ -167,13 +166,10 @@ class StateWriter:
             await self.save()
             await wait_at_most(_EVERY, self._closing)
 
-    async def save(self, *, rendered: bool = False) -> bool:
+    async def save(self) -> bool:
         """Commits what changed, then shows it. While that fails, gauges and the exporter's own
         metrics are shown all the same. Counts of workflows wait, since a restart would take them
         back.
-
-        Args:
-            rendered: Whether to record the lines of instances, too, for the next start.
 
         Returns:
             Whether it was committed.
@@ -186,13 +182,8 @@ class StateWriter:
                 self._store.state_write_failed()
             over, committed = self.first_polls_shown or not self.watching.unpolled(), False
             self.writes_since = self._clock.monotonic()
-            if rendered:  # the records must have everything that the lines show
-                for watched in self._attached.values():
-                    watched.record_progress()
             try:
                 await self._commit()
-                if rendered and self._attached:
-                    await self._record_rendered()
             except Exception as error:  # a record that can't be encoded raises, too
                 self._failed(str(error))
                 await self._show_without_counts()
@@ -231,18 +222,9 @@ class StateWriter:
         self._collect_series()
         self._collected = [*self._store.workflows]
         at_once, self._pending.shown = without_counts(self._pending.shown)
-        # Shielded: a save that is cancelled halfway would leave lines that the next stop records.
+        # Shielded: a save that is cancelled halfway would lose what is not shown yet.
         await asyncio.shield(self._show(at_once))
         self._hide()
-
-    async def _record_rendered(self) -> None:
-        """Records the lines of instances as scrapes see them."""
-        held, attached = self.leases.held, self._attached.items()
-        rendered: Records = {
-            ("rendered", *o, ""): self._exposition.rendered(w.key) for o, w in attached if o in held
-        }
-        with contextlib.suppress(LeaseLost):
-            await self._access.in_thread(self._write, rendered)
 
     async def turn(self, *, leaving: bool = False) -> None:
         """Takes a turn among the replicas, unless the database can't be used now."""
@@ -251,7 +233,7 @@ class StateWriter:
 
     async def leave(self) -> None:
         """Saves what is pending, then gives up all that this replica holds, for good."""
-        await self.save(rendered=True)
+        await self.save()
         await self.turn(leaving=True)
 
     async def _turn(self, *, leaving: bool = False) -> None:
@@ -343,10 +325,11 @@ class StateWriter:
 
     def _collect_from(self, watched: Watched) -> None:
         owner, changes = watched.owner, watched.take_changes().items()
-        self._pending.record(owner, {("instances", *owner, i): record for i, record in changes})
+        records = self._pending.records
+        records |= {("instances", *owner, i): record for i, record in changes}
         if watched.record != self._workflows.get(owner):
             self._workflows[owner] = copy(watched.record)
-            self._pending.record(owner, {("workflows", *owner, ""): self._workflows[owner]})
+            records["workflows", *owner, ""] = self._workflows[owner]
 
     def _write(self, records: Records) -> None:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY

@@ -227,7 +227,6 @@ class AccountWorkflows:
             known = await self.writer.records(owner, watched.missing)
             for instance_id in watched.missing:
                 watched.begin(instance_id, Scope.CONFIGURED, known.get(instance_id))
-            self.store.all_restored(key)
         except BaseException:
             self.store.detached(key)
             raise

@@ -317,7 +317,6 @@ class WatchedAccounts:
     async def leave(self) -> None:
         """Hands everything over to other replicas."""
         async with self._changing:
-            await self.writer.save(rendered=True)
             for account in self.accounts:
                 account.workflows.detach_all()
         for queue in self.queues.values():

@@ -73,8 +73,6 @@ class WatchedInstances:
         self.instances: dict[str, Instance] = {}
         self.changed: set[str] = set()
         """Watched instances whose record has changed since `take_changes`."""
-        self._progressed: set[str] = set()
-        """Watched instances of which more is shown than is recorded."""
         self._unwatched: dict[str, InstanceRecord | None] = {}
         """The records of instances that are no longer watched; None: the record is to be
         deleted."""
@@ -122,7 +120,7 @@ class WatchedInstances:
             lifecycle.restore(instance, known, list_pass_at=self.passes.last_succeeded, now=now)
         self.instances[instance_id] = instance
         if instance.has_series and instance.values is not None:
-            self.store.restored(self.key, instance_id, instance.values, instance.last_change)
+            self.store.shown(self.key, instance_id, instance.values, instance.last_change)
         return instance
 
     def since_of(self, *, configured: bool = False) -> float:
@@ -187,8 +185,6 @@ class WatchedInstances:
         """Does what a transition asks for."""
         if effects.record:
             self.changed.add(instance.id)
-        elif effects.show:
-            self._progressed.add(instance.id)
         if effects.observations:
             self.store.counted(self.key, instance.id, effects.observations)
         if effects.backfilled:
@@ -201,7 +197,6 @@ class WatchedInstances:
             self.store.skipped(self.key)
         if effects.remove:
             del self.instances[instance.id]
-            self._progressed.discard(instance.id)
             self._unwatched[instance.id] = None
             newest = newest_of(instance.run, instance.row)
             self.record.horizon = max(self.record.horizon, newest + APART)
@@ -219,11 +214,6 @@ class WatchedInstances:
         self.changed.clear()
         self._unwatched.clear()
         return taken
-
-    def record_progress(self) -> None:
-        """Has `take_changes` return everything that is shown."""
-        self.changed |= self._progressed
-        self._progressed.clear()
 
     def record_all(self) -> None:
         """Has `take_changes` return everything again, since the state was lost.

@@ -174,12 +174,6 @@ class TestLeases:
         first.write(batch(leases=fresh), now=0)
         assert content(first) == FULL
 
-    def test_so_are_rendered_lines(self, first: Postgres) -> None:
-        first.write(batch(leases=epochs(turn(first))), now=0)
-        with pytest.raises(LeaseLost):
-            first.write(Batch({("rendered", *OWNER, ""): StoredRow(b"1")}), now=0)
-        assert list(first.records(("rendered", *OWNER))) == []
-
     @pytest.mark.parametrize("leases", [{}, {OTHER: 1}, {OWNER: 0}])
     def test_nothing_is_written_without_a_lease(
         self, first: Postgres, leases: dict[tuple[str, str], int]

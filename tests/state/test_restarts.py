@@ -175,24 +175,19 @@ class TestNothingHappened:
 
 
 @pytest.mark.slow(6)
-@pytest.mark.parametrize("killed", [False, True])
-async def test_scrapes_see_what_is_restored_so_far(file: Path, killed: bool) -> None:
-    """After a kill; a stop has recorded the lines of all instances."""
+async def test_scrapes_see_what_is_restored_so_far(file: Path) -> None:
     ids = [f"order-{n}" for n in range(1000)]
     async with watching(ids, state=file) as w:
         for name in ids:
             w.orders.create(name, Script((Wait("approval"),)))
         await w.round(after=5)
-        if killed:
-            for suffix in ("", "-wal"):
-                shutil.copy(f"{w.state}{suffix}", file.with_name(f"killed.db{suffix}"))
         await w.running.aclose()
 
-        async def start() -> bool:
+        async def start(state: Path) -> bool:
             """Whether scrapes saw some of the instances while others were to come."""
             settings, shown = w.whole_settings(), list[int]()
-            w.app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock), state=file)
-            await w.app.writer.open(file)
+            w.app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock), state=state)
+            await w.app.writer.open(state)
             restoring = asyncio.create_task(w.app.apply(settings))
             while not restoring.done():
                 await w.saved()
@@ -205,18 +200,16 @@ async def test_scrapes_see_what_is_restored_so_far(file: Path, killed: bool) -> 
             return any(0 < count < len(ids) for count in shown)
 
         # On a busy machine all may be restored while one save is under way.
-        for n in range(10 if killed else 1):
-            if killed:
-                file = file.with_name(f"start-{n}.db")
-                for suffix in ("", "-wal"):
-                    shutil.copy(file.with_name(f"killed.db{suffix}"), f"{file}{suffix}")
-            if some := await start():
+        for n in range(10):
+            copy = file.with_name(f"start-{n}.db")
+            shutil.copy(file, copy)
+            if some := await start(copy):
                 break
-        assert some is killed
+        assert some
 
 
-class TestRecordedLines:
-    """A stop records the lines of instances as scrapes see them; a kill doesn't."""
+class TestAfterAStop:
+    """A stop leaves the same to restore as a kill."""
 
     @pytest.mark.parametrize(
         "settings",
@@ -230,7 +223,7 @@ class TestRecordedLines:
         ],
         ids=str,
     )
-    async def test_show_the_same(self, tmp_path: Path, settings: dict[str, Any]) -> None:
+    async def test_the_same_is_shown(self, tmp_path: Path, settings: dict[str, Any]) -> None:
         few = {"error_names": {"limit": 1}}
         after = []
         for killed in (False, True):
@@ -258,36 +251,18 @@ class TestRecordedLines:
             await w.restart(killed=True)
             assert gauges(w) == before
 
-    async def test_are_replaced_where_progress_without_steps_was_undone(self, file: Path) -> None:
+    async def test_progress_without_steps_that_was_undone(self, file: Path) -> None:
         large = tuple(Step(f"s{n}", (Attempt(10),), output="x" * 512 * 1024) for n in range(2))
         async with watching(["a"], state=file) as w:
             a = w.orders.create("a", Script((*large, Wait("approval"))))
             await w.round(after=25)
             a.force_status("running", w.clock() + 5)
             assert await w.round(after=15) == {"simple": 1}
-            await w.restart()
             assert w.status("a") == "running"
+            await w.restart()
             a.force_status(None, w.clock() + 5)
             await w.round(after=15)
             assert w.status("a") == "waiting"
-
-    async def test_damaged_ones_are_rendered_again(self, file: Path) -> None:
-        async with watching(["a"], state=file) as w:
-            w.orders.create("a", RUN)
-            await w.round(after=5)
-            before = gauges(w)
-            await w.running.aclose()
-            with contextlib.closing(sqlite3.connect(file)) as connection, connection:
-                [(lines,)] = connection.execute("SELECT data FROM rendered")
-                half = len(lines) // 2
-                lines = lines[:half] + bytes([lines[half] ^ 1]) + lines[half + 1 :]
-                connection.execute("UPDATE rendered SET data = ?", (lines,))
-            with capture_logs() as logs:
-                await w.start()
-            assert gauges(w) == before
-            assert [log["log_level"] for log in logs if "can't be read" in log["event"]] == [
-                "error"
-            ]
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -574,14 +549,14 @@ async def test_a_workflow_that_cant_be_restored_is_logged(postgres: PostgresServ
     state = DatabaseServer(SecretStr(postgres.url(database)), None, DEADLINE)
     async with watching(["a"], state=state) as w:
         await w.running.aclose()
-        postgres.execute(f"REVOKE SELECT ON rendered FROM {database}", database=database)
+        postgres.execute(f"REVOKE SELECT ON series FROM {database}", database=database)
         with capture_logs() as logs:
             await w.start()
             await w.reload()
         (line,) = [log for log in logs if log["log_level"] == "warning"]
         assert (line["workflow"], line["error"]) == (
             "orders",
-            "permission denied for table rendered",
+            "permission denied for table series",
         )
 
 
