@@ -1,16 +1,36 @@
 """What is watched, as the state sees it; `exporter.watch` provides it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
-from exporter.instances.state_records import InstanceRecord, WorkflowRecord
-from exporter.metrics.labels import WorkflowKey
-from exporter.state.backend import Owner
+from exporter.instances.state_records import WorkflowRecord
+from exporter.state.record_codec import Records
+
+
+class Watched(Protocol):
+    """An attached workflow, as the state sees it; see `exporter.watch.watched_instances`.
+
+    Attributes:
+        recorded: The workflow's record as of the last `take_changes`; None: that is to return it
+            again.
+    """
+
+    recorded: WorkflowRecord | None
+
+    def take_changes(self) -> Records:
+        """The records of the workflow and its instances that changed since the last call."""
+
+    def record_all(self) -> None:
+        """Has `take_changes` return everything again, since the state was lost."""
 
 
 class Watching(Protocol):
     """All that this replica watches; see `exporter.watch.watched_accounts`."""
+
+    @property
+    def attached(self) -> Iterable[Watched]:
+        """The workflows that are attached."""
 
     def unpolled(self) -> Sequence[str]:
         """What wasn't polled yet, a line for each."""
@@ -23,17 +43,3 @@ class Watching(Protocol):
 
     def detach_unheld(self) -> None:
         """Detaches, at once, what this replica doesn't hold."""
-
-
-class Watched(Protocol):
-    """An attached workflow, as the state sees it; see `exporter.watch.watched_instances`."""
-
-    key: WorkflowKey
-    owner: Owner
-    record: WorkflowRecord
-
-    def take_changes(self) -> Mapping[str, InstanceRecord | None]:
-        """The records of instances that changed since the last call; None: to be deleted."""
-
-    def record_all(self) -> None:
-        """Has `take_changes` return everything again, since the state was lost."""

@@ -9,7 +9,7 @@ the state is in memory: then it outlives a reload, but a restart counts from zer
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from copy import copy
+from functools import partial
 
 import structlog
 
@@ -65,10 +65,6 @@ class StateWriter:
         self._store = store
         self._exposition = exposition
         self._clock = clock
-        self._attached: dict[Owner, Watched] = {}
-        self._workflows: dict[Owner, WorkflowRecord] = {}
-        """The records of attached workflows as they are on the disk, or will be after the next
-        write."""
         self._owners: dict[WorkflowKey, Owner] = {}
         """The owner of each workflow that has series, or whose counts scrapes may still see."""
         self._shown: dict[Owner, int] = {}
@@ -119,10 +115,7 @@ class StateWriter:
         """
         record = await self._access.workflow(owner)
         await self._restore_series(workflow, owner)  # nothing after this may raise
-        if record is None:
-            return WorkflowRecord(self._clock.steady())
-        self._workflows[owner] = record
-        return record
+        return record or WorkflowRecord(self._clock.steady())
 
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances with their ids, in slices. Those that can't
@@ -148,17 +141,11 @@ class StateWriter:
         unreadable = InstanceRecord(self._clock.steady())
         return {i: unreadable if record is None else record for i, record in records.items()}
 
-    def attach(self, watched: Watched) -> None:
-        """From now on, writes what changes of a workflow's instances."""
-        self._attached[watched.owner] = watched
-
     def detach(self, watched: Watched) -> None:
-        """Takes what is pending of a workflow, and writes nothing more of it after that. The state
-        still holds it for a while."""
+        """Takes what is pending of a workflow that is no longer attached. The state still holds it
+        for a while."""
         self._collect_series()
-        self._collect_from(watched)
-        # So the state no longer takes the workflow for watched, and it will expire.
-        del self._attached[watched.owner], self._workflows[watched.owner]
+        self._pending.records |= watched.take_changes()
 
     async def run(self) -> None:
         """Saves every second, until `close` is called."""
@@ -205,16 +192,24 @@ class StateWriter:
         Raises:
             Exception: it can't be committed.
         """
+        now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
+        if tidy:
+            for watched in self.watching.attached:
+                watched.recorded = None  # written again, it doesn't expire
         while True:
             self._collect()
             try:
                 with self._pending.committing() as (records, shown):
-                    await self._access.in_thread(self._write, records)
+                    await self._access.in_thread(self._write, records, now)
                     await self._show(shown)
                 break
             except LeaseLost as error:
                 self._lose(error.owners)
         self._hide()
+        if tidy:
+            expire = partial(self._access.backend.expire, after=_EXPIRES_AFTER, now=now)
+            await self._access.in_thread(expire)
+            self._tidied = self._clock.monotonic()
         await self._turn()
 
     async def _show_without_counts(self) -> None:
@@ -316,33 +311,17 @@ class StateWriter:
     def _collect(self) -> None:
         # Counts and instances together, so that what is counted fits what is known of each run.
         self._collect_series()
-        for watched in self._attached.values():
-            self._collect_from(watched)
+        for watched in self.watching.attached:
+            self._pending.records |= watched.take_changes()
         self._collected = [*self._store.workflows]
 
     def _collect_series(self) -> None:
         self._pending.take(self._store.take(), self._owners)
 
-    def _collect_from(self, watched: Watched) -> None:
-        owner, changes = watched.owner, watched.take_changes().items()
-        records = self._pending.records
-        records |= {("instances", *owner, i): record for i, record in changes}
-        if watched.record != self._workflows.get(owner):
-            self._workflows[owner] = copy(watched.record)
-            records["workflows", *owner, ""] = self._workflows[owner]
-
-    def _write(self, records: Records) -> None:
-        now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
-        held = self.leases.held
-        if tidy:
-            # Only those that are held: the lease of one that is being restored may have been lost.
-            known = [*self._workflows.items()]
-            records = {**{("workflows", *o, ""): r for o, r in known if o in held}, **records}
+    def _write(self, records: Records, now: float) -> None:
         if records:
-            self._access.backend.write(batch_of(records, held, self._clock.steady()), now=now)
-        if tidy:
-            self._access.backend.expire(after=_EXPIRES_AFTER, now=now)
-            self._tidied = self._clock.monotonic()
+            batch = batch_of(records, self.leases.held, self._clock.steady())
+            self._access.backend.write(batch, now=now)
 
     async def _renew(self) -> None:
         """Begins an empty file, and has everything written again."""
@@ -351,9 +330,8 @@ class StateWriter:
         except Unusable as error:
             self._failed(str(error))
             return
-        self._workflows.clear()
         self._store.series.touch()
-        for watched in self._attached.values():
+        for watched in self.watching.attached:
             watched.record_all()
 
     def _failed(self, problem: str) -> None:

@@ -186,7 +186,6 @@ class AccountWorkflows:
         except NotRestored as error:
             self.log.not_restored(name, str(error))
             return
-        self.writer.attach(watched)
         poller = Poller(watched, self.client, self.queue, self.log.of(key))
         discovery = None
         if selector is not None:

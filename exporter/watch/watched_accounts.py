@@ -29,6 +29,7 @@ from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.watched_account import WatchedAccount
+from exporter.watch.watched_instances import WatchedInstances
 
 log = structlog.get_logger(__name__)
 
@@ -277,6 +278,11 @@ class WatchedAccounts:
                             )
             if moved:
                 await self.writer.save()  # so that scrapes see what was attached
+
+    @property
+    def attached(self) -> list[WatchedInstances]:
+        """The instances of each attached workflow."""
+        return [a.watched for account in self.accounts for a in account.workflows.attached.values()]
 
     def budget_uses(self) -> dict[str, BudgetUse]:
         """What this replica has used and needs of each credential's budget."""

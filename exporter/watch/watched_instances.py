@@ -23,7 +23,8 @@ from exporter.instances.state_records import (
 )
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
-from exporter.state.backend import Owner
+from exporter.state.backend import Key, Owner
+from exporter.state.record_codec import Record, Records
 from exporter.watch.list_passes import ListPasses
 from exporter.watch.selector import Selector
 
@@ -70,6 +71,8 @@ class WatchedInstances:
 
     def __post_init__(self) -> None:
         self.record = replace(self.record)
+        self.recorded: WorkflowRecord | None = None
+        """The record as of the last `take_changes`; None: that is to return it again."""
         self.instances: dict[str, Instance] = {}
         self.changed: set[str] = set()
         """Watched instances whose record has changed since `take_changes`."""
@@ -206,14 +209,19 @@ class WatchedInstances:
         if instance.values is not None:
             self.store.shown(self.key, instance.id, instance.values, instance.last_change)
 
-    def take_changes(self) -> dict[str, InstanceRecord | None]:
-        """The records that have changed since the last call, by instance; None: to be deleted."""
+    def take_changes(self) -> Records:
+        """The records of the workflow and its instances that have changed since the last call."""
         now = self.clock.now()
         watched = {i: self.instances[i].record(now) for i in self.changed if i in self.instances}
-        taken = {**self._unwatched, **watched}
+        changed = {**self._unwatched, **watched}
+        records: dict[Key, Record | None] = {
+            ("instances", *self.owner, i): record for i, record in changed.items()
+        }
         self.changed.clear()
         self._unwatched.clear()
-        return taken
+        if self.record != self.recorded:
+            self.recorded = records["workflows", *self.owner, ""] = replace(self.record)
+        return records
 
     def record_all(self) -> None:
         """Has `take_changes` return everything again, since the state was lost.
@@ -222,6 +230,7 @@ class WatchedInstances:
         them, so that nothing of theirs is counted twice.
         """
         self.changed.update(self.instances)
+        self.recorded = None
         self.record.horizon = max(self.record.horizon, self.record.newest_unwatched + APART)
 
     def restore(self, instance_id: str, record: InstanceRecord) -> None:
