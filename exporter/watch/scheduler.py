@@ -19,16 +19,14 @@ _SLEW = 1.0
 
 
 class Interval(IntervalTrigger):  # type: ignore[misc]
-    """An interval that skips the times that were missed.
+    """An interval that begins again with each round, so that no times are missed.
 
-    APScheduler steps through them one by one; there are millions when a clock is set that began in
+    APScheduler steps through those one by one; there are millions when a clock is set that began in
     1970.
     """
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
-        if previous is not None:
-            previous = max(previous, now - self.interval)
-        following: datetime | None = super().get_next_fire_time(previous, now)
+        following: datetime | None = super().get_next_fire_time(previous and now, now)
         return following
 
 
@@ -43,10 +41,7 @@ class Scheduler:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offset = clock.wall() - clock.monotonic()
-        self._jobs = AsyncIOScheduler(
-            timezone="UTC",
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
+        self._jobs = AsyncIOScheduler(timezone="UTC", job_defaults={"misfire_grace_time": None})
 
     def add(self, poller: Poller, *, every: float) -> Job:
         """Begins a round now, and then one each `every` seconds, until the job is removed."""
