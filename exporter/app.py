@@ -169,16 +169,13 @@ class App:
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             log.info("stopping")
-            # Only paused: a shutdown would cancel the rounds under way, which end with their
-            # requests.
-            self._scheduler.pause()
+            self._scheduler.stop()
             self.watched.pause()
             for task in others:
                 task.cancel()
             if self.leases.shared:
                 await self.watched.leave()
             await _stop(server, serving)
-        self._scheduler.stop()
 
     async def once(self) -> bool:
         """Makes one list pass and one round over everything. Returns whether all went well."""

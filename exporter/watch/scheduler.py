@@ -70,9 +70,6 @@ class Scheduler:
             for job in self._jobs.get_jobs():
                 job.modify(next_run_time=datetime.now(UTC))
 
-    def pause(self) -> None:
-        """Begins no more rounds; those under way continue."""
-        self._jobs.pause()
-
     def stop(self) -> None:
-        self._jobs.shutdown(wait=False)
+        """Begins no more rounds. Those under way continue, which a shutdown would cancel."""
+        self._jobs.pause()
