@@ -8,12 +8,14 @@ and the rest is taken. The place of each is reported, never its value.
 import functools
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 T = TypeVar("T")
+_Part = tuple[Any, str, Any, msgspec.Raw]
+"""A part of a value: its key, its place in the response, its type, and its JSON."""
 
 # A pair of surrogates, one alone, or an escaped backslash, after which "u" begins no escape.
 _ESCAPES = re.compile(
@@ -22,8 +24,10 @@ _ESCAPES = re.compile(
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 _REPLACEMENT = rb"\ufffd"
-# All up to the next bracket outside of strings.
-_TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?>"[^"\\]*+(?>\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+', re.DOTALL)
+# All up to the next bracket outside of strings, and that bracket.
+_TO_BRACKET = re.compile(
+    rb'[^"\[\]{}]*+(?>"[^"\\]*+(?>\\.[^"\\]*+)*+"[^"\[\]{}]*+)*+([\[\]{}])', re.DOTALL
+)
 _MAX_DEPTH = 20
 """Maximum levels of nested lists and objects; the models have seven."""
 _MAX_BRACKETS = 500_000
@@ -32,10 +36,6 @@ _MAX_IGNORED = 10_000
 _MAX_COMMAS = 2_000_000
 """Maximum commas in a list that is decoded by element. 25,000 steps with 5 failed attempts have a
 million."""
-
-
-class _InvalidPart(ValueError):  # noqa: N818 - reads as what it is
-    """A value doesn't fit its type, and no part of it does."""
 
 
 def decode(body: bytes | bytearray, model: type[T]) -> tuple[T, list[str]]:
@@ -61,7 +61,7 @@ def decode(body: bytes | bytearray, model: type[T]) -> tuple[T, list[str]]:
             return _parts(body, model)
         except RecursionError:
             return _parts(_with_max_depth(body), model)
-    except _InvalidPart:
+    except msgspec.ValidationError:
         raise problem from None
 
 
@@ -82,18 +82,16 @@ def _with_max_depth(body: bytes) -> bytes:
     if body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
         raise RecursionError
     out, depth, taken, at = bytearray(), 0, 0, 0
-    while (match := _TO_BRACKET.match(body, at)) and match.end() < len(body):
-        at = match.end() + 1
-        if body[at - 1] in b"[{":
+    while match := _TO_BRACKET.match(body, at):
+        at = match.end()
+        if match[1] in b"[{":
             depth += 1
             if depth == _MAX_DEPTH + 1:
                 out += body[taken : at - 1] + b"null"
-        elif body[at - 1] in b"]}":
+        else:
             depth -= 1
             if depth == _MAX_DEPTH:
                 taken = at
-        else:
-            break  # inside a string that doesn't end
     return bytes(out + body[taken:])
 
 
@@ -103,63 +101,56 @@ def _decoder(kind: Any, *, strict: bool = True) -> Callable[[bytes | bytearray |
 
 
 def _decode(data: Any, kind: Any, place: str, ignored: list[str]) -> Any:
+    """What is valid of a value of this type.
+
+    Raises:
+        msgspec.ValidationError: it doesn't fit the type, and no part of it does.
+    """
     try:
         return _decoder(kind)(data)
     except msgspec.ValidationError:
-        return _decode_parts(data, _without_none(kind), place, ignored)
-
-
-def _decode_parts(data: Any, kind: Any, place: str, ignored: list[str]) -> Any:
+        kind = _without_none(kind)
     container = get_origin(kind) or kind
-    if get_origin(kind) is Annotated and get_args(kind)[0] in (int, float):
-        return _raw(data, kind, strict=False)  # a number in a string
-    if container is list:
-        if bytes(data).count(b",") > _MAX_COMMAS:
-            raise _InvalidPart
+    if container is Annotated and get_args(kind)[0] in (int, float):
+        return _decoder(kind, strict=False)(data)  # a number in a string
+    if container is list and bytes(data).count(b",") <= _MAX_COMMAS:
         (item,) = get_args(kind)
-        elements = enumerate(_raw(data, list[msgspec.Raw]))
-        valid = _valid_parts(elements, lambda _: item, lambda n: f"{place}[{n}]", ignored)
-        return [value for _, value in valid]
+        elements = enumerate(_decoder(list[msgspec.Raw])(data))
+        parts = ((n, f"{place}[{n}]", item, element) for n, element in elements)
+        return [value for _, value in _valid(parts, ignored)]
     if container is dict:
         _, item = get_args(kind)
-        elements = _raw(data, dict[str, msgspec.Raw]).items()
+        values = _decoder(dict[str, msgspec.Raw])(data).items()
         # Its keys are data, which must not show in a log.
-        return dict(_valid_parts(elements, lambda _: item, lambda _: f"{place}[*]", ignored))
+        return dict(_valid(((key, f"{place}[*]", item, value) for key, value in values), ignored))
     if isinstance(container, type) and issubclass(container, msgspec.Struct):
         return _decode_struct(data, kind, container, place, ignored)
-    raise _InvalidPart
+    raise msgspec.ValidationError
 
 
 def _decode_struct(data: Any, kind: Any, struct: Any, place: str, ignored: list[str]) -> Any:
     from_text = getattr(struct, "from_text", None)
     if from_text is not None and bytes(memoryview(data)[:1]) == b'"':
-        return from_text(_raw(data, str))
+        return from_text(_decoder(str)(data))
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    values = [(k, v) for k, v in _raw(data, dict[str, msgspec.Raw]).items() if k in fields]
-    valid = _valid_parts(
-        values, lambda name: fields[name].type, lambda name: f"{place}.{name}", ignored
+    parts = (
+        (fields[name].name, f"{place}.{name}", fields[name].type, value)
+        for name, value in _decoder(dict[str, msgspec.Raw])(data).items()
+        if name in fields
     )
-    return struct(**{fields[name].name: value for name, value in valid})
+    return struct(**dict(_valid(parts, ignored)))
 
 
-def _valid_parts(
-    parts: Any, kind: Callable[[Any], Any], place: Callable[[Any], str], ignored: list[str]
-) -> Iterator[tuple[Any, Any]]:
-    for key, data in parts:
-        where = place(key)
+def _valid(parts: Iterable[_Part], ignored: list[str]) -> Iterator[tuple[Any, Any]]:
+    """The keys and values of the parts that are valid; adds the places of the others to
+    `ignored`."""
+    for key, place, kind, data in parts:
         try:
-            yield key, _decode(data, kind(key), where, ignored)
-        except _InvalidPart:
+            yield key, _decode(data, kind, place, ignored)
+        except msgspec.ValidationError:
             if len(ignored) >= _MAX_IGNORED:
                 raise
-            ignored.append(where)
-
-
-def _raw(data: Any, kind: Any, *, strict: bool = True) -> Any:
-    try:
-        return _decoder(kind, strict=strict)(data)
-    except msgspec.ValidationError:
-        raise _InvalidPart from None
+            ignored.append(place)
 
 
 def _without_none(kind: Any) -> Any:
