@@ -77,6 +77,13 @@ def _names(kind: msgspec.inspect.Type) -> Iterator[str]:
             yield from _names(item)
 
 
+def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+    """Where the match of a pattern ends that begins at this place."""
+    match = pattern.match(data, at)
+    assert match is not None, "each of the patterns also matches nothing"
+    return match.end()
+
+
 class JsonFilter:
     """Takes JSON in pieces, cut anywhere, and returns JSON that decodes to the same model.
 
@@ -130,42 +137,29 @@ class JsonFilter:
 
     def _copy(self, data: bytes, at: int) -> int:
         """Copies what stays, up to the first value to drop."""
-        match = self._stays.match(data, at)
-        assert match is not None, "it also matches nothing"
+        end = _end(self._stays, data, at)
         # A view, not one more copy: most of a large response is one match.
-        self._out += memoryview(data)[at : match.end()]
-        self._objects_left -= data.count(b"{", at, match.end())
-        at = match.end()
-        key = _DROPPED_KEY.match(data, at)
+        self._out += memoryview(data)[at:end]
+        self._objects_left -= data.count(b"{", at, end)
+        key = _DROPPED_KEY.match(data, end)
         if key is None:
-            return at
-        value = key.end()
-        replacement = b'"":0'
-        self._in_string = data[value] == ord('"')
-        self._depth = int(not self._in_string)
-        if key[1] == b"message":
-            replacement = b'"message":null'
-            if self._in_string:
-                beginning = _BEGINNING.match(data, value + 1)
-                assert beginning is not None, "it also matches nothing"
-                if beginning.end() + 4 > len(data):
-                    # The next character, or its escape, has not arrived.
-                    self._in_string = False
-                    return at
-                replacement = b'"message":"%s"' % beginning[0]
+            return end
+        value, replacement = key.end(), b'"":0'
+        is_string = data[value] == ord('"')
+        if is_string and key[1] == b"message":
+            cut = _end(_BEGINNING, data, value + 1)
+            if cut + 4 > len(data):
+                return end  # the next character, or its escape, has not arrived
+            replacement = b'"message":"%s"' % data[value + 1 : cut]
         self._out += replacement
+        self._in_string, self._depth = is_string, int(not is_string)
         return value + 1
 
     def _drop_string(self, data: bytes, at: int) -> int:
         """Skips to the end of a string, at once if it holds no escape."""
         end = data.find(b'"', at)
         if data.find(b"\\", at, len(data) if end < 0 else end) >= 0:
-            match = _REST_OF_STRING.match(data, at)
-            assert match is not None, "it also matches nothing"
-            # No quote: the piece ends, maybe inside an escape.
-            end = match.end()
-            if data[end : end + 1] != b'"':
-                return end
+            return _end(_REST_OF_STRING, data, at)  # a quote, or the piece ends, maybe in an escape
         if end < 0:
             return len(data)
         self._in_string = False
@@ -174,9 +168,7 @@ class JsonFilter:
     def _drop_nested(self, data: bytes, at: int) -> int:
         """Skips to the end of a list or object, or to a string in it whose end has not arrived."""
         while self._depth:
-            match = _WITHIN.match(data, at)
-            assert match is not None, "it also matches nothing"
-            at = match.end()
+            at = _end(_WITHIN, data, at)
             match data[at : at + 1]:
                 case b"":
                     return at
