@@ -13,40 +13,6 @@ from exporter.config.errors import ConfigError
 from exporter.config.secrets import secret_of
 
 
-class Secret:
-    """A secret from the configuration, or from a file that is read at each use, since it may
-    change.
-
-    If the file can't be used later, the last secret that was read stays in use.
-
-    Attributes:
-        problem: Why the file can't be used now; empty: it can.
-
-    Raises:
-        OSError: the file can't be read.
-        ValueError: the secret is empty, or can't be part of a header. The message doesn't show it.
-    """
-
-    def __init__(self, source: SecretStr | Path) -> None:
-        self._source = source
-        self._value = self._read()
-        self.problem = ""
-
-    def reveal(self) -> str:
-        # While somebody replaces the secret, the file may be missing or incomplete for a moment.
-        try:
-            self._value, self.problem = self._read(), ""
-        except (OSError, ValueError) as error:
-            self.problem = _unusable(self._source, error)
-        return self._value
-
-    def _read(self) -> str:
-        if isinstance(self._source, SecretStr):
-            return secret_of(self._source.get_secret_value())
-        # Bytes that aren't UTF-8 become characters that are refused, as they can't be in a secret.
-        return secret_of(self._source.read_text(encoding="utf-8-sig", errors="replace"))
-
-
 def _unusable(source: SecretStr | Path | None, error: OSError | ValueError) -> str:
     return f"{source}: {error.strerror}" if isinstance(error, OSError) else f"{source} {error}"
 
@@ -54,34 +20,58 @@ def _unusable(source: SecretStr | Path | None, error: OSError | ValueError) -> s
 class Credential(httpx.Auth):
     """Adds a credential to each request.
 
+    A file with a secret is read at each use, since it may change. If it can't be used later, the
+    last secret that was read stays in use.
+
     Args:
-        secret: An API token or, with an e-mail, a global API key; None: the upstream needs none.
+        secret: An API token or, with an e-mail, a global API key, or the file that holds it; None:
+            the upstream needs none.
         email: The e-mail of the global API key.
+
+    Attributes:
+        problem: Why the file can't be used now; empty: it can.
+        budget_key: Equal for credentials that share a budget: those with the same token or key.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: the secret is empty, or can't be part of a header. The message doesn't show it.
     """
 
     def __init__(self, secret: SecretStr | Path | None = None, *, email: str | None = None) -> None:
-        self._secret = Secret(secret) if secret else None
-        self._email = email
-        self.budget_key: object = self._secret and self._secret.reveal()
-        """Equal for credentials that share a budget: those with the same token or key."""
+        self._source, self._email = secret, email
+        self._secret = self._read()
+        self.budget_key: object = self._secret
+        self.problem = ""
+
+    def reveal(self) -> str | None:
+        """The secret; None: there is none."""
+        # While somebody replaces the secret, the file may be missing or incomplete for a moment.
+        try:
+            self._secret, self.problem = self._read(), ""
+        except (OSError, ValueError) as error:
+            self.problem = _unusable(self._source, error)
+        return self._secret
+
+    def _read(self) -> str | None:
+        if self._source is None:
+            return None
+        if isinstance(self._source, SecretStr):
+            return secret_of(self._source.get_secret_value())
+        # Bytes that aren't UTF-8 become characters that are refused, as they can't be in a secret.
+        return secret_of(self._source.read_text(encoding="utf-8-sig", errors="replace"))
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if self._secret is not None:
-            secret = self._secret.reveal()
+        if secret := self.reveal():
             if self._email is None:
                 request.headers["Authorization"] = f"Bearer {secret}"
             else:
                 request.headers.update({"X-Auth-Email": self._email, "X-Auth-Key": secret})
         yield request
 
-    @property
-    def problem(self) -> str:
-        """Why the last secret that was read stays in use; empty: it is the current one."""
-        return self._secret.problem if self._secret else ""
-
     def scrub(self, text: str) -> str:
         """The text without the secret, in case an upstream has sent it back."""
-        return text if self._secret is None else text.replace(self._secret.reveal(), "***")
+        secret = self.reveal()
+        return text.replace(secret, "***") if secret else text
 
 
 class Credentials(NamedTuple):

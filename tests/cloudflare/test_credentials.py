@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from exporter.cloudflare.credentials import Credential, Secret
+from exporter.cloudflare.credentials import Credential
 
 ODD = "holds characters that no API token or key has, such as quotes or spaces"
 
@@ -22,47 +22,47 @@ def file(tmp_path: Path) -> Path:
 class TestFiles:
     def test_white_space_around_it_is_no_part_of_it(self, file: Path) -> None:
         file.write_text("\n  first \r\n")
-        assert Secret(file).reveal() == "first"
+        assert Credential(file).reveal() == "first"
 
     def test_nor_is_a_byte_order_mark(self, file: Path) -> None:
         """Which PowerShell, for one, writes."""
         file.write_text("first\n", encoding="utf-8-sig")
-        assert Secret(file).reveal() == "first"
+        assert Credential(file).reveal() == "first"
 
     def test_a_new_content_is_used_at_once(self, file: Path) -> None:
-        secret = Secret(file)
+        credential = Credential(file)
         file.write_text("second")
-        assert secret.reveal() == "second"
+        assert credential.reveal() == "second"
 
     def test_a_file_that_is_replaced_is_read_again(self, file: Path, tmp_path: Path) -> None:
         """As Kubernetes does it: a new file is renamed over the old one, of the same size."""
-        secret = Secret(file)
+        credential = Credential(file)
         (tmp_path / "new").write_text("other\n")
         os.replace(tmp_path / "new", file)
-        assert secret.reveal() == "other"
+        assert credential.reveal() == "other"
 
     def test_without_the_file_the_last_one_stays(self, file: Path) -> None:
-        secret = Secret(file)
+        credential = Credential(file)
         file.unlink()
-        assert secret.reveal() == "first"
+        assert credential.reveal() == "first"
         file.write_text("third")
-        assert secret.reveal() == "third"
+        assert credential.reveal() == "third"
 
     @pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"\xff\xfe", b"a\x00b"])
     def test_while_it_is_half_written_the_last_one_stays(self, file: Path, content: bytes) -> None:
-        secret = Secret(file)
+        credential = Credential(file)
         file.write_bytes(content)
-        assert secret.reveal() == "first"
+        assert credential.reveal() == "first"
         file.write_bytes(b"complete")
-        assert secret.reveal() == "complete"
+        assert credential.reveal() == "complete"
 
     def test_one_that_is_not_there_at_first_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
-            Secret(tmp_path / "none")
+            Credential(tmp_path / "none")
 
     def test_a_directory_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(IsADirectoryError):
-            Secret(tmp_path)
+            Credential(tmp_path)
 
     @pytest.mark.parametrize(
         ("content", "problem"),
@@ -81,14 +81,14 @@ class TestFiles:
     ) -> None:
         file.write_bytes(content)
         with pytest.raises(ValueError, match=f"^{problem}$"):
-            Secret(file)
+            Credential(file)
 
 
 class TestValues:
     @pytest.mark.parametrize("value", ["  ", "two words", "line\nline", "schlüssel"])
     def test_what_cannot_stand_in_a_header_is_refused_unseen(self, value: str) -> None:
         with pytest.raises(ValueError, match="API token or key") as caught:
-            Secret(SecretStr(value))
+            Credential(SecretStr(value))
         assert not value.strip() or value not in str(caught.value)
 
 
