@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar, cast
 
@@ -30,7 +30,7 @@ from exporter.cloudflare.errors import (
 from exporter.cloudflare.http_dates import retry_after
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import decode
-from exporter.cloudflare.models import Envelope, PageInfo
+from exporter.cloudflare.models import ApiError, Envelope, PageInfo
 from exporter.cloudflare.response_body import ResponseBody
 from exporter.config.settings import Api
 
@@ -126,26 +126,34 @@ class ApiClient:
     def _decode(
         self, response: httpx.Response, body: ResponseBody, model: type[Envelope[Result]]
     ) -> Response[Result]:
-        if not response.is_success:
-            text, codes = self._api_errors(response, body)
-            raise from_status(response.status_code, text, codes, self._note(response))
-        if not body.size:
-            raise RequestFailed("invalid_answer", "the body is empty")
         try:
             envelope, ignored = decode(body.read(), model)
-            if _RESULT in ignored:
+            if _RESULT in ignored and response.is_success:
                 raise InvalidBody(f"unexpected type at {_RESULT}")
         except _UNDECODABLE as error:
-            # msgspec's message names the place and the types; those of other errors show the value.
-            own = isinstance(error, msgspec.MsgspecError | InvalidBody)
-            why = str(error) if own else type(error).__name__
-            message = f"{_content(response, body)} can't be read: {why}"
-            is_json = "json" in response.headers.get("content-type", "json")
-            advice = "" if is_json else NOT_THE_API
-            raise RequestFailed("invalid_answer", message[:_MAX_MESSAGE], advice) from None
-        if envelope.success is False or isinstance(envelope.result, UnsetType):
-            raise from_envelope(*self._api_errors(response, body))
-        return Response(envelope.result, envelope.result_info, body.size, ignored)
+            raise self._unreadable(response, body, error) from None
+        result, usable = envelope.result, response.is_success and envelope.success is not False
+        if usable and not isinstance(result, UnsetType):
+            return Response(result, envelope.result_info, body.size, ignored)
+        text, codes = self._api_errors(envelope.errors or [])
+        if response.is_success:
+            raise from_envelope(text, codes)
+        raise from_status(response.status_code, text, codes, self._note(response))
+
+    def _unreadable(
+        self, response: httpx.Response, body: ResponseBody, error: Exception
+    ) -> RequestFailed:
+        """The failure that a body stands for in which no envelope can be read."""
+        media = response.headers.get("content-type", "").partition(";")[0].strip()
+        content = f"{media[:50] or 'an untyped body'} of {body.size} bytes"
+        if not response.is_success:
+            text = f"not from the API, but {content}"
+            return from_status(response.status_code, text, None, self._note(response))
+        # msgspec's message names the place and the types; those of other errors show the value.
+        own = isinstance(error, msgspec.MsgspecError | InvalidBody)
+        message = f"{content} can't be read: {error if own else type(error).__name__}"
+        advice = "" if "json" in (media or "json") else NOT_THE_API
+        return RequestFailed("invalid_answer", message[:_MAX_MESSAGE], advice)
 
     async def _request(
         self, endpoint: str, url: str, body: ResponseBody, content: object
@@ -207,23 +215,11 @@ class ApiClient:
             return f"the last secret read is still in use, since {self.credential.problem}"
         return ""
 
-    def _api_errors(
-        self, response: httpx.Response, body: ResponseBody
-    ) -> tuple[str, set[str] | None]:
-        """The errors that the API reports, shortened to one line, and the codes of all of them.
-        Both are empty if it reports none; the codes are None if the response isn't its own."""
-        try:
-            errors = decode(body.read(), Envelope[msgspec.Raw])[0].errors or []
-        except _UNDECODABLE:
-            return f"not from the API, but {_content(response, body)}", None
+    def _api_errors(self, errors: Sequence[ApiError]) -> tuple[str, set[str]]:
+        """The errors that the API reports, shortened to one line, and the codes of all of them."""
         text = "; ".join(
             f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
             for error in errors[:3]
         )
         short = " ".join(self.credential.scrub(text).split())[:_MAX_MESSAGE]
         return short, {str(error.code) for error in errors}
-
-
-def _content(response: httpx.Response, body: ResponseBody) -> str:
-    kind = response.headers.get("content-type", "").partition(";")[0].strip() or "an untyped body"
-    return f"{kind[:50]} of {body.size} bytes"

@@ -72,10 +72,10 @@ def from_status(
     return RequestFailed(reason, f"HTTP {status}: {text}" if text else f"HTTP {status}", advice)
 
 
-def from_envelope(message: str, codes: Collection[str] | None) -> RequestFailed:
+def from_envelope(message: str, codes: Collection[str]) -> RequestFailed:
     """The failure that the envelope of a response with status 2xx reports: the arguments are those
     of `from_status`. What doesn't exist, its codes say as with status 404."""
-    reason, advice = _absence(message, codes or ()) or ("invalid_answer", "")
+    reason, advice = _absence(message, codes) or ("invalid_answer", "")
     return RequestFailed(reason, f"the API reports a failure: {message or 'no result'}", advice)
 
 
