@@ -26,9 +26,9 @@ Result = TypeVar("Result")
 BATCH = 100
 """Maximum messages of a pull: Cloudflare's limit."""
 _LEASE_MS = 120_000
-_PREFIX = "cf.workflows.workflow.instance."
 KINDS = ("queued", "started", "paused", "errored", "terminated", "completed")
 """The kinds of events: what the instance became."""
+_KIND_OF = {f"cf.workflows.workflow.instance.{kind}": kind for kind in KINDS}
 _ADD_CONSUMER = "add a pull consumer: wrangler queues consumer http add QUEUE (docs/events.md)"
 
 
@@ -166,13 +166,12 @@ def event_of(message: Message) -> Event:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return UNREADABLE
     workflow, instance_id = event.source.workflowName, event.payload.instanceId
-    name = event.type or ""
-    kind = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else ""
-    if not name or (kind in KINDS and not (workflow and is_instance_id(instance_id or ""))):
+    kind = _KIND_OF.get(event.type or "", "")
+    if not event.type or (kind and not (workflow and is_instance_id(instance_id or ""))):
         return UNREADABLE
     at = unix(corrected(event.metadata.eventTimestamp))
     return Event(
-        kind if kind in KINDS else "",
+        kind,
         event.metadata.accountId or "",
         workflow or "",
         instance_id or "",
