@@ -93,8 +93,6 @@ class Budget:
     def set_limits(self, limit: int, *, reserve: float) -> None:
         """Changes the limits. The requests that were made before still count."""
         self.limit, self._reserve = limit, reserve
-        if (share := self._allotment.share) < inf:
-            self._allotment = self._allotment._replace(share=min(share, limit))
         self._changed.set()
 
     def use(self, demand: float) -> BudgetUse:
@@ -142,9 +140,9 @@ class Budget:
         return self._left_by_others(self.share)
 
     def _left_by_others(self, share: float) -> float:
-        if self.quota is None or not self._others:
+        if self.quota is None:
             return share
-        most = max(requests for _, requests in self._others)
+        _, most = self._others[0]
         left = (self.quota * (1 - self._reserve) - most) * share / self.limit
         # A few requests are still sent, to notice when other tools stop.
         return min(share, max(left, share / 50, 1))
