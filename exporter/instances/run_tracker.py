@@ -101,9 +101,6 @@ class Observations(Struct):
     steps: list[FinishedStep] = field(default_factory=list)
     attempts: list[FinishedAttempt] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
-        return bool(self.run or self.queue_duration is not None or self.steps or self.attempts)
-
 
 class Tracked(NamedTuple):
     run: Run

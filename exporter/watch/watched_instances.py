@@ -188,7 +188,7 @@ class WatchedInstances:
         """Does what a transition asks for."""
         if effects.record:
             self.changed.add(instance.id)
-        if effects.observations:
+        if effects.observations is not None:
             self.store.counted(self.key, instance.id, effects.observations)
         if effects.backfilled:
             self.store.backfilled(self.key)

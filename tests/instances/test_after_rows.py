@@ -4,7 +4,7 @@ import pytest
 
 from exporter.cloudflare.models import Attempt, Detail, Row, Step, Summary
 from exporter.instances.list_rows import take_row
-from exporter.instances.run_tracker import FinishedRun, Freshness, Run, judge, track
+from exporter.instances.run_tracker import FinishedRun, Freshness, Observations, Run, judge, track
 from exporter.instances.values import InstanceValues
 from tests.instances.times import EPOCH, at
 
@@ -81,7 +81,7 @@ class TestTheSameRun:
         assert not tracked.run.ended_by_row
         again = track(tracked.run, detail, now=NOW)
         assert again
-        assert not again.observations
+        assert again.observations == Observations()
 
     def test_a_queue_that_a_row_has_shown_is_not_counted_again(self) -> None:
         tracked = track(LIVE, response("running"), now=NOW)

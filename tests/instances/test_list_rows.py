@@ -130,7 +130,7 @@ class TestFirstSight:
     @pytest.mark.parametrize("status", ["queued", "surprising", None])
     def test_of_one_that_has_not_started(self, status: str | None) -> None:
         run, values, new = taken(None, row(status, started_on=None))
-        assert not new
+        assert new == Observations()
         assert run == Run(None, status or "unknown")
         assert (values.status, values.queue_duration) == (status or "unknown", None)
 
@@ -224,14 +224,14 @@ class TestOfTheKnownRun:
         assert tracked.observations == Observations(queue_duration=2.0)
         assert tracked.values.queue_duration == 2.0
         again = taken(tracked.run, row(modified_on=at(20)), values=tracked.values)
-        assert not again.observations
+        assert again.observations == Observations()
 
     @pytest.mark.parametrize("created", [None, at(-5)])
     def test_without_a_time_of_creation_the_wait_is_not_known(
         self, created: datetime | None
     ) -> None:
         tracked = taken(None, row(created_on=created), since=EPOCH)
-        assert not tracked.observations
+        assert tracked.observations == Observations()
         assert not tracked.run.queue_observed
 
 
@@ -275,7 +275,7 @@ class TestOfWhichRun:
     @pytest.mark.parametrize("status", sorted(BEFORE_END))
     def test_an_ended_run_that_is_live_again_was_restarted_from_a_step(self, status: str) -> None:
         run, values, new = taken(known("errored"), row(status, modified_on=at(30)), values=ERRORED)
-        assert not new
+        assert new == Observations()
         assert run == known(
             status, step_count=3, end_observed=False, newest=EPOCH + 29, queue_observed=True
         )

@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from exporter.cloudflare.models import Attempt, Detail, Step
-from exporter.instances.run_tracker import FinishedRun, Run, Tracked, track
+from exporter.instances.run_tracker import FinishedRun, Observations, Run, Tracked, track
 from tests.instances.times import EPOCH, QUEUED, at
 
 NOW = EPOCH + 100
@@ -80,7 +80,7 @@ class TestOnceItHasEnded:
         run = taken(None, detail).run
         assert bool(run.marks) is (sealed is None)
         assert run.sealed == (-inf if sealed is None else EPOCH + sealed)
-        assert not taken(run, detail).observations
+        assert taken(run, detail).observations == Observations()
 
     def test_what_a_restart_runs_again_counts_and_what_it_keeps_does_not(self) -> None:
         run = taken(None, response("errored", PAY, SHIP, end=9)).run
@@ -144,7 +144,8 @@ class TestSince:
         assert (tracked.observations.queue_duration is not None) is queue
         assert (tracked.observations.run is not None) is run
         assert names(tracked) == steps
-        assert not taken(tracked.run, response("complete", PAY, SHIP, end=9)).observations
+        again = taken(tracked.run, response("complete", PAY, SHIP, end=9))
+        assert again.observations == Observations()
 
     @pytest.mark.parametrize(
         ("known", "steps", "since", "duration"),

@@ -25,6 +25,7 @@ from exporter.instances.run_tracker import (
     FinishedRun,
     FinishedStep,
     Freshness,
+    Observations,
     Run,
     Tracked,
     judge,
@@ -295,7 +296,8 @@ class TestDurations:
         done = response(nap, status="complete", end=at(9))
         new = taken(None, done, now=NOW + 1000).observations
         assert [s.duration for s in new.steps] == [7.0]
-        assert not taken(None, done, now=NOW + 1000, since=at(10).timestamp()).observations
+        new = taken(None, done, now=NOW + 1000, since=at(10).timestamp()).observations
+        assert new == Observations()
 
 
 class TestOutcomes:
@@ -612,7 +614,7 @@ class TestRestartFromAStep:
         running = taken(self.known(), response(step("a-1", True), step("pay-1", None, start=20)))
         assert running.values.status == "running"
         assert running.values.error_name is None
-        assert not running.observations
+        assert running.observations == Observations()
         done = response(
             step("a-1", True), step("pay-1", True, start=20), status="complete", end=at(30)
         )

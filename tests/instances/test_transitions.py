@@ -21,6 +21,7 @@ from exporter.instances.instance import (
     Urgency,
 )
 from exporter.instances.latest_steps import Entry, unpack
+from exporter.instances.run_tracker import Observations
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues
 from tests.instances.polling import (
@@ -398,7 +399,7 @@ class TestRow:
         instance = new(Scope.DISCOVERED)
         effects = lifecycle.on_row(instance, at(20), row("complete", 9))
         assert effects == Effects(record=True, show=True, observations=effects.observations)
-        assert effects.observations
+        assert effects.observations not in (None, Observations())
         assert instance.row == LastRow("complete", at(0).wall, at(9).wall)
         assert instance.values
         assert instance.values.status == "complete"
