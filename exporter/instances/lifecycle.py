@@ -388,5 +388,5 @@ def restore(
         instance.checked_at = max(list_pass_at, instance.checked_at)
     outlived = poll_pauses.outlived(instance, now=now)
     unlisted = instance.has_ended and not poll_pauses.lists_show_restarts(instance)
-    if instance.live or instance.row_is_newer or outlived or unlisted:
-        instance.due = now.monotonic  # maybe no list will ever show that it has changed
+    if instance.live or instance.row_is_newer or instance.wants_detail or outlived or unlisted:
+        instance.due = now.monotonic  # maybe no list will ever show that it has to be polled

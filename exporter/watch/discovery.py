@@ -103,8 +103,6 @@ class Discovery:
     async def list_pass(self) -> None:
         """Makes one list pass."""
         self._left_out = False
-        if not self._watched.passes.done:
-            await self._resume()
         self.series_limit.recount()
         started, wall = self._clock.monotonic(), self._clock.steady()
         # The clock may have been ahead then, and be behind now.
@@ -137,12 +135,6 @@ class Discovery:
         async with asyncio.TaskGroup() as group:
             reads = [group.create_task(self.lists.read(parameters)) for parameters in lists]
         return [failure for read in reads if (failure := read.result()) is not None]
-
-    async def _resume(self) -> None:
-        """Requests the details that were still to be fetched when the exporter stopped."""
-        async for instance in self._watched.each():
-            if not instance.configured and instance.wants_detail:
-                self.poller.put(instance, lifecycle.request_detail(instance))
 
     def _whole_is_due(self) -> bool:
         """Whether the pass is to read one list of everything: where that costs about as little as
@@ -234,8 +226,6 @@ class Discovery:
             if self._is_passed_over(row):
                 return
             instance = self._watched.begin(row.id, Scope.COUNTED, known)
-            if instance.wants_detail:  # as it did when it was removed
-                self._put(instance, lifecycle.request_detail(instance))
         if instance.configured:
             self.poller.put(instance, lifecycle.on_configured_row(instance, row.status))
             return

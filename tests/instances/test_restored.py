@@ -129,9 +129,21 @@ OPEN = InstanceValues("complete", "v1", "api", steps={("step", "running"): 1})
         (replace(ENDED, row=LastRow("complete", EPOCH, ago(50))), 100.0),
         (replace(ENDED, row=LastRow("complete", EPOCH)), 100.0),
         (replace(ENDED, values=OPEN), 100.0),
+        (replace(ENDED, wants_detail=True), 100.0),
         (InstanceRecord(since=EPOCH), inf),
+        (InstanceRecord(since=EPOCH, wants_detail=True), 100.0),
     ],
-    ids=["live", "paused", "ended", "row is newer", "rows have no times", "open steps", "unseen"],
+    ids=[
+        "live",
+        "paused",
+        "ended",
+        "row is newer",
+        "rows have no times",
+        "open steps",
+        "steps to be fetched",
+        "unseen",
+        "announced",
+    ],
 )
 def test_a_discovered_one_is_polled_unless_lists_would_show_a_change(
     of_it: InstanceRecord, due: float
