@@ -199,7 +199,7 @@ class Discovery:
         """Whether the state may have a record of the row's instance that is to be read. Most new
         instances were created later than any that the state has a record of."""
         created = unix(row.created_on)
-        if self._watched.over or not row.id or not row.status or row.id in self._watched.instances:
+        if not row.id or not row.status or row.id in self._watched.instances:
             return False
         if created is not None and created > self._record.newest_unwatched:
             return False
@@ -267,8 +267,6 @@ class Discovery:
             if listed and self._is_unseen(instance):
                 # It ended, was restarted or deleted, or moved between lists as they were read.
                 self._put(instance, lifecycle.on_missing_from_lists(instance))
-        if self._watched.over:
-            return
         if not self._left_out:  # otherwise the next pass has to read the same lists again
             self._record.last_pass = started
 

@@ -191,8 +191,6 @@ class Poller:
             if effects.record:
                 self._cancel(instance)
                 self.watched.take_effect(instance, effects)
-        if self.watched.over:
-            return
         waiting = bool(self._active) and not self.queue.budget.blocked
         if self._health.round_over(empty=not self.instances, waiting=waiting):
             for instance in self.instances.values():
