@@ -166,17 +166,12 @@ class WatchedAccount:
             self._read_at = self._clock.monotonic()
             await self.workflows.on_listed({row.name for row in rows if row.name})
             for row in rows:
-                if not row.name or row.name not in self.workflows.attached:
-                    continue
-                counts = row.instances
-                if counts is None:
-                    # The local engine's list has no counts.
+                attachment = self.workflows.attached.get(row.name or "")
+                if attachment is not None:
                     try:
-                        counts = (await self._client.workflow(row.name)).instances or {}
+                        await self._count(attachment, row)
                     except RequestFailed as failure:
                         failed = failure
-                        continue
-                self._count(row.name, counts)
         except RequestFailed as failure:
             failed = failure
         if failed is not None:
@@ -184,13 +179,14 @@ class WatchedAccount:
         self.workflows.list_failure = failed
         self.workflows.log.read(failed, matters=matters)
 
-    def _count(self, name: str, counts: dict[str, int]) -> None:
-        attachment = self.workflows.attached.get(name)
-        if attachment is None:
-            return  # detached meanwhile
+    async def _count(self, attachment: Attachment, row: ListedWorkflow) -> None:
+        if row.instances is None:  # as in the local engine's list
+            row = await self._client.workflow(attachment.key.workflow)
+        counts = row.instances or {}
         if attachment.discovery is not None:
             attachment.discovery.counts = counts
-        self._store.counts(attachment.key, counts)
+        if not attachment.watched.over:  # it may have been detached meanwhile
+            self._store.counts(attachment.key, counts)
 
     async def _read_limits(self, attachment: Attachment) -> None:
         """Reads the limits of a workflow's newest version, where the API has them."""
