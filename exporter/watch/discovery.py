@@ -9,7 +9,7 @@ read last, so that a pass shows most ends soon after they happen.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil, inf
@@ -185,12 +185,10 @@ class Discovery:
             times = (row.created_on, row.modified_on, row.ended_on)
             self._watched.newest_row = max(self._watched.newest_row, unix(latest(times)) or -inf)
         unknown = [row.id for row in rows if row.id and self._may_be_recorded(row)]
-        known: Mapping[str, InstanceRecord] = {}
         try:
-            if unknown:
-                known = await self.writer.records(self._watched.owner, unknown)
+            known = await self.writer.records(self._watched.owner, unknown)
         except NotRestored:
-            self._left_out = True
+            known, self._left_out = {}, True
             rows = [row for row in rows if row.id not in unknown]
         for row in () if self._watched.over else rows:
             self._take_row(row, known.get(row.id or ""))
