@@ -131,7 +131,6 @@ class Summary(Struct, kw_only=True, rename={"version_id": "versionId"}):
     status: Name | None = None
     start: datetime | None = None
     end: datetime | None = None
-    success: bool | None = None
     error: Error | None = None
     step_count: Count | None = None
     trigger: Trigger | None = None
