@@ -130,28 +130,17 @@ class Series:
             self._series[key] = SeriesData(float(value))
         self._changed.add(key)
 
-    def add(
-        self, family: Family, labels: LabelValues, instance_id: str | None = None, *, count: int = 1
+    def count(
+        self, family: Family, labels: LabelValues, value: float = 1, instance_id: str | None = None
     ) -> None:
-        """Adds `count`; `instance_id` becomes the exemplar if the family has some."""
-        data = self._begun(family, labels)
-        assert not isinstance(data.value, Histogram), "counters are numbers"
-        data.value += count
+        """Adds a value to a counter, or counts it in a histogram; `instance_id` becomes the
+        exemplar if the family has some."""
+        data, bucket = self._begun(family, labels), 0
+        if isinstance(data.value, Histogram):
+            bucket = data.value.observe(value)
+        else:
+            data.value += value
         self._changed.add((family, labels))
-        self._set_exemplar(family, data, 0, instance_id, 1.0)
-
-    def observe(
-        self, family: Family, labels: LabelValues, value: float, instance_id: str | None = None
-    ) -> None:
-        """Counts `value`; `instance_id` becomes its bucket's exemplar if the family has some."""
-        data = self._begun(family, labels)
-        assert isinstance(data.value, Histogram), "only histograms have observations"
-        self._changed.add((family, labels))
-        self._set_exemplar(family, data, data.value.observe(value), instance_id, value)
-
-    def _set_exemplar(
-        self, family: Family, data: SeriesData, bucket: int, instance_id: str | None, value: float
-    ) -> None:
         if family.exemplars and instance_id and len(instance_id) <= _MAX_EXEMPLAR_ID:
             exemplar = Exemplar(instance_id, value, self._clock())
             data.exemplars = {**data.exemplars, bucket: exemplar}

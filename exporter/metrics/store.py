@@ -148,15 +148,15 @@ class Store:
 
     def skipped(self, workflow: WorkflowKey) -> None:
         """A run expired whose steps were never fetched."""
-        self.series.add(catalogue.DETAILS_SKIPPED, workflow)
+        self.series.count(catalogue.DETAILS_SKIPPED, workflow)
 
     def ignored(self, parts: int = 1) -> None:
         """Parts of a response could not be read."""
-        self.series.add(catalogue.ROWS_IGNORED, (), count=parts)
+        self.series.count(catalogue.ROWS_IGNORED, (), parts)
 
     def dropped(self) -> None:
         """An instance has no series because of `max_instances`."""
-        self.series.add(catalogue.INSTANCES_DROPPED, ())
+        self.series.count(catalogue.INSTANCES_DROPPED, ())
 
     @contextmanager
     def poll(self, kind: str) -> Iterator[None]:
@@ -170,7 +170,7 @@ class Store:
 
     def polled(self, kind: str, result: str) -> None:
         """A request had this result: `success`, or the class of its failure."""
-        self.series.add(catalogue.POLLS, (kind, result))
+        self.series.count(catalogue.POLLS, (kind, result))
 
     def reported(
         self,
@@ -209,11 +209,11 @@ class Store:
         """A message of an account's queue had this result. Its kind is empty if it isn't one of
         `KINDS`, or can't be read."""
         if account in self.accounts:
-            self.series.add(catalogue.EVENTS, (account, kind, result))
+            self.series.count(catalogue.EVENTS, (account, kind, result))
 
     def event_shown(self, seconds: float) -> None:
         """What an event announced was shown this many seconds after it happened."""
-        self.series.observe(catalogue.EVENT_DELAY, (), seconds)
+        self.series.count(catalogue.EVENT_DELAY, (), seconds)
 
     def _set_by_status(
         self, family: Family, workflow: WorkflowKey, counts: Mapping[str, int]
@@ -239,27 +239,26 @@ class Store:
     def api_request(self, account: str, endpoint: str, code: str, seconds: float) -> None:
         """A request to the API ended, with this HTTP status or error, after this many seconds."""
         if account in self.accounts:
-            self.series.add(catalogue.API_REQUESTS, (account, endpoint, code))
-        self.series.observe(catalogue.API_DURATION, (endpoint,), seconds)
+            self.series.count(catalogue.API_REQUESTS, (account, endpoint, code))
+        self.series.count(catalogue.API_DURATION, (endpoint,), seconds)
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
         """Something finished of an instance, which may have series or not."""
-        add, observe = self.series.add, self.series.observe
+        count = self.series.count
         queued, run = observations.queue_duration, observations.run
         if queued is not None:
-            observe(catalogue.QUEUE_DURATIONS, workflow, queued, instance_id)
+            count(catalogue.QUEUE_DURATIONS, workflow, queued, instance_id)
         if run is not None:
             ending = (*workflow, run.status)
-            add(catalogue.RUNS_FINISHED, ending, instance_id)
+            count(catalogue.RUNS_FINISHED, ending, 1, instance_id)
             if run.duration is not None:
-                observe(catalogue.RUN_DURATIONS, ending, run.duration, instance_id)
+                count(catalogue.RUN_DURATIONS, ending, run.duration, instance_id)
         for step in observations.steps:
             name, kind = (*workflow, self._step(workflow, step.name)), self._words(step.type)
             labels, outcome = (*name, kind), step.outcome
             self._observe(catalogue.STEP_DURATIONS, labels, outcome, step.duration, instance_id)
             if step.attempts is not None:
-                count = step.attempts
-                self._observe(catalogue.STEP_ATTEMPTS, name, outcome, count, instance_id)
+                self._observe(catalogue.STEP_ATTEMPTS, name, outcome, step.attempts, instance_id)
         for attempt in observations.attempts:
             name, outcome = (*workflow, self._step(workflow, attempt.step)), attempt.outcome
             seconds = attempt.duration
@@ -269,14 +268,14 @@ class Store:
         self, family: Family, labels: LabelValues, outcome: str, value: float, instance_id: str
     ) -> None:
         self._zero_outcomes(family, labels)
-        self.series.observe(family, (*labels, outcome), value, instance_id)
+        self.series.count(family, (*labels, outcome), value, instance_id)
 
     def _zero_outcomes(self, family: Family, labels: LabelValues) -> None:
         self.series.zero(family, [(*labels, outcome) for outcome in catalogue.FINISHED_OUTCOMES])
 
     def _step(self, workflow: WorkflowKey, name: str) -> str:
         return self.labels(workflow).step(
-            name, on_other=lambda: self.series.add(catalogue.STEP_NAMES_DROPPED, ())
+            name, on_other=lambda: self.series.count(catalogue.STEP_NAMES_DROPPED, ())
         )
 
     def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
@@ -290,11 +289,11 @@ class Store:
 
     def state_write_failed(self) -> None:
         """The state could not be written or used."""
-        self.series.add(catalogue.STATE_WRITE_ERRORS, ())
+        self.series.count(catalogue.STATE_WRITE_ERRORS, ())
 
     def leases_lost(self, count: int) -> None:
         """Other replicas have taken over this many workflows."""
-        self.series.add(catalogue.LEASES_LOST, (), count=count)
+        self.series.count(catalogue.LEASES_LOST, (), count)
 
     def take(self) -> Changes:
         """Returns the changes since the last call."""

@@ -40,9 +40,9 @@ class TestHistogram:
 class TestSeries:
     def test_zero_shows_a_series_and_resets_none(self) -> None:
         series = Series({catalogue.QUEUE_DURATIONS: [1]})
-        series.add(catalogue.POLLS, ("simple", "success"))
+        series.count(catalogue.POLLS, ("simple", "success"))
         series.zero(catalogue.POLLS, [("simple", "success"), ("detail", "success")])
-        series.observe(catalogue.QUEUE_DURATIONS, ("acc", "orders"), 0.5)
+        series.count(catalogue.QUEUE_DURATIONS, ("acc", "orders"), 0.5)
         series.zero(catalogue.QUEUE_DURATIONS, [("acc", "orders")])
         values = {labels: data and data.value for (_, labels), data in series.take().series.items()}
         assert values == {
@@ -54,7 +54,7 @@ class TestSeries:
     @pytest.mark.parametrize("family", [catalogue.RUNS_FINISHED, catalogue.DETAILS_SKIPPED])
     def test_the_catalogue_says_which_families_have_exemplars(self, family: Family) -> None:
         series = Series({})
-        series.add(family, ("acc", "orders"), "order-1")
+        series.count(family, ("acc", "orders"), instance_id="order-1")
         data = series.take().series[family, ("acc", "orders")]
         assert data is not None
         assert bool(data.exemplars) == family.exemplars
@@ -64,9 +64,9 @@ class TestSeries:
         queued, workflow = catalogue.QUEUE_DURATIONS, ("acc", "orders")
         series = Series({queued: [1]}, clock=lambda: 7.0)
         series.set(catalogue.UP, workflow, 1)
-        series.observe(queued, workflow, 0.5, "order-1")
+        series.count(queued, workflow, 0.5, "order-1")
         taken = series.take()
-        series.observe(queued, workflow, 0.5)
+        series.count(queued, workflow, 0.5)
         exemplars = {0: Exemplar("order-1", 0.5, 7.0)}
         assert taken.series == {
             (catalogue.UP, workflow): SeriesData(1),
@@ -82,8 +82,8 @@ class TestSeries:
         """128 characters, names of labels included; the newest that fits stays."""
         key = (catalogue.QUEUE_DURATIONS, ("acc", "orders"))
         series = Series({catalogue.QUEUE_DURATIONS: [1]}, clock=lambda: 7.0)
-        series.observe(*key, 0.5, "ü" * 117)
-        series.observe(*key, 0.6, "i" * 118)
+        series.count(*key, 0.5, "ü" * 117)
+        series.count(*key, 0.6, "i" * 118)
         exemplars = {0: Exemplar("ü" * 117, 0.5, 7.0)}
         assert series.take().series == {
             key: SeriesData(Histogram((1.0,), [2, 0], 1.1), 7.0, exemplars)
@@ -93,7 +93,7 @@ class TestSeries:
         series = Series({catalogue.QUEUE_DURATIONS: [1]})
         for workflow in (("acc", "orders"), ("acc", "billing")):
             series.set(catalogue.UP, workflow, 1)
-            series.observe(catalogue.QUEUE_DURATIONS, workflow, 0.5, "x")
+            series.count(catalogue.QUEUE_DURATIONS, workflow, 0.5, "x")
         series.take()
         series.drop("acc", "orders")
         assert series.take().series == {
