@@ -35,11 +35,11 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-class _Group(Struct, Generic[K], eq=False):
+class _Group(Struct, eq=False):
     """Some blocks."""
 
-    keys: list[list[K]]
-    """For each block, the keys of its entries."""
+    sizes: list[int]
+    """For each block, the number of its entries."""
     columns: list[Pieces]
     """For each column, the texts of the blocks."""
 
@@ -61,7 +61,7 @@ class _Group(Struct, Generic[K], eq=False):
                 yield column, pack(text)
 
 
-_Block = tuple[_Group[K], int]
+_Block = tuple[_Group, int]
 """A block: its group, and its number there."""
 
 
@@ -82,10 +82,10 @@ class RenderCache(Generic[S, K, V]):
     ) -> None:
         self._contained, self._render = contained, render
         self._nothing = [""] * columns
-        # Dictionaries serve as ordered sets.
-        self._groups: dict[S, dict[_Group[K], None]] = {}
-        self._with_room: dict[S, dict[_Block[K], None]] = {}
-        self._block_of: dict[S, dict[K, _Block[K]]] = {}
+        self._groups: dict[S, list[_Group]] = {}
+        self._with_room: dict[S, dict[_Block, None]] = {}
+        """The blocks with room for more entries; each dictionary serves as an ordered set."""
+        self._block_of: dict[S, dict[K, _Block]] = {}
         self._columns: dict[tuple[int, Part], Part] = {}
         """The columns that have not changed since a scrape, by column and the head before them."""
 
@@ -103,7 +103,7 @@ class RenderCache(Generic[S, K, V]):
             anything else is prepared.
         """
         known = self._block_of.setdefault(owner, {})
-        keys_of: dict[_Group[K], dict[int, list[K]]] = {}
+        keys_of: dict[_Group, dict[int, list[K]]] = {}
         for key, value in changes.items():
             if value is not None or key in known:
                 group, number = known.get(key) or self._placed(owner, key)
@@ -128,23 +128,23 @@ class RenderCache(Generic[S, K, V]):
         texts = self._nothing if value is None else self._render(owner, key, value)
         return encoded(self._contained(owner, key)), texts
 
-    def _placed(self, owner: S, key: K) -> _Block[K]:
+    def _placed(self, owner: S, key: K) -> _Block:
         """The block of a new entry."""
         with_room = self._with_room.setdefault(owner, {})
         if not with_room:
             empty = [Pieces.empty(_GROUP_SIZE)] * len(self._nothing)
-            new: _Group[K] = _Group([[] for _ in range(_GROUP_SIZE)], empty)
-            self._groups.setdefault(owner, {})[new] = None
+            new = _Group([0] * _GROUP_SIZE, empty)
+            self._groups.setdefault(owner, []).append(new)
             with_room.update(dict.fromkeys((new, number) for number in range(_GROUP_SIZE)))
         block = group, number = next(iter(with_room))
         self._block_of[owner][key] = block
-        group.keys[number].append(key)
-        if len(group.keys[number]) == _BLOCK_SIZE:
+        group.sizes[number] += 1
+        if group.sizes[number] == _BLOCK_SIZE:
             del with_room[block]
         return block
 
     def _show(
-        self, owner: S, prepared: Iterable[tuple[_Group[K], list[Pieces]]], removed: Iterable[K]
+        self, owner: S, prepared: Iterable[tuple[_Group, list[Pieces]]], removed: Iterable[K]
     ) -> Iterator[None]:
         for group, pieces in prepared:
             changed = [
@@ -160,12 +160,8 @@ class RenderCache(Generic[S, K, V]):
                 yield
             if (block := known.pop(key, None)) is not None:
                 group, number = block
-                group.keys[number].remove(key)
+                group.sizes[number] -= 1
                 self._with_room[owner][block] = None
-                if not any(group.keys):
-                    del self._groups[owner][group]
-                    for other in range(_GROUP_SIZE):
-                        del self._with_room[owner][group, other]
         if not known:
             for by_owner in (self._block_of, self._groups, self._with_room):
                 by_owner.pop(owner, None)
