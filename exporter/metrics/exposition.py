@@ -23,6 +23,8 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _SUFFIX = {"counter": "_total", "info": "_info"}
+_SUFFIXES = ("", "_total", "_created", "_info", "_bucket", "_count", "_sum")
+"""Of the names of samples. No two families have a name in common that any of them makes."""
 _EOF = b"# EOF\n"
 
 
@@ -162,9 +164,4 @@ def _encode(format_: _Format, metrics: Iterable[Metric]) -> bytes:
 
 def _names(metric: Metric) -> set[str]:
     """The names that select a family: its own and those of its samples, in any format."""
-    suffixes = {
-        "counter": ("_total", "_created"),
-        "info": ("_info",),
-        "histogram": ("_bucket", "_count", "_sum", "_created"),
-    }
-    return {metric.name, *(metric.name + suffix for suffix in suffixes.get(metric.type, ()))}
+    return {metric.name + suffix for suffix in _SUFFIXES}

@@ -78,8 +78,6 @@ def of_series(
     else:
         lines, rest = [f"{family.name}{braced} {_number(value)}\n"], ""
     text = "".join(lines) + rest
-    if not exemplars and created is None:
-        return text, text
     for bucket, exemplar in exemplars.items():
         lines[bucket] = f"{lines[bucket][:-1]} # {_exemplar(exemplar)}\n"
     if created is not None:
