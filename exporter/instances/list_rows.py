@@ -123,9 +123,7 @@ def _values(
     known: InstanceValues | None, row: Row, run: Run, waited: float | None
 ) -> InstanceValues:
     ended = run.status in ENDED
-    base = known or InstanceValues(
-        run.status, row.version_id or "", row.trigger_source or "unknown"
-    )
+    base = known or InstanceValues(run.status, "", row.trigger_source or "unknown")
     return replace(
         base,
         status=run.status,
