@@ -69,10 +69,7 @@ class InstanceValues(Struct, frozen=True, array_like=True, gc=False):
 def values_of(response: Detail, status: str) -> InstanceValues:
     """The values that a detail response shows of an instance with this status."""
     steps = response.steps or []
-    attempts = {"success": 0, "failure": 0, "running": 0}
-    for step in steps:
-        for attempt in step.attempts or ():
-            attempts[attempt.outcome] += 1
+    outcomes = Counter(attempt.outcome for step in steps for attempt in step.attempts or ())
     error = response.error
     failed = failed_step(steps, error, response.end) if error else None
     return InstanceValues(
@@ -83,7 +80,7 @@ def values_of(response: Detail, status: str) -> InstanceValues:
         error_step=failed.name if failed else None,
         step_count=len(steps) if response.step_count is None else int(response.step_count),
         steps=dict(Counter((intern(step.type or "unknown"), step.outcome) for step in steps)),
-        attempts=attempts,
+        attempts={outcome: outcomes[outcome] for outcome in ("success", "failure", "running")},
         retries=sum(max(0, len(step.attempts or ()) - 1) for step in steps),
         open_steps=()
         if status in ENDED
