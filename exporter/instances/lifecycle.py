@@ -135,13 +135,10 @@ def on_turn(instance: Instance, *, now: Moment) -> PollRequest:
     due = at - instance.detailed_at >= instance.poll.detail_refresh
     refresh = (instance.live or outlived) and due
     needs_detail = (refresh or instance.wants_detail) and not instance.steps_can_wait(at)
-    if instance.lacks_detail or (instance.detailed and not needs_detail):
-        request = PollRequest(at, "simple", reason)
-    elif refresh and not instance.wants_detail:
-        request = PollRequest(at, "detail", PollReason.REFRESH)
-    else:
-        request = PollRequest(at, "detail", reason)
-    instance.activity = request
+    simple = instance.lacks_detail or (instance.detailed and not needs_detail)
+    if refresh and not (simple or instance.wants_detail):
+        reason = PollReason.REFRESH
+    instance.activity = request = PollRequest(at, "simple" if simple else "detail", reason)
     return request
 
 
