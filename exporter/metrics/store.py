@@ -133,10 +133,6 @@ class Store:
         samples = InstanceSamples(values, last_change, labels, family)
         self._changed[workflow][instance_id] = None if hidden else samples
 
-    def labels(self, workflow: WorkflowKey) -> InstanceLabels:
-        """The labels of a workflow's instances whose values are limited."""
-        return self._workflows[workflow].labels
-
     def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
         """An instance no longer has series."""
         self._changed[workflow][instance_id] = None
@@ -274,7 +270,7 @@ class Store:
         self.series.zero(family, [(*labels, outcome) for outcome in catalogue.FINISHED_OUTCOMES])
 
     def _step(self, workflow: WorkflowKey, name: str) -> str:
-        return self.labels(workflow).step(
+        return self._workflows[workflow].labels.step(
             name, on_other=lambda: self.series.count(catalogue.STEP_NAMES_DROPPED, ())
         )
 
@@ -282,7 +278,7 @@ class Store:
         """Restores a series, as `Series.restore` does, and the label values that it has."""
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
-            self.labels(WorkflowKey(*labels[:2])).step.add(step)
+            self._workflows[WorkflowKey(*labels[:2])].labels.step.add(step)
         if family in (catalogue.INSTANCES, catalogue.WATCHED):
             self._statuses[labels[-1]] = None  # it may not be one that is known today
         return self.series.restore(family, labels, data)
