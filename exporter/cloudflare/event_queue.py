@@ -13,7 +13,7 @@ from math import inf
 from typing import NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from exporter.cloudflare.client import ApiClient, Response
 from exporter.cloudflare.errors import RequestFailed
@@ -45,7 +45,7 @@ class Event(NamedTuple):
 
 
 class Message(Struct):
-    body: Raw = Raw(b"")
+    body: Raw = field(default_factory=Raw)
     lease_id: str | None = None
 
 

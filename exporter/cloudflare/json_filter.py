@@ -11,10 +11,9 @@ value dropped.
 
 import functools
 import re
-from collections.abc import Iterator
 from typing import Any
 
-import msgspec.inspect
+import msgspec
 
 _MAX_STRING = 64 * 1024
 """Maximum bytes of a string that stays, with the space around it: names and times are far shorter.
@@ -60,21 +59,9 @@ class InvalidBody(ValueError):  # noqa: N818 - reads as what happened
 @functools.cache
 def _stays(model: Any) -> re.Pattern[bytes]:
     """Matches what stays for a model: the values of the keys of this model and of all within it."""
-    names = {name for name in _names(msgspec.inspect.type_info(model)) if name != "message"}
+    _, structs = msgspec.json.schema_components([model])
+    names = {name for struct in structs.values() for name in struct["properties"]} - {"message"}
     return re.compile(_STAYS % b"|".join(re.escape(n.encode()) for n in sorted(names)), re.DOTALL)
-
-
-def _names(kind: msgspec.inspect.Type) -> Iterator[str]:
-    match kind:
-        case msgspec.inspect.StructType(fields=fields):
-            for field in fields:
-                yield field.encode_name
-                yield from _names(field.type)
-        case msgspec.inspect.UnionType(types=kinds):
-            for one in kinds:
-                yield from _names(one)
-        case msgspec.inspect.ListType(item_type=item):
-            yield from _names(item)
 
 
 def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:

@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.cloudflare.event_queue import Pulled
 from exporter.cloudflare.json_filter import InvalidBody, JsonFilter
-from exporter.cloudflare.models import Detail, Envelope, ListedWorkflow, Row
+from exporter.cloudflare.models import (
+    Detail,
+    Envelope,
+    ListedAccount,
+    ListedWorkflow,
+    Row,
+    Summary,
+    WorkflowVersion,
+)
 
 MODELS: list[Any] = [Envelope[Detail], Envelope[list[Row]], Envelope[ListedWorkflow]]
 QUEUED = "2026-11-24T17:06:11Z"
@@ -122,6 +131,21 @@ def _without_message(value: dict[str, object]) -> dict[str, object]:
 
 
 class TestWhatIsLeft:
+    @pytest.mark.parametrize(
+        "result",
+        [
+            Summary,
+            Pulled,
+            ListedWorkflow,
+            list[ListedAccount],
+            list[ListedWorkflow],
+            list[WorkflowVersion],
+        ],
+    )
+    def test_of_any_response_that_is_read(self, result: Any) -> None:
+        body = b'{"success":true,"result":null,"errors":[{"code":7}]}'
+        assert filtered([body], Envelope[result]) == body
+
     @pytest.mark.slow
     @settings(max_examples=200, deadline=None)
     @given(
