@@ -41,7 +41,7 @@ class Waiting(Struct, frozen=True, gc=False):
         return True
 
     def poll(self) -> Awaitable[None]:
-        """Makes the poll. It must not raise."""
+        """Makes the poll; only called while it is wanted. It must not raise."""
         raise NotImplementedError
 
 
@@ -54,8 +54,7 @@ class _Turn(Waiting, frozen=True, gc=False):
         return not self.given.done()
 
     async def poll(self) -> None:
-        if self.wanted():
-            self.given.set_result(None)
+        self.given.set_result(None)
 
 
 class PollQueue:
@@ -125,7 +124,7 @@ class PollQueue:
             await asyncio.gather(self._serving, return_exceptions=True)
         # After a reload replaced this queue, list passes still wait here; they get their turn at
         # once.
-        await asyncio.gather(*(page.poll() for page in pages))
+        await asyncio.gather(*map(self._make, pages))
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=grace)
             for task in late:
@@ -168,12 +167,10 @@ class PollQueue:
                 queue.popleft()
 
     async def _make(self, chosen: Waiting) -> None:
-        try:
-            if chosen.wanted():  # it may have been cancelled since
-                await chosen.poll()
-        finally:
-            self.progress_at = self._clock.monotonic()
+        if chosen.wanted():  # it may have been cancelled since
+            await chosen.poll()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
+        self.progress_at = self._clock.monotonic()
         self._changed.set()
