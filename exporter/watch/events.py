@@ -244,10 +244,7 @@ class Events:
         self, awaited: _Awaited, attachment: Attachment, instance: Instance | None
     ) -> None:
         event, discovery = awaited.event, attachment.discovery
-        if instance is None:
-            if discovery is None:
-                self._end(awaited, "other")
-                return
+        if instance is None and discovery is not None:
             if event.kind not in _STATUS:
                 self._end(awaited, "listed")
                 return
@@ -255,9 +252,9 @@ class Events:
                 instance = await discovery.begin_announced(event.instance_id)
             except NotRestored:
                 return  # the next step tries again
-            if instance is None:
-                self._end(awaited, "other")
-                return
+        if instance is None:
+            self._end(awaited, "other")
+            return
         pending = lifecycle.on_event(instance, event.kind)
         if not instance.wants_detail:
             self._end(awaited, "listed")
