@@ -201,7 +201,6 @@ class App:
             saving = asyncio.create_task(self.writer.run())
             try:
                 await self.apply(self._settings)
-                await self.writer.save()  # so that scrapes see everything that was restored
                 yield self
             finally:
                 await self.watched.stop()

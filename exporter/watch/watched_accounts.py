@@ -82,7 +82,6 @@ class WatchedAccounts:
         """
         wanted = self.check(settings)
         async with self._changing:
-            is_reload = bool(self.accounts)
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted)
             accounts = [self._account(one) for one in wanted]
             for account in accounts:
@@ -91,13 +90,10 @@ class WatchedAccounts:
             async with self.writer.saving:
                 await self._replace(settings, accounts)
             self.store.configured(successful=True, at=self.clock.now().wall)
-            if is_reload:
-                await self.writer.save()
             await self.writer.turn()
             for account in accounts:
                 await account.workflows.reconcile()
-            if is_reload:
-                await self.writer.save()
+            await self.writer.save()
         self._start_passes()
         unused = [queue for queue in queues.values() if queue not in self.queues.values()]
         await asyncio.gather(*(queue.stop(_GRACE) for queue in unused))
