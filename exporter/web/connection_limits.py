@@ -65,16 +65,9 @@ class Connection(H11Protocol):
         lost: Set when the connection is closed.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        state: ServerState,
-        protection: Protection,
-        on_unread: Callable[[], None],
-    ) -> None:
+    def __init__(self, config: Config, state: ServerState, protection: Protection) -> None:
         super().__init__(config, state, {"protection": protection, "abort": self.abort})
         self._protection = protection
-        self._on_unread = on_unread
         self.lost = asyncio.Event()
         self._enter("request")
 
@@ -121,10 +114,6 @@ class Connection(H11Protocol):
         self._enter("idle")
         super().on_response_complete()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._on_unread()
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
@@ -153,7 +142,7 @@ class Connections:
         limits: How many connections, and for how long.
     """
 
-    make: Callable[[Protection, Callable[[], None]], Connection]
+    make: Callable[[Protection], Connection]
     protection: Callable[[], Protection]
     limits: ConnectionLimits
 
@@ -178,9 +167,9 @@ class Connections:
                 await asyncio.sleep(_ACCEPT_RETRY)
                 continue
             if len(self._open) >= self.limits.connections:
-                self._drop_oldest(lambda c: not c.responding)
+                self._drop_oldest()
             protection = self.protection()
-            connection = self.make(protection, self._limit_unread)
+            connection = self.make(protection)
             serving = asyncio.create_task(self._serve(accepted, connection, protection.context))
             self._open[serving] = connection
             serving.add_done_callback(partial(self._served, accepted))
@@ -211,8 +200,9 @@ class Connections:
         del self._open[serving]
         accepted.close()
 
-    def drop_late(self) -> None:
-        """Closes the connections that have exceeded a time limit."""
+    def drop_slow(self) -> None:
+        """Closes the connections that have exceeded a time limit, and the oldest of those whose
+        clients have stopped reading if they are too many."""
         now = asyncio.get_running_loop().time()
         for serving, connection in self._open.items():
             if not connection.late(now, self.limits) or serving.cancelling():
@@ -224,6 +214,9 @@ class Connections:
                     client=connection.client and connection.client[0],
                     after_seconds=self.limits.response,
                 )
+        unread = [serving for serving, connection in self._open.items() if connection.unread]
+        for serving in unread[: -self.limits.unread]:
+            serving.cancel()
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -231,11 +224,8 @@ class Connections:
             serving.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
-    def _limit_unread(self) -> None:
-        if sum(c.unread for c in self._open.values()) > self.limits.unread:
-            self._drop_oldest(lambda c: c.unread)
-
-    def _drop_oldest(self, which: Callable[[Connection], bool]) -> None:
-        oldest = next((s for s, c in self._open.items() if which(c) and not s.cancelling()), None)
+    def _drop_oldest(self) -> None:
+        waiting = (s for s, c in self._open.items() if not c.responding and not s.cancelling())
+        oldest = next(waiting, None)
         if oldest is not None:
             oldest.cancel()

@@ -234,6 +234,7 @@ class TestNumber:
                 client.send(LARGE)
                 assert await client.status() == 200
                 slow.append(client)
+            await until(lambda: len(served.server.server_state.connections) == 3)
             lengths = [len(await client.rest()) for client in slow[:3]]
             assert max(lengths) < LARGE_SIZE
             assert (await served.get("/large")).status_code == 200
