@@ -35,9 +35,8 @@ class ConnectionLimits:
     Attributes:
         connections: Open connections, including those in their TLS handshake.
         unread: Responses whose clients have stopped reading.
-        handshake: Time for the TLS handshake.
-        request: Time from the connection, or the first byte of a request, to the end of its
-            headers.
+        request: Time for the TLS handshake; and from its end, or the first byte of a request, to
+            the end of the request's headers.
         response: Time from there until the client has read the response. Scrapes have no other
             limit.
         idle: Time from a response to the next request: longer than a minute, so that a scrape each
@@ -46,7 +45,6 @@ class ConnectionLimits:
 
     connections: int = 128
     unread: int = 8
-    handshake: float = 10
     request: float = 10
     response: float = 60
     idle: float = 75
@@ -180,13 +178,10 @@ class Connections:
         self, accepted: socket.socket, connection: Connection, context: ssl.SSLContext | None
     ) -> None:
         """Returns once the connection is lost; closes it when cancelled."""
-        tls_times = {
-            "ssl_handshake_timeout": self.limits.handshake,
-            "ssl_shutdown_timeout": _TLS_SHUTDOWN,
-        }
+        closing = _TLS_SHUTDOWN if context else None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, accepted, ssl=context, **(tls_times if context else {})
+                lambda: connection, accepted, ssl=context, ssl_shutdown_timeout=closing
             )
             await connection.lost.wait()
         except OSError:

@@ -76,7 +76,7 @@ DISCOVERED = [
 LIMITS = [
     f"| connections | {ConnectionLimits.connections};",
     f"| request | {MAX_HEAD_SIZE // 1024} KiB and {MAX_HEADERS} headers;",
-    f"| TLS handshake | {ConnectionLimits.handshake} s |",
+    f"| TLS handshake | {ConnectionLimits.request} s |",
     f"| until the request is complete | {ConnectionLimits.request} s |",
     f"| until the response is read | {ConnectionLimits.response} s,",
     f"| responses that wait for their readers | {ConnectionLimits.unread} |",

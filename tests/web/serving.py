@@ -24,7 +24,7 @@ LARGE = 8 * 1024 * 1024
 
 def limits(**given: float) -> ConnectionLimits:
     """Those that are given; the times that are not are as long as a busy machine needs."""
-    times = ("handshake", "request", "response", "idle")
+    times = ("request", "response", "idle")
     return replace(ConnectionLimits(), **{**dict.fromkeys(times, DEADLINE), **given})  # type: ignore[arg-type]
 
 

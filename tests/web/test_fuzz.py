@@ -98,7 +98,7 @@ class Target:
         self._loop.close()
 
     async def _serve(self) -> None:
-        times: dict[str, Any] = {"request": 0.2, "response": 0.5, "idle": 0.2, "handshake": 0.2}
+        times: dict[str, Any] = {"request": 0.2, "response": 0.5, "idle": 0.2}
         async with serving(self._protecting, connections=20, **times) as served:
             self.port = served.port
             self._up.set()

@@ -176,7 +176,7 @@ class TestTime:
     async def test_who_does_not_shake_hands_is_hung_up_on(
         self, protect: Protect, authority: Authority
     ) -> None:
-        async with serving(protect(tls={}), handshake=SHORT) as served:
+        async with serving(protect(tls={}), request=SHORT) as served:
             async with served.connected() as client:
                 assert await client.rest() == b""
             async with asyncio.timeout(DEADLINE):  # on a busy machine its time may be over, too
