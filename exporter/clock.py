@@ -61,10 +61,7 @@ class Clock:
         It doesn't follow a clock that is set ahead wrongly, for a while or since the start. With
         such a clock, everything would be history, or what is new would be hidden.
         """
-        return self._steady(self.wall(), self.monotonic())
-
-    def _steady(self, wall: float, monotonic: float) -> float:
-        return min(wall, self._corrected(self._start + monotonic, monotonic))
+        return self.now().steady
 
     def _corrected(self, wall: float, monotonic: float) -> float:
         """Cloudflare's time if it is behind this clock, but by less than a week: further behind, it
@@ -89,6 +86,7 @@ class Clock:
     def now(self) -> Moment:
         """This moment."""
         wall, monotonic = self.wall(), self.monotonic()
+        steady = min(wall, self._corrected(self._start + monotonic, monotonic))
         # Data with a time in the future would seem fresh until that time has come.
         shown = self._corrected(wall, monotonic)
-        return Moment(monotonic, self._steady(wall, monotonic), shown)
+        return Moment(monotonic, steady, shown)
