@@ -92,7 +92,6 @@ class Server(uvicorn.Server):
         self._connections = Connections(
             partial(Connection, self.config, self.server_state), protection, limits
         )
-        self._accepting: list[asyncio.Task[None]] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -102,9 +101,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Replaces uvicorn's, whose asyncio servers have no limits.
         self.servers = []
-        self._accepting = [
-            asyncio.create_task(self._connections.accept(listener)) for listener in sockets or []
-        ]
+        [listener] = sockets or []
+        self._accepting = asyncio.create_task(self._connections.accept(listener))
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -112,7 +110,6 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for accepting in self._accepting:
-            accepting.cancel()
+        self._accepting.cancel()
         await super().shutdown(sockets)
         await self._connections.close()
