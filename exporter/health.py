@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from math import inf
+from itertools import count
 
 import structlog
 
@@ -22,8 +22,9 @@ logged."""
 _REQUESTS = 2 * WINDOW
 """Seconds without a response, although there are requests to make and nothing forbids them, after
 which the exporter is unhealthy."""
-_LATE = 60.0
-"""Seconds by which polls may be overdue before that is logged."""
+_LATE = 60
+"""Seconds by which polls may be overdue before that is logged; also those between two checks of
+it."""
 _WRITE = 60.0
 """Seconds that a write to the disk may take before the exporter is unhealthy."""
 
@@ -44,7 +45,6 @@ class Health:
         self._reported: set[str] = set()
         self._throttle = Throttle(clock)
         self._was_ready = False
-        self._lag_checked_at = -inf
 
     def unhealthy(self) -> list[str]:
         """What has stalled: a line for each, which begins with its name."""
@@ -97,12 +97,11 @@ class Health:
 
     async def watch(self) -> None:
         """Logs what has stalled, and stalls of the event loop. Never returns."""
-        while True:
+        for seconds in count():
             before = self._clock.monotonic()
             await asyncio.sleep(_EVERY)
             self.check(stalled_for=self._clock.monotonic() - before - _EVERY)
-            if self._clock.monotonic() - self._lag_checked_at >= _LATE:
-                self._lag_checked_at = self._clock.monotonic()
+            if seconds % _LATE == 0:
                 self.warn_if_late()
 
     def check(self, *, stalled_for: float = 0.0) -> None:
