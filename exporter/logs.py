@@ -27,13 +27,9 @@ class Scrubber(Protocol):
         """`text` without a secret."""
 
 
-_scrubbers: WeakSet[Scrubber] = WeakSet()
-
-
-def hide(scrubber: Scrubber) -> None:
-    """From now on, passes every line through a scrubber, for as long as the scrubber exists. So no
-    line shows its secret, not even one with the message of an exception."""
-    _scrubbers.add(scrubber)
+scrubbers: WeakSet[Scrubber] = WeakSet()
+"""Every line passes through these, as long as they exist. So no line shows their secrets, not even
+one with the message of an exception."""
 
 
 def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
@@ -51,8 +47,7 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("msg"),
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _without_empty_fields,
-            _safe,
+            _cleaned,
             renderer,
         ]
     )
@@ -70,22 +65,19 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
         logging.getLogger(name).setLevel(max(least, root.level))
 
 
-def _without_empty_fields(
-    _: Any, __: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    """Drops a field such as `advice` where there is none."""
-    return {key: value for key, value in event.items() if value != ""}
+def _cleaned(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Drops empty fields, such as `advice` where there is none, and makes the others safe."""
+    return {key: _safe(value) for key, value in event.items() if value != ""}
 
 
-def _safe(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Removes secrets, and characters that control a terminal."""
-    for key, value in event.items():
-        text = str(value) if isinstance(value, BaseException) else value
-        if isinstance(text, str):
-            for scrubber in _scrubbers:
-                text = scrubber.scrub(text)
-            event[key] = text if text.isprintable() else printable(text)
-    return event
+def _safe(value: object) -> object:
+    """A value without secrets and characters that control a terminal."""
+    text = str(value) if isinstance(value, BaseException) else value
+    if not isinstance(text, str):
+        return value
+    for scrubber in scrubbers:
+        text = scrubber.scrub(text)
+    return printable(text)
 
 
 def printable(text: str) -> str:

@@ -97,7 +97,7 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
         except (OSError, ValueError) as error:
             problems.append(f"{place}_file: {_unusable(secret, error)}")
         else:
-            logs.hide(credential)
+            logs.scrubbers.add(credential)
             return credential
         return Credential()  # never used
 

@@ -16,7 +16,7 @@ def restored_logging() -> Iterator[None]:
     handlers, level = root.handlers, root.level
     levels = {name: logging.getLogger(name).level for name in logs.QUIET}
     # Secrets of former tests, until they are garbage, are hidden from any text.
-    logs._scrubbers.clear()
+    logs.scrubbers.clear()
     try:
         yield
     finally:

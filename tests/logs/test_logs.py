@@ -174,7 +174,7 @@ class TestExceptions:
         token, key = "t0ken" * 8, "k3y" * 12
         hidden = Credential(SecretStr(token)), Credential(SecretStr(key), email="a@b")
         for credential in hidden:
-            logs.hide(credential)
+            logs.scrubbers.add(credential)
         try:
             try:
                 raise ValueError(f"Illegal header value 'Bearer {token}'")
