@@ -35,7 +35,7 @@ async def _filled(count: int) -> App:
     settings = Settings.model_validate({"accounts": [account]})
     app = App(settings)
     await app.writer.open(None)
-    await app.apply(settings)
+    await app.watched.apply(settings)
     now = datetime.now(UTC)
     for number in range(count):
         steps = [

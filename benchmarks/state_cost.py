@@ -71,7 +71,7 @@ class Polls:
     async def open(self) -> None:
         """Without the loop that saves: each round ends with its commit."""
         await self.app.writer.open(self.state)
-        await self.app.apply(self.settings)
+        await self.app.watched.apply(self.settings)
 
     async def round(self) -> None:
         self.clock.advance(15)

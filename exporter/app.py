@@ -98,10 +98,6 @@ class App:
         """The pollers of all attached workflows."""
         return [a.poller for account in self.accounts for a in account.workflows.attached.values()]
 
-    async def apply(self, settings: Settings) -> None:
-        """Watches what these settings name (`WatchedAccounts.apply`)."""
-        await self.watched.apply(settings)
-
     def _gauges(self) -> Iterator[tuple[Family, LabelValues, float | None]]:
         """The gauges whose values are those of this moment."""
         yield catalogue.POLL_LAG, (), max((a.lag for a in self.accounts), default=0.0)
@@ -200,7 +196,7 @@ class App:
             await self.writer.open(self._state)
             saving = asyncio.create_task(self.writer.run())
             try:
-                await self.apply(self._settings)
+                await self.watched.apply(self._settings)
                 yield self
             finally:
                 await self.watched.stop()

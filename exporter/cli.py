@@ -177,7 +177,7 @@ async def _run(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})
 
     async def apply(settings: Settings) -> None:
-        await app.apply(settings)
+        await app.watched.apply(settings)
         logs.configure(settings.log.level, settings.log.format)
 
     reloader = Reloader(

@@ -121,7 +121,7 @@ class Watching:
     async def reload(self, **settings: Any) -> None:
         """Continues with these settings in place of those that there were."""
         self.settings = {**self.settings, **settings}
-        await self.app.apply(self.whole_settings())
+        await self.app.watched.apply(self.whole_settings())
 
     def whole_settings(self) -> Settings:
         """The settings, for one account unless they name others."""

@@ -328,7 +328,7 @@ class Exporter(Upstream):
             )
             # Without the loop that saves: when that happens, the rules decide.
             await app.writer.open(self.state)
-            await app.apply(settings)
+            await app.watched.apply(settings)
             return app
 
         self.transport = RecordingTransport(self.simulator)
@@ -372,7 +372,7 @@ class Exporter(Upstream):
 
     @rule(selected=SELECTED)
     def reload(self, selected: dict[str, Any]) -> None:
-        self.do(self.app.apply(self.settings(selected)))
+        self.do(self.app.watched.apply(self.settings(selected)))
         self.save()
 
     @rule(selected=SELECTED)

@@ -67,7 +67,7 @@ async def test_what_a_replica_gives_up_as_it_stops_is_taken_at_the_next_turn(
     former, heir = replicas.another(), replicas.another()
     for app in (former, heir):
         await app.writer.open(replicas.location)
-        await app.apply(SETTINGS)
+        await app.watched.apply(SETTINGS)
     assert not heir.leases.held
     await former.writer.close()
     await heir.writer.turn()
@@ -86,7 +86,7 @@ async def test_a_large_workflow_holds_up_neither_others_nor_turns(postgres: Post
 
     app = replicas.another()
     await app.writer.open(replicas.location)
-    starting = asyncio.create_task(app.apply(SETTINGS))
+    starting = asyncio.create_task(app.watched.apply(SETTINGS))
     turns_while_small_alone, attached = 0, dict[str, Any]()
     while not starting.done():
         await app.writer.save()

@@ -98,7 +98,7 @@ class Replicas(Upstream):
             )
             # Without the loop that saves: when that happens, the rules decide.
             await app.writer.open(location)
-            await app.apply(self.settings())
+            await app.watched.apply(self.settings())
             return app
 
         self.share_budget()
@@ -184,7 +184,7 @@ class Replicas(Upstream):
     def reload(self, which: int, selected: dict[str, Any]) -> None:
         self.selected = selected
         self.before_its_turn(self.apps[which])
-        self.do(self.apps[which].apply(self.settings()))
+        self.do(self.apps[which].watched.apply(self.settings()))
         self.commit(self.apps[which])
         self.save(which)
 

@@ -169,7 +169,7 @@ class TestNothingHappened:
             settings = w.whole_settings()
             app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock), state=state)
             await app.writer.open(state)
-            await app.apply(settings)
+            await app.watched.apply(settings)
             assert not app.pollers[0].watched.changed
             await app.writer.close()
 
@@ -188,7 +188,7 @@ async def test_scrapes_see_what_is_restored_so_far(file: Path) -> None:
             settings, shown = w.whole_settings(), list[int]()
             w.app = App(settings, clock=Clock(wall=w.clock, monotonic=w.clock), state=state)
             await w.app.writer.open(state)
-            restoring = asyncio.create_task(w.app.apply(settings))
+            restoring = asyncio.create_task(w.app.watched.apply(settings))
             while not restoring.done():
                 await w.saved()
                 shown.append(len(w.shown()))

@@ -48,7 +48,7 @@ async def replicas(postgres: PostgresServer, *urls: str) -> AsyncIterator[Sequen
             # Without the loop that saves: when turns are taken, the test decides.
             await app.writer.open(location)
             running.push_async_callback(app.writer.close)
-            await app.apply(settings)
+            await app.watched.apply(settings)
             apps.append(app)
         for app in 4 * apps:
             await app.writer.save()
