@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
+from math import ceil
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,9 +16,6 @@ from exporter.config.errors import ConfigError
 from exporter.config.settings import Settings, leaves
 
 log = structlog.get_logger(__name__)
-
-_CHECK_EVERY = 1.0
-"""Seconds; a reload follows `config.auto_reload_interval` to within one."""
 
 
 @dataclass(eq=False)
@@ -81,16 +80,13 @@ class Reloader:
         Contents are compared, not modification times: the files of a ConfigMap are symbolic links,
         which Kubernetes swaps.
         """
-        waited = 0.0
-        while True:
-            await wait_at_most(_CHECK_EVERY, self.asked)
-            waited += _CHECK_EVERY
-            interval = self.settings.config.auto_reload_interval
-            due = bool(interval) and waited >= interval
+        for seconds in count(1):
+            await wait_at_most(1, self.asked)  # not longer, since the interval may change
+            interval = ceil(self.settings.config.auto_reload_interval)
+            due = interval > 0 and seconds % interval == 0
             if self.asked.is_set() or (due and self._content() != self._seen):
                 self.asked.clear()
                 await self.reload()
-            waited = 0.0 if due else waited
 
     def _content(self) -> bytes:
         try:
