@@ -85,10 +85,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._enter("request")
-        allowed = self._protection.sans
-        if allowed is not None and allowed.isdisjoint(
-            tls.sans(transport.get_extra_info("peercert"))
-        ):
+        allowed, certificate = self._protection.sans, transport.get_extra_info("peercert")
+        if allowed is not None and allowed.isdisjoint(tls.sans(certificate)):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
