@@ -147,6 +147,7 @@ class App:
         self.leases.replica = self.leases.replica._replace(url=page_url(listener, tls=tls))
         async with contextlib.AsyncExitStack() as running:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
+            serving.add_done_callback(lambda _: stop.set())
             running.push_async_callback(_stop, server, serving)
             await running.enter_async_context(self.opened())
             self._scheduler.start()
@@ -161,9 +162,7 @@ class App:
                 accounts=len(self.accounts),
                 address=address_of(listener),
             )
-            stopped = asyncio.create_task(stop.wait())
-            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
+            await stop.wait()
             log.info("stopping")
             self._scheduler.stop()
             self.watched.pause()
