@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -101,6 +100,6 @@ def _credentials(authorization: str) -> tuple[bytes | None, bytes]:
         return None, b""
     try:
         name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None, b""
     return (name, password) if colon else (None, b"")
