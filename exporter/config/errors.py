@@ -106,17 +106,14 @@ def _takes_a_value(loc: Loc, root: type[BaseModel]) -> bool:
 
 
 def _path(loc: Loc) -> str:
-    path = ""
-    for part in loc:
-        path += f"[{part}]" if isinstance(part, int) else f".{_word(part)}" if path else _word(part)
-    return path or "configuration"
+    parts = (f"[{part}]" if isinstance(part, int) else f".{_word(part)}" for part in loc)
+    return "".join(parts).removeprefix(".") or "configuration"
 
 
 def _word(key: str) -> str:
     """The beginning of a key that can be shown: `api_token:abc`, without a space, is a key in
     YAML."""
-    start = re.match(r"[A-Za-z0-9_.-]{0,40}", key)
-    shown = start[0] if start else ""
+    shown = re.sub(r"(?s)[^A-Za-z0-9_.-].*", "", key)[:40]
     return shown if shown == key else f"{shown}…"
 
 
