@@ -255,16 +255,14 @@ class AccountWorkflows:
         Returns:
             Whether it tried to attach any.
         """
-        wanted = self.wanted
+        ours = {n: w for n, w in self.wanted.items() if self.holds(n)}
         for name, attachment in list(self.attached.items()):
-            if wanted.get(name) != attachment.settings:
+            if ours.get(name) != attachment.settings:
                 self.detach(name)
-        self.detach_unheld()
-        missing = {n: w for n, w in wanted.items() if n not in self.attached}
-        ours = [self._attach(n, w) for n, w in missing.items() if self.holds(n)]
-        await asyncio.gather(*ours)
+        missing = [self._attach(n, w) for n, w in ours.items() if n not in self.attached]
+        await asyncio.gather(*missing)
         self.detach_unheld()  # leases may have been lost meanwhile
-        return bool(ours)
+        return bool(missing)
 
     def detach_unheld(self) -> None:
         """Detaches the workflows that this replica doesn't hold, or is to give up."""
