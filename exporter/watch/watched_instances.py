@@ -122,8 +122,7 @@ class WatchedInstances:
         if known is not None:
             lifecycle.restore(instance, known, list_pass_at=self.passes.last_succeeded, now=now)
         self.instances[instance_id] = instance
-        if instance.has_series and instance.values is not None:
-            self.store.shown(self.key, instance_id, instance.values, instance.last_change)
+        self._show(instance)
         return instance
 
     def since_of(self, *, configured: bool = False) -> float:
@@ -192,8 +191,8 @@ class WatchedInstances:
             self.store.counted(self.key, instance.id, effects.observations)
         if effects.backfilled:
             self.store.backfilled(self.key)
-        if effects.show and instance.has_series:
-            self.show(instance)
+        if effects.show:
+            self._show(instance)
         if effects.hide:
             self.store.removed(self.key, instance.id)
         if effects.skipped:
@@ -204,9 +203,9 @@ class WatchedInstances:
             newest = newest_of(instance.run, instance.row)
             self.record.horizon = max(self.record.horizon, newest + APART)
 
-    def show(self, instance: Instance) -> None:
-        """Shows the values of an instance, if it has any."""
-        if instance.values is not None:
+    def _show(self, instance: Instance) -> None:
+        """Shows the values of an instance, if it has series and any value is known."""
+        if instance.has_series and instance.values is not None:
             self.store.shown(self.key, instance.id, instance.values, instance.last_change)
 
     def take_changes(self) -> Records:
