@@ -18,13 +18,18 @@ _NO_WORKFLOW = "workflow_not_found"
 
 
 class PollLog:
-    """Reports the problems of one workflow."""
+    """Reports the problems of one workflow.
 
-    def __init__(self, key: WorkflowKey, clock: Clock, throttle: Throttle) -> None:
+    Args:
+        key: The workflow.
+        throttle: Shared by the account's workflows: what all of them fail with is logged for one.
+    """
+
+    def __init__(self, key: WorkflowKey, throttle: Throttle) -> None:
         self.unmatched = False
         """Whether it was reported that the account has no workflow of this name."""
         self._problems = OpenProblems(throttle)
-        self._faults = Throttle(clock)
+        self._throttle = throttle
         self._absent: set[str] = set()
         """Configured instances that were reported not to exist."""
         self._log = log.bind(account=key.account, workflow=key.workflow)
@@ -78,7 +83,7 @@ class PollLog:
 
     def fault(self, instance: Instance, error: Exception) -> None:
         """Reports that a poll failed by a fault of the exporter; to be called in its handler."""
-        if self._faults.may(type(error).__name__):
+        if self._throttle.may(type(error).__name__):
             self._log.exception("poll failed: a fault of the exporter", instance_id=instance.id)
 
 
@@ -87,10 +92,7 @@ class AccountLog:
 
     def __init__(self, label: str, clock: Clock) -> None:
         self.workflows: dict[str, PollLog] = {}
-        self._clock = clock
         self._throttle = Throttle(clock)
-        self._failures = Throttle(clock)
-        """Shared by its workflows: what all of them fail with is logged for one of them."""
         self._problems = OpenProblems(Throttle(clock))
         self._unmatched: set[str] = set()
         self._log = log.bind(account=label)
@@ -117,9 +119,21 @@ class AccountLog:
                 advice="check the database, or the health of state.path's disk",
             )
 
+    def not_attached(self, error: Exception) -> None:
+        """Reports that workflows could not be attached by a fault of the exporter; to be called in
+        its handler."""
+        if self._throttle.may(f"attach {type(error).__name__}"):
+            self._log.exception("failed to attach workflows; will try again")
+
+    def pass_failed(self, error: Exception) -> None:
+        """Reports that a list pass failed by a fault of the exporter; to be called in its
+        handler."""
+        if self._throttle.may(f"pass {type(error).__name__}"):
+            self._log.exception("list pass failed for an unknown reason")
+
     def of(self, key: WorkflowKey) -> PollLog:
         """What reports the problems of a workflow."""
-        return self.workflows.setdefault(key.workflow, PollLog(key, self._clock, self._failures))
+        return self.workflows.setdefault(key.workflow, PollLog(key, self._throttle))
 
     def drop_others(self, names: Collection[str]) -> None:
         """Drops what was reported of workflows other than these."""

@@ -16,7 +16,6 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow, corrected, unix
 from exporter.cloudflare.replica_budgets import WINDOW
 from exporter.config.accounts import is_glob
-from exporter.log_dedup import Throttle
 from exporter.watch.account_workflows import AccountWorkflows, Attachment
 from exporter.watch.events import Events
 
@@ -52,7 +51,6 @@ class WatchedAccount:
         self._read_at = -inf
         """When the list of workflows was last read (monotonic clock); -inf: it is to be read with
         the next pass."""
-        self._faults = Throttle(clock)
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -145,10 +143,7 @@ class WatchedAccount:
         try:
             await part
         except Exception as error:
-            if self._faults.may(type(error).__name__):
-                log.exception(
-                    "list pass failed for an unknown reason", account=self.workflows.label
-                )
+            self.workflows.log.pass_failed(error)
 
     async def _read_workflows(self) -> None:
         """Reads the list of workflows, and the platform's counts of their instances by status."""

@@ -8,7 +8,6 @@ from functools import partial
 from math import inf
 
 import httpx
-import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
@@ -20,7 +19,6 @@ from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Account
 from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
-from exporter.log_dedup import Throttle
 from exporter.metrics.store import Store
 from exporter.state.writer import StateWriter
 from exporter.watch.account_workflows import AccountSettings, AccountWorkflows
@@ -30,8 +28,6 @@ from exporter.watch.poll_queue import PollQueue
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.watched_account import WatchedAccount
 from exporter.watch.watched_instances import WatchedInstances
-
-log = structlog.get_logger(__name__)
 
 _REQUESTS_AT_ONCE = 10
 _GRACE = 3.0
@@ -63,7 +59,6 @@ class WatchedAccounts:
         self.queues: dict[object, PollQueue] = {}
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
         self._changing = asyncio.Lock()
-        self._faults = Throttle(self.clock)
         self._reconciling: asyncio.Task[None] | None = None
         self.writer.watching = self
 
@@ -267,11 +262,7 @@ class WatchedAccounts:
                             account.wake()
                             moved = True
                     except Exception as error:  # a fault of ours must not end this for good
-                        if self._faults.may(type(error).__name__):
-                            log.exception(
-                                "failed to attach workflows; will try again",
-                                account=account.workflows.label,
-                            )
+                        account.workflows.log.not_attached(error)
             if moved:
                 await self.writer.save()  # so that scrapes see what was attached
 
