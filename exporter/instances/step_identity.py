@@ -14,8 +14,6 @@ def step_keys(steps: Iterable[Step], known: Collection[StepKey]) -> list[StepKey
     """The key of each step. If a part of it is missing, here or in a known key, it is taken for the
     known step whose other two parts are the same."""
     keys = [(step.type or "", step.name or "", unix(step.start) or 0.0) for step in steps]
-    if all(map(all, (*keys, *known))):
-        return keys
     unlisted = {pair: key for key in {*known}.difference(keys) for pair in _pairs(key)}
     if not unlisted:
         return keys
