@@ -173,7 +173,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     known = run if run is not None and not later else Run(queued=None, status="")
     keys = step_keys(response.steps or (), known.marks)
     steps = [(step, key, _bits(step)) for step, key in zip(response.steps or (), keys, strict=True)]
-    finished = _merged((key, bits) for _, key, bits in steps if bits)
+    finished = {key: bits for _, key, bits in steps}
     newest = unix(response.newest) or -inf
     if _is_older(known, response, finished, newest):
         return None
@@ -317,14 +317,6 @@ def _as_mark(bits: int) -> int | bytes:
 
 def _from_mark(mark: int | bytes) -> int:
     return mark if isinstance(mark, int) else int.from_bytes(mark)
-
-
-def _merged(steps: Iterable[tuple[StepKey, int]]) -> dict[StepKey, int]:
-    """Bits by key, combined where a response lists a step twice."""
-    merged: dict[StepKey, int] = {}
-    for key, bits in steps:
-        merged[key] = merged.get(key, 0) | bits
-    return merged
 
 
 def _bits(step: Step, *, after: float = -inf) -> int:
