@@ -31,6 +31,10 @@ NOT_THE_API = "check api.url, firewalls and proxies: another server responds"
 _DNS_ADVICE = (
     "check api.url, HTTPS_PROXY and the machine's DNS (in a cluster, CoreDNS and network policies)"
 )
+_TLS_ADVICE = (
+    "api.url must name a host and port that speak TLS, with a certificate that this machine "
+    "trusts; SSL_CERT_FILE names a file of others to trust"
+)
 
 
 class RequestFailed(Exception):  # noqa: N818 - reads as what happened
@@ -140,11 +144,17 @@ def from_exception(error: Exception, url: str, allowed: float) -> RequestFailed:
     # documentation.
     if any(getattr(cause, "error_status_hint", None) == 431 for cause in chain):
         return RequestFailed("invalid_answer", "headers too long")
-    root = chain[-1]
-    message = f"{_destination(url)}: {_message(root)}"
+    root, advice = chain[-1], "check api.url, firewalls and proxies"
+    reason: FailureReason = "connection"
+    text = str(root) or type(root).__name__
     if isinstance(root, socket.gaierror):
-        return RequestFailed("dns", message, _DNS_ADVICE)
-    return RequestFailed("connection", message, _advice(root))
+        reason, text, advice = "dns", root.strerror or text, _DNS_ADVICE
+    elif isinstance(root, ssl.SSLError):
+        advice = _TLS_ADVICE
+    elif isinstance(root, OSError) and root.errno:
+        # The system's message: asyncio's is "Connect call failed" for every cause.
+        text = os.strerror(root.errno)
+    return RequestFailed(reason, f"{_destination(url)}: {text}", advice)
 
 
 def _destination(url: str) -> str:
@@ -159,21 +169,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _advice(root: BaseException) -> str:
-    if isinstance(root, ssl.SSLError):
-        return (
-            "api.url must name a host and port that speak TLS, with a certificate that this "
-            "machine trusts; SSL_CERT_FILE names a file of others to trust"
-        )
-    return "check api.url, firewalls and proxies"
-
-
-def _message(root: BaseException) -> str:
-    if isinstance(root, socket.gaierror):
-        return root.strerror or str(root)
-    if isinstance(root, OSError) and not isinstance(root, ssl.SSLError):
-        # The system's message: asyncio's is "Connect call failed" for every cause.
-        return os.strerror(root.errno) if root.errno else str(root) or type(root).__name__
-    return str(root) or type(root).__name__
