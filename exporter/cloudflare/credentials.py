@@ -96,10 +96,9 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
             credential = Credential(secret, email=email)
         except (OSError, ValueError) as error:
             problems.append(f"{place}_file: {_unusable(secret, error)}")
-        else:
-            logs.scrubbers.add(credential)
-            return credential
-        return Credential()  # never used
+            return Credential()  # never used
+        logs.scrubbers.add(credential)
+        return credential
 
     made = []
     for n, account in enumerate(accounts):
