@@ -117,9 +117,8 @@ class JsonFilter:
             raise InvalidBody(f"more than {self._max_bytes} bytes without outputs and params")
 
     def end(self) -> bytearray:
-        """All that stays; invalid JSON where the body was cut short."""
+        """All that stays; invalid JSON where the body was cut short. To be called once."""
         self._out += self._rest
-        self._rest = b""
         return self._out
 
     def _copy(self, data: bytes, at: int) -> int:
