@@ -36,13 +36,9 @@ def failed_step(steps: list[Step], error: Error, end: datetime | None) -> Step |
     ahead = [step for step in steps if step.type not in AFTERMATH]
     begun = max((t for step in ahead if (t := unix(step.start) or 0.0) <= over), default=0.0)
     ended = ((unix(step.end), step) for step in ahead if step.outcome == "failure")
-    failed = [(at, step) for at, step in ended if at and at <= over]
-    for at, step in sorted(failed, key=itemgetter(0), reverse=True):
-        if begun > at:
-            return None
-        if _is_cause(step_error(step), error):
-            return step
-    return None
+    failed = [(at, step) for at, step in ended if at and begun <= at <= over]
+    latest_first = (step for _, step in sorted(failed, key=itemgetter(0), reverse=True))
+    return next((step for step in latest_first if _is_cause(step_error(step), error)), None)
 
 
 def _is_cause(cause: Error | None, error: Error) -> bool:
