@@ -28,13 +28,12 @@ def has_times(row: Row) -> bool:
 
 def as_row(response: Summary) -> Row:
     """What a response without steps says, as a row that was modified at its latest time."""
-    times = response.queued, response.start, response.end
     return Row(
         status=response.status,
         created_on=response.queued,
         started_on=response.start,
         ended_on=response.end,
-        modified_on=latest(times),
+        modified_on=latest((response.queued, response.start, response.end)),
         version_id=response.version_id,
         trigger_source=response.trigger.source if response.trigger else None,
     )
