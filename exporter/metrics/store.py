@@ -223,7 +223,7 @@ class Store:
             self.series.set(family, (*workflow, status), count)
 
     def account_found(self, account: str) -> None:
-        """An account was added."""
+        """An account is watched, as before or from now on."""
         self.accounts.add(account)
         self._zero(account)
 

@@ -109,8 +109,7 @@ class WatchedAccounts:
         if settings.metrics != self.store.settings:
             self.store.use(settings.metrics)
         for named in settings.accounts:
-            if named.label not in self.store.accounts:
-                self.store.account_found(named.label)
+            self.store.account_found(named.label)
             if named.events is not None:
                 self.store.events_found(named.label)
         self.accounts[:] = accounts
