@@ -5,7 +5,7 @@ from itertools import product
 
 from msgspec import Struct
 
-from exporter.instances.values import InstanceValues
+from exporter.instances.values import InstanceValues, OpenStep
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import OUTCOMES, Family
 from exporter.metrics.labels import InstanceLabels
@@ -76,20 +76,13 @@ def _by_type(
 
 def _open_steps(values: InstanceValues, labels: InstanceLabels) -> Iterator[Sample]:
     # Parallel steps with the same label and type are one series: the sum of attempts and of limits,
-    # and the earliest start.
-    attempts: dict[tuple[str, str], int] = {}
-    starts: dict[tuple[str, str], float] = {}
-    limits: dict[str, float] = {}
+    # and the earliest start. Only plain steps have limits.
+    parallel: dict[tuple[str, str], list[OpenStep]] = {}
     for step in values.open_steps:
-        key = (labels.step(step.name), labels.word(step.type))
-        attempts[key] = attempts.get(key, 0) + step.attempts
-        if step.start is not None:
-            starts[key] = min(step.start, starts.get(key, step.start))
-        if step.retry_limit is not None:
-            limits[key[0]] = limits.get(key[0], 0) + step.retry_limit
-    for key, count in attempts.items():
-        yield catalogue.CURRENT_STEP_ATTEMPTS, key, count
-    for key, start in starts.items():
-        yield catalogue.CURRENT_STEP_START, key, start
-    for label, limit in limits.items():
-        yield catalogue.CURRENT_STEP_RETRY_LIMIT, (label,), limit
+        parallel.setdefault((labels.step(step.name), labels.word(step.type)), []).append(step)
+    for key, steps in parallel.items():
+        yield catalogue.CURRENT_STEP_ATTEMPTS, key, sum(step.attempts for step in steps)
+        if starts := [step.start for step in steps if step.start is not None]:
+            yield catalogue.CURRENT_STEP_START, key, min(starts)
+        if limits := [step.retry_limit for step in steps if step.retry_limit is not None]:
+            yield catalogue.CURRENT_STEP_RETRY_LIMIT, key[:1], sum(limits)
