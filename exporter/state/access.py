@@ -94,10 +94,6 @@ class StateAccess:
         self._thread.shutdown(wait=False)
         self.backend.close()
 
-    async def workflow(self, owner: Owner) -> WorkflowRecord | None:
-        """The record of a workflow; None: there is none."""
-        return (await self.records(("workflows", *owner))).get("")
-
     async def workflows(self, account: str) -> dict[str, WorkflowRecord | None]:
         """The records of an account's workflows, by name."""
         return await self._read("workflows", self.backend.workflows, account)

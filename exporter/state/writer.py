@@ -113,9 +113,9 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now.
         """
-        record = await self._access.workflow(owner)
+        found: dict[str, WorkflowRecord | None] = await self._access.records(("workflows", *owner))
         await self._restore_series(workflow, owner)  # nothing after this may raise
-        return record or WorkflowRecord(self._clock.steady())
+        return found.get("") or WorkflowRecord(self._clock.steady())
 
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances with their ids, in slices. Those that can't

@@ -223,8 +223,9 @@ class AccountWorkflows:
             async for records in self.writer.instances(owner):
                 for instance_id, instance in records:
                     watched.restore(instance_id, instance)
-            known = await self.writer.records(owner, watched.missing)
-            for instance_id in watched.missing:
+            missing = sorted(watched.ids - watched.instances.keys())
+            known = await self.writer.records(owner, missing)
+            for instance_id in missing:
                 watched.begin(instance_id, Scope.CONFIGURED, known.get(instance_id))
         except BaseException:
             self.store.detached(key)

@@ -116,7 +116,7 @@ class Discovery:
         else:
             ended = sorted(self.selector.ended_statuses) if ended_too else []
             last = min(wall, self._record.last_pass or self._record.discovered_since)
-            others = [_created_since(last - LATE), *map(_of_status, ended)]
+            others = [_created_since(last - LATE), *({"status": s} for s in ended)]
             failures = await self._read(self._live_lists(resting=True))
             failures += await self._read(self._live_lists(resting=False) + others)
             if not failures:
@@ -153,7 +153,7 @@ class Discovery:
         counts = self.counts or {}
         left_out = ENDED | self.lists.refused_statuses
         live = [s for s in dict.fromkeys((*LIVE, *counts)) if counts.get(s) and s not in left_out]
-        return [_of_status(s) for s in live if (s in RESTING) == resting]
+        return [{"status": s} for s in live if (s in RESTING) == resting]
 
     def _missed_lists(self) -> list[dict[str, str]]:
         """A list of what was created recently, if that shows missing instances for fewer requests
@@ -267,11 +267,6 @@ class Discovery:
                 self._put(instance, lifecycle.on_missing_from_lists(instance))
         if not self._left_out:  # otherwise the next pass has to read the same lists again
             self._record.last_pass = started
-
-
-def _of_status(status: str) -> dict[str, str]:
-    """The parameters of the list of one status."""
-    return {"status": status}
 
 
 def _created_since(moment: float) -> dict[str, str]:

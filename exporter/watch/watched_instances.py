@@ -86,11 +86,6 @@ class WatchedInstances:
         self.passes = ListPasses(self.record, self.clock)
 
     @property
-    def missing(self) -> list[str]:
-        """Configured instances that are not watched yet."""
-        return sorted(self.ids - self.instances.keys())
-
-    @property
     def now(self) -> float:
         """Unix time; if this machine's clock is behind, the latest time in any list row."""
         return max(self.clock.steady(), self.newest_row)
