@@ -233,9 +233,9 @@ class Backend(ABC):
             Unreachable: it may be unknown whether the batch was committed. It can be written again.
         """
 
-    @abstractmethod
-    def ensure_idle(self) -> None:
-        """Makes sure that no write is still under way, such as one whose result is unknown.
+    def ensure_idle(self) -> None:  # noqa: B027
+        """Makes sure that no write is still under way, such as one whose result is unknown. Where
+        each has ended when `write` returns or raises, none is.
 
         Raises:
             Unreachable: one is, or may be.

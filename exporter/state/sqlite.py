@@ -149,9 +149,6 @@ class Sqlite(Backend):
                 former.close()
             raise
 
-    def ensure_idle(self) -> None:
-        """Does nothing: each write has ended when `write` returns."""
-
     def _delete(self, table: str, owners: list[Any], condition: str = "") -> None:
         """Deletes the rows of owners. A condition takes one more value after each owner."""
         of_owner = f"DELETE FROM {table} WHERE account = ? AND workflow = ?"  # noqa: S608
