@@ -84,7 +84,6 @@ class Attachment:
         limits_at: When its limits were last requested (monotonic clock).
     """
 
-    key: WorkflowKey
     settings: Workflow
     watched: WatchedInstances
     poller: Poller
@@ -195,7 +194,7 @@ class AccountWorkflows:
             discovery.series_limit.recount()
         self._discovered_by[name] = discover
         rounds = self.scheduler.add(poller, every=self.settings.poll.interval)
-        self.attached[name] = Attachment(key, workflow, watched, poller, discovery, rounds)
+        self.attached[name] = Attachment(workflow, watched, poller, discovery, rounds)
 
     async def _restored(
         self, key: WorkflowKey, ids: Collection[str], selector: Selector | None
@@ -239,7 +238,7 @@ class AccountWorkflows:
         attachment.rounds.remove()
         attachment.poller.detach()
         self.writer.detach(attachment.watched)
-        self.store.detached(attachment.key)
+        self.store.detached(attachment.watched.key)
         # Freed now, and not by the garbage collector later: what is attached in place of this needs
         # as much memory again.
         attachment.watched.instances.clear()

@@ -176,16 +176,16 @@ class WatchedAccount:
 
     async def _count(self, attachment: Attachment, row: ListedWorkflow) -> None:
         if row.instances is None:  # as in the local engine's list
-            row = await self._client.workflow(attachment.key.workflow)
+            row = await self._client.workflow(attachment.watched.key.workflow)
         counts = row.instances or {}
         if attachment.discovery is not None:
             attachment.discovery.counts = counts
         if not attachment.watched.over:  # it may have been detached meanwhile
-            self._store.counts(attachment.key, counts)
+            self._store.counts(attachment.watched.key, counts)
 
     async def _read_limits(self, attachment: Attachment) -> None:
         """Reads the limits of a workflow's newest version, where the API has them."""
-        now, key = self._clock.monotonic(), attachment.key
+        now, key = self._clock.monotonic(), attachment.watched.key
         if now - attachment.limits_at < _LIMITS_EVERY:
             return
         attachment.limits_at = now

@@ -296,9 +296,9 @@ class WatchedAccounts:
         if not self.accounts:
             return ["state: not open yet"]
         return [
-            f"{attached.key.account}/{attached.key.workflow}: the first round isn't over"
+            f"{account.workflows.label}/{name}: the first round isn't over"
             for account in self.accounts
-            for attached in account.workflows.attached.values()
+            for name, attached in account.workflows.attached.items()
             if not attached.poller.tried
         ] + [
             f"{account.workflows.label}: the first list pass isn't over"

@@ -233,7 +233,7 @@ class WatchView:
         request = instance.last_poll.request
         refresh = instance.detailed_at + settings.poll.detail_refresh
         return Explanation(
-            row=_row(attached.key, instance, _next_pass(account, attached), now),
+            row=_row(attached.watched.key, instance, _next_pass(account, attached), now),
             instance=instance,
             now=now.wall,
             account_id=settings.account.account_id or "",
@@ -272,7 +272,7 @@ def _workflow(account: WatchedAccount, attached: Attachment) -> WorkflowView:
     poller, watched = attached.poller, attached.watched
     next_pass, instances = _next_pass(account, attached), [*watched.instances.values()]
     failure = watched.passes.failure
-    return WorkflowView(attached.key, poller.up, poller.tried, next_pass, failure, instances)
+    return WorkflowView(watched.key, poller.up, poller.tried, next_pass, failure, instances)
 
 
 def _waits(instance: Instance) -> str:
