@@ -184,10 +184,11 @@ async def test_one_that_was_deleted_does_not_hold_it_back() -> None:
             w.orders.create(name, WAITING)
         await w.round(after=INTERVAL)
         w.orders.instances["deleted"].delete()
-        for _ in range(10):
+        await w.round(after=INTERVAL)
+        for _ in range(9):
             await w.round(after=INTERVAL)
+            assert w.value(NAME) == w.clock()
         assert w.status("deleted") is None
-        assert w.value(NAME) == w.clock()
 
 
 async def test_a_list_pass_that_fails_holds_it_back() -> None:
