@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as text
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
-from prometheus_client.registry import Collector
 
 from exporter.metrics import text_format
 from exporter.metrics.accept_headers import prefers_openmetrics
@@ -34,18 +34,17 @@ class _Format(NamedTuple):
     Attributes:
         content_type: Its HTTP content type.
         column: Its index in the result of `text_format.of_series`.
-        encode: prometheus_client's encoder, for what isn't cached.
-        end: The end of an exposition.
+        encode: prometheus_client's encoder, for what isn't cached. It takes anything that has
+            `collect`, and ends with what ends an exposition.
     """
 
     content_type: str
     column: int
-    encode: Callable[[Collector], bytes]
-    end: bytes
+    encode: Callable[[Any], bytes]
 
 
-_TEXT = _Format(TEXT, 0, text, b"")
-_OPENMETRICS = _Format(OPENMETRICS, 1, openmetrics, _EOF)
+_TEXT = _Format(TEXT, 0, text)
+_OPENMETRICS = _Format(OPENMETRICS, 1, openmetrics)
 
 
 class Exposition:
@@ -134,14 +133,14 @@ class Exposition:
             else:
                 parts.append(self._series[family].column(format_.column, head))
         process = [m for m in self._process.collect() if not names or _names(m) & set(names)]
-        parts.append(pack(_encode(format_, process) + format_.end))
+        parts.append(pack(_encode(format_, process)))
         return parts, format_.content_type
 
 
 @cache
 def _head(format_: _Format, family: Family) -> Part:
     """The lines before the samples of a family."""
-    return pack(_encode(format_, [_metric(family)]))
+    return pack(_encode(format_, [_metric(family)]).removesuffix(_EOF))
 
 
 def _metric(family: Family) -> Metric:
@@ -150,16 +149,8 @@ def _metric(family: Family) -> Metric:
     return Metric(name, family.help, family.kind)
 
 
-class _Metrics(Collector):
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
-
-
 def _encode(format_: _Format, metrics: Iterable[Metric]) -> bytes:
-    return format_.encode(_Metrics(metrics)).removesuffix(_EOF)
+    return format_.encode(SimpleNamespace(collect=lambda: metrics))
 
 
 def _names(metric: Metric) -> set[str]:
