@@ -152,20 +152,18 @@ class JsonFilter:
         return end + 1
 
     def _drop_nested(self, data: bytes, at: int) -> int:
-        """Skips to the end of a list or object, or to a string in it whose end has not arrived."""
-        while self._depth:
-            at = _end(_WITHIN, data, at)
-            match data[at : at + 1]:
-                case b"":
-                    return at
-                case b'"':
-                    self._in_string = True
-                    return at + 1
-                case b"{" | b"[":
-                    self._depth += 1
-                    if self._depth > _MAX_DEPTH:
-                        raise InvalidBody(f"nested more than {_MAX_DEPTH} deep")
-                case _:
-                    self._depth -= 1
-            at += 1
-        return at
+        """Skips past the next bracket that is nested deep or ends the value, or into a string in it
+        whose end has not arrived."""
+        at = _end(_WITHIN, data, at)
+        match data[at : at + 1]:
+            case b"":
+                return at
+            case b'"':
+                self._in_string = True
+            case b"{" | b"[":
+                self._depth += 1
+                if self._depth > _MAX_DEPTH:
+                    raise InvalidBody(f"nested more than {_MAX_DEPTH} deep")
+            case _:
+                self._depth -= 1
+        return at + 1
