@@ -90,9 +90,6 @@ class LastPoll(Struct, frozen=True, gc=False):
     """How many polls in a row, this one included, found that the instance doesn't exist."""
 
 
-_NO_POLL, _NO_ROW = LastPoll(), LastRow()
-
-
 class Instance(Struct, eq=False, gc=False):
     """One instance. Times are of the monotonic clock unless a field says otherwise.
 
@@ -118,8 +115,8 @@ class Instance(Struct, eq=False, gc=False):
     """When the poll began that brought the last detail response; -inf: its steps aren't known."""
     checked_at: float = -inf
     """When a row or a response last showed its status."""
-    last_poll: LastPoll = _NO_POLL
-    row: LastRow = _NO_ROW
+    last_poll: LastPoll = LastPoll()
+    row: LastRow = LastRow()
     """What its last list row showed."""
     run: Run | None = None
     """Its current run; None until a row with times or a detail response has shown one."""
