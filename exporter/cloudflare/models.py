@@ -31,7 +31,7 @@ TIMERS = frozenset({"sleep", "waitForEvent"})
 """Types of steps that run no code of the workflow's: they have no attempts."""
 _FIRST = datetime(1971, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
-_ERROR_NAME = re.compile(r"(?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)", re.ASCII)
+_NAMED_ERROR = re.compile(r"(?as)((?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)): (.*)")
 
 
 class Error(Struct, gc=False):
@@ -45,10 +45,8 @@ class Error(Struct, gc=False):
 
         Names become labels, so a text is taken for one only if it looks like the name of an error.
         """
-        name, colon, message = text.partition(": ")
-        is_name = colon and _ERROR_NAME.fullmatch(name)
-        if is_name:
-            return cls(name, message)
+        if named := _NAMED_ERROR.fullmatch(text):
+            return cls(*named.groups())
         return cls(None, text) if text else None
 
 
