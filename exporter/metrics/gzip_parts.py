@@ -70,15 +70,13 @@ class Pieces(Struct, frozen=True, gc=False):
             start = sum(index[: 3 * n : 3])
             data = b"".join((data[:start], part.data, data[start + index[3 * n] :]))
             index[3 * n : 3 * n + 3] = array("I", (len(part.data), part.size, part.crc))
-        crc, sizes = 0, index[1::3]
-        for size, of_text in zip(sizes, index[2::3], strict=True):
-            crc = isal_zlib.crc32_combine(crc, of_text, size)
-        return Pieces(Part(data, sum(sizes), crc), index)
+        size, crc = _checksum(zip(index[1::3], index[2::3], strict=True))
+        return Pieces(Part(data, size, crc), index)
 
 
 def joined(parts: Sequence[Part]) -> Part:
     """One part of all texts, joined."""
-    crc, size = _checksum(parts)
+    size, crc = _checksum((part.size, part.crc) for part in parts)
     return Part(b"".join([part.data for part in parts]), size, crc)
 
 
@@ -98,15 +96,15 @@ def unpacked(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 def stream(parts: Sequence[Part]) -> list[Part]:
     """The parts of a whole stream, with its beginning and its end."""
-    crc, size = _checksum(parts)
+    size, crc = _checksum((part.size, part.crc) for part in parts)
     end = _LAST + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
     return [Part(_BEGIN, 0, 0), *parts, Part(end, 0, 0)]
 
 
-def _checksum(parts: Iterable[Part]) -> tuple[int, int]:
-    """The CRC of the texts, joined, and their bytes."""
-    crc = size = 0
-    for part in parts:
-        crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
-        size += part.size
-    return crc, size
+def _checksum(texts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """The bytes and the CRC of texts, joined, from those of each."""
+    all_bytes = combined = 0
+    for size, crc in texts:
+        combined = isal_zlib.crc32_combine(combined, crc, size)
+        all_bytes += size
+    return all_bytes, combined
