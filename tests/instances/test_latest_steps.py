@@ -80,6 +80,10 @@ class TestBounds:
         assert names == ["open", *(f"s-{n}" for n in range(1001 - LATEST, 1001))]
         assert timeline.earlier == 1000 - LATEST
 
+    def test_open_ones_take_no_place_of_the_latest_that_finished(self) -> None:
+        steps = [step("first", 0, 1), *(step(f"o-{n}", n) for n in range(2, LATEST + 3))]
+        assert [entry.name for entry in entries(*steps)][:2] == ["first", "o-3"]
+
     def test_open_ones_without_end_are_bounded_too(self) -> None:
         timeline = unpack(
             pack(Detail(queued=QUEUED, steps=[step("o", n) for n in range(1000)]), now=NOW)

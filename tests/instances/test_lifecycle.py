@@ -204,9 +204,37 @@ def test_without_details_a_simple_response_is_taken_if_it_has_a_status(
     assert begun(instance, 40).kind == "simple"
     before = instance.run
     over = Summary(queued=QUEUED, start=QUEUED, end=QUEUED + timedelta(seconds=30), status=status)
-    assert bool(lifecycle.on_simple(instance, at(40), over).observations) is taken
+    observations = lifecycle.on_simple(instance, at(40), over).observations
+    assert (observations is not None and observations.run is not None) is taken
     assert (instance.run != before) is taken
     assert instance.request.kind == "detail"
+
+
+def without_details() -> Instance:
+    """An instance that waits in its fifth step, and whose next detail response can't be read."""
+    instance = new()
+    polled(instance, 10, "waiting", steps=5)
+    begun(instance, 20)
+    lifecycle.on_simple(instance, at(20), simple("paused", steps=5))
+    lifecycle.on_failure(instance, at(20), FAILURE)
+    return instance
+
+
+def test_without_details_no_simple_response_that_is_behind_is_taken() -> None:
+    instance = without_details()
+    assert begun(instance, 40).kind == "simple"
+    assert lifecycle.on_simple(instance, at(40), simple("running", steps=4)) == NOTHING
+    assert instance.status == "waiting"
+
+
+def test_the_steps_of_a_run_that_ended_without_details_are_still_fetched() -> None:
+    instance = without_details()
+    begun(instance, 40)
+    lifecycle.on_simple(instance, at(40), simple("complete", steps=5))
+    for seconds in (40, 100):
+        lifecycle.on_failure(instance, at(seconds), FAILURE)
+        request = begun(instance, seconds + 60)
+    assert (instance.status, request.kind) == ("complete", "detail")
 
 
 class TestNotFound:

@@ -94,7 +94,10 @@ def test_times_of_a_clock_that_was_ahead_are_as_of_now(scope: Scope) -> None:
     ids=["not", "soon", "past", "by a clock ahead", "steps to be fetched", "removed"],
 )
 def test_its_series_expire_as_they_would_have(of_it: InstanceRecord, expires: float | None) -> None:
-    assert restored(of_it).expires_at == expires
+    instance = restored(of_it)
+    assert instance.expires_at == expires
+    recorded = instance.record(NOW).expires_at
+    assert recorded == (None if expires is None else NOW.wall + expires - NOW.monotonic)
 
 
 @pytest.mark.parametrize(

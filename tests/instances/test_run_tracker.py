@@ -488,6 +488,7 @@ class TestNews:
         "moved",
         [
             {"status": "complete"},
+            {"status": "waiting"},
             {"step_count": 2},
             {"queued": at(1)},
             {"start": at(1)},
