@@ -152,7 +152,7 @@ class App:
             await running.enter_async_context(self.opened())
             self._scheduler.start()
             self.watched.start()
-            watches = [self.health.watch(), self._scheduler.watch_clock()]
+            watches = [self.health.watch(), self._scheduler.watch_clock(), self.watched.reconcile()]
             if reloader is not None:
                 watches.append(reloader.run())
             others = [asyncio.create_task(watch) for watch in watches]

@@ -59,7 +59,7 @@ class WatchedAccounts:
         self.queues: dict[object, PollQueue] = {}
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
         self._changing = asyncio.Lock()
-        self._reconciling: asyncio.Task[None] | None = None
+        self._started = False
         self.writer.watching = self
 
     async def apply(self, settings: Settings) -> None:
@@ -232,23 +232,21 @@ class WatchedAccounts:
 
     def start(self) -> None:
         """Begins the list passes of all accounts, and of those that a reload will add."""
-        self._reconciling = asyncio.create_task(self._reconcile_after_turns())
+        self._started = True
         self._start_passes()
 
     def _start_passes(self) -> None:
-        if self._reconciling is not None:
+        if self._started:
             for account in self.accounts:
                 account.start()
 
     def pause(self) -> None:
-        """Stops the list passes, and attaches nothing more."""
-        if self._reconciling is not None:
-            self._reconciling.cancel()
-        self._reconciling = None
+        """Stops the list passes."""
+        self._started = False
         for account in self.accounts:
             account.stop()
 
-    async def _reconcile_after_turns(self) -> None:
+    async def reconcile(self) -> None:
         """Attaches and detaches workflows as their leases move between replicas. Never returns."""
         while True:
             await self.writer.turned.wait()
