@@ -101,11 +101,8 @@ class StateAccess:
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances with their ids, in slices."""
         pending: dict[str, Any] = self.pending.of(("instances", *owner))
-        for part in _slices(
-            (i, record)
-            for i, record in pending.items()
-            if record is not None and record.removed_at is None
-        ):
+        watched = [(i, r) for i, r in pending.items() if r is not None and r.removed_at is None]
+        for part in _slices(watched):
             yield part
             await asyncio.sleep(0)
         after = ""

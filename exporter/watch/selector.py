@@ -18,7 +18,6 @@ class Selector:
     def __init__(self, settings: Discover) -> None:
         self.limit = settings.max_instances
         self.statuses = frozenset[str](settings.statuses)
-        self.ended_statuses = self.statuses & ENDED
         self.min_age = settings.min_age
         """Seconds after its creation until an instance has series, unless it errors before."""
         self._max_age = settings.max_age
