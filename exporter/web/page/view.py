@@ -1,6 +1,7 @@
 """What the pages show, as plain data: accounts, a row for each instance, all details of one."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf, isfinite
 from typing import NamedTuple
 
@@ -193,30 +194,24 @@ def _attention(instance: Instance, values: InstanceValues, now: float) -> str:
     return "retrying" if any(step.attempts > 1 for step in values.open_steps) else ""
 
 
+@dataclass(eq=False)
 class WatchView:
     """Makes snapshots of what is watched. Only the instances in a snapshot still change.
 
-    Args:
+    Attributes:
         accounts: The watched accounts; their owner may change the list.
         clock: The time.
         state_problem: Returns that of a snapshot.
     """
 
-    def __init__(
-        self,
-        accounts: Sequence[WatchedAccount],
-        *,
-        clock: Clock,
-        state_problem: Callable[[], str] = str,
-    ) -> None:
-        self._accounts = accounts
-        self._clock = clock
-        self._state_problem = state_problem
+    accounts: Sequence[WatchedAccount]
+    clock: Clock
+    state_problem: Callable[[], str] = str
 
     def snapshot(self) -> Snapshot:
         """Everything watched, now."""
-        accounts = tuple(map(self._account, self._accounts))
-        return Snapshot(self._clock.now(), accounts, self._state_problem())
+        accounts = tuple(map(self._account, self.accounts))
+        return Snapshot(self.clock.now(), accounts, self.state_problem())
 
     def explain(self, label: str, workflow: str, instance_id: str) -> Explanation | None:
         """All details of an instance; None if it isn't watched or has no series.
@@ -224,12 +219,12 @@ class WatchView:
         Args:
             label: The account's, as metrics have it.
         """
-        account = next((a for a in self._accounts if a.workflows.label == label), None)
+        account = next((a for a in self.accounts if a.workflows.label == label), None)
         attached = account.workflows.attached.get(workflow) if account else None
         instance = attached.watched.instances.get(instance_id) if attached else None
         if not (account and attached and instance and instance.has_series):
             return None
-        settings, now = account.workflows.settings, self._clock.now()
+        settings, now = account.workflows.settings, self.clock.now()
         request = instance.last_poll.request
         refresh = instance.detailed_at + settings.poll.detail_refresh
         return Explanation(
@@ -245,7 +240,7 @@ class WatchView:
         )
 
     def _account(self, account: WatchedAccount) -> AccountView:
-        workflows, now = account.workflows, self._clock.now().wall
+        workflows, now = account.workflows, self.clock.now().wall
         budget = workflows.queue.budget
         watched = (_workflow(account, attached) for attached in workflows.attached.values())
         return AccountView(
