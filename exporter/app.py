@@ -63,8 +63,7 @@ class App:
         self.store = Store(settings.metrics, lambda: self._clock.now().wall)
         self.exposition = Exposition(self.store)
         self.exposition.gauges = self._gauges
-        name = settings.replica.name
-        name = socket.gethostname() if name == "auto" else name
+        name = socket.gethostname() if settings.replica.name == "auto" else settings.replica.name
         replica = Replica(f"{name}-{secrets.token_hex(4)}", name, "")
         lease = settings.replica.lease if isinstance(state, DatabaseServer) else inf
         self.leases = Leases(replica, lease=lease, clock=self._clock)
