@@ -74,10 +74,8 @@ class TableQuery(NamedTuple):
     def href(self, **changes: object) -> str:
         """The address of this query with changes, relative to the page. It begins at page 1 unless
         the changes name another."""
-        new = self._replace(**{"page": 1, **changes})  # type: ignore[arg-type]
-        given = {name: value for name, value in new._asdict().items() if value}
-        if new.page == 1:
-            del given["page"]
+        new = self._replace(**{"page": 1, **changes})._asdict()  # type: ignore[arg-type]
+        given = {n: value for n, value in new.items() if value != self._field_defaults[n]}
         return "?" + urlencode(given)
 
     def by(self, column: str) -> str:

@@ -76,7 +76,8 @@ class TestOrder:
         assert ids(unordered, TableQuery()) == "errored stuck failing retrying live done"
 
     def test_the_latest_change_first_among_equals(self) -> None:
-        assert ids([row("old", changed=1.0), row("new", changed=2.0)], TableQuery()) == "new old"
+        unordered = [row("b", changed=1.0), row("a"), row("d", changed=2.0), row("c", changed=2.0)]
+        assert ids(unordered, TableQuery()) == "c d b a"
 
     @pytest.mark.parametrize(
         ("address", "order"),
@@ -164,6 +165,10 @@ class TestPages:
 
 
 class TestAddress:
+    def test_it_holds_what_differs_from_the_first_view(self) -> None:
+        assert TableQuery(q="a", page=3).href() == "?q=a"
+        assert TableQuery(q="a").href(page=2) == "?q=a&page=2"
+
     @given(queries)
     def test_it_leads_back_to_the_view(self, query: TableQuery) -> None:
         assert read(query.href(page=query.page)) == query
