@@ -1,5 +1,6 @@
 """What an instance's page says of how its values became known."""
 
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -8,7 +9,19 @@ from msgspec.structs import replace
 from exporter.instances.instance import PollReason
 from exporter.web.page.formatting import dashboard_href
 from exporter.web.page.view import STUCK_AFTER, Explanation
-from simulator import Hang, Script, Sleep, Wait, error, retried, steps
+from simulator import (
+    Attempt,
+    Error,
+    Hang,
+    Script,
+    Sleep,
+    Step,
+    Wait,
+    error,
+    parallel,
+    retried,
+    steps,
+)
 from tests.waiting import until
 from tests.watching import Watching, watching
 
@@ -122,6 +135,44 @@ class TestDiscovered:
             assert explain(w).expires_at is None
             await w.cycle(after=60)
             assert explain(w).expires_at == w.clock() + 3600
+
+    async def test_one_that_has_ended_is_polled_if_a_list_pass_shows_a_restart(self) -> None:
+        async with watching(
+            workflows=[{"name": "orders", "discover": {"statuses": ["complete"]}}]
+        ) as w:
+            w.orders.create("a", Script(steps("one", duration=20)))
+            await w.cycle(after=60)
+            assert explain(w).instance.due == inf
+            assert explain(w).row.due == w.clock() + INTERVAL
+
+
+class TestRow:
+    async def test_of_several_open_steps_the_one_with_the_most_attempts(self) -> None:
+        async with watching(["a"]) as w:
+            pay = retried("pay", failures=9, duration=1, backoff=9)
+            w.orders.create("a", Script((parallel(Wait("approval"), pay, Sleep("nap", 900)),)))
+            await w.round(after=25)
+            row = explain(w).row
+            assert (row.step, row.more_steps, row.attempts) == ("pay-1", 2, 3)
+            assert (row.attention, row.running, row.error) == ("retrying", 25, "")
+
+    async def test_of_an_errored_run_the_step_that_failed(self) -> None:
+        async with watching(["a"]) as w:
+            declined = Error("Declined", "no money")
+            pay = Step("pay", (Attempt(5.0, declined),))
+            w.orders.create("a", Script((*steps("load", duration=3), pay), throws=declined))
+            await w.round(after=60)
+            row = explain(w).row
+            assert (row.status, row.error, row.step) == ("errored", "Declined", "pay-1")
+            assert (row.more_steps, row.attempts, row.running) == (0, None, 8)
+
+    async def test_of_one_that_was_never_read_that_its_polls_fail(self) -> None:
+        async with watching(["a"]) as w:
+            assert explain(w).row.attention == ""
+            w.simulator.access.revoke("secret")
+            await w.round()
+            row = explain(w).row
+            assert (row.status, row.attention) == ("not seen", "failing")
 
 
 class TestSteps:
