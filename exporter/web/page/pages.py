@@ -105,16 +105,15 @@ class Pages:
 def _bars(known: Explanation) -> Iterator[tuple[Entry, float, float]]:
     """Each step with its bar on the timeline: left edge and width, as percentages of the run."""
     entries = known.timeline.entries if known.timeline else ()
-    starts = [entry.start for entry in entries if entry.start is not None]
-    ends = [_end(entry, known.now) for entry in entries]
-    first, last = min(starts, default=known.now), max(ends, default=known.now)
-    whole = max(last - first, 0.001)
-    for entry, end in zip(entries, ends, strict=True):
-        start = entry.start if entry.start is not None else end
-        left = (start - first) / whole * 100
-        yield entry, round(left, 2), round(max(0.0, end - start) / whole * 100, 2)
+    spans = [_span(entry, known.now) for entry in entries]
+    first = min((start for start, _ in spans), default=0.0)
+    whole = max([0.001, *(end - first for _, end in spans)])
+    for entry, (start, end) in zip(entries, spans, strict=True):
+        left, width = (start - first) / whole, (end - start) / whole
+        yield entry, round(left * 100, 2), round(width * 100, 2)
 
 
-def _end(entry: Entry, now: float) -> float:
-    """The end of a step's bar; of an open step, now."""
-    return now if entry.outcome == "running" or entry.end is None else entry.end
+def _span(entry: Entry, now: float) -> tuple[float, float]:
+    """When a step's bar begins and ends; that of an open step ends now."""
+    end = now if entry.outcome == "running" or entry.end is None else entry.end
+    return end if entry.start is None else min(entry.start, end), end

@@ -1,5 +1,6 @@
 """The pages as text: what they show, and that names stay text."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -97,8 +98,8 @@ class Shown:
         return self._rows
 
 
-def instance(name: str) -> str:
-    """A page of an instance in which all that others name has one name."""
+def known(name: str) -> Explanation:
+    """An instance of which all that others name has one name."""
     values = InstanceValues(
         status=name,
         version_id=name,
@@ -116,7 +117,7 @@ def instance(name: str) -> str:
         queue_duration=0.0,
         run_duration=None,
     )
-    known = Explanation(
+    return Explanation(
         row=row(name, account=name, workflow=name, status=name, step=name, error=name),
         instance=Instance(
             name,
@@ -136,7 +137,11 @@ def instance(name: str) -> str:
         expires_at=None,
         timeline=Timeline((Entry(name, name, "failure", 0.0, 1.0, 1, 1, name),), 1),
     )
-    return PAGES.instance(known)
+
+
+def instance(name: str) -> str:
+    """A page of an instance in which all that others name has one name."""
+    return PAGES.instance(known(name))
 
 
 class TestNamesStayText:
@@ -220,6 +225,34 @@ class TestAddresses:
     async def test_other_files_are_404(self, path: str) -> None:
         async with watching(["a"]) as w, served(w) as address:
             assert (await get(address, f"assets/{path}")).status_code == 404
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_table_names_accounts_if_there_are_several(count: int) -> None:
+    account = AccountView("acc", 1, 2, 3, 4, 5, None, 6.0, None, (), {})
+    shown = Shown(Snapshot(NOW, (account,) * count), row("a"))
+    page = PAGES.table(shown, TableQuery())  # type: ignore[arg-type]
+    assert page.count('class="account"') == (2 if count > 1 else 0)
+
+
+def test_a_bar_shows_when_a_step_began_and_how_long_it_took() -> None:
+    """As percentages of the time from the first start until now, if a step is open."""
+    steps = (
+        Entry("load-1", "step", "success", 100.0, 125.0, 1, 0, None),
+        Entry("pay-1", "step", "running", 125.0, None, 1, 0, None),
+        Entry("nap-1", "sleep", "running", 150.0, 9_000.0, 0, 0, None),
+        Entry("skewed-1", "step", "success", 175.0, 150.0, 1, 0, None),
+        Entry("odd-1", "step", "failure", None, 175.0, 1, 1, None),
+    )
+    page = PAGES.instance(known("a")._replace(now=200.0, timeline=Timeline(steps)))
+    bars = re.findall(r'<rect x="([0-9.]+)%" y="0" width="([0-9.]+)%"', page)
+    assert [(float(left), float(width)) for left, width in bars] == [
+        (0.0, 25.0),
+        (25.0, 75.0),
+        (50.0, 50.0),
+        (50.0, 0.0),
+        (75.0, 0.0),
+    ]
 
 
 @pytest.mark.parametrize(("step", "text"), [("", "Error"), ("pay", "pay · Error")])
