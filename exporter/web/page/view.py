@@ -26,6 +26,10 @@ ATTENTION = ("errored", "stuck", "failing", "retrying")
 """Instances that need attention, most urgent first; failing: the last poll failed."""
 
 
+_NOT_SEEN, _NOT_FOUND = InstanceValues("not seen", "", ""), InstanceValues("not found", "", "")
+"""In place of the values of an instance that has none."""
+
+
 class WorkflowView(NamedTuple):
     """A workflow with its instances, each of which a poll may change at any time."""
 
@@ -144,13 +148,9 @@ class Snapshot(NamedTuple):
 
 def _row(key: WorkflowKey, instance: Instance, next_pass: float, now: Moment) -> TableRow:
     # Read only once, since a poll may replace it meanwhile.
-    values = instance.values
+    known = instance.values
+    values = known or (_NOT_FOUND if instance.last_poll.not_found else _NOT_SEEN)
     due = instance.due if instance.configured else min(instance.due, next_pass)
-    checked_at, due_at = _unix(instance.checked_at, now), _unix(due, now)
-    if values is None:
-        status = "not found" if instance.last_poll.not_found else "not seen"
-        attention = "failing" if instance.failure else ""
-        return TableRow(*key, instance.id, status, attention, checked_at, due_at)
     steps = values.open_steps
     most = max(steps, key=lambda step: step.attempts, default=None)
     return TableRow(
@@ -158,14 +158,14 @@ def _row(key: WorkflowKey, instance: Instance, next_pass: float, now: Moment) ->
         instance.id,
         values.status,
         _attention(instance, values, now.wall),
-        checked_at,
-        due_at,
+        checked_at=_unix(instance.checked_at, now),
+        due=_unix(due, now),
         error=values.error_name or "",
         step=(most.name if most else values.error_step) or "",
         more_steps=max(0, len(steps) - 1),
         attempts=most.attempts if most else None,
         running=_running(values, now.wall),
-        changed=instance.last_change,
+        changed=instance.last_change if known else None,
     )
 
 
