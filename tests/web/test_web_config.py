@@ -153,6 +153,10 @@ REFUSED = {
         "basic_auth_users: {alice: hidden}",
         "basic_auth_users.alice: must be a bcrypt hash; make one with: htpasswd -nBC 10 NAME",
     ),
+    "a number as a password": (
+        "basic_auth_users: {alice: 1234}",
+        "basic_auth_users.alice: must be text; put it in quotes",
+    ),
     "a cost that takes hours": (
         f"basic_auth_users: {{alice: {HASH.replace('$10$', '$31$')}}}",
         "basic_auth_users.alice: cost must be from 4 to 14; 10 is usual",
