@@ -37,8 +37,8 @@ class ConnectionLimits:
         unread: Responses whose clients have stopped reading.
         request: Time for the TLS handshake; and from its end, or the first byte of a request, to
             the end of the request's headers.
-        response: Time from there until the client has read the response. Scrapes have no other
-            limit.
+        response: Time from the first byte of a request until the client has read the response.
+            Scrapes have no other limit.
         idle: Time from a response to the next request: longer than a minute, so that a scrape each
             minute can use the same connection.
     """
@@ -50,8 +50,9 @@ class ConnectionLimits:
     idle: float = 75
 
 
-Phase = Literal["request", "response", "idle"]
-"""What a connection waits for; the field of this name in `ConnectionLimits` says for how long."""
+Phase = Literal["request", "idle"]
+"""What a connection waits for, unless it is `responding`; the field of this name in
+`ConnectionLimits` says for how long."""
 
 
 class Connection(H11Protocol):
@@ -77,7 +78,7 @@ class Connection(H11Protocol):
     @property
     def responding(self) -> bool:
         """Whether there is a request whose response the client hasn't read."""
-        return self.phase == "response" or self.unread
+        return self.unread or (self.cycle is not None and not self.cycle.response_complete)
 
     def _enter(self, phase: Phase) -> None:
         self.phase, self.since = phase, self.loop.time()
@@ -93,12 +94,6 @@ class Connection(H11Protocol):
         if self.phase == "idle":
             self._enter("request")
         super().data_received(data)
-
-    def handle_events(self) -> None:
-        before = self.cycle
-        super().handle_events()
-        if self.cycle is not before and not self.cycle.response_complete:
-            self._enter("response")
 
     def send_400_response(self, msg: str) -> None:
         if self.cycle is not None:

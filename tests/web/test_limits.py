@@ -5,6 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from exporter.web.middleware import MAX_HEAD_SIZE, MAX_HEADERS, MAX_TARGET_SIZE
@@ -149,6 +153,21 @@ class TestTime:
         ):
             client.send(GET)
             assert (await client.rest()).endswith(b"hello")
+
+    async def test_a_response_may_take_longer_than_a_request(self) -> None:
+        made = asyncio.Event()
+
+        async def late(_: Request) -> Response:
+            await made.wait()
+            return PlainTextResponse("hello")
+
+        app = Starlette(routes=[Route("/", late)])
+        async with serving(app=app, request=SHORT) as served, served.connected() as client:
+            client.send(GET)
+            async with served.connected() as silent:
+                await silent.rest()  # its time is over
+            made.set()
+            assert await client.status() == 200
 
     async def test_who_does_not_read_the_response_is_disconnected(self) -> None:
         """The log says so, for the first of them."""
