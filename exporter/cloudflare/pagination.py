@@ -16,14 +16,11 @@ class Page(NamedTuple, Generic[T]):
     """A page of a list."""
 
     rows: list[T]
-    next: dict[str, str] | None = None
-    """Parameters of the next page; None: the API names no next page."""
+    info: PageInfo | None = None
     sent: int = 0
     """Rows of the page, invalid ones included."""
     full: bool = False
     """Whether it has as many rows as were requested."""
-    total: int | None = None
-    """Rows of the whole list, as the API reports."""
 
 
 def next_page(
@@ -70,18 +67,20 @@ async def read_pages(
         seen.update(map(key, new))
         yield new
         with_new, largest = with_new + bool(new), max(largest, page.sent)
+        following = next_page(page.info, request, page.sent)
         # Rows come and go while pages are read, so pages are counted, against the smallest total.
         # A total below the rows of its own page is none.
-        if page.total is not None and page.total >= page.sent:
-            total = min(total, page.total)
+        reported = page.info.total_count if page.info else None
+        if reported is not None and reported >= page.sent:
+            total = min(total, reported)
         short = total < inf and with_new * largest < total
         # New rows may have moved known ones to the last page, which is shorter than the others.
-        moved = number > 1 and 0 < page.sent < largest and page.next is None
+        moved = number > 1 and 0 < page.sent < largest and following is None
         if not new and not moved and (short or (number > 1 and page.rows)):
             what = f"ends after {len(seen)} of {total}" if short else f"repeats after {len(seen)}"
             raise RequestFailed("invalid_answer", f"the list {what} rows", _ADVICE)
-        if page.next is not None:
-            request = page.next
+        if following is not None:
+            request = following
         elif short or (page.full and total == inf):
             request = {**parameters, "page": str(number + 1)}
         else:

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 from exporter.cloudflare.client import ApiClient
 from exporter.cloudflare.models import Detail, ListedWorkflow, Row, Summary, WorkflowVersion
-from exporter.cloudflare.pagination import Page, next_page, read_pages
+from exporter.cloudflare.pagination import Page, read_pages
 
 Result = TypeVar("Result")
 
@@ -34,8 +34,7 @@ class WorkflowsClient(ApiClient):
 
         Args:
             workflow: Its name.
-            parameters: `per_page`, optionally `status` and `date_start`, and `Page.next` of the
-                page before.
+            parameters: `per_page`, optionally `status` and `date_start`, and which page.
         """
         url = f"{self._workflow_url(workflow)}/instances"
         return await self._page("instances", url, list[Row], parameters)
@@ -73,12 +72,6 @@ class WorkflowsClient(ApiClient):
         self, endpoint: str, url: str, kind: type[list[Result]], parameters: dict[str, str]
     ) -> Page[Result]:
         response = await self.send(endpoint, f"{url}?{urlencode(parameters)}", kind)
-        rows, info = response.result or [], response.info
+        rows = response.result or []
         sent = len(rows) + sum(_ROW.fullmatch(place) is not None for place in response.ignored)
-        return Page(
-            rows,
-            next_page(info, parameters, sent),
-            sent=sent,
-            full=sent >= int(parameters["per_page"]),
-            total=info.total_count if info else None,
-        )
+        return Page(rows, response.info, sent, full=sent >= int(parameters["per_page"]))

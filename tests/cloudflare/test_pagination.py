@@ -22,13 +22,7 @@ class Upstream:
         self.requests.append(parameters.get("cursor") or f"page {parameters.get('page', 1)}")
         ids, info = self.pages.pop(0)
         rows = [Row(id=one) for one in ids]
-        return Page(
-            rows,
-            next_page(info, parameters, len(rows)),
-            sent=len(rows),
-            full=len(rows) >= PER_PAGE,
-            total=info.total_count if info else None,
-        )
+        return Page(rows, info, len(rows), full=len(rows) >= PER_PAGE)
 
     async def read(self, max_pages: int = 10) -> str:
         pages = read_pages(self.fetch, {}, key=lambda row: row.id, max_pages=max_pages)
