@@ -86,8 +86,7 @@ class Budget:
         self._paced_until = self._started - WINDOW
         """When the next request may be sent, so that requests are spread evenly."""
         self._turn = asyncio.Lock()
-        self._waiting = 0
-        """Callers that wait in `request`."""
+        """Held by the caller whose request is next, until it may be sent."""
         self._changed = asyncio.Event()
 
     def set_limits(self, limit: int, *, reserve: float) -> None:
@@ -196,20 +195,16 @@ class Budget:
 
     async def ready(self) -> None:
         """Returns when a request could be sent at once, and no caller waits in `request`."""
-        while self._waiting or self.wait() > 0:
+        while self._turn.locked() or self.wait() > 0:
             await self._wait_for_change()
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:
         """Waits until a request may be sent; the caller sends it within this context."""
-        self._waiting += 1
-        try:
-            async with self._turn:
-                while self.wait() > 0:
-                    await self._wait_for_change()
-                self._in_flight += 1
-        finally:
-            self._waiting -= 1
+        async with self._turn:
+            while self.wait() > 0:
+                await self._wait_for_change()
+            self._in_flight += 1
         # After a pause, requests that were not sent may be made up for, up to a burst.
         earliest = self._clock.monotonic() - self._burst / (1 - self._burst) * WINDOW
         self._paced_until = max(self._paced_until, earliest) + 1 / self.rate
