@@ -24,13 +24,17 @@ def files(tls: Tls, folder: Path) -> dict[str, Path]:
     return {key: folder / path for key, path in named.items()}
 
 
-def context(tls: Tls, folder: Path) -> ssl.SSLContext:
+def context(tls: Tls, config_file: Path) -> ssl.SSLContext:
     """The TLS context for new connections.
+
+    Args:
+        tls: The configuration.
+        config_file: The file that it is from.
 
     Raises:
         ConfigError: A file can't be used. The message doesn't repeat what it holds.
     """
-    paths = files(tls, folder)
+    place, paths = f"{config_file}: tls_server_config", files(tls, config_file.parent)
     tls_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls_context.minimum_version = _VERSIONS[tls.min_version]
     tls_context.maximum_version = _VERSIONS[tls.max_version]
@@ -42,21 +46,20 @@ def context(tls: Tls, folder: Path) -> ssl.SSLContext:
     if tls.cipher_suites:
         tls_context.set_ciphers(":".join(CIPHER_SUITES[name] for name in tls.cipher_suites))
     tls_context.set_alpn_protocols(["http/1.1"])
-    problems = list(_unreadable(paths))
-    if problems:
-        raise ConfigError(problems)
+    if problems := list(_unreadable(paths)):
+        raise ConfigError([f"{place}.{problem}" for problem in problems])
     try:
         # Without a password OpenSSL would ask for one on the terminal.
         tls_context.load_cert_chain(paths["cert_file"], paths["key_file"], password=_no_password)
     except (OSError, ValueError) as error:
         text = f"cert_file and key_file can't be used together: {_reason(error)}"
-        raise ConfigError([f"tls_server_config: {text}"]) from None
+        raise ConfigError([f"{place}: {text}"]) from None
     if "client_ca_file" in paths:
         try:
             tls_context.load_verify_locations(paths["client_ca_file"])
         except OSError as error:
             text = f"client_ca_file: {paths['client_ca_file']}: holds no certificates"
-            raise ConfigError([f"tls_server_config.{text}: {_reason(error)}"]) from None
+            raise ConfigError([f"{place}.{text}: {_reason(error)}"]) from None
         tls_context.verify_mode = _VERIFY[tls.client_auth_type]
     return tls_context
 
@@ -70,7 +73,7 @@ def _unreadable(paths: Mapping[str, Path]) -> Iterator[str]:
         try:
             path.read_bytes()
         except OSError as error:
-            yield f"tls_server_config.{key}: {path}: can't be read: {error.strerror}"
+            yield f"{key}: {path}: can't be read: {error.strerror}"
 
 
 def _reason(error: Exception) -> str:

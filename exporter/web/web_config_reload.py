@@ -71,16 +71,13 @@ class WebConfigReloader:
         # Stamps are taken first. So a change while the files are read is noticed the next time, and
         # so is, after an error, a certificate that didn't exist yet.
         self._stamps = {file: _stamp(file)}
-        config, folder = web_config.read(file), file.parent
+        config = web_config.read(file)
         server = config.tls_server_config
         if server is not None:
-            self._stamps |= {path: _stamp(path) for path in tls.files(server, folder).values()}
-        try:
-            context = tls.context(server, folder) if server else None
-        except ConfigError as error:
-            raise ConfigError([f"{file}: {problem}" for problem in error.problems]) from None
+            paths = tls.files(server, file.parent).values()
+            self._stamps |= {path: _stamp(path) for path in paths}
         protection = Protection(
-            context=context,
+            context=tls.context(server, file) if server else None,
             sans=tls.allowed_sans(server) if server else None,
             users=Users(config.basic_auth_users) if config.basic_auth_users else None,
             headers=config.http_server_config.headers,
