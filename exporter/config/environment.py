@@ -23,6 +23,10 @@ def variable(key: Key) -> str:
     return _PREFIX + "__".join(key).upper()
 
 
+_KNOWN = {variable(key): key for key, _ in keys()}
+"""The keys by their variables."""
+
+
 class _Texts(EnvSettingsSource):
     """Settings as texts, each with its path joined by `__`."""
 
@@ -40,8 +44,7 @@ class _Texts(EnvSettingsSource):
 
 def variables(environ: Mapping[str, str]) -> dict[Key, str]:
     """The variables that give settings, by key; their names may be in lower case."""
-    known = {variable(key): key for key, _ in keys()}
-    return {known[name.upper()]: name for name in environ if name.upper() in known}
+    return {_KNOWN[name.upper()]: name for name in environ if name.upper() in _KNOWN}
 
 
 def tree(texts: Mapping[Key, str]) -> dict[str, Any]:
@@ -91,12 +94,11 @@ def unknown(environ: Mapping[str, str]) -> Iterator[str]:
     A name without `__` is only reported if it is close to a known one, since Kubernetes sets
     `CWE_PORT` and the like for a service that is called `cwe`.
     """
-    known = {variable(key) for key, _ in keys()}
     for name in sorted(environ):
         upper = name.upper()
-        if not upper.startswith(_PREFIX) or upper in known or name == FILE:
+        if not upper.startswith(_PREFIX) or upper in _KNOWN or name == FILE:
             continue
-        near = difflib.get_close_matches(upper, {FILE, *known}, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(upper, {FILE, *_KNOWN}, n=1, cutoff=0.6)
         misspelt = bool(near) and near[0].replace("_", "") == upper.replace("_", "")
         if "__" in name or misspelt:
             hint = f"did you mean {near[0]}?" if near else f"write {_PREFIX}SECTION__KEY"
