@@ -58,11 +58,9 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level.upper())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name, least in QUIET.items():
-        logging.getLogger(name).setLevel(max(least, root.level))
+        logging.getLogger(name).setLevel(max(least, logging.root.level))
 
 
 def _cleaned(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -13,7 +13,7 @@ from exporter import logs
 def restored_logging() -> Iterator[None]:
     """Undoes `logs.configure` at the end."""
     root = logging.getLogger()
-    handlers, level = root.handlers, root.level
+    handlers, level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in logs.QUIET}
     # Secrets of former tests, until they are garbage, are hidden from any text.
     logs.scrubbers.clear()
