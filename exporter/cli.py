@@ -169,20 +169,17 @@ async def _run(
             error=error.strerror or str(error),
         )
         return 1
-    stop, reload = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})
 
     async def apply(settings: Settings) -> None:
         await app.watched.apply(settings)
         logs.configure(settings.log.level, settings.log.format)
 
-    reloader = Reloader(
-        load, path, settings=settings, apply=apply, failed=app.refused, asked=reload
-    )
+    reloader = Reloader(load, path, settings=settings, apply=apply, failed=app.refused)
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reloader.asked.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})
     with listener:
         try:
             await app.run(listener, stop, reloader)

@@ -36,9 +36,9 @@ class Reloader:
     settings: Settings
     apply: Callable[[Settings], Awaitable[None]]
     failed: Callable[[], Awaitable[None]]
-    asked: asyncio.Event
 
     def __post_init__(self) -> None:
+        self.asked = asyncio.Event()
         self._seen = self._content()
         self._turn = asyncio.Lock()
 

@@ -21,7 +21,7 @@ SETTINGS = Settings.model_validate(
 
 
 async def test_a_fault_is_reported_and_the_next_reload_succeeds() -> None:
-    asked, applied, failures = asyncio.Event(), asyncio.Event(), list[str]()
+    applied, failures = asyncio.Event(), list[str]()
 
     async def apply(_: Settings) -> None:
         if not failures:
@@ -30,12 +30,12 @@ async def test_a_fault_is_reported_and_the_next_reload_succeeds() -> None:
 
     async def failed() -> None:
         failures.append("failed")
-        asked.set()
+        reloader.asked.set()
 
-    reloader = Reloader(lambda: SETTINGS, None, SETTINGS, apply, failed, asked)
+    reloader = Reloader(lambda: SETTINGS, None, SETTINGS, apply, failed)
     with capture_logs() as logs:
         running = asyncio.create_task(reloader.run())
-        asked.set()
+        reloader.asked.set()
         done = asyncio.create_task(applied.wait())
         await asyncio.wait([running, done], return_when=asyncio.FIRST_COMPLETED)
         running.cancel()
