@@ -82,9 +82,7 @@ def values_of(response: Detail, status: str) -> InstanceValues:
         steps=dict(Counter((intern(step.type or "unknown"), step.outcome) for step in steps)),
         attempts={outcome: outcomes[outcome] for outcome in ("success", "failure", "running")},
         retries=sum(max(0, len(step.attempts or ()) - 1) for step in steps),
-        open_steps=()
-        if status in ENDED
-        else tuple(
+        open_steps=tuple(
             OpenStep(
                 intern(step.name),
                 intern(step.type or "unknown"),
@@ -93,7 +91,7 @@ def values_of(response: Detail, status: str) -> InstanceValues:
                 step.retry_limit if step.type == "step" else None,
             )
             for step in steps
-            if step.name and step.outcome == "running"
+            if status not in ENDED and step.name and step.outcome == "running"
         ),
         queued=unix(response.queued),
         start=unix(response.start),
