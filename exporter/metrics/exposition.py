@@ -94,10 +94,8 @@ class Exposition:
             prepared.append((yield from self._series[family].prepare(family, values)))
         for workflow, instances in changes.instances.items():
             prepared.append((yield from self._instances.prepare(workflow, instances)))
-        for shown in prepared:
-            next(shown)
-        for shown in prepared:
-            yield from shown
+        for show in prepared:
+            show()
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The body of a scrape, and its content type, for a request's Accept header."""

@@ -8,6 +8,7 @@ a scrape in progress continues with those of the moment at which it started.
 """
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -19,8 +20,6 @@ from exporter.metrics.gzip_parts import Part, Pieces, joined, pack
 _BLOCK_SIZE = 32
 # Blocks of a group: few, because a changed text has the checksums of its group combined again.
 _GROUP_SIZE = 16
-# Entries that are removed before others may run.
-_REMOVED = 1000
 
 S = TypeVar("S", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
@@ -91,7 +90,7 @@ class RenderCache(Generic[S, K, V]):
 
     def prepare(
         self, owner: S, changes: Mapping[K, V | None]
-    ) -> Generator[None, None, Iterator[None]]:
+    ) -> Generator[None, None, Callable[[], None]]:
         """Renders the changes of an owner, without letting scrapes see them yet. Yields every few
         milliseconds.
 
@@ -99,8 +98,8 @@ class RenderCache(Generic[S, K, V]):
             changes: Values of entries; None: the entry is removed.
 
         Returns:
-            An iterator that makes scrapes see the changes at its first step. It must end before
-            anything else is prepared.
+            A function that makes scrapes see the changes. It is to be called before anything else
+            is prepared.
         """
         known = self._block_of.setdefault(owner, {})
         keys_of: dict[_Group, dict[int, list[K]]] = {}
@@ -122,7 +121,7 @@ class RenderCache(Generic[S, K, V]):
             pieces = [p.replaced(parts) for p, parts in zip(group.columns, changed, strict=True)]
             prepared.append((group, pieces))
         removed = [key for key, value in changes.items() if value is None]
-        return self._show(owner, prepared, removed)
+        return partial(self._show, owner, prepared, removed)
 
     def _texts(self, owner: S, key: K, value: V | None) -> _Texts:
         texts = self._nothing if value is None else self._render(owner, key, value)
@@ -145,7 +144,7 @@ class RenderCache(Generic[S, K, V]):
 
     def _show(
         self, owner: S, prepared: Iterable[tuple[_Group, list[Pieces]]], removed: Iterable[K]
-    ) -> Iterator[None]:
+    ) -> None:
         for group, pieces in prepared:
             changed = [
                 head for head in self._columns if pieces[head[0]] is not group.columns[head[0]]
@@ -153,11 +152,8 @@ class RenderCache(Generic[S, K, V]):
             for head in changed:
                 del self._columns[head]
             group.columns = pieces
-        yield
         known = self._block_of[owner]
-        for n, key in enumerate(removed):
-            if not n % _REMOVED:
-                yield
+        for key in removed:
             if (block := known.pop(key, None)) is not None:
                 group, number = block
                 group.sizes[number] -= 1
