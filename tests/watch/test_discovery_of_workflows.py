@@ -101,6 +101,24 @@ class TestWorkflows:
             left = {p.key.workflow for p in w.app.pollers}
             assert left == {"report-unlisted", "report-weekly"}
 
+    async def test_one_that_the_list_lacks_goes_after_forget_after(self) -> None:
+        """That its own lists fail for another reason doesn't say that it is gone."""
+        async with discovering("report-*", more={"poll": {"forget_after": "5m"}}) as w:
+            account = w.simulator.world.account("acc")
+            for name in ("report-unlisted", "report-weekly"):
+                account.workflow(name).create("a", WAITING)
+            await w.cycle(after=1)
+            watched = []
+            for minute in range(12):
+                w.simulator.faults.clear()
+                w.simulator.faults.add(error(500), kind="list")
+                if minute != 3:
+                    w.simulator.faults.add(Rewrite(without_unlisted), kind="workflows")
+                await w.cycle(after=60)
+                watched.append({p.key.workflow for p in w.app.pollers})
+            # It was listed again in minute 3, so it was lacking from minute 4 on.
+            assert watched == 9 * [{"report-unlisted", "report-weekly"}] + 3 * [{"report-weekly"}]
+
     @pytest.mark.parametrize("down", [False, True], ids=["while it runs", "while it is down"])
     async def test_one_that_is_gone_does_not_come_back_with_a_restart(
         self, tmp_path: Path, *, down: bool
