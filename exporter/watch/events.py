@@ -58,7 +58,7 @@ def shows(instance: Instance, event: Event) -> bool:
     if event.kind in _STATUS:
         # If only an attempt failed and is retried, its step is still open.
         open_steps = instance.values.open_steps if instance.values else ()
-        retried = live and any(step.retry_limit is not None for step in open_steps)
+        retried = any(step.retry_limit is not None for step in open_steps)
         return as_new and (status == _STATUS[event.kind] or (event.kind == "errored" and retried))
     if event.kind == "paused":
         return status in _PAUSED
