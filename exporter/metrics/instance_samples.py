@@ -1,7 +1,6 @@
 """The samples of one instance: which of its values go into which family, with which labels."""
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import product
 
 from msgspec import Struct
 
@@ -14,7 +13,7 @@ Sample = tuple[Family, tuple[str, ...], float]
 """A family, the values of the labels that follow `instance_id`, and the value."""
 
 
-_NO_PLAIN_STEPS = dict.fromkeys(product(("step",), OUTCOMES), 0)
+_NO_STEPS = dict.fromkeys(OUTCOMES, 0)
 
 
 class InstanceSamples(Struct, frozen=True, gc=False):
@@ -41,8 +40,7 @@ class InstanceSamples(Struct, frozen=True, gc=False):
             step = labels.step(values.error_step) if values.error_step else ""
             yield catalogue.ERROR_INFO, (labels.error_name(values.error_name), step), 1
         if values.steps is not None:
-            for key, count in _by_type(values.steps, labels.word).items():
-                yield catalogue.STEPS, key, count
+            yield from _steps(values.steps, labels.word)
         if values.attempts is not None:
             for outcome in OUTCOMES:
                 yield catalogue.ATTEMPTS, (outcome,), values.attempts[outcome]
@@ -61,17 +59,14 @@ class InstanceSamples(Struct, frozen=True, gc=False):
                 yield family, (), value
 
 
-def _by_type(
-    steps: Mapping[tuple[str, str], int], word: Callable[[str], str]
-) -> dict[tuple[str, str], int]:
+def _steps(steps: Mapping[tuple[str, str], int], word: Callable[[str], str]) -> Iterator[Sample]:
     """Steps by type and outcome, also at 0: every outcome of plain steps and of each type seen."""
-    counts = _NO_PLAIN_STEPS.copy()
+    counts = {"step": _NO_STEPS.copy()}
     for (step_type, outcome), count in steps.items():
-        key = word(step_type), outcome
-        if key not in counts:
-            counts.update(dict.fromkeys(product(key[:1], OUTCOMES), 0))
-        counts[key] += count
-    return counts
+        counts.setdefault(word(step_type), _NO_STEPS.copy())[outcome] += count
+    for step_type, by_outcome in counts.items():
+        for outcome, count in by_outcome.items():
+            yield catalogue.STEPS, (step_type, outcome), count
 
 
 def _open_steps(values: InstanceValues, labels: InstanceLabels) -> Iterator[Sample]:
