@@ -80,8 +80,8 @@ class Exposition:
         PlatformCollector(registry=self._process)
 
     def _of_series(self, family: Family, labels: LabelValues, data: SeriesData) -> tuple[str, str]:
-        created = data.created if self._store.settings.created else None
-        return text_format.of_series(family, labels, data.value, data.exemplars, created)
+        created = self._store.settings.created
+        return text_format.of_series(family, labels, data, created=created)
 
     def showing(self, changes: Changes) -> Iterator[None]:
         """Makes scrapes see the changes, all at once. Yields every few milliseconds, so that others
@@ -114,7 +114,7 @@ class Exposition:
         now: dict[Family, str] = {}
         for family, labels, value in self.gauges():
             if value is not None:
-                line, _ = text_format.of_series(family, labels, value, {}, None)
+                line, _ = self._of_series(family, labels, SeriesData(value))
                 now[family] = now.get(family, "") + line
         parts = list[Part]()
         for family in FAMILIES:

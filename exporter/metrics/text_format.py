@@ -1,7 +1,7 @@
 """Renders samples as lines of Prometheus' text format and of OpenMetrics, which are mostly
 equal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import accumulate
 from math import inf, isfinite
@@ -11,7 +11,7 @@ from prometheus_client.utils import floatToGoString
 from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, WORKFLOW_LABELS, Family
 from exporter.metrics.instance_samples import Sample
 from exporter.metrics.labels import WorkflowKey
-from exporter.metrics.series import Exemplar, Histogram, LabelValues
+from exporter.metrics.series import Exemplar, Histogram, LabelValues, SeriesData
 
 INSTANCE_FAMILIES = tuple(f for f in FAMILIES if f.labels[:3] == INSTANCE_LABELS)
 
@@ -58,14 +58,11 @@ def series_labels(family: Family, labels: LabelValues) -> str:
 
 
 def of_series(
-    family: Family,
-    labels: LabelValues,
-    value: float | Histogram,
-    exemplars: Mapping[int, Exemplar],
-    created: float | None,
+    family: Family, labels: LabelValues, data: SeriesData, *, created: bool
 ) -> tuple[str, str]:
-    """The lines of a series: in the text format, which has no exemplars, and in OpenMetrics."""
-    pairs = label_pairs(family.labels, labels)
+    """The lines of a series: in the text format, which has no exemplars, and in OpenMetrics; there,
+    if wanted, with the time at which it was created."""
+    value, pairs = data.value, label_pairs(family.labels, labels)
     braced = f"{{{pairs}}}" if pairs else ""
     if isinstance(value, Histogram):
         head = f"{family.name}_bucket{{{pairs}{',' if pairs else ''}"
@@ -78,10 +75,10 @@ def of_series(
     else:
         lines, rest = [f"{family.name}{braced} {_number(value)}\n"], ""
     text = "".join(lines) + rest
-    for bucket, exemplar in exemplars.items():
+    for bucket, exemplar in data.exemplars.items():
         lines[bucket] = f"{lines[bucket][:-1]} # {_exemplar(exemplar)}\n"
-    if created is not None:
-        rest += f"{family.name.removesuffix('_total')}_created{braced} {_number(created)}\n"
+    if created and data.created is not None:
+        rest += f"{family.name.removesuffix('_total')}_created{braced} {_number(data.created)}\n"
     return text, "".join(lines) + rest
 
 
