@@ -170,8 +170,7 @@ class Budget:
 
     @property
     def _burst(self) -> float:
-        young = self._clock.monotonic() < self._started + WINDOW
-        return _FIRST_BURST if young else BURST
+        return _FIRST_BURST if self._clock.monotonic() < self._started + WINDOW else BURST
 
     @property
     def blocked(self) -> float:

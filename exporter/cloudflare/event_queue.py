@@ -160,8 +160,7 @@ def event_of(message: Message) -> Event:
     try:
         if body[:1] == b'"':
             text = msgspec.json.decode(body, type=str).strip()
-            plain = text[:1] == "{"
-            body = text.encode() if plain else base64.b64decode(text, validate=True)
+            body = text.encode() if text[:1] == "{" else base64.b64decode(text, validate=True)
         event, _ = decode(body, _Event)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return UNREADABLE

@@ -80,8 +80,7 @@ class Exposition:
         PlatformCollector(registry=self._process)
 
     def _of_series(self, family: Family, labels: LabelValues, data: SeriesData) -> tuple[str, str]:
-        created = self._store.settings.created
-        return text_format.of_series(family, labels, data, created=created)
+        return text_format.of_series(family, labels, data, created=self._store.settings.created)
 
     def showing(self, changes: Changes) -> Iterator[None]:
         """Makes scrapes see the changes, all at once. Yields every few milliseconds, so that others

@@ -142,8 +142,7 @@ class Series:
             data.value += value
         self._changed.add((family, labels))
         if family.exemplars and instance_id and len(instance_id) <= _MAX_EXEMPLAR_ID:
-            exemplar = Exemplar(instance_id, value, self._clock())
-            data.exemplars = {**data.exemplars, bucket: exemplar}
+            data.exemplars = {**data.exemplars, bucket: Exemplar(instance_id, value, self._clock())}
 
     def zero(self, family: Family, every: Iterable[LabelValues]) -> None:
         """Creates the series of these label values that don't exist yet, at 0."""

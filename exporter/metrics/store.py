@@ -257,8 +257,7 @@ class Store:
                 self._observe(catalogue.STEP_ATTEMPTS, name, outcome, step.attempts, instance_id)
         for attempt in observations.attempts:
             name, outcome = (*workflow, self._step(workflow, attempt.step)), attempt.outcome
-            seconds = attempt.duration
-            self._observe(catalogue.ATTEMPT_DURATIONS, name, outcome, seconds, instance_id)
+            self._observe(catalogue.ATTEMPT_DURATIONS, name, outcome, attempt.duration, instance_id)
 
     def _observe(
         self, family: Family, labels: LabelValues, outcome: str, value: float, instance_id: str
