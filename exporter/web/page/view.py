@@ -139,22 +139,22 @@ class Snapshot(NamedTuple):
     def rows(self) -> list[TableRow]:
         """A row for each instance with series."""
         return [
-            _row(workflow.key, instance, workflow.next_pass, self.now)
+            _row(workflow, instance, self.now)
             for account in self.accounts
             for workflow in account.workflows
             for instance in workflow.instances
         ]
 
 
-def _row(key: WorkflowKey, instance: Instance, next_pass: float, now: Moment) -> TableRow:
+def _row(workflow: WorkflowView, instance: Instance, now: Moment) -> TableRow:
     # Read only once, since a poll may replace it meanwhile.
     known = instance.values
     values = known or (_NOT_FOUND if instance.last_poll.not_found else _NOT_SEEN)
-    due = instance.due if instance.configured else min(instance.due, next_pass)
+    due = instance.due if instance.configured else min(instance.due, workflow.next_pass)
     steps = values.open_steps
     most = max(steps, key=lambda step: step.attempts, default=None)
     return TableRow(
-        *key,
+        *workflow.key,
         instance.id,
         values.status,
         _attention(instance, values, now.wall),
@@ -228,7 +228,7 @@ class WatchView:
         request = instance.last_poll.request
         refresh = instance.detailed_at + settings.poll.detail_refresh
         return Explanation(
-            row=_row(attached.watched.key, instance, _next_pass(account, attached), now),
+            row=_row(_workflow(account, attached), instance, now),
             instance=instance,
             now=now.wall,
             account_id=settings.account.account_id or "",
@@ -258,14 +258,10 @@ class WatchView:
         )
 
 
-def _next_pass(account: WatchedAccount, attached: Attachment) -> float:
-    """When the next list pass shows what changed (monotonic clock)."""
-    return inf if attached.discovery is None else account.next_pass
-
-
 def _workflow(account: WatchedAccount, attached: Attachment) -> WorkflowView:
     poller, watched = attached.poller, attached.watched
-    next_pass, instances = _next_pass(account, attached), [*watched.instances.values()]
+    next_pass = inf if attached.discovery is None else account.next_pass
+    instances = [*watched.instances.values()]
     failure = watched.passes.failure
     return WorkflowView(watched.key, poller.up, poller.tried, next_pass, failure, instances)
 
