@@ -141,9 +141,6 @@ class Connections:
         self._open: dict[asyncio.Task[None], Connection] = {}
         self._throttle = Throttle(Clock())
 
-    def __len__(self) -> int:
-        return len(self._open)
-
     async def accept(self, listener: socket.socket) -> None:
         """Accepts and serves connections until cancelled."""
         listener.setblocking(False)

@@ -118,7 +118,7 @@ class TestServer:
             client.connect(listener.getsockname())
             accepting = asyncio.create_task(connections.accept(listener))
             await asyncio.sleep(0)  # it has been accepted, and isn't served yet
-            assert len(connections) == 1
+            assert len(connections._open) == 1
             accepting.cancel()
             await connections.close()
             client.settimeout(DEADLINE)
