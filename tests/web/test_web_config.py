@@ -132,6 +132,10 @@ REFUSED = {
         "http_server_config: {headers: {X-Frame-Options: allow}}",
         "http_server_config.headers: X-Frame-Options must be deny or sameorigin",
     ),
+    "a header with letters beyond ASCII": (
+        "http_server_config: {headers: {X-XSS-Protection: größe}}",
+        "http_server_config.headers: X-XSS-Protection must be printable ASCII text, and not empty",
+    ),
     "a header in two lines": (
         'http_server_config: {headers: {X-XSS-Protection: "1\\r\\nSet-Cookie: a"}}',
         "http_server_config.headers: X-XSS-Protection must be printable ASCII text, and not empty",
@@ -160,6 +164,10 @@ REFUSED = {
     "a cost that takes hours": (
         f"basic_auth_users: {{alice: {HASH.replace('$10$', '$31$')}}}",
         "basic_auth_users.alice: cost must be from 4 to 14; 10 is usual",
+    ),
+    "an empty name": (
+        f"basic_auth_users: {{'': {HASH}}}",
+        "basic_auth_users: a user's name must not be empty or contain a colon",
     ),
     "a name with a colon": (
         f"basic_auth_users: {{'a:b': {HASH}}}",
