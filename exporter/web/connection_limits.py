@@ -6,16 +6,14 @@ client that doesn't read its response.
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import structlog
-from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
+from uvicorn.server import Server
 
 from exporter.clock import Clock
 from exporter.log_dedup import Throttle
@@ -59,14 +57,16 @@ class Connection(H11Protocol):
     """An HTTP connection that records what it waits for, and since when.
 
     Attributes:
+        protection: That in force when it was accepted.
         phase: What it waits for.
         since: When the phase began, on the event loop's clock.
         lost: Set when the connection is closed.
     """
 
-    def __init__(self, config: Config, state: ServerState, protection: Protection) -> None:
-        super().__init__(config, state, {"protection": protection, "abort": self.abort})
-        self._protection = protection
+    def __init__(self, server: Server, protection: Protection) -> None:
+        app_state = {"protection": protection, "abort": self.abort}
+        super().__init__(server.config, server.server_state, app_state)
+        self.protection = protection
         self.lost = asyncio.Event()
         self._enter("request")
 
@@ -86,7 +86,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._enter("request")
-        allowed, certificate = self._protection.sans, transport.get_extra_info("peercert")
+        allowed, certificate = self.protection.sans, transport.get_extra_info("peercert")
         if allowed is not None and allowed.isdisjoint(tls.sans(certificate)):
             transport.abort()
 
@@ -128,12 +128,12 @@ class Connections:
     client that only holds connections open loses its own, and scrapes get through.
 
     Attributes:
-        make: Makes the protocol of a new connection.
+        server: Serves them.
         protection: Returns the protection in force.
         limits: How many connections, and for how long.
     """
 
-    make: Callable[[Protection], Connection]
+    server: Server
     protection: Callable[[], Protection]
     limits: ConnectionLimits
 
@@ -156,18 +156,16 @@ class Connections:
                 continue
             if len(self._open) >= self.limits.connections:
                 self._drop_oldest()
-            protection = self.protection()
-            connection = self.make(protection)
-            serving = asyncio.create_task(self._serve(accepted, connection, protection.context))
+            connection = Connection(self.server, self.protection())
+            serving = asyncio.create_task(self._serve(accepted, connection))
             self._open[serving] = connection
             serving.add_done_callback(partial(self._served, accepted))
             # While new connections wait in a queue, accepting them lets no other task run.
             await asyncio.sleep(0)
 
-    async def _serve(
-        self, accepted: socket.socket, connection: Connection, context: ssl.SSLContext | None
-    ) -> None:
+    async def _serve(self, accepted: socket.socket, connection: Connection) -> None:
         """Returns once the connection is lost; closes it when cancelled."""
+        context = connection.protection.context
         closing = _TLS_SHUTDOWN if context else None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(

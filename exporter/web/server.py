@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from functools import partial
 from ipaddress import ip_address
 from math import ceil
 
@@ -89,9 +88,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=2,
             )
         )
-        self._connections = Connections(
-            partial(Connection, self.config, self.server_state), protection, limits
-        )
+        self._connections = Connections(self, protection, limits)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
