@@ -188,15 +188,14 @@ class Connections:
         clients have stopped reading if they are too many."""
         now = asyncio.get_running_loop().time()
         for serving, connection in self._open.items():
-            if not connection.late(now, self.limits) or serving.cancelling():
-                continue
-            serving.cancel()
-            if connection.responding and self._throttle.may("slow"):
-                log.warning(
-                    "client did not read the response in time; closing the connection",
-                    client=connection.client and connection.client[0],
-                    after_seconds=self.limits.response,
-                )
+            if connection.late(now, self.limits):
+                serving.cancel()
+                if connection.responding and self._throttle.may("slow"):
+                    log.warning(
+                        "client did not read the response in time; closing the connection",
+                        client=connection.client and connection.client[0],
+                        after_seconds=self.limits.response,
+                    )
         unread = [serving for serving, connection in self._open.items() if connection.unread]
         for serving in unread[: -self.limits.unread]:
             serving.cancel()
