@@ -173,6 +173,16 @@ class TestAnEvent:
             assert w.status("a") == "paused"
             assert ("errored", "other") in results(w)
 
+    async def test_of_one_that_cannot_be_read_is_left_to_the_lists_after_ten_minutes(self) -> None:
+        async with events() as (w, queue):
+            w.orders.create("a", LONG)
+            await w.cycle()
+            w.simulator.faults.add(error(500), kind="detail")
+            queue.push(event("errored", "a", w.clock()), round(w.clock() * 1000))
+            for after, ended in ((0, False), (600, False), (1, True)):
+                await step(w, after=after)
+                assert (("errored", "unconfirmed") in results(w)) is ended
+
 
 class TestAResponseThatIsBehind:
     async def test_is_followed_by_further_polls_then_left_to_the_lists(self) -> None:
@@ -361,6 +371,10 @@ class TestCoverage:
             assert w.value("cloudflare_workflows_exporter_event_coverage_ratio") == 1
             await w.cycle()
             assert account.next_pass - w.clock() == 120
+            w.simulator.faults.add(error(500), kind="pull", times=1)
+            for trusted in (False, True):
+                await step(w, after=10)
+                assert source(w).trusted is trusted
             queue.lost = 1.0
             with capture_logs() as lines:
                 await self.changes(w, 20)
