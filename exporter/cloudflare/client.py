@@ -149,6 +149,8 @@ class ApiClient:
         if not response.is_success:
             text = f"not from the API, but {content}"
             return from_status(response.status_code, text, None, self._note(response))
+        if not body.size:
+            return RequestFailed("invalid_answer", "the body is empty")
         # msgspec's message names the place and the types; those of other errors show the value.
         own = isinstance(error, msgspec.MsgspecError | InvalidBody)
         message = f"{content} can't be read: {error if own else type(error).__name__}"
