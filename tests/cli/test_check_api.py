@@ -99,6 +99,12 @@ class TestEvents:
         assert (status, text in lines) == (0, True)
         assert (queue.backlog, queue.leased, check.simulator.requests.by_kind["pull"]) == (1, 0, 0)
 
+    def test_one_that_refuses_an_empty_list_may_be_pulled(self, check: Check, queue: Queue) -> None:
+        queue.push({"n": 1}, 0)
+        check.simulator.faults.add(error(400), kind="ack")
+        status, _ = check()
+        assert (status, check.simulator.requests.by_kind["ack"]) == (0, 1)
+
     @pytest.mark.parametrize(
         "given",
         [

@@ -88,6 +88,14 @@ class TestTheWindow:
         begun = virtual_time.run(main())
         assert max(later - earlier for earlier, later in pairwise(begun)) < 1.0
 
+    def test_a_quarter_of_the_first_one_is_used_at_once(self) -> None:
+        """So that most instances are soon known."""
+
+        async def main() -> list[float]:
+            return await requests(budget(600), 200)
+
+        assert sum(moment < 0.1 for moment in virtual_time.run(main())) == 151
+
     def test_a_few_requests_after_a_pause_come_at_once(self) -> None:
         async def main() -> float:
             spender = budget(600)
