@@ -234,9 +234,10 @@ class Events:
                 attachment.discovery.series_limit.choose(instance)
             self._end(awaited, "shown" if awaited.polls else "known")
         elif polling and instance is not None:
-            # A poll that failed is repeated by the rounds.
-            if polled:
-                self._polled(awaited, now)
+            if polled and awaited.polls > len(_REPEATS):
+                self._end(awaited, "unconfirmed")
+            elif polled:  # a poll that failed is repeated by the rounds
+                awaited.due = now + _REPEATS[awaited.polls - 1]
         elif polling or now >= awaited.due:
             await self._poll(awaited, attachment, instance)
 
@@ -264,13 +265,6 @@ class Events:
         attachment.poller.put(instance, pending)
         awaited.polls, awaited.due = awaited.polls + 1, inf
         self._done.add(awaited)
-
-    def _polled(self, awaited: _Awaited, now: float) -> None:
-        """A poll has ended that didn't show the change."""
-        if awaited.polls > len(_REPEATS):
-            self._end(awaited, "unconfirmed")
-        else:
-            awaited.due = now + _REPEATS[awaited.polls - 1]
 
     def _end(self, awaited: _Awaited, result: str) -> None:
         awaited.shown = result == "shown"
