@@ -113,8 +113,25 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now.
         """
+        epoch = self.leases.held.get(owner, 0)
         found: dict[str, WorkflowRecord | None] = await self._access.records(("workflows", *owner))
-        await self._restore_series(workflow, owner)  # nothing after this may raise
+        on_disk, newest = await self._access.series(owner)
+        # From here on nothing may raise. To the end of the loop nothing is awaited: a write in
+        # between would replace the counts by the zeros that they begin at.
+        self._owners[workflow], self._shown[owner] = owner, epoch
+        self._store.attached(workflow)
+        shown = Changes()
+        for id_, series in newest.items():
+            key = series_key(id_, workflow)
+            if series is None or key is None:
+                continue  # broken, or of another version of the exporter
+            # A copy, since counting continues while the original is shown.
+            if not self._store.restore(*key, series.copy()):
+                self._access.reset(key[0])
+            elif before := on_disk.get(id_):
+                # What is committed is shown at once, even if nothing can be written now.
+                shown.series[key] = before
+        await self._show(shown)
         return found.get("") or WorkflowRecord(self._clock.steady())
 
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
@@ -287,26 +304,6 @@ class StateWriter:
         self._closing.set()
         await self.leave()
         self._access.close()
-
-    async def _restore_series(self, workflow: WorkflowKey, owner: Owner) -> None:
-        epoch = self.leases.held.get(owner, 0)
-        on_disk, newest = await self._access.series(owner)
-        # From here to the end of the loop nothing is awaited: a write in between would replace the
-        # counts by the zeros that they begin at.
-        self._owners[workflow], self._shown[owner] = owner, epoch
-        self._store.attached(workflow)
-        shown = Changes()
-        for id_, series in newest.items():
-            key = series_key(id_, workflow)
-            if series is None or key is None:
-                continue  # broken, or of another version of the exporter
-            # A copy, since counting continues while the original is shown.
-            if not self._store.restore(*key, series.copy()):
-                self._access.reset(key[0])
-            elif before := on_disk.get(id_):
-                # What is committed is shown at once, even if nothing can be written now.
-                shown.series[key] = before
-        await self._show(shown)
 
     def _collect(self) -> None:
         # Counts and instances together, so that what is counted fits what is known of each run.
