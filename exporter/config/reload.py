@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import count
 from math import ceil
 from operator import attrgetter
@@ -90,7 +89,7 @@ class Reloader:
 
     def _content(self) -> bytes:
         try:
-            return sha256(self.path.read_bytes()).digest() if self.path else b""
+            return self.path.read_bytes() if self.path else b""
         except OSError:
             return b"unreadable"
 
