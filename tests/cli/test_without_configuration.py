@@ -123,6 +123,28 @@ class TestWhatIsWatched:
         status, out, err = without.once(**TOKEN, CLOUDFLARE_ACCOUNT_ID="other")
         assert (status, watched(out), err) == (0, {("acc", "orders", "orders-1")}, "")
 
+    def test_a_file_that_takes_everything_is_not_said_to_be_missing(self, without: Without) -> None:
+        without.command.file(
+            "accounts: [{account_id: acc, workflows: [{name: '*', discover: {}}]}]"
+        )
+        status, out, err = without.once(**TOKEN)
+        assert (status, watched(out)) == (0, ALL)
+        assert LINE not in err
+
+    @pytest.mark.parametrize(
+        ("failing", "left"),
+        [
+            ({"workflow": "billing"}, {("acc", "orders", "orders-1")}),
+            ({"kind": "workflows"}, set()),
+        ],
+    )
+    def test_a_list_that_fails_is_a_failure(
+        self, without: Without, simulator: Simulator, failing: dict[str, str], left: set[Any]
+    ) -> None:
+        simulator.faults.add(error(500), **failing)
+        status, out, _ = without.once(**TOKEN, CLOUDFLARE_ACCOUNT_ID="acc")
+        assert (status, watched(out)) == (1, left)
+
     def test_accounts_of_the_environment_do_too(self, without: Without) -> None:
         accounts = '[{"account_id": "acc", "workflows": [{"name": "orders", "discover": {}}]}]'
         status, out, err = without.once(**TOKEN, CWE_ACCOUNTS=accounts)
