@@ -15,7 +15,7 @@ from exporter.app import App
 from exporter.config.settings import Settings
 from exporter.web.endpoints import endpoints
 from exporter.web.server import listen
-from simulator import Hang, Script, Simulator, Wait, serve
+from simulator import Hang, Script, Simulator, Wait, serve, steps
 from tests.e2e.scrape import scrape, value
 from tests.waiting import DEADLINE, until
 from tests.watching import Watching, watching
@@ -80,6 +80,7 @@ class TestPoller:
             w.clock.advance(15)
             looking = asyncio.create_task(w.app.pollers[0].round(whole=True))
             await until(lambda: w.simulator.requests.in_flight.total() == min(count, 10))
+            assert await asked(w.app) == (200, ["healthy"])
             yield w
             w.simulator.faults.clear()
             await looking
@@ -94,6 +95,13 @@ class TestPoller:
             assert status == 503
             assert "poller" in parts(lines)
             assert [line for line in lines if line.startswith("poller: no poll of acc ended")]
+
+    async def test_a_time_without_anything_to_poll_is_none(self) -> None:
+        async with watching(["a"], poll={"ended_interval": "2h"}) as w:
+            w.orders.create("a", Script(steps("one")))
+            await w.cycle(after=MINUTE)
+            await w.cycle(after=11 * MINUTE)
+            assert await asked(w.app) == (200, ["healthy"])
 
     async def test_a_wait_that_cloudflare_ordered_is_none(self) -> None:
         async with self.hanging(12) as w:
