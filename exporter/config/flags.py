@@ -62,16 +62,14 @@ def add(parser: argparse.ArgumentParser) -> None:
             groups[loc[0]] = parser.add_argument_group(loc[0], title)
         kind = _kind(field)
         default = "required" if field.is_required() else f"default: {shown(field.default)}"
-        described = field.description or ""
-        if loc == ("accounts",):
-            described = "As in the file, in JSON."
+        described = "As in the file, in JSON." if loc == ("accounts",) else field.description
         options: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
         groups[loc[0]].add_argument(
             *_names(loc),
             dest=".".join(loc),
             metavar=takes(loc, field),
             default=argparse.SUPPRESS,
-            help=f"{described} ({default})".strip().replace("%", "%%"),
+            help=f"{described} ({default})".replace("%", "%%"),
             **options,
         )
 
