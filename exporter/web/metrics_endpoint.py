@@ -47,15 +47,13 @@ class MetricsEndpoint:
         counts_shown = self._exposition.counts_shown()
         parts, content_type = self._exposition.scrape(",".join(request.getlist("accept")), names)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        size = sum([part.size for part in parts])
-        gzipped = accepts_gzip(request.get("accept-encoding", ""))
-        if gzipped:
+        if accepts_gzip(request.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"
             parts = gzip_parts.stream(parts)
-            size = sum([len(part.data) for part in parts])
-        chunks = _chunks(parts)
-        if not gzipped:
-            chunks = gzip_parts.unpacked(chunks, _CHUNK)
+            size, chunks = sum([len(part.data) for part in parts]), _chunks(parts)
+        else:
+            size = sum([part.size for part in parts])
+            chunks = gzip_parts.unpacked(_chunks(parts), _CHUNK)
         headers["Content-Length"] = str(size)
         raw = Headers(headers).raw
         await send({"type": "http.response.start", "status": 200, "headers": raw})
