@@ -96,19 +96,13 @@ class SeriesLimit:
         """Has the last instance give way if it ranks after the given rank. Returns whether it
         did."""
         if self._order is None:
-            with_series = (
-                i for i in self._watched.instances.values() if i.scope is Scope.DISCOVERED
-            )
-            self._order = sorted(map(_place, with_series))
-        while self._order:
-            place = self._order[-1]
+            instances = self._watched.instances.values()
+            self._order = sorted(_place(i) for i in instances if i.scope is Scope.DISCOVERED)
+        while self._order and self._order[-1][0] > after:
+            place = self._order.pop()
             instance = self._watched.instances.get(place[2])
             if instance is None or not instance.has_series or _place(instance) != place:
-                self._order.pop()  # it has changed since
-                continue
-            if place[0] <= after:
-                return False
-            self._order.pop()
+                continue  # it has changed since
             if place[0] is not _Rank.EXPIRING:
                 self._drop(instance)
             self._give_up(instance)
