@@ -158,22 +158,27 @@ class StateAccess:
         found = dict[str, Any]()
 
         def read() -> bool:
-            whole = True
+            """Whether all of them could be read."""
             try:
                 for id_, data in select(*arguments):
                     try:
                         found[id_] = DECODE[table](data)
                     except msgspec.DecodeError:
                         found[id_] = None
-                        whole = False
             except Exception as error:
                 if not self.backend.is_damage(error):
                     raise NotRestored(str(error)) from error
-                whole = False
-            return whole
+                return False
+            return None not in found.values()
 
         if not await self.in_thread(read):
-            self._unreadable()
+            self._store.state_write_failed()
+            if not self._broken:
+                log.error(
+                    "parts of the state can't be read; counting these from zero",
+                    advice="check the disk",
+                )
+            self._broken = True
         return found
 
     def reset(self, family: Family) -> None:
@@ -184,15 +189,6 @@ class StateAccess:
             log.warning(
                 "the histogram's buckets have changed; counting from zero", metric=family.name
             )
-
-    def _unreadable(self) -> None:
-        if not self._broken:
-            log.error(
-                "parts of the state can't be read; counting these from zero",
-                advice="check the disk",
-            )
-        self._broken = True
-        self._store.state_write_failed()
 
 
 def _slices(items: Iterable[T]) -> Iterable[list[T]]:
