@@ -45,16 +45,15 @@ class PollLog:
                 problems.setdefault(failure.reason, (failure, []))[1].append(instance_id)
         if list_pass is not None and list_pass.reason != reported:
             problems[f"list {list_pass.reason}"] = (list_pass, [])
-        news = self._problems.news(problems)
-        for problem, (failure, ids) in problems.items():
-            if problem in news:
-                self._log.warning(
-                    f"failed to {'poll' if ids else 'list'} instances; keeping last known values",
-                    result=failure.reason,
-                    **({"instances": len(ids), "instance_id": ids[0]} if ids else {}),
-                    error=str(failure),
-                    advice=failure.advice,
-                )
+        for problem in sorted(self._problems.news(problems)):
+            failure, ids = problems[problem]
+            self._log.warning(
+                f"failed to {'poll' if ids else 'list'} instances; keeping last known values",
+                result=failure.reason,
+                **({"instances": len(ids), "instance_id": ids[0]} if ids else {}),
+                error=str(failure),
+                advice=failure.advice,
+            )
         if self._problems.over(problems):
             self._log.info("instances can be polled and listed again")
 
