@@ -7,8 +7,7 @@ Concatenated gzip members would be simpler, but curl, httpx and Chromium stop af
 zlib can't combine the checksums of parts.
 """
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from isal import igzip_lib, isal_zlib
 from msgspec import Struct
@@ -43,40 +42,9 @@ def pack(text: bytes) -> Part:
     return Part(data, len(text), isal_zlib.crc32(text))
 
 
-class Pieces(Struct, frozen=True, gc=False):
-    """Texts that were compressed one by one, and stored as one part: the fewer parts there are, the
-    less a scrape costs."""
-
-    whole: Part
-    index: "array[int]"
-    """For each text: the size of its compressed data, its own size, and its CRC."""
-
-    @classmethod
-    def empty(cls, count: int) -> "Pieces":
-        """Pieces of `count` empty texts."""
-        return cls(EMPTY, array("I", [0] * 3 * count))
-
-    def text(self, n: int) -> bytes:
-        """The n-th text."""
-        start, size = sum(self.index[: 3 * n : 3]), self.index[3 * n]
-        return unpack([Part(self.whole.data[start : start + size], 0, 0)]) if size else b""
-
-    def replaced(self, parts: Mapping[int, Part]) -> "Pieces":
-        """The same pieces with some texts replaced, by number."""
-        if not parts:
-            return self
-        data, index = self.whole.data, self.index[:]
-        for n, part in parts.items():
-            start = sum(index[: 3 * n : 3])
-            data = b"".join((data[:start], part.data, data[start + index[3 * n] :]))
-            index[3 * n : 3 * n + 3] = array("I", (len(part.data), part.size, part.crc))
-        size, crc = _checksum(zip(index[1::3], index[2::3], strict=True))
-        return Pieces(Part(data, size, crc), index)
-
-
 def joined(parts: Sequence[Part]) -> Part:
     """One part of all texts, joined."""
-    size, crc = _checksum((part.size, part.crc) for part in parts)
+    crc, size = _checksum(parts)
     return Part(b"".join([part.data for part in parts]), size, crc)
 
 
@@ -96,15 +64,15 @@ def unpacked(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
 
 def stream(parts: Sequence[Part]) -> list[Part]:
     """The parts of a whole stream, with its beginning and its end."""
-    size, crc = _checksum((part.size, part.crc) for part in parts)
+    crc, size = _checksum(parts)
     end = _LAST + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
     return [Part(_BEGIN, 0, 0), *parts, Part(end, 0, 0)]
 
 
-def _checksum(texts: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """The bytes and the CRC of texts, joined, from those of each."""
-    all_bytes = combined = 0
-    for size, crc in texts:
-        combined = isal_zlib.crc32_combine(combined, crc, size)
-        all_bytes += size
-    return all_bytes, combined
+def _checksum(parts: Iterable[Part]) -> tuple[int, int]:
+    """The CRC of the texts, joined, and their bytes."""
+    crc = size = 0
+    for part in parts:
+        crc = isal_zlib.crc32_combine(crc, part.crc, part.size)
+        size += part.size
+    return crc, size

@@ -1,25 +1,23 @@
 """A cache of rendered lines: a change renders only what changed, and a scrape joins what is cached.
 
 An *entry* is one instance or series. It has a text for each *column*: a column is a family, or a
-family in one format. A few entries of an owner, such as a workflow, share a *block* and stay in it;
-some blocks are a *group*. Only compressed texts are stored: those of a group in one piece and, from
-a scrape until the next change, a column as a whole. They are never modified, only replaced, so that
-a scrape in progress continues with those of the moment at which it started.
+family in one format. A few entries of an owner, such as a workflow, share a *block* and stay in it.
+Only compressed texts are stored: those of a block and, from a scrape until the next change, a
+column as a whole. They are never modified, only replaced, so that a scrape in progress continues
+with those of the moment at which it started.
 """
 
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from exporter.metrics.gzip_parts import Part, Pieces, joined, pack
+from exporter.metrics.gzip_parts import EMPTY, Part, joined, pack, unpack
 
 # Entries of a block: few, because a changed entry has its whole block compressed again; but not too
-# few, because short texts compress badly.
+# few, because short texts compress badly, and a scrape joins the texts of all blocks.
 _BLOCK_SIZE = 32
-# Blocks of a group: few, because a changed text has the checksums of its group combined again.
-_GROUP_SIZE = 16
 
 S = TypeVar("S", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
@@ -34,19 +32,20 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-class _Group(Struct, eq=False):
-    """Some blocks."""
+class _Block(Struct, eq=False):
+    """A few entries."""
 
-    sizes: list[int]
-    """For each block, the number of its entries."""
-    columns: list[Pieces]
-    """For each column, the texts of the blocks."""
+    size: int
+    """The number of its entries."""
+    columns: list[Part]
+    """For each column, their texts."""
 
-    def replaced(self, block: int, entries: Iterable[_Texts]) -> Iterator[tuple[int, Part]]:
-        """The columns of a block that change when these entries get other texts, each with the new
-        text of the block."""
-        for column, pieces in enumerate(self.columns):
-            before = pieces.text(block)
+    def replaced(self, entries: Iterable[_Texts]) -> list[Part]:
+        """The columns once these entries have other texts; those that don't change stay the
+        same."""
+        columns = list[Part]()
+        for column, part in enumerate(self.columns):
+            before = unpack([part]) if part.size else b""
             text, new = before, []
             for owner, texts in entries:
                 if (first := text.find(owner)) < 0:
@@ -56,12 +55,8 @@ class _Group(Struct, eq=False):
                 end = text.find(b"\n", text.rfind(owner, first, len(text) - 1)) + 1
                 text = b"".join((text[:start], encoded(texts[column]), text[end:]))
             text += encoded("".join(new))
-            if text != before:
-                yield column, pack(text)
-
-
-_Block = tuple[_Group, int]
-"""A block: its group, and its number there."""
+            columns.append(part if text == before else pack(text))
+        return columns
 
 
 class RenderCache(Generic[S, K, V]):
@@ -81,7 +76,7 @@ class RenderCache(Generic[S, K, V]):
     ) -> None:
         self._contained, self._render = contained, render
         self._nothing = [""] * columns
-        self._groups: dict[S, list[_Group]] = {}
+        self._blocks: dict[S, list[_Block]] = {}
         self._with_room: dict[S, dict[_Block, None]] = {}
         """The blocks with room for more entries; each dictionary serves as an ordered set."""
         self._block_of: dict[S, dict[K, _Block]] = {}
@@ -102,24 +97,18 @@ class RenderCache(Generic[S, K, V]):
             is prepared.
         """
         known = self._block_of.setdefault(owner, {})
-        keys_of: dict[_Group, dict[int, list[K]]] = {}
+        keys_of: dict[_Block, list[K]] = {}
         for key, value in changes.items():
             if value is not None or key in known:
-                group, number = known.get(key) or self._placed(owner, key)
-                keys = keys_of.setdefault(group, {}).setdefault(number, [])
+                keys = keys_of.setdefault(known.get(key) or self._placed(owner, key), [])
                 if not keys:
                     yield
                 keys.append(key)
         prepared = []
-        for group, blocks in keys_of.items():
-            changed: list[dict[int, Part]] = [{} for _ in group.columns]
-            for number, keys in blocks.items():
-                entries = [self._texts(owner, key, changes[key]) for key in keys]
-                for column, part in group.replaced(number, entries):
-                    changed[column][number] = part
-                yield
-            pieces = [p.replaced(parts) for p, parts in zip(group.columns, changed, strict=True)]
-            prepared.append((group, pieces))
+        for block, keys in keys_of.items():
+            entries = [self._texts(owner, key, changes[key]) for key in keys]
+            prepared.append((block, block.replaced(entries)))
+            yield
         removed = [key for key, value in changes.items() if value is None]
         return partial(self._show, owner, prepared, removed)
 
@@ -131,42 +120,38 @@ class RenderCache(Generic[S, K, V]):
         """The block of a new entry."""
         with_room = self._with_room.setdefault(owner, {})
         if not with_room:
-            empty = [Pieces.empty(_GROUP_SIZE)] * len(self._nothing)
-            new = _Group([0] * _GROUP_SIZE, empty)
-            self._groups.setdefault(owner, []).append(new)
-            with_room.update(dict.fromkeys((new, number) for number in range(_GROUP_SIZE)))
-        block = group, number = next(iter(with_room))
-        self._block_of[owner][key] = block
-        group.sizes[number] += 1
-        if group.sizes[number] == _BLOCK_SIZE:
+            new = _Block(0, [EMPTY] * len(self._nothing))
+            self._blocks.setdefault(owner, []).append(new)
+            with_room[new] = None
+        self._block_of[owner][key] = block = next(iter(with_room))
+        block.size += 1
+        if block.size == _BLOCK_SIZE:
             del with_room[block]
         return block
 
     def _show(
-        self, owner: S, prepared: Iterable[tuple[_Group, list[Pieces]]], removed: Iterable[K]
+        self, owner: S, prepared: Iterable[tuple[_Block, list[Part]]], removed: Iterable[K]
     ) -> None:
-        for group, pieces in prepared:
+        for block, columns in prepared:
             changed = [
-                head for head in self._columns if pieces[head[0]] is not group.columns[head[0]]
+                head for head in self._columns if columns[head[0]] is not block.columns[head[0]]
             ]
             for head in changed:
                 del self._columns[head]
-            group.columns = pieces
+            block.columns = columns
         known = self._block_of[owner]
         for key in removed:
-            if (block := known.pop(key, None)) is not None:
-                group, number = block
-                group.sizes[number] -= 1
-                self._with_room[owner][block] = None
+            if (former := known.pop(key, None)) is not None:
+                former.size -= 1
+                self._with_room[owner][former] = None
         if not known:
-            for by_owner in (self._block_of, self._groups, self._with_room):
+            for by_owner in (self._block_of, self._blocks, self._with_room):
                 by_owner.pop(owner, None)
 
     def column(self, column: int, head: Part) -> Part:
         """All texts of a column, after a head."""
         key = column, head
         if key not in self._columns:
-            groups = [group for groups in self._groups.values() for group in groups]
-            parts = [group.columns[column].whole for group in groups]
-            self._columns[key] = joined([head, *parts])
+            blocks = [block for blocks in self._blocks.values() for block in blocks]
+            self._columns[key] = joined([head, *[block.columns[column] for block in blocks]])
         return self._columns[key]
