@@ -280,8 +280,7 @@ class AccountWorkflows:
         """Takes the names of all workflows that the account has: those that match a glob are
         attached, and those that no longer exist are detached."""
         async with self.changing:
-            known = self.wanted.keys()
-            for name in sorted(set(names) - known):
+            for name in sorted({*names} - self.wanted.keys()):
                 match = match_of(name, self.configured)
                 if match is not None:
                     log.info("workflow found", account=self.label, workflow=name, glob=match.name)

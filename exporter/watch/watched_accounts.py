@@ -79,9 +79,8 @@ class WatchedAccounts:
         async with self._changing:
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted)
             accounts = [self._account(one) for one in wanted]
-            for account in accounts:
-                if account not in self.accounts:
-                    await account.workflows.recall()
+            for account in {*accounts} - {*self.accounts}:
+                await account.workflows.recall()
             async with self.writer.saving:
                 await self._replace(settings, accounts)
             self.store.configured(successful=True, at=self.clock.now().wall)
@@ -90,16 +89,14 @@ class WatchedAccounts:
                 await account.workflows.reconcile()
             await self.writer.save()
         self._start_passes()
-        unused = [queue for queue in queues.values() if queue not in self.queues.values()]
+        unused = {*queues.values()} - {*self.queues.values()}
         await asyncio.gather(*(queue.stop(_GRACE) for queue in unused))
 
     async def _replace(self, settings: Settings, accounts: Sequence[WatchedAccount]) -> None:
         """Detaches the accounts that no longer exist or whose settings have changed, and attaches
         what the new settings name."""
         identities = {account.workflows.settings.identity for account in accounts}
-        for account in self.accounts:
-            if account in accounts:
-                continue
+        for account in {*self.accounts} - {*accounts}:
             workflows = account.workflows
             account.stop()
             workflows.detach_all()
