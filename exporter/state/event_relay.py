@@ -32,8 +32,8 @@ class EventRelay:
     """
 
     def __init__(self, account: str) -> None:
-        self.sending: dict[Notice, None] = {}
-        self.deleting: dict[Notice, None] = {}
+        self.sending: set[Notice] = set()
+        self.deleting: set[Notice] = set()
         self.arrived = asyncio.Event()
         self._account = account
         self._received: dict[Notice, bool] = {}
@@ -64,19 +64,17 @@ class EventRelay:
         notice = self._notice(event)
         self._received.pop(notice, None)
         if new:
-            self.sending[notice] = None
+            self.sending.add(notice)
 
     def done(self, events: Iterable[Event]) -> None:
         """Has the next turn delete the notices of these events, if they were received as such."""
-        notices = map(self._notice, events)
-        self.deleting.update((notice, None) for notice in notices if notice in self._received)
+        self.deleting.update(self._received.keys() & map(self._notice, events))
 
     def took(self, turn: Turn, seen: Seen, held: Container[Owner]) -> None:
         """Takes the result of a turn."""
-        for notice in turn.sent:
-            self.sending.pop(notice, None)
+        self.sending.difference_update(turn.sent)
+        self.deleting.difference_update(turn.deleted)
         for notice in turn.deleted:
-            self.deleting.pop(notice, None)
             self._received.pop(notice, None)
         self._unread = seen.unread
         received = [notice for notice in seen.notices if notice.account == self._account]
