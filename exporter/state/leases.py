@@ -144,9 +144,8 @@ class Leases:
         """
         self.seen = seen
         mine = {o: lease.epoch for o, lease in seen.leases.items() if lease.replica == self.replica}
-        given_up = self.held if turn.leaving else turn.released
-        lost = {owner for owner, epoch in self.held.items() if mine.get(owner) != epoch}
-        lost.difference_update(given_up)
+        given_up = {*(self.held if turn.leaving else turn.released)}
+        lost = {o for o, epoch in self.held.items() if mine.get(o) != epoch} - given_up
         self.held = mine
         for relay in self.relays:
             relay.took(turn, seen, mine)

@@ -275,10 +275,9 @@ class Events:
     async def _acknowledge(self) -> None:
         """Commits what events have made due, or polls have shown, then acknowledges their
         messages."""
-        done = self._done
-        if not done or not await self._writer.save():
+        if not self._done or not await self._writer.save():
             return
-        self._done = set()
+        done, self._done = self._done, set()
         self.relay.done(awaited.event for awaited in done)
         leases = []
         for awaited in done:
