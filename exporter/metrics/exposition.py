@@ -119,16 +119,14 @@ class Exposition:
         for family in FAMILIES:
             if names and _names(_metric(family)).isdisjoint(names):
                 continue
-            head = _head(format_, family)
+            parts.append(_head(format_, family))
             if family in now:
-                parts += (head, pack(encoded(now[family])))
-            elif family.counts_of_workflow and not counts_shown:
-                parts.append(head)
+                parts.append(pack(encoded(now[family])))
             elif family in text_format.INSTANCE_FAMILIES:
                 column = text_format.INSTANCE_FAMILIES.index(family)
-                parts.append(self._instances.column(column, head))
-            else:
-                parts.append(self._series[family].column(format_.column, head))
+                parts.append(self._instances.column(column))
+            elif counts_shown or not family.counts_of_workflow:
+                parts.append(self._series[family].column(format_.column))
         process = [m for m in self._process.collect() if not names or _names(m) & set(names)]
         parts.append(pack(_encode(format_, process)))
         return parts, format_.content_type

@@ -80,8 +80,8 @@ class RenderCache(Generic[S, K, V]):
         self._with_room: dict[S, dict[_Block, None]] = {}
         """The blocks with room for more entries; each dictionary serves as an ordered set."""
         self._block_of: dict[S, dict[K, _Block]] = {}
-        self._columns: dict[tuple[int, Part], Part] = {}
-        """The columns that have not changed since a scrape, by column and the head before them."""
+        self._columns: dict[int, Part] = {}
+        """The columns that have not changed since a scrape."""
 
     def prepare(
         self, owner: S, changes: Mapping[K, V | None]
@@ -133,11 +133,9 @@ class RenderCache(Generic[S, K, V]):
         self, owner: S, prepared: Iterable[tuple[_Block, list[Part]]], removed: Iterable[K]
     ) -> None:
         for block, columns in prepared:
-            changed = [
-                head for head in self._columns if columns[head[0]] is not block.columns[head[0]]
-            ]
-            for head in changed:
-                del self._columns[head]
+            for column in [*self._columns]:
+                if columns[column] is not block.columns[column]:
+                    del self._columns[column]
             block.columns = columns
         known = self._block_of[owner]
         for key in removed:
@@ -148,10 +146,9 @@ class RenderCache(Generic[S, K, V]):
             for by_owner in (self._block_of, self._blocks, self._with_room):
                 by_owner.pop(owner, None)
 
-    def column(self, column: int, head: Part) -> Part:
-        """All texts of a column, after a head."""
-        key = column, head
-        if key not in self._columns:
+    def column(self, column: int) -> Part:
+        """All texts of a column."""
+        if column not in self._columns:
             blocks = [block for blocks in self._blocks.values() for block in blocks]
-            self._columns[key] = joined([head, *[block.columns[column] for block in blocks]])
-        return self._columns[key]
+            self._columns[column] = joined([block.columns[column] for block in blocks])
+        return self._columns[column]
