@@ -34,8 +34,6 @@ class _Workflow(NamedTuple):
     labels: InstanceLabels
     instances: set[str]
     """Ids of the instances that have series."""
-    open_steps: set[tuple[str, str]]
-    """The labels of open steps so far, with their types: their series exist."""
 
 
 class Store:
@@ -90,7 +88,7 @@ class Store:
         """A workflow is attached, and its series begin."""
         step, error = StepLabel(self.settings.step_names), LimitedLabel(self.settings.error_names)
         labels = InstanceLabels(step, error, self._words)
-        self._workflows[workflow] = _Workflow(labels, set(), set())
+        self._workflows[workflow] = _Workflow(labels, set())
         self._zero(*workflow)
 
     def detached(self, workflow: WorkflowKey) -> None:
@@ -114,15 +112,11 @@ class Store:
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         """An instance has these values now; they last changed at this Unix time."""
-        labels, instances, open_steps = self._workflows[workflow]
+        labels, instances = self._workflows[workflow]
         instances.add(instance_id)
         for step in values.open_steps:
-            key = label, kind = labels.step(step.name), labels.word(step.type)
-            if key in open_steps:
-                continue
-            open_steps.add(key)
-            name = (*workflow, label)
-            self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, kind))
+            name = (*workflow, labels.step(step.name))
+            self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, labels.word(step.type)))
             if step.type not in TIMERS:
                 self._zero_outcomes(catalogue.STEP_ATTEMPTS, name)
                 self._zero_outcomes(catalogue.ATTEMPT_DURATIONS, name)
