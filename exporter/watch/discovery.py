@@ -196,12 +196,10 @@ class Discovery:
     def _may_be_recorded(self, row: Row) -> bool:
         """Whether the state may have a record of the row's instance that is to be read. Most new
         instances were created later than any that the state has a record of."""
-        created = unix(row.created_on)
         if not row.id or not row.status or row.id in self._watched.instances:
             return False
-        if created is not None and created > self._record.newest_unwatched:
-            return False
-        return self.selector.takes_id(row.id) and not self._is_passed_over(row)
+        is_newer = (unix(row.created_on) or -inf) > self._record.newest_unwatched
+        return not is_newer and self.selector.takes_id(row.id) and not self._is_passed_over(row)
 
     def _is_passed_over(self, row: Row) -> bool:
         """Whether an instance that isn't watched needn't be: its row shows an end that is neither
@@ -217,13 +215,10 @@ class Discovery:
         if not row.status or not row.id or not is_instance_id(row.id):
             self._store.ignored()
             return
-        if not self.selector.takes_id(row.id):
-            return
         instance = self._watched.instances.get(row.id)
-        if instance is None:
-            if self._is_passed_over(row):
-                return
-            instance = self._watched.begin(row.id, Scope.COUNTED, known)
+        if not self.selector.takes_id(row.id) or (instance is None and self._is_passed_over(row)):
+            return
+        instance = instance or self._watched.begin(row.id, Scope.COUNTED, known)
         if instance.configured:
             self.poller.put(instance, lifecycle.on_configured_row(instance, row.status))
             return
