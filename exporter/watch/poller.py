@@ -3,6 +3,7 @@ instance is polled, and with which request. Discovered instances are polled when
 they have changed."""
 
 import asyncio
+import contextlib
 import heapq
 from collections import Counter
 from collections.abc import Awaitable
@@ -109,7 +110,7 @@ class Poller:
         spare = (instance for instance in due if instance.activity is None)
         for instance in heapq.nsmallest(room, spare, key=lambda i: i.due):
             self.put(instance, lifecycle.pend(instance, Urgency.LIVE, PollReason.SPARE))
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
                 await self._polled()
                 others = self.instances.values()
@@ -118,8 +119,6 @@ class Poller:
                     pending = lifecycle.pend(control, Urgency.CONFIGURED, PollReason.CONTROL)
                     self.put(control, pending)
                     await self._polled()
-        except TimeoutError:
-            pass
         await self._end_round()
 
     async def _polled(self) -> None:
@@ -130,11 +129,10 @@ class Poller:
 
     def put(self, instance: Instance, pending: Pending | None) -> None:
         """Puts a poll that `lifecycle` asks for into the queue; None: it asks for none."""
-        if pending is None:
-            return
-        self._active.add(instance)
-        due = min(instance.due, self._clock.monotonic())
-        self.queue.put(_Poll(due, self, instance, pending), pending.urgency)
+        if pending is not None:
+            self._active.add(instance)
+            due = min(instance.due, self._clock.monotonic())
+            self.queue.put(_Poll(due, self, instance, pending), pending.urgency)
 
     async def stop(self) -> None:
         """Ends the round under way; its polls were stopped before."""
