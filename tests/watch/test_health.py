@@ -131,6 +131,13 @@ class TestListPasses:
             await w.cycle()
             assert await asked(w.app) == (200, ["healthy"])
 
+    async def test_a_long_time_between_two_of_them_is_none(self) -> None:
+        discovered = [{"name": "orders", "discover": {}}]
+        async with watching(workflows=discovered, poll={"interval": "30m"}) as w:
+            await w.cycle()
+            w.clock.advance(20 * MINUTE)
+            assert await asked(w.app) == (200, ["healthy"])
+
 
 class TestState:
     @pytest.mark.slow
