@@ -91,18 +91,14 @@ def line(error: ErrorDetails, origin: str = "", *, root: type[BaseModel] = Setti
 
 
 def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
-    """The value, if it can't hold a secret: it is that of a known key, and no URL with a user."""
-    if not isinstance(given, str | int | float) or not _takes_a_value(loc, root):
+    """The value, if it can't hold a secret: it is that of a known key that isn't a section, and no
+    URL with a user."""
+    takes_a_value = _names(loc) in _known(root) and not _keys(loc, root)
+    if not takes_a_value or not isinstance(given, str | int | float):
         return ""
     if _SECRETS & set(loc) or loc == ("state", "url") or "@" in str(given):
         return ""
     return f" (it is {str(given)[:60]!r})"
-
-
-def _takes_a_value(loc: Loc, root: type[BaseModel]) -> bool:
-    """Whether a place is that of a known key that isn't a section."""
-    *above, name = _names(loc) or [""]
-    return name in _keys(tuple(above), root) and not _keys(loc, root)
 
 
 def _path(loc: Loc) -> str:
@@ -133,8 +129,12 @@ def _unknown_key(loc: Loc, root: type[BaseModel]) -> str:
 def _keys(loc: Loc, root: type[BaseModel]) -> list[str]:
     """The keys that are known at a place in the tree."""
     place = _names(loc)
-    known = [path.replace("[]", "").split(".") for path, _ in paths(root)]
-    return [names[-1] for names in known if names[:-1] == place]
+    return [names[-1] for names in _known(root) if names[:-1] == place]
+
+
+def _known(root: type[BaseModel]) -> list[list[str]]:
+    """Every key by the names on the way to it."""
+    return [path.replace("[]", "").split(".") for path, _ in paths(root)]
 
 
 def _names(loc: Loc) -> list[str]:
