@@ -57,10 +57,8 @@ class WatchedAccount:
     @property
     def _interval(self) -> float:
         """Seconds from the start of one pass over all workflows to the next."""
-        interval = self.workflows.settings.poll.interval
-        if self.events is None or not self.events.trusted:
-            return interval
-        return max(interval, self.events.list_interval)
+        rare = self.events.list_interval if self.events and self.events.trusted else 0.0
+        return max(self.workflows.settings.poll.interval, rare)
 
     @property
     def readable(self) -> bool:
@@ -90,9 +88,8 @@ class WatchedAccount:
     @property
     def progress_at(self) -> float:
         """When a pass last made progress (monotonic clock)."""
-        return max(
-            [self._passed_at, *(d.lists.progress_at for d in self.workflows.discoveries.values())]
-        )
+        pages = (d.lists.progress_at for d in self.workflows.discoveries.values())
+        return max([self._passed_at, *pages])
 
     def wake(self) -> None:
         """Begins the next pass at once, since there are new workflows, or events miss changes."""
