@@ -286,12 +286,11 @@ class Events:
             if awaited.shown and awaited.event.at > -inf:
                 # This machine's clock may be behind Cloudflare's.
                 self._store.event_shown(max(0.0, self._clock.now().wall - awaited.event.at))
-        for start in range(0, len(leases), BATCH):
-            try:
+        try:
+            for start in range(0, len(leases), BATCH):
                 await self._queue.ack(leases[start : start + BATCH])
-            except RequestFailed as failure:
-                self._failed(failure)  # the messages will come again, and be known then
-                return
+        except RequestFailed as failure:
+            self._failed(failure)  # the messages will come again, and be known then
 
     def _trust(self) -> None:
         """Decides whether list passes may be rare."""
