@@ -81,9 +81,8 @@ class Discovery:
         known = await self.writer.records(self._watched.owner, [instance_id])
         if self._watched.over:
             raise NotRestored("it was detached meanwhile")
-        if instance_id not in self._watched.instances:
-            self._watched.begin(instance_id, Scope.COUNTED, known.get(instance_id))
-        return self._watched.instances[instance_id]
+        instance = self._watched.instances.get(instance_id)
+        return instance or self._watched.begin(instance_id, Scope.COUNTED, known.get(instance_id))
 
     async def read_before_first_pass(self) -> None:
         """Reads the lists of the statuses in which runs end, if there never was a list pass.
