@@ -4,17 +4,25 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from math import ceil
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from exporter.web.connection_limits import Connection, ConnectionLimits, Connections
+from exporter.clock import Clock
+from exporter.log_dedup import Throttle
+from exporter.web.connection_limits import Connection, ConnectionLimits
 from exporter.web.middleware import MAX_HEAD_SIZE, RequestChecks
 from exporter.web.web_config_reload import WebConfigReloader
 
+log = structlog.get_logger(__name__)
+
 _BACKLOG = 128
+# Seconds.
+_ACCEPT_RETRY, _TLS_SHUTDOWN = 1.0, 2.0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,7 +65,10 @@ def page_url(listener: socket.socket, *, tls: bool) -> str:
 
 
 class Server(uvicorn.Server):
-    """An HTTP server that runs until `should_exit` is set.
+    """An HTTP server that runs until `should_exit` is set, and limits its connections.
+
+    At their limit, a new connection replaces the oldest one that doesn't wait for a response. So a
+    client that only holds connections open loses its own, and scrapes get through.
 
     Args:
         app: What it serves.
@@ -71,11 +82,11 @@ class Server(uvicorn.Server):
         web_config: WebConfigReloader | None = None,
         limits: ConnectionLimits | None = None,
     ) -> None:
-        protection = (web_config or WebConfigReloader()).current
-        limits = limits or ConnectionLimits()
+        self._protection = (web_config or WebConfigReloader()).current
+        self._limits = limits or ConnectionLimits()
         super().__init__(
             uvicorn.Config(
-                RequestChecks(app, protection),
+                RequestChecks(app, self._protection),
                 http=Connection,
                 lifespan="off",
                 log_config=None,
@@ -84,11 +95,13 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 ws="none",
                 h11_max_incomplete_event_size=MAX_HEAD_SIZE,
-                timeout_keep_alive=ceil(limits.idle),
+                timeout_keep_alive=ceil(self._limits.idle),
                 timeout_graceful_shutdown=2,
             )
         )
-        self._connections = Connections(self, protection, limits)
+        self._open: dict[asyncio.Task[None], Connection] = {}
+        """What serves each open connection, oldest first."""
+        self._throttle = Throttle(Clock())
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -99,14 +112,82 @@ class Server(uvicorn.Server):
         # Replaces uvicorn's, whose asyncio servers have no limits.
         self.servers = []
         [listener] = sockets or []
-        self._accepting = asyncio.create_task(self._connections.accept(listener))
+        self._accepting = asyncio.create_task(self.accept(listener))
         self.started = True
-
-    async def on_tick(self, counter: int) -> bool:
-        self._connections.drop_slow()
-        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accepting.cancel()
         await super().shutdown(sockets)
-        await self._connections.close()
+        await self.close_connections()
+
+    async def close_connections(self) -> None:
+        """Closes all connections."""
+        for serving in self._open:
+            serving.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Accepts and serves connections until cancelled."""
+        listener.setblocking(False)
+        while True:
+            try:
+                accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if self._throttle.may("accept"):
+                    log.error("failed to accept connections", error=error.strerror or str(error))
+                await asyncio.sleep(_ACCEPT_RETRY)
+                continue
+            if len(self._open) >= self._limits.connections:
+                self._drop_oldest()
+            connection = Connection(self, self._protection())
+            serving = asyncio.create_task(self._serve_one(accepted, connection))
+            self._open[serving] = connection
+            serving.add_done_callback(partial(self._served, accepted))
+            # While new connections wait in a queue, accepting them lets no other task run.
+            await asyncio.sleep(0)
+
+    async def _serve_one(self, accepted: socket.socket, connection: Connection) -> None:
+        """Returns once the connection is lost; closes it when cancelled."""
+        context = connection.protection.context
+        closing = _TLS_SHUTDOWN if context else None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=context, ssl_shutdown_timeout=closing
+            )
+            await connection.lost.wait()
+        except OSError:
+            pass  # No handshake: the client doesn't use TLS, or has no valid certificate.
+        finally:
+            if connection.transport is not None and not connection.lost.is_set():
+                connection.transport.abort()
+
+    def _served(self, accepted: socket.socket, serving: asyncio.Task[None]) -> None:
+        # Not in `_serve_one`, which may have been cancelled before it began.
+        del self._open[serving]
+        accepted.close()
+
+    def _drop_oldest(self) -> None:
+        waiting = (s for s, c in self._open.items() if not c.responding and not s.cancelling())
+        oldest = next(waiting, None)
+        if oldest is not None:
+            oldest.cancel()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second, closes the connections that have exceeded a time limit, and the
+        oldest of those whose clients have stopped reading if they are too many."""
+        now = asyncio.get_running_loop().time()
+        for serving, connection in self._open.items():
+            if connection.late(now, self._limits):
+                serving.cancel()
+                if connection.responding and self._throttle.may("slow"):
+                    log.warning(
+                        "client did not read the response in time; closing the connection",
+                        client=connection.client and connection.client[0],
+                        after_seconds=self._limits.response,
+                    )
+        unread = [serving for serving, connection in self._open.items() if connection.unread]
+        for serving in unread[: -self._limits.unread]:
+            serving.cancel()
+        return await super().on_tick(counter)

@@ -113,13 +113,13 @@ class TestServer:
             assert await silent.rest() == b""
 
     async def test_a_connection_taken_as_it_stops_is_closed(self) -> None:
-        connections = Server(HELLO)._connections
+        server = Server(HELLO)
         with listen("127.0.0.1", 0) as listener, socket.socket() as client:
             client.connect(listener.getsockname())
-            accepting = asyncio.create_task(connections.accept(listener))
+            accepting = asyncio.create_task(server.accept(listener))
             await asyncio.sleep(0)  # it has been accepted, and isn't served yet
-            assert len(connections._open) == 1
+            assert len(server._open) == 1
             accepting.cancel()
-            await connections.close()
+            await server.close_connections()
             client.settimeout(DEADLINE)
             assert client.recv(1) == b""
