@@ -61,24 +61,20 @@ class PollLog:
         """Reports the configured instances that don't exist."""
         configured = (i for i in instances if i.configured)
         unseen = {i.id: i for i in configured if i.values is None or i.expires_at is not None}
-        missing = (i for i in unseen.values() if i.last_poll.not_found and i.id not in self._absent)
-        never: list[str] = []
+        missing = [i for i in unseen.values() if i.last_poll.not_found and i.id not in self._absent]
         for instance in missing:
-            self._absent.add(instance.id)
-            if instance.values is None:
-                never.append(instance.id)
-            else:
+            if instance.values is not None:
                 self._log.info(
                     "instance was deleted; its series will expire", instance_id=instance.id
                 )
-        if never:
+        if never := [i.id for i in missing if i.values is None]:
             self._log.info(
                 "instances not found; will keep checking",
                 instances=len(never),
                 instance_id=never[0],
                 advice="check their ids, unless they are still to be created",
             )
-        self._absent &= unseen.keys()
+        self._absent = unseen.keys() & {*self._absent, *(i.id for i in missing)}
 
     def fault(self, instance: Instance, error: Exception) -> None:
         """Reports that a poll failed by a fault of the exporter; to be called in its handler."""
