@@ -277,6 +277,23 @@ class TestAbsence:
                 ("instance was deleted; its series will expire", "a")
             ]
 
+    async def test_what_is_created_and_deleted_again_is_logged_again(self) -> None:
+        with capture_logs() as logs:
+            async with watching(["a", "b"]) as w:
+                for _ in range(2):
+                    await w.round(after=INTERVAL)
+                for _ in range(2):
+                    w.orders.create("a", WAITING)
+                    await w.round(after=INTERVAL)
+                    w.orders.instances["a"].delete()
+                    for _ in range(3):
+                        await w.round(after=INTERVAL)
+        assert [(line["event"], line["instance_id"]) for line in logs] == [
+            ("instances not found; will keep checking", "a"),
+            ("instance was deleted; its series will expire", "a"),
+            ("instance was deleted; its series will expire", "a"),
+        ]
+
     async def test_one_response_alone_takes_nothing_away(self) -> None:
         async with watching(["a"], poll={"forget_after": "30s"}) as w:
             w.orders.create("a", WAITING)
