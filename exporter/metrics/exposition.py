@@ -22,7 +22,6 @@ from exporter.metrics.store import Store
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-_SUFFIX = {"counter": "_total", "info": "_info"}
 _SUFFIXES = ("", "_total", "_created", "_info", "_bucket", "_count", "_sum")
 """Of the names of samples. No two families have a name in common that any of them makes."""
 _EOF = b"# EOF\n"
@@ -140,7 +139,7 @@ def _head(format_: _Format, family: Family) -> Part:
 
 def _metric(family: Family) -> Metric:
     """A family as prometheus_client's object, without samples."""
-    name = family.name.removesuffix(_SUFFIX.get(family.kind, ""))
+    name = family.name.removesuffix("_total").removesuffix("_info")
     return Metric(name, family.help, family.kind)
 
 
