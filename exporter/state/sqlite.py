@@ -121,10 +121,9 @@ class Sqlite(Backend):
         """Whether the file is still the one that was opened: nobody deleted or replaced it."""
         if self._path is None:
             return True
-        try:
+        with contextlib.suppress(OSError):
             return os.stat(self._path).st_ino == self._inode
-        except OSError:
-            return False
+        return False
 
     def write(self, batch: Batch, *, now: float) -> None:
         with self._transaction():
