@@ -147,14 +147,12 @@ class WatchedAccounts:
     def _account(self, settings: AccountSettings) -> WatchedAccount:
         """The account as it is watched now, if no setting that all of its workflows share has
         changed; otherwise a new one, of which nothing is attached yet."""
-        known, configured = self._known(settings), settings.credentials.account.workflows
-        if known is None:
-            return self._new_account(settings, None)
-        workflows, queue = known.workflows, self.queues[settings.budget_key]
-        if (workflows.settings, workflows.queue) != (settings, queue):
-            return self._new_account(settings, workflows)
-        if configured != workflows.configured:
-            workflows.continue_with(configured)
+        known, needed = self._known(settings), (settings, self.queues[settings.budget_key])
+        if known is None or (known.workflows.settings, known.workflows.queue) != needed:
+            return self._new_account(settings, known.workflows if known else None)
+        configured = settings.credentials.account.workflows
+        if configured != known.workflows.configured:
+            known.workflows.continue_with(configured)
             known.wake()
         return known
 
