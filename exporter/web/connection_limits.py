@@ -53,8 +53,7 @@ class Connection(H11Protocol):
     """
 
     def __init__(self, server: Server, protection: Protection) -> None:
-        app_state = {"protection": protection, "abort": self.abort}
-        super().__init__(server.config, server.server_state, app_state)
+        super().__init__(server.config, server.server_state, {"connection": self})
         self.protection = protection
         self.lost = asyncio.Event()
         self._enter("request")
@@ -98,10 +97,6 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self.lost.set()
-
-    def abort(self) -> None:
-        """Resets the connection, whatever is under way."""
-        self.transport.abort()
 
     def late(self, now: float, limits: ConnectionLimits) -> bool:
         """Whether its phase has exceeded its time limit."""

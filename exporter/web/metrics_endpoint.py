@@ -69,7 +69,7 @@ class MetricsEndpoint:
 
 async def _cut(scope: Scope, receive: Receive) -> None:
     """Resets the connection, so that the client discards what it has read."""
-    scope["state"]["abort"]()
+    scope["state"]["connection"].transport.abort()
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -40,7 +40,8 @@ class RequestChecks:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         protection = self._protection()
         # Whether the connection was accepted under a protection that is no longer in force.
-        outdated = scope.get("state", {}).get("protection") not in (None, protection)
+        connection = scope.get("state", {}).get("connection")
+        outdated = connection is not None and connection.protection is not protection
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
