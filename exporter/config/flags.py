@@ -55,11 +55,9 @@ def _names(loc: Key) -> list[str]:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds a flag for every setting."""
-    groups: dict[str, Any] = {}
+    sections = Settings.model_fields.items()
+    groups = {name: parser.add_argument_group(name, s.description) for name, s in sections}
     for loc, field in leaves():
-        if loc[0] not in groups:
-            title = Settings.model_fields[loc[0]].description
-            groups[loc[0]] = parser.add_argument_group(loc[0], title)
         kind = _kind(field)
         default = "required" if field.is_required() else f"default: {shown(field.default)}"
         described = "As in the file, in JSON." if loc == ("accounts",) else field.description
