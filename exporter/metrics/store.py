@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import NamedTuple
 
 from exporter import __version__
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
@@ -28,14 +27,6 @@ _EVENT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600)
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class _Workflow(NamedTuple):
-    """A workflow that is attached."""
-
-    labels: InstanceLabels
-    instances: set[str]
-    """Ids of the instances that have series."""
-
-
 class Store:
     """The values of all metrics.
 
@@ -54,7 +45,10 @@ class Store:
         self._changed = defaultdict[WorkflowKey, dict[str, Iterable[Sample] | None]](dict)
         self.accounts: set[str] = set()
         """Labels of the watched accounts."""
-        self._workflows: dict[WorkflowKey, _Workflow] = {}
+        self._labels: dict[WorkflowKey, InstanceLabels] = {}
+        """The labels of the instances of each workflow that is attached."""
+        self._instances: dict[WorkflowKey, set[str]] = {}
+        """The ids of those that have series."""
         # There are only a few statuses and types of steps, but the API may send any text.
         self._words = LimitedLabel(Names(limit=_MAX_WORDS))
         self._words.labels.update(STATUSES)
@@ -82,19 +76,19 @@ class Store:
     @property
     def workflows(self) -> Collection[WorkflowKey]:
         """The workflows that have series."""
-        return self._workflows.keys()
+        return self._labels.keys()
 
     def attached(self, workflow: WorkflowKey) -> None:
         """A workflow is attached, and its series begin."""
         step, error = StepLabel(self.settings.step_names), LimitedLabel(self.settings.error_names)
-        labels = InstanceLabels(step, error, self._words)
-        self._workflows[workflow] = _Workflow(labels, set())
+        self._labels[workflow] = InstanceLabels(step, error, self._words)
+        self._instances[workflow] = set()
         self._zero(*workflow)
 
     def detached(self, workflow: WorkflowKey) -> None:
         """A workflow is detached, and its series are removed."""
-        detached = self._workflows.pop(workflow)
-        self._changed[workflow].update(dict.fromkeys(detached.instances))
+        del self._labels[workflow]
+        self._changed[workflow].update(dict.fromkeys(self._instances.pop(workflow)))
         self.series.drop(*workflow)
 
     def counts(self, workflow: WorkflowKey, counts: Mapping[str, int]) -> None:
@@ -112,8 +106,8 @@ class Store:
         self, workflow: WorkflowKey, instance_id: str, values: InstanceValues, last_change: float
     ) -> None:
         """An instance has these values now; they last changed at this Unix time."""
-        labels, instances = self._workflows[workflow]
-        instances.add(instance_id)
+        labels = self._labels[workflow]
+        self._instances[workflow].add(instance_id)
         for step in values.open_steps:
             name = (*workflow, labels.step(step.name))
             self._zero_outcomes(catalogue.STEP_DURATIONS, (*name, labels.word(step.type)))
@@ -130,7 +124,7 @@ class Store:
     def removed(self, workflow: WorkflowKey, instance_id: str) -> None:
         """An instance no longer has series."""
         self._changed[workflow][instance_id] = None
-        self._workflows[workflow].instances.discard(instance_id)
+        self._instances[workflow].discard(instance_id)
 
     def backfilled(self, workflow: WorkflowKey) -> None:
         """A run was counted that is history."""
@@ -234,15 +228,14 @@ class Store:
 
     def counted(self, workflow: WorkflowKey, instance_id: str, observations: Observations) -> None:
         """Something finished of an instance, which may have series or not."""
-        count = self.series.count
         queued, run = observations.queue_duration, observations.run
         if queued is not None:
-            count(catalogue.QUEUE_DURATIONS, workflow, queued, instance_id)
+            self.series.count(catalogue.QUEUE_DURATIONS, workflow, queued, instance_id)
         if run is not None:
             ending = (*workflow, run.status)
-            count(catalogue.RUNS_FINISHED, ending, 1, instance_id)
+            self.series.count(catalogue.RUNS_FINISHED, ending, 1, instance_id)
             if run.duration is not None:
-                count(catalogue.RUN_DURATIONS, ending, run.duration, instance_id)
+                self.series.count(catalogue.RUN_DURATIONS, ending, run.duration, instance_id)
         for step in observations.steps:
             name, kind = (*workflow, self._step(workflow, step.name)), self._words(step.type)
             labels, outcome = (*name, kind), step.outcome
@@ -263,7 +256,7 @@ class Store:
         self.series.zero(family, [(*labels, outcome) for outcome in catalogue.FINISHED_OUTCOMES])
 
     def _step(self, workflow: WorkflowKey, name: str) -> str:
-        return self._workflows[workflow].labels.step(
+        return self._labels[workflow].step(
             name, on_other=lambda: self.series.count(catalogue.STEP_NAMES_DROPPED, ())
         )
 
@@ -271,7 +264,7 @@ class Store:
         """Restores a series, as `Series.restore` does, and the label values that it has."""
         if "step" in family.labels:
             step = labels[family.labels.index("step")]
-            self._workflows[WorkflowKey(*labels[:2])].labels.step.add(step)
+            self._labels[WorkflowKey(*labels[:2])].step.add(step)
         if family in (catalogue.INSTANCES, catalogue.WATCHED):
             self._statuses[labels[-1]] = None  # it may not be one that is known today
         return self.series.restore(family, labels, data)
