@@ -55,7 +55,7 @@ class ResponseBody:
             InvalidBody: the body is too long, too deep, or invalid gzip.
         """
         self.received += len(data)
-        for piece in [data] if self._gzip is None else self._decompressed(data, self._gzip):
+        for piece in [data] if self._gzip is None else _decompressed(data, self._gzip):
             self.size += len(piece)
             # Endless gzip may be valid and decompress to nothing, so both sizes are checked.
             if max(self.size, self.received) > self._limit:
@@ -85,16 +85,16 @@ class ResponseBody:
         self._whole.clear()
         return started
 
-    @staticmethod
-    def _decompressed(data: bytes, gzip: "zlib._Decompress") -> Iterator[bytes]:
-        if gzip.eof:
-            raise InvalidBody("it continues after the end of its gzip stream")
-        while True:
-            try:
-                piece = gzip.decompress(data, _PIECE)
-            except zlib.error as error:
-                raise InvalidBody(f"not compressed as gzip: {error}") from None
-            yield piece
-            data = gzip.unconsumed_tail
-            if len(piece) < _PIECE:
-                return
+
+def _decompressed(data: bytes, gzip: "zlib._Decompress") -> Iterator[bytes]:
+    if gzip.eof:
+        raise InvalidBody("it continues after the end of its gzip stream")
+    while True:
+        try:
+            piece = gzip.decompress(data, _PIECE)
+        except zlib.error as error:
+            raise InvalidBody(f"not compressed as gzip: {error}") from None
+        yield piece
+        data = gzip.unconsumed_tail
+        if len(piece) < _PIECE:
+            return
