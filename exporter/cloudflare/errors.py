@@ -3,7 +3,7 @@
 import os
 import socket
 import ssl
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
@@ -138,7 +138,10 @@ def from_exception(error: Exception, url: str, allowed: float) -> RequestFailed:
         return RequestFailed("invalid_answer", f"unreadable body: {error}")
     if isinstance(error, httpx.InvalidURL):
         return RequestFailed("invalid_answer", f"a cursor that can't be requested: {error}")
-    chain = list(_chain(error))
+    # The error and its causes, the root cause last.
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
     # h11 gives up when headers (or trailers) exceed 100 KiB; httpx reports that as a lost
     # connection. Source: `MAX_INCOMPLETE_EVENT_SIZE` in httpcore, `error_status_hint` in h11's
     # documentation.
@@ -162,10 +165,3 @@ def _destination(url: str) -> str:
     host, proxy = urlsplit(url).netloc, proxy_for(url)
     via = "" if proxy is None else urlsplit(proxy).netloc.rpartition("@")[2]
     return f"{host} through the proxy {via}" if via else host
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes, the root cause last."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
