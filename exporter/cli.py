@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         options = parser().parse_args(argv)
-        given, path = flags.given(options), options.config_file
-        path = path or _default_file()
+        given, path = flags.given(options), options.config_file or _default_file()
         environ = dict(os.environ)
         load = partial(config.load, path, given, environ)
         settings = load()
@@ -159,9 +158,8 @@ def _app(settings: Settings) -> App:
 async def _run(
     app: App, settings: Settings, load: Callable[[], Settings], path: Path | None
 ) -> int:
-    host, port = parse_address(settings.web.listen_address)
     try:
-        listener = listen(host, port)
+        listener = listen(*parse_address(settings.web.listen_address))
     except OSError as error:
         log.error(
             "can't listen; choose another --web.listen-address",
