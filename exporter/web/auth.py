@@ -63,8 +63,8 @@ class Users:
         Raises:
             BusyError: Too many other checks are waiting.
         """
-        name, password = _credentials(authorization)
-        if name is None:
+        name, colon, password = _decoded(authorization).partition(b":")
+        if not colon:
             return False
         mark = hashlib.blake2b(password, key=self._key).digest()
         if hmac.compare_digest(self._correct.get(name, b""), mark):
@@ -93,13 +93,13 @@ class Users:
         return list(self._hashes.values())[int.from_bytes(choice) % len(self._hashes)]
 
 
-def _credentials(authorization: str) -> tuple[bytes | None, bytes]:
-    """User and password (RFC 7617); None for the user where the header is not of that scheme."""
+def _decoded(authorization: str) -> bytes:
+    """A user's name, a colon and the password (RFC 7617); empty where the header isn't of that
+    scheme."""
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
-        return None, b""
+        return b""
     try:
-        name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+        return base64.b64decode(encoded.strip(), validate=True)
     except ValueError:
-        return None, b""
-    return (name, password) if colon else (None, b"")
+        return b""

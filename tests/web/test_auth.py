@@ -40,6 +40,7 @@ class TestWhoIsAdmitted:
             "Basic ",
             "Basic !!!",
             "Basic " + base64.b64encode(b"alice").decode(),
+            "Basic " + base64.b64encode(b"bob").decode(),
             "Bearer " + base64.b64encode(b"bob:").decode(),
             "Basic é",
             basic("alice", "wrong"),
