@@ -35,8 +35,6 @@ def encoded(text: str) -> bytes:
 class _Block(Struct, eq=False):
     """A few entries."""
 
-    size: int
-    """The number of its entries."""
     columns: list[Part]
     """For each column, their texts."""
 
@@ -77,8 +75,8 @@ class RenderCache(Generic[S, K, V]):
         self._contained, self._render = contained, render
         self._nothing = [""] * columns
         self._blocks: dict[S, list[_Block]] = {}
-        self._with_room: dict[S, dict[_Block, None]] = {}
-        """The blocks with room for more entries; each dictionary serves as an ordered set."""
+        self._room: dict[S, dict[_Block, int]] = {}
+        """How many more entries blocks have room for; those that are full aren't in it."""
         self._block_of: dict[S, dict[K, _Block]] = {}
         self._columns: dict[int, Part] = {}
         """The columns that have not changed since a scrape."""
@@ -118,15 +116,15 @@ class RenderCache(Generic[S, K, V]):
 
     def _placed(self, owner: S, key: K) -> _Block:
         """The block of a new entry."""
-        with_room = self._with_room.setdefault(owner, {})
-        if not with_room:
-            new = _Block(0, [EMPTY] * len(self._nothing))
+        room = self._room.setdefault(owner, {})
+        if not room:
+            new = _Block([EMPTY] * len(self._nothing))
             self._blocks.setdefault(owner, []).append(new)
-            with_room[new] = None
-        self._block_of[owner][key] = block = next(iter(with_room))
-        block.size += 1
-        if block.size == _BLOCK_SIZE:
-            del with_room[block]
+            room[new] = _BLOCK_SIZE
+        self._block_of[owner][key] = block = next(iter(room))
+        room[block] -= 1
+        if not room[block]:
+            del room[block]
         return block
 
     def _show(
@@ -137,13 +135,12 @@ class RenderCache(Generic[S, K, V]):
                 if columns[column] is not block.columns[column]:
                     del self._columns[column]
             block.columns = columns
-        known = self._block_of[owner]
+        known, room = self._block_of[owner], self._room.get(owner, {})
         for key in removed:
             if (former := known.pop(key, None)) is not None:
-                former.size -= 1
-                self._with_room[owner][former] = None
+                room[former] = room.get(former, 0) + 1
         if not known:
-            for by_owner in (self._block_of, self._blocks, self._with_room):
+            for by_owner in (self._block_of, self._blocks, self._room):
                 by_owner.pop(owner, None)
 
     def column(self, column: int) -> Part:
