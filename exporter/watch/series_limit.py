@@ -71,8 +71,7 @@ class SeriesLimit:
         if instance.configured or instance.last_poll.not_found:
             return
         now = self._watched.now
-        run, expired = instance.run, instance.expires_at is not None
-        status = instance.status or ""
+        run, status = instance.run, instance.status or ""
         selected = self.selector.takes(status, run.end if run else None, now)
         created = instance.row.created
         if created is None and run is not None:
@@ -80,8 +79,8 @@ class SeriesLimit:
         is_old = status == "errored" or created is None or now - created >= self.selector.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
         self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
-        if instance.expires_at is not None and not expired and self._order is not None:
-            self._order.append(_place(instance))
+        if _place(instance)[0] is _Rank.EXPIRING and self._order is not None:
+            self._order.append(_place(instance))  # no rank is lower
 
     def _admit(self, instance: Instance) -> bool:
         """Takes a place for an instance, if there is one. That there is none is counted only once
