@@ -79,7 +79,7 @@ class SeriesLimit:
         is_old = status == "errored" or created is None or now - created >= self.selector.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
         self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
-        if _place(instance)[0] is _Rank.EXPIRING and self._order is not None:
+        if self._order is not None and _place(instance)[0] is _Rank.EXPIRING:
             self._order.append(_place(instance))  # no rank is lower
 
     def _admit(self, instance: Instance) -> bool:
