@@ -98,7 +98,7 @@ CONSTANTS = [
     ("how-it-works", "Once a second, one transaction", "state.writer", 1),
     ("how-it-works", "A detail response above 256 KiB", "instances.poll_pauses", 256 * 1024),
     ("how-it-works", "an hour at most. Meanwhile", "instances.poll_pauses", 3600),
-    ("how-it-works", "blocks of 32 instances", "metrics.render_cache", 32),
+    ("how-it-works", "blocks of 64 instances", "metrics.render_cache", 64),
     ("how-it-works", "At most 8 scrapes", "web.metrics_endpoint", 8),
     ("how-it-works", "200 instances a page", "web.page.instance_table", 200),
     ("how-it-works", "the latest 50 that finished", "instances.latest_steps", 50),
