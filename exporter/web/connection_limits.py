@@ -22,10 +22,10 @@ class ConnectionLimits:
     Attributes:
         connections: Open connections, including those in their TLS handshake.
         unread: Responses whose clients have stopped reading.
-        request: Time for the TLS handshake; and from its end, or the first byte of a request, to
-            the end of the request's headers.
-        response: Time from the first byte of a request until the client has read the response.
-            Scrapes have no other limit.
+        request: Time for the TLS handshake; then from the connection, or from the first byte of a
+            further request, to the end of the request's headers.
+        response: Time from the same moment until the client has read the response. Scrapes have no
+            other limit.
         idle: Time from a response to the next request: longer than a minute, so that a scrape each
             minute can use the same connection.
     """
