@@ -251,8 +251,8 @@ class Backend(ABC):
 
     @abstractmethod
     def expire(self, *, after: float, now: float) -> None:
-        """Deletes the workflows that were last watched more than `after` seconds before Unix time
-        `now`, with all of their records."""
+        """Deletes the workflows that no replica holds and that were last watched more than `after`
+        seconds before Unix time `now`, with all of their records."""
 
     @staticmethod
     def is_damage(error: Exception) -> bool:

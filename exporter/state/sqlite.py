@@ -6,12 +6,22 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exporter.state.backend import TABLES, Backend, Batch, InUse, Seen, Turn, Unusable, alone
+from exporter.state.backend import (
+    TABLES,
+    Backend,
+    Batch,
+    InUse,
+    Owner,
+    Seen,
+    Turn,
+    Unusable,
+    alone,
+)
 
 _MAGIC = 0x43574558
 """`application_id` of the file: CWEX."""
@@ -62,6 +72,8 @@ class Sqlite(Backend):
         self._path = path
         self._inode = 0
         self._lock: int | None = None
+        self._held: Collection[Owner] = ()
+        """What the last turn granted. It never expires: it is watched, or still being restored."""
         with contextlib.ExitStack() as failed:
             failed.callback(self._unlock)
             try:
@@ -156,6 +168,7 @@ class Sqlite(Backend):
     def take_turn(self, turn: Turn) -> Seen:
         """Grants everything that is wanted, even while nothing can be written: the lock file keeps
         other exporters away."""
+        self._held = turn.wanted
         return alone(turn)
 
     def _select(self, query: str, *parameters: object) -> sqlite3.Cursor:
@@ -164,7 +177,7 @@ class Sqlite(Backend):
     def expire(self, *, after: float, now: float) -> None:
         with self._transaction():
             old = "SELECT account, workflow FROM workflows WHERE last_watched < ?"
-            expired = self._select(old, now - after).fetchall()
+            expired = [owner for owner in self._select(old, now - after) if owner not in self._held]
             for table in TABLES:
                 self._delete(table, expired)
 

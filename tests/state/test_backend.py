@@ -161,6 +161,11 @@ class TestContent:
         backend.expire(after=-1, now=0)
         assert content(backend) == EMPTY
 
+    def test_what_is_held_never_expires(self, backend: Backend, held: Held) -> None:
+        backend.write(batch(leases=held), now=0)
+        backend.expire(after=-1, now=0)
+        assert content(backend) == FULL
+
 
 class TestTurns:
     def test_the_only_replica_has_all_that_it_wants(self, backend: Backend) -> None:

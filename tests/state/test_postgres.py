@@ -242,11 +242,6 @@ class TestLeases:
         first.expire(after=3600, now=time.time() + ahead)
         assert content(first) == FULL
 
-    def test_what_is_held_never_expires(self, first: Postgres) -> None:
-        first.write(batch(leases=epochs(turn(first))), now=0)
-        first.expire(after=-1, now=0)
-        assert content(first) == FULL
-
     def test_replicas_that_stopped_are_removed_after_a_while(
         self, first: Postgres, url: str
     ) -> None:
