@@ -123,6 +123,8 @@ class WatchedAccount:
         for discovery in self.workflows.discoveries.values():
             await self._survive(discovery.read_before_first_pass())
         for attachment in list(self.workflows.attached.values()):
+            if attachment.watched.over:
+                continue  # detached meanwhile
             await self._survive(self._read_limits(attachment))
             if attachment.discovery is not None:
                 await self._survive(attachment.discovery.list_pass())

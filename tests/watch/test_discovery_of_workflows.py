@@ -216,6 +216,18 @@ class TestWorkflows:
             await w.saved()
             assert not [series for series in w.values() if 'workflow="orders"' in series]
 
+    async def test_nothing_is_requested_of_one_that_was_detached_meanwhile(self) -> None:
+        orders, other = ({"name": name, "discover": {}} for name in ("orders", "other"))
+        async with watching(workflows=[orders, other]) as w:
+            w.simulator.world.account("acc").workflow("other")
+            w.simulator.faults.add(Hang(), kind="versions", workflow="orders")
+            list_pass = asyncio.create_task(w.app.accounts[0].cycle())
+            await until(lambda: w.simulator.requests.by_kind["versions"] > 0)
+            await w.reload(workflows=[orders])
+            w.simulator.faults.clear()
+            await list_pass
+            assert w.simulator.requests.by_kind["versions"] == 1
+
 
 class TestFailures:
     async def test_a_list_that_fails_takes_nothing_away_and_shows(self) -> None:
