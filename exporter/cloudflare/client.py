@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar, cast
 
@@ -30,7 +30,7 @@ from exporter.cloudflare.errors import (
 from exporter.cloudflare.http_dates import retry_after
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import decode
-from exporter.cloudflare.models import ApiError, Envelope, PageInfo
+from exporter.cloudflare.models import Envelope, PageInfo
 from exporter.cloudflare.response_body import ResponseBody
 from exporter.config.settings import Api
 
@@ -132,18 +132,17 @@ class ApiClient:
                 raise InvalidBody(f"unexpected type at {_RESULT}")
         except _UNDECODABLE as error:
             raise self._unreadable(response, body, error) from None
-        result, usable = envelope.result, response.is_success and envelope.success is not False
-        if usable and not isinstance(result, UnsetType):
-            return Response(result, envelope.result_info, body.size, ignored)
-        text, codes = self._api_errors(envelope.errors or [])
-        if response.is_success:
-            raise from_envelope(text, codes)
-        raise from_status(response.status_code, text, codes, self._note(response))
+        if not response.is_success:
+            text, codes = self._api_errors(envelope)
+            raise from_status(response.status_code, text, codes, self._note(response))
+        if envelope.success is False or isinstance(envelope.result, UnsetType):
+            raise from_envelope(*self._api_errors(envelope))
+        return Response(envelope.result, envelope.result_info, body.size, ignored)
 
     def _unreadable(
         self, response: httpx.Response, body: ResponseBody, error: Exception
     ) -> RequestFailed:
-        """The failure that a body stands for in which no envelope can be read."""
+        """The failure of a response in whose body no envelope can be read."""
         media = response.headers.get("content-type", "").partition(";")[0].strip()
         content = f"{media[:50] or 'an untyped body'} of {body.size} bytes"
         if not response.is_success:
@@ -217,8 +216,9 @@ class ApiClient:
             return f"the last secret read is still in use, since {self.credential.problem}"
         return ""
 
-    def _api_errors(self, errors: Sequence[ApiError]) -> tuple[str, set[str]]:
+    def _api_errors(self, envelope: Envelope[Result]) -> tuple[str, set[str]]:
         """The errors that the API reports, shortened to one line, and the codes of all of them."""
+        errors = envelope.errors or []
         text = "; ".join(
             f"{error.message}" if error.code is None else f"{error.message} (code {error.code})"
             for error in errors[:3]
