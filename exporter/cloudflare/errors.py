@@ -147,17 +147,17 @@ def from_exception(error: Exception, url: str, allowed: float) -> RequestFailed:
     # documentation.
     if any(getattr(cause, "error_status_hint", None) == 431 for cause in chain):
         return RequestFailed("invalid_answer", "headers too long")
-    root, advice = chain[-1], "check api.url, firewalls and proxies"
-    reason: FailureReason = "connection"
+    root, destination = chain[-1], _destination(url)
     text = str(root) or type(root).__name__
     if isinstance(root, socket.gaierror):
-        reason, text, advice = "dns", root.strerror or text, _DNS_ADVICE
-    elif isinstance(root, ssl.SSLError):
-        advice = _TLS_ADVICE
-    elif isinstance(root, OSError) and root.errno:
+        return RequestFailed("dns", f"{destination}: {root.strerror or text}", _DNS_ADVICE)
+    if isinstance(root, ssl.SSLError):
+        return RequestFailed("connection", f"{destination}: {text}", _TLS_ADVICE)
+    if isinstance(root, OSError) and root.errno:
         # The system's message: asyncio's is "Connect call failed" for every cause.
         text = os.strerror(root.errno)
-    return RequestFailed(reason, f"{_destination(url)}: {text}", advice)
+    advice = "check api.url, firewalls and proxies"
+    return RequestFailed("connection", f"{destination}: {text}", advice)
 
 
 def _destination(url: str) -> str:
