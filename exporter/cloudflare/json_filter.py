@@ -130,22 +130,25 @@ class JsonFilter:
         key = _DROPPED_KEY.match(data, end)
         if key is None:
             return end
-        value, replacement = key.end(), b'"":0'
+        value = key.end()
         is_string = data[value] == ord('"')
+        replacement = b'"":0'
         if is_string and key[1] == b"message":
             cut = _end(_BEGINNING, data, value + 1)
             if cut + 4 > len(data):
                 return end  # the next character, or its escape, has not arrived
             replacement = b'"message":"%s"' % data[value + 1 : cut]
         self._out += replacement
-        self._in_string, self._depth = is_string, int(not is_string)
+        self._in_string = is_string
+        self._depth = int(not is_string)
         return value + 1
 
     def _drop_string(self, data: bytes, at: int) -> int:
         """Skips to the end of a string, at once if it holds no escape."""
         end = data.find(b'"', at)
         if data.find(b"\\", at, len(data) if end < 0 else end) >= 0:
-            return _end(_REST_OF_STRING, data, at)  # a quote, or the piece ends, maybe in an escape
+            # A quote is next, or the piece ends, maybe inside an escape.
+            return _end(_REST_OF_STRING, data, at)
         if end < 0:
             return len(data)
         self._in_string = False

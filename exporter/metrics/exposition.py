@@ -23,7 +23,8 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _SUFFIXES = ("", "_total", "_created", "_info", "_bucket", "_count", "_sum")
-"""Of the names of samples. No two families have a name in common that any of them makes."""
+"""What the names of a family's samples may add to its own. Whichever they add, the samples of two
+families never have the same name."""
 _EOF = b"# EOF\n"
 
 
