@@ -92,7 +92,7 @@ class RenderCache(Generic[S, K, V]):
 
         Returns:
             A function that makes scrapes see the changes. It is to be called before anything else
-            is prepared.
+            of the owner is prepared.
         """
         known = self._block_of.setdefault(owner, {})
         keys_of: dict[_Block, list[K]] = {}
