@@ -31,7 +31,9 @@ TIMERS = frozenset({"sleep", "waitForEvent"})
 """Types of steps that run no code of the workflow's: they have no attempts."""
 _FIRST = datetime(1971, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
-_NAMED_ERROR = re.compile(r"(?as)((?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)): (.*)")
+_NAMED_ERROR = re.compile(
+    r"((?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)): (.*)", re.ASCII | re.DOTALL
+)
 
 
 class Error(Struct, gc=False):
