@@ -217,7 +217,8 @@ class TestWorkflows:
             assert not [series for series in w.values() if 'workflow="orders"' in series]
 
     async def test_nothing_is_requested_of_one_that_was_detached_meanwhile(self) -> None:
-        orders, other = ({"name": name, "discover": {}} for name in ("orders", "other"))
+        orders: dict[str, object] = {"name": "orders", "discover": {}}
+        other = {**orders, "name": "other"}
         async with watching(workflows=[orders, other]) as w:
             w.simulator.world.account("acc").workflow("other")
             w.simulator.faults.add(Hang(), kind="versions", workflow="orders")
