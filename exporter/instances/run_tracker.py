@@ -173,7 +173,9 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     known = run if run is not None and not later else Run(queued=None, status="")
     keys = step_keys(response.steps or (), known.marks)
     steps = [(step, key, _bits(step)) for step, key in zip(response.steps or (), keys, strict=True)]
-    finished = {key: bits for _, key, bits in steps}
+    finished = dict.fromkeys(keys, 0)
+    for _, key, bits in steps:
+        finished[key] |= bits  # a response may list a step twice
     newest = unix(response.newest) or -inf
     if _is_older(known, response, finished, newest):
         return None

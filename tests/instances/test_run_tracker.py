@@ -132,6 +132,12 @@ class TestOnce:
         new = taken(None, response(step("pay-1", True), step("pay-1", True))).observations
         assert (len(new.steps), len(new.attempts)) == (1, 1)
 
+    def test_nor_is_such_a_response_older_than_what_it_has_shown(self) -> None:
+        twice = response(step("pay-1", True), step("pay-1"))
+        first = taken(None, twice)
+        assert first.run.marks
+        assert taken(first.run, twice).run == first.run
+
     def test_a_restart_is_a_new_run(self) -> None:
         ended = response(step("pay-1", True), status="complete", end=at(9))
         first = taken(None, ended)
