@@ -92,6 +92,8 @@ class Budget:
     def set_limits(self, limit: int, *, reserve: float) -> None:
         """Changes the limits. The requests that were made before still count."""
         self.limit, self._reserve = limit, reserve
+        if (share := self._allotment.share) < inf:
+            self._allotment = self._allotment._replace(share=min(share, limit))
         self._changed.set()
 
     def use(self, demand: float) -> BudgetUse:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from exporter.cloudflare.replica_budgets import Allotment
+from exporter.cloudflare.replica_budgets import FRESH, Allotment
 from simulator import Script, Wait
 from tests.watching import watching
 
@@ -52,3 +52,14 @@ async def test_an_allotment_goes_to_its_credential() -> None:
         first.stop()
         third.stop()
         assert (first.allowed, third.allowed) == (0, 0)
+
+
+async def test_a_lower_limit_halves_like_a_share_while_no_turn_succeeds() -> None:
+    async with watching(["a"]) as w:
+        w.app.watched.budget_uses()
+        w.app.watched.allot({"acc": Allotment(300.0, 300.0, peers_spent=0, blocked=0.0)})
+        budget = w.app.accounts[0].workflows.queue.budget
+        budget.set_limits(100, reserve=0.2)
+        assert budget.share == 100
+        w.clock.advance(FRESH)
+        assert budget.share == 50
