@@ -99,12 +99,17 @@ class Poller:
         # With jitter, a round may begin a little early. So it includes what falls due before the
         # middle of its interval.
         until = now + self._poll.interval / 2
-        due = [i for i in self.instances.values() if i.activity is None and i.due <= until]
-        for instance in due:
+        due = list[Instance]()
+        async for instance in self.watched.each():
+            if instance.activity is not None or instance.due > until:
+                continue
+            due.append(instance)
             if instance.configured or instance.failure is not None:
                 self.put(instance, lifecycle.on_due(instance))
             elif instance.wants_detail or instance.is_behind:
                 self.put(instance, lifecycle.request_detail(instance))
+        if self.watched.over:
+            return
         share = int(self.queue.budget.rate * self._poll.interval * _SPARE)
         room = max(0, max(1, share) - len(self.queue))
         spare = (instance for instance in due if instance.activity is None)
