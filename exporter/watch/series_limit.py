@@ -72,6 +72,7 @@ class SeriesLimit:
             return
         now = self._watched.now
         run, status = instance.run, instance.status or ""
+        expired = instance.expires_at is not None
         selected = self.selector.takes(status, run.end if run else None, now)
         created = instance.row.created
         if created is None and run is not None:
@@ -79,7 +80,8 @@ class SeriesLimit:
         is_old = status == "errored" or created is None or now - created >= self.selector.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
         self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
-        if self._order is not None and _place(instance)[0] is _Rank.EXPIRING:
+        begins_to_expire = instance.expires_at is not None and not expired
+        if self._order is not None and begins_to_expire and instance.has_series:
             self._order.append(_place(instance))  # no rank is lower
 
     def _admit(self, instance: Instance) -> bool:

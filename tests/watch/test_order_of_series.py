@@ -24,11 +24,11 @@ KEY = WorkflowKey("acc", "orders")
 
 
 class Pass:
-    """A pass over a workflow in which two instances may have series."""
+    """A pass over a workflow in which two instances, or as many as given, may have series."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 2) -> None:
         statuses = ["running", "errored", "complete"]
-        discover = {"max_instances": 2, "min_age": "0s", "statuses": statuses}
+        discover = {"max_instances": places, "min_age": "0s", "statuses": statuses}
         selector = Selector(Discover.model_validate(discover))
         store = Store(Metrics())
         store.attached(KEY)
@@ -93,6 +93,19 @@ def test_one_that_begins_to_expire_gives_way_first_and_once() -> None:
     assert listed.shown == {"live", "errored"}
     listed.found("errored too", "errored", 5)
     assert listed.shown == {"errored", "errored too"}
+
+
+def test_of_those_that_expire_the_newest_gives_way_first_whichever_was_chosen_last() -> None:
+    listed = Pass(places=3)
+    ended = [listed.found(f"ended {number}", "complete", number) for number in range(3)]
+    for instance in ended:
+        change(instance, "complete", OLD)
+        listed.limit.choose(instance)
+    listed.found("errored", "errored", 4)
+    assert listed.shown == {"ended 0", "ended 1", "errored"}
+    listed.limit.choose(ended[0])
+    listed.found("errored too", "errored", 5)
+    assert listed.shown == {"ended 0", "errored", "errored too"}
 
 
 def test_one_that_has_no_series_makes_no_room_and_is_in_nobodys_way() -> None:
