@@ -95,7 +95,7 @@ class App:
     @property
     def pollers(self) -> list[Poller]:
         """The pollers of all attached workflows."""
-        return [a.poller for account in self.accounts for a in account.workflows.attached.values()]
+        return [attachment.poller for attachment in self.watched.attachments]
 
     def _gauges(self) -> Iterator[tuple[Family, LabelValues, float | None]]:
         """The gauges whose values are those of this moment."""

@@ -21,7 +21,7 @@ from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
 from exporter.metrics.store import Store
 from exporter.state.writer import StateWriter
-from exporter.watch.account_workflows import AccountSettings, AccountWorkflows
+from exporter.watch.account_workflows import AccountSettings, AccountWorkflows, Attachment
 from exporter.watch.events import Events
 from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
@@ -259,9 +259,14 @@ class WatchedAccounts:
                 await self.writer.save()  # so that scrapes see what was attached
 
     @property
+    def attachments(self) -> list[Attachment]:
+        """The attached workflows of all accounts."""
+        return [a for account in self.accounts for a in account.workflows.attached.values()]
+
+    @property
     def attached(self) -> list[WatchedInstances]:
         """The instances of each attached workflow."""
-        return [a.watched for account in self.accounts for a in account.workflows.attached.values()]
+        return [attachment.watched for attachment in self.attachments]
 
     def budget_uses(self) -> dict[str, BudgetUse]:
         """What this replica has used and needs of each credential's budget."""
@@ -311,9 +316,8 @@ class WatchedAccounts:
     async def stop(self) -> None:
         """Drops the polls that wait, and gives those under way a few seconds to finish."""
         await asyncio.gather(*(queue.stop(_GRACE) for queue in self.queues.values()))
-        for account in self.accounts:
-            for attached in account.workflows.attached.values():
-                await attached.poller.stop()
+        for attachment in self.attachments:
+            await attachment.poller.stop()
 
     async def close(self) -> None:
         """Closes the connections."""
