@@ -212,7 +212,7 @@ class StateWriter:
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
         if tidy:
             for watched in self.watching.attached:
-                watched.recorded = None  # written again, it doesn't expire
+                watched.recorded = None  # the state notes when it was last watched
         while True:
             self._collect()
             try:
