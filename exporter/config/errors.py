@@ -92,11 +92,11 @@ def line(error: ErrorDetails, origin: str = "", *, root: type[BaseModel] = Setti
 
 def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
     """The value, if it can't hold a secret: it is that of a known key that isn't a section, and no
-    URL with a user."""
+    URL with a user, a query or a fragment."""
     takes_a_value = _names(loc) in _known(root) and not _keys(loc, root)
     if not takes_a_value or not isinstance(given, str | int | float):
         return ""
-    if _SECRETS & set(loc) or loc == ("state", "url") or "@" in str(given):
+    if _SECRETS & set(loc) or loc == ("state", "url") or re.search("[@?#]", str(given)):
         return ""
     return f" (it is {str(given)[:60]!r})"
 
