@@ -194,7 +194,8 @@ class Poller:
             if effects.record:
                 self._cancel(instance)
                 self.watched.take_effect(instance, effects)
-        waiting = bool(self._active) and not self.queue.budget.blocked
+        others = any(i.failure is None for i in self._active)
+        waiting = others and not self.queue.budget.blocked
         if self._health.round_over(empty=not self.instances, waiting=waiting):
             for instance in self.instances.values():
                 lifecycle.on_workflow_readable(instance, now=now)

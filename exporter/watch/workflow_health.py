@@ -60,8 +60,8 @@ class WorkflowHealth:
 
         Args:
             empty: Whether the workflow has no instances: then only its lists show anything.
-            waiting: Whether polls still wait for their turn. They show whether a single failure
-                was a problem of its instance.
+            waiting: Whether polls of instances that have not failed are still to end. They show
+                whether a single failure was a problem of its instance.
         """
         if self.readable and self._read is False and waiting and self._failures == 1:
             return False

@@ -20,6 +20,7 @@ from simulator import (
     LOCAL_ENGINE,
     Attempt,
     Error,
+    Hang,
     Respond,
     Script,
     Simulator,
@@ -56,6 +57,40 @@ def both(ids: list[str]) -> pytest.MarkDecorator:
         [{"name": "orders", "instances": ids}, {"name": "orders", "discover": {}}],
         ids=["configured", "discovered"],
     )
+
+
+def up_in_short_rounds(
+    workflow: dict[str, Any], instances: dict[str, Script], fails: str, fault: Any
+) -> list[float]:
+    """`up`, every interval from when one instance fails: a round is over before its polls are."""
+
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        clock = Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
+        simulator = Simulator(World(clock.wall))
+        simulator.access.token("secret")
+        for name, script in instances.items():
+            simulator.world.account("acc").workflow("orders").create(name, script)
+        account = {"account_id": "acc", "api_token": "secret", "workflows": [workflow]}
+        url = "https://simulator/client/v4/accounts/{account_id}"
+        api = {"url": url, "requests_per_5m": 12, "timeout": "20s"}
+        settings = {"api": api, "accounts": [account]}
+        transport = httpx.ASGITransport(simulator)
+        app = App(Settings.model_validate(settings), clock=clock, transport=transport)
+        found = list[float]()
+        async with app.opened(), asyncio.TaskGroup() as tasks:
+            jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
+            await asyncio.sleep(300)
+            simulator.faults.add(fault, instance=fails)
+            for _ in range(40):
+                await asyncio.sleep(INTERVAL)
+                found += shown_values(app, catalogue.UP)
+            assert sum(shown_values(app, catalogue.FAILING)) == 1
+            for job in jobs:
+                job.cancel()
+        return found
+
+    return virtual_time.run(main())
 
 
 class TestOneInstance:
@@ -151,33 +186,9 @@ class TestOneInstance:
     ) -> None:
         """Of a small budget: the round is over before their turn has come."""
 
-        async def main() -> list[float]:
-            loop = asyncio.get_running_loop()
-            clock = Clock(wall=lambda: EPOCH + loop.time(), monotonic=loop.time)
-            simulator = Simulator(World(clock.wall))
-            simulator.access.token("secret")
-            orders = simulator.world.account("acc").workflow("orders")
-            orders.create("good", WAITING)
-            orders.create("bad", Script((Step("pay", (Attempt(400, Error("Declined")),)),)))
-            account = {"account_id": "acc", "api_token": "secret", "workflows": [workflow]}
-            url = "https://simulator/client/v4/accounts/{account_id}"
-            settings = {"api": {"url": url, "requests_per_5m": 12}, "accounts": [account]}
-            transport = httpx.ASGITransport(simulator)
-            app = App(Settings.model_validate(settings), clock=clock, transport=transport)
-            found = list[float]()
-            async with app.opened(), asyncio.TaskGroup() as tasks:
-                jobs = [tasks.create_task(app.accounts[0].run()), tasks.create_task(rounds(app))]
-                await asyncio.sleep(300)
-                simulator.faults.add(error(500), instance="bad")
-                for _ in range(40):
-                    await asyncio.sleep(INTERVAL)
-                    found += shown_values(app, catalogue.UP)
-                assert sum(shown_values(app, catalogue.FAILING)) == 1
-                for job in jobs:
-                    job.cancel()
-            return found
-
-        assert set(virtual_time.run(main())) == {1}
+        bad = Script((Step("pay", (Attempt(400, Error("Declined")),)),))
+        shown = up_in_short_rounds(workflow, {"good": WAITING, "bad": bad}, "bad", error(500))
+        assert set(shown) == {1}
 
     @pytest.mark.slow
     @both([*GOOD, *(f"bad-{n}" for n in range(30))])
@@ -222,6 +233,12 @@ class TestWorkflow:
             await w.cycle(after=INTERVAL)
             assert w.status("a") == "terminated"
             assert failing(w) == {}
+
+    def test_it_is_down_where_each_poll_of_its_only_instance_outlasts_a_round(self) -> None:
+        """The next one of an instance that has failed shows nothing of others."""
+        workflow = {"name": "orders", "instances": ["only"]}
+        shown = up_in_short_rounds(workflow, {"only": WAITING}, "only", Hang())
+        assert set(shown[4:]) == {0}
 
     @pytest.mark.slow
     async def test_while_it_is_down_one_instance_is_polled_an_interval(self) -> None:
