@@ -172,13 +172,13 @@ class App:
             await _stop(server, serving)
 
     async def once(self) -> bool:
-        """Makes one list pass and one round over everything. Returns whether all went well."""
+        """Makes one list pass and one round over everything. Returns whether no poll failed."""
         async with self.opened():
             await asyncio.gather(*(account.cycle() for account in self.accounts))
             await asyncio.gather(*(poller.round(whole=True) for poller in self.pollers))
-            return all(account.readable for account in self.accounts) and all(
-                poller.up for poller in self.pollers
-            )
+            failing = any(i.failure for poller in self.pollers for i in poller.instances.values())
+            readable = all(account.readable for account in self.accounts)
+            return readable and not failing and all(poller.up for poller in self.pollers)
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["App"]:

@@ -115,6 +115,15 @@ class TestOneInstance:
                 await w.cycle(after=INTERVAL)
             assert failing(w) == {}
 
+    @pytest.mark.parametrize("fails", [False, True])
+    async def test_polling_everything_once_fails(self, *, fails: bool) -> None:
+        async with watching(["good", "bad"]) as w:
+            w.orders.create("good", WAITING)
+            w.orders.create("bad", WAITING)
+            if fails:
+                w.simulator.faults.add(error(500), instance="bad")
+            assert await App(w.whole_settings(), transport=w.transport).once() is not fails
+
     @pytest.mark.parametrize("restarted", [False, True])
     @pytest.mark.parametrize("style", [HOSTED, LOCAL_ENGINE], ids=["hosted", "local engine"])
     async def test_its_end_shows_though_its_steps_cannot_be_read(
