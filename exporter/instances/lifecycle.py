@@ -275,11 +275,12 @@ def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
     Args:
         row: It has an id and a status.
     """
-    if instance.last_poll.not_found and instance.live:
+    if instance.last_poll.not_found and (instance.live or instance.wants_detail):
         # It exists, whatever polls say.
-        if instance.expires_at is not None and instance.expires_at <= now.monotonic:
-            instance.last_poll, instance.row = LastPoll(), LastRow()  # it came back
-        instance.expires_at = None
+        if instance.live:
+            if instance.expires_at is not None and instance.expires_at <= now.monotonic:
+                instance.last_poll, instance.row = LastPoll(), LastRow()  # it came back
+            instance.expires_at = None
         instance.due = min(instance.due, now.monotonic + instance.poll.ended_interval)
     instance.checked_at = now.monotonic
     before, new = instance.row, news_of(row, instance.row)

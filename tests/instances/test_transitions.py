@@ -460,6 +460,14 @@ class TestRow:
         assert (instance.due, instance.last_poll.not_found) == (due, count)
         assert instance.expires_at == expires
 
+    def test_of_an_ended_one_that_polls_did_not_find_has_its_steps_fetched_later(self) -> None:
+        instance = listed("errored")
+        lifecycle.request_detail(instance)
+        not_found(instance, 20, 40)
+        lifecycle.on_row(instance, at(50), row("errored", 9))
+        assert instance.due == 50 + POLL.ended_interval
+        assert instance.expires_at == 40 + POLL.forget_after
+
     def test_of_one_that_polls_find_changes_nothing(self) -> None:
         instance = listed("running", polled_at=10)
         instance.expires_at = 50

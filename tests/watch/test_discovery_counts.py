@@ -9,7 +9,7 @@ import pytest
 from exporter.instances import lifecycle
 from exporter.instances.instance import Urgency
 from exporter.watch.poll_queue import Waiting
-from simulator import LOCAL_ENGINE, Error, Script, Sleep, Wait, error, steps
+from simulator import LOCAL_ENGINE, Error, Script, Sleep, Wait, error, retried, steps
 from tests.watch.discovering import INTERVAL, WAITING, discovering, iso
 from tests.watching import watching
 
@@ -187,6 +187,18 @@ class TestCounting:
                 await w.cycle(after=INTERVAL)
             paid = {"step": "pay", "step_type": "step", "outcome": "success"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) == 1
+
+    async def test_an_errored_one_that_polls_dont_find_at_first_shows_its_error(self) -> None:
+        async with discovering(more={"poll": {"ended_interval": "1m"}}) as w:
+            await w.cycle()
+            w.orders.create("a", Script((retried("charge", failures=1, succeeds=False),)))
+            w.simulator.faults.add(error(404, 10400), instance="a", times=2)
+            for _ in range(8):
+                await w.cycle(after=INTERVAL)
+            shown = {"error_name": "Error", "instance_id": "a", "step": "charge"}
+            assert w.value("cloudflare_workflow_instance_error_info", **shown) == 1
+            charged = {"step": "charge", "step_type": "step", "outcome": "failure"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **charged) == 1
 
     async def test_one_that_was_live_when_it_expired_and_comes_back(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
