@@ -9,6 +9,7 @@ With `--build` it only builds the engine, for which Node.js is needed.
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -200,6 +201,9 @@ def main() -> int:
     parser.add_argument("--with", choices=["prometheus"], dest="beside")
     arguments, exporter_flags = parser.parse_known_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a build without a traceback
+    # What the user set for their own exporter ranks above the demo's configuration.
+    for name in [n for n in os.environ if n.upper().startswith(("CWE_", "CLOUDFLARE_"))]:
+        del os.environ[name]
     try:
         build()
         if arguments.build:

@@ -213,11 +213,13 @@ class Demo:
 
 
 @pytest.fixture
-def demo(port: int, tmp_path: Path) -> Iterator[Demo]:
+def demo(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
+    monkeypatch.setenv("CWE_STATE__PATH", str(tmp_path / "state.db"))
     demo = Demo(port, tmp_path / "output")
     yield demo
     demo.process.terminate()
     demo.process.wait(DEADLINE)
+    assert not (tmp_path / "state.db").exists(), "the state of the user's own exporter"
 
 
 @pytest.mark.process
