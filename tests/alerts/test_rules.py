@@ -279,6 +279,50 @@ def test_two_releases_of_one_name_raise_two_alerts_of_one_namespace(tmp_path: Pa
 
 
 @pytest.mark.process
+def test_a_namespace_among_alert_labels_ends_no_alert_early(tmp_path: Path) -> None:
+    """An alert that lasts while it fires finds itself by the namespace of its targets, if they have
+    one, and not the same alert of another release."""
+    parameters = {
+        "labels": "namespace, account",
+        "erroredInstances": 2,
+        "erroredForSeconds": 600,
+        "keepFiringSeconds": 60,
+    }
+    for release in ("one", "other"):
+        rule = {"enabled": True, "alertLabels": {"namespace": release}, "parameters": parameters}
+        spec = render(SMALLEST, {"prometheusRule": rule}).the("PrometheusRule")["spec"]
+        (tmp_path / f"{release}.yaml").write_text(yaml.safe_dump({"groups": spec["groups"][1:2]}))
+    series = [
+        {
+            "series": f'cloudflare_workflow_instance_{name}{{account="a", workflow="w", '
+            f'instance_id="{end}"{where}{more}}}',
+            "values": values,
+        }
+        for where in ("", ', namespace="apps"')
+        for end in (0, 300)
+        for name, more, values in (
+            ("status", ', status="errored"', "1x30"),
+            ("end_timestamp_seconds", "", f"{end}x30"),
+        )
+    ]
+    name = "CloudflareWorkflowInstancesErrored"
+    labels = {"severity": "warning", "account": "a", "workflow": "w"}
+    expected = [
+        firing(name, namespace=release, **where, **labels)
+        for where in ({}, {"exported_namespace": "apps"})
+        for release in ("one", "other")
+    ]
+    at = {
+        "expr": f'ALERTS{{alertname="{name}", alertstate="firing"}}',
+        "eval_time": "14m",  # one of the two errored more than 10 minutes ago
+        "exp_samples": [{"labels": alert, "value": 1} for alert in expected],
+    }
+    case = {"interval": "1m", "input_series": series, "promql_expr_test": [at]}
+    files = ["one.yaml", "other.yaml"]
+    passes({"rule_files": files, "evaluation_interval": "1m", "tests": [case]}, tmp_path)
+
+
+@pytest.mark.process
 def test_promtool_has_nothing_to_say_about_the_rules() -> None:
     promtool = requires_program("promtool", "prometheus")
     file = ROOT / "alerts" / "prometheus.rules.yaml"
