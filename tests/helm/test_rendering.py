@@ -512,6 +512,15 @@ class TestMonitoring:
             f"vector({count})"
         }
 
+    @pytest.mark.parametrize("case", ["pod monitor", "scrape config in full"])
+    def test_the_alerts_expect_them_in_the_job_of_the_monitor(self, case: str) -> None:
+        release = render(SMALLEST, MATRIX["alerts"], MATRIX[case])
+        groups = release.the("PrometheusRule")["spec"]["groups"]
+        (monitor,) = release.of_kind("PodMonitor") + release.of_kind("ScrapeConfig")
+        meta = monitor["metadata"]
+        job = monitor["spec"].get("jobName") or f"{meta['namespace']}/{meta['name']}"
+        assert job in {wanted["labels"]["job"] for wanted in groups[0]["rules"]}
+
     def test_parameters_stand_in_the_alerts(self) -> None:
         groups = render(SMALLEST, MATRIX["alerts in full"]).the("PrometheusRule")["spec"]["groups"]
         text = yaml.safe_dump(groups, width=1000)
