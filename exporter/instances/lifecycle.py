@@ -40,7 +40,7 @@ from exporter.instances.list_rows import as_row, has_times, news_of, take_row
 from exporter.instances.run_tracker import Freshness, Run, judge, track
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
-from exporter.statuses import ENDED
+from exporter.statuses import ENDED, ENDED_WITHOUT_ERROR
 
 _NOT_FOUND = 2
 """How many polls in a row must say that an instance doesn't exist: a single response may come from
@@ -275,7 +275,8 @@ def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
     Args:
         row: It has an id and a status.
     """
-    if instance.last_poll.not_found and (instance.live or instance.wants_detail):
+    matters = instance.wants_detail or instance.status not in ENDED_WITHOUT_ERROR
+    if instance.last_poll.not_found and matters:
         # It exists, whatever polls say.
         if instance.live:
             if instance.expires_at is not None and instance.expires_at <= now.monotonic:

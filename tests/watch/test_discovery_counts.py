@@ -200,6 +200,21 @@ class TestCounting:
             charged = {"step": "charge", "step_type": "step", "outcome": "failure"}
             assert w.value("cloudflare_workflow_step_duration_seconds_count", **charged) == 1
 
+    async def test_an_errored_one_that_polls_dont_find_for_a_while_stays_shown(self) -> None:
+        poll = {"ended_interval": "1m", "forget_after": "2m"}
+        async with discovering(more={"poll": poll}) as w:
+            await w.cycle()
+            a = w.orders.create("a", Script((retried("charge", failures=1, succeeds=False),)))
+            await w.cycle(after=INTERVAL)
+            w.simulator.faults.add(error(404, 10400), instance="a", times=2)
+            w.orders.relist(a, None)  # a replica that is behind doesn't list it either
+            for _ in range(3):
+                await w.cycle(after=INTERVAL)
+            w.simulator.world.refresh(a)
+            for _ in range(10):
+                await w.cycle(after=INTERVAL)
+            assert w.status("a") == "errored"
+
     async def test_one_that_was_live_when_it_expired_and_comes_back(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
