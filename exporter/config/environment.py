@@ -72,7 +72,7 @@ def credential(environ: Mapping[str, str]) -> dict[str, str]:
     if environ.get(ENV_TOKEN):
         return {"api_token": environ[ENV_TOKEN]}
     if environ.get(ENV_EMAIL) and environ.get(ENV_KEY):
-        return {"api_email": environ[ENV_EMAIL], "api_key": environ[ENV_KEY]}
+        return {"api_email": environ[ENV_EMAIL].strip(), "api_key": environ[ENV_KEY]}
     return {}
 
 

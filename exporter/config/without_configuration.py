@@ -29,7 +29,7 @@ def accounts(environ: Mapping[str, str]) -> list[dict[str, Any]] | None:
     """The value of `accounts` where nothing is configured; None: there is no credential."""
     if not environment.credential(environ):
         return None
-    account_id = environ.get(ENV_ACCOUNT)
+    account_id = environ.get(ENV_ACCOUNT, "").strip()
     name = {} if account_id else {"name": "the account of the credential"}
     workflows = [{"name": _EVERY.name, "discover": {}}]
     return [{**name, "account_id": account_id or _UNKNOWN, "workflows": workflows}]

@@ -282,3 +282,11 @@ class TestCredentialsOfTheEnvironment:
     def test_an_email_alone_is_no_credential(self, command: Command) -> None:
         with pytest.raises(ConfigError, match="no credential"):
             self.account(command, CLOUDFLARE_EMAIL="a@b")
+
+    def test_the_line_end_of_a_file_that_became_a_secret_is_no_part_of_it(self) -> None:
+        """`kubectl create secret --from-file` keeps it."""
+        environ = {"CLOUDFLARE_EMAIL": "a@b\n", "CLOUDFLARE_API_KEY": "hidden\n"}
+        [account] = config.load(None, {}, environ | {"CLOUDFLARE_ACCOUNT_ID": "acc\n"}).accounts
+        assert (account.account_id, account.api_email) == ("acc", "a@b")
+        assert account.api_key is not None
+        assert account.api_key.get_secret_value() == "hidden"
