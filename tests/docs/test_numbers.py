@@ -17,12 +17,8 @@ from exporter.web.middleware import MAX_HEAD_SIZE, MAX_HEADERS
 from tools import ROOT
 
 PARAMETERS = msgspec.yaml.decode((ROOT / "alerts" / "parameters.yaml").read_text())
-RULES = {
-    rule["alert"]: rule
-    for group in msgspec.yaml.decode((ROOT / "alerts/prometheus.rules.yaml").read_text())["groups"]
-    for rule in group["rules"]
-    if "alert" in rule
-}
+GROUPS = msgspec.yaml.decode((ROOT / "alerts" / "prometheus.rules.yaml").read_text())["groups"]
+RULES = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
 # Of each runbook: what it says of a threshold, the parameter, and its default.
 THRESHOLDS = [
     ("CloudflareWorkflowDataStale", "more than 10 minutes old", "staleAfterSeconds", 600),
@@ -160,6 +156,11 @@ def test_a_number_is_a_constant_of_the_module(
 @pytest.mark.parametrize("row", LIMITS)
 def test_a_limit_of_the_web_server_is_that_of_the_code(row: str) -> None:
     assert row in page("docs/security.md")
+
+
+def test_the_size_of_the_largest_group_of_rules_is_that_of_the_file() -> None:
+    largest = max(len(group["rules"]) for group in GROUPS)
+    assert f"A group of this file has up to {largest}" in page("docs/collectors.md")
 
 
 def test_the_pages_name_the_alerts_without_counting_them() -> None:
