@@ -52,8 +52,10 @@ def report(settings: Settings) -> Iterator[str]:
         entries = [w for account in accounts for w in account.workflows if w.discover is not None]
         if entries:
             yield f"{names}: {len(entries)} workflow(s) to discover; expected status age (99%):"
+            # List pages and configured instances get as many turns as each other.
+            left = max(limit - needed, limit / 2)
             for size in _SIZES:
-                age = _age(size, len(entries), limit - needed, interval)
+                age = _age(size, len(entries), left, interval)
                 yield f"  {age} with {size:,} live instances{_with_series(size, entries)}"
 
 
@@ -65,11 +67,9 @@ def _allowed(settings: Settings) -> int:
     return limit
 
 
-def _age(instances: int, workflows: int, budget: float, interval: float) -> str:
-    if budget <= 0:
-        return "unlimited (no budget left)"
+def _age(instances: int, workflows: int, budget: float, interval: float) -> Duration:
     pages = instances / _PER_PAGE + workflows * _PARTLY_FILLED
-    return str(Duration(round(max(interval, pages / (_SHARE * budget / WINDOW)))))
+    return Duration(round(max(interval, pages / (_SHARE * budget / WINDOW))))
 
 
 def _with_series(instances: int, entries: Sequence[Workflow]) -> str:

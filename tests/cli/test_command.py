@@ -190,6 +190,15 @@ class TestCheckConfig:
             "  4m30s with 50,000 live instances, with series for 5,000 of them",
         ]
 
+    def test_configured_instances_leave_half_of_the_budget_to_discovery(
+        self, command: Command
+    ) -> None:
+        ids = [f"o-{n}" for n in range(50)]
+        command.file(GOOD.replace("[o-1]", f"{ids}, discover: {{}}"))
+        lines = command("--check-config").stdout.splitlines()
+        assert lines[1].startswith("acc: 50 configured instance(s) need up to 1000 of 600 requests")
+        assert [line.split()[0] for line in lines[3:]] == ["15s", "1m50s", "9m"]
+
     def test_only_what_max_instances_leaves_has_series(self, command: Command) -> None:
         entries = "{name: orders, discover: {max_instances: 700}}, {name: b, discover: {}}"
         command.file(GOOD.replace("{name: orders, instances: [o-1]}", entries))
