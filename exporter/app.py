@@ -60,7 +60,7 @@ class App:
         self._settings = settings
         self._clock = clock or Clock()
         self._state = state
-        self.store = Store(settings.metrics, lambda: self._clock.now().wall)
+        self.store = Store(settings.metrics, lambda: self._clock.now().unix)
         self.exposition = Exposition(self.store)
         self.exposition.gauges = self._gauges
         name = socket.gethostname() if settings.replica.name == "auto" else settings.replica.name
@@ -104,7 +104,7 @@ class App:
             budget, labels = account.workflows.queue.budget, (account.workflows.label,)
             yield catalogue.API_LIMIT, labels, budget.quota
             yield catalogue.API_REMAINING, labels, budget.remaining
-            until = self._clock.now().wall + budget.blocked if budget.blocked else 0.0
+            until = self._clock.now().unix + budget.blocked if budget.blocked else 0.0
             yield catalogue.API_BLOCKED_UNTIL, labels, until
             if account.events is not None:
                 yield catalogue.EVENT_BACKLOG, labels, account.events.backlog

@@ -37,8 +37,8 @@ class Moment(NamedTuple):
     monotonic: float
     steady: float
     """Unix time by `Clock.steady`."""
-    wall: float
-    """Unix time, corrected where this machine's clock is ahead of Cloudflare's."""
+    unix: float
+    """Unix time to show: that of the wall clock, corrected where it is ahead of Cloudflare's."""
 
 
 class Clock:

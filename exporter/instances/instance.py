@@ -208,7 +208,7 @@ class Instance(Struct, eq=False, gc=False):
 
     def record(self, now: Moment) -> InstanceRecord:
         """What the state holds of it, for after a restart."""
-        ahead = now.wall - now.monotonic
+        ahead = now.unix - now.monotonic
         return InstanceRecord(
             since=self.since,
             shown=self.has_series,

@@ -263,7 +263,7 @@ def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> 
     """Takes what a row or a response showed. Returns whether any value changed."""
     changed = values != instance.values
     if changed:
-        instance.last_change = now.wall
+        instance.last_change = now.unix
     instance.run, instance.values = run, values
     return changed
 
@@ -369,7 +369,7 @@ def restore(
     Args:
         list_pass_at: When the last list pass began (monotonic clock).
     """
-    ahead, removed = now.wall - now.monotonic, record.removed_at is not None
+    ahead, removed = now.unix - now.monotonic, record.removed_at is not None
     if record.shown and not instance.configured and not removed:
         instance.scope = Scope.DISCOVERED
     instance.since, instance.last_change = record.since, record.last_change

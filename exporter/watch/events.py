@@ -285,7 +285,7 @@ class Events:
             awaited.leases.clear()
             if awaited.shown and awaited.event.at > -inf:
                 # This machine's clock may be behind Cloudflare's.
-                self._store.event_shown(max(0.0, self._clock.now().wall - awaited.event.at))
+                self._store.event_shown(max(0.0, self._clock.now().unix - awaited.event.at))
         try:
             for start in range(0, len(leases), BATCH):
                 await self._queue.ack(leases[start : start + BATCH])

@@ -226,7 +226,7 @@ class Poller:
             # While the workflow can't be read, what is shown gets no fresher.
             self._as_of = as_of if readable else min(self._as_of, as_of)
         by_reason = Counter[str](failure.reason for _, failure in failing)
-        unix = now.wall - now.monotonic + self._as_of
+        unix = now.unix - now.monotonic + self._as_of
         self._store.reported(self.key, up=self.up, as_of=unix, failing=by_reason, watched=watched)
         self.log.failing(failing, self.watched.passes.failure)
         self.log.absent(instances)

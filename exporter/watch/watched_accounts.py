@@ -83,7 +83,7 @@ class WatchedAccounts:
                 await account.workflows.recall()
             async with self.writer.saving:
                 await self._replace(settings, accounts)
-            self.store.configured(successful=True, at=self.clock.now().wall)
+            self.store.configured(successful=True, at=self.clock.now().unix)
             await self.writer.turn()
             for account in accounts:
                 await account.workflows.reconcile()

@@ -21,7 +21,7 @@ NOW = Moment(100.0, EPOCH + 5000, EPOCH + 5000)
 
 def ago(seconds: float) -> float:
     """Unix time, as records have it."""
-    return NOW.wall - seconds
+    return NOW.unix - seconds
 
 
 def record(status: str = "running", **fields: object) -> InstanceRecord:
@@ -97,7 +97,7 @@ def test_its_series_expire_as_they_would_have(of_it: InstanceRecord, expires: fl
     instance = restored(of_it)
     assert instance.expires_at == expires
     recorded = instance.record(NOW).expires_at
-    assert recorded == (None if expires is None else NOW.wall + expires - NOW.monotonic)
+    assert recorded == (None if expires is None else NOW.unix + expires - NOW.monotonic)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class TestWhatIsAskedFor:
 
     def test_by_a_row_of_an_error_that_is_history(self) -> None:
         instance = known(Scope.DISCOVERED, "errored")
-        instance.since = at(10).wall
+        instance.since = at(10).unix
         lifecycle.on_row(instance, at(20), row("errored", 20))
         assert lifecycle.request_detail(instance) == Pending(Urgency.CHANGED, PollReason.ROW)
 
@@ -227,14 +227,14 @@ class TestSimpleResponse:
         assert instance.values
         assert (instance.values.status, instance.values.step_count) == (progress or ("running", 0))
         assert instance.wants_detail is shown
-        assert instance.last_change == at(21 if shown else 10).wall
+        assert instance.last_change == at(21 if shown else 10).unix
 
     def test_what_is_known_shows_nothing(self) -> None:
         instance = known(Scope.CONFIGURED)
         begun(instance, 20)
         assert lifecycle.on_simple(instance, at(21), simple()) == NOTHING
         assert not instance.wants_detail
-        assert (instance.checked_at, instance.last_change) == (21, at(10).wall)
+        assert (instance.checked_at, instance.last_change) == (21, at(10).unix)
 
 
 class TestDetailResponse:
@@ -287,14 +287,14 @@ class TestDetailResponse:
     def test_counting_the_old_end_of_one_that_was_seen_live_or_is_history_is_none(self) -> None:
         assert not polled(known(Scope.CONFIGURED), 5000, "errored").backfilled
         history = new()
-        history.since = at(10).wall
+        history.since = at(10).unix
         assert not polled(history, 5000, "errored").backfilled
 
     def test_the_same_again_is_recorded_and_changes_nothing(self) -> None:
         instance = known(Scope.CONFIGURED)
         effects = polled(instance, 400)
         assert effects == Effects(record=True, observations=effects.observations)
-        assert instance.last_change == at(10).wall
+        assert instance.last_change == at(10).unix
 
     @pytest.mark.parametrize(
         ("modified", "seconds", "wants_detail"),
@@ -400,15 +400,15 @@ class TestRow:
         effects = lifecycle.on_row(instance, at(20), row("complete", 9))
         assert effects == Effects(record=True, show=True, observations=effects.observations)
         assert effects.observations not in (None, Observations())
-        assert instance.row == LastRow("complete", at(0).wall, at(9).wall)
+        assert instance.row == LastRow("complete", at(0).unix, at(9).unix)
         assert instance.values
         assert instance.values.status == "complete"
-        assert (instance.checked_at, instance.last_change) == (20, at(20).wall)
+        assert (instance.checked_at, instance.last_change) == (20, at(20).unix)
 
     def test_that_shows_nothing_new_shows_that_it_is_there(self) -> None:
         instance = listed("running")
         assert lifecycle.on_row(instance, at(30), row("running", 9)) == NOTHING
-        assert (instance.checked_at, instance.last_change) == (30, at(10).wall)
+        assert (instance.checked_at, instance.last_change) == (30, at(10).unix)
 
     @pytest.mark.parametrize(
         ("instance", "needs_detail"),
@@ -556,7 +556,7 @@ class TestTime:
         self, status: str, since: float, *, skipped: bool
     ) -> None:
         instance = listed(status)
-        instance.since, instance.expires_at = at(since).wall, 20
+        instance.since, instance.expires_at = at(since).unix, 20
         instance.wants_detail = True
         effects = lifecycle.on_tick(instance, settled=-inf, now=at(30))
         assert effects == Effects(record=True, hide=True, skipped=skipped)

@@ -87,7 +87,7 @@ class Pages:
                 if name != "account" or len(snapshot.accounts) > 1
             },
             max_length=MAX_LENGTH,
-            now=snapshot.now.wall,
+            now=snapshot.now.unix,
             query=query,
             picked=select(snapshot.rows(), query),
         )

@@ -157,14 +157,14 @@ def _row(workflow: WorkflowView, instance: Instance, now: Moment) -> TableRow:
         *workflow.key,
         instance.id,
         values.status,
-        _attention(instance, values, now.wall),
+        _attention(instance, values, now.unix),
         checked_at=_unix(instance.checked_at, now),
         due=_unix(due, now),
         error=values.error_name or "",
         step=(most.name if most else values.error_step) or "",
         more_steps=max(0, len(steps) - 1),
         attempts=most.attempts if most else None,
-        running=_running(values, now.wall),
+        running=_running(values, now.unix),
         changed=instance.last_change if known else None,
     )
 
@@ -173,7 +173,7 @@ def _unix(moment: float | None, now: Moment) -> float | None:
     """Unix time of a moment on the monotonic clock."""
     if moment is None or not isfinite(moment):
         return None
-    return now.wall - now.monotonic + moment
+    return now.unix - now.monotonic + moment
 
 
 def _running(values: InstanceValues, now: float) -> float | None:
@@ -230,7 +230,7 @@ class WatchView:
         return Explanation(
             row=_row(_workflow(account, attached), instance, now),
             instance=instance,
-            now=now.wall,
+            now=now.unix,
             account_id=settings.account.account_id or "",
             requested_at=_unix(request.at if request else None, now),
             waits=_waits(instance),
@@ -240,7 +240,7 @@ class WatchView:
         )
 
     def _account(self, account: WatchedAccount) -> AccountView:
-        workflows, now = account.workflows, self.clock.now().wall
+        workflows, now = account.workflows, self.clock.now().unix
         budget = workflows.queue.budget
         watched = (_workflow(account, attached) for attached in workflows.attached.values())
         return AccountView(
