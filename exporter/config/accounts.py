@@ -47,11 +47,12 @@ _WorkflowName = Annotated[
     ),
 ]
 # Cloudflare's have 32 hex digits. Simulators and proxies may take other names, but what looks like
-# an id that has lost or gained digits is refused.
+# an id that has lost or gained digits is refused; and what is as long as an API token, which must
+# not become a label.
 _AccountId = Annotated[
     str,
     _matching(
-        r"(?!(?:[0-9a-f]{24,31}|[0-9a-f]{33,})$)[A-Za-z0-9_-]{1,64}",
+        r"(?!(?:[0-9a-f]{24,31}|[0-9a-f]{33,})$)[A-Za-z0-9_-]{1,36}",
         "not an account id: copy it from Cloudflare's dashboard, 32 hex digits",
     ),
 ]
@@ -104,7 +105,7 @@ class Events(Section):
     queue_id: Annotated[
         str,
         _matching(
-            r"[A-Za-z0-9_-]{1,64}",
+            r"[A-Za-z0-9_-]{1,36}",
             "not a queue id: wrangler queues info NAME shows it, 32 hex digits",
         ),
     ]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from exporter.config.secrets import LIKE_A_SECRET
 from exporter.config.settings import Settings, paths
 from exporter.config.validation import Loc
 
@@ -92,13 +93,16 @@ def line(error: ErrorDetails, origin: str = "", *, root: type[BaseModel] = Setti
 
 def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
     """The value, if it can't hold a secret: it is that of a known key that isn't a section, and no
-    URL with a user, a query or a fragment."""
+    URL with a user, a query or a fragment, nor a token in place of an id."""
     takes_a_value = _names(loc) in _known(root) and not _keys(loc, root)
     if not takes_a_value or not isinstance(given, str | int | float):
         return ""
-    if _SECRETS & set(loc) or loc == ("state", "url") or re.search("[@?#]", str(given)):
+    if _SECRETS & set(loc) or loc == ("state", "url"):
         return ""
-    return f" (it is {str(given)[:60]!r})"
+    text = str(given)
+    if re.search("[@?#]", text) or ("instances" not in loc and LIKE_A_SECRET.fullmatch(text)):
+        return ""
+    return f" (it is {text[:60]!r})"
 
 
 def _path(loc: Loc) -> str:

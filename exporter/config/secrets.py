@@ -10,7 +10,8 @@ from exporter.config.validation import Problem
 
 # What may follow "Bearer" (RFC 6750): no quotes, and no ${VARIABLE} that nothing has expanded.
 _SECRET = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_LIKE_A_SECRET = re.compile(r"[A-Za-z0-9_-]{37,}")
+LIKE_A_SECRET = re.compile(r"[A-Za-z0-9_-]{37,}")
+"""What may be an API token or key; only ids of instances are as long."""
 
 
 def secret_of(text: str) -> str:
@@ -42,6 +43,6 @@ def one_secret(given: Mapping[str, Any], secret: str) -> Iterator[Problem]:
     """What is wrong where a secret, or the file that holds it, is given by these keys."""
     if {secret, f"{secret}_file"} <= given.keys():
         yield (), f"give one of {secret} and {secret}_file"
-    if _LIKE_A_SECRET.fullmatch(str(given.get(f"{secret}_file"))):
+    if LIKE_A_SECRET.fullmatch(str(given.get(f"{secret}_file"))):
         # Refused here, before it is opened as a file and reported as missing.
         yield (), f"{secret}_file must name a file; its value looks like the secret itself"
