@@ -7,6 +7,7 @@ the place of the one that ranks lowest. What that does to the two, `lifecycle` d
 """
 
 from enum import IntEnum
+from typing import NamedTuple
 
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Scope
@@ -24,7 +25,13 @@ class _Rank(IntEnum):
     EXPIRING = 3
 
 
-_Place = tuple[_Rank, float, str]
+class _Position(NamedTuple):
+    """Where an instance stands in the order in which instances give way, the last one first. Of one
+    rank, that is the newest."""
+
+    rank: _Rank
+    created: float
+    id: str
 
 
 class SeriesLimit:
@@ -38,9 +45,9 @@ class SeriesLimit:
     def __init__(self, watched: WatchedInstances, selector: Selector) -> None:
         self.selector = selector
         self._watched = watched
-        self._order: list[_Place] | None = None
-        """Discovered instances with series, by rank and age: the last gives way first. None: the
-        list is to be made when a place is needed."""
+        self._order: list[_Position] | None = None
+        """The positions of discovered instances with series, sorted. None: the list is to be made
+        when a place is needed."""
         self._dropped: set[str] = set()
         """Instances that have no series because there was no place."""
         self._taken = 0
@@ -82,12 +89,12 @@ class SeriesLimit:
         self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
         begins_to_expire = instance.expires_at is not None and not expired
         if self._order is not None and begins_to_expire and instance.has_series:
-            self._order.append(_place(instance))  # no rank is lower
+            self._order.append(_position(instance))  # no rank is lower
 
     def _admit(self, instance: Instance) -> bool:
         """Takes a place for an instance, if there is one. That there is none is counted only once
         for each instance."""
-        if self._taken < self.selector.limit or self._make_room(after=_place(instance)[0]):
+        if self._taken < self.selector.limit or self._make_room(after=_position(instance).rank):
             self._taken += 1
             return True
         self._drop(instance)
@@ -98,13 +105,13 @@ class SeriesLimit:
         did."""
         if self._order is None:
             instances = self._watched.instances.values()
-            self._order = sorted(_place(i) for i in instances if i.scope is Scope.DISCOVERED)
-        while self._order and self._order[-1][0] > after:
-            place = self._order.pop()
-            instance = self._watched.instances.get(place[2])
-            if instance is None or not instance.has_series or _place(instance) != place:
+            self._order = sorted(_position(i) for i in instances if i.scope is Scope.DISCOVERED)
+        while self._order and self._order[-1].rank > after:
+            last = self._order.pop()
+            instance = self._watched.instances.get(last.id)
+            if instance is None or not instance.has_series or _position(instance) != last:
                 continue  # it has changed since
-            if place[0] is not _Rank.EXPIRING:
+            if last.rank is not _Rank.EXPIRING:
                 self._drop(instance)
             self._give_up(instance)
             return True
@@ -121,8 +128,7 @@ class SeriesLimit:
         self._taken -= 1
 
 
-def _place(instance: Instance) -> _Place:
-    """The place of an instance in the order. Of one rank, the newest gives way first."""
+def _position(instance: Instance) -> _Position:
     # An instance without series may expire for the very reason that it has none.
     if instance.has_series and instance.expires_at is not None:
         rank = _Rank.EXPIRING
@@ -132,4 +138,4 @@ def _place(instance: Instance) -> _Place:
         rank = _Rank.LIVE
     else:
         rank = _Rank.ENDED
-    return rank, instance.row.created or 0.0, instance.id
+    return _Position(rank, instance.row.created or 0.0, instance.id)
