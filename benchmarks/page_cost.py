@@ -84,7 +84,7 @@ async def _fetch(url: str) -> tuple[float, int]:
 
 async def _measure(count: int) -> None:
     app = await _filled(count)
-    asgi = endpoints(app.exposition, app.overview, unhealthy=list, unready=list)
+    asgi = endpoints(app.exposition, app.view, unhealthy=list, unready=list)
     with listen("127.0.0.1", 0) as listener:
         server = Server(asgi)
         serving = asyncio.create_task(server.serve(sockets=[listener]))

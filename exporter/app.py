@@ -88,7 +88,7 @@ class App:
         self.accounts = self.watched.accounts
         """Empty until settings are applied."""
         self.health = Health(self.watched, self.writer, self._clock)
-        self.overview = WatchView(
+        self.view = WatchView(
             self.accounts, clock=self._clock, state_problem=lambda: self.writer.problem
         )
 
@@ -135,7 +135,7 @@ class App:
         server = Server(
             endpoints(
                 self.exposition,
-                self.overview,
+                self.view,
                 unhealthy=self.health.unhealthy,
                 unready=self.health.unready,
                 reloader=reloader,

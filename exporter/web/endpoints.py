@@ -21,7 +21,7 @@ Check = Callable[[], list[str]]
 
 def endpoints(
     exposition: Exposition,
-    overview: WatchView,
+    view: WatchView,
     *,
     unhealthy: Check,
     unready: Check,
@@ -50,7 +50,7 @@ def endpoints(
             Route("/-/healthy", check(unhealthy, "healthy")),
             Route("/-/ready", check(unready, "ready")),
             Route("/-/reload", reload, methods=["POST", "PUT"]),
-            *Pages(overview).routes,
+            *Pages(view).routes,
         ],
         exception_handlers={HTTPException: _http_error},
     )

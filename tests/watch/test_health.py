@@ -26,9 +26,7 @@ MINUTE = 60.0
 async def asked(app: App, path: str = "/-/healthy") -> tuple[int, list[str]]:
     """Status and lines that an endpoint responds with."""
     health = app.health
-    site = endpoints(
-        app.exposition, app.overview, unhealthy=health.unhealthy, unready=health.unready
-    )
+    site = endpoints(app.exposition, app.view, unhealthy=health.unhealthy, unready=health.unready)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(site)) as http:
         response = await http.get(f"http://exporter{path}")
     return response.status_code, response.text.splitlines()

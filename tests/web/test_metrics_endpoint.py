@@ -83,8 +83,8 @@ def numbers(body: bytes) -> set[float]:
 
 
 def site(exposition: Exposition) -> Starlette:
-    overview = WatchView([], clock=Clock())
-    return endpoints(exposition, overview, unhealthy=list, unready=list)
+    view = WatchView([], clock=Clock())
+    return endpoints(exposition, view, unhealthy=list, unready=list)
 
 
 async def ask(port: int, path: str = "/metrics", **headers: str) -> httpx.Response:

@@ -34,11 +34,11 @@ class Pages:
     """The pages of an exporter.
 
     Args:
-        overview: What they show.
+        view: What they show.
     """
 
-    def __init__(self, overview: WatchView) -> None:
-        self._overview = overview
+    def __init__(self, view: WatchView) -> None:
+        self._view = view
         self._one_at_a_time = asyncio.Lock()
         self._templates = Environment(
             loader=PackageLoader("exporter.web.page"),
@@ -64,12 +64,12 @@ class Pages:
     async def _table(self, request: Request) -> Response:
         query = TableQuery.read(request.query_params)
         async with self._one_at_a_time:
-            page = await asyncio.to_thread(self.table, self._overview.snapshot(), query)
+            page = await asyncio.to_thread(self.table, self._view.snapshot(), query)
         return HTMLResponse(page, headers=_HEADERS)
 
     async def _instance(self, request: Request) -> Response:
         name = [request.query_params.get(key, "") for key in ("account", "workflow", "id")]
-        known = self._overview.explain(*name)
+        known = self._view.explain(*name)
         if known is None:
             page = self._templates.get_template("unknown.html").render(id=name[2])
             return HTMLResponse(page, 404, headers=_HEADERS)

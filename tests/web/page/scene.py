@@ -57,7 +57,7 @@ def retrying(step: str) -> Script:
 @contextlib.asynccontextmanager
 async def served(watched: Watching) -> AsyncIterator[str]:
     """The exporter's address, while its endpoints are served."""
-    app = endpoints(watched.app.exposition, watched.app.overview, unhealthy=list, unready=list)
+    app = endpoints(watched.app.exposition, watched.app.view, unhealthy=list, unready=list)
     with listen("127.0.0.1", 0) as listener:
         server = Server(app)
         serving = asyncio.create_task(server.serve(sockets=[listener]))

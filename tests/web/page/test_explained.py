@@ -32,7 +32,7 @@ DISCOVER = [{"name": "orders", "discover": {}}]
 
 
 def explain(w: Watching, instance_id: str = "a") -> Explanation:
-    known = w.app.overview.explain("acc", "orders", instance_id)
+    known = w.app.view.explain("acc", "orders", instance_id)
     assert known is not None
     return known
 

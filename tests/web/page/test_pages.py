@@ -288,7 +288,7 @@ class TestAccount:
             for name in ("a", "b"):
                 w.simulator.world.account("acc").workflow(name)
             await w.cycle()
-            (account,) = w.app.overview.snapshot().accounts
+            (account,) = w.app.view.snapshot().accounts
             assert [workflow.name for workflow in account.workflows] == ["down", "a", "b"]
 
     async def test_a_list_of_workflows_that_fails_says_why_and_what_to_do(self) -> None:
@@ -327,7 +327,7 @@ async def test_the_table_is_the_scene() -> None:
         w.orders.create("late", Script((retried("pay", failures=9, backoff=9),)))
         for _ in range(16):
             await w.cycle(after=300)
-        rows = w.app.overview.snapshot().rows()
+        rows = w.app.view.snapshot().rows()
         assert {r.id: r.attention for r in rows if r.attention} == {
             "order-1984": "errored",
             "order-1991": "errored",

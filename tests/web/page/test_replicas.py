@@ -58,7 +58,7 @@ async def replicas(postgres: PostgresServer, *urls: str) -> AsyncIterator[Sequen
 
 
 def page(app: App) -> Skeleton:
-    return Skeleton(Pages(app.overview).table(app.overview.snapshot(), TableQuery()))
+    return Skeleton(Pages(app.view).table(app.view.snapshot(), TableQuery()))
 
 
 async def test_it_links_to_the_replica_that_holds_a_workflow(postgres: PostgresServer) -> None:
