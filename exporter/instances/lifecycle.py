@@ -305,9 +305,11 @@ def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
 
 def on_configured_row(instance: Instance, status: str) -> Pending | None:
     """A list row shows the status of a configured instance. It only matters where it shows that an
-    ended one was restarted: everything else, the instance's own polls soon show."""
-    live_again = instance.has_ended and status not in ENDED and instance.failure is None
-    return pend(instance, Urgency.CONFIGURED, PollReason.ROW) if live_again else None
+    ended one was restarted, and is live or errored now: everything else, the instance's own polls
+    show soon enough."""
+    matters = status not in ENDED_WITHOUT_ERROR and status != instance.status
+    restarted = instance.has_ended and matters and instance.failure is None
+    return pend(instance, Urgency.CONFIGURED, PollReason.ROW) if restarted else None
 
 
 def on_selected(instance: Instance, now: Moment, *, selected: bool, placed: bool) -> Effects:

@@ -115,11 +115,13 @@ class TestWhatIsAskedFor:
         ("instance", "status", "pends"),
         [
             (known(Scope.CONFIGURED, "errored"), "running", True),
+            (known(Scope.CONFIGURED, "complete"), "errored", True),
+            (known(Scope.CONFIGURED, "errored"), "errored", False),
             (known(Scope.CONFIGURED, "errored"), "complete", False),
             (known(Scope.CONFIGURED), "paused", False),
             (failed(known(Scope.CONFIGURED, "errored")), "running", False),
         ],
-        ids=["restarted", "ended", "live", "fails"],
+        ids=["restarted", "errored now", "same", "ended", "live", "fails"],
     )
     def test_by_the_row_of_a_configured_one(
         self, instance: Instance, status: str, *, pends: bool

@@ -182,6 +182,17 @@ async def test_terminated_before_a_step_ran_again_counts_as_an_end(watched: dict
         assert counts(w) == ERRORED | {"finished terminated": 1}
 
 
+async def test_an_error_of_a_configured_one_shows_as_soon_as_in_its_row() -> None:
+    async with watching(workflows=[{"name": "orders", **CONFIGURED, **DISCOVERED}]) as w:
+        await w.cycle()
+        instance = w.orders.create("a", CHARGED)
+        await w.cycle(after=15)
+        assert w.status("a") == "complete"
+        instance.restart_from("charge", script=DECLINED)
+        await w.cycle(after=15)
+        assert w.status("a") == "errored"
+
+
 @WATCHED
 async def test_a_stale_response_of_the_end_before_counts_nothing_twice(
     watched: dict[str, Any],
