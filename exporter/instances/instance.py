@@ -208,17 +208,17 @@ class Instance(Struct, eq=False, gc=False):
 
     def record(self, now: Moment) -> InstanceRecord:
         """What the state holds of it, for after a restart."""
-        ahead = now.unix - now.monotonic
+        offset = now.unix - now.monotonic
         return InstanceRecord(
             since=self.since,
             shown=self.has_series,
             run=self.run,
             values=self.values,
             last_change=self.last_change,
-            detailed_at=self.detailed_at + ahead,
+            detailed_at=self.detailed_at + offset,
             wants_detail=self.wants_detail,
             not_found=self.last_poll.not_found,
-            expires_at=None if self.expires_at is None else self.expires_at + ahead,
+            expires_at=None if self.expires_at is None else self.expires_at + offset,
             row=self.row,
         )
 

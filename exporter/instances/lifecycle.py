@@ -126,12 +126,12 @@ def cancel(instance: Instance) -> None:
     instance.activity = None
 
 
-def on_turn(instance: Instance, *, now: Moment) -> PollRequest:
+def on_turn(instance: Instance, now: Moment) -> PollRequest:
     """Its turn at the budget has come. Returns the first request of the poll."""
     assert isinstance(instance.activity, Pending), "only what waits has a turn"
     reason, at = instance.activity.reason, now.monotonic
     instance.due = at + instance.poll.interval
-    outlived = at >= instance.detail_after and poll_pauses.outlived(instance, now=now)
+    outlived = at >= instance.detail_after and poll_pauses.outlived(instance, now)
     due = at - instance.detailed_at >= instance.poll.detail_refresh
     refresh = (instance.live or outlived) and due
     needs_detail = (refresh or instance.wants_detail) and not instance.steps_can_wait(at)
@@ -147,22 +147,22 @@ def on_simple(instance: Instance, now: Moment, response: Summary) -> Effects:
     at, run, values = instance.request.at, instance.run, instance.values
     can_wait = instance.steps_can_wait(at)
     if run and values and instance.lacks_detail:
-        return _without_steps(instance, now, response, run, values)
+        return _without_steps(instance, now, run, values, response)
     # Without these, a row has come since the request was chosen, and a detail is needed in any
     # case.
     if run and values and instance.detailed:
         freshness = judge(run, values, response, ignore_progress=can_wait)
         if freshness is Freshness.BEHIND or (can_wait and freshness is Freshness.UNDECIDED):
-            return _succeeded(instance, behind=True, now=now)
+            return _succeeded(instance, now, behind=True)
         if freshness is Freshness.KNOWN:
-            progressed = _progress(instance, run, values, response, now)
-            return _succeeded(instance, now=now)._replace(show=progressed)
+            progressed = _progress(instance, now, run, values, response)
+            return _succeeded(instance, now)._replace(show=progressed)
     instance.activity = PollRequest(at, "detail", PollReason.CHANGED)
     return NOTHING
 
 
 def _without_steps(
-    instance: Instance, now: Moment, response: Summary, run: Run, values: InstanceValues
+    instance: Instance, now: Moment, run: Run, values: InstanceValues, response: Summary
 ) -> Effects:
     """Takes news from a simple response as from a list row, since detail responses can't be read.
     The poll continues with another detail request."""
@@ -173,7 +173,7 @@ def _without_steps(
     tracked = take_row(run, values, row, now=now.steady, since=instance.since)
     if tracked is None or tracked.run == run:
         return NOTHING
-    changed = _take(instance, tracked.run, tracked.values, now)
+    changed = _take(instance, now, tracked.run, tracked.values)
     instance.wants_detail = True
     return Effects(record=True, show=changed, observations=tracked.observations)
 
@@ -183,24 +183,24 @@ def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> E
     instance.detail_after = now.monotonic + poll_pauses.after_detail(instance, size)
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
     if tracked is None:
-        return _succeeded(instance, behind=True, now=now)
+        return _succeeded(instance, now, behind=True)
     ended = tracked.run.end if instance.run is None and tracked.observations.run else None
-    changed = _take(instance, tracked.run, tracked.values, now)
+    changed = _take(instance, now, tracked.run, tracked.values)
     if instance.has_series:
         instance.timeline = pack(response, now=now.steady)
     if instance.live:
         instance.expires_at = None
     instance.detailed_at = instance.request.at
-    instance.wants_detail = not changed and poll_pauses.ended_behind(instance, now=now)
-    _succeeded(instance, now=now)
+    instance.wants_detail = not changed and poll_pauses.ended_behind(instance, now)
+    _succeeded(instance, now)
     old = instance.configured and ended is not None and ended < now.steady - _OLD
     return Effects(record=True, show=changed, observations=tracked.observations, backfilled=old)
 
 
-def _succeeded(instance: Instance, *, behind: bool = False, now: Moment) -> Effects:
+def _succeeded(instance: Instance, now: Moment, *, behind: bool = False) -> Effects:
     """A poll succeeded. With `behind`, its response came from a database replica that is behind."""
     due = poll_pauses.due_once_caught_up if behind else poll_pauses.due_after
-    instance.due = due(instance, now=now)
+    instance.due = due(instance, now)
     found = instance.last_poll.not_found > 0
     instance.last_poll, instance.activity = LastPoll(instance.request), None
     if not behind:
@@ -227,14 +227,14 @@ def on_failure(instance: Instance, now: Moment, failure: RequestFailed) -> Effec
     request = instance.request
     if request.kind == "detail":
         instance.detail_after = now.monotonic + poll_pauses.after_detail(instance, failure.size)
-    pause = poll_pauses.after_failure(instance, now=now)
+    pause = poll_pauses.after_failure(instance, now)
     # Half an interval more, since a round also polls what falls due within half an interval.
     instance.due = max(now.monotonic + pause, instance.detail_after + instance.poll.interval / 2)
     instance.activity, instance.last_poll = None, LastPoll(request, failure.without_frames())
     return NOTHING
 
 
-def on_workflow_readable(instance: Instance, *, now: Moment) -> None:
+def on_workflow_readable(instance: Instance, now: Moment) -> None:
     """Its workflow can be read again. If it failed together with all others, that was probably for
     the same reason, so its pause ends."""
     if instance.failure is not None:
@@ -242,7 +242,7 @@ def on_workflow_readable(instance: Instance, *, now: Moment) -> None:
 
 
 def _progress(
-    instance: Instance, run: Run, values: InstanceValues, response: Summary, now: Moment
+    instance: Instance, now: Moment, run: Run, values: InstanceValues, response: Summary
 ) -> bool:
     """Takes status and step count from a simple response that shows no other news, while the steps
     have to wait. Returns whether they have changed.
@@ -254,12 +254,12 @@ def _progress(
     if (run.status, run.step_count) == (status, steps):
         return False
     values = replace(values, status=status, step_count=steps)
-    _take(instance, replace(run, status=status, step_count=steps), values, now)
+    _take(instance, now, replace(run, status=status, step_count=steps), values)
     instance.wants_detail = True
     return True
 
 
-def _take(instance: Instance, run: Run, values: InstanceValues, now: Moment) -> bool:
+def _take(instance: Instance, now: Moment, run: Run, values: InstanceValues) -> bool:
     """Takes what a row or a response showed. Returns whether any value changed."""
     changed = values != instance.values
     if changed:
@@ -299,7 +299,7 @@ def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
     repeats = known and instance.status == row.status
     if instance.has_ended and tracked.run.status not in ENDED:
         instance.detailed_at = -inf  # it was restarted, so the known steps are no longer its steps
-    changed = _take(instance, tracked.run, tracked.values, now)
+    changed = _take(instance, now, tracked.run, tracked.values)
     return Effects(record=True, show=changed, observations=tracked.observations, repeats=repeats)
 
 
@@ -341,7 +341,7 @@ def on_series_given_up(instance: Instance, now: Moment) -> Effects:
     return Effects(record=True, hide=True)
 
 
-def on_tick(instance: Instance, *, settled: float, now: Moment) -> Effects:
+def on_tick(instance: Instance, now: Moment, *, settled: float) -> Effects:
     """Time passed, and its series may expire; not while a request for it is under way.
 
     Args:
@@ -363,7 +363,7 @@ def on_tick(instance: Instance, *, settled: float, now: Moment) -> Effects:
 
 
 def restore(
-    instance: Instance, record: InstanceRecord, *, list_pass_at: float | None, now: Moment
+    instance: Instance, now: Moment, record: InstanceRecord, *, list_pass_at: float | None
 ) -> None:
     """Takes what was recorded of an instance before the exporter restarted, or before the instance
     was removed.
@@ -371,23 +371,23 @@ def restore(
     Args:
         list_pass_at: When the last list pass began (monotonic clock).
     """
-    ahead, removed = now.unix - now.monotonic, record.removed_at is not None
+    offset, removed = now.unix - now.monotonic, record.removed_at is not None
     if record.shown and not instance.configured and not removed:
         instance.scope = Scope.DISCOVERED
     instance.since, instance.last_change = record.since, record.last_change
     instance.run, instance.values, instance.row = record.run, record.values, record.row
-    instance.detailed_at = min(now.monotonic, record.detailed_at - ahead)
+    instance.detailed_at = min(now.monotonic, record.detailed_at - offset)
     instance.wants_detail = record.wants_detail
     instance.last_poll = LastPoll(not_found=record.not_found)
     if record.expires_at is not None and not removed:
         # The record may be old, or made by another clock. Where steps are still to be fetched, they
         # get the whole time again.
-        expires = inf if record.wants_detail else record.expires_at - ahead
+        expires = inf if record.wants_detail else record.expires_at - offset
         instance.expires_at = min(expires, now.monotonic + instance.poll.forget_after)
-    instance.checked_at = min(now.monotonic, max(record.detailed_at, record.last_change) - ahead)
+    instance.checked_at = min(now.monotonic, max(record.detailed_at, record.last_change) - offset)
     if not instance.configured and list_pass_at is not None:
         instance.checked_at = max(list_pass_at, instance.checked_at)
-    outlived = poll_pauses.outlived(instance, now=now)
+    outlived = poll_pauses.outlived(instance, now)
     unlisted = instance.has_ended and not poll_pauses.lists_show_restarts(instance)
     if instance.live or instance.row_is_newer or instance.wants_detail or outlived or unlisted:
         instance.due = now.monotonic  # maybe no list will ever show that it has to be polled

@@ -16,7 +16,7 @@ run costs grow with its steps, not with the square of its steps."""
 _LONGEST = 3600.0
 
 
-def after_failure(instance: Instance, *, now: Moment) -> float:
+def after_failure(instance: Instance, now: Moment) -> float:
     """The pause after another failure in a row: twice the time since the last one, so that an
     instance that always fails costs almost nothing."""
     last, pause = instance.last_poll, 0.0
@@ -31,32 +31,32 @@ def after_detail(instance: Instance, size: int) -> float:
     return min(instance.poll.interval * size / _FREE, _LONGEST) if size > _FREE else 0.0
 
 
-def due_after(instance: Instance, *, now: Moment) -> float:
+def due_after(instance: Instance, now: Moment) -> float:
     """When an instance is polled next, after a response that was taken.
 
     An ended instance changes only by a restart or by steps that outlive its run. Lists show
     restarts; where they don't, it is polled once every `poll.ended_interval`.
     """
-    if instance.is_behind or ended_behind(instance, now=now):
+    if instance.is_behind or ended_behind(instance, now):
         # The response comes from a database replica that is behind.
-        return due_once_caught_up(instance, now=now)
+        return due_once_caught_up(instance, now)
     at, poll = instance.request.at, instance.poll
     if not instance.has_ended:
         return at + poll.interval
     due = at + (inf if lists_show_restarts(instance) else poll.ended_interval)
-    if outlived(instance, now=now):
+    if outlived(instance, now):
         due = min(due, max(at + poll.detail_refresh, instance.detail_after))
     return due
 
 
-def ended_behind(instance: Instance, *, now: Moment) -> bool:
+def ended_behind(instance: Instance, now: Moment) -> bool:
     """Whether the row of an ended instance changed recently, after everything that responses show:
     it may have been restarted, and have ended with the same status."""
     age = now.steady - (instance.row.modified or -inf)
     return instance.has_ended and instance.row_is_newer and age < instance.poll.detail_refresh
 
 
-def due_once_caught_up(instance: Instance, *, now: Moment) -> float:
+def due_once_caught_up(instance: Instance, now: Moment) -> float:
     """When an instance is polled again after a response that is behind.
 
     A configured one is polled soon. A discovered one waits for as long as its row has been
@@ -72,7 +72,7 @@ def lists_show_restarts(instance: Instance) -> bool:
     return not instance.configured and instance.row.modified is not None
 
 
-def outlived(instance: Instance, *, now: Moment) -> bool:
+def outlived(instance: Instance, now: Moment) -> bool:
     """Whether steps may have outlived the run: the last detail response came soon after its end,
     and showed steps that were still open. The engine stops these only when it terminates a run."""
     run, values = instance.run, instance.values

@@ -147,7 +147,7 @@ class Poller:
 
     async def poll_instance(self, instance: Instance) -> None:
         """Polls an instance whose turn has come."""
-        request = lifecycle.on_turn(instance, now=self._clock.now())
+        request = lifecycle.on_turn(instance, self._clock.now())
         try:
             if request.kind == "simple":
                 with self._store.poll("simple"):
@@ -190,7 +190,7 @@ class Poller:
         self.watched.raise_horizon()
         now, settled = self._clock.now(), self.watched.passes.settled
         async for instance in self.watched.each():
-            effects = lifecycle.on_tick(instance, settled=settled, now=now)
+            effects = lifecycle.on_tick(instance, now, settled=settled)
             if effects.record:
                 self._cancel(instance)
                 self.watched.take_effect(instance, effects)
@@ -198,7 +198,7 @@ class Poller:
         waiting = others and not self.queue.budget.blocked
         if self._health.round_over(empty=not self.instances, waiting=waiting):
             for instance in self.instances.values():
-                lifecycle.on_workflow_readable(instance, now=now)
+                lifecycle.on_workflow_readable(instance, now)
         await self.report()
 
     async def report(self) -> None:

@@ -115,7 +115,7 @@ class WatchedInstances:
         due = now.monotonic if configured else inf
         instance = Instance(instance_id, scope, self.poll, since, due)
         if known is not None:
-            lifecycle.restore(instance, known, list_pass_at=self.passes.last_succeeded, now=now)
+            lifecycle.restore(instance, now, known, list_pass_at=self.passes.last_succeeded)
         self.instances[instance_id] = instance
         self._show(instance)
         return instance

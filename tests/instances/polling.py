@@ -52,7 +52,7 @@ def new(scope: Scope = Scope.CONFIGURED) -> Instance:
 def begun(instance: Instance, seconds: float) -> PollRequest:
     """Its poll, begun."""
     lifecycle.on_due(instance)
-    return lifecycle.on_turn(instance, now=at(seconds))
+    return lifecycle.on_turn(instance, at(seconds))
 
 
 def polled(instance: Instance, seconds: float, status: str = "running", steps: int = 0) -> Effects:

@@ -288,15 +288,15 @@ class TestExpiry:
         for seconds in (20, 40):
             begun(instance, seconds)
             lifecycle.on_not_found(instance, now=at(seconds))
-        assert lifecycle.on_tick(instance, settled=inf, now=at(39 + POLL.forget_after)) is NOTHING
-        assert lifecycle.on_tick(instance, settled=inf, now=at(40 + POLL.forget_after)) == expiry
+        assert lifecycle.on_tick(instance, at(39 + POLL.forget_after), settled=inf) is NOTHING
+        assert lifecycle.on_tick(instance, at(40 + POLL.forget_after), settled=inf) == expiry
 
     def test_an_ended_one_whose_steps_were_never_fetched_is_skipped(self) -> None:
         instance = new(Scope.COUNTED)
         lifecycle.on_row(instance, at(10), row("complete", 9))
         lifecycle.on_selected(instance, selected=False, placed=False, now=at(10))
         lifecycle.request_detail(instance)
-        expiry = lifecycle.on_tick(instance, settled=inf, now=at(10 + POLL.forget_after))
+        expiry = lifecycle.on_tick(instance, at(10 + POLL.forget_after), settled=inf)
         assert expiry == Effects(record=True, hide=False, remove=True, skipped=True)
 
     @pytest.mark.parametrize("scope", DISCOVERED)
@@ -304,10 +304,10 @@ class TestExpiry:
         instance, shown = known(scope, "complete"), scope is Scope.DISCOVERED
         instance.wants_detail, instance.expires_at = True, 20.0
         first = Effects(record=True, hide=shown, skipped=True)
-        assert lifecycle.on_tick(instance, settled=19, now=at(20)) == first
-        assert lifecycle.on_tick(instance, settled=19, now=at(40)) == NOTHING
+        assert lifecycle.on_tick(instance, at(20), settled=19) == first
+        assert lifecycle.on_tick(instance, at(40), settled=19) == NOTHING
         removed = Effects(record=True, remove=True)
-        assert lifecycle.on_tick(instance, settled=20, now=at(60)) == removed
+        assert lifecycle.on_tick(instance, at(60), settled=20) == removed
 
     def test_a_poll_in_flight_comes_first(self) -> None:
         instance = known(Scope.DISCOVERED)
@@ -315,7 +315,7 @@ class TestExpiry:
             begun(instance, seconds)
             lifecycle.on_not_found(instance, now=at(seconds))
         begun(instance, 10**6)
-        assert lifecycle.on_tick(instance, settled=inf, now=at(10**6)) is NOTHING
+        assert lifecycle.on_tick(instance, at(10**6), settled=inf) is NOTHING
 
 
 class TestSelected:
@@ -470,7 +470,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def tick(self) -> None:
         due = self.instance.expires_at
-        expiry = lifecycle.on_tick(self.instance, settled=inf, now=self.now)
+        expiry = lifecycle.on_tick(self.instance, self.now, settled=inf)
         assert (expiry is not NOTHING) == (due is not None and due <= self.now.monotonic)
         if expiry.remove:
             self.instance = new(self.scope)

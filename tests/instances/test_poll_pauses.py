@@ -59,9 +59,9 @@ class TestAfterAFailure:
     def test_it_is_twice_the_time_since_the_last(self, since_the_last: float, pause: float) -> None:
         last = LastPoll(PollRequest(NOW.monotonic - since_the_last, "simple", PollReason.DUE))
         first = instance(last_poll=last)
-        assert poll_pauses.after_failure(first, now=NOW) == POLL.interval
+        assert poll_pauses.after_failure(first, NOW) == POLL.interval
         again = instance(last_poll=LastPoll(last.request, self.FAILURE))
-        assert poll_pauses.after_failure(again, now=NOW) == pause
+        assert poll_pauses.after_failure(again, NOW) == pause
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ class TestDue:
         ids=["live", "paused", "lists show a restart", "rows have no times", "configured"],
     )
     def test_by_what_it_is(self, polled: Instance, due: float) -> None:
-        assert poll_pauses.due_after(polled, now=NOW) == due
+        assert poll_pauses.due_after(polled, NOW) == due
 
     @pytest.mark.parametrize(
         ("polled", "pause"),
@@ -102,7 +102,7 @@ class TestDue:
         ids=["just now", "a while ago", "longer ago", "ended, maybe once more"],
     )
     def test_as_long_after_a_newer_row_as_that_is_old(self, polled: Instance, pause: float) -> None:
-        assert poll_pauses.due_after(polled, now=NOW) == AT + pause
+        assert poll_pauses.due_after(polled, NOW) == AT + pause
 
     @pytest.mark.parametrize(
         "polled",
@@ -114,12 +114,12 @@ class TestDue:
         ids=["same status", "not newer", "configured"],
     )
     def test_other_rows_change_nothing(self, polled: Instance) -> None:
-        assert poll_pauses.due_after(polled, now=NOW) == AT + POLL.interval
+        assert poll_pauses.due_after(polled, NOW) == AT + POLL.interval
 
     def test_an_old_row_of_an_end_changes_nothing(self) -> None:
         later = at(901 + POLL.detail_refresh)
         polled = instance("errored", end=890, row=listed("errored", 901))
-        assert poll_pauses.due_after(polled, now=later) == inf
+        assert poll_pauses.due_after(polled, later) == inf
 
     @pytest.mark.parametrize(
         ("age", "scope", "pause"),
@@ -135,7 +135,7 @@ class TestDue:
         self, age: float | None, scope: Scope, pause: float
     ) -> None:
         row = listed("errored", None if age is None else NOW.monotonic - age)
-        due = poll_pauses.due_once_caught_up(instance(row=row, scope=scope), now=NOW)
+        due = poll_pauses.due_once_caught_up(instance(row=row, scope=scope), NOW)
         assert due == AT + pause
 
 
@@ -159,21 +159,21 @@ class TestOutlived:
         ids=["errored", "complete", "seen soon", "seen late", "stopped", "no end", "live"],
     )
     def test_of_which_runs(self, polled: Instance, *, outlived: bool) -> None:
-        assert not poll_pauses.outlived(polled, now=NOW)
+        assert not poll_pauses.outlived(polled, NOW)
         polled.values = InstanceValues(polled.status or "", "v1", "api", steps=OPEN)
-        assert poll_pauses.outlived(polled, now=NOW) is outlived
+        assert poll_pauses.outlived(polled, NOW) is outlived
 
     @pytest.mark.parametrize("steps", [None, {}, {("step", "running"): 0, ("step", "success"): 2}])
     def test_none_were_open(self, steps: dict[tuple[str, str], int] | None) -> None:
         polled = instance("errored", end=890)
         polled.values = InstanceValues("errored", "v1", "api", steps=steps)
-        assert not poll_pauses.outlived(polled, now=NOW)
+        assert not poll_pauses.outlived(polled, NOW)
 
     @pytest.mark.parametrize("nothing", ["run", "values"])
     def test_nothing_is_known(self, nothing: str) -> None:
         polled = instance("errored", end=890)
         setattr(polled, nothing, None)
-        assert not poll_pauses.outlived(polled, now=NOW)
+        assert not poll_pauses.outlived(polled, NOW)
 
     @pytest.mark.parametrize(
         ("scope", "detail_after", "due"),
@@ -187,4 +187,4 @@ class TestOutlived:
     def test_are_followed(self, scope: Scope, detail_after: float, due: float) -> None:
         polled = instance("errored", end=890, scope=scope, detail_after=detail_after)
         polled.values = InstanceValues("errored", "v1", "api", steps=OPEN)
-        assert poll_pauses.due_after(polled, now=NOW) == due
+        assert poll_pauses.due_after(polled, NOW) == due

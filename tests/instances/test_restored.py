@@ -45,7 +45,7 @@ def restored(
 ) -> Instance:
     due = NOW.monotonic if scope is Scope.CONFIGURED else inf
     instance = Instance("a", scope, POLL, since=ago(1), due=due)
-    lifecycle.restore(instance, of_it, list_pass_at=list_pass_at, now=NOW)
+    lifecycle.restore(instance, NOW, of_it, list_pass_at=list_pass_at)
     return instance
 
 

@@ -383,16 +383,16 @@ class TestFailure:
     def test_the_pause_ends_once_the_workflow_can_be_read(
         self, instance: Instance, due: float
     ) -> None:
-        lifecycle.on_workflow_readable(instance, now=at(100))
+        lifecycle.on_workflow_readable(instance, at(100))
         assert instance.due == due
 
     def test_the_pause_after_a_large_response_lasts(self) -> None:
         instance = failed(large(), 20)
         instance.due, instance.detail_after = 500, 200
-        lifecycle.on_workflow_readable(instance, now=at(100))
+        lifecycle.on_workflow_readable(instance, at(100))
         assert instance.due == 200
         instance.due = 150
-        lifecycle.on_workflow_readable(instance, now=at(100))
+        lifecycle.on_workflow_readable(instance, at(100))
         assert instance.due == 150
 
 
@@ -560,20 +560,20 @@ class TestTime:
         instance = listed(status)
         instance.since, instance.expires_at = at(since).unix, 20
         instance.wants_detail = True
-        effects = lifecycle.on_tick(instance, settled=-inf, now=at(30))
+        effects = lifecycle.on_tick(instance, at(30), settled=-inf)
         assert effects == Effects(record=True, hide=True, skipped=skipped)
         assert (instance.scope, instance.wants_detail) == (Scope.COUNTED, False)
 
     def test_what_has_no_series_and_nothing_to_fetch_is_as_it_was(self) -> None:
         instance = known(Scope.COUNTED, "complete")
         instance.expires_at = 20
-        assert lifecycle.on_tick(instance, settled=-inf, now=at(30)) == NOTHING
+        assert lifecycle.on_tick(instance, at(30), settled=-inf) == NOTHING
 
     def test_a_configured_one_is_as_on_first_sight_but_for_what_was_counted(self) -> None:
         instance = known(Scope.CONFIGURED, "complete")
         run, instance.row, instance.expires_at = instance.run, LastRow("complete"), 20
         assert instance.timeline
-        effects = lifecycle.on_tick(instance, settled=inf, now=at(30))
+        effects = lifecycle.on_tick(instance, at(30), settled=inf)
         assert effects == Effects(record=True, hide=True)
         again = new()
         again.run = run
@@ -583,7 +583,7 @@ class TestTime:
     def test_what_was_never_shown_is_not_hidden(self) -> None:
         instance = new(Scope.DISCOVERED)
         instance.expires_at = 20
-        effects = lifecycle.on_tick(instance, settled=inf, now=at(30))
+        effects = lifecycle.on_tick(instance, at(30), settled=inf)
         assert effects == Effects(record=True, remove=True)
 
 
