@@ -103,9 +103,6 @@ class AccountWorkflows:
         queue: Where polls and list pages wait for the credential's budget.
         log: Reports the account's problems; it outlives attachments.
         changing: A lock that all accounts share, held while what is watched changes.
-        coverage: How completely events announce changes; None: the account has no events.
-        list_failure: Why the account's workflows could not be listed the last time, if so.
-        attached: Those that are watched here, by name.
     """
 
     settings: AccountSettings
@@ -118,25 +115,27 @@ class AccountWorkflows:
     log: AccountLog
     clock: Clock
     changing: asyncio.Lock
-    coverage: EventCoverage | None = field(default=None, init=False)
-    list_failure: RequestFailed | None = field(default=None, init=False)
-    attached: dict[str, Attachment] = field(default_factory=dict, init=False)
-    _found: set[str] = field(default_factory=set, init=False)
-    """Workflows of the account that match a glob."""
-    _discovered_by: dict[str, Discover | None] = field(default_factory=dict, init=False)
-    """The `discover` with which each workflow was last attached."""
-    _missing: dict[str, float] = field(default_factory=dict, init=False)
-    """Those of `_found` that the account's list lacks, with the time since when (monotonic
-    clock)."""
+
+    def __post_init__(self) -> None:
+        self.label = self.settings.account.label
+        self.coverage: EventCoverage | None = None
+        """How completely events announce changes; None: the account has no events."""
+        self.list_failure: RequestFailed | None = None
+        """Why the account's workflows could not be listed the last time; None: they could."""
+        self.attached: dict[str, Attachment] = {}
+        """Those that are watched here, by name."""
+        self._found: set[str] = set()
+        """Workflows of the account that match a glob."""
+        self._discovered_by: dict[str, Discover | None] = {}
+        """The `discover` with which each workflow was last attached."""
+        self._missing: dict[str, float] = {}
+        """Those of `_found` that the account's list lacks, with the time since when (monotonic
+        clock)."""
 
     @property
-    def label(self) -> str:
-        return self.settings.account.label
-
-    @property
-    def discoveries(self) -> dict[str, Discovery]:
-        """The discovery of each attached workflow that has one."""
-        return {n: a.discovery for n, a in self.attached.items() if a.discovery is not None}
+    def discoveries(self) -> list[Discovery]:
+        """Those of the attached workflows that have one."""
+        return [a.discovery for a in self.attached.values() if a.discovery is not None]
 
     @property
     def elsewhere(self) -> dict[str, Replica | None]:

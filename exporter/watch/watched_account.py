@@ -88,7 +88,7 @@ class WatchedAccount:
     @property
     def progress_at(self) -> float:
         """When a pass last made progress (monotonic clock)."""
-        pages = (d.lists.progress_at for d in self.workflows.discoveries.values())
+        pages = (d.lists.progress_at for d in self.workflows.discoveries)
         return max([self._passed_at, *pages])
 
     def wake(self) -> None:
@@ -120,7 +120,7 @@ class WatchedAccount:
         """Makes one pass over all workflows."""
         started, before = self._clock.monotonic(), self._requests
         await self._survive(self._read_workflows())
-        for discovery in self.workflows.discoveries.values():
+        for discovery in self.workflows.discoveries:
             await self._survive(discovery.read_before_first_pass())
         for attachment in list(self.workflows.attached.values()):
             if attachment.watched.over:

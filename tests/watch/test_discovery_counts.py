@@ -503,7 +503,7 @@ class TestCounting:
             await full.wait()
             for _ in range(10):
                 w.clock.advance(INTERVAL)
-                await w.app.accounts[0].workflows.discoveries["orders"].list_pass()
+                await w.app.accounts[0].workflows.discoveries[0].list_pass()
                 await w.app.pollers[0]._end_round()
             await w.saved()
             assert "a" not in w.app.pollers[0].instances
