@@ -13,7 +13,7 @@ themselves, halves the time to decode it.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from math import inf
 from typing import Annotated, Generic, Self, TypeVar
@@ -29,6 +29,8 @@ Count = Annotated[float, Meta(ge=0, le=1e9)]
 Integer = Annotated[int, Meta(ge=0, le=2**53)]
 TIMERS = frozenset({"sleep", "waitForEvent"})
 """Types of steps that run no code of the workflow's: they have no attempts."""
+AFTERMATH = frozenset({"rollback", "termination"})
+"""Types of steps that come after a run has failed or was terminated."""
 _FIRST = datetime(1971, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 1, 1, tzinfo=UTC)
 _NAMED_ERROR = re.compile(
@@ -99,6 +101,15 @@ class Step(Struct, gc=False):
         if isinstance(limit, UnsetType):
             return None
         return inf if limit is None else limit
+
+    @property
+    def ordered_attempts(self) -> Sequence[Attempt]:
+        """Its attempts in the order of their starts, or as listed if any lacks its start. The place
+        in this order is the number of an attempt."""
+        attempts = self.attempts or ()
+        if len(attempts) < 2 or any(attempt.start is None for attempt in attempts):
+            return attempts
+        return sorted(attempts, key=lambda attempt: unix(attempt.start) or inf)
 
     @property
     def has_planned_end(self) -> bool:

@@ -1,23 +1,10 @@
 """At which step an instance failed, and the name of its error. The API says neither. Pure."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from math import inf
 from operator import itemgetter
 
-from exporter.cloudflare.models import Attempt, Error, Step, unix
-
-AFTERMATH = frozenset({"rollback", "termination"})
-"""Types of steps that come after a run has failed or was terminated."""
-
-
-def attempts_in_order(step: Step) -> Sequence[Attempt]:
-    """A step's attempts in the order of their starts, or as listed if any lacks its start. The
-    place in this order is the number of an attempt."""
-    attempts = step.attempts or ()
-    if len(attempts) < 2 or any(attempt.start is None for attempt in attempts):
-        return attempts
-    return sorted(attempts, key=lambda attempt: unix(attempt.start) or inf)
+from exporter.cloudflare.models import AFTERMATH, Error, Step, unix
 
 
 def failed_step(steps: list[Step], error: Error, end: datetime | None) -> Step | None:
@@ -54,7 +41,7 @@ def _is_cause(cause: Error | None, error: Error) -> bool:
 
 def step_error(step: Step) -> Error | None:
     """The error of a step or, while it has none, of its latest attempt."""
-    attempts = attempts_in_order(step)
+    attempts = step.ordered_attempts
     return step.error or (attempts[-1].error if attempts else None)
 
 

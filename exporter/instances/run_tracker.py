@@ -22,8 +22,7 @@ from typing import NamedTuple
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
-from exporter.cloudflare.models import Attempt, Detail, Step, Summary, seconds, unix
-from exporter.instances.failed_step import AFTERMATH, attempts_in_order
+from exporter.cloudflare.models import AFTERMATH, Attempt, Detail, Step, Summary, seconds, unix
 from exporter.instances.step_identity import StepKey, shared, step_keys
 from exporter.instances.values import InstanceValues, values_of
 from exporter.statuses import BEFORE_END, ENDED
@@ -338,7 +337,7 @@ def _bits(step: Step, *, after: float = -inf) -> int:
 
 def _parts(step: Step) -> Iterable[tuple[int, Step | Attempt]]:
     """A step and its attempts, each with its bit."""
-    return enumerate((step, *attempts_in_order(step)))
+    return enumerate((step, *step.ordered_attempts))
 
 
 def _last_end(response: Detail) -> float | None:

@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.cloudflare.models import Attempt, Error, Step
-from exporter.instances.failed_step import attempts_in_order, error_name, failed_step, step_error
+from exporter.instances.failed_step import error_name, failed_step, step_error
 from tests.instances.times import at
 
 BOOM = Error("Error", "boom")
@@ -144,7 +144,7 @@ class TestAttempts:
         self, attempts: list[Attempt] | None, ordered: list[Attempt]
     ) -> None:
         tried = Step("step", "a", attempts=attempts)
-        assert list(attempts_in_order(tried)) == list(ordered)
+        assert list(tried.ordered_attempts) == list(ordered)
 
     def test_the_latest_tells_the_error_of_a_step_that_has_none(self) -> None:
         last = Error("Error", "bang")
