@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 SLICE = 100
 """Records that are read or restored before others may run: they take a few milliseconds."""
+READS_AT_ONCE = 8
+"""Reads that the state's thread may have to do before a commit or a turn. If it were those of all
+workflows that are being restored, a slow database would let leases expire meanwhile."""
 
 
 class StateAccess:
@@ -53,6 +56,7 @@ class StateAccess:
         self.pending = Uncommitted()
         self.unusable = ""
         self._store = store
+        self._reading = asyncio.Semaphore(READS_AT_ONCE)
         # Not one of the event loop's threads: a name server that doesn't respond may block them
         # all.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
@@ -171,7 +175,9 @@ class StateAccess:
                 return False
             return None not in found.values()
 
-        if not await self.in_thread(read):
+        async with self._reading:
+            complete = await self.in_thread(read)
+        if not complete:
             self._store.state_write_failed()
             if not self._broken:
                 log.error(

@@ -10,10 +10,14 @@ from pydantic import SecretStr
 
 from exporter.app import App
 from exporter.clock import Clock
+from exporter.config.metrics import Metrics
 from exporter.config.settings import Settings
+from exporter.metrics.store import Store
+from exporter.state.access import READS_AT_ONCE, StateAccess
 from exporter.state.backend import DatabaseServer
 from simulator import ManualClock, Script, Simulator, Sleep, World
 from tests.postgres import PostgresServer
+from tests.state.backends import turn
 from tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.postgres
@@ -99,6 +103,24 @@ async def test_a_large_workflow_holds_up_neither_others_nor_turns(postgres: Post
     assert turns_while_small_alone > 1
     assert len(attached["large"].watched.instances) == LARGE + 1
     await app.writer.close()
+
+
+async def test_a_turn_waits_for_few_of_the_reads_of_many_workflows(
+    postgres: PostgresServer,
+) -> None:
+    access, ended = StateAccess(Store(Metrics())), list[str]()
+
+    async def read(name: str) -> None:
+        await access.records(("workflows", "acc", name))
+        ended.append(name)
+
+    await access.open(DatabaseServer(SecretStr(postgres.new_url()), None, DEADLINE))
+    reads = [asyncio.create_task(read(str(number))) for number in range(5 * READS_AT_ONCE)]
+    await asyncio.sleep(0)  # so that all of them wait
+    await access.in_thread(turn, access.backend)
+    assert len(ended) <= READS_AT_ONCE
+    await asyncio.gather(*reads)
+    access.close()
 
 
 def multiply(url: str) -> None:
