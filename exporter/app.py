@@ -115,8 +115,8 @@ class App:
             yield catalogue.WORKFLOWS_HELD, (), workflows_of(self.leases.held)
             yield catalogue.WORKFLOWS_UNHELD, (), self.leases.unheld
 
-    async def refused(self) -> None:
-        """Shows that a configuration could not be used."""
+    async def reload_failed(self) -> None:
+        """Shows that a reload has failed."""
         self.store.configured(successful=False)
         await self.writer.save()
 

@@ -172,7 +172,7 @@ async def _run(
         await app.watched.apply(settings)
         logs.configure(settings.log.level, settings.log.format)
 
-    reloader = Reloader(load, path, settings=settings, apply=apply, failed=app.refused)
+    reloader = Reloader(load, path, settings=settings, apply=apply, on_failure=app.reload_failed)
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -26,7 +26,7 @@ class Reloader:
         path: The file to watch; None: there is none.
         settings: The settings in use.
         apply: Has the exporter use other settings, or raises `ConfigError`.
-        failed: Called when a reload has failed.
+        on_failure: Called when a reload has failed.
         asked: To be set for a reload on demand.
     """
 
@@ -34,24 +34,24 @@ class Reloader:
     path: Path | None
     settings: Settings
     apply: Callable[[Settings], Awaitable[None]]
-    failed: Callable[[], Awaitable[None]]
+    on_failure: Callable[[], Awaitable[None]]
 
     def __post_init__(self) -> None:
         self.asked = asyncio.Event()
         self._seen = self._content()
-        self._turn = asyncio.Lock()
+        self._reloading = asyncio.Lock()
 
     async def reload(self) -> list[str]:
         """Reloads the configuration. Returns everything that is wrong with it; if anything is, it
         is not used."""
-        async with self._turn:
+        async with self._reloading:
             self._seen = self._content()
             try:
                 wanted = self.load()
                 settings = _with_fixed(wanted, self.settings)
                 await self.apply(settings)
             except ConfigError as error:
-                await self.failed()
+                await self.on_failure()
                 log.error(
                     "failed to reload the configuration; continuing with the former one",
                     file=str(self.path or ""),
@@ -60,7 +60,7 @@ class Reloader:
                 )
                 return error.problems
             except Exception:
-                await self.failed()
+                await self.on_failure()
                 log.exception("failed to reload the configuration: a fault of the exporter")
                 return ["a fault of the exporter; the log has the traceback"]
             self.settings = settings

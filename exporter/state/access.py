@@ -187,7 +187,7 @@ class StateAccess:
             self._broken = True
         return found
 
-    def reset(self, family: Family) -> None:
+    def log_reset(self, family: Family) -> None:
         """Logs that a histogram begins at zero because its buckets have changed."""
         reset = family, tuple(self._store.series.bounds.get(family, ()))
         if reset not in self._resets:

@@ -127,7 +127,7 @@ class StateWriter:
                 continue  # broken, or of another version of the exporter
             # A copy, since counting continues while the original is shown.
             if not self._store.restore(*key, series.copy()):
-                self._access.reset(key[0])
+                self._access.log_reset(key[0])
             elif before := on_disk.get(id_):
                 # What is committed is shown at once, even if nothing can be written now.
                 shown.series[key] = before
@@ -222,7 +222,7 @@ class StateWriter:
                 break
             except LeaseLost as error:
                 self._lose(error.owners)
-        self._hide()
+        self._note_removed()
         if tidy:
             expire = partial(self._access.backend.expire, after=_EXPIRES_AFTER, now=now)
             await self._access.in_thread(expire)
@@ -236,7 +236,7 @@ class StateWriter:
         at_once, self._pending.shown = without_counts(self._pending.shown)
         # Shielded: a save that is cancelled halfway would lose what is not shown yet.
         await asyncio.shield(self._show(at_once))
-        self._hide()
+        self._note_removed()
 
     async def turn(self, *, leaving: bool = False) -> None:
         """Takes a turn among the replicas, unless the database can't be used now."""
@@ -293,8 +293,8 @@ class StateWriter:
             for _ in self._exposition.showing(changes):
                 await asyncio.sleep(0)
 
-    def _hide(self) -> None:
-        """Takes note that scrapes no longer see the workflows whose removal was shown."""
+    def _note_removed(self) -> None:
+        """Drops what is known of workflows whose removal was shown: scrapes no longer see them."""
         still = {*self._collected, *self._store.workflows}
         self._owners = {key: owner for key, owner in self._owners.items() if key in still}
         self._shown = {owner: self._shown[owner] for owner in self._owners.values()}
