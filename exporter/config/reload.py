@@ -40,6 +40,7 @@ class Reloader:
         self.asked = asyncio.Event()
         self._seen = self._content()
         self._reloading = asyncio.Lock()
+        """Held during a reload: the file, SIGHUP and requests may each ask for one."""
 
     async def reload(self) -> list[str]:
         """Reloads the configuration. Returns everything that is wrong with it; if anything is, it

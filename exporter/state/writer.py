@@ -73,7 +73,9 @@ class StateWriter:
         """Workflows that had series when the changes were last collected."""
         self.saving = asyncio.Lock()
         self._turning = asyncio.Lock()
+        """Held during a turn: what the next one asks for depends on what this one has shown."""
         self._showing = asyncio.Lock()
+        """Held while changes are shown, as the exposition takes one set of them after another."""
         self._left = False
         """Whether this replica has taken its last turn."""
         self._closing = asyncio.Event()

@@ -70,6 +70,7 @@ class Poller:
         self._health = WorkflowHealth()
         self._idle = asyncio.Event()
         self._rounds = asyncio.Lock()
+        """Held during a round, so that none overlap, and `stop` can wait for its end."""
 
     def detach(self) -> None:
         """Cancels the polls that wait, and has responses that still come change nothing."""

@@ -43,9 +43,11 @@ class WatchedAccounts:
     reported.
 
     Attributes:
-        transport: In place of sockets to Cloudflare.
-        accounts: The watched accounts; always the same list, which others refer to.
-        queues: The queue of each credential, by its `budget_key`.
+        store: Gets the values to show.
+        writer: Has the state, and which workflows this replica holds.
+        scheduler: Begins the rounds.
+        transport: In place of sockets to Cloudflare; None: sockets.
+        clock: The time.
     """
 
     store: Store
@@ -56,9 +58,14 @@ class WatchedAccounts:
 
     def __post_init__(self) -> None:
         self.accounts: list[WatchedAccount] = []
+        """The watched accounts; always the same list, which others refer to."""
         self.queues: dict[object, PollQueue] = {}
+        """The queue of each credential, by its `budget_key`."""
         self._http: dict[tuple[float, str], httpx.AsyncClient] = {}
+        """The connections by timeout and URL of the API."""
         self._changing = asyncio.Lock()
+        """Held while workflows are attached and detached, which a reload, a list of workflows and
+        moving leases may all begin."""
         self._started = False
         self.writer.watching = self
 
