@@ -10,11 +10,11 @@ from exporter.config.units import Duration
 from exporter.config.urls import is_cloudflare
 
 _SIZES = (1000, 10_000, 50_000)
-# A page has 100 instances. The lists of a workflow need about two pages more than its instances
-# fill, since the list of each live status ends with a page that is only partly filled.
 _PER_PAGE, _PARTLY_FILLED = 100, 2
-# The part of the budget that list passes get: some goes to polls, and the budget has a margin.
+"""A page has 100 instances. The lists of a workflow need about two pages more than its instances
+fill, since the list of each live status ends with a page that is only partly filled."""
 _SHARE = 0.93
+"""The part of the budget that list passes get: some goes to polls, and the budget has a margin."""
 
 
 def report(settings: Settings) -> Iterator[str]:

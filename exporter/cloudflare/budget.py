@@ -31,12 +31,12 @@ from exporter.cloudflare.replica_budgets import (
 _FIRST_BURST = 0.25
 """In place of `BURST` in the first window, when nothing is known yet. The rest of that window is
 then slower."""
-# Seconds for which the highest rate of other tools counts, since it may come back.
 _MEMORY = 2 * WINDOW
-# With fewer requests left, other tools have almost used up the quota.
+"""Seconds for which the highest rate of other tools counts, since it may come back."""
 _LAST_REQUESTS = 10
-# Seconds without requests after a 429 that has no Retry-After.
+"""With fewer requests left, other tools have almost used up the quota."""
 _LOCKOUT = 300.0
+"""Seconds without requests after a 429 that has no Retry-After."""
 
 _PARAMETER = re.compile(r"\b([qrtw])=(\d{1,9})\b")
 

@@ -30,12 +30,10 @@ from exporter.statuses import BEFORE_END, ENDED
 APART = 1.0
 """Seconds by which two times may differ and still mean the same moment: list rows and the responses
 for an instance come from different stores."""
-
 _ROW_LATE = 60.0
 """Seconds by which the end in a row may be later than the end in a response."""
-
-# A long run changes between these with each step, maybe thousands of times.
 _UNDER_WAY = {"running", "waiting"}
+"""A long run changes between these with each step, maybe thousands of times."""
 
 Marks = dict[StepKey, int | bytes]
 """What was already observed of each step, as bits: bit 0 is the step itself, bit n its n-th

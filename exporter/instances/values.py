@@ -12,21 +12,18 @@ from exporter.statuses import ENDED
 
 
 class OpenStep(Struct, frozen=True, array_like=True, gc=False):
-    """A step that is open now.
-
-    Attributes:
-        name: With the engine's counter.
-        attempts: Attempts so far.
-        start: Unix time.
-        retry_limit: Maximum attempts after the first, +Inf without a limit; None: not known, or
-            not a plain step.
-    """
+    """A step that is open now."""
 
     name: str
+    """The full name, with the engine's counter."""
     type: str
     attempts: int
+    """Attempts so far."""
     start: float | None
+    """Unix time."""
     retry_limit: float | None = None
+    """Maximum attempts after the first, +Inf without a limit; None: not known, or not a plain
+    step."""
 
 
 class InstanceValues(Struct, frozen=True, array_like=True, gc=False):

@@ -29,18 +29,14 @@ _EOF = b"# EOF\n"
 
 
 class _Format(NamedTuple):
-    """A format.
-
-    Attributes:
-        content_type: Its HTTP content type.
-        column: Its index in the result of `text_format.of_series`.
-        encode: prometheus_client's encoder, for what isn't cached. It takes anything that has
-            `collect`, and ends with what ends an exposition.
-    """
+    """A format of the exposition."""
 
     content_type: str
     column: int
+    """Its index in the result of `text_format.of_series`."""
     encode: Callable[[Any], bytes]
+    """prometheus_client's encoder, for what isn't cached. It takes anything that has `collect`, and
+    ends with what ends an exposition."""
 
 
 _TEXT = _Format(TEXT, 0, text)

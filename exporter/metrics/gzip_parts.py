@@ -14,10 +14,10 @@ from msgspec import Struct
 
 # One above the fastest level: two thirds of its size, and of zlib's fastest in a third of its time.
 _LEVEL, _RAW = 1, -15
-# The beginning of a stream (RFC 1952): deflate, no name, no time, unknown system.
 _BEGIN = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-# An empty block that is marked as the last.
+"""The beginning of a stream (RFC 1952): deflate, no name, no time, unknown system."""
 _LAST = b"\x03\0"
+"""An empty block that is marked as the last."""
 
 
 class Part(Struct, frozen=True, gc=False):

@@ -18,19 +18,15 @@ _NO_STEPS = dict.fromkeys(OUTCOMES, 0)
 
 class InstanceSamples(Struct, frozen=True, gc=False):
     """The samples of an instance. They are made during iteration: those of all instances, stored at
-    a restart, would be millions.
-
-    Attributes:
-        values: The instance's values.
-        last_change: Unix time at which they last changed.
-        labels: The labels of its workflow's instances.
-        status: The family of the status, with all states or only the current one.
-    """
+    a restart, would be millions."""
 
     values: InstanceValues
     last_change: float
+    """Unix time at which the values last changed."""
     labels: InstanceLabels
+    """The labels of its workflow's instances."""
     status: Family = catalogue.STATUS
+    """The family of the status, with all states or only the current one."""
 
     def __iter__(self) -> Iterator[Sample]:
         values, labels = self.values, self.labels

@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from exporter.metrics.gzip_parts import EMPTY, Part, joined, pack, unpack
 
-# Entries of a block: few, because a changed entry has its whole block compressed again; but not too
-# few, because short texts compress badly, and a scrape joins the texts of all blocks.
 _BLOCK_SIZE = 64
+"""Entries of a block: few, because a changed entry has its whole block compressed again; but not
+too few, because short texts compress badly, and a scrape joins the texts of all blocks."""
 
 S = TypeVar("S", bound=Hashable)
 K = TypeVar("K", bound=Hashable)

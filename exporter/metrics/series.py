@@ -17,10 +17,8 @@ from exporter.metrics.labels import WorkflowKey
 LabelValues = tuple[str, ...]
 SeriesKey = tuple[Family, LabelValues]
 """Identifies a series, or all series of a histogram."""
-
-
-# OpenMetrics allows 128 characters for all label names and values of an exemplar.
 _MAX_EXEMPLAR_ID = 128 - len("instance_id")
+"""OpenMetrics allows 128 characters for all label names and values of an exemplar."""
 
 
 class Histogram(Struct, array_like=True):
@@ -49,32 +47,24 @@ class Histogram(Struct, array_like=True):
 
 
 class Exemplar(NamedTuple):
-    """The instance of the latest observation in a bucket or, of a counter, of the latest count.
-
-    Attributes:
-        instance_id: The id of the instance.
-        value: The observed value; 1 for a count.
-        at: Unix time of the observation.
-    """
+    """The instance of the latest observation in a bucket or, of a counter, of the latest count."""
 
     instance_id: str
     value: float
+    """The observed value; 1 for a count."""
     at: float
+    """Unix time of the observation."""
 
 
 class SeriesData(Struct, array_like=True):
     """A series, or all series of a histogram, with what OpenMetrics adds. The state holds it
-    without exemplars.
-
-    Attributes:
-        value: The value of the counter, gauge or histogram.
-        created: Unix time at which a counter or histogram began.
-        exemplars: Exemplars by bucket; that of a counter has bucket 0.
-    """
+    without exemplars."""
 
     value: float | Histogram
     created: float | None = None
+    """Unix time at which a counter or histogram began; None: it is a gauge."""
     exemplars: Mapping[int, Exemplar] = MappingProxyType({})
+    """Exemplars by bucket; that of a counter has bucket 0."""
 
     def copy(self) -> "SeriesData":
         value = self.value.copy() if isinstance(self.value, Histogram) else self.value
@@ -86,14 +76,12 @@ class Changes:
     """Everything that changed, with its new value.
 
     The store produces it, the state persists it, and the exposition shows it.
-
-    Attributes:
-        series: Counters, gauges and histograms; None: the series was removed.
-        instances: By workflow, samples of each instance by id; None: the instance was removed.
     """
 
     series: dict[SeriesKey, SeriesData | None] = field(default_factory=dict)
+    """Counters, gauges and histograms; None: the series was removed."""
     instances: dict[WorkflowKey, dict[str, Iterable[Sample] | None]] = field(default_factory=dict)
+    """By workflow, samples of each instance by id; None: the instance has no series any more."""
 
     def update(self, newer: "Changes") -> None:
         """Adds later changes."""

@@ -22,9 +22,11 @@ from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import ENDED_WITHOUT_ERROR, STATUSES
 
 _MAX_WORDS = 50
-# Seconds. A request to the API takes 50 to 500 ms; api.timeout bounds it.
+"""Maximum distinct statuses and types of steps: there are only a few, but the API may send any
+text."""
 _EVENT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600)
 _API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""A request to the API takes 50 to 500 ms; api.timeout bounds it."""
 
 
 class Store:
@@ -49,7 +51,6 @@ class Store:
         """The labels of the instances of each workflow that is attached."""
         self._instances: dict[WorkflowKey, set[str]] = {}
         """The ids of those that have series."""
-        # There are only a few statuses and types of steps, but the API may send any text.
         self._words = LimitedLabel(Names(limit=_MAX_WORDS))
         self._words.labels.update(STATUSES)
         self._statuses = dict.fromkeys(STATUSES)

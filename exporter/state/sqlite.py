@@ -39,20 +39,20 @@ _MIGRATIONS = (
 )
 """The n-th makes version n out of version n - 1."""
 
-# timeout: seconds to wait for another process' lock; less than a round takes, so that nothing piles
-# up.
 _OPTIONS: dict[str, Any] = {"timeout": 2.0, "isolation_level": None, "check_same_thread": False}
+"""timeout: seconds to wait for another process' lock; less than a round takes, so that nothing
+piles up."""
 _SUFFIXES = ("", "-wal", "-shm")
 """Suffixes of the file, and of those that SQLite writes beside it."""
-# Errors that a healthy file never causes.
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# Errors where SQLite can't create its log: there is no room, or nothing may be written.
+"""Errors that a healthy file never causes."""
 _NO_LOG = (
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_FULL,
 )
+"""Errors where SQLite can't create its log: there is no room, or nothing may be written."""
 
 
 class Sqlite(Backend):

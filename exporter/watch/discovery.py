@@ -30,8 +30,8 @@ from exporter.watch.poller import Poller
 from exporter.watch.selector import Selector
 from exporter.watch.series_limit import SeriesLimit
 
-# How many times as much a pass over everything may cost as one by status: it misses nothing.
 _WORTH = 1.3
+"""How many times as much a pass over everything may cost as one by status: it misses nothing."""
 
 
 @dataclass(eq=False)

@@ -12,11 +12,11 @@ from exporter.metrics.accept_headers import accepts_gzip
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.gzip_parts import Part
 
-# Enough for a pair of Prometheus servers and some people. While a slow client reads, the values
-# that have changed since it asked stay in memory.
 MAX_SCRAPES = 8
-# Bytes: what a socket takes at a time. The rest of a larger chunk would be copied twice.
+"""Scrapes at once: enough for a pair of Prometheus servers and some people. While a slow client
+reads, the values that have changed since it asked stay in memory."""
 _CHUNK = 256 * 1024
+"""Bytes: what a socket takes at a time. The rest of a larger chunk would be copied twice."""
 
 _MORE: Message = {"type": "http.response.body", "body": b"", "more_body": True}
 
