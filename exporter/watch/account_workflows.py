@@ -275,20 +275,21 @@ class AccountWorkflows:
     def _owner(self, name: str) -> Owner:
         return self.settings.stored_as, name
 
-    async def on_listed(self, names: Collection[str]) -> None:
-        """Takes the names of all workflows that the account has: those that match a glob are
-        attached, and those that no longer exist are detached."""
+    async def on_listed(self, names: Collection[str], *, whole: bool = True) -> None:
+        """Takes the names of workflows that the account has: those that match a glob are attached
+        and, if the list is `whole`, those that no longer exist are detached."""
         async with self.changing:
             for name in sorted({*names} - self.wanted.keys()):
                 match = match_of(name, self.configured)
                 if match is not None:
                     log.info("workflow found", account=self.label, workflow=name, glob=match.name)
                     self._found.add(name)
-            configured = (w.name for w in self.configured)
-            # Workflows of these names may still appear.
-            unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
-            self.log.unmatched(unmatched)
-            self._drop_deleted(names)
+            if whole:
+                configured = (w.name for w in self.configured)
+                # Workflows of these names may still appear.
+                unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
+                self.log.unmatched(unmatched)
+                self._drop_deleted(names)
             self.request_leases()
             await self.writer.turn()
             await self.reconcile()

@@ -152,22 +152,24 @@ class WatchedAccount:
         globs = any(is_glob(workflow.name) for workflow in self.workflows.configured)
         matters = globs or bool(self.workflows.discoveries)
         failed: RequestFailed | None = None
+        rows = list[ListedWorkflow]()
         try:
-            rows = list[ListedWorkflow]()
             async for page in self._client.workflows():
                 rows += page
                 self._store.polled("list", "success")
             self._read_at = self._clock.monotonic()
-            await self.workflows.on_listed({row.name for row in rows if row.name})
-            for row in rows:
-                attachment = self.workflows.attached.get(row.name or "")
-                if attachment is not None:
-                    try:
-                        await self._count(attachment, row)
-                    except RequestFailed as failure:
-                        failed = failure
         except RequestFailed as failure:
             failed = failure
+        if rows or failed is None:
+            names = {row.name for row in rows if row.name}
+            await self.workflows.on_listed(names, whole=failed is None)
+        for row in rows:
+            attachment = self.workflows.attached.get(row.name or "")
+            if attachment is not None:
+                try:
+                    await self._count(attachment, row)
+                except RequestFailed as failure:
+                    failed = failed or failure
         if failed is not None:
             self._store.polled("list", failed.reason)
         self.workflows.list_failure = failed

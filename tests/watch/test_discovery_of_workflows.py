@@ -276,6 +276,31 @@ class TestFailures:
             assert len(w.app.pollers) == 5
             assert w.requests["workflows"] == 3
 
+    async def test_workflows_of_a_list_that_is_not_whole_are_found_and_no_others_dropped(
+        self,
+    ) -> None:
+        workflows = [{"name": name, "discover": {}} for name in ("order-*", "later")]
+        async with watching(workflows=workflows, poll={"forget_after": "1m"}) as w:
+            account = w.simulator.world.account("acc")
+            for name in ("order-a", "order-b"):
+                account.workflow(name).create("i", WAITING)
+
+            def with_more_announced(reply: Response) -> Response:
+                return Response(200, reply.body.replace(b'"total_count":', b'"total_count":1'))
+
+            w.simulator.faults.add(Rewrite(with_more_announced), kind="workflows")
+            with capture_logs() as logs:
+                await w.cycle(after=60)
+                del account.workflows["order-a"]
+                for _ in range(3):
+                    await w.cycle(after=60)
+            names = {"order-a", "order-b", "later"}
+            assert {p.key.workflow for p in w.app.pollers} == names
+            listed = "failed to list the account's workflows; still watching those known"
+            warned = [line["event"] for line in logs if line["log_level"] == "warning"]
+            assert listed in warned
+            assert not [event for event in warned if event.startswith("no workflow matches")]
+
     async def test_a_list_that_repeats_is_a_failed_pass(self) -> None:
         """The same page under a new cursor."""
         async with discovering() as w:
