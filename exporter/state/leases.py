@@ -62,6 +62,7 @@ class Leases:
         clock: The time.
 
     Attributes:
+        lease: As above.
         wanted: What some replica is to hold, by the account's name in the state: its workflows,
             and its `EVENT_QUEUE` if it has one.
         relays: The events that go to other holders, or come from them: one for each account that
@@ -79,7 +80,7 @@ class Leases:
         self.seen = Seen([], {}, {})
         self.proven_until = -inf
         self.relays: Collection[EventRelay] = ()
-        self._lease = lease
+        self.lease = lease
         self._clock = clock
         self.taking: Collection[Owner] = ()
         self._giving_up: Collection[Owner] = ()
@@ -87,7 +88,7 @@ class Leases:
     @property
     def shared(self) -> bool:
         """Whether several replicas may use the state."""
-        return self._lease < inf
+        return self.lease < inf
 
     def may_attach(self, owner: Owner) -> bool:
         """Whether it holds a workflow, and isn't about to give it up."""
@@ -128,7 +129,7 @@ class Leases:
         wanted = [*(owner for owner in self.held if owner not in released), *self.taking]
         sent = [notice for relay in self.relays for notice in relay.sending]
         deleted = [notice for relay in self.relays for notice in relay.deleting]
-        return Turn(self.replica, self._lease, wanted, released, budgets, leaving, sent, deleted)
+        return Turn(self.replica, self.lease, wanted, released, budgets, leaving, sent, deleted)
 
     def took(
         self, turn: Turn, seen: Seen, *, began: float, shown: Mapping[Owner, int]
@@ -151,7 +152,7 @@ class Leases:
             relay.took(turn, seen, mine)
         self._plan()
         if all(mine.get(owner) == epoch for owner, epoch in shown.items()):
-            self.proven_until = began + self._lease * (1 - _MARGIN)
+            self.proven_until = began + self.lease * (1 - _MARGIN)
         return lost
 
     def lose(self, owners: Collection[Owner]) -> None:

@@ -211,7 +211,8 @@ class StateWriter:
         Raises:
             Exception: it can't be committed.
         """
-        now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
+        now, began = self._clock.wall(), self._clock.monotonic()
+        tidy = began - self._tidied >= _TIDY_EVERY
         if tidy:
             for watched in self.watching.attached:
                 watched.recorded = None  # the state notes when it was last watched
@@ -230,6 +231,13 @@ class StateWriter:
             await self._access.in_thread(expire)
             self._tidied = self._clock.monotonic()
         await self._turn()
+        # The next turn would end after the leases can no longer be proven: until then, counts are
+        # not shown.
+        most = self.leases.lease / 2
+        if self._clock.monotonic() - began > most:
+            raise Unreachable(
+                f"the database is slow: a commit and a turn took more than {most:g} s"
+            )
 
     async def _show_without_counts(self) -> None:
         """Shows what changed though it isn't committed, except for counts of workflows."""

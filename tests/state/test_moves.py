@@ -12,13 +12,15 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Settings
+from exporter.metrics import catalogue
 from exporter.metrics.store import Store
 from exporter.state.access import READS_AT_ONCE, StateAccess
 from exporter.state.backend import DatabaseServer
 from simulator import ManualClock, Script, Simulator, Sleep, World
+from tests.e2e.scrape import scrape, value
 from tests.postgres import PostgresServer
 from tests.state.backends import turn
-from tests.waiting import DEADLINE
+from tests.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.postgres
 
@@ -77,6 +79,26 @@ async def test_what_a_replica_gives_up_as_it_stops_is_taken_at_the_next_turn(
     await heir.writer.turn()
     assert heir.leases.held.keys() == {("acc", "large"), ("acc", "small")}
     await heir.writer.close()
+
+
+async def test_a_database_too_slow_to_renew_leases_is_reported(postgres: PostgresServer) -> None:
+    url = postgres.new_url()
+    replicas = Replicas(url)
+    app = replicas.another()
+    await app.writer.open(replicas.location)
+    await app.watched.apply(SETTINGS)
+    with psycopg.connect(url) as other:
+        other.execute("LOCK TABLE leases")
+        saving = asyncio.create_task(app.writer.save())
+        await until(lambda: app.writer.writes_since is not None)
+        replicas.clock.advance(120)
+        stalled = app.health.unhealthy()
+    assert not await saving
+    assert app.writer.problem == "the database is slow: a commit and a turn took more than 15 s"
+    assert value(scrape(app), catalogue.STATE_WRITE_ERRORS.name) == 1
+    assert not [what for what in stalled if what.startswith("state")], "a restart helps nobody"
+    assert await app.writer.save()
+    await app.writer.close()
 
 
 @pytest.mark.slow
