@@ -432,6 +432,19 @@ class TestConnections:
             await client.instance("orders", "order-1")
         assert codes == ["200"] * 3 + ["connection"] * 3 + ["200"]
 
+    async def test_one_gets_a_connection_however_many_others_wait_for_their_responses(self) -> None:
+        """Those of list pages and of other accounts, while the polls of one take long."""
+        async with serve(self.simulator()) as simulator, http_client(api(timeout=60)) as http:
+            client = client_over_a_socket(simulator, http)
+            hang = simulator.faults.add(Hang(), kind="detail")
+            async with asyncio.TaskGroup() as group:
+                for _ in range(12):
+                    group.create_task(client.instance_detail("orders", "order-1"))
+                await until(lambda: simulator.requests.in_flight.total() == 12)
+                await client.instance("orders", "order-1")
+                simulator.faults.remove(hang)
+                simulator.faults.release()
+
     async def test_nobody_listens(self) -> None:
         simulator = self.simulator()
         with reserved_port() as port:
