@@ -24,7 +24,7 @@ import structlog
 from exporter import __version__, api_check, config_check, logs
 from exporter.app import App
 from exporter.clock import Clock
-from exporter.cloudflare.account_id import find_account_id
+from exporter.cloudflare.account_lookup import find_account_id
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.resolver import Loop
 from exporter.config import flags, without_configuration
