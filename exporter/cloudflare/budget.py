@@ -56,9 +56,10 @@ class Budget:
         self, limit: int, *, reserve: float = 0.2, share: float = inf, clock: Clock
     ) -> None:
         self.limit = limit
-        self.name = ""
-        """What replicas call the credential: the name in the state of the first account that uses
-        it. It is the same for all of them, and no secret leaves this process."""
+        self.names: list[str] = []
+        """What replicas call the credential: the names in the state of all accounts that use it. No
+        secret leaves this process; and while replicas have different configurations, those that
+        share the credential for any account share its limit."""
         self.quota: int | None = None
         """Requests in 5 minutes, from the last `Ratelimit-Policy`; None until there is one."""
         self.remaining: int | None = None

@@ -11,7 +11,7 @@ rely on that: as its requests leave the window, they get half of its share at on
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -163,6 +163,12 @@ def allot(
         msgspec.json.encode({**others, replica: mine}),
         Allotment(share, pace, peers_spent=spent, blocked=blocked),
     )
+
+
+def least(allotments: Iterable[Allotment]) -> Allotment:
+    """What a replica may use of a credential that has several names, by the allotment of each."""
+    shares, paces, peers_spent, blocked = zip(*allotments, strict=True)
+    return Allotment(min(shares), min(paces), max(peers_spent), max(blocked))
 
 
 def _fair(pool: float, demand: float, demands: Collection[float]) -> float:

@@ -146,7 +146,7 @@ class Turn(NamedTuple):
     released: Collection[Owner]
     """The leases to give up, if it holds them. Any other lease that it holds is renewed."""
     budgets: Mapping[str, BudgetUse]
-    """What it uses of each budget, by the name in the state of the first account that uses it."""
+    """What it uses of each budget, by the name in the state of each account that uses it."""
     leaving: bool = False
     """Whether this is its last turn: it gives up all leases, and its shares of budgets."""
     sent: Collection[Notice] = ()

@@ -179,10 +179,11 @@ _HELD = "SELECT account, workflow, epoch FROM leases WHERE holder = %s"
 _DEAD = (
     "SELECT id FROM replicas WHERE expires <= clock_timestamp() AND id != %s ORDER BY id FOR UPDATE"
 )
-_LOCKED_LEDGER = (
-    "INSERT INTO budgets VALUES (%s, '') "
+_LOCKED_LEDGERS = (
+    "INSERT INTO budgets SELECT credential, '' FROM {rows} AS used (credential) "
+    "ORDER BY credential "
     "ON CONFLICT (credential) DO UPDATE SET credential = excluded.credential "
-    "RETURNING ledger, extract(epoch FROM clock_timestamp())::float8"
+    "RETURNING credential, ledger, extract(epoch FROM clock_timestamp())::float8"
 )
 
 
@@ -204,10 +205,7 @@ def _turn(session: Session, turn: Turn) -> Seen:
     )
     if turn.wanted and not turn.leaving:
         _take(session, me, turn.wanted)
-    budgets = {
-        credential: _allotted(session, credential, turn, use)
-        for credential, use in sorted(turn.budgets.items())
-    }
+    budgets = _allotments(session, turn)
     _exchange(session, turn)
     return _seen(session, budgets, me.id)
 
@@ -246,12 +244,18 @@ def _take(session: Session, me: Replica, wanted: Collection[Owner]) -> None:
         )
 
 
-def _allotted(session: Session, credential: str, turn: Turn, use: BudgetUse) -> Allotment:
-    [(ledger, now)] = session.run(_LOCKED_LEDGER, (credential,))
-    ledger, allotment = allot(ledger, turn.replica.id, use, now=now, leaving=turn.leaving)
-    query = "UPDATE budgets SET ledger = %s WHERE credential = %s"
-    session.run(query, (ledger, credential))
-    return allotment
+def _allotments(session: Session, turn: Turn) -> dict[str, Allotment]:
+    allotments, ledgers = dict[str, Allotment](), list[tuple[str, bytes]]()
+    for name, ledger, now in run_on(session, _LOCKED_LEDGERS, [(n,) for n in turn.budgets], "text"):
+        use, leaving = turn.budgets[name], turn.leaving
+        after, allotments[name] = allot(ledger, turn.replica.id, use, now=now, leaving=leaving)
+        ledgers.append((name, after))
+    update = (
+        "UPDATE budgets SET ledger = new.ledger FROM {rows} AS new (credential, ledger) "
+        "WHERE budgets.credential = new.credential"
+    )
+    run_on(session, update, ledgers, "text bytea")
+    return allotments
 
 
 def _seen(session: Session, budgets: Mapping[str, Allotment], me: str) -> Seen:

@@ -14,7 +14,7 @@ from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.event_queue import EventQueue
-from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
+from exporter.cloudflare.replica_budgets import Allotment, BudgetUse, least
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Account
 from exporter.config.errors import ConfigError, collected
@@ -137,6 +137,7 @@ class WatchedAccounts:
         used: dict[object, PollQueue] = {}
         for one in wanted:
             if one.budget_key in used:
+                used[one.budget_key].budget.names.append(one.stored_as)
                 continue
             queue, known = self.queues.get(one.budget_key), self._known(one)
             if queue is None and known and known.workflows.queue not in taken:
@@ -146,7 +147,7 @@ class WatchedAccounts:
                 budget = Budget(api.requests_per_5m, share=share, clock=self.clock)
                 queue = PollQueue(budget, at_once=_REQUESTS_AT_ONCE, clock=self.clock)
             queue.budget.set_limits(api.requests_per_5m, reserve=api.reserve)
-            queue.budget.name = one.stored_as
+            queue.budget.names = [one.stored_as]
             used[one.budget_key] = queue
             taken.add(queue)
         return used
@@ -277,18 +278,18 @@ class WatchedAccounts:
 
     def budget_uses(self) -> dict[str, BudgetUse]:
         """What this replica has used and needs of each credential's budget."""
-        return {
-            queue.budget.name: queue.budget.use(
-                len(queue) + sum(a.needed for a in self.accounts if a.workflows.queue is queue)
-            )
-            for queue in self.queues.values()
-        }
+        uses = dict[str, BudgetUse]()
+        for queue in self.queues.values():
+            needed = sum(a.needed for a in self.accounts if a.workflows.queue is queue)
+            uses |= dict.fromkeys(queue.budget.names, queue.budget.use(len(queue) + needed))
+        return uses
 
     def allot(self, allotments: Mapping[str, Allotment]) -> None:
         """Takes what the turn granted for which `budget_uses` was asked."""
         for queue in self.queues.values():
-            if queue.budget.name in allotments:  # a reload may have added it since
-                queue.budget.allot(allotments[queue.budget.name])
+            # A reload may have added names since.
+            if granted := [allotments[name] for name in queue.budget.names if name in allotments]:
+                queue.budget.allot(least(granted))
 
     def detach_unheld(self) -> None:
         """Detaches what this replica doesn't hold, or is to give up."""

@@ -16,7 +16,7 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from exporter.cloudflare.replica_budgets import BudgetUse
+from exporter.cloudflare.replica_budgets import BudgetUse, least
 from exporter.config.errors import ConfigError
 from exporter.config.metrics import Metrics
 from exporter.metrics.store import Store
@@ -277,6 +277,16 @@ class TestBudgets:
         assert mine + peers <= 600
         for _ in range(5):
             mine = turn(first, budgets={"acc": use(share=mine)}).budgets["acc"].share
+            peers = turn(second, PEER, budgets={"acc": use(share=peers)}).budgets["acc"].share
+        assert (mine, peers) == (300, 300)
+
+    def test_also_if_one_has_another_account_for_it(
+        self, first: Postgres, second: Postgres
+    ) -> None:
+        mine = peers = 0.0
+        for _ in range(5):
+            uses = dict.fromkeys(("acc", "another"), use(share=mine))
+            mine = least(turn(first, budgets=uses).budgets.values()).share
             peers = turn(second, PEER, budgets={"acc": use(share=peers)}).budgets["acc"].share
         assert (mine, peers) == (300, 300)
 

@@ -12,11 +12,13 @@ def account(name: str, token: str) -> dict[str, Any]:
     return {"name": name, "account_id": f"{name}-id", "api_token": token, "workflows": workflows}
 
 
-async def test_accounts_of_one_credential_go_by_the_first_of_them_and_never_by_its_secret() -> None:
+async def test_a_credential_goes_by_all_of_its_accounts_and_never_by_its_secret() -> None:
+    """So that replicas share its limit though only some have another account, in whatever order."""
     more = [account("second", "secret"), account("third", "another-token")]
     async with watching(["a"], more_accounts=more) as w:
         uses = w.app.watched.budget_uses()
-        assert list(uses) == ["acc", "third-id"]
+        assert list(uses) == ["acc", "second-id", "third-id"]
+        assert uses["acc"] is uses["second-id"] is not uses["third-id"]
         assert "secret" not in str(uses)
 
 
@@ -52,6 +54,21 @@ async def test_an_allotment_goes_to_its_credential() -> None:
         first.stop()
         third.stop()
         assert (first.allowed, third.allowed) == (0, 0)
+
+
+async def test_of_the_allotments_of_a_credentials_accounts_the_least_holds() -> None:
+    async with watching(["a"], more_accounts=[account("second", "secret")]) as w:
+        w.app.watched.budget_uses()
+        allotments = {
+            "acc": Allotment(20.0, 30.0, peers_spent=0, blocked=0.0),
+            "second-id": Allotment(100.0, 200.0, peers_spent=0, blocked=60.0),
+        }
+        w.app.watched.allot(allotments)
+        budget = w.app.accounts[0].workflows.queue.budget
+        assert (budget.share, budget.blocked) == (20, 60)
+        del allotments["second-id"]  # a reload added it since
+        w.app.watched.allot(allotments)
+        assert budget.share == 20
 
 
 async def test_a_lower_limit_halves_like_a_share_while_no_turn_succeeds() -> None:
