@@ -4,22 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from exporter.cloudflare.replica_budgets import Allotment, BudgetUse
-from exporter.instances.state_records import WorkflowRecord
 from exporter.state.record_codec import Records
 
 
 class Watched(Protocol):
-    """An attached workflow, as the state sees it; see `exporter.watch.watched_instances`.
+    """An attached workflow, as the state sees it; see `exporter.watch.watched_instances`."""
 
-    Attributes:
-        recorded: The workflow's record as of the last `take_changes`; None: that is to return it
-            again.
-    """
+    def take_changes(self, *, workflow: bool = False) -> Records:
+        """The records of the workflow and its instances that changed since the last call.
 
-    recorded: WorkflowRecord | None
-
-    def take_changes(self) -> Records:
-        """The records of the workflow and its instances that changed since the last call."""
+        Args:
+            workflow: Whether to return the workflow's record even if it has not changed.
+        """
 
     def record_all(self) -> None:
         """Has `take_changes` return everything again, since the state was lost."""

@@ -213,11 +213,8 @@ class StateWriter:
         """
         now, began = self._clock.wall(), self._clock.monotonic()
         tidy = began - self._tidied >= _TIDY_EVERY
-        if tidy:
-            for watched in self.watching.attached:
-                watched.recorded = None  # the state notes when it was last watched
         while True:
-            self._collect()
+            self._collect(workflows=tidy)  # so that the state notes when they were last watched
             try:
                 with self._pending.committing() as (records, shown):
                     await self._access.in_thread(self._write, records, now)
@@ -315,11 +312,12 @@ class StateWriter:
         await self.leave()
         self._access.close()
 
-    def _collect(self) -> None:
+    def _collect(self, *, workflows: bool) -> None:
+        """Takes what changed and, with `workflows`, the record of every attached workflow."""
         # Counts and instances together, so that what is counted fits what is known of each run.
         self._collect_series()
         for watched in self.watching.attached:
-            self._pending.records |= watched.take_changes()
+            self._pending.records |= watched.take_changes(workflow=workflows)
         self._collected = [*self._store.workflows]
 
     def _collect_series(self) -> None:

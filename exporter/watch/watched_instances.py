@@ -71,8 +71,8 @@ class WatchedInstances:
 
     def __post_init__(self) -> None:
         self.record = replace(self.record)
-        self.recorded: WorkflowRecord | None = None
-        """The record as of the last `take_changes`; None: that is to return it again."""
+        self._recorded: WorkflowRecord | None = None
+        """The workflow's record as of the last `take_changes`; None: that is to return it."""
         self.instances: dict[str, Instance] = {}
         self.changed: set[str] = set()
         """Watched instances whose record has changed since `take_changes`."""
@@ -203,8 +203,12 @@ class WatchedInstances:
         if instance.has_series and instance.values is not None:
             self.store.shown(self.key, instance.id, instance.values, instance.last_change)
 
-    def take_changes(self) -> Records:
-        """The records of the workflow and its instances that have changed since the last call."""
+    def take_changes(self, *, workflow: bool = False) -> Records:
+        """The records of the workflow and its instances that have changed since the last call.
+
+        Args:
+            workflow: Whether to return the workflow's record even if it has not changed.
+        """
         now = self.clock.now()
         watched = {i: self.instances[i].record(now) for i in self.changed if i in self.instances}
         changed = {**self._unwatched, **watched}
@@ -213,8 +217,8 @@ class WatchedInstances:
         }
         self.changed.clear()
         self._unwatched.clear()
-        if self.record != self.recorded:
-            self.recorded = records["workflows", *self.owner, ""] = replace(self.record)
+        if workflow or self.record != self._recorded:
+            self._recorded = records["workflows", *self.owner, ""] = replace(self.record)
         return records
 
     def record_all(self) -> None:
@@ -224,7 +228,7 @@ class WatchedInstances:
         them, so that nothing of theirs is counted twice.
         """
         self.changed.update(self.instances)
-        self.recorded = None
+        self._recorded = None
         self.record.horizon = max(self.record.horizon, self.record.newest_unwatched + APART)
 
     def restore(self, instance_id: str, record: InstanceRecord) -> None:

@@ -317,6 +317,21 @@ class TestWhatGoes:
             assert w.status("a") == "complete"
             assert counted(w) == before
 
+    async def test_the_counts_of_a_workflow_that_was_watched_until_now_expire_later(
+        self, tmp_path: Path
+    ) -> None:
+        async with watching(["a"], state=tmp_path / "s.db") as w:
+            w.orders.create("a", RUN)
+            for _ in range(8):
+                await w.cycle(after=86400)
+            before = counted(w)
+            await w.reload(workflows=[{"name": "billing", "instances": ["x"]}])
+            for _ in range(2):
+                await w.cycle(after=7200)
+            await w.reload(workflows=orders("a"))
+            await w.cycle(after=15)
+            assert counted(w) == before
+
     async def test_the_counts_of_a_removed_workflow_stay(self, tmp_path: Path) -> None:
         """Between two writes, and while one is under way."""
         globbed = [{"name": "ord*", "discover": {}}]
