@@ -18,7 +18,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row, latest, unix
 from exporter.config.accounts import is_instance_id
 from exporter.instances import lifecycle
-from exporter.instances.instance import Instance, Pending, Scope
+from exporter.instances.instance import Instance, Scope
 from exporter.instances.state_records import InstanceRecord
 from exporter.state.backend import NotRestored
 from exporter.state.writer import StateWriter
@@ -232,11 +232,7 @@ class Discovery:
         self.series_limit.choose(instance)
         details_matter = instance.has_series or row.status in ENDED
         if effects.needs_detail or (details_matter and not effects.repeats):
-            self._put(instance, lifecycle.request_detail(instance))
-
-    def _put(self, instance: Instance, pending: Pending | None) -> None:
-        self._watched.changed.add(instance.id)
-        self.poller.put(instance, pending)
+            self.poller.put(instance, lifecycle.request_detail(instance), record=True)
 
     async def _after(self, started: float, *, ended_too: bool) -> None:
         """Ends a list pass that succeeded: chooses again which instances have series, and polls
@@ -253,12 +249,13 @@ class Discovery:
             self.series_limit.choose(instance)
             if instance.has_series and not (instance.detailed or instance.wants_detail):
                 # Rows don't have its steps.
-                self._put(instance, lifecycle.request_detail(instance))
+                self.poller.put(instance, lifecycle.request_detail(instance), record=True)
             ended = ended_too and instance.has_series and not instance.live
             listed = instance.counts_as_live or (ended and instance.expires_at is None)
             if listed and self._is_unseen(instance):
                 # It ended, was restarted or deleted, or moved between lists as they were read.
-                self._put(instance, lifecycle.on_missing_from_lists(instance))
+                pending = lifecycle.on_missing_from_lists(instance)
+                self.poller.put(instance, pending, record=True)
         if not self._left_out:  # otherwise the next pass has to read the same lists again
             self._record.last_pass = started
 

@@ -260,9 +260,7 @@ class Events:
         if not instance.wants_detail:
             self._end(awaited, "listed")
             return
-        # The next commit records that it is due.
-        attachment.watched.changed.add(instance.id)
-        attachment.poller.put(instance, pending)
+        attachment.poller.put(instance, pending, record=True)
         awaited.polls, awaited.due = awaited.polls + 1, inf
         self._done.add(awaited)
 

@@ -133,8 +133,14 @@ class Poller:
         if self._active and not self.watched.over:
             await self._idle.wait()
 
-    def put(self, instance: Instance, pending: Pending | None) -> None:
-        """Puts a poll that `lifecycle` asks for into the queue; None: it asks for none."""
+    def put(self, instance: Instance, pending: Pending | None, *, record: bool = False) -> None:
+        """Puts a poll that `lifecycle` asks for into the queue; None: it asks for none.
+
+        Args:
+            record: Whether the next commit is to record that the instance is due.
+        """
+        if record:
+            self.watched.changed.add(instance.id)
         if pending is not None:
             self._active.add(instance)
             due = min(instance.due, self._clock.monotonic())
