@@ -16,8 +16,8 @@ from exporter.app import App
 from exporter.cloudflare.models import Attempt, Detail, Step
 from exporter.config.settings import Poll, Settings
 from exporter.instances.instance import Instance, Scope
-from exporter.instances.latest_steps import pack
 from exporter.instances.run_tracker import track
+from exporter.instances.timeline import pack
 from exporter.web.endpoints import endpoints
 from exporter.web.server import Server, address_of, listen
 

@@ -35,10 +35,10 @@ from exporter.instances.instance import (
     Scope,
     Urgency,
 )
-from exporter.instances.latest_steps import pack
 from exporter.instances.list_rows import as_row, has_times, news_of, take_row
 from exporter.instances.run_tracker import Freshness, Run, judge, track
 from exporter.instances.state_records import InstanceRecord, LastRow
+from exporter.instances.timeline import pack
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED, ENDED_WITHOUT_ERROR
 

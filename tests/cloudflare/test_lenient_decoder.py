@@ -16,9 +16,9 @@ from exporter.cloudflare.json_filter import JsonFilter
 from exporter.cloudflare.lenient_decoder import decode
 from exporter.cloudflare.models import Detail, Envelope, Error, Row
 from exporter.cloudflare.workflows_client import WorkflowsClient
-from exporter.instances.latest_steps import pack
 from exporter.instances.list_rows import take_row
 from exporter.instances.run_tracker import track
+from exporter.instances.timeline import pack
 
 from .conftest import client_of
 

@@ -97,7 +97,7 @@ CONSTANTS = [
     ("how-it-works", "blocks of 64 instances", "metrics.render_cache", 64),
     ("how-it-works", "At most 8 scrapes", "web.metrics_endpoint", 8),
     ("how-it-works", "200 instances a page", "web.page.instance_table", 200),
-    ("how-it-works", "the latest 50 that finished", "instances.latest_steps", 50),
+    ("how-it-works", "the latest 50 that finished", "instances.timeline", 50),
     ("glossary", "nothing changed for an hour", "web.page.view", 3600),
     ("operating", "come back within 7 days", "instances.state_records", 7 * 86400),
     ("operating", "at most once in 5 minutes", "log_dedup", 300),

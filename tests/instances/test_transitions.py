@@ -20,9 +20,9 @@ from exporter.instances.instance import (
     Scope,
     Urgency,
 )
-from exporter.instances.latest_steps import Entry, unpack
 from exporter.instances.run_tracker import Observations
 from exporter.instances.state_records import LastRow
+from exporter.instances.timeline import Entry, unpack
 from exporter.instances.values import InstanceValues
 from tests.instances.polling import (
     FAILURE,

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from exporter import __version__
-from exporter.instances.latest_steps import Entry
+from exporter.instances.timeline import Entry
 from exporter.web.page import formatting
 from exporter.web.page.instance_table import COLUMNS, MAX_LENGTH, TableQuery, select
 from exporter.web.page.view import Explanation, Snapshot, WatchView

@@ -11,7 +11,7 @@ from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import TIMERS
 from exporter.instances.instance import Instance, Pending
-from exporter.instances.latest_steps import Timeline, unpack
+from exporter.instances.timeline import Timeline, unpack
 from exporter.instances.values import InstanceValues
 from exporter.metrics.labels import WorkflowKey
 from exporter.state.backend import Replica

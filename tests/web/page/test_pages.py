@@ -15,7 +15,7 @@ from exporter.clock import Clock, Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.config.settings import Poll
 from exporter.instances.instance import Instance, LastPoll, PollReason, PollRequest, Scope
-from exporter.instances.latest_steps import Entry, Timeline
+from exporter.instances.timeline import Entry, Timeline
 from exporter.instances.values import InstanceValues, OpenStep
 from exporter.metrics.labels import WorkflowKey
 from exporter.state.backend import Replica

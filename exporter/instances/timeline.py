@@ -1,6 +1,6 @@
-"""The latest steps of a run, as its page shows them, without params or outputs.
+"""The timeline of a run: its latest steps, as its page shows them, without params or outputs.
 
-They are stored packed, at about 50 bytes a step, since each of fifty thousand instances has some.
+Timelines are stored packed, at about 50 bytes a step, since each of fifty thousand instances has some.
 """
 
 from math import inf

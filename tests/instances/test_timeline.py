@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 
 from exporter.cloudflare.models import Attempt, Detail, Error, Step
-from exporter.instances.latest_steps import LATEST, Entry, pack, unpack
+from exporter.instances.timeline import LATEST, Entry, pack, unpack
 from tests.instances.histories import Life, lives
 from tests.instances.times import QUEUED
 
