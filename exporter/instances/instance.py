@@ -1,7 +1,7 @@
-"""One watched instance: what is known of it, when it is polled, and when its series expire. And the
-effects of its transitions.
+"""One watched instance: what is known of it, when it is polled, and when its series expire.
+`Effects` says what the caller of a transition has to do.
 
-This is data only, and `lifecycle` alone writes it.
+This is data only, and `lifecycle` alone writes an `Instance`.
 """
 
 from enum import Enum, IntEnum, StrEnum, auto
@@ -183,7 +183,8 @@ class Instance(Struct, eq=False, gc=False):
     @property
     def counts_as_live(self) -> bool:
         """Whether it is live, as far as is known, and its series are not about to expire."""
-        return (self.status or "complete") not in ENDED and self.expires_at is None
+        known = self.status is not None and self.expires_at is None
+        return known and self.status not in ENDED
 
     @property
     def row_is_newer(self) -> bool:

@@ -1,6 +1,6 @@
 """The timeline of a run: its latest steps, as its page shows them, without params or outputs.
 
-Timelines are stored packed, at about 50 bytes a step, since each of fifty thousand instances has some.
+Timelines are stored packed, at about 50 bytes a step, since there are fifty thousand instances.
 """
 
 from math import inf
