@@ -167,9 +167,10 @@ class StateWriter:
         self._pending.records |= watched.take_changes()
 
     async def run(self) -> None:
-        """Saves every second, until `close` is called."""
+        """Saves every second, or at least takes a turn, until `close` is called."""
         while not self._closing.is_set():
-            await self.save()
+            # A reload may prevent saves for longer than a lease lasts.
+            await (self.turn() if self.saving.locked() else self.save())
             await wait_at_most(_EVERY, self._closing)
 
     async def save(self) -> bool:

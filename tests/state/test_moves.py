@@ -101,6 +101,14 @@ async def test_a_database_too_slow_to_renew_leases_is_reported(postgres: Postgre
     await app.writer.close()
 
 
+async def test_a_long_reload_does_not_cost_the_leases(postgres: PostgresServer) -> None:
+    replicas = Replicas(postgres.new_url())
+    async with replicas.another().opened() as app, app.writer.saving:  # as in a reload
+        before = app.leases.proven_until
+        replicas.clock.advance(20)
+        await until(lambda: app.leases.proven_until == before + 20)
+
+
 @pytest.mark.slow
 async def test_a_large_workflow_holds_up_neither_others_nor_turns(postgres: PostgresServer) -> None:
     url = postgres.new_url()
