@@ -354,6 +354,8 @@ def on_tick(instance: Instance, now: Moment, *, settled: float) -> Effects:
     if not instance.configured:
         skipped = instance.wants_detail and instance.has_ended and instance.is_news
         instance.scope, instance.wants_detail = Scope.COUNTED, False
+        if skipped:
+            instance.due = inf  # a detail response would have its steps counted after all
         remove = expires <= settled
         record = hide or skipped or remove
         return Effects(record=record, hide=hide, remove=remove, skipped=skipped)

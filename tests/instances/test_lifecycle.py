@@ -305,6 +305,7 @@ class TestExpiry:
         instance.wants_detail, instance.expires_at = True, 20.0
         first = Effects(record=True, hide=shown, skipped=True)
         assert lifecycle.on_tick(instance, at(20), settled=19) == first
+        assert instance.due == inf
         assert lifecycle.on_tick(instance, at(40), settled=19) == NOTHING
         removed = Effects(record=True, remove=True)
         assert lifecycle.on_tick(instance, at(60), settled=20) == removed

@@ -410,6 +410,20 @@ class TestCounting:
             assert w.value("cloudflare_workflow_details_skipped_total") == 1
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    async def test_no_steps_are_counted_of_one_that_was_counted_as_skipped(self) -> None:
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            await w.cycle()
+            w.orders.create("a", Script(steps("pay")))
+            w.orders.create("b", WAITING)
+            fails = w.simulator.faults.add(error(500), instance="a")
+            while not w.value("cloudflare_workflow_details_skipped_total"):
+                await w.cycle(after=INTERVAL)
+            w.simulator.faults.remove(fails)
+            for _ in range(8):
+                await w.cycle(after=INTERVAL)
+            paid = {"step": "pay", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **paid) is None
+
     async def test_one_that_is_deleted_after_its_detail_request_was_not_skipped(self) -> None:
         async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
             await w.cycle()
