@@ -76,7 +76,7 @@ class Attachment:
     """A workflow that is attached.
 
     Attributes:
-        settings: The entry of the configuration that it matches.
+        entry: The entry of the configuration that it matches.
         watched: Its instances.
         poller: Polls them.
         discovery: Reads its lists; None: only configured instances are watched.
@@ -84,7 +84,7 @@ class Attachment:
         limits_at: When its limits were last requested (monotonic clock).
     """
 
-    settings: Workflow
+    entry: Workflow
     watched: WatchedInstances
     poller: Poller
     discovery: Discovery | None
@@ -169,18 +169,18 @@ class AccountWorkflows:
         self._found, self._discovered_by = {*former._found, *former.wanted}, former._discovered_by
         self.list_failure = former.list_failure
 
-    async def _attach(self, name: str, workflow: Workflow) -> None:
+    async def _attach(self, name: str, entry: Workflow) -> None:
         """Restores what the state holds of a workflow, in slices, and begins to poll. If the state
         can't be read now, nothing is attached; `reconcile` will try again.
 
         Args:
             name: The workflow.
-            workflow: The entry that it matches.
+            entry: The entry of the configuration that it matches.
         """
-        key, discover = WorkflowKey(self.label, name), workflow.discover
+        key, discover = WorkflowKey(self.label, name), entry.discover
         selector = None if discover is None else Selector(discover)
         try:
-            watched = await self._restored(key, workflow.instances, selector)
+            watched = await self._restored(key, entry.instances, selector)
         except NotRestored as error:
             self.log.not_restored(name, str(error))
             return
@@ -193,7 +193,7 @@ class AccountWorkflows:
             discovery.series_limit.recount()
         self._discovered_by[name] = discover
         rounds = self.scheduler.add(poller, every=self.settings.poll.interval)
-        self.attached[name] = Attachment(workflow, watched, poller, discovery, rounds)
+        self.attached[name] = Attachment(entry, watched, poller, discovery, rounds)
 
     async def _restored(
         self, key: WorkflowKey, ids: Collection[str], selector: Selector | None
@@ -254,11 +254,11 @@ class AccountWorkflows:
         Returns:
             Whether it tried to attach any.
         """
-        ours = {n: w for n, w in self.wanted.items() if self.holds(n)}
+        ours = {n: entry for n, entry in self.wanted.items() if self.holds(n)}
         for name, attachment in list(self.attached.items()):
-            if ours.get(name) != attachment.settings:
+            if ours.get(name) != attachment.entry:
                 self.detach(name)
-        missing = [self._attach(n, w) for n, w in ours.items() if n not in self.attached]
+        missing = [self._attach(n, e) for n, e in ours.items() if n not in self.attached]
         await asyncio.gather(*missing)
         self.detach_unheld()  # leases may have been lost meanwhile
         return bool(missing)

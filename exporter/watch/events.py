@@ -39,7 +39,7 @@ _BUSY, _IDLE, _LONGEST_BACKOFF = 1.0, 5.0, 60.0
 _MOST_AWAITED = 10_000
 """Maximum awaited changes and unacknowledged messages. While there are as many, nothing is
 pulled."""
-_LONGEST = 600.0
+_GIVEN_UP_AFTER = 600.0
 """Seconds after which an awaited change that no poll has shown is left to the list passes."""
 _PAUSED = frozenset({"paused", "waitingForPause"})
 _STATUS = {"completed": "complete", "errored": "errored", "terminated": "terminated"}
@@ -207,7 +207,7 @@ class Events:
         elif not self._workflows.holds(event.workflow):
             self.relay.pass_on(event, new=bool(awaited.leases))
             self._done.add(self._awaited.pop(event))
-        elif now - awaited.since > _LONGEST:
+        elif now - awaited.since > _GIVEN_UP_AFTER:
             self._end(awaited, "unconfirmed")
         elif attachment is not None:  # otherwise, its workflow is still being attached
             await self._poll_for(awaited, attachment, now)

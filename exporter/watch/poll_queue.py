@@ -71,10 +71,10 @@ class PollQueue:
         self._clock = clock
         self._at_once = at_once
         self._waiting: dict[Urgency, deque[Waiting]] = {urgency: deque() for urgency in Urgency}
-        self._turn = 0.0
+        self._last_turn = 0.0
+        """The position of the last turn in the order of all turns."""
         self._next_turn = dict.fromkeys(Urgency, 0.0)
-        """For each urgency, the position of its next turn in the order of all turns. `_turn` is the
-        position of the last turn."""
+        """The position of the next turn of each urgency."""
         self.progress_at = clock.monotonic()
         """When a poll last ended, or the queue was last empty (monotonic clock)."""
         self._changed = asyncio.Event()
@@ -102,7 +102,7 @@ class PollQueue:
         if not len(self) and not self._under_way:
             self.progress_at = self._clock.monotonic()
         if not self._waiting[urgency]:
-            self._next_turn[urgency] = self._turn + 1 / _WEIGHTS[urgency]
+            self._next_turn[urgency] = self._last_turn + 1 / _WEIGHTS[urgency]
         self._waiting[urgency].append(waiting)
         self._prune()
         if self._serving is None or self._serving.done():
@@ -156,7 +156,7 @@ class PollQueue:
         if not waiting:
             return None
         urgency = min(waiting, key=lambda u: self._next_turn[u])
-        self._turn = self._next_turn[urgency]
+        self._last_turn = self._next_turn[urgency]
         self._next_turn[urgency] += 1 / _WEIGHTS[urgency]
         return self._waiting[urgency].popleft()
 
