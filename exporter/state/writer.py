@@ -113,11 +113,12 @@ class StateWriter:
         From here on, unless this raises, the caller has to detach the workflow's series.
 
         Raises:
-            NotRestored: the state can't be read now.
+            NotRestored: the state can't be read now, or the workflow moves to another replica.
         """
         epoch = self.leases.held.get(owner, 0)
         found: dict[str, WorkflowRecord | None] = await self._access.records(("workflows", *owner))
         on_disk, newest = await self._access.series(owner)
+        self._ensure_held(owner, epoch)
         # From here on nothing may raise. To the end of the loop nothing is awaited: a write in
         # between would replace the counts by the zeros that they begin at.
         self._owners[workflow], self._shown[owner] = owner, epoch
@@ -141,13 +142,17 @@ class StateWriter:
         be read are left out.
 
         Raises:
-            NotRestored: the state can't be read now, or another replica held the workflow
-                meanwhile.
+            NotRestored: the state can't be read now, or the workflow moves to another replica.
         """
         async for part in self._access.instances(owner):
-            if self.leases.held.get(owner, 0) != self._shown.get(owner, 0):
-                raise NotRestored("another replica held it meanwhile")
+            self._ensure_held(owner, self._shown.get(owner, 0))
             yield part
+
+    def _ensure_held(self, owner: Owner, epoch: int) -> None:
+        """Makes sure that this replica has held a workflow since this epoch, and still may attach
+        it: it may have been about to give it up when it was not shown yet."""
+        if not self.leases.may_attach(owner) or self.leases.held[owner] != epoch:
+            raise NotRestored("another replica is to hold it, or held it meanwhile")
 
     async def records(self, owner: Owner, ids: Collection[str]) -> Mapping[str, InstanceRecord]:
         """The records of those of a workflow's instances that have one, watched or not.

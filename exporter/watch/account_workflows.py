@@ -182,7 +182,8 @@ class AccountWorkflows:
         try:
             watched = await self._restored(key, entry.instances, selector)
         except NotRestored as error:
-            self.log.not_restored(name, str(error))
+            if self.holds(name):
+                self.log.not_restored(name, str(error))
             return
         poller = Poller(watched, self.client, self.queue, self.log.of(key))
         discovery = None

@@ -13,9 +13,10 @@ from exporter.clock import Clock
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Settings
 from exporter.metrics import catalogue
+from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.state.access import READS_AT_ONCE, StateAccess
-from exporter.state.backend import DatabaseServer
+from exporter.state.backend import DatabaseServer, NotRestored
 from simulator import ManualClock, Script, Simulator, Sleep, World
 from tests.e2e.scrape import scrape, value
 from tests.postgres import PostgresServer
@@ -79,6 +80,36 @@ async def test_what_a_replica_gives_up_as_it_stops_is_taken_at_the_next_turn(
     await heir.writer.turn()
     assert heir.leases.held.keys() == {("acc", "large"), ("acc", "small")}
     await heir.writer.close()
+
+
+async def test_what_is_given_up_while_it_is_restored_is_not_shown(
+    postgres: PostgresServer,
+) -> None:
+    url, owner = postgres.new_url(), ("acc", "small")
+    replicas = Replicas(url)
+    async with replicas.another().opened() as former:
+        await former.accounts[0].cycle()
+    app, heir = replicas.another(), replicas.another()
+    await app.writer.open(replicas.location)
+    app.leases.wanted["acc"] = [owner, ("acc", "large")]
+    await app.writer.turn()
+    await heir.writer.open(replicas.location)
+    with psycopg.connect(url) as other:
+        other.execute("LOCK TABLE series")
+        restoring = asyncio.create_task(app.writer.restore(WorkflowKey(*owner), owner))
+        await asyncio.sleep(0)
+        await app.writer.turn()  # sees the heir, which is to have half
+        turning = asyncio.create_task(app.writer.turn())  # gives up what is not shown
+        await asyncio.sleep(0)
+    with pytest.raises(NotRestored):
+        await restoring
+    await turning
+    heir.leases.wanted["acc"] = [owner]
+    await heir.writer.turn()
+    assert owner in heir.leases.held
+    assert b'"small"' not in app.exposition.render()[0]
+    for replica in (app, heir):
+        await replica.writer.close()
 
 
 async def test_a_database_too_slow_to_renew_leases_is_reported(postgres: PostgresServer) -> None:
