@@ -113,7 +113,7 @@ class Discovery:
         if whole:
             failures = await self._read([{}])
         else:
-            ended = sorted(ENDED & self.selector.statuses) if ended_too else []
+            ended = sorted(ENDED.intersection(self.selector.discover.statuses)) if ended_too else []
             last = min(wall, self._record.last_pass or self._record.discovered_since)
             others = [_created_since(last - LATE), *({"status": s} for s in ended)]
             failures = await self._read(self._live_lists(resting=True))

@@ -13,16 +13,16 @@ def _globs(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 class Selector:
-    """The `discover` of a workflow."""
+    """What a workflow's `discover` selects.
 
-    def __init__(self, settings: Discover) -> None:
-        self.limit = settings.max_instances
-        self.statuses = frozenset[str](settings.statuses)
-        self.min_age = settings.min_age
-        """Seconds after its creation until an instance has series, unless it errors before."""
-        self._max_age = settings.max_age
-        self._include = _globs(settings.include)
-        self._exclude = _globs(settings.exclude)
+    Args:
+        discover: The settings.
+    """
+
+    def __init__(self, discover: Discover) -> None:
+        self.discover = discover
+        self._include = _globs(discover.include)
+        self._exclude = _globs(discover.exclude)
 
     def takes_id(self, instance_id: str) -> bool:
         """Whether an instance of this id may be selected."""
@@ -33,6 +33,6 @@ class Selector:
 
         A status that isn't known today is selected, so that people see it.
         """
-        if status in STATUSES and status not in self.statuses:
+        if status in STATUSES and status not in self.discover.statuses:
             return False
-        return status not in ENDED or end is None or now - end <= self._max_age
+        return status not in ENDED or end is None or now - end <= self.discover.max_age

@@ -43,7 +43,8 @@ class SeriesLimit:
     """
 
     def __init__(self, watched: WatchedInstances, selector: Selector) -> None:
-        self.selector = selector
+        self._selector = selector
+        self._limits = selector.discover
         self._watched = watched
         self._order: list[_Position] | None = None
         """The positions of discovered instances with series, sorted. None: the list is to be made
@@ -60,7 +61,7 @@ class SeriesLimit:
             if instance.scope is not Scope.DISCOVERED or instance.expires_at is not None:
                 continue
             run = instance.run
-            if run and not self.selector.takes(run.status, run.end, self._watched.now):
+            if run and not self._selector.takes(run.status, run.end, self._watched.now):
                 self._give_up(instance)
 
     def recount(self) -> None:
@@ -70,7 +71,7 @@ class SeriesLimit:
         self._taken = sum(i.scope is Scope.DISCOVERED for i in instances)
         self._dropped &= {i.id for i in instances if not i.has_series}
         self._order = None
-        while self._taken > self.selector.limit and self._make_room(after=-1):
+        while self._taken > self._limits.max_instances and self._make_room(after=-1):
             pass
 
     def choose(self, instance: Instance) -> None:
@@ -80,11 +81,11 @@ class SeriesLimit:
         now = self._watched.now
         run, status = instance.run, instance.status or ""
         expired = instance.expires_at is not None
-        selected = self.selector.takes(status, run.end if run else None, now)
+        selected = self._selector.takes(status, run.end if run else None, now)
         created = instance.row.created
         if created is None and run is not None:
             created = run.queued  # an event announced it before a list showed it
-        is_old = status == "errored" or created is None or now - created >= self.selector.min_age
+        is_old = status == "errored" or created is None or now - created >= self._limits.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
         self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
         begins_to_expire = instance.expires_at is not None and not expired
@@ -94,11 +95,12 @@ class SeriesLimit:
     def _admit(self, instance: Instance) -> bool:
         """Takes a place for an instance, if there is one. That there is none is counted only once
         for each instance."""
-        if self._taken < self.selector.limit or self._make_room(after=_position(instance).rank):
-            self._taken += 1
-            return True
-        self._drop(instance)
-        return False
+        full = self._taken >= self._limits.max_instances
+        if full and not self._make_room(after=_position(instance).rank):
+            self._drop(instance)
+            return False
+        self._taken += 1
+        return True
 
     def _make_room(self, *, after: int) -> bool:
         """Has the last instance give way if it ranks after the given rank. Returns whether it
