@@ -83,6 +83,15 @@ class Connection(H11Protocol):
             self._enter("request")
         super().data_received(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays open: a client that sends no more, such as `nc`, may still
+        read the response. With TLS, asyncio can't do that."""
+        cycle = None if self.protection.context else self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        return True
+
     def send_400_response(self, msg: str) -> None:
         if self.cycle is not None:
             # The request that is served turned out to be invalid, and gets only this response.

@@ -104,6 +104,14 @@ class TestServer:
             assert (await client.rest()).count(b"HTTP/1.1") == 0
         assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
 
+    async def test_a_client_that_sends_no_more_gets_its_response(self) -> None:
+        """As `nc` does at the end of its input."""
+        async with serving() as served, served.connected() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.writer.write_eof()
+            assert await client.status() == 200
+            assert (await client.rest()).endswith(b"hello")
+
     async def test_it_stops_with_connections_open(self) -> None:
         async with serving() as served, served.connected() as idle, served.connected() as silent:
             idle.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
