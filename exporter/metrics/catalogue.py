@@ -215,8 +215,9 @@ LAST_SUCCESS = _workflow(
 )
 BACKFILL_TIME = _workflow(
     "backfill_timestamp_seconds",
-    "Unix time at which a run was last counted that had ended an hour or more before its instance, "
-    "a configured one, was first polled (`metrics.backfill`).",
+    "Unix time at which a run was last counted that is history (`metrics.backfill`): it had ended "
+    "an hour or more before its instance, a configured one, was first polled, or before the "
+    "workflow was discovered.",
 )
 
 # The exporter itself.

@@ -14,7 +14,7 @@ from exporter.cloudflare.models import Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
 from exporter.instances.instance import NOTHING, Effects, Instance, Scope
-from exporter.instances.run_tracker import APART
+from exporter.instances.run_tracker import APART, Observations
 from exporter.instances.state_records import (
     UNWATCHED_FOR,
     InstanceRecord,
@@ -184,7 +184,7 @@ class WatchedInstances:
             self.changed.add(instance.id)
         if effects.observations is not None:
             self.store.counted(self.key, instance.id, effects.observations)
-        if effects.backfilled:
+        if effects.backfilled or self._counts_history(instance, effects):
             self.store.backfilled(self.key)
         if effects.show:
             self._show(instance)
@@ -197,6 +197,14 @@ class WatchedInstances:
             self._unwatched[instance.id] = None
             newest = newest_of(instance.run, instance.row)
             self.record.horizon = max(self.record.horizon, newest + APART)
+
+    def _counts_history(self, instance: Instance, effects: Effects) -> bool:
+        """Whether what is counted of a discovered instance comes from a run that had ended before
+        the workflow was discovered."""
+        if not self.backfill or instance.configured or instance.run is None:
+            return False
+        counts = effects.observations not in (None, Observations())
+        return counts and (instance.run.end or inf) < (self.record.discovered_since or -inf)
 
     def _show(self, instance: Instance) -> None:
         """Shows the values of an instance, if it has series and any value is known."""

@@ -39,6 +39,24 @@ class TestCounting:
                 count = w.value("cloudflare_workflow_runs_finished_total", status="complete")
                 assert count == counted
 
+    async def test_history_is_dated_when_it_is_counted(self) -> None:
+        """So that alerts take none for news, even where counters exist already."""
+        workflow = {"name": "orders", "instances": ["nap"]}
+        async with watching(workflows=[workflow], metrics={"backfill": True}) as w:
+            w.orders.create("nap", Script((Sleep("nap", 3600),)))
+            w.orders.create("old", Script(steps("pay")), at=w.clock() - 60)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_backfill_timestamp_seconds") is None
+            await w.reload(workflows=[{**workflow, "discover": {}}])
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+            counted = w.clock()
+            w.orders.create("new", Script(steps("pay")))
+            for _ in range(2):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
+            assert w.value("cloudflare_workflow_backfill_timestamp_seconds") == counted
+
     @pytest.mark.parametrize("details", [True, False], ids=["rows and details", "rows"])
     @pytest.mark.parametrize("backfill", [None, True])
     async def test_ends_that_lack_their_time_are_counted_once(
