@@ -36,7 +36,11 @@ class Moment(NamedTuple):
 
     monotonic: float
     steady: float
-    """Unix time by `Clock.steady`."""
+    """Unix time for comparisons with Cloudflare's times over hours.
+
+    It doesn't follow a clock that is set ahead wrongly, for a while or since the start. With such a
+    clock, everything would be history, or what is new would be hidden.
+    """
     unix: float
     """Unix time to show: that of the wall clock, corrected where it is ahead of Cloudflare's."""
 
@@ -55,14 +59,6 @@ class Clock:
         self._theirs = -inf
         """Cloudflare's clock minus the monotonic clock, as responses show it."""
 
-    def steady(self) -> float:
-        """Unix time for comparisons with Cloudflare's times over hours.
-
-        It doesn't follow a clock that is set ahead wrongly, for a while or since the start. With
-        such a clock, everything would be history, or what is new would be hidden.
-        """
-        return self.now().steady
-
     def _corrected(self, wall: float, monotonic: float) -> float:
         """Cloudflare's time if it is behind this clock, but by less than a week: further behind, it
         may be the wrong one."""
@@ -77,7 +73,7 @@ class Clock:
 
     def latest(self) -> float:
         """Unix time by that of this machine's clock and Cloudflare's which is ahead."""
-        return max(self.steady(), self._theirs + self.monotonic())
+        return max(self.now().steady, self._theirs + self.monotonic())
 
     def latest_possible(self) -> datetime:
         """A time such that later ones can't have passed, unless both clocks are a week behind."""

@@ -135,7 +135,7 @@ class StateWriter:
                 # What is committed is shown at once, even if nothing can be written now.
                 shown.series[key] = before
         await self._show(shown)
-        return found.get("") or WorkflowRecord(self._clock.steady())
+        return found.get("") or WorkflowRecord(self._clock.now().steady)
 
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances with their ids, in slices. Those that can't
@@ -162,7 +162,7 @@ class StateWriter:
         """
         records = await self._access.records(("instances", *owner), ids)
         # If a record can't be read, the past of its instance is history.
-        unreadable = InstanceRecord(self._clock.steady())
+        unreadable = InstanceRecord(self._clock.now().steady)
         return {i: unreadable if record is None else record for i, record in records.items()}
 
     def detach(self, watched: Watched) -> None:
@@ -331,7 +331,7 @@ class StateWriter:
 
     def _write(self, records: Records, now: float) -> None:
         if records:
-            batch = batch_of(records, self.leases.held, self._clock.steady())
+            batch = batch_of(records, self.leases.held, self._clock.now().steady)
             self._access.backend.write(batch, now=now)
 
     async def _renew(self) -> None:

@@ -58,7 +58,7 @@ class Discovery:
         """When it was first discovered (monotonic clock); None: before this attachment."""
         if self._record.discovered_since is None:
             self._began = self._clock.monotonic()
-            self._record.discovered_since = self._clock.steady()
+            self._record.discovered_since = self._clock.now().steady
         self.series_limit = SeriesLimit(watched, self.selector)
         """Decides which instances have series."""
         self.lists = ListReader(self.poller, self._take)
@@ -103,18 +103,18 @@ class Discovery:
         """Makes one list pass."""
         self._left_out = False
         self.series_limit.recount()
-        started, wall = self._clock.monotonic(), self._clock.steady()
+        started = self._clock.now()
         # The clock may have been ahead then, and be behind now.
-        since = self._record.discovered_since or wall
+        since = self._record.discovered_since or started.steady
         self._record.discovered_since = min(since, self._clock.latest())
         self._watched.passes.begin()
         whole = self._whole_is_due()
-        ended_too = whole or started - self._whole_pass_at >= self._poll.ended_interval
+        ended_too = whole or started.monotonic - self._whole_pass_at >= self._poll.ended_interval
         if whole:
             failures = await self._read([{}])
         else:
             ended = sorted(ENDED.intersection(self.selector.discover.statuses)) if ended_too else []
-            last = min(wall, self._record.last_pass or self._record.discovered_since)
+            last = min(started.steady, self._record.last_pass or self._record.discovered_since)
             others = [_created_since(last - LATE), *({"status": s} for s in ended)]
             failures = await self._read(self._live_lists(resting=True))
             failures += await self._read(self._live_lists(resting=False) + others)
@@ -123,8 +123,8 @@ class Discovery:
         self._watched.passes.end(failures)
         if not failures and not self._watched.over:
             if ended_too and not self._left_out:
-                self._whole_pass_at = started
-            await self._after(wall, ended_too=ended_too)
+                self._whole_pass_at = started.monotonic
+            await self._after(started.steady, ended_too=ended_too)
         await self.poller.report()
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:

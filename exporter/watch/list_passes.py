@@ -43,7 +43,7 @@ class ListPasses:
         if self._record.last_pass is None:
             return None
         # The clock may have been ahead when it was recorded.
-        age = max(0.0, self._clock.steady() - self._record.last_pass)
+        age = max(0.0, self._clock.now().steady - self._record.last_pass)
         return self._clock.monotonic() - age
 
     @property

@@ -88,7 +88,7 @@ class WatchedInstances:
     @property
     def now(self) -> float:
         """Unix time; if this machine's clock is behind, the latest time in any list row."""
-        return max(self.clock.steady(), self.newest_row)
+        return max(self.clock.now().steady, self.newest_row)
 
     async def each(self) -> AsyncIterator[Instance]:
         """The instances that are watched now, without those that stop being watched meanwhile. Lets
@@ -132,7 +132,7 @@ class WatchedInstances:
         """Raises the horizon past the removed instances whose records have expired."""
         horizon, newest = self.record.horizon, self.record.newest_unwatched
         # Not past the newest of them: this machine's clock may be days ahead.
-        old = min(self.clock.steady() - UNWATCHED_FOR, newest)
+        old = min(self.clock.now().steady - UNWATCHED_FOR, newest)
         if old > horizon + _RAISED_BY or old == newest > horizon:
             self.record.horizon = old
 
@@ -252,7 +252,7 @@ class WatchedInstances:
         elif record.run is not None:
             # Not before its own times, even if the clock is behind: when the record expires, the
             # horizon has to pass them.
-            removed = max(self.clock.steady(), newest_of(record.run, record.row))
+            removed = max(self.clock.now().steady, newest_of(record.run, record.row))
             self._unwatched[instance_id] = replace(record, removed_at=removed)
             self.record.newest_unwatched = max(self.record.newest_unwatched, removed + APART)
         else:

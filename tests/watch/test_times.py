@@ -123,22 +123,22 @@ class TestAClockThatIsAhead:
 
     def test_is_set_right_by_a_response(self, clock: Clock) -> None:
         clock.compare(NOW - 3600)
-        assert clock.steady() == NOW - 3600
+        assert clock.now().steady == NOW - 3600
 
     def test_stands_still_while_responses_come_a_little_late(self, clock: Clock) -> None:
         clock.compare(NOW - 3600)
         clock.compare(NOW - 3602)
-        assert clock.steady() == NOW - 3600
+        assert clock.now().steady == NOW - 3600
 
     @pytest.mark.parametrize("odd", [NOW - 86400, NOW - 365 * 86400, 0])
     def test_one_odd_date_lasts_until_the_next_response(self, clock: Clock, odd: float) -> None:
         clock.compare(odd)
         clock.compare(NOW - 1)
-        assert clock.steady() == NOW
+        assert clock.now().steady == NOW
 
     def test_no_date_sets_it_ahead(self, clock: Clock) -> None:
         clock.compare(NOW + 3600)
-        assert clock.steady() == NOW
+        assert clock.now().steady == NOW
 
 
 async def test_history_is_history_by_a_clock_that_is_behind_at_the_start() -> None:
