@@ -79,7 +79,7 @@ class Discovery:
         if not self.selector.takes_id(instance_id):
             return None
         known = await self.writer.records(self._watched.owner, [instance_id])
-        if self._watched.over:
+        if self._watched.detached:
             raise NotRestored("it was detached meanwhile")
         instance = self._watched.instances.get(instance_id)
         return instance or self._watched.begin(instance_id, Scope.COUNTED, known.get(instance_id))
@@ -121,7 +121,7 @@ class Discovery:
             if not failures:
                 failures = await self._read(self._missed_lists())
         self._watched.passes.end(failures)
-        if not failures and not self._watched.over:
+        if not failures and not self._watched.detached:
             if ended_too and not self._left_out:
                 self._whole_pass_at = started.monotonic
             await self._after(started.steady, ended_too=ended_too)
@@ -129,7 +129,7 @@ class Discovery:
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
         """Reads lists at the same time, each as far as possible. Returns the failures."""
-        if self._watched.over:
+        if self._watched.detached:
             return []
         async with asyncio.TaskGroup() as group:
             reads = [group.create_task(self.lists.read(parameters)) for parameters in lists]
@@ -189,7 +189,7 @@ class Discovery:
         except NotRestored:
             known, self._left_out = {}, True
             rows = [row for row in rows if row.id not in unknown]
-        for row in () if self._watched.over else rows:
+        for row in () if self._watched.detached else rows:
             self._take_row(row, known.get(row.id or ""))
 
     def _may_be_recorded(self, row: Row) -> bool:

@@ -41,7 +41,7 @@ class ListReader:
             async for rows in found:
                 begun = True
                 await self._take(rows)
-                if self._poller.watched.over:
+                if self._poller.watched.detached:
                     break
         except RequestFailed as failure:
             if begun and again and failure.reason == "http_4xx":

@@ -74,7 +74,7 @@ class Poller:
 
     def detach(self) -> None:
         """Cancels the polls that wait, and has responses that still come change nothing."""
-        self.watched.over = True
+        self.watched.detached = True
         for instance in [*self._active]:
             if isinstance(instance.activity, Pending):
                 self._cancel(instance)
@@ -92,7 +92,7 @@ class Poller:
         is to be `whole`: then it waits for all of them.
         """
         async with self._rounds:
-            if not self.watched.over:
+            if not self.watched.detached:
                 await self._round(whole=whole)
 
     async def _round(self, *, whole: bool) -> None:
@@ -109,7 +109,7 @@ class Poller:
                 self.put(instance, lifecycle.on_due(instance))
             elif instance.wants_detail or instance.is_behind:
                 self.put(instance, lifecycle.request_detail(instance))
-        if self.watched.over:
+        if self.watched.detached:
             return
         share = int(self.queue.budget.rate * self._poll.interval * _SPARE)
         room = max(0, max(1, share) - len(self.queue))
@@ -121,7 +121,7 @@ class Poller:
                 await self._polled()
                 others = self.instances.values()
                 control = self._health.control(others, since=now, now=self._clock.monotonic())
-                if control is not None and not self.watched.over:
+                if control is not None and not self.watched.detached:
                     pending = lifecycle.pend(control, Urgency.CONFIGURED, PollReason.CONTROL)
                     self.put(control, pending)
                     await self._polled()
@@ -130,7 +130,7 @@ class Poller:
     async def _polled(self) -> None:
         """Returns once no poll waits or is under way, or the workflow is detached."""
         self._idle.clear()
-        if self._active and not self.watched.over:
+        if self._active and not self.watched.detached:
             await self._idle.wait()
 
     def put(self, instance: Instance, pending: Pending | None, *, record: bool = False) -> None:
@@ -218,7 +218,7 @@ class Poller:
                 failing.append((instance.id, instance.failure))
             if instance.status:
                 watched[instance.status] += 1
-        if self.watched.over:
+        if self.watched.detached:
             return
         now, instances = self._clock.now(), self.instances.values()
         # A first round without instances shows nothing; then the first list pass counts.

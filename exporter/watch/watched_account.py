@@ -123,8 +123,8 @@ class WatchedAccount:
         for discovery in self.workflows.discoveries:
             await self._survive(discovery.read_before_first_pass())
         for attachment in list(self.workflows.attached.values()):
-            if attachment.watched.over:
-                continue  # detached meanwhile
+            if attachment.watched.detached:
+                continue
             await self._survive(self._read_limits(attachment))
             if attachment.discovery is not None:
                 await self._survive(attachment.discovery.list_pass())
@@ -181,7 +181,7 @@ class WatchedAccount:
         counts = row.instances or {}
         if attachment.discovery is not None:
             attachment.discovery.counts = counts
-        if not attachment.watched.over:  # it may have been detached meanwhile
+        if not attachment.watched.detached:
             self._store.counts(attachment.watched.key, counts)
 
     async def _read_limits(self, attachment: Attachment) -> None:
@@ -201,5 +201,5 @@ class WatchedAccount:
                 attachment.limits_at += _READ_EVERY - _LIMITS_EVERY
             return
         newest = max(versions, key=lambda v: unix(corrected(v.created_on)) or 0.0, default=None)
-        if newest is not None and not attachment.watched.over:
+        if newest is not None and not attachment.watched.detached:
             self._store.limits(key, newest)

@@ -70,6 +70,7 @@ class WatchedInstances:
     clock: Clock
 
     def __post_init__(self) -> None:
+        # A copy: the state may still have to write the one that was restored, as it is.
         self.record = replace(self.record)
         self._recorded: WorkflowRecord | None = None
         """The workflow's record as of the last `take_changes`; None: that is to return it."""
@@ -79,7 +80,7 @@ class WatchedInstances:
         self._unwatched: dict[str, InstanceRecord | None] = {}
         """The records of instances that are no longer watched; None: the record is to be
         deleted."""
-        self.over = False
+        self.detached = False
         """Whether the workflow was detached. Responses that still come then change nothing."""
         self.newest_row = -inf
         """The latest time in any list row, in Unix time by Cloudflare's clock."""
