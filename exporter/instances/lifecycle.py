@@ -46,7 +46,8 @@ _NOT_FOUND = 2
 """How many polls in a row must say that an instance doesn't exist: a single response may come from
 a database replica that is behind."""
 _OLD = 3600.0
-"""Seconds since a run ended after which counting it is backfill."""
+"""Seconds since a run ended or, if it is live, was queued, after which it is backfill to count what
+it has done."""
 
 
 def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
@@ -184,7 +185,10 @@ def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> E
     tracked = track(instance.run, response, now=now.steady, since=instance.since)
     if tracked is None:
         return _succeeded(instance, now, behind=True)
-    ended = tracked.run.end if instance.run is None and tracked.observations.run else None
+    new, first = tracked.observations, instance.run is None
+    counts = new.run or new.queue_duration or new.steps or new.attempts
+    moment = tracked.run.end if new.run else tracked.run.queued
+    old = instance.configured and first and counts and (moment or inf) < now.steady - _OLD
     changed = _take(instance, now, tracked.run, tracked.values)
     if instance.has_series:
         instance.timeline = pack(response, now=now.steady)
@@ -193,8 +197,7 @@ def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> E
     instance.detailed_at = instance.request.at
     instance.wants_detail = not changed and poll_pauses.ended_behind(instance, now)
     _succeeded(instance, now)
-    old = instance.configured and ended is not None and ended < now.steady - _OLD
-    return Effects(record=True, show=changed, observations=tracked.observations, backfilled=old)
+    return Effects(record=True, show=changed, observations=new, backfilled=bool(old))
 
 
 def _succeeded(instance: Instance, now: Moment, *, behind: bool = False) -> Effects:

@@ -215,9 +215,9 @@ LAST_SUCCESS = _workflow(
 )
 BACKFILL_TIME = _workflow(
     "backfill_timestamp_seconds",
-    "Unix time at which a run was last counted that is history (`metrics.backfill`): it had ended "
-    "an hour or more before its instance, a configured one, was first polled, or before the "
-    "workflow was discovered.",
+    "Unix time at which history was last counted (`metrics.backfill`): of a configured instance "
+    "whose run had ended or, if it is live, was queued an hour or more before its first poll, or "
+    "of one whose run had ended before the workflow was discovered.",
 )
 
 # The exporter itself.

@@ -327,6 +327,20 @@ async def test_old_runs_of_instances_new_in_the_configuration_are_dated_when_cou
         assert w.value("cloudflare_workflow_backfill_timestamp_seconds") == w.clock() - 15
 
 
+async def test_so_are_old_attempts_of_live_instances_new_in_the_configuration() -> None:
+    async with watching(["first"]) as w:
+        w.orders.create("first", Script((Sleep("nap", 86400),)), at=w.clock() - 7200)
+        script = Script((retried("pay", failures=3, duration=1, backoff=1), Sleep("nap", 86400)))
+        w.orders.create("old", script, at=w.clock() - 7200)
+        w.orders.create("new", script, at=w.clock() - 60)
+        times = []
+        for ids in (["first"], ["first", "new"], ["first", "new", "old"]):
+            await w.reload(workflows=[{"name": "orders", "instances": ids}])
+            await w.round(after=15)
+            times.append(w.value("cloudflare_workflow_backfill_timestamp_seconds"))
+        assert times == [None, None, w.clock()]
+
+
 @pytest.mark.parametrize(("thrown", "shown"), [("TypeError", "TypeError"), ("CardError", "Error")])
 async def test_an_errored_instance_shows_its_error(thrown: str, shown: str) -> None:
     """The engine flattens what isn't one of JavaScript's own."""
