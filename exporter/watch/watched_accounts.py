@@ -1,6 +1,7 @@
 """The watched accounts, and how a reload replaces what is watched."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from functools import partial
 from math import inf
 
 import httpx
+import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
@@ -20,6 +22,7 @@ from exporter.config.accounts import Account
 from exporter.config.errors import ConfigError, collected
 from exporter.config.settings import Api, Settings
 from exporter.metrics.store import Store
+from exporter.state.backend import NotRestored
 from exporter.state.writer import StateWriter
 from exporter.watch.account_workflows import AccountSettings, AccountWorkflows, Attachment
 from exporter.watch.events import Events
@@ -28,6 +31,8 @@ from exporter.watch.poll_queue import PollQueue
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.watched_account import WatchedAccount
 from exporter.watch.watched_instances import WatchedInstances
+
+log = structlog.get_logger(__name__)
 
 _REQUESTS_AT_ONCE = 10
 _GRACE = 3.0
@@ -66,6 +71,8 @@ class WatchedAccounts:
         self._changing = asyncio.Lock()
         """Held while workflows are attached and detached, which a reload, a list of workflows and
         moving leases may all begin."""
+        self._deferred: Settings | None = None
+        """Settings to apply once the state can be read."""
         self._started = False
         self.writer.watching = self
 
@@ -73,7 +80,8 @@ class WatchedAccounts:
         """Watches what these settings name, and nothing else.
 
         Workflows whose settings are the same as before are left alone. Others are detached,
-        attached, or both within one commit, so that no scrape sees a gap.
+        attached, or both within one commit, so that no scrape sees a gap. While the state can't be
+        read, what was detached could not be attached again: then all that waits for `reconcile`.
 
         Args:
             settings: Their `state` and `web` are the same as before.
@@ -84,6 +92,13 @@ class WatchedAccounts:
         """
         wanted = self.check(settings)
         async with self._changing:
+            self._deferred = None if await self._can_restore() else settings
+            if self._deferred is not None:
+                log.warning(
+                    "the state can't be read; the new configuration takes effect once it can",
+                    advice="check the database, or the health of state.path's disk",
+                )
+                return
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted)
             accounts = [self._account(one) for one in wanted]
             for account in {*accounts} - {*self.accounts}:
@@ -98,6 +113,14 @@ class WatchedAccounts:
         self._start_passes()
         unused = {*queues.values()} - {*self.queues.values()}
         await asyncio.gather(*(queue.stop(_GRACE) for queue in unused))
+
+    async def _can_restore(self) -> bool:
+        """Whether what is attached could be attached again."""
+        with contextlib.suppress(NotRestored):
+            if self.attachments:
+                await self.writer.workflows("")
+            return True
+        return False
 
     async def _replace(self, settings: Settings, accounts: Sequence[WatchedAccount]) -> None:
         """Detaches the accounts that no longer exist or whose settings have changed, and attaches
@@ -250,10 +273,18 @@ class WatchedAccounts:
             account.stop()
 
     async def reconcile(self) -> None:
-        """Attaches and detaches workflows as their leases move between replicas. Never returns."""
+        """Attaches and detaches workflows as their leases move between replicas, and applies
+        settings that had to wait. Never returns."""
         while True:
             await self.writer.turned.wait()
             self.writer.turned.clear()
+            try:
+                if self._deferred is not None:
+                    await self.apply(self._deferred)
+            except Exception:
+                self._deferred = None
+                self.store.configured(successful=False)
+                log.exception("failed to use the new configuration; continuing with the former one")
             moved = False
             async with self._changing:
                 for account in self.accounts:

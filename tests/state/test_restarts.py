@@ -543,6 +543,27 @@ async def test_an_account_is_renamed_while_the_database_fails(postgres: Postgres
 
 
 @pytest.mark.postgres
+async def test_a_reload_while_the_database_fails_waits_for_it(postgres: PostgresServer) -> None:
+    """Nothing could be attached again, and alerts on instances would see none."""
+    state = DatabaseServer(SecretStr(postgres.new_url()), None, DEADLINE)
+    async with watching(["a"], state=state) as w:
+        w.orders.create("a", Script((Wait("approval"),)))
+        await w.cycle(after=60)
+        reconciling = asyncio.create_task(w.app.watched.reconcile())
+        postgres.stop()
+        try:
+            await w.reload(poll={"interval": "20s"})
+            await w.round(after=15)
+            assert w.status("a") == "waiting"
+        finally:
+            postgres.start()
+        await w.saved()
+        await until(lambda: w.app.accounts[0].workflows.settings.poll.interval == 20)
+        await until(lambda: len(w.app.pollers) == 1)
+        reconciling.cancel()
+
+
+@pytest.mark.postgres
 async def test_a_workflow_that_cant_be_restored_is_logged(postgres: PostgresServer) -> None:
     """Without it, nothing is written that could fail."""
     database = postgres.new_database()
