@@ -211,7 +211,7 @@ class AccountWorkflows:
                 key=key,
                 owner=owner,
                 record=record,
-                ids=frozenset(ids),
+                configured_ids=frozenset(ids),
                 selector=selector,
                 backfill=self.settings.metrics.backfill,
                 poll=self.settings.poll,
@@ -222,7 +222,7 @@ class AccountWorkflows:
             async for records in self.writer.instances(owner):
                 for instance_id, instance in records:
                     watched.restore(instance_id, instance)
-            missing = sorted(watched.ids - watched.instances.keys())
+            missing = sorted(watched.configured_ids - watched.instances.keys())
             known = await self.writer.records(owner, missing)
             for instance_id in missing:
                 watched.begin(instance_id, Scope.CONFIGURED, known.get(instance_id))

@@ -78,7 +78,7 @@ class WatchedAccount:
     def needed(self) -> float:
         """Requests in 5 minutes that would keep all polls and list passes on time."""
         attached = self.workflows.attached.values()
-        polls = sum(len(a.watched.ids) for a in attached)
+        polls = sum(len(a.watched.configured_ids) for a in attached)
         # No pass has read the lists of a workflow that is new to this replica. They have about as
         # many pages as the instances that the state holds of it fill.
         new = (a for a in attached if a.discovery is not None and not a.watched.passes.done)

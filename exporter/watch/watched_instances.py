@@ -50,7 +50,7 @@ class WatchedInstances:
         key: The workflow as the labels name it.
         owner: The same as the state names it.
         record: What the state is to hold of the workflow.
-        ids: The configured instances, which are always watched.
+        configured_ids: The ids of the configured instances, which are always watched.
         selector: Which other instances are watched; None: no others.
         backfill: Whether to count what had ended before the first poll; None: of configured
             instances only.
@@ -62,7 +62,7 @@ class WatchedInstances:
     key: WorkflowKey
     owner: Owner
     record: WorkflowRecord
-    ids: frozenset[str]
+    configured_ids: frozenset[str]
     selector: Selector | None
     backfill: bool | None
     poll: Poll
@@ -244,7 +244,7 @@ class WatchedInstances:
         """Continues to watch an instance from its record; or removes it, if it is no longer
         selected."""
         discovered = self.selector is not None and self.selector.takes_id(instance_id)
-        if instance_id in self.ids:
+        if instance_id in self.configured_ids:
             self._watch(instance_id, Scope.CONFIGURED, record)
             if not record.shown:
                 self.changed.add(instance_id)
