@@ -28,6 +28,7 @@ class ConnectionLimits:
             other limit.
         idle: Time from a response to the next request: longer than a minute, so that a scrape each
             minute can use the same connection.
+        stop: Time that responses under way get when the server stops.
     """
 
     connections: int = 128
@@ -35,6 +36,7 @@ class ConnectionLimits:
     request: float = 10
     response: float = 60
     idle: float = 75
+    stop: float = 2
 
 
 Phase = Literal["request", "idle"]

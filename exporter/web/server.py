@@ -96,7 +96,8 @@ class Server(uvicorn.Server):
                 ws="none",
                 h11_max_incomplete_event_size=MAX_HEAD_SIZE,
                 timeout_keep_alive=ceil(self._limits.idle),
-                timeout_graceful_shutdown=2,
+                # After this, uvicorn logs each response under way as an error; `stop` comes first.
+                timeout_graceful_shutdown=ceil(self._limits.stop) + 1,
             )
         )
         self._open: dict[asyncio.Task[None], Connection] = {}
@@ -117,14 +118,18 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._accepting.cancel()
+        asyncio.get_running_loop().call_later(self._limits.stop, self._drop_all)
         await super().shutdown(sockets)
         await self.close_connections()
 
     async def close_connections(self) -> None:
         """Closes all connections."""
+        self._drop_all()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    def _drop_all(self) -> None:
         for serving in self._open:
             serving.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
 
     async def accept(self, listener: socket.socket) -> None:
         """Accepts and serves connections until cancelled."""

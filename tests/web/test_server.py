@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from exporter.web.server import Server, address_of, listen, page_url
-from tests.waiting import DEADLINE
-from tests.web.serving import HELLO, serving
+from tests.waiting import DEADLINE, until
+from tests.web.serving import HELLO, LARGE, serving
 
 
 def has_ipv6() -> bool:
@@ -119,6 +120,23 @@ class TestServer:
             served.server.should_exit = True
             assert (await idle.rest()).endswith(b"hello")
             assert await silent.rest() == b""
+
+    async def test_a_response_that_is_not_read_as_it_stops_is_no_error(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def in_pieces(_: Scope, __: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(16):
+                piece = b"x" * (LARGE // 16)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+        async with serving(app=in_pieces, stop=0) as served, served.connected() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await client.status() == 200
+            served.server.should_exit = True
+            await until(lambda: not served.server._open)
+            await until(lambda: not served.server.server_state.tasks)
+        assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []
 
     async def test_a_connection_taken_as_it_stops_is_closed(self) -> None:
         server = Server(HELLO)
