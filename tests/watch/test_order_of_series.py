@@ -36,7 +36,7 @@ class Pass:
             key=KEY,
             owner=("acc", "orders"),
             record=WorkflowRecord(0.0),
-            ids=frozenset(),
+            configured_ids=frozenset(),
             selector=selector,
             backfill=None,
             poll=Poll(),

@@ -17,7 +17,7 @@ def watching(count: int) -> WatchedInstances:
         key=WorkflowKey("acc", "orders"),
         owner=("acc", "orders"),
         record=WorkflowRecord(0.0),
-        ids=frozenset(),
+        configured_ids=frozenset(),
         selector=None,
         backfill=None,
         poll=Poll(),
