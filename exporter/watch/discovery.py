@@ -124,7 +124,7 @@ class Discovery:
         if not failures and not self._watched.detached:
             if ended_too and not self._left_out:
                 self._whole_pass_at = started.monotonic
-            await self._after(started.steady, ended_too=ended_too)
+            await self._finish(started.steady, ended_too=ended_too)
         await self.poller.report()
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
@@ -234,7 +234,7 @@ class Discovery:
         if effects.needs_detail or (details_matter and not effects.repeats):
             self.poller.put(instance, lifecycle.request_detail(instance), record=True)
 
-    async def _after(self, started: float, *, ended_too: bool) -> None:
+    async def _finish(self, started: float, *, ended_too: bool) -> None:
         """Ends a list pass that succeeded: chooses again which instances have series, and polls
         those that were in no list.
 

@@ -147,7 +147,7 @@ class AccountLog:
         for name, workflow in self.workflows.items():
             workflow.unmatched = name in names
 
-    def read(self, failure: RequestFailed | None, *, matters: bool) -> None:
+    def listed(self, failure: RequestFailed | None, *, matters: bool) -> None:
         """Reports whether the account's workflows could be listed.
 
         Args:

@@ -118,16 +118,16 @@ class Poller:
             self.put(instance, lifecycle.pend(instance, Urgency.LIVE, PollReason.SPARE))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
-                await self._polled()
+                await self._until_idle()
                 others = self.instances.values()
                 control = self._health.control(others, since=now, now=self._clock.monotonic())
                 if control is not None and not self.watched.detached:
                     pending = lifecycle.pend(control, Urgency.CONFIGURED, PollReason.CONTROL)
                     self.put(control, pending)
-                    await self._polled()
+                    await self._until_idle()
         await self._end_round()
 
-    async def _polled(self) -> None:
+    async def _until_idle(self) -> None:
         """Returns once no poll waits or is under way, or the workflow is detached."""
         self._idle.clear()
         if self._active and not self.watched.detached:

@@ -173,7 +173,7 @@ class WatchedAccount:
         if failed is not None:
             self._store.polled("list", failed.reason)
         self.workflows.list_failure = failed
-        self.workflows.log.read(failed, matters=matters)
+        self.workflows.log.listed(failed, matters=matters)
 
     async def _count(self, attachment: Attachment, row: ListedWorkflow) -> None:
         if row.instances is None:  # as in the local engine's list
