@@ -284,7 +284,7 @@ class WatchedAccounts:
             except Exception:
                 self._deferred = None
                 self.store.configured(successful=False)
-                log.exception("failed to use the new configuration; continuing with the former one")
+                log.exception("failed to reload the configuration; continuing with the former one")
             moved = False
             async with self._changing:
                 for account in self.accounts:

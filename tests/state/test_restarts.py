@@ -558,7 +558,7 @@ async def test_a_reload_while_the_database_fails_waits_for_it(postgres: Postgres
         finally:
             postgres.start()
         await w.saved()
-        await until(lambda: w.app.accounts[0].workflows.settings.poll.interval == 20)
+        await until(lambda: float(w.app.accounts[0].workflows.settings.poll.interval) == 20)
         await until(lambda: len(w.app.pollers) == 1)
         reconciling.cancel()
 
