@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -59,6 +60,8 @@ def http_client(
             transport=transport,
             follow_redirects=False,
             limits=limits,
+            # None is taken: it would be sent with the credentials of other accounts too.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             event_hooks={"response": [read_date]},
             headers={
                 "User-Agent": f"cloudflare-workflows-exporter/{__version__}",

@@ -115,6 +115,20 @@ class TestRequests:
 
         await failure(response)
 
+    async def test_cookies_are_not_sent_back(self) -> None:
+        """Accounts share the client, and one's session is not another's."""
+        requests: list[httpx.Request] = []
+
+        def response(request: httpx.Request) -> httpx.Response:
+            requests.append(request)
+            result = {"success": True, "result": {}}
+            return httpx.Response(200, headers={"Set-Cookie": "session=1"}, json=result)
+
+        async with client_of(response) as client:
+            for _ in range(2):
+                await client.instance("orders", "order-1")
+        assert [request.headers.get("cookie") for request in requests] == [None, None]
+
 
 class TestCredentials:
     @pytest.mark.parametrize(
