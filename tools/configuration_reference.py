@@ -16,7 +16,7 @@ PAGE = ROOT / "docs" / "configuration.md"
 
 def modes() -> str:
     """The flags of the command itself."""
-    settings = {".".join(loc) for loc, _ in leaves()}
+    settings = {".".join(key) for key, _ in leaves()}
     actions = [a for a in cli.parser()._actions if a.dest not in settings]
     return table(("flag", "meaning"), ((_flag(action), action.help or "") for action in actions))
 
@@ -32,25 +32,25 @@ def keys() -> str:
     for name, section in Settings.model_fields.items():
         rows = [
             (
-                f"`{'.'.join(loc)}`",
-                f"`{flags.name(loc)}={flags.takes(loc, field)}`",
-                f"`{environment.variable(loc)}`",
+                f"`{'.'.join(key)}`",
+                f"`{flags.name(key)}={flags.takes(key, field)}`",
+                f"`{environment.variable(key)}`",
                 _default(field),
-                _meaning(loc, field),
+                _meaning(key, field),
             )
-            for loc, field in leaves()
-            if loc[0] == name
+            for key, field in leaves()
+            if key[0] == name
         ]
         parts.append(f"### {name}\n\n{section.description}.\n")
         parts.append(table(("key", "flag", "environment", "default", "meaning"), rows) + "\n")
     return "\n".join(parts).rstrip()
 
 
-def _meaning(loc: tuple[str, ...], field: FieldInfo) -> str:
-    if len(loc) < 3:
+def _meaning(key: tuple[str, ...], field: FieldInfo) -> str:
+    if len(key) < 3:
         return field.description or ""
     # A key of a section within a section: its description comes first.
-    return f"{dict(paths(Settings))['.'.join(loc[:-1])].description} {field.description}"
+    return f"{dict(paths(Settings))['.'.join(key[:-1])].description} {field.description}"
 
 
 def lists() -> str:

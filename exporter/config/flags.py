@@ -21,7 +21,8 @@ _METAVARS = {
     ByteSize: "SIZE",
     Path: "FILE",
 }
-_SPECIAL = {"api.url": "URL", "state.url": "URL", "web.listen_address": "HOST:PORT"}
+_KINDS = {("api", "url"): "URL", ("state", "url"): "URL", ("web", "listen_address"): "HOST:PORT"}
+"""What a flag's value is, where its type doesn't say that."""
 _SHARED_NAMES = {("web", "config_file"): "--web.config.file"}
 """Names that Prometheus' exporters share; those that follow from the key work too."""
 
@@ -43,29 +44,29 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\nsee {self.prog} --help\n")
 
 
-def name(loc: Key) -> str:
+def name(key: Key) -> str:
     """The flag of a key."""
-    return _names(loc)[0]
+    return _names(key)[0]
 
 
-def _names(loc: Key) -> list[str]:
-    own = "--" + ".".join(loc).replace("_", "-")
-    return [_SHARED_NAMES[loc], own] if loc in _SHARED_NAMES else [own]
+def _names(key: Key) -> list[str]:
+    own = "--" + ".".join(key).replace("_", "-")
+    return [_SHARED_NAMES[key], own] if key in _SHARED_NAMES else [own]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds a flag for every setting."""
     sections = Settings.model_fields.items()
     groups = {name: parser.add_argument_group(name, s.description) for name, s in sections}
-    for loc, field in leaves():
+    for key, field in leaves():
         kind = _kind(field)
         default = "required" if field.is_required() else f"default: {shown(field.default)}"
-        described = "As in the file, in JSON." if loc == ("accounts",) else field.description
+        described = "As in the file, in JSON." if key == ("accounts",) else field.description
         options: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
-        groups[loc[0]].add_argument(
-            *_names(loc),
-            dest=".".join(loc),
-            metavar=takes(loc, field),
+        groups[key[0]].add_argument(
+            *_names(key),
+            dest=".".join(key),
+            metavar=takes(key, field),
             default=argparse.SUPPRESS,
             help=f"{described} ({default})".replace("%", "%%"),
             **options,
@@ -75,7 +76,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def given(namespace: argparse.Namespace) -> dict[Key, str]:
     """The settings that flags gave, by key."""
     flags = vars(namespace)
-    return {loc: flags[dest] for loc, _ in leaves() if (dest := ".".join(loc)) in flags}
+    return {key: flags[dest] for key, _ in leaves() if (dest := ".".join(key)) in flags}
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -84,11 +85,11 @@ def _kind(field: FieldInfo) -> Any:
     return kinds[0] if optional else field.annotation
 
 
-def takes(loc: Key, field: FieldInfo) -> str:
+def takes(key: Key, field: FieldInfo) -> str:
     """The kind of a flag's value, as help shows it: `DURATION`, say."""
     kind = _kind(field)
-    if ".".join(loc) in _SPECIAL:
-        text = _SPECIAL[".".join(loc)]
+    if key in _KINDS:
+        text = _KINDS[key]
     elif get_origin(kind) is Literal:
         text = "|".join(get_args(kind))
     elif get_origin(kind) is list:

@@ -206,7 +206,7 @@ def keys() -> Iterator[tuple[Key, FieldInfo]]:
 
 def leaves() -> Iterator[tuple[Key, FieldInfo]]:
     """The keys of `keys` that hold a value, and aren't sections."""
-    return ((loc, field) for loc, field in keys() if not isinstance(field.default, Section))
+    return ((key, field) for key, field in keys() if not isinstance(field.default, Section))
 
 
 def model_of(annotation: object) -> type[BaseModel] | None:
