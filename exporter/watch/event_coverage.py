@@ -69,21 +69,17 @@ class EventCoverage:
 
     def ratio(self, now: float) -> float | None:
         """The share of the changes that events announced; None: there were no changes."""
-        self._judge(now)
-        announced = sum(announced for *_, announced in self._slots)
-        return announced / self.changes if self.changes else None
+        found, announced = self._judged(now)
+        return announced / found if found else None
 
     def is_good(self, now: float) -> bool:
         """Whether events announce nearly everything, so that list passes may be rare."""
-        ratio = self.ratio(now)
-        return ratio is not None and ratio >= GOOD and self.changes >= ENOUGH
+        found, announced = self._judged(now)
+        return found >= ENOUGH and announced / found >= GOOD
 
-    @property
-    def changes(self) -> int:
-        """The number of changes in the last hour, as of the last call of `ratio`."""
-        return sum(found for _, found, _ in self._slots)
-
-    def _judge(self, now: float) -> None:
+    def _judged(self, now: float) -> tuple[int, int]:
+        """The changes in the last hour whose event can't come any more, and how many of them were
+        announced."""
         while self._found and self._found[0][0] <= now:
             at, change = self._found.popleft()
             if not self._slots or at - self._slots[-1][0] >= _SLOT:
@@ -93,3 +89,4 @@ class EventCoverage:
             self._slots[-1] = start, found + 1, announced + known
         while self._slots and now - self._slots[0][0] > _WINDOW:
             self._slots.popleft()
+        return sum(slot[1] for slot in self._slots), sum(slot[2] for slot in self._slots)
