@@ -162,7 +162,7 @@ async def memory(instances: int) -> None:
     app = exporter(simulator, clock, {"max_instances": 100_000}, api=api)
     base = resident()
     async with app.opened():
-        await app.accounts[0].cycle()
+        await app.accounts[0].list_passes()
         for poller in app.pollers:
             await poller.round(whole=True)
         await app.writer.save()

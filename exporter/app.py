@@ -174,7 +174,7 @@ class App:
     async def once(self) -> bool:
         """Makes one list pass and one round over everything. Returns whether no poll failed."""
         async with self.opened():
-            await asyncio.gather(*(account.cycle() for account in self.accounts))
+            await asyncio.gather(*(account.list_passes() for account in self.accounts))
             await asyncio.gather(*(poller.round(whole=True) for poller in self.pollers))
             failing = any(i.failure for poller in self.pollers for i in poller.instances.values())
             readable = all(account.readable for account in self.accounts)

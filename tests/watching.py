@@ -51,7 +51,7 @@ class Watching:
         self.clock.advance(after)
         self.simulator.requests.clear()
         for account in self.app.accounts:
-            await account.cycle()
+            await account.list_passes()
         for poller in self.app.pollers:
             await poller.round(whole=True)
         await self.saved()

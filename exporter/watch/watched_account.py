@@ -113,11 +113,11 @@ class WatchedAccount:
     async def _passes(self) -> None:
         while True:
             self._wake.clear()
-            await self.cycle()
+            await self.list_passes()
             await wait_at_most(max(0.0, self.next_pass - self._clock.monotonic()), self._wake)
 
-    async def cycle(self) -> None:
-        """Makes one pass over all workflows."""
+    async def list_passes(self) -> None:
+        """Makes one list pass over each workflow."""
         started, before = self._clock.monotonic(), self._requests
         await self._survive(self._read_workflows())
         for discovery in self.workflows.discoveries:

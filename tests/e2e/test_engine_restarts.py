@@ -39,7 +39,7 @@ class Observer:
     async def round(self, *, after: float = 15) -> None:
         self.clock.advance(after)
         for account in self.app.accounts:
-            await account.cycle()
+            await account.list_passes()
         for poller in self.app.pollers:
             await poller.round(whole=True)
         await self.app.writer.save()

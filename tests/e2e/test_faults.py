@@ -263,7 +263,7 @@ async def test_an_event_loop_that_stood_still_for_30_s(undisturbed: dict[str, fl
         await w.reload(api={"timeout": IMPATIENT})
         w.simulator.faults.add(Hang())
         w.clock.advance(INTERVAL)
-        list_pass = asyncio.create_task(w.app.accounts[0].cycle())
+        list_pass = asyncio.create_task(w.app.accounts[0].list_passes())
         rounds = [asyncio.create_task(poller.round(whole=True)) for poller in w.app.pollers]
         with capture_logs() as logs:
             await until(lambda: w.simulator.requests.in_flight)

@@ -224,7 +224,7 @@ async def test_whatever_it_says(data: st.DataObject) -> None:
         async with app.opened():
             for _ in range(3):
                 for account in app.accounts:
-                    await account.cycle()
+                    await account.list_passes()
                 for poller in app.pollers:
                     await poller.round(whole=True)
                 clock.advance(300)

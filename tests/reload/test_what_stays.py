@@ -340,7 +340,7 @@ class TestWhatGoes:
             w.orders.create("a", RUN)
             w.clock.advance(60)
             (account,) = w.app.accounts
-            await account.cycle()
+            await account.list_passes()
             account.workflows.detach("orders")
             writing = asyncio.create_task(w.saved())
             await asyncio.sleep(0)

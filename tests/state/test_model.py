@@ -356,7 +356,7 @@ class Exporter(Upstream):
     async def polled(self) -> None:
         (account,), (poller,) = self.app.accounts, self.app.pollers
         if account.workflows.discoveries:
-            await account.cycle()
+            await account.list_passes()
         await poller.round(whole=True)
 
     @rule()

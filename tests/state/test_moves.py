@@ -88,7 +88,7 @@ async def test_what_is_given_up_while_it_is_restored_is_not_shown(
     url, owner = postgres.new_url(), ("acc", "small")
     replicas = Replicas(url)
     async with replicas.another().opened() as former:
-        await former.accounts[0].cycle()
+        await former.accounts[0].list_passes()
     app, heir = replicas.another(), replicas.another()
     await app.writer.open(replicas.location)
     app.leases.wanted["acc"] = [owner, ("acc", "large")]
@@ -145,7 +145,7 @@ async def test_a_large_workflow_holds_up_neither_others_nor_turns(postgres: Post
     url = postgres.new_url()
     replicas = Replicas(url)
     async with replicas.another().opened() as former:
-        await former.accounts[0].cycle()
+        await former.accounts[0].list_passes()
         await former.writer.save()
     await asyncio.to_thread(multiply, url)
 

@@ -152,7 +152,7 @@ class Replicas(Upstream):
     def poll(self, which: int) -> None:
         async def polled() -> None:
             for account in app.accounts:
-                await account.cycle()
+                await account.list_passes()
             for poller in app.pollers:
                 await poller.round(whole=True)
 

@@ -266,7 +266,7 @@ async def test_a_clock_that_was_ahead_before_a_restart_makes_it_no_later(
         w.ahead = 0
         await w.restart()
         w.simulator.faults.add(error(500), kind="list")
-        await w.app.accounts[0].cycle()
+        await w.app.accounts[0].list_passes()
         await w.saved()
         shown = w.value(NAME)
         assert shown is not None
@@ -301,7 +301,7 @@ async def test_so_is_one_after_a_restart_before_any_list_pass_has_succeeded(tmp_
         for n in range(1, 101):
             w.orders.instances[f"i-{n}"].delete()
         w.clock.advance(INTERVAL)
-        await w.app.accounts[0].cycle()
+        await w.app.accounts[0].list_passes()
         await w.saved()
         assert w.value(NAME) == known
 

@@ -33,7 +33,7 @@ class TestFinding:
             w.clock.advance(INTERVAL)
             w.simulator.requests.clear()
             (account,) = w.app.accounts
-            await account.cycle()
+            await account.list_passes()
             assert w.requests == {"list": 3}
 
     async def test_one_that_was_created_later_is_found_by_the_next_list_pass(self) -> None:

@@ -34,7 +34,7 @@ class TestManyEnded:
             await w.cycle(after=1)
             w.clock.advance(INTERVAL)
             w.simulator.requests.clear()
-            await w.app.accounts[0].cycle()
+            await w.app.accounts[0].list_passes()
             lists = [request.query for request in w.simulator.requests.of(kind="list")]
             assert len(lists) == 3
             assert sum("status=waiting" in query for query in lists) == 2
@@ -100,10 +100,10 @@ class TestManyEnded:
                 w.orders.create(f"short-{n}", Script(pieces=(Sleep("nap", 100),)))
             await w.cycle(after=1)
             w.clock.advance(90)
-            await w.app.accounts[0].cycle()
+            await w.app.accounts[0].list_passes()
             w.clock.advance(30)
             w.simulator.requests.clear()
-            await w.app.accounts[0].cycle()
+            await w.app.accounts[0].list_passes()
             await w.saved()
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 90
             assert w.requests["list"] <= 4

@@ -208,7 +208,7 @@ class TestWorkflows:
         async with discovering() as w:
             w.simulator.faults.add(Rewrite(without_counts), kind="workflows")
             w.simulator.faults.add(Hang(), kind="workflow")
-            list_pass = asyncio.create_task(w.app.accounts[0].cycle())
+            list_pass = asyncio.create_task(w.app.accounts[0].list_passes())
             await until(lambda: w.simulator.requests.by_kind["workflow"] > 0)
             await w.reload(workflows=[{"name": "other", "discover": {}}])
             w.simulator.faults.clear()
@@ -222,7 +222,7 @@ class TestWorkflows:
         async with watching(workflows=[orders, other]) as w:
             w.simulator.world.account("acc").workflow("other")
             w.simulator.faults.add(Hang(), kind="versions", workflow="orders")
-            list_pass = asyncio.create_task(w.app.accounts[0].cycle())
+            list_pass = asyncio.create_task(w.app.accounts[0].list_passes())
             await until(lambda: w.simulator.requests.by_kind["versions"] > 0)
             await w.reload(workflows=[orders])
             w.simulator.faults.clear()

@@ -87,7 +87,7 @@ class Fleet:
                 await app.writer.save()
                 await app.accounts[0].workflows.reconcile()
         for app in replicas:
-            await app.accounts[0].cycle()
+            await app.accounts[0].list_passes()
 
 
 def events(app: App) -> Events:

@@ -409,14 +409,14 @@ class TestReady:
                 await w.round(after=interval)
                 assert w.value("cloudflare_workflow_up") == 0
             (account,) = w.app.accounts
-            await account.cycle()
+            await account.list_passes()
             await w.saved()
             assert w.value("cloudflare_workflow_up") == 0
             assert w.value("cloudflare_workflow_last_success_timestamp_seconds") == 0
             assert w.app.health.unready() == ["acc: nothing can be read; the log says why"]
             w.simulator.faults.remove(refused)
             w.clock.advance(INTERVAL)
-            await account.cycle()
+            await account.list_passes()
             await w.saved()
             assert w.value("cloudflare_workflow_up") == 1
             assert w.watched() == 1

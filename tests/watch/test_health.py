@@ -117,7 +117,7 @@ class TestListPasses:
         async with watching(workflows=discovered, api={"timeout": "10m"}) as w:
             await w.cycle()
             hanging = w.simulator.faults.add(Hang(), kind="list")
-            list_pass = asyncio.create_task(w.app.accounts[0].cycle())
+            list_pass = asyncio.create_task(w.app.accounts[0].list_passes())
             await until(lambda: hanging.taken)
             w.clock.advance(11 * MINUTE)
             await w.app.pollers[0].round()

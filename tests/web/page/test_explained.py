@@ -196,7 +196,7 @@ class TestSteps:
             w.orders.create("a", WAITING)
             w.simulator.faults.add(Hang(), kind="detail")
             w.clock.advance(1)
-            await w.app.accounts[0].cycle()
+            await w.app.accounts[0].list_passes()
             await until(lambda: w.simulator.requests.in_flight)
             assert explain(w).timeline is None
             assert explain(w).waits == "in progress"
