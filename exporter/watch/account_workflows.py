@@ -98,7 +98,7 @@ class AccountWorkflows:
 
     Attributes:
         settings: What all of them share.
-        configured: The entries of the configuration, which a reload may replace.
+        entries: The entries of the configuration, which a reload may replace.
         client: Makes the requests.
         queue: Where polls and list pages wait for the credential's budget.
         log: Reports the account's problems; it outlives attachments.
@@ -106,7 +106,7 @@ class AccountWorkflows:
     """
 
     settings: AccountSettings
-    configured: list[Workflow]
+    entries: list[Workflow]
     client: WorkflowsClient
     queue: PollQueue
     store: Store
@@ -147,8 +147,8 @@ class AccountWorkflows:
     @property
     def wanted(self) -> dict[str, Workflow]:
         """The workflows that some replica should watch, each with the entry that it matches."""
-        named = (w.name for w in self.configured if not is_glob(w.name))
-        matches = {n: match_of(n, self.configured) for n in dict.fromkeys((*named, *self._found))}
+        named = (entry.name for entry in self.entries if not is_glob(entry.name))
+        matches = {n: match_of(n, self.entries) for n in dict.fromkeys((*named, *self._found))}
         return {name: match for name, match in matches.items() if match is not None}
 
     async def recall(self) -> None:
@@ -157,11 +157,11 @@ class AccountWorkflows:
         with contextlib.suppress(NotRestored):
             self._found |= await self.writer.workflows(self.settings.stored_as)
 
-    def continue_with(self, configured: list[Workflow]) -> None:
+    def continue_with(self, entries: list[Workflow]) -> None:
         """Takes other entries of the configuration. What was watched needn't be found first: a glob
         may stand for a workflow that was named."""
         self._found |= self.wanted.keys()
-        self.configured = configured
+        self.entries = entries
 
     def continue_from(self, former: "AccountWorkflows") -> None:
         """Takes what was found or watched, and how it was selected, from the object that a reload
@@ -281,12 +281,12 @@ class AccountWorkflows:
         and, if the list is `whole`, those that no longer exist are detached."""
         async with self.changing:
             for name in sorted({*names} - self.wanted.keys()):
-                match = match_of(name, self.configured)
+                match = match_of(name, self.entries)
                 if match is not None:
                     log.info("workflow found", account=self.label, workflow=name, glob=match.name)
                     self._found.add(name)
             if whole:
-                configured = (w.name for w in self.configured)
+                configured = (entry.name for entry in self.entries)
                 # Workflows of these names may still appear.
                 unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
                 self.log.unmatched(unmatched)
@@ -301,7 +301,7 @@ class AccountWorkflows:
         they are missing a second time; not if the list is empty, which may be an error of the API.
         """
         now = self.clock.monotonic()
-        for name in self._found - {workflow.name for workflow in self.configured}:
+        for name in self._found - {entry.name for entry in self.entries}:
             if name in names:
                 self._missing.pop(name, None)
                 continue

@@ -149,7 +149,7 @@ class WatchedAccount:
         if self._clock.monotonic() - self._read_at < _READ_EVERY:
             return
         # If only configured instances are watched, nothing depends on the list.
-        globs = any(is_glob(workflow.name) for workflow in self.workflows.configured)
+        globs = any(is_glob(entry.name) for entry in self.workflows.entries)
         matters = globs or bool(self.workflows.discoveries)
         failed: RequestFailed | None = None
         rows = list[ListedWorkflow]()

@@ -181,9 +181,9 @@ class WatchedAccounts:
         known, needed = self._known(settings), (settings, self.queues[settings.budget_key])
         if known is None or (known.workflows.settings, known.workflows.queue) != needed:
             return self._new_account(settings, known.workflows if known else None)
-        configured = settings.credentials.account.workflows
-        if configured != known.workflows.configured:
-            known.workflows.continue_with(configured)
+        entries = settings.credentials.account.workflows
+        if entries != known.workflows.entries:
+            known.workflows.continue_with(entries)
             known.wake()
         return known
 
@@ -199,7 +199,7 @@ class WatchedAccounts:
         on_ignored = partial(_ignored, self.store, account_log)
         workflows = AccountWorkflows(
             settings=settings,
-            configured=credentials.account.workflows,
+            entries=credentials.account.workflows,
             client=WorkflowsClient(*at, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
             store=self.store,
