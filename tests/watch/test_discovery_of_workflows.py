@@ -279,7 +279,9 @@ class TestFailures:
     async def test_workflows_of_a_list_that_is_not_whole_are_found_and_no_others_dropped(
         self,
     ) -> None:
-        workflows = [{"name": name, "discover": {}} for name in ("order-*", "later")]
+        workflows: list[dict[str, Any]] = [
+            {"name": name, "discover": {}} for name in ("order-*", "later")
+        ]
         async with watching(workflows=workflows, poll={"forget_after": "1m"}) as w:
             account = w.simulator.world.account("acc")
             for name in ("order-a", "order-b"):

@@ -124,7 +124,7 @@ class TestServer:
     async def test_a_response_that_is_not_read_as_it_stops_is_no_error(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        async def in_pieces(_: Scope, __: Receive, send: Send) -> None:
+        async def in_pieces(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             for _ in range(16):
                 piece = b"x" * (LARGE // 16)
