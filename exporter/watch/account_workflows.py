@@ -333,7 +333,7 @@ class AccountWorkflows:
         self.log.drop_others(wanted)
 
 
-def match_of(name: str, workflows: Iterable[Workflow]) -> Workflow | None:
+def match_of(name: str, entries: Iterable[Workflow]) -> Workflow | None:
     """The entry for a workflow: the one with its name or, without that, the first matching glob."""
-    globs = (w for w in workflows if is_glob(w.name) and fnmatchcase(name, w.name))
-    return next((w for w in workflows if w.name == name), None) or next(globs, None)
+    globs = (e for e in entries if is_glob(e.name) and fnmatchcase(name, e.name))
+    return next((e for e in entries if e.name == name), None) or next(globs, None)
