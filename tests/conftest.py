@@ -4,7 +4,7 @@ import gc
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from demo import LocalEngine
-from tests.needs import PROCESSES, Guard, no_authorities
+from tests.needs import PROCESSES, Guard, no_authorities, no_proxy
 from tests.postgres import PostgresServer, postgres_server
 
 # Helm's library would spend a quarter of its time collecting Go's garbage.
@@ -82,9 +82,13 @@ def pytest_collection() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def authorities(request: pytest.FixtureRequest) -> Iterator[None]:
-    """None where all is in this process; a program may need them to install packages."""
-    with nullcontext() if "process" in request.keywords else no_authorities():
+def network(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Neither authorities nor a proxy where all is in this process; a program may need them to
+    install packages."""
+    with ExitStack() as without:
+        if "process" not in request.keywords:
+            without.enter_context(no_authorities())
+            without.enter_context(no_proxy())
         yield
 
 

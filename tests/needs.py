@@ -44,6 +44,15 @@ def no_authorities() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def no_proxy() -> Iterator[None]:
+    """Has httpx connect without the proxy that the tests' machine may need."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+            environment.delenv(name)
+        yield
+
+
 class Guard:
     """Lets no test start what its marks don't name."""
 

@@ -54,7 +54,7 @@ def http_client(
         return httpx.AsyncClient(
             timeout=api.timeout,
             verify=certificates,
-            proxy=proxy_for(api.url),
+            proxy=proxy_for(api.url) if transport is None else None,
             # See `proxy.py`: httpx refuses to start at entries of NO_PROXY that it can't parse.
             trust_env=False,
             transport=transport,

@@ -1,5 +1,6 @@
 """Which proxy of the environment is used; entries that nobody can parse cover nothing."""
 
+import httpx
 import pytest
 
 from exporter.cloudflare.connections import http_client
@@ -14,13 +15,6 @@ from tests.ports import reserved_port
 
 API = "https://api.cloudflare.com/client/v4/accounts/acc"
 PROXY = "http://proxy.example:3128"
-
-
-@pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +105,12 @@ async def test_a_failure_on_the_way_names_the_proxy(
                 await client.instance("orders", "order-1")
     assert caught.value.reason == reason
     assert str(caught.value).startswith(f"api.cloudflare.com through the proxy {host}:{port}: ")
+
+
+async def test_there_is_none_on_the_way_to_what_takes_the_place_of_sockets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    transport = httpx.MockTransport(lambda _: httpx.Response(200))
+    async with http_client(Api(url=API), transport) as http:
+        assert (await http.get(API)).status_code == 200
