@@ -67,6 +67,7 @@ class App:
         replica = Replica(f"{name}-{secrets.token_hex(4)}", name, "")
         lease = settings.replica.lease if isinstance(state, DatabaseServer) else inf
         self.leases = Leases(replica, lease=lease, clock=self._clock)
+        self.exposition.counts_shown = lambda: self.leases.proven
         self.writer = StateWriter(
             store=self.store, exposition=self.exposition, leases=self.leases, clock=self._clock
         )
@@ -78,6 +79,7 @@ class App:
             transport=transport,
             clock=self._clock,
         )
+        self.writer.watching = self.watched
         problems: list[str] = []
         with collected(problems):
             self.watched.check(settings)

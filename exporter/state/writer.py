@@ -45,7 +45,7 @@ class StateWriter:
         leases: Which workflows this replica holds, and so may write.
 
     Attributes:
-        watching: What is watched.
+        watching: What is watched; to be set before the state is opened.
         turned: Set after each turn.
         saving: A lock that is held while something is committed and shown. Whoever else holds it
             prevents that.
@@ -85,7 +85,6 @@ class StateWriter:
         self.problem = ""
         self.writes_since: float | None = None
         self.first_polls_shown = False
-        exposition.counts_shown = lambda: leases.proven
 
     async def open(self, location: Location) -> None:
         """Opens the state.

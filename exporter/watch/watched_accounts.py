@@ -74,7 +74,6 @@ class WatchedAccounts:
         self._deferred: Settings | None = None
         """Settings to apply once the state can be read."""
         self._started = False
-        self.writer.watching = self
 
     async def apply(self, settings: Settings) -> None:
         """Watches what these settings name, and nothing else.
