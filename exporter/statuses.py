@@ -24,6 +24,10 @@ ENDED = frozenset[str]({"complete", "errored", "terminated"})
 ENDED_WITHOUT_ERROR = ENDED - {"errored"}
 """Ended, and nothing to look into: what people see last, or not at all."""
 LIVE = tuple(status for status in STATUSES if status not in ENDED)
+UNDER_WAY = frozenset[str]({"running", "waiting"})
+"""A long run changes between these with each step, maybe thousands of times."""
+PAUSED = frozenset[str]({"paused", "waitingForPause"})
+"""What an instance is once it was paused."""
 RESTING = frozenset[str]({"queued", "paused", "waiting"})
 """A run leaves these statuses before it ends, unless somebody terminates it."""
 BEFORE_END = frozenset[str](LIVE) - {"rollingBack"}

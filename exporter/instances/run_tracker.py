@@ -25,15 +25,13 @@ from msgspec.structs import force_setattr
 from exporter.cloudflare.models import AFTERMATH, Attempt, Detail, Step, Summary, seconds, unix
 from exporter.instances.step_identity import StepKey, shared, step_keys
 from exporter.instances.values import InstanceValues, values_of
-from exporter.statuses import BEFORE_END, ENDED
+from exporter.statuses import BEFORE_END, ENDED, UNDER_WAY
 
 APART = 1.0
 """Seconds by which two times may differ and still mean the same moment: list rows and the responses
 for an instance come from different stores."""
 _ROW_LATE = 60.0
 """Seconds by which the end in a row may be later than the end in a response."""
-_UNDER_WAY = {"running", "waiting"}
-"""A long run changes between these with each step, maybe thousands of times."""
 
 Marks = dict[StepKey, int | bytes]
 """What was already observed of each step, as bits: bit 0 is the step itself, bit n its n-th
@@ -142,7 +140,7 @@ def judge(
     trigger = response.trigger and response.trigger.source
     # A response may lack a time, a version or a trigger for good; that is no news.
     news = (
-        status != run.status and not (ignore_progress and {status, run.status} <= _UNDER_WAY),
+        status != run.status and not (ignore_progress and {status, run.status} <= UNDER_WAY),
         steps is not None and int(steps) != run.step_count and not ignore_progress,
         any(new is not None and unix(new) != known for known, new in times),
         response.version_id not in (None, values.version_id),

@@ -24,7 +24,7 @@ from exporter.instances.run_tracker import APART
 from exporter.log_dedup import OpenProblems, Throttle
 from exporter.state.backend import EVENT_QUEUE, NotRestored
 from exporter.state.event_relay import EventRelay
-from exporter.statuses import ENDED
+from exporter.statuses import ENDED, PAUSED
 from exporter.watch.account_workflows import AccountWorkflows, Attachment
 from exporter.watch.event_coverage import EventCoverage
 
@@ -41,7 +41,6 @@ _MOST_AWAITED = 10_000
 pulled."""
 _GIVEN_UP_AFTER = 600.0
 """Seconds after which an awaited change that no poll has shown is left to the list passes."""
-_PAUSED = frozenset({"paused", "waitingForPause"})
 _STATUS = {"completed": "complete", "errored": "errored", "terminated": "terminated"}
 
 
@@ -61,8 +60,8 @@ def shows(instance: Instance, event: Event) -> bool:
         retried = any(step.retry_limit is not None for step in open_steps)
         return as_new and (status == _STATUS[event.kind] or (event.kind == "errored" and retried))
     if event.kind == "paused":
-        return status in _PAUSED
-    waits = event.kind == "started" and status in _PAUSED | {"queued"}
+        return status in PAUSED
+    waits = event.kind == "started" and status in PAUSED | {"queued"}
     return not waits and (live or as_new)
 
 
