@@ -278,6 +278,7 @@ def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
     Args:
         row: It has an id and a status.
     """
+    # Of one that ended without an error, and whose steps are known, nothing is left to see.
     matters = instance.wants_detail or instance.status not in ENDED_WITHOUT_ERROR
     if instance.last_poll.not_found and matters:
         # It exists, whatever polls say.

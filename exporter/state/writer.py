@@ -191,7 +191,8 @@ class StateWriter:
                 await self._renew()
             if self._access.unusable:
                 self._store.state_write_failed()
-            over, committed = self.first_polls_shown or not self.watching.unpolled(), False
+            # Asked before the commit, during which more polls may end.
+            polled, committed = self.first_polls_shown or not self.watching.unpolled(), False
             self.writes_since = self._clock.monotonic()
             try:
                 await self._commit()
@@ -206,7 +207,7 @@ class StateWriter:
                 committed, self.problem = True, self._access.unusable
                 if self._problems.over([]):
                     log.info("state write succeeded again")
-            self.first_polls_shown = over
+            self.first_polls_shown = polled
             self.writes_since = None
             return committed
 

@@ -80,6 +80,7 @@ class Poller:
                 self._cancel(instance)
         self._idle.set()
 
+    @property
     def lag(self) -> float:
         """Seconds by which the most overdue configured instance is late."""
         waiting = (i.due for i in self.instances.values() if i.configured and not i.activity)

@@ -70,7 +70,7 @@ class WatchedAccount:
     @property
     def lag(self) -> float:
         """Seconds by which the account's most overdue poll or list pass is late."""
-        polls = (attachment.poller.lag() for attachment in self.workflows.attached.values())
+        polls = (attachment.poller.lag for attachment in self.workflows.attached.values())
         lists = self._clock.monotonic() - self.next_pass if self.workflows.discoveries else 0.0
         return max(0.0, lists, self.workflows.queue.lag, *polls)
 
