@@ -47,9 +47,9 @@ def http_client(
             "be unset"
         )
         raise ConfigError([text]) from None
-    # Not how many there may be: queues limit that. A request that waited here for others, which may
-    # take minutes, would time out without being sent.
-    limits = httpx.Limits(max_keepalive_connections=10, keepalive_expiry=60)
+    # Not how many there may be, or wait for requests: queues limit that. A request that waited here
+    # for others, which may take minutes, would time out without being sent.
+    limits = httpx.Limits(keepalive_expiry=60)
     try:
         return httpx.AsyncClient(
             timeout=api.timeout,

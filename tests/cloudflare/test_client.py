@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -34,7 +35,9 @@ from simulator import (
     serve,
     steps,
 )
+from simulator.api import PREFIX
 from tests.ports import reserved_port
+from tests.relay import relay
 from tests.waiting import until
 
 from .conftest import BASE, api, client_of, unlimited
@@ -447,17 +450,26 @@ class TestConnections:
         assert codes == ["200"] * 3 + ["connection"] * 3 + ["200"]
 
     async def test_one_gets_a_connection_however_many_others_wait_for_their_responses(self) -> None:
-        """Those of list pages and of other accounts, while the polls of one take long."""
-        async with serve(self.simulator()) as simulator, http_client(api(timeout=60)) as http:
+        """Those of list pages and of other accounts, while the polls of one take long. All of these
+        connections are used again."""
+        async with (
+            serve(self.simulator()) as simulator,
+            relay() as relayed,
+            http_client(api(timeout=60)) as http,
+        ):
+            relayed.port = urlsplit(simulator.url).port or 0
+            simulator.url = f"http://{relayed.address}{PREFIX}"
             client = client_over_a_socket(simulator, http)
-            hang = simulator.faults.add(Hang(), kind="detail")
-            async with asyncio.TaskGroup() as group:
-                for _ in range(12):
-                    group.create_task(client.instance_detail("orders", "order-1"))
-                await until(lambda: simulator.requests.in_flight.total() == 12)
-                await client.instance("orders", "order-1")
-                simulator.faults.remove(hang)
-                simulator.faults.release()
+            for _ in range(2):
+                hang = simulator.faults.add(Hang(), kind="detail")
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(12):
+                        group.create_task(client.instance_detail("orders", "order-1"))
+                    await until(lambda: simulator.requests.in_flight.total() == 12)
+                    await client.instance("orders", "order-1")
+                    simulator.faults.remove(hang)
+                    simulator.faults.release()
+            assert relayed.connections == 13
 
     async def test_nobody_listens(self) -> None:
         simulator = self.simulator()
