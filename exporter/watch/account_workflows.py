@@ -47,12 +47,14 @@ class AccountSettings:
 
     Attributes:
         account: The account, without its workflows.
+        entries: Its workflows. Not compared: other ones may be attached and detached.
         api: Without the limits of the budget: they may change while workflows stay attached.
         stored_as: The account's name in the state.
         credentials: Not compared: they may change while workflows stay attached.
     """
 
     account: Account
+    entries: list[Workflow] = field(compare=False)
     api: Api
     poll: Poll
     metrics: Metrics
@@ -98,7 +100,6 @@ class AccountWorkflows:
 
     Attributes:
         settings: What all of them share.
-        entries: The entries of the configuration, which a reload may replace.
         client: Makes the requests.
         queue: Where polls and list pages wait for the credential's budget.
         log: Reports the account's problems; it outlives attachments.
@@ -106,7 +107,6 @@ class AccountWorkflows:
     """
 
     settings: AccountSettings
-    entries: list[Workflow]
     client: WorkflowsClient
     queue: PollQueue
     store: Store
@@ -118,6 +118,8 @@ class AccountWorkflows:
 
     def __post_init__(self) -> None:
         self.label = self.settings.account.label
+        self.entries = self.settings.entries
+        """The entries of the configuration, which a reload may replace."""
         self.coverage: EventCoverage | None = None
         """How completely events announce changes; None: the account has no events."""
         self.list_failure: RequestFailed | None = None

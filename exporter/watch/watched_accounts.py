@@ -180,9 +180,8 @@ class WatchedAccounts:
         known, needed = self._known(settings), (settings, self.queues[settings.budget_key])
         if known is None or (known.workflows.settings, known.workflows.queue) != needed:
             return self._new_account(settings, known.workflows if known else None)
-        entries = settings.credentials.account.workflows
-        if entries != known.workflows.entries:
-            known.workflows.continue_with(entries)
+        if settings.entries != known.workflows.entries:
+            known.workflows.continue_with(settings.entries)
             known.wake()
         return known
 
@@ -193,13 +192,12 @@ class WatchedAccounts:
         account, credentials = settings.account, settings.credentials
         queue = self.queues[settings.budget_key]
         account_log = former.log if former else AccountLog(account.label, self.clock)
-        at = self._connections(settings.api), settings.api, account.account_id
+        base = self._connections(settings.api), settings.api, account.account_id
         on_request = partial(self.store.api_request, account.label)
         on_ignored = partial(_ignored, self.store, account_log)
         workflows = AccountWorkflows(
             settings=settings,
-            entries=credentials.account.workflows,
-            client=WorkflowsClient(*at, credentials.api, queue.budget, on_request, on_ignored),
+            client=WorkflowsClient(*base, credentials.api, queue.budget, on_request, on_ignored),
             queue=queue,
             store=self.store,
             writer=self.writer,
@@ -213,7 +211,7 @@ class WatchedAccounts:
         events = None
         if account.events and credentials.events:
             queue_id = account.events.queue_id
-            pulled = EventQueue(*at, credentials.events, on_request=on_request, queue_id=queue_id)
+            pulled = EventQueue(*base, credentials.events, on_request=on_request, queue_id=queue_id)
             events = Events(pulled, workflows, list_interval=account.events.list_interval)
             workflows.coverage = events.coverage
         return WatchedAccount(workflows, events)
@@ -246,6 +244,7 @@ class WatchedAccounts:
         return [
             AccountSettings(
                 account=credentials.account.model_copy(update={"workflows": []}),
+                entries=credentials.account.workflows,
                 api=api,
                 poll=settings.poll,
                 metrics=settings.metrics,
