@@ -99,6 +99,12 @@ class TestMake:
         assert len(named) > 4
         assert named - targets == set()
 
+    def test_the_tests_that_a_page_picks_are_there(self) -> None:
+        page = (ROOT / "CONTRIBUTING.md").read_text()
+        [(folder, word)] = re.findall(r'PYTEST_ARGS="(\S+) -k (\w+)"', page)
+        files = (ROOT / folder).glob("test_*.py")
+        assert any(re.search(rf"def test_\w*{word}", file.read_text()) for file in files)
+
 
 class TestMarks:
     def test_each_is_in_the_guide_for_contributors(self) -> None:
