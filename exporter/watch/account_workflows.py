@@ -292,15 +292,25 @@ class AccountWorkflows:
                 # Workflows of these names may still appear.
                 unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
                 self.log.unmatched(unmatched)
-                self._drop_deleted(names)
+                self._drop_deleted(names, await self._dropped_elsewhere(names))
             self.request_leases()
             await self.writer.turn()
             await self.reconcile()
 
-    def _drop_deleted(self, names: Collection[str]) -> None:
+    async def _dropped_elsewhere(self, names: Collection[str]) -> set[str]:
+        """The found workflows that the account's list lacks and the replica that held them has
+        dropped, by the state."""
+        missing = self._found - {*names} - self.attached.keys()
+        try:
+            return missing and missing - await self.writer.workflows(self.settings.stored_as)
+        except NotRestored:
+            return set()
+
+    def _drop_deleted(self, names: Collection[str], dropped: Collection[str]) -> None:
         """Drops the found workflows that were missing from the account's list for
         `poll.forget_after`. Those whose own lists say, too, that they don't exist are dropped when
         they are missing a second time; not if the list is empty, which may be an error of the API.
+        Those that another replica has `dropped` are dropped at once.
         """
         now = self.clock.monotonic()
         for name in self._found - {entry.name for entry in self.entries}:
@@ -309,7 +319,7 @@ class AccountWorkflows:
                 continue
             missing_for = now - self._missing.setdefault(name, now)
             is_deleted = names and missing_for and self._lists_say_deleted(name)
-            if is_deleted or missing_for >= self.settings.poll.forget_after:
+            if is_deleted or name in dropped or missing_for >= self.settings.poll.forget_after:
                 log.info(
                     "workflow no longer exists; its series expired",
                     account=self.label,
