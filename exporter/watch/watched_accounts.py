@@ -1,7 +1,6 @@
 """The watched accounts, and how a reload replaces what is watched."""
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from functools import partial
 from math import inf
 
 import httpx
-import structlog
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
@@ -31,8 +29,6 @@ from exporter.watch.poll_queue import PollQueue
 from exporter.watch.scheduler import Scheduler
 from exporter.watch.watched_account import WatchedAccount
 from exporter.watch.watched_instances import WatchedInstances
-
-log = structlog.get_logger(__name__)
 
 _REQUESTS_AT_ONCE = 10
 _GRACE = 3.0
@@ -71,33 +67,25 @@ class WatchedAccounts:
         self._changing = asyncio.Lock()
         """Held while workflows are attached and detached, which a reload, a list of workflows and
         moving leases may all begin."""
-        self._deferred: Settings | None = None
-        """Settings to apply once the state can be read."""
         self._started = False
 
     async def apply(self, settings: Settings) -> None:
         """Watches what these settings name, and nothing else.
 
         Workflows whose settings are the same as before are left alone. Others are detached,
-        attached, or both within one commit, so that no scrape sees a gap. While the state can't be
-        read, what was detached could not be attached again: then all that waits for `reconcile`.
+        attached, or both within one commit, so that no scrape sees a gap.
 
         Args:
             settings: Their `state` and `web` are the same as before.
 
         Raises:
-            ConfigError: a file that holds a secret, a proxy or certificates can't be used.
-                Everything stays as it was.
+            ConfigError: a file that holds a secret, a proxy or certificates can't be used, or the
+                state can't be read now. Everything stays as it was.
         """
         wanted = self.check(settings)
         async with self._changing:
-            self._deferred = None if await self._can_restore() else settings
-            if self._deferred is not None:
-                log.warning(
-                    "the state can't be read; the new configuration takes effect once it can",
-                    advice="check the database, or the health of state.path's disk",
-                )
-                return
+            if self.attachments:
+                await self._ensure_restorable()
             queues, self.queues = self.queues, self._queues_for(settings.api, wanted)
             accounts = [self._account(one) for one in wanted]
             for account in {*accounts} - {*self.accounts}:
@@ -113,13 +101,17 @@ class WatchedAccounts:
         unused = {*queues.values()} - {*self.queues.values()}
         await asyncio.gather(*(queue.stop(_GRACE) for queue in unused))
 
-    async def _can_restore(self) -> bool:
-        """Whether what is attached could be attached again."""
-        with contextlib.suppress(NotRestored):
-            if self.attachments:
-                await self.writer.workflows("")
-            return True
-        return False
+    async def _ensure_restorable(self) -> None:
+        """Makes sure that the state can be read: what a reload detaches, it has to attach again.
+
+        Raises:
+            ConfigError: it can't.
+        """
+        try:
+            await self.writer.workflows("")
+        except NotRestored as error:
+            text = f"can't be read now ({error}); reload again once it can"
+            raise ConfigError([f"state: {text}"]) from None
 
     async def _replace(self, settings: Settings, accounts: Sequence[WatchedAccount]) -> None:
         """Detaches the accounts that no longer exist or whose settings have changed, and attaches
@@ -271,18 +263,10 @@ class WatchedAccounts:
             account.stop()
 
     async def reconcile(self) -> None:
-        """Attaches and detaches workflows as their leases move between replicas, and applies
-        settings that had to wait. Never returns."""
+        """Attaches and detaches workflows as their leases move between replicas. Never returns."""
         while True:
             await self.writer.turned.wait()
             self.writer.turned.clear()
-            try:
-                if self._deferred is not None:
-                    await self.apply(self._deferred)
-            except Exception:
-                self._deferred = None
-                self.store.configured(successful=False)
-                log.exception("failed to reload the configuration; continuing with the former one")
             moved = False
             async with self._changing:
                 for account in self.accounts:
