@@ -78,7 +78,8 @@ class Discovery:
         """
         if not self.selector.takes_id(instance_id):
             return None
-        known = await self.writer.records(self._watched.owner, [instance_id])
+        recorded = [] if self._watched.was_removed(instance_id) else [instance_id]
+        known = await self.writer.records(self._watched.owner, recorded)
         if self._watched.detached:
             raise NotRestored("it was detached meanwhile")
         instance = self._watched.instances.get(instance_id)
@@ -196,6 +197,8 @@ class Discovery:
         """Whether the state may have a record of the row's instance that is to be read. Most new
         instances were created later than any that the state has a record of."""
         if not row.id or not row.status or row.id in self._watched.instances:
+            return False
+        if self._watched.was_removed(row.id):
             return False
         is_newer = (unix(row.created_on) or -inf) > self._record.newest_unwatched
         return not is_newer and self.selector.takes_id(row.id) and not self._is_passed_over(row)

@@ -110,6 +110,11 @@ class WatchedInstances:
         self.changed.add(instance_id)
         return self._watch(instance_id, scope, known)
 
+    def was_removed(self, instance_id: str) -> bool:
+        """Whether an instance is no longer watched since the last `take_changes`. The record that
+        the state still has of it may lack what was counted last."""
+        return instance_id in self._unwatched
+
     def _watch(self, instance_id: str, scope: Scope, known: InstanceRecord | None) -> Instance:
         now, configured = self.clock.now(), scope is Scope.CONFIGURED
         since = self.since_of(configured=configured)

@@ -118,6 +118,22 @@ class TestAnEvent:
             assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
             assert queue.backlog == 0
 
+    async def test_of_one_whose_record_is_still_to_be_deleted_counts_nothing_twice(self) -> None:
+        async with events(poll={"forget_after": "1m"}) as (w, _queue):
+            await w.cycle()
+            a = w.orders.create("a", Script(steps("pay")))
+            await w.cycle(after=15)
+            await step(w)
+            w.clock.advance(150)
+            await w.app.accounts[0].list_passes()  # its end is in no list any more
+            a.restart_from("pay")
+            w.clock.advance(2)
+            await source(w).step()
+            await w.app.pollers[0].round(whole=True)
+            assert "a" not in w.app.pollers[0].instances
+            await step(w)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
+
     @pytest.mark.parametrize("time", [None, "", 1_800_000_000_000, "0001-01-01T00:00:00Z"])
     async def test_without_a_time_has_its_instance_polled_all_the_same(self, time: Any) -> None:
         async with events() as (w, queue):
