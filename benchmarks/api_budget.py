@@ -24,7 +24,7 @@ from benchmarks import argument_parser, virtual_time
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
-from exporter.instances.run_tracker import Observations
+from exporter.instances.run import Observations
 from exporter.instances.values import InstanceValues
 from exporter.logs import configure
 from exporter.metrics import catalogue

@@ -45,7 +45,8 @@ from benchmarks.churn_memory import resident
 from exporter.clock import Clock
 from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
 from exporter.config.metrics import Metrics, Names
-from exporter.instances.run_tracker import Run, Tracked, track
+from exporter.instances.run import Run, Tracked
+from exporter.instances.run_tracker import track
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, WorkflowKey

@@ -13,7 +13,7 @@ from msgspec import Struct
 from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.config.settings import Poll
-from exporter.instances.run_tracker import APART, Observations, Run
+from exporter.instances.run import APART, Observations, Run
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED

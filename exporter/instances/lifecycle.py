@@ -24,6 +24,7 @@ from exporter.clock import Moment
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Summary
 from exporter.instances import poll_pauses
+from exporter.instances.freshness import Freshness, judge
 from exporter.instances.instance import (
     NOTHING,
     Effects,
@@ -36,7 +37,8 @@ from exporter.instances.instance import (
     Urgency,
 )
 from exporter.instances.list_rows import as_row, has_times, news_of, take_row
-from exporter.instances.run_tracker import Freshness, Run, judge, track
+from exporter.instances.run import Run
+from exporter.instances.run_tracker import track
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.timeline import pack
 from exporter.instances.values import InstanceValues

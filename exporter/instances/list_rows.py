@@ -12,7 +12,7 @@ from math import inf
 from msgspec.structs import replace
 
 from exporter.cloudflare.models import Row, Summary, latest, seconds, unix
-from exporter.instances.run_tracker import APART, FinishedRun, Observations, Run, Tracked, same_time
+from exporter.instances.run import APART, FinishedRun, Observations, Run, Tracked, same_time
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues
 from exporter.statuses import BEFORE_END, ENDED

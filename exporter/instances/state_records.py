@@ -9,7 +9,7 @@ from math import inf
 
 from msgspec import Struct
 
-from exporter.instances.run_tracker import Run
+from exporter.instances.run import Run
 from exporter.instances.values import InstanceValues
 
 UNWATCHED_FOR = 7 * 86400.0

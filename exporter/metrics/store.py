@@ -12,7 +12,7 @@ from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
 from exporter.cloudflare.event_queue import KINDS
 from exporter.cloudflare.models import TIMERS, WorkflowVersion
 from exporter.config.metrics import Metrics, Names
-from exporter.instances.run_tracker import Observations
+from exporter.instances.run import Observations
 from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES, Family

@@ -20,7 +20,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.event_queue import BATCH, UNREADABLE, Event, EventQueue, event_of
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance
-from exporter.instances.run_tracker import APART
+from exporter.instances.run import APART
 from exporter.log_dedup import OpenProblems, Throttle
 from exporter.state.backend import EVENT_QUEUE, NotRestored
 from exporter.state.event_relay import EventRelay

@@ -14,7 +14,7 @@ from exporter.cloudflare.models import Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
 from exporter.instances.instance import NOTHING, Effects, Instance, Scope
-from exporter.instances.run_tracker import APART, Observations
+from exporter.instances.run import APART, Observations
 from exporter.instances.state_records import (
     UNWATCHED_FOR,
     InstanceRecord,

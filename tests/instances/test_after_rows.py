@@ -3,8 +3,10 @@
 import pytest
 
 from exporter.cloudflare.models import Attempt, Detail, Row, Step, Summary
+from exporter.instances.freshness import Freshness, judge
 from exporter.instances.list_rows import take_row
-from exporter.instances.run_tracker import FinishedRun, Freshness, Observations, Run, judge, track
+from exporter.instances.run import FinishedRun, Observations, Run
+from exporter.instances.run_tracker import track
 from exporter.instances.values import InstanceValues
 from tests.instances.times import EPOCH, at
 

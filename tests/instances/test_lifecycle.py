@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 from exporter.cloudflare.event_queue import KINDS
 from exporter.cloudflare.models import Summary
 from exporter.instances import lifecycle
+from exporter.instances.freshness import Freshness, judge
 from exporter.instances.instance import (
     NOTHING,
     Effects,
@@ -29,7 +30,6 @@ from exporter.instances.instance import (
     Scope,
     Urgency,
 )
-from exporter.instances.run_tracker import Freshness, judge
 from exporter.statuses import ENDED, STATUSES
 from tests.instances.polling import (
     FAILURE,

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from exporter.cloudflare.models import Row
 from exporter.instances.list_rows import has_times, news_of, take_row
-from exporter.instances.run_tracker import FinishedRun, Observations, Run, Tracked
+from exporter.instances.run import FinishedRun, Observations, Run, Tracked
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues, OpenStep
 from exporter.statuses import BEFORE_END

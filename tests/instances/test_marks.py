@@ -6,7 +6,8 @@ from math import inf
 import pytest
 
 from exporter.cloudflare.models import Attempt, Detail, Step
-from exporter.instances.run_tracker import FinishedRun, Observations, Run, Tracked, track
+from exporter.instances.run import FinishedRun, Observations, Run, Tracked
+from exporter.instances.run_tracker import track
 from tests.instances.times import EPOCH, QUEUED, at
 
 NOW = EPOCH + 100

@@ -7,7 +7,7 @@ import pytest
 from exporter.cloudflare.errors import RequestFailed
 from exporter.instances import poll_pauses
 from exporter.instances.instance import Instance, LastPoll, PollReason, PollRequest, Scope
-from exporter.instances.run_tracker import Run
+from exporter.instances.run import Run
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues
 from tests.instances.polling import POLL, at

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from exporter.clock import Moment
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, LastPoll, Scope
-from exporter.instances.run_tracker import Run
+from exporter.instances.run import Run
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.values import InstanceValues
 from tests.instances.polling import POLL

@@ -20,17 +20,16 @@ from exporter.cloudflare.models import (
     Trigger,
     unix,
 )
-from exporter.instances.run_tracker import (
+from exporter.instances.freshness import Freshness, judge
+from exporter.instances.run import (
     FinishedAttempt,
     FinishedRun,
     FinishedStep,
-    Freshness,
     Observations,
     Run,
     Tracked,
-    judge,
-    track,
 )
+from exporter.instances.run_tracker import track
 from exporter.instances.values import OpenStep
 from tests.instances.histories import ENDINGS, Life, Thing, deliveries, finished, lives
 from tests.instances.times import EPOCH, QUEUED, at

@@ -20,7 +20,7 @@ from exporter.instances.instance import (
     Scope,
     Urgency,
 )
-from exporter.instances.run_tracker import Observations
+from exporter.instances.run import Observations
 from exporter.instances.state_records import LastRow
 from exporter.instances.timeline import Entry, unpack
 from exporter.instances.values import InstanceValues

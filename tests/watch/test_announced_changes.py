@@ -6,7 +6,7 @@ import pytest
 
 from exporter.cloudflare.event_queue import Event
 from exporter.instances.instance import Instance, Scope
-from exporter.instances.run_tracker import Run
+from exporter.instances.run import Run
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues, OpenStep
 from exporter.watch.events import shows

@@ -7,7 +7,7 @@ from exporter.config.accounts import Discover
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Poll
 from exporter.instances.instance import Instance, Scope
-from exporter.instances.run_tracker import Run
+from exporter.instances.run import Run
 from exporter.instances.state_records import InstanceRecord, LastRow, WorkflowRecord
 from exporter.instances.values import InstanceValues
 from exporter.metrics.labels import WorkflowKey

@@ -18,7 +18,7 @@ from starlette.routing import Mount
 
 from exporter.clock import Clock
 from exporter.config.metrics import Metrics
-from exporter.instances.run_tracker import FinishedAttempt, FinishedRun, FinishedStep, Observations
+from exporter.instances.run import FinishedAttempt, FinishedRun, FinishedStep, Observations
 from exporter.metrics import catalogue
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.labels import WorkflowKey
