@@ -100,7 +100,9 @@ def _shown(loc: Loc, given: object, root: type[BaseModel]) -> str:
     if _SECRETS & set(loc) or loc == ("state", "url"):
         return ""
     text = str(given)
-    if re.search("[@?#]", text) or ("instances" not in loc and LIKE_A_SECRET.fullmatch(text)):
+    # A glob may hold `?`, and a name `#`.
+    hidden = "[@?#]" if "url" in loc else "@"
+    if re.search(hidden, text) or ("instances" not in loc and LIKE_A_SECRET.fullmatch(text)):
         return ""
     return f" (it is {text[:60]!r})"
 
