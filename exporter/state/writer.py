@@ -252,8 +252,8 @@ class StateWriter:
         self._note_removed()
 
     async def turn(self, *, leaving: bool = False) -> None:
-        """Takes a turn among the replicas, unless the database can't be used now."""
-        with contextlib.suppress(Unreachable):
+        """Takes a turn among the replicas. If that fails, the next save fails too, and logs why."""
+        with contextlib.suppress(Exception):
             await self._turn(leaving=leaving)
 
     async def leave(self) -> None:

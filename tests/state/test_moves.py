@@ -166,6 +166,20 @@ async def test_a_database_too_slow_to_renew_leases_is_reported(postgres: Postgre
     await app.writer.close()
 
 
+async def test_a_turn_that_fails_is_reported_by_the_next_save(postgres: PostgresServer) -> None:
+    """Nor does it end the task that saves, which takes turns only, while a reload is under way."""
+    url = postgres.new_url()
+    app = Replicas(url).another()
+    await app.writer.open(DatabaseServer(SecretStr(url), None, DEADLINE))
+    await app.watched.apply(SETTINGS)
+    with psycopg.connect(url) as other:
+        other.execute("UPDATE budgets SET ledger = 'damaged'")
+    await app.writer.turn()
+    assert not await app.writer.save()
+    assert "malformed" in app.writer.problem
+    await app.writer.close()
+
+
 async def test_a_long_reload_does_not_cost_the_leases(postgres: PostgresServer) -> None:
     replicas = Replicas(postgres.new_url())
     async with replicas.another().opened() as app, app.writer.saving:  # as in a reload
