@@ -193,7 +193,7 @@ class StateWriter:
                 self._store.state_write_failed()
             # Asked before the commit, during which more polls may end.
             polled, committed = self.first_polls_shown or not self.watching.unpolled(), False
-            self.writes_since = self._clock.monotonic()
+            self.writes_since = began = self._clock.monotonic()
             try:
                 await self._commit()
             except Exception as error:  # a record that can't be encoded raises, too
@@ -205,7 +205,13 @@ class StateWriter:
                     await self._renew()
             else:
                 committed, self.problem = True, self._access.unusable
-                if self._problems.over([]):
+                # The next turn would end after the leases can no longer be proven: until then,
+                # counts are not shown.
+                most = self.leases.lease / 2
+                if self._clock.monotonic() - began > most:
+                    slow = f"the database is slow: a commit and a turn took more than {most:g} s"
+                    self._failed(slow)
+                elif self._problems.over([]):
                     log.info("state write succeeded again")
             self.first_polls_shown = polled
             self.writes_since = None
@@ -217,8 +223,7 @@ class StateWriter:
         Raises:
             Exception: it can't be committed.
         """
-        now, began = self._clock.wall(), self._clock.monotonic()
-        tidy = began - self._tidied >= _TIDY_EVERY
+        now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
         while True:
             self._collect(workflows=tidy)  # so that the state notes when they were last watched
             try:
@@ -234,13 +239,6 @@ class StateWriter:
             await self._access.in_thread(expire)
             self._tidied = self._clock.monotonic()
         await self._turn()
-        # The next turn would end after the leases can no longer be proven: until then, counts are
-        # not shown.
-        most = self.leases.lease / 2
-        if self._clock.monotonic() - began > most:
-            raise Unreachable(
-                f"the database is slow: a commit and a turn took more than {most:g} s"
-            )
 
     async def _show_without_counts(self) -> None:
         """Shows what changed though it isn't committed, except for counts of workflows."""
