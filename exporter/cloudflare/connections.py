@@ -47,8 +47,8 @@ def http_client(
             "be unset"
         )
         raise ConfigError([text]) from None
-    # Not how many there may be, or wait for requests: queues limit that. A request that waited here
-    # for others, which may take minutes, would time out without being sent.
+    # The number of connections isn't limited here, since queues limit that of requests. A request
+    # that waited here for others, which may take minutes, would time out without being sent.
     limits = httpx.Limits(keepalive_expiry=60)
     try:
         return httpx.AsyncClient(

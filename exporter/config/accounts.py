@@ -46,9 +46,9 @@ _WorkflowName = Annotated[
         r"[A-Za-z0-9_*?\[\]!-]{1,64}", "not a workflow name: 1 to 64 letters, digits, _ or -"
     ),
 ]
-# Cloudflare's have 32 hex digits. Simulators and proxies may take other names, but what looks like
-# an id that has lost or gained digits is refused; and what is as long as an API token, which must
-# not become a label.
+# Cloudflare's have 32 hex digits. Simulators and proxies may take other names. Refused are what
+# looks like an id that has lost or gained digits; and what is as long as an API token or key, since
+# a secret must not become a label.
 _AccountId = Annotated[
     str,
     _matching(
