@@ -152,11 +152,6 @@ class Account(Section):
         """Value of the label `account`."""
         return self.name or self.account_id or ""
 
-    @property
-    def key(self) -> str:
-        """What identifies it even if it is renamed: its id, if that is given."""
-        return self.account_id or self.label
-
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
         if not given.keys() & {"name", "account_id"}:

@@ -346,12 +346,14 @@ class WatchedAccounts:
 
 
 def _stored_names(accounts: Iterable[Account]) -> dict[str, str]:
-    """The name of each account in the state, by label. It is the account's id, so that the label
-    may change. Of several accounts with one id, all but the first are named by id and label."""
+    """The name of each account in the state, by label. It is the account's id, if that is given, so
+    that the label may change. Of several accounts with one id, all but the first are named by id
+    and label."""
     names: dict[str, str] = {}
     for account in accounts:
-        taken = account.key in names.values()
-        names[account.label] = f"{account.key}/{account.label}" if taken else account.key
+        name = account.account_id or account.label
+        taken = name in names.values()
+        names[account.label] = f"{name}/{account.label}" if taken else name
     return names
 
 
