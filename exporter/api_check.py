@@ -22,7 +22,7 @@ from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.config.accounts import Account, is_glob
 from exporter.config.settings import Settings
 from exporter.logs import printable
-from exporter.state.backend import Location, Unreachable
+from exporter.state.backend import DatabaseServer, Unreachable
 from exporter.state.open_state import check, location_of
 
 _MOST_IDS = 20
@@ -81,7 +81,7 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
                 yield await _queue(account, EventQueue(*at, queue_id=account.events.queue_id))
     if clocks_ahead:
         yield _clock(min(clocks_ahead, key=abs))
-    if settings.state.url is not None:
+    if isinstance(location, DatabaseServer):
         yield await _database(location)
 
 
@@ -129,9 +129,9 @@ async def _account(
     yield _requests_left(budget)
 
 
-async def _database(location: Location) -> Finding:
+async def _database(server: DatabaseServer) -> Finding:
     try:
-        await asyncio.to_thread(check, location)
+        await asyncio.to_thread(check, server)
     except Unreachable as error:
         return Finding("wrong", "state.url", str(error))
     return Finding("ok", "state.url", "the database can be used")

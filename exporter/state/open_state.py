@@ -48,13 +48,12 @@ def opened(location: Location) -> Backend:
     return Postgres(location)
 
 
-def check(location: Location) -> None:
-    """Tries everything that is done with the database, if there is one, without changing it.
+def check(server: DatabaseServer) -> None:
+    """Tries everything that is done with the database, without changing it.
 
     Raises:
         Unreachable: it can't be used, and why.
     """
-    if isinstance(location, DatabaseServer):
-        from exporter.state import postgres  # noqa: PLC0415
+    from exporter.state import postgres  # noqa: PLC0415
 
-        postgres.check(location)
+    postgres.check(server)
