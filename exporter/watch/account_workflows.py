@@ -220,7 +220,6 @@ class AccountWorkflows:
                 store=self.store,
                 clock=self.clock,
             )
-            watched.record.deleted = False
             async for records in self.writer.instances(owner):
                 for instance_id, instance in records:
                     watched.restore(instance_id, instance)

@@ -70,8 +70,9 @@ class WatchedInstances:
     clock: Clock
 
     def __post_init__(self) -> None:
-        # A copy: the state may still have to write the one that was restored, as it is.
-        self.record = replace(self.record)
+        # A copy: the state may still have to write the one that was restored, as it is. A workflow
+        # that was deleted may be back.
+        self.record = replace(self.record, deleted=False)
         self._recorded: WorkflowRecord | None = None
         """The workflow's record as of the last `take_changes`; None: that is to return it."""
         self.instances: dict[str, Instance] = {}
