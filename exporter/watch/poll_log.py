@@ -14,8 +14,6 @@ from exporter.metrics.labels import WorkflowKey
 
 log = structlog.get_logger(__name__)
 
-_NO_WORKFLOW = "workflow_not_found"
-
 
 class PollLog:
     """Reports the problems of one workflow.
@@ -38,7 +36,7 @@ class PollLog:
         self, polls: Iterable[tuple[str, RequestFailed]], list_pass: RequestFailed | None
     ) -> None:
         """Reports the failing polls, each with its instance, and the failure of the list pass."""
-        reported = _NO_WORKFLOW if self.unmatched else None
+        reported = "workflow_not_found" if self.unmatched else None
         problems: dict[str, tuple[RequestFailed, list[str]]] = {}
         for instance_id, failure in polls:
             if failure.reason != reported:
