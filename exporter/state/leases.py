@@ -63,6 +63,7 @@ class Leases:
 
     Attributes:
         lease: As above.
+        shared: Whether several replicas may use the state.
         wanted: What some replica is to hold, by the account's name in the state: its workflows,
             and its `EVENT_QUEUE` if it has one.
         relays: The events that go to other holders, or come from them: one for each account that
@@ -81,14 +82,10 @@ class Leases:
         self.proven_until = -inf
         self.relays: Collection[EventRelay] = ()
         self.lease = lease
+        self.shared = lease < inf
         self._clock = clock
         self.taking: Collection[Owner] = ()
         self._giving_up: Collection[Owner] = ()
-
-    @property
-    def shared(self) -> bool:
-        """Whether several replicas may use the state."""
-        return self.lease < inf
 
     def may_attach(self, owner: Owner) -> bool:
         """Whether it holds a workflow, and isn't about to give it up."""
