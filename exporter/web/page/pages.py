@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from exporter import __version__
@@ -51,15 +51,12 @@ class Pages:
             self._templates.filters[name] = getattr(formatting, name)
         # Part of the addresses of static files, so that no cache has those of another version.
         self._templates.globals["version"] = __version__
-
-    @property
-    def routes(self) -> list[BaseRoute]:
-        """The pages and their static files."""
-        return [
+        self.routes = (
             Route("/", self._table),
             Route("/instance", self._instance),
             Mount("/assets", StaticFiles(packages=[("exporter.web.page", "assets")])),
-        ]
+        )
+        """The pages and their static files."""
 
     async def _table(self, request: Request) -> Response:
         query = TableQuery.read(request.query_params)
