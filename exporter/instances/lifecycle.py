@@ -48,8 +48,7 @@ _NOT_FOUND = 2
 """How many polls in a row must say that an instance doesn't exist: a single response may come from
 a database replica that is behind."""
 _OLD = 3600.0
-"""Seconds since a run ended or, if it is live, was queued, after which it is backfill to count what
-it has done."""
+"""Seconds since a run ended or, while live, was queued, after which counting it is backfill."""
 
 
 def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | None:
@@ -188,7 +187,7 @@ def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> E
     if tracked is None:
         return _succeeded(instance, now, behind=True)
     new, first = tracked.observations, instance.run is None
-    counts = new.run or new.queue_duration or new.steps or new.attempts
+    counts = any((new.run, new.queue_duration, new.steps, new.attempts))
     moment = tracked.run.end if new.run else tracked.run.queued
     old = instance.configured and first and counts and (moment or inf) < now.steady - _OLD
     changed = _take(instance, now, tracked.run, tracked.values)
@@ -199,7 +198,7 @@ def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> E
     instance.detailed_at = instance.request.at
     instance.wants_detail = not changed and poll_pauses.ended_behind(instance, now)
     _succeeded(instance, now)
-    return Effects(record=True, show=changed, observations=new, backfilled=bool(old))
+    return Effects(record=True, show=changed, observations=new, backfilled=old)
 
 
 def _succeeded(instance: Instance, now: Moment, *, behind: bool = False) -> Effects:
