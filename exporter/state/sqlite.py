@@ -222,7 +222,8 @@ def _locked(path: Path) -> int | None:
 def _connect(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    connection: sqlite3.Connection = sqlite3.connect(path, **_OPTIONS)
+    # Absolute, since SQLite takes `:memory:` and, as some build it, `file:…` for more than a name.
+    connection: sqlite3.Connection = sqlite3.connect(path.absolute(), **_OPTIONS)
     try:
         connection.execute("SELECT * FROM sqlite_master").fetchall()
     except sqlite3.DatabaseError as error:

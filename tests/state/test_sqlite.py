@@ -46,6 +46,15 @@ class TestContent:
         assert content(database) == FULL
         database.close()
 
+    @pytest.mark.parametrize("name", [":memory:", "file:state?mode=memory"])
+    def test_a_name_that_sqlite_knows_is_a_name_like_any_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        database = Sqlite(written(Path(name)))
+        assert content(database) == FULL
+        database.close()
+
     def test_only_its_owner_may_read_it(self, path: Path) -> None:
         assert written(path).stat().st_mode & 0o077 == 0
 
