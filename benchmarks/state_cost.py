@@ -30,7 +30,7 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.settings import Settings
 from exporter.logs import configure
-from exporter.state.backend import Batch, Key, Location, StoredRow
+from exporter.state.backend import Batch, Location, RecordKey, StoredRow
 from exporter.state.sqlite import Sqlite
 from simulator import ManualClock, Script, Simulator, Wait, World, steps
 
@@ -118,8 +118,8 @@ def state_file(folder: Path, count: int) -> Path:
     shutil.copy(sample, path)
     database = Sqlite(path)
     records = [data for _, data in database.watched(OWNER, "", count)]
-    many: dict[Key, StoredRow] = {
-        ("instances", *OWNER, f"copy-{n:06}"): StoredRow(records[n % len(records)])
+    many: dict[RecordKey, StoredRow] = {
+        ("instances", OWNER, f"copy-{n:06}"): StoredRow(records[n % len(records)])
         for n in range(count)
     }
     database.write(Batch(many), now=time.time())

@@ -18,7 +18,7 @@ from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.metrics.catalogue import Family
 from exporter.metrics.series import SeriesData
 from exporter.metrics.store import Store
-from exporter.state.backend import Backend, Location, NotRestored, Owner, Place, Table, Unusable
+from exporter.state.backend import Backend, Location, NotRestored, Owner, Table, Unusable
 from exporter.state.open_state import opened
 from exporter.state.record_codec import DECODE
 from exporter.state.sqlite import Sqlite
@@ -104,7 +104,7 @@ class StateAccess:
 
     async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
         """The records of a workflow's watched instances with their ids, in slices."""
-        pending: dict[str, Any] = self.pending.of(("instances", *owner))
+        pending: dict[str, Any] = self.pending.of("instances", owner)
         watched = [(i, r) for i, r in pending.items() if r is not None and r.removed_at is None]
         for part in _slices(watched):
             yield part
@@ -117,13 +117,15 @@ class StateAccess:
                 return
             *_, after = found
 
-    async def records(self, place: Place, ids: Collection[str] = ("",)) -> dict[str, Any]:
-        """The records of a place that have these ids, by id."""
+    async def records(
+        self, table: Table, owner: Owner, ids: Collection[str] = ("",)
+    ) -> dict[str, Any]:
+        """An owner's records in a table that have these ids, by id."""
         pending = self.pending.records
-        newest = {i: pending[*place, i] for i in ids if (*place, i) in pending}
+        newest = {i: pending[table, owner, i] for i in ids if (table, owner, i) in pending}
         found = dict[str, Any]()
         for part in _slices(i for i in ids if i not in newest):
-            found |= await self._read(place[0], self.backend.by_ids, place, part)
+            found |= await self._read(table, self.backend.by_ids, table, owner, part)
         return found | {i: record for i, record in newest.items() if record is not None}
 
     async def series(
@@ -131,9 +133,8 @@ class StateAccess:
     ) -> tuple[dict[str, SeriesData | None], dict[str, SeriesData | None]]:
         """The records of a workflow's series by id: first as they are on the disk, then the
         newest."""
-        place: Place = ("series", *owner)
-        on_disk = await self._read("series", self.backend.records, place)
-        return on_disk, {**on_disk, **self.pending.of(place)}
+        on_disk = await self._read("series", self.backend.records, "series", owner)
+        return on_disk, {**on_disk, **self.pending.of("series", owner)}
 
     async def drop_expired(self) -> None:
         """Drops the pending deletions of records that were never written. While nothing can be
@@ -142,16 +143,16 @@ class StateAccess:
         Raises:
             Unreachable: some of the records may still be being written.
         """
-        expired = defaultdict[Place, list[str]](list)
-        for key, record in self.pending.records.items():
+        expired = defaultdict[tuple[Table, Owner], list[str]](list)
+        for (table, owner, id_), record in self.pending.records.items():
             if record is None:
-                expired[key[:3]].append(key[3])
+                expired[table, owner].append(id_)
         if expired:
             await self.in_thread(self.backend.ensure_idle)
-        for place, ids in expired.items():
+        for (table, owner), ids in expired.items():
             for part in _slices(ids):
-                recorded = await self._read(place[0], self.backend.by_ids, place, part)
-                for key in ((*place, i) for i in part if i not in recorded):
+                recorded = await self._read(table, self.backend.by_ids, table, owner, part)
+                for key in ((table, owner, i) for i in part if i not in recorded):
                     if self.pending.records.get(key) is None:
                         self.pending.records.pop(key, None)
 

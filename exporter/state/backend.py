@@ -21,10 +21,9 @@ EVENT_QUEUE = ""
 Table = Literal["workflows", "instances", "series"]
 TABLES: tuple[Table, ...] = get_args(Table)
 """All have the columns account, workflow, id, data and last_watched."""
-Place = tuple[Table, str, str]
-"""A table and an owner: where records of one kind are."""
-Key = tuple[Table, str, str, str]
-"""The key of a record: its place, and its id there; the id of an only record is empty."""
+RecordKey = tuple[Table, Owner, str]
+"""The key of a record: its table, its owner, and its id; the id of an owner's only record there is
+empty."""
 _NONE: Mapping[Owner, Any] = MappingProxyType({})
 
 
@@ -82,7 +81,7 @@ class StoredRow(NamedTuple):
 class Batch(NamedTuple):
     """What one transaction writes."""
 
-    rows: Mapping[Key, StoredRow | None]
+    rows: Mapping[RecordKey, StoredRow | None]
     """Rows by key; None: the row is deleted."""
     leases: Mapping[Owner, int] = _NONE
     """All leases that this replica holds, with their epochs. The transaction renews them."""
@@ -94,13 +93,13 @@ class Batch(NamedTuple):
         """Each table with the rows to write at Unix time `now`, as tuples of all columns, and the
         keys of the rows to delete."""
         for table in TABLES:
-            rows = [(key[1:], row) for key, row in self.rows.items() if key[0] == table]
+            rows = {(*owner, i): row for (t, owner, i), row in self.rows.items() if t == table}
             written = [
                 (*key, row.data, now if table == "workflows" else row.last_watched)
-                for key, row in rows
+                for key, row in rows.items()
                 if row is not None
             ]
-            yield table, written, [key for key, row in rows if row is None]
+            yield table, written, [key for key, row in rows.items() if row is None]
 
 
 class Replica(NamedTuple):
@@ -204,18 +203,18 @@ class Backend(ABC):
     def _select(self, query: str, *parameters: object) -> Iterable[Any]:
         """The rows of a query in SQL, in which `?` stands for each parameter."""
 
-    def records(self, place: Place) -> Iterable[tuple[str, bytes]]:
-        """All records of a place, by id."""
-        return self._select(_OF_OWNER.format(*place), *place[1:])
+    def records(self, table: Table, owner: Owner) -> Iterable[tuple[str, bytes]]:
+        """An owner's records in a table, by id."""
+        return self._select(_OF_OWNER.format(table), *owner)
 
     def workflows(self, account: str) -> Iterable[tuple[str, bytes]]:
         """The records of an account's workflows, by name."""
         return self._select("SELECT workflow, data FROM workflows WHERE account = ?", account)
 
-    def by_ids(self, place: Place, ids: Sequence[str]) -> Iterable[tuple[str, bytes]]:
-        """The records of a place that have these ids."""
+    def by_ids(self, table: Table, owner: Owner, ids: Sequence[str]) -> Iterable[tuple[str, bytes]]:
+        """Those of them that have these ids."""
         marks = ", ".join("?" * len(ids))
-        return self._select(f"{_OF_OWNER.format(*place)} AND id IN ({marks})", *place[1:], *ids)
+        return self._select(f"{_OF_OWNER.format(table)} AND id IN ({marks})", *owner, *ids)
 
     def watched(self, owner: Owner, after: str, limit: int) -> Iterable[tuple[str, bytes]]:
         """The records of a workflow's watched instances in the order of their ids: at most `limit`,

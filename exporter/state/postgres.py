@@ -143,7 +143,7 @@ def check(server: DatabaseServer) -> None:
                 migrate(session)
             held = {owner: _turn(session, turn).leases[owner].epoch}
             for row in (StoredRow(b""), None):
-                rows = {(table, *owner, ""): row for table in TABLES}
+                rows = {(table, owner, ""): row for table in TABLES}
                 _write(session, Batch(rows, held), me.id, turn.lease)
             _expire(session, 10 * 365 * 86400.0)
         except psycopg.Error as error:
@@ -164,7 +164,7 @@ def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
         (lease, replica),
     )
     held = {(a, w): epoch for a, w, epoch in session.run(_HELD, (replica,))}
-    written = {*batch.horizons, *(key[1:3] for key in batch.rows)}
+    written = {*batch.horizons, *(owner for _, owner, _ in batch.rows)}
     lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
     if lost := lost | (written - batch.leases.keys()):
         raise LeaseLost(lost)

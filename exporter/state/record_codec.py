@@ -10,10 +10,10 @@ from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, Work
 from exporter.metrics.catalogue import FAMILIES
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, SeriesData, SeriesKey
-from exporter.state.backend import Batch, Key, Owner, StoredRow, Table
+from exporter.state.backend import Batch, Owner, RecordKey, StoredRow, Table
 
 Record = WorkflowRecord | InstanceRecord | SeriesData
-Records = Mapping[Key, Record | None]
+Records = Mapping[RecordKey, Record | None]
 """Records by key; None: it is to be deleted, or doesn't exist."""
 
 _BY_NAME = {family.name: family for family in FAMILIES}
@@ -40,8 +40,8 @@ def batch_of(records: Records, leases: Mapping[Owner, int], now: float) -> Batch
     """The batch that writes these records at Unix time `now`."""
     rows = {key: None if record is None else _row(record) for key, record in records.items()}
     horizons = {
-        key[1:3]: min(record.horizon, now - UNWATCHED_FOR)
-        for key, record in records.items()
+        owner: min(record.horizon, now - UNWATCHED_FOR)
+        for (_, owner, _), record in records.items()
         if isinstance(record, WorkflowRecord)
     }
     return Batch(rows, leases, horizons)
@@ -49,15 +49,14 @@ def batch_of(records: Records, leases: Mapping[Owner, int], now: float) -> Batch
 
 def series_by_key(
     changes: Changes, owners: Mapping[WorkflowKey, Owner]
-) -> Iterator[tuple[Key, SeriesData]]:
+) -> Iterator[tuple[RecordKey, SeriesData]]:
     """The records of the changed series that belong to workflows. Other series begin again with
     each process."""
     for (family, labels), data in changes.series.items():
         if family.of_workflow and data is not None:
             account, workflow, *others = labels
-            id_ = json.dumps([family.name, *others])
-            key: Key = ("series", *owners[WorkflowKey(account, workflow)], id_)
-            yield key, SeriesData(data.value, data.created)
+            owner, id_ = owners[WorkflowKey(account, workflow)], json.dumps([family.name, *others])
+            yield ("series", owner, id_), SeriesData(data.value, data.created)
 
 
 def series_key(id_: str, workflow: WorkflowKey) -> SeriesKey | None:

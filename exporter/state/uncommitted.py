@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes
-from exporter.state.backend import Key, Owner, Place
+from exporter.state.backend import Owner, RecordKey, Table
 from exporter.state.record_codec import Record, Records, series_by_key
 
 
@@ -14,7 +14,7 @@ class Uncommitted:
     committed."""
 
     def __init__(self) -> None:
-        self.records: dict[Key, Record | None] = {}
+        self.records: dict[RecordKey, Record | None] = {}
         self.shown = Changes()
 
     def take(self, changes: Changes, owners: Mapping[WorkflowKey, Owner]) -> None:
@@ -44,15 +44,15 @@ class Uncommitted:
             if key not in records or record is not records[key]
         }
 
-    def of(self, place: Place) -> dict[str, Record | None]:
-        """The records of a place, by id."""
-        return {key[3]: record for key, record in self.records.items() if key[:3] == place}
+    def of(self, table: Table, owner: Owner) -> dict[str, Record | None]:
+        """An owner's records in a table, by id."""
+        return {i: r for (t, o, i), r in self.records.items() if (t, o) == (table, owner)}
 
     @property
     def owners(self) -> set[Owner]:
         """The workflows that have records here."""
-        return {key[1:3] for key in self.records}
+        return {owner for _, owner, _ in self.records}
 
     def discard(self, owners: Collection[Owner]) -> None:
         """Drops the records of workflows that another replica writes now."""
-        self.records = {k: r for k, r in self.records.items() if k[1:3] not in owners}
+        self.records = {k: r for k, r in self.records.items() if k[1] not in owners}

@@ -115,7 +115,7 @@ class StateWriter:
             NotRestored: the state can't be read now, or the workflow moves to another replica.
         """
         epoch = self.leases.held.get(owner, 0)
-        found: dict[str, WorkflowRecord | None] = await self._access.records(("workflows", *owner))
+        found: dict[str, WorkflowRecord | None] = await self._access.records("workflows", owner)
         on_disk, newest = await self._access.series(owner)
         self._ensure_held(owner, epoch)
         # From here on nothing may raise. To the end of the loop nothing is awaited: a write in
@@ -159,7 +159,7 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now.
         """
-        records = await self._access.records(("instances", *owner), ids)
+        records = await self._access.records("instances", owner, ids)
         # If a record can't be read, the past of its instance is history.
         unreadable = InstanceRecord(self._clock.now().steady)
         return {i: unreadable if record is None else record for i, record in records.items()}

@@ -23,7 +23,7 @@ from exporter.instances.state_records import (
 )
 from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
-from exporter.state.backend import Key, Owner
+from exporter.state.backend import Owner, RecordKey
 from exporter.state.record_codec import Record, Records
 from exporter.watch.list_passes import ListPasses
 from exporter.watch.selector import Selector
@@ -227,13 +227,13 @@ class WatchedInstances:
         now = self.clock.now()
         watched = {i: self.instances[i].record(now) for i in self.changed if i in self.instances}
         changed = {**self._unwatched, **watched}
-        records: dict[Key, Record | None] = {
-            ("instances", *self.owner, i): record for i, record in changed.items()
+        records: dict[RecordKey, Record | None] = {
+            ("instances", self.owner, i): record for i, record in changed.items()
         }
         self.changed.clear()
         self._unwatched.clear()
         if workflow or self.record != self._recorded:
-            self._recorded = records["workflows", *self.owner, ""] = replace(self.record)
+            self._recorded = records["workflows", self.owner, ""] = replace(self.record)
         return records
 
     def record_all(self) -> None:

@@ -9,9 +9,9 @@ from exporter.state.backend import (
     Backend,
     Batch,
     DatabaseServer,
-    Key,
     Notice,
     Owner,
+    RecordKey,
     Replica,
     Seen,
     StoredRow,
@@ -53,10 +53,10 @@ def epochs(seen: Seen, replica: Replica = ME) -> dict[Owner, int]:
     return {o: lease.epoch for o, lease in seen.leases.items() if lease.replica == replica}
 
 
-KEYS: tuple[Key, ...] = (
-    ("workflows", *OWNER, ""),
-    ("instances", *OWNER, "order-1"),
-    ("series", *OWNER, '["runs_total", "complete"]'),
+KEYS: tuple[RecordKey, ...] = (
+    ("workflows", OWNER, ""),
+    ("instances", OWNER, "order-1"),
+    ("series", OWNER, '["runs_total", "complete"]'),
 )
 
 
@@ -65,12 +65,12 @@ def batch(value: bytes = b"1", leases: Mapping[Owner, int] | None = None) -> Bat
 
 
 def content(backend: Backend) -> tuple[object, ...]:
-    return tuple(list(backend.records(key[:3])) for key in KEYS)
+    return tuple(list(backend.records(table, owner)) for table, owner, _ in KEYS)
 
 
 def whole(value: bytes = b"1") -> tuple[object, ...]:
     """The content after such a batch."""
-    return tuple([(key[3], value)] for key in KEYS)
+    return tuple([(id_, value)] for _, _, id_ in KEYS)
 
 
 FULL = whole()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.cloudflare.replica_budgets import BudgetUse
-from exporter.state.backend import TABLES, Backend, Batch, Key, StoredRow
+from exporter.state.backend import TABLES, Backend, Batch, RecordKey, StoredRow
 from exporter.state.sqlite import Sqlite
 from tests.postgres import PostgresServer
 from tests.state.backends import (
@@ -61,8 +61,8 @@ def held(backend: Backend) -> dict[tuple[str, str], int]:
 Held = dict[tuple[str, str], int]
 
 
-def instance(id_: str) -> Key:
-    return "instances", *OWNER, id_
+def instance(id_: str) -> RecordKey:
+    return "instances", OWNER, id_
 
 
 class TestContent:
@@ -83,11 +83,11 @@ class TestContent:
         assert content(backend) == EMPTY
 
     def test_each_table_of_each_owner_has_its_own(self, backend: Backend, held: Held) -> None:
-        places = [(table, *owner) for table in TABLES for owner in (OWNER, OTHER)]
-        rows = {(*place, "a"): StoredRow("/".join(place).encode()) for place in places}
+        keys = [(table, owner, "a") for table in TABLES for owner in (OWNER, OTHER)]
+        rows = {key: StoredRow(repr(key).encode()) for key in keys}
         backend.write(Batch(rows, held), now=0)
-        for place in places:
-            assert list(backend.records(place)) == [("a", "/".join(place).encode())]
+        for table, owner, id_ in keys:
+            assert list(backend.records(table, owner)) == [(id_, rows[table, owner, id_].data)]
 
     def test_instances_come_in_slices(self, backend: Backend, held: Held) -> None:
         ids = sorted(f"{prefix}-{n}" for n in range(5) for prefix in ("order", "Ä", "*/5 * *", "_"))
@@ -101,32 +101,32 @@ class TestContent:
         assert found == ids
 
     def test_what_is_not_watched_is_found_by_its_id(self, backend: Backend, held: Held) -> None:
-        rows: dict[Key, StoredRow] = {
+        rows: dict[RecordKey, StoredRow] = {
             instance("removed"): StoredRow(b"1", last_watched=100.0),
             instance("watched"): StoredRow(b"3"),
-            ("instances", *OTHER, "other"): StoredRow(b"4"),
+            ("instances", OTHER, "other"): StoredRow(b"4"),
         }
         backend.write(Batch(rows, held), now=0)
         assert list(backend.watched(OWNER, "", 9)) == [("watched", b"3")]
         ids = ("removed", "watched", "other", "unknown")
         found = {"removed": b"1", "watched": b"3"}
-        assert dict(backend.by_ids(("instances", *OWNER), ids)) == found
+        assert dict(backend.by_ids("instances", OWNER, ids)) == found
         backend.write(Batch({instance("removed"): StoredRow(b"5")}, held), now=0)
         watched = [("removed", b"5"), ("watched", b"3")]
         assert list(backend.watched(OWNER, "", 9)) == watched
 
     def test_what_is_not_watched_expires(self, backend: Backend, held: Held) -> None:
-        rows: dict[Key, StoredRow] = {
+        rows: dict[RecordKey, StoredRow] = {
             instance("removed"): StoredRow(b"", last_watched=100.0),
             instance("removed later"): StoredRow(b"", last_watched=101.0),
             instance("watched"): StoredRow(b""),
-            ("instances", *OTHER, "removed"): StoredRow(b"", last_watched=100.0),
+            ("instances", OTHER, "removed"): StoredRow(b"", last_watched=100.0),
         }
         backend.write(Batch(rows, held), now=0)
         backend.write(Batch({}, held, {OWNER: 100.5}), now=0)
-        found = {id_ for id_, _ in backend.records(("instances", *OWNER))}
+        found = {id_ for id_, _ in backend.records("instances", OWNER)}
         assert found == {"removed later", "watched"}
-        assert dict(backend.records(("instances", *OTHER))) == {"removed": b""}
+        assert dict(backend.records("instances", OTHER)) == {"removed": b""}
 
     def test_thousands_of_rows_in_one_batch(self, backend: Backend, held: Held) -> None:
         rows = {instance(f"{n:05}"): StoredRow(b"x") for n in range(5001)}
@@ -137,8 +137,8 @@ class TestContent:
 
     def test_bytes_and_text_come_back_as_they_were(self, backend: Backend, held: Held) -> None:
         data, id_ = bytes(range(256)), r'["runs_total", "\u0000 \ud83d", "{}", "é"]'
-        backend.write(Batch({("series", *OWNER, id_): StoredRow(data)}, held), now=0)
-        assert list(backend.records(("series", *OWNER))) == [(id_, data)]
+        backend.write(Batch({("series", OWNER, id_): StoredRow(data)}, held), now=0)
+        assert list(backend.records("series", OWNER)) == [(id_, data)]
 
     def test_a_batch_is_written_whole_or_not_at_all(self, backend: Backend, held: Held) -> None:
         backend.write(batch(leases=held), now=0)
@@ -146,7 +146,7 @@ class TestContent:
         broken = batch(b"2", leases=held)
         with pytest.raises(Exception, match="object"):
             backend.write(
-                broken._replace(rows={**broken.rows, ("series", *OWNER, "[]"): StoredRow(data)}),
+                broken._replace(rows={**broken.rows, ("series", OWNER, "[]"): StoredRow(data)}),
                 now=0,
             )
         assert content(backend) == FULL

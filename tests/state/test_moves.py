@@ -221,7 +221,7 @@ async def test_a_turn_waits_for_few_of_the_reads_of_many_workflows(
     access, ended = StateAccess(Store(Metrics())), list[str]()
 
     async def read(name: str) -> None:
-        await access.records(("workflows", "acc", name))
+        await access.records("workflows", ("acc", name))
         ended.append(name)
 
     await access.open(DatabaseServer(SecretStr(postgres.new_url()), None, DEADLINE))

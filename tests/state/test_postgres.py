@@ -25,11 +25,11 @@ from exporter.state.backend import (
     Backend,
     Batch,
     DatabaseServer,
-    Key,
     LeaseLost,
     Notice,
     NotRestored,
     Owner,
+    RecordKey,
     Replica,
     StoredRow,
     Unreachable,
@@ -156,12 +156,12 @@ class TestLeases:
     ) -> None:
         stale = expired(first, OWNER, OTHER)
         second.write(batch(b"2", epochs(turn(second, PEER), PEER)), now=0)
-        keys: tuple[Key, ...] = ("instances", *OTHER, "x"), ("series", *OWNER, "[]")
+        keys: tuple[RecordKey, ...] = ("instances", OTHER, "x"), ("series", OWNER, "[]")
         with pytest.raises(LeaseLost) as lost:
             first.write(Batch(dict.fromkeys(keys, StoredRow(b"1")), stale), now=0)
         assert lost.value.owners == {OWNER}
         assert content(first) == whole(b"2")
-        assert list(first.records(("instances", *OTHER))) == []
+        assert list(first.records("instances", OTHER)) == []
 
     def test_so_are_those_of_one_that_lost_it_and_got_it_back(
         self, first: Postgres, second: Postgres
@@ -181,7 +181,7 @@ class TestLeases:
         with pytest.raises(LeaseLost) as lost:
             first.write(batch(leases=leases), now=0)
         assert OWNER in lost.value.owners
-        assert list(first.records(("workflows", *OWNER))) == []
+        assert list(first.records("workflows", OWNER)) == []
 
     def test_of_two_that_take_at_once_each_gets_what_the_other_lacks(self, url: str) -> None:
         wanted = tuple(("acc", f"workflow-{n}") for n in range(50))
@@ -539,7 +539,7 @@ class TestFaults:
         access = StateAccess(Store(Metrics()))
         await access.open(DatabaseServer(SecretStr(url), None, SHORT))
         held = epochs(in_time(lambda: turn(access.backend)))
-        key: Key = ("instances", *OWNER, "order-1")
+        key: RecordKey = ("instances", OWNER, "order-1")
         access.pending.records[key] = None
         setting = "ALTER SYSTEM SET synchronous_standby_names = "
         server.execute(f"{setting}'nobody'", "SELECT pg_reload_conf()")
@@ -581,8 +581,8 @@ class TestFaults:
         server.start(file_size=4 << 20)
         try:
             recovered(first)
-            rows: dict[Key, StoredRow] = {
-                ("instances", *OWNER, f"big-{n}"): StoredRow(os.urandom(1800)) for n in range(4000)
+            rows: dict[RecordKey, StoredRow] = {
+                ("instances", OWNER, f"big-{n}"): StoredRow(os.urandom(1800)) for n in range(4000)
             }
             for _ in range(2):
                 with pytest.raises(Unreachable, match=r"could not extend file .*: File too large"):
