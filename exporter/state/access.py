@@ -6,7 +6,7 @@ is left out.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
@@ -102,17 +102,17 @@ class StateAccess:
         """The records of an account's workflows, by name."""
         return await self._read("workflows", self.backend.workflows, account)
 
-    async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
-        """The records of a workflow's watched instances with their ids, in slices."""
+    async def instances(self, owner: Owner) -> AsyncIterator[Mapping[str, InstanceRecord]]:
+        """The records of a workflow's watched instances by id, in slices."""
         pending: dict[str, Any] = self.pending.of("instances", owner)
         watched = [(i, r) for i, r in pending.items() if r is not None and r.removed_at is None]
         for part in _slices(watched):
-            yield part
+            yield dict(part)
             await asyncio.sleep(0)
         after = ""
         while True:
             found = await self._read("instances", self.backend.watched, owner, after, SLICE)
-            yield [(i, r) for i, r in found.items() if i not in pending and r is not None]
+            yield {i: r for i, r in found.items() if i not in pending and r is not None}
             if len(found) < SLICE:
                 return
             *_, after = found

@@ -8,7 +8,7 @@ the state is in memory: then it outlives a reload, but a restart counts from zer
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from functools import partial
 
 import structlog
@@ -65,12 +65,9 @@ class StateWriter:
         self._store = store
         self._exposition = exposition
         self._clock = clock
-        self._owners: dict[WorkflowKey, Owner] = {}
-        """The owner of each workflow that has series, or whose counts scrapes may still see."""
-        self._shown: dict[Owner, int] = {}
-        """Workflows whose counts scrapes may see, each with the epoch of its lease."""
-        self._collected: Collection[WorkflowKey] = ()
-        """Workflows that had series when the changes were last collected."""
+        self._visible: dict[WorkflowKey, tuple[Owner, int]] = {}
+        """The workflows that have series, or whose counts scrapes may still see, each as the state
+        names it, with the epoch of its lease."""
         self.saving = asyncio.Lock()
         self._turning = asyncio.Lock()
         """Held during a turn: what the next one asks for depends on what this one has shown."""
@@ -120,7 +117,7 @@ class StateWriter:
         self._ensure_held(owner, epoch)
         # From here on nothing may raise. To the end of the loop nothing is awaited: a write in
         # between would replace the counts by the zeros that they begin at.
-        self._owners[workflow], self._shown[owner] = owner, epoch
+        self._visible[workflow] = owner, epoch
         self._store.attached(workflow)
         shown = Changes()
         for id_, series in newest.items():
@@ -136,15 +133,16 @@ class StateWriter:
         await self._show(shown)
         return found.get("") or WorkflowRecord(self._clock.now().steady)
 
-    async def instances(self, owner: Owner) -> AsyncIterator[Sequence[tuple[str, InstanceRecord]]]:
-        """The records of a workflow's watched instances with their ids, in slices. Those that can't
+    async def instances(self, workflow: WorkflowKey) -> AsyncIterator[Mapping[str, InstanceRecord]]:
+        """The records of a restored workflow's watched instances by id, in slices. Those that can't
         be read are left out.
 
         Raises:
             NotRestored: the state can't be read now, or the workflow moves to another replica.
         """
+        owner, epoch = self._visible[workflow]
         async for part in self._access.instances(owner):
-            self._ensure_held(owner, self._shown.get(owner, 0))
+            self._ensure_held(owner, epoch)
             yield part
 
     def _ensure_held(self, owner: Owner, epoch: int) -> None:
@@ -225,7 +223,8 @@ class StateWriter:
         """
         now, tidy = self._clock.wall(), self._clock.monotonic() - self._tidied >= _TIDY_EVERY
         while True:
-            self._collect(workflows=tidy)  # so that the state notes when they were last watched
+            # All workflows when it is tidied, so that the state notes when they were last watched.
+            collected = self._collect(workflows=tidy)
             try:
                 with self._pending.committing() as (records, shown):
                     await self._access.in_thread(self._write, records, now)
@@ -233,7 +232,7 @@ class StateWriter:
                 break
             except LeaseLost as error:
                 self._lose(error.owners)
-        self._note_removed()
+        self._drop_removed(collected)
         if tidy:
             expire = partial(self._access.backend.expire, after=_EXPIRES_AFTER, now=now)
             await self._access.in_thread(expire)
@@ -242,12 +241,11 @@ class StateWriter:
 
     async def _show_without_counts(self) -> None:
         """Shows what changed though it isn't committed, except for counts of workflows."""
-        self._collect_series()
-        self._collected = [*self._store.workflows]
+        collected = self._collect_series()
         at_once, self._pending.shown = without_counts(self._pending.shown)
         # Shielded: a save that is cancelled halfway would lose what is not shown yet.
         await asyncio.shield(self._show(at_once))
-        self._note_removed()
+        self._drop_removed(collected)
 
     async def turn(self, *, leaving: bool = False) -> None:
         """Takes a turn among the replicas. If that fails, the next save fails too, and logs why."""
@@ -270,11 +268,12 @@ class StateWriter:
                 if self._left:
                     return
                 self._left = leaving
-                attached = self._shown.keys() | self._pending.owners
-                turn = self.leases.turn(attached, self.watching.budget_uses(), leaving=leaving)
+                unsettled = {owner for owner, _ in self._visible.values()} | self._pending.owners
+                turn = self.leases.turn(unsettled, self.watching.budget_uses(), leaving=leaving)
                 began = self._clock.monotonic()
                 seen = await self._access.in_thread(self._access.backend.take_turn, turn)
-                lost = self.leases.took(turn, seen, began=began, shown=self._shown)
+                shown = dict(self._visible.values())
+                lost = self.leases.took(turn, seen, began=began, shown=shown)
                 self.watching.allot(seen.budgets)
                 self._lose(lost)
                 self.turned.set()
@@ -304,11 +303,14 @@ class StateWriter:
             for _ in self._exposition.showing(changes):
                 await asyncio.sleep(0)
 
-    def _note_removed(self) -> None:
-        """Drops what is known of workflows whose removal was shown: scrapes no longer see them."""
-        still = {*self._collected, *self._store.workflows}
-        self._owners = {key: owner for key, owner in self._owners.items() if key in still}
-        self._shown = {owner: self._shown[owner] for owner in self._owners.values()}
+    def _drop_removed(self, collected: Collection[WorkflowKey]) -> None:
+        """Drops the workflows that scrapes no longer see.
+
+        Args:
+            collected: Those that had series when the changes were collected that are shown now.
+        """
+        still = {*collected, *self._store.workflows}
+        self._visible = {key: one for key, one in self._visible.items() if key in still}
 
     async def close(self) -> None:
         """Saves what is pending, gives up all leases, and closes the state."""
@@ -316,16 +318,18 @@ class StateWriter:
         await self.leave()
         self._access.close()
 
-    def _collect(self, *, workflows: bool) -> None:
-        """Takes what changed and, with `workflows`, the record of every attached workflow."""
+    def _collect(self, *, workflows: bool) -> Collection[WorkflowKey]:
+        """Takes what changed and, with `workflows`, the record of every attached workflow. Returns
+        the workflows that have series after that."""
         # Counts and instances together, so that what is counted fits what is known of each run.
-        self._collect_series()
         for watched in self.watching.attached:
             self._pending.records |= watched.take_changes(workflow=workflows)
-        self._collected = [*self._store.workflows]
+        return self._collect_series()
 
-    def _collect_series(self) -> None:
-        self._pending.take(self._store.take(), self._owners)
+    def _collect_series(self) -> Collection[WorkflowKey]:
+        owners = {key: owner for key, (owner, _) in self._visible.items()}
+        self._pending.take(self._store.take(), owners)
+        return [*self._store.workflows]
 
     def _write(self, records: Records, now: float) -> None:
         if records:

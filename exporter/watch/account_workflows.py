@@ -220,8 +220,8 @@ class AccountWorkflows:
                 store=self.store,
                 clock=self.clock,
             )
-            async for records in self.writer.instances(owner):
-                for instance_id, instance in records:
+            async for records in self.writer.instances(key):
+                for instance_id, instance in records.items():
                     watched.restore(instance_id, instance)
             missing = sorted(watched.configured_ids - watched.instances.keys())
             known = await self.writer.records(owner, missing)
