@@ -4,7 +4,7 @@ here and set its value in `store.py`, or for an instance in `instance_samples.py
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 from exporter.cloudflare.errors import FAILURE_REASONS
 from exporter.statuses import ENDED, STATUSES
@@ -321,9 +321,10 @@ FINISHED_OUTCOMES = ("success", "failure")
 """Outcomes of a finished step or attempt. Once a step's name is known, series exist for both."""
 OUTCOMES = (*FINISHED_OUTCOMES, "running")
 """Outcomes of any step or attempt."""
-EVENT_RESULTS = ("shown", "known", "listed", "unconfirmed", "other", "unreadable")
+EventResult = Literal["shown", "known", "listed", "unconfirmed", "other", "unreadable"]
 """Results of messages: a poll showed the change; it was known before; it is left to the list
 passes; no poll showed it; its instance isn't watched; the message can't be read."""
+PollKind = Literal["simple", "detail", "list"]
 _ENDINGS = tuple(sorted(ENDED))
 _ENDPOINTS = ("instance", "instances", "workflow", "workflows", "versions")
 CODES = ("200", "401", "403", "404", "429", "500", "timeout")
@@ -339,7 +340,7 @@ ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
     LAST_SUCCESS: (),
     API_REQUESTS: (_ENDPOINTS, CODES),
     API_DURATION: (_ENDPOINTS,),
-    POLLS: (("simple", "detail", "list"), ("success", *FAILURE_REASONS)),
+    POLLS: (get_args(PollKind), ("success", *FAILURE_REASONS)),
     INSTANCES_DROPPED: (),
     ROWS_IGNORED: (),
     STEP_NAMES_DROPPED: (),

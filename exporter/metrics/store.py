@@ -6,16 +6,17 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
+from typing import Literal, get_args
 
 from exporter import __version__
-from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
+from exporter.cloudflare.errors import FAILURE_REASONS, FailureReason, RequestFailed
 from exporter.cloudflare.event_queue import KINDS
 from exporter.cloudflare.models import TIMERS, WorkflowVersion
 from exporter.config.metrics import Metrics, Names
 from exporter.instances.run import Observations
 from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
-from exporter.metrics.catalogue import FAMILIES, Family
+from exporter.metrics.catalogue import FAMILIES, EventResult, Family, PollKind
 from exporter.metrics.instance_samples import InstanceSamples, Sample
 from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, WorkflowKey
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
@@ -144,7 +145,7 @@ class Store:
         self.series.count(catalogue.INSTANCES_DROPPED, ())
 
     @contextmanager
-    def poll(self, kind: str) -> Iterator[None]:
+    def poll(self, kind: PollKind) -> Iterator[None]:
         """Counts the request that is made within this context, by its result."""
         try:
             yield
@@ -153,8 +154,8 @@ class Store:
             raise
         self.polled(kind, "success")
 
-    def polled(self, kind: str, result: str) -> None:
-        """A request had this result: `success`, or the class of its failure."""
+    def polled(self, kind: PollKind, result: FailureReason | Literal["success"]) -> None:
+        """A request had this result."""
         self.series.count(catalogue.POLLS, (kind, result))
 
     def reported(
@@ -185,12 +186,12 @@ class Store:
     def events_found(self, account: str) -> None:
         """An account's events are watched."""
         zero, endpoints = self.series.zero, catalogue.QUEUE_ENDPOINTS
-        zero(catalogue.EVENTS, product([account], (*KINDS, ""), catalogue.EVENT_RESULTS))
+        zero(catalogue.EVENTS, product([account], (*KINDS, ""), get_args(EventResult)))
         zero(catalogue.EVENT_DELAY, [()])
         zero(catalogue.API_REQUESTS, product([account], endpoints, catalogue.CODES))
         zero(catalogue.API_DURATION, product(endpoints))
 
-    def event_seen(self, account: str, kind: str, result: str) -> None:
+    def event_seen(self, account: str, kind: str, result: EventResult) -> None:
         """A message of an account's queue had this result. Its kind is empty if it isn't one of
         `KINDS`, or can't be read."""
         if account in self.accounts:

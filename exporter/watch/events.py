@@ -22,6 +22,7 @@ from exporter.instances import lifecycle
 from exporter.instances.instance import Instance
 from exporter.instances.run import APART
 from exporter.log_dedup import OpenProblems, Throttle
+from exporter.metrics.catalogue import EventResult
 from exporter.state.backend import EVENT_QUEUE, NotRestored
 from exporter.state.event_relay import EventRelay
 from exporter.statuses import ENDED, PAUSED
@@ -263,7 +264,7 @@ class Events:
         awaited.polls, awaited.due = awaited.polls + 1, inf
         self._done.add(awaited)
 
-    def _end(self, awaited: _Awaited, result: str) -> None:
+    def _end(self, awaited: _Awaited, result: EventResult) -> None:
         awaited.shown = result == "shown"
         for _ in range(awaited.messages):
             self._store.event_seen(self._account.label, awaited.event.kind, result)
