@@ -20,6 +20,9 @@ from tests.postgres import PostgresServer, postgres_server
 # Helm's library would spend a quarter of its time collecting Go's garbage.
 os.environ.setdefault("GOGC", "400")
 
+# Whatever proxy the machine needs for others: what tests start is reached without one.
+os.environ["no_proxy"] = f"{os.environ.get('no_proxy', '')},127.0.0.1,::1,localhost"
+
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
