@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given, path = flags.given(options), options.config_file or _default_file()
         environ = dict(os.environ)
         load = partial(config.load, path, given, environ)
-        settings = load()
+        settings = load(pipe=True)
         logs.configure(settings.log.level, settings.log.format)
         if options.check_config:
             _app(settings)

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from exporter import logs
 from exporter.config.accounts import Account
 from exporter.config.errors import ConfigError
+from exporter.config.files import read_file
 from exporter.config.secrets import secret_of
 
 
@@ -58,7 +59,7 @@ class Credential(httpx.Auth):
         if isinstance(self._source, SecretStr):
             return secret_of(self._source.get_secret_value())
         # Bytes that aren't UTF-8 become characters that are refused, as they can't be in a secret.
-        return secret_of(self._source.read_text(encoding="utf-8-sig", errors="replace"))
+        return secret_of(read_file(self._source).decode("utf-8-sig", "replace"))
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         if secret := self.reveal():

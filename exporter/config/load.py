@@ -11,7 +11,9 @@ from exporter.config.errors import ConfigError, line
 from exporter.config.settings import Key, Settings
 
 
-def load(path: Path | None, given: dict[Key, str], environ: Mapping[str, str]) -> Settings:
+def load(
+    path: Path | None, given: dict[Key, str], environ: Mapping[str, str], *, pipe: bool = False
+) -> Settings:
     """The settings from the file, the environment and the flags. Flags override the environment,
     and the environment overrides the file.
 
@@ -21,11 +23,12 @@ def load(path: Path | None, given: dict[Key, str], environ: Mapping[str, str]) -
         path: The file; None: there is none.
         given: The settings that flags gave, by key.
         environ: The environment's variables.
+        pipe: Whether it may be a pipe, which can only be read once.
 
     Raises:
         ConfigError: with everything that is wrong.
     """
-    content = yaml_file.read(path) if path else {}
+    content = yaml_file.read(path, pipe=pipe) if path else {}
     variables = environment.variables(environ)
     texts = {key: environ[name] for key, name in variables.items()} | given
     origins: dict[Any, str] = {**variables, **{key: flags.name(key) for key in given}}

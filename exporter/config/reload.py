@@ -12,6 +12,7 @@ import structlog
 
 from exporter.clock import wait_at_most
 from exporter.config.errors import ConfigError
+from exporter.config.files import read_file
 from exporter.config.settings import Settings, leaves
 
 log = structlog.get_logger(__name__)
@@ -90,7 +91,7 @@ class Reloader:
 
     def _content(self) -> bytes:
         try:
-            return self.path.read_bytes() if self.path else b""
+            return read_file(self.path) if self.path else b""
         except OSError:
             return b"unreadable"
 

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from exporter.config.errors import ConfigError
+from exporter.config.files import read_file
 
 _HINTS = {
     r"'\\t'": "indent with spaces",
@@ -48,18 +49,20 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def read(path: Path, *, keys: str = "accounts and poll") -> dict[str, Any]:
+def read(path: Path, *, keys: str = "accounts and poll", pipe: bool = False) -> dict[str, Any]:
     """The mapping that a file holds; empty for an empty file.
 
     Args:
         path: The file.
         keys: Examples of keys that it may have, for error messages.
+        pipe: Whether it may be a pipe, which can only be read once.
 
     Raises:
         ConfigError: the file can't be read, isn't YAML, or holds something else.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes() if pipe else read_file(path)
+        text = data.decode("utf-8-sig")
         if odd := _ODD_SPACE.search(text):
             number = text.count("\n", 0, odd.end()) + 1
             what = f"line {number}: has a no-break space, or a similar one"

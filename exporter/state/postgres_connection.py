@@ -14,6 +14,7 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from exporter.config.errors import ConfigError
+from exporter.config.files import read_file
 from exporter.daemon_thread import in_daemon_thread
 from exporter.state.backend import DatabaseServer, Unreachable
 
@@ -82,7 +83,7 @@ def _password(server: DatabaseServer) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        password = path.read_text().rstrip("\r\n")
+        password = read_file(path).decode().rstrip("\r\n")
     except OSError as error:
         raise Unreachable(f"{path}: {error.strerror}") from None
     except ValueError:

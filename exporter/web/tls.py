@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.config.errors import ConfigError
+from exporter.config.files import read_file
 from exporter.web.web_config import CIPHER_SUITES, Tls
 
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -71,7 +72,7 @@ def _no_password() -> str:
 def _unreadable(paths: Mapping[str, Path]) -> Iterator[str]:
     for key, path in paths.items():
         try:
-            path.read_bytes()
+            read_file(path)
         except OSError as error:
             yield f"{key}: {path}: can't be read: {error.strerror}"
 

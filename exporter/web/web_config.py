@@ -138,13 +138,14 @@ class WebConfig(_Section):
     basic_auth_users: _Users | None = None
 
 
-def read(path: Path) -> WebConfig:
-    """Reads a file.
+def read(path: Path, *, pipe: bool = False) -> WebConfig:
+    """Reads a file, as `yaml_file.read` does.
 
     Raises:
         ConfigError: With every error; no message repeats a password hash.
     """
-    content = yaml_file.read(path, keys="tls_server_config and basic_auth_users")
+    keys = "tls_server_config and basic_auth_users"
+    content = yaml_file.read(path, keys=keys, pipe=pipe)
     if not content:
         # An editor may empty a file before writing it; that must not disable passwords.
         raise ConfigError([f"{path}: is empty; to run without protection, remove web.config_file"])

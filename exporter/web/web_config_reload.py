@@ -70,8 +70,8 @@ class WebConfigReloader:
     def _read(self, file: Path) -> Protection:
         # Stamps are taken first. So a change while the files are read is noticed the next time, and
         # so is, after an error, a certificate that didn't exist yet.
-        self._stamps = {file: _stamp(file)}
-        config = web_config.read(file)
+        first, self._stamps = not self._stamps, {file: _stamp(file)}
+        config = web_config.read(file, pipe=first)
         server = config.tls_server_config
         if server is not None:
             paths = tls.files(server, file.parent).values()

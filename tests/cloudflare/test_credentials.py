@@ -64,6 +64,15 @@ class TestFiles:
         with pytest.raises(IsADirectoryError):
             Credential(tmp_path)
 
+    def test_a_pipe_or_a_device_is_an_error_at_any_time(self, file: Path) -> None:
+        with pytest.raises(OSError, match="Not a regular file"):
+            Credential(Path("/dev/null"))
+        credential = Credential(file)
+        file.unlink()
+        file.symlink_to("/dev/null")
+        assert credential.reveal() == "first"
+        assert credential.problem == f"{file}: Not a regular file"
+
     @pytest.mark.parametrize(
         ("content", "problem"),
         [

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -44,6 +45,21 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     assert refused(tmp_path) == ["can't be read: Is a directory"]
+
+
+def test_a_pipe_can_be_read_at_the_start_and_blocks_no_reload(tmp_path: Path) -> None:
+    """As `sops exec-file` hands over what it has decrypted."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    Thread(target=pipe.write_bytes, args=[(HERE / "bad/accounts-null.yaml").read_bytes()]).start()
+    with pytest.raises(ConfigError, match="accounts: is missing"):
+        config.load(pipe, {}, {}, pipe=True)
+    assert refused(pipe) == ["can't be read: Not a regular file"]
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_no_file(device: str) -> None:
+    assert refused(Path(device)) == ["can't be read: Not a regular file"]
 
 
 def test_an_empty_file_lacks_the_accounts(tmp_path: Path) -> None:

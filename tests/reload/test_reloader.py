@@ -1,11 +1,15 @@
-"""The reloader by itself: what it does when the exporter has a fault."""
+"""The reloader by itself."""
 
 import asyncio
+import os
+from pathlib import Path
 
 from structlog.testing import capture_logs
 
 from exporter.config.reload import Reloader
 from exporter.config.settings import Settings
+from exporter.daemon_thread import in_daemon_thread
+from tests.waiting import DEADLINE
 
 SETTINGS = Settings.model_validate(
     {
@@ -42,3 +46,11 @@ async def test_a_fault_is_reported_and_the_next_reload_succeeds() -> None:
     assert applied.is_set()
     assert failures == ["failed"]
     assert "a fault of the exporter" in logs[0]["event"]
+
+
+def test_a_file_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    async def nothing(*_: Settings) -> None: ...
+
+    os.mkfifo(pipe := tmp_path / "pipe")
+    made = in_daemon_thread(Reloader, lambda: SETTINGS, pipe, SETTINGS, nothing, nothing)
+    made.result(DEADLINE)

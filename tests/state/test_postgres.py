@@ -702,9 +702,15 @@ class TestLogin:
             file.write_text("another")
             assert epochs(turn(backend))
 
-    def test_a_file_that_is_missing_is_a_wrong_configuration(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"^state\.password_file: .*/none: No such file"):
-            validate(DatabaseServer(SecretStr("postgresql://db/exporter"), tmp_path / "none", 5.0))
+    @pytest.mark.parametrize(
+        ("path", "problem"),
+        [("/none", "No such file or directory"), ("/dev/null", "Not a regular file")],
+    )
+    def test_a_file_that_cannot_be_read_is_a_wrong_configuration(
+        self, path: str, problem: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=rf"^state\.password_file: {path}: {problem}$"):
+            validate(DatabaseServer(SecretStr("postgresql://db/exporter"), Path(path), 5.0))
 
     def test_tls_as_the_url_says(self, server: PostgresServer, user: str, tmp_path: Path) -> None:
         authority = trustme.CA()

@@ -172,17 +172,19 @@ class TestFiles:
         ("file", "key"),
         [("server.crt", "cert_file"), ("server.key", "key_file"), ("ca.pem", "client_ca_file")],
     )
-    def test_a_missing_one_is_named(
+    def test_one_that_is_missing_or_a_device_is_named(
         self, protect: Protect, authority: Authority, file: str, key: str
     ) -> None:
         path = authority.file.parent / file
+        where = f"{path.with_name('web.yaml')}: tls_server_config.{key}: {path}"
         path.unlink()
         with pytest.raises(ConfigError) as caught:
             protect(tls=REQUIRED)
-        assert caught.value.problems == [
-            f"{path.with_name('web.yaml')}: tls_server_config.{key}: {path}: can't be read: "
-            "No such file or directory"
-        ]
+        assert caught.value.problems == [f"{where}: can't be read: No such file or directory"]
+        path.symlink_to("/dev/null")
+        with pytest.raises(ConfigError) as caught:
+            protect(tls=REQUIRED)
+        assert caught.value.problems == [f"{where}: can't be read: Not a regular file"]
 
     @pytest.mark.parametrize("file", ["server.crt", "server.key"])
     def test_one_that_holds_something_else(

@@ -3,6 +3,7 @@ changes nothing."""
 
 import os
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
@@ -194,6 +195,17 @@ class TestPaths:
     def test_a_missing_file_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="can't be read: No such file or directory"):
             WebConfigReloader(tmp_path / "none.yaml")
+
+    def test_a_pipe_can_be_read_at_the_start_and_is_not_waited_for_later(
+        self, tmp_path: Path
+    ) -> None:
+        os.mkfifo(pipe := tmp_path / "pipe")
+        Thread(target=pipe.write_text, args=["http_server_config: {http2: false}"]).start()
+        protecting = WebConfigReloader(pipe)
+        os.utime(pipe, (1, 1))
+        with capture_logs() as logs:
+            protecting.current()
+        assert logs[0]["error"] == f"{pipe}: can't be read: Not a regular file"
 
     def test_without_a_file_nothing_is_protected(self) -> None:
         now = WebConfigReloader().current()
