@@ -40,26 +40,35 @@ class Reloader:
     def __post_init__(self) -> None:
         self.asked = asyncio.Event()
         self._seen = self._content()
+        self._problems: list[str] = []
+        """What the last reload found wrong with the configuration."""
         self._reloading = asyncio.Lock()
         """Held during a reload: the file, SIGHUP and requests may each ask for one."""
 
-    async def reload(self) -> list[str]:
+    async def reload(self, *, retry: bool = False) -> list[str]:
         """Reloads the configuration. Returns everything that is wrong with it; if anything is, it
-        is not used."""
+        is not used.
+
+        Args:
+            retry: Whether the last reload of the same file failed; its problems are logged already.
+        """
         async with self._reloading:
             self._seen = self._content()
+            logged, self._problems = self._problems if retry else [], []
             try:
                 wanted = self.load()
                 settings = _with_fixed(wanted, self.settings)
                 await self.apply(settings)
             except ConfigError as error:
+                self._problems = error.problems
                 await self.on_failure()
-                log.error(
-                    "failed to reload the configuration; continuing with the former one",
-                    file=str(self.path or ""),
-                    problems="; ".join(error.problems),
-                    advice="fix the configuration and reload; the exporter could not start with it",
-                )
+                if error.problems != logged:
+                    log.error(
+                        "failed to reload the configuration; continuing with the former one",
+                        file=str(self.path or ""),
+                        problems="; ".join(error.problems),
+                        advice="fix what is wrong and reload; the exporter could not start with it",
+                    )
                 return error.problems
             except Exception:
                 await self.on_failure()
@@ -76,7 +85,8 @@ class Reloader:
             return []
 
     async def run(self) -> None:
-        """Reloads on demand, and when the contents of the file have changed. Never returns.
+        """Reloads on demand, when the contents of the file have changed, and again where that
+        failed, since what was wrong may be elsewhere. Never returns.
 
         Contents are compared, not modification times: the files of a ConfigMap are symbolic links,
         which Kubernetes swaps.
@@ -85,9 +95,12 @@ class Reloader:
             await wait_at_most(1, self.asked)  # not longer, since the interval may change
             interval = ceil(self.settings.config.auto_reload_interval)
             due = interval > 0 and seconds % interval == 0
-            if self.asked.is_set() or (due and self._content() != self._seen):
+            changed = due and self._content() != self._seen
+            if self.asked.is_set() or changed:
                 self.asked.clear()
                 await self.reload()
+            elif due and self._problems:
+                await self.reload(retry=True)
 
     def _content(self) -> bytes:
         try:

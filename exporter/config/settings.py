@@ -117,8 +117,8 @@ class Web(Section):
 
 class Config(Section):
     auto_reload_interval: Duration = Duration(0)
-    """How often to check whether the file has changed, and reload it if so; 0s: only on SIGHUP or
-    POST /-/reload."""
+    """How often to reload the file if it has changed, or the last reload failed; 0s: only on SIGHUP
+    or POST /-/reload."""
 
 
 class Log(Section):

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
+from benchmarks import virtual_time
+from exporter.config.errors import ConfigError
 from exporter.config.reload import Reloader
-from exporter.config.settings import Settings
+from exporter.config.settings import Config, Settings
+from exporter.config.units import Duration
 from exporter.daemon_thread import in_daemon_thread
 from tests.waiting import DEADLINE
 
@@ -54,3 +57,36 @@ def test_a_file_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
     made = in_daemon_thread(Reloader, lambda: SETTINGS, pipe, SETTINGS, nothing, nothing)
     made.result(DEADLINE)
+
+
+def test_a_file_that_came_before_what_it_names_is_reloaded_until_that_is_there() -> None:
+    """As a ConfigMap that names a new file of a Secret, whose volume is updated later."""
+    found = [["a: missing"], ["a: missing"], ["b: missing"], []]
+
+    async def main() -> list[str]:
+        loaded = asyncio.Event()
+
+        def load() -> Settings:
+            if problems := found.pop(0):
+                raise ConfigError(problems)
+            return every_second
+
+        async def apply(_: Settings) -> None:
+            loaded.set()
+
+        async def failed() -> None: ...
+
+        every_second = SETTINGS.model_copy(
+            update={"config": Config(auto_reload_interval=Duration(1))}
+        )
+        reloader = Reloader(load, None, every_second, apply, failed)
+        with capture_logs() as logs:
+            running = asyncio.create_task(reloader.run())
+            reloader.asked.set()
+            async with asyncio.timeout(60):
+                await loaded.wait()
+            running.cancel()
+        return [line.get("problems", line["event"]) for line in logs]
+
+    logged = virtual_time.run(main())
+    assert logged == ["a: missing", "b: missing", "configuration reloaded"]
