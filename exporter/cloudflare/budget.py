@@ -11,7 +11,6 @@ Replicas that share the limit each send a share of it (`exporter.cloudflare.repl
 """
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ from exporter.cloudflare.replica_budgets import (
     BudgetUse,
     usable,
 )
+from exporter.cloudflare.response_headers import rate_limit
 
 _FIRST_BURST = 0.25
 """In place of `BURST` in the first window, when nothing is known yet. The rest of that window is
@@ -37,8 +37,6 @@ _LAST_REQUESTS = 10
 """With fewer requests left, other tools have almost used up the quota."""
 _LOCKOUT = 300.0
 """Seconds without requests after a 429 that has no Retry-After."""
-
-_PARAMETER = re.compile(r"\b([qrtw])=(\d{1,9})\b")
 
 
 class Budget:
@@ -225,8 +223,8 @@ class Budget:
 
     def update(self, headers: Mapping[str, str]) -> None:
         """Reads the user's quota and what is left of it from the headers of a response."""
-        limit, policy = (_parameters(headers, h) for h in ("ratelimit", "ratelimit-policy"))
-        remaining, quota, seconds = limit.get("r"), policy.get("q"), policy.get("w") or int(WINDOW)
+        limit = rate_limit(headers)
+        remaining, quota, seconds = limit.get("r"), limit.get("q"), limit.get("w") or int(WINDOW)
         self._probing = self._probing and self.blocked > 0
         if remaining is None or not quota:
             return
@@ -255,9 +253,3 @@ class Budget:
         self.blocked_until = max(self.blocked_until, until)
         self._probing = True
         self._changed.set()
-
-
-def _parameters(headers: Mapping[str, str], name: str) -> dict[str, int]:
-    """The numbers in a header by their letters; if it has several policies, of the first one."""
-    found = _PARAMETER.findall(headers.get(name, ""))
-    return {letter: int(digits) for letter, digits in reversed(found)}

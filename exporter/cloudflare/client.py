@@ -27,11 +27,11 @@ from exporter.cloudflare.errors import (
     from_exception,
     from_status,
 )
-from exporter.cloudflare.http_dates import retry_after
 from exporter.cloudflare.json_filter import InvalidBody
 from exporter.cloudflare.lenient_decoder import decode
 from exporter.cloudflare.models import Envelope, PageInfo
 from exporter.cloudflare.response_body import ResponseBody
+from exporter.cloudflare.response_headers import retry_after
 from exporter.config.settings import Api
 
 Result = TypeVar("Result")

@@ -8,8 +8,8 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from exporter import __version__
-from exporter.cloudflare.http_dates import http_date
 from exporter.cloudflare.proxy import proxy_for
+from exporter.cloudflare.response_headers import http_date
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
 

@@ -22,7 +22,7 @@ from exporter.cloudflare.client import OnRequest
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
-from exporter.cloudflare.http_dates import retry_after
+from exporter.cloudflare.response_headers import retry_after
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from simulator import (
     Drip,

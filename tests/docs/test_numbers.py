@@ -89,7 +89,7 @@ CONSTANTS = [
     ("how-it-works", "in any 5 minutes", "cloudflare.budget", 300),
     ("how-it-works", "its highest of the last 10 minutes", "cloudflare.budget", 600),
     ("how-it-works", "fewer than 10 requests are left", "cloudflare.budget", 10),
-    ("how-it-works", "`Retry-After` (an hour at most", "cloudflare.http_dates", 3600),
+    ("how-it-works", "`Retry-After` (an hour at most", "cloudflare.response_headers", 3600),
     ("how-it-works", "is deleted after 7 days", "state.writer", 7 * 86400),
     ("how-it-works", "Once a second, one transaction", "state.writer", 1),
     ("how-it-works", "A detail response above 256 KiB", "instances.poll_pauses", 256 * 1024),

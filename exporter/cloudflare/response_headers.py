@@ -1,6 +1,8 @@
-"""The dates in the headers of responses, and how long `Retry-After` asks to wait."""
+"""What the headers of a response say: its date, how long to wait, and the rate limit."""
 
+import re
 import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -9,6 +11,7 @@ from exporter.cloudflare.models import corrected, unix
 
 _MAX_RETRY_AFTER = 3600.0
 """Seconds: a longer `Retry-After` comes from a wrong clock."""
+_PARAMETER = re.compile(r"\b([qrtw])=(\d{1,9})\b")
 
 
 def http_date(text: str) -> float | None:
@@ -33,3 +36,14 @@ def retry_after(response: httpx.Response) -> float | None:
     if until is None:
         return None
     return min(max(0.0, until - (time.time() if sent is None else sent)), _MAX_RETRY_AFTER)
+
+
+def rate_limit(headers: Mapping[str, str]) -> dict[str, int]:
+    """What `Ratelimit` and `Ratelimit-Policy` say, by their letters: `r` requests are left for `t`
+    seconds, of a quota of `q` in `w` seconds. Of several policies, the first one counts."""
+    return _numbers(headers, "ratelimit") | _numbers(headers, "ratelimit-policy")
+
+
+def _numbers(headers: Mapping[str, str], name: str) -> dict[str, int]:
+    found = _PARAMETER.findall(headers.get(name, ""))
+    return {letter: int(digits) for letter, digits in reversed(found)}
