@@ -4,7 +4,7 @@
 This is data only, and `lifecycle` alone writes an `Instance`.
 """
 
-from enum import Enum, IntEnum, StrEnum, auto
+from enum import Enum, StrEnum, auto
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from exporter.cloudflare.errors import RequestFailed
 from exporter.config.settings import Poll
 from exporter.instances.run import APART, Observations, Run
 from exporter.instances.state_records import InstanceRecord, LastRow
+from exporter.instances.urgency import Urgency
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED
 
@@ -28,24 +29,6 @@ class Scope(Enum):
     """A list held it, and it has series."""
     COUNTED = auto()
     """A list held it. Its runs and steps are counted, and it has no series."""
-
-
-class Urgency(IntEnum):
-    """What a request is for that waits for its turn at the budget. Requests of one urgency are
-    served in the order in which they came."""
-
-    ERRORED = 0
-    MISSED = 1
-    """It was live and is no longer in any list, so only a poll can show its status."""
-    CONFIGURED = 2
-    """Named in the configuration, and due."""
-    PAGE = 3
-    """A page of a list: it shows the statuses of 100 instances."""
-    CHANGED = 4
-    """It has ended, or was never seen before: its steps are to be fetched."""
-    LIVE = 5
-    """What can wait: the steps of a live instance, whose row has shown its status, and polls that
-    use spare budget."""
 
 
 class PollReason(StrEnum):

@@ -34,13 +34,13 @@ from exporter.instances.instance import (
     PollReason,
     PollRequest,
     Scope,
-    Urgency,
 )
 from exporter.instances.list_rows import as_row, has_times, news_of, take_row
 from exporter.instances.run import Run
 from exporter.instances.run_tracker import track
 from exporter.instances.state_records import InstanceRecord, LastRow
 from exporter.instances.timeline import pack
+from exporter.instances.urgency import Urgency
 from exporter.instances.values import InstanceValues
 from exporter.statuses import ENDED, ENDED_WITHOUT_ERROR
 

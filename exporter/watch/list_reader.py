@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row
 from exporter.cloudflare.pagination import Page, read_pages
-from exporter.instances.instance import Urgency
+from exporter.instances.urgency import Urgency
 from exporter.watch.poller import Poller
 
 _PER_PAGE = (100, 50, 25, 10)

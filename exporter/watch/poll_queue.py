@@ -1,9 +1,9 @@
 """The queue for one credential's budget: polls and list pages wait here for their turn.
 
-Each urgency has a weight. The urgencies that have something waiting share the turns in proportion
-to their weights, and what one doesn't need goes to the others (weighted fair queueing). So urgent
-requests wait for a few turns only, and none starves: where `n` requests wait under an urgency of
-weight `w`, the last has its turn within `n * sum(weights) / w` turns.
+Each urgency has a weight (`instances.urgency`). The urgencies that have something waiting share the
+turns in proportion to their weights, and what one doesn't need goes to the others (weighted fair
+queueing). So urgent requests wait for a few turns only, and none starves: where `n` requests wait
+under an urgency of weight `w`, the last has its turn within `n * sum(weights) / w` turns.
 """
 
 import asyncio
@@ -14,20 +14,7 @@ from msgspec import Struct
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.instances.instance import Urgency
-
-_NOW = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
-# Until the polls of the first two are made, what is shown is wrong or unexplained, so they get four
-# of five turns. List pages and configured instances get as many turns as each other. Details that
-# can wait get one turn for every fifty list pages, so that list passes hardly take longer.
-_WEIGHTS = {
-    Urgency.ERRORED: 200.0,
-    Urgency.MISSED: 200.0,
-    Urgency.CONFIGURED: 50.0,
-    Urgency.PAGE: 50.0,
-    Urgency.CHANGED: 1.0,
-    Urgency.LIVE: 1.0,
-}
+from exporter.instances.urgency import CANNOT_WAIT, WEIGHTS, Urgency
 
 
 class Waiting(Struct, frozen=True, gc=False):
@@ -94,7 +81,9 @@ class PollQueue:
         """Seconds by which the most overdue urgent poll is late; those that can wait don't
         count."""
         now = self._clock.monotonic()
-        return max((now - self._waiting[u][0].due for u in _NOW if self._waiting[u]), default=0.0)
+        return max(
+            (now - self._waiting[u][0].due for u in CANNOT_WAIT if self._waiting[u]), default=0.0
+        )
 
     def put(self, waiting: Waiting, urgency: Urgency) -> None:
         """Adds a poll."""
@@ -102,7 +91,7 @@ class PollQueue:
         if not len(self) and not self._under_way:
             self.progress_at = self._clock.monotonic()
         if not self._waiting[urgency]:
-            self._next_turn[urgency] = self._last_turn + 1 / _WEIGHTS[urgency]
+            self._next_turn[urgency] = self._last_turn + 1 / WEIGHTS[urgency]
         self._waiting[urgency].append(waiting)
         self._prune()
         if self._serving is None or self._serving.done():
@@ -157,7 +146,7 @@ class PollQueue:
             return None
         urgency = min(waiting, key=lambda u: self._next_turn[u])
         self._last_turn = self._next_turn[urgency]
-        self._next_turn[urgency] += 1 / _WEIGHTS[urgency]
+        self._next_turn[urgency] += 1 / WEIGHTS[urgency]
         return self._waiting[urgency].popleft()
 
     def _prune(self) -> None:

@@ -13,7 +13,8 @@ from math import inf
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances import lifecycle
-from exporter.instances.instance import Instance, Pending, PollReason, Urgency
+from exporter.instances.instance import Instance, Pending, PollReason
+from exporter.instances.urgency import Urgency
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue, Waiting
 from exporter.watch.watched_instances import WatchedInstances

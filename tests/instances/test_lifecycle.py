@@ -28,8 +28,8 @@ from exporter.instances.instance import (
     PollReason,
     PollRequest,
     Scope,
-    Urgency,
 )
+from exporter.instances.urgency import Urgency
 from exporter.statuses import ENDED, STATUSES
 from tests.instances.polling import (
     FAILURE,

@@ -18,11 +18,11 @@ from exporter.instances.instance import (
     PollReason,
     PollRequest,
     Scope,
-    Urgency,
 )
 from exporter.instances.run import Observations
 from exporter.instances.state_records import LastRow
 from exporter.instances.timeline import Entry, unpack
+from exporter.instances.urgency import Urgency
 from exporter.instances.values import InstanceValues
 from tests.instances.polling import (
     FAILURE,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exporter.instances import lifecycle
-from exporter.instances.instance import Urgency
+from exporter.instances.urgency import Urgency
 from exporter.watch.poll_queue import Waiting
 from simulator import LOCAL_ENGINE, Error, Script, Sleep, Wait, error, retried, steps
 from tests.watch.discovering import INTERVAL, WAITING, discovering, iso

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from benchmarks import virtual_time
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.instances.instance import Urgency
-from exporter.watch.poll_queue import _WEIGHTS, PollQueue, Waiting
+from exporter.instances.urgency import WEIGHTS, Urgency
+from exporter.watch.poll_queue import PollQueue, Waiting
 
 
 class Poll(Waiting, frozen=True):
@@ -125,11 +125,11 @@ class TestTurns:
     def test_none_starves(self, asked: dict[Urgency, int]) -> None:
         """Each of `n` gets its turn within `n` times the weights of all over its own."""
         order = order_at(600, asked)
-        total = sum(_WEIGHTS.values())
+        total = sum(WEIGHTS.values())
         for urgency, count in asked.items():
             if count:
                 last = len(order) - order[::-1].index(urgency)
-                assert last <= count * total / _WEIGHTS[urgency] + len(Urgency)
+                assert last <= count * total / WEIGHTS[urgency] + len(Urgency)
 
 
 def test_polls_that_hang_do_not_hold_up_list_pages() -> None:

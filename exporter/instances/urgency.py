@@ -1,0 +1,38 @@
+"""What goes first when the rate budget can't carry every request."""
+
+from enum import IntEnum
+
+
+class Urgency(IntEnum):
+    """What a request is for that waits for its turn at the budget. Requests of one urgency are
+    served in the order in which they came."""
+
+    ERRORED = 0
+    MISSED = 1
+    """It was live and is no longer in any list, so only a poll can show its status."""
+    CONFIGURED = 2
+    """Named in the configuration, and due."""
+    PAGE = 3
+    """A page of a list: it shows the statuses of 100 instances."""
+    CHANGED = 4
+    """It has ended, or was never seen before: its steps are to be fetched."""
+    LIVE = 5
+    """What can wait: the steps of a live instance, whose row has shown its status, and polls that
+    use spare budget."""
+
+
+CANNOT_WAIT = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
+"""Those whose delay is a lag (`poll_lag_seconds`)."""
+WEIGHTS = {
+    Urgency.ERRORED: 200.0,
+    Urgency.MISSED: 200.0,
+    Urgency.CONFIGURED: 50.0,
+    Urgency.PAGE: 50.0,
+    Urgency.CHANGED: 1.0,
+    Urgency.LIVE: 1.0,
+}
+"""The share of turns that each gets where several wait.
+
+Until the polls of the first two are made, what is shown is wrong or unexplained, so they get four
+of five turns. List pages and configured instances get as many turns as each other. Details that can
+wait get one turn for every fifty list pages, so that list passes hardly take longer."""
