@@ -85,8 +85,9 @@ def take_row(
     known = run or Run(queued=None, status="")
     new = Observations()
     # `created_on` tells when the first run was queued, and nothing about the runs after a restart.
-    created = unix(row.created_on)
-    may_be_first = known.queued is None and created is not None and created >= since
+    created, last_queued = unix(row.created_on), (values and values.queued) or -inf
+    not_before = max(since, last_queued - APART)
+    may_be_first = known.queued is None and created is not None and created >= not_before
     waited = seconds(row.created_on, row.started_on) if may_be_first else None
     if not known.queue_observed:
         new.queue_duration = waited

@@ -226,6 +226,15 @@ class TestOfTheKnownRun:
         again = taken(tracked.run, row(modified_on=at(20)), values=tracked.values)
         assert again.observations == Observations()
 
+    def test_how_long_a_later_run_waited_no_row_shows(self) -> None:
+        waiting = known("queued", queued=EPOCH + 60, start=None, queue_observed=False)
+        values = replace(VALUES, status="queued", queued=EPOCH + 60, queue_duration=None)
+        started = taken(waiting, row(started_on=at(62), modified_on=at(62)), values=values)
+        end = row("complete", started_on=at(62), ended_on=at(69), modified_on=at(69))
+        ended = taken(started.run, end, values=started.values)
+        assert ended.observations == Observations(FinishedRun("complete", 7.0))
+        assert not ended.run.queue_observed
+
     @pytest.mark.parametrize("created", [None, at(-5)])
     def test_without_a_time_of_creation_the_wait_is_not_known(
         self, created: datetime | None
