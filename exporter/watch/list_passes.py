@@ -35,7 +35,7 @@ class ListPasses:
 
     def end(self, failures: Sequence[RequestFailed]) -> None:
         """The pass has ended; without failures, it succeeded."""
-        self.done, self.failure = True, failures[0] if failures else None
+        self.done, self.failure = True, failures[0].without_frames() if failures else None
 
     @property
     def last_succeeded(self) -> float | None:

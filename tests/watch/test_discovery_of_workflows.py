@@ -366,3 +366,17 @@ class TestGarbage:
             await w.reload(poll={"interval": "20s"})
             assert not detached
             assert w.status("a") == "waiting"
+
+    async def test_nothing_of_a_failed_list_pass_stays(self) -> None:
+        """Its frames hold a page and the ids before it, for each workflow until the API is back."""
+        async with discovering() as w:
+            for n in range(120):
+                w.orders.create(f"i-{n}", WAITING)
+            w.clock.advance(1)
+            w.simulator.faults.add(error(503), kind="list", skip=1)
+            await w.cycle()
+            (poller,) = w.app.pollers
+            failure = poller.watched.passes.failure
+            assert failure is not None
+            assert failure.reason == "http_5xx"
+            assert failure.__traceback__ is None
