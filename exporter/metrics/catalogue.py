@@ -68,8 +68,9 @@ def _family(
     return Family(prefix + name, kind, help_ + note, all_labels, states, exemplars)
 
 
-_AS_OF = " As of the last poll of the instance."
+_AS_OF = " As of its last poll or list row."
 _instance = partial(_family, "cloudflare_workflow_instance_", INSTANCE_LABELS, note=_AS_OF)
+_of_steps = partial(_instance, note=" As of its last detail response.")
 _workflow = partial(_family, "cloudflare_workflow_", WORKFLOW_LABELS)
 _histogram = partial(_workflow, kind="histogram", exemplars=True)
 _own = partial(_family, "cloudflare_workflows_exporter_", ())
@@ -86,7 +87,7 @@ INFO = _instance(
     "Version (API: versionId) and what triggered the instance (API: trigger.source).",
     "version_id trigger",
 )
-ERROR_INFO = _instance(
+ERROR_INFO = _of_steps(
     "error_info",
     "1 while the instance has an error (API: error.name, or the failing step's error where that "
     "is only Error); step is the step that failed, or empty.",
@@ -95,27 +96,27 @@ ERROR_INFO = _instance(
 STEP_COUNT = _instance(
     "step_count", "Steps, sleeps and waits started so far (API: step_count).", kind="unknown"
 )
-STEPS = _instance(
+STEPS = _of_steps(
     "steps", "Steps by type and outcome (API: steps); running: not finished.", "step_type outcome"
 )
-ATTEMPTS = _instance(
+ATTEMPTS = _of_steps(
     "attempts",
     "Attempts of all steps by outcome (API: steps[].attempts); running: without an end.",
     "outcome",
 )
-RETRIES = _instance("retries", "Attempts after each step's first (API: steps[].attempts).")
-CURRENT_STEP_ATTEMPTS = _instance(
+RETRIES = _of_steps("retries", "Attempts after each step's first (API: steps[].attempts).")
+CURRENT_STEP_ATTEMPTS = _of_steps(
     "current_step_attempts",
     "Attempts so far of each open step (API: steps[].attempts), added over parallel steps of one "
     "name; 0 for a sleep or wait.",
     "step step_type",
 )
-CURRENT_STEP_START = _instance(
+CURRENT_STEP_START = _of_steps(
     "current_step_start_timestamp_seconds",
     "Unix time at which each open step started (API: steps[].start).",
     "step step_type",
 )
-CURRENT_STEP_RETRY_LIMIT = _instance(
+CURRENT_STEP_RETRY_LIMIT = _of_steps(
     "current_step_retry_limit",
     "Retry limit of each open step but sleeps and waits (API: steps[].config.retries.limit), added "
     "as attempts are; +Inf without a limit. A step is at its last attempt when "
@@ -204,10 +205,9 @@ UP = _workflow(
 )
 DATA_TIME = _workflow(
     "data_timestamp_seconds",
-    "Unix time as of which the status of live instances is known: the oldest last poll or list row "
-    "of 99% of them, without those that fail, or the start of the last successful list pass if "
-    "one has failed since. At first, the exporter's start. `time()` minus this is the age of the "
-    "data.",
+    "Unix time as of which the statuses of 99% of the live instances are known, but for those "
+    "whose polls fail. After a failed list pass, no later than the start of the last one that "
+    "succeeded; before the first, the exporter's start. `time()` minus this is the data's age.",
 )
 LAST_SUCCESS = _workflow(
     "last_success_timestamp_seconds",
