@@ -122,7 +122,7 @@ class Discovery:
             if not failures:
                 failures = await self._read(self._missed_lists())
         self._watched.passes.end(failures)
-        if not failures and not self._watched.detached:
+        if not failures:
             if ended_too and not self._left_out:
                 self._whole_pass_at = started.monotonic
             await self._finish(started.steady, ended_too=ended_too)
@@ -130,8 +130,6 @@ class Discovery:
 
     async def _read(self, lists: Sequence[dict[str, str]]) -> list[RequestFailed]:
         """Reads lists at the same time, each as far as possible. Returns the failures."""
-        if self._watched.detached:
-            return []
         async with asyncio.TaskGroup() as group:
             reads = [group.create_task(self.lists.read(parameters)) for parameters in lists]
         return [failure for read in reads if (failure := read.result()) is not None]

@@ -41,8 +41,6 @@ class ListReader:
             async for rows in found:
                 begun = True
                 await self._take(rows)
-                if self._poller.watched.detached:
-                    break
         except RequestFailed as failure:
             if begun and again and failure.reason == "http_4xx":
                 # The cursor may have expired: begin again, once.
@@ -51,7 +49,7 @@ class ListReader:
         return None
 
     async def _page(self, parameters: dict[str, str]) -> Page[Row]:
-        while True:
+        while not self._poller.watched.detached:
             await self._poller.queue.turn(Urgency.PAGE)
             size = {"per_page": str(_PER_PAGE[self._size])}
             try:
@@ -70,3 +68,4 @@ class ListReader:
                     raise
             finally:
                 self.progress_at = self._clock.monotonic()
+        return Page([])  # whatever that list shows no longer matters

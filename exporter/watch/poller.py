@@ -74,12 +74,10 @@ class Poller:
         """Held during a round, so that none overlap, and `stop` can wait for its end."""
 
     def detach(self) -> None:
-        """Cancels the polls that wait, and has responses that still come change nothing."""
+        """Cancels the polls, and has responses that still come change nothing."""
         self.watched.detached = True
         for instance in [*self._active]:
-            if isinstance(instance.activity, Pending):
-                self._cancel(instance)
-        self._idle.set()
+            self._cancel(instance)
 
     @property
     def lag(self) -> float:
@@ -94,8 +92,7 @@ class Poller:
         is to be `whole`: then it waits for all of them.
         """
         async with self._rounds:
-            if not self.watched.detached:
-                await self._round(whole=whole)
+            await self._round(whole=whole)
 
     async def _round(self, *, whole: bool) -> None:
         self.round_started = now = self._clock.monotonic()
@@ -111,8 +108,6 @@ class Poller:
                 self.put(instance, lifecycle.on_due(instance))
             elif instance.wants_detail or instance.is_behind:
                 self.put(instance, lifecycle.request_detail(instance))
-        if self.watched.detached:
-            return
         share = int(self.queue.budget.rate * self._poll.interval * _SPARE)
         room = max(0, max(1, share) - len(self.queue))
         spare = (instance for instance in due if instance.activity is None)
@@ -123,27 +118,28 @@ class Poller:
                 await self._until_idle()
                 others = self.instances.values()
                 control = self._health.control(others, since=now, now=self._clock.monotonic())
-                if control is not None and not self.watched.detached:
+                if control is not None:
                     pending = lifecycle.pend(control, Urgency.CONFIGURED, PollReason.CONTROL)
                     self.put(control, pending)
                     await self._until_idle()
         await self._end_round()
 
     async def _until_idle(self) -> None:
-        """Returns once no poll waits or is under way, or the workflow is detached."""
+        """Returns once no poll waits or is under way."""
         self._idle.clear()
-        if self._active and not self.watched.detached:
+        if self._active:
             await self._idle.wait()
 
     def put(self, instance: Instance, pending: Pending | None, *, record: bool = False) -> None:
-        """Puts a poll that `lifecycle` asks for into the queue; None: it asks for none.
+        """Puts a poll that `lifecycle` asks for into the queue, unless the workflow is detached.
 
         Args:
+            pending: None: no poll is asked for.
             record: Whether the next commit is to record that the instance is due.
         """
         if record:
             self.watched.changed.add(instance.id)
-        if pending is not None:
+        if pending is not None and not self.watched.detached:
             self._active.add(instance)
             due = min(instance.due, self._clock.monotonic())
             self.queue.put(_Poll(due, self, instance, pending), pending.urgency)

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from exporter.instances import lifecycle
 from exporter.metrics import catalogue
 from exporter.state.backend import DatabaseServer
 from simulator import Hang, Respond, Rewrite, error
@@ -228,6 +229,26 @@ class TestWorkflows:
             w.simulator.faults.clear()
             await list_pass
             assert w.simulator.requests.by_kind["versions"] == 1
+
+    async def test_the_list_of_one_that_was_detached_meanwhile_is_read_no_further(self) -> None:
+        async with discovering() as w:
+            for number in range(101):
+                w.orders.create(str(number), WAITING)
+            w.simulator.faults.add(Hang(), kind="list")
+            list_pass = asyncio.create_task(w.app.accounts[0].list_passes())
+            await until(lambda: w.simulator.requests.by_kind["list"] > 0)
+            await w.reload(workflows=[{"name": "other", "discover": {}}])
+            w.simulator.faults.clear()
+            await list_pass
+            assert w.simulator.requests.by_kind["list"] == 1
+
+    async def test_a_round_over_one_that_was_detached_meanwhile_polls_nothing(self) -> None:
+        async with watching(["a"]) as w:
+            [poller] = w.app.pollers
+            [instance] = poller.instances.values()
+            await w.reload(workflows=[{"name": "other", "discover": {}}])
+            poller.put(instance, lifecycle.on_due(instance))
+            assert not len(poller.queue)
 
 
 class TestFailures:
