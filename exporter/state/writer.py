@@ -73,8 +73,8 @@ class StateWriter:
         """Held during a turn: what the next one asks for depends on what this one has shown."""
         self._showing = asyncio.Lock()
         """Held while changes are shown, as the exposition takes one set of them after another."""
-        self._left = False
-        """Whether this replica has taken its last turn."""
+        self._leaving = self._left = False
+        """Whether this replica is to take no turn but its last, and whether it has taken that."""
         self._closing = asyncio.Event()
         # Not at the start: what isn't attached yet would be taken for what nobody watches.
         self._tidied = clock.monotonic()
@@ -254,6 +254,8 @@ class StateWriter:
 
     async def leave(self) -> None:
         """Saves what is pending, then gives up all that this replica holds, for good."""
+        # On a slow database, each turn takes seconds, and the process may be killed after some.
+        self._leaving = True
         await self.save()
         await self.turn(leaving=True)
 
@@ -265,7 +267,7 @@ class StateWriter:
         """
         async with self._turning:
             for _ in range(2):  # the second takes what the first has shown that nobody holds
-                if self._left:
+                if self._left or (self._leaving and not leaving):
                     return
                 self._left = leaving
                 unsettled = {owner for owner, _ in self._visible.values()} | self._pending.owners

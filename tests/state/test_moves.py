@@ -146,6 +146,29 @@ async def test_what_is_given_up_while_it_is_restored_is_not_shown(
         await replica.writer.close()
 
 
+async def test_one_that_stops_takes_only_its_last_turn(postgres: PostgresServer) -> None:
+    """On a slow database, each takes seconds, and the process is killed if it takes too long."""
+    url = postgres.new_url()
+    replicas = Replicas(url)
+    app = replicas.another()
+    await app.writer.open(replicas.location)
+    await app.watched.apply(SETTINGS)
+    await app.writer.save()
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("CREATE TABLE done (what text)")
+        other.execute(
+            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN INSERT INTO done VALUES (TG_OP); RETURN NULL; END $$"
+        )
+        other.execute(
+            "CREATE TRIGGER noted AFTER UPDATE OR DELETE ON replicas "
+            "FOR EACH ROW EXECUTE FUNCTION note()"
+        )
+        await app.writer.leave()
+        assert other.execute("SELECT what FROM done").fetchall() == [("UPDATE",), ("DELETE",)]
+    await app.writer.close()
+
+
 async def test_a_database_too_slow_to_renew_leases_is_reported(postgres: PostgresServer) -> None:
     url = postgres.new_url()
     replicas = Replicas(url)
