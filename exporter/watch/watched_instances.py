@@ -254,7 +254,7 @@ class WatchedInstances:
             self._watch(instance_id, Scope.CONFIGURED, record)
             if not record.shown:
                 self.changed.add(instance_id)
-        elif discovered and (record.run or record.wants_detail):
+        elif discovered and (record.values or record.wants_detail):
             self._watch(instance_id, Scope.COUNTED, record)
         elif record.run is not None:
             # Not before its own times, even if the clock is behind: when the record expires, the

@@ -298,6 +298,18 @@ class TestWhatGoes:
             attempts = w.samples("cloudflare_workflow_step_attempt_duration_seconds_count")
             assert sorted(attempts.values()) == [0, 1]
 
+    async def test_one_that_was_deleted_and_expired_is_not_discovered(self) -> None:
+        async with watching(["a"], poll={"ended_interval": "15s", "forget_after": "1m"}) as w:
+            w.orders.create("a", FAILS)
+            await w.cycle(after=60)
+            w.orders.instances["a"].delete()
+            for _ in range(3):
+                await w.cycle(after=60)
+            await w.reload(workflows=DISCOVERED)
+            for _ in range(3):
+                await w.cycle(after=60)
+            assert w.value("cloudflare_workflow_details_skipped_total") == 0
+
     @pytest.mark.parametrize("way", ["restart", "reload"])
     async def test_nor_when_it_comes_back_after_all_has_expired(
         self, tmp_path: Path, way: str
