@@ -140,11 +140,6 @@ class Instance(Struct, eq=False, gc=False):
         return self.values is not None and failed is not None and failed.kind == "detail"
 
     @property
-    def awaits_first_poll(self) -> bool:
-        """Whether it is configured and was never polled since the exporter started."""
-        return self.configured and self.last_poll.request is None
-
-    @property
     def detailed(self) -> bool:
         """Whether its steps are known, as of a detail response."""
         return self.detailed_at > -inf

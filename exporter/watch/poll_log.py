@@ -55,9 +55,8 @@ class PollLog:
         if self._problems.over(problems):
             self._log.info("instances can be polled and listed again")
 
-    def absent(self, instances: Iterable[Instance]) -> None:
+    def absent(self, configured: Iterable[Instance]) -> None:
         """Reports the configured instances that don't exist."""
-        configured = (i for i in instances if i.configured)
         unseen = {i.id: i for i in configured if i.values is None or i.expires_at is not None}
         missing = [i for i in unseen.values() if i.last_poll.not_found and i.id not in self._absent]
         for instance in missing:
@@ -69,7 +68,7 @@ class PollLog:
             self._log.info(
                 "instances not found; will keep checking",
                 instances=len(never),
-                instance_id=never[0],
+                instance_id=min(never),
                 advice="check their ids, unless they are still to be created",
             )
         self._absent = unseen.keys() & {*self._absent, *(i.id for i in missing)}

@@ -82,7 +82,7 @@ class Poller:
     @property
     def lag(self) -> float:
         """Seconds by which the most overdue configured instance is late."""
-        waiting = (i.due for i in self.instances.values() if i.configured and not i.activity)
+        waiting = (i.due for i in self.watched.configured if not i.activity)
         return max(0.0, self._clock.monotonic() - min(waiting, default=inf))
 
     async def round(self, *, whole: bool = False) -> None:
@@ -218,20 +218,21 @@ class Poller:
                 watched[instance.status] += 1
         if self.watched.detached:
             return
-        now, instances = self._clock.now(), self.instances.values()
+        configured, passes = self.watched.configured, self.watched.passes
         # A first round without instances shows nothing; then the first list pass counts.
-        begun = bool(instances) or self.watched.passes.done
-        self.tried = self.tried or (begun and not any(i.awaits_first_poll for i in instances))
+        begun = bool(self.instances) or passes.done
+        self.tried = self.tried or (begun and all(i.last_poll.request for i in configured))
         readable = self.tried and self._health.readable
         # With a small budget, the first polls of many instances take long.
         read = self.tried or self._health.was_read
-        self.up = read and self._health.readable and self.watched.passes.failure is None
+        self.up = read and self._health.readable and passes.failure is None
         as_of = self.watched.as_of(readable=readable)
         if as_of is not None:
             # While the workflow can't be read, what is shown gets no fresher.
             self._as_of = as_of if readable else min(self._as_of, as_of)
         by_reason = Counter[str](failure.reason for _, failure in failing)
+        now = self._clock.now()
         unix = now.unix - now.monotonic + self._as_of
         self._store.reported(self.key, up=self.up, as_of=unix, failing=by_reason, watched=watched)
-        self.log.failing(failing, self.watched.passes.failure)
-        self.log.absent(instances)
+        self.log.failing(failing, passes.failure)
+        self.log.absent(configured)

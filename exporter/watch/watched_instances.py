@@ -92,6 +92,11 @@ class WatchedInstances:
         """Unix time; if this machine's clock is behind, the latest time in any list row."""
         return max(self.clock.now().steady, self.newest_row)
 
+    @property
+    def configured(self) -> list[Instance]:
+        """The configured instances."""
+        return [self.instances[instance_id] for instance_id in self.configured_ids]
+
     async def each(self) -> AsyncIterator[Instance]:
         """The instances that are watched now, without those that stop being watched meanwhile. Lets
         other tasks run every few milliseconds."""
