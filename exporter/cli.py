@@ -64,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _app(settings)
             report = "".join(f"{line}\n" for line in config_check.report(settings))
             return 0 if _print(report.encode()) else 1
+        if options.check_api or options.once:
+            # Without a handler, the first process of a container would ignore it.
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         with asyncio.Runner(loop_factory=Loop) as runner:
             if without_configuration.lacks_id(settings):
                 environ[ENV_ACCOUNT] = runner.run(find_account_id(settings))

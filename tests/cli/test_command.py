@@ -351,15 +351,20 @@ class TestOutputThatIsCutShort:
         assert done.returncode == 0
         assert "cloudflare_workflow_up" in done.stdout
 
+    @pytest.mark.parametrize(
+        ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str
+    )
     def test_interrupted_it_ends_without_a_traceback(
-        self, command: Command, simulator: Simulator
+        self, command: Command, simulator: Simulator, number: signal.Signals, status: int
     ) -> None:
+        """Also as the first process of a container, which a signal without a handler doesn't
+        end."""
         simulator.faults.add(Hang())
         with self.child(command, simulator, subprocess.DEVNULL) as child:
             wait_until(lambda: simulator.requests.in_flight, lambda: "no request")
-            child.send_signal(signal.SIGINT)
+            child.send_signal(number)
             _, err = child.communicate(timeout=DEADLINE)
-        assert child.returncode == 130
+        assert child.returncode == status
         assert "Traceback" not in err
 
 
