@@ -290,7 +290,7 @@ class AccountWorkflows:
                 configured = (entry.name for entry in self.entries)
                 # Workflows of these names may still appear.
                 unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
-                self.log.unmatched(unmatched)
+                self.log.unmatched(unmatched, names)
                 self._drop_deleted(names, await self._dropped_elsewhere(names))
             self.request_leases()
             await self.writer.turn()

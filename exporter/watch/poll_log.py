@@ -24,8 +24,9 @@ class PollLog:
     """
 
     def __init__(self, key: WorkflowKey, throttle: Throttle) -> None:
-        self.unmatched = False
-        """Whether it was reported that the account has no workflow of this name."""
+        self.in_list: bool | None = None
+        """Whether the account's list has the workflow; None: the list was not read since polls or
+        list passes say that the workflow doesn't exist."""
         self._problems = OpenProblems(throttle)
         self._throttle = throttle
         self._absent: set[str] = set()
@@ -35,15 +36,18 @@ class PollLog:
     def failing(
         self, polls: Iterable[tuple[str, RequestFailed]], list_pass: RequestFailed | None
     ) -> None:
-        """Reports the failing polls, each with its instance, and the failure of the list pass."""
-        reported = "workflow_not_found" if self.unmatched else None
+        """Reports the failing polls, each with its instance, and the failure of the list pass. That
+        the workflow doesn't exist is left to the account's list, unless that has it."""
         problems: dict[str, tuple[RequestFailed, list[str]]] = {}
         for instance_id, failure in polls:
-            if failure.reason != reported:
-                problems.setdefault(failure.reason, (failure, []))[1].append(instance_id)
-        if list_pass is not None and list_pass.reason != reported:
+            problems.setdefault(failure.reason, (failure, []))[1].append(instance_id)
+        if list_pass is not None:
             problems[f"list {list_pass.reason}"] = (list_pass, [])
-        for problem in sorted(self._problems.news(problems)):
+        missing = {p for p in problems if p.endswith("workflow_not_found")}
+        if not missing:
+            self.in_list = None
+        reported = problems.keys() if self.in_list else problems.keys() - missing
+        for problem in sorted(self._problems.news(reported)):
             failure, ids = problems[problem]
             self._log.warning(
                 f"failed to {'poll' if ids else 'list'} instances; keeping last known values",
@@ -132,8 +136,9 @@ class AccountLog:
         for name in self.workflows.keys() - names:
             del self.workflows[name]
 
-    def unmatched(self, names: set[str]) -> None:
-        """Reports that no workflow matches these configured names."""
+    def unmatched(self, names: set[str], listed: Collection[str]) -> None:
+        """Reports that no workflow matches these configured names. The account's list has those
+        that are `listed`."""
         for name in sorted(names - self._unmatched):
             self._log.warning(
                 "no workflow matches this name; will keep checking",
@@ -142,7 +147,7 @@ class AccountLog:
             )
         self._unmatched = names
         for name, workflow in self.workflows.items():
-            workflow.unmatched = name in names
+            workflow.in_list = name in listed
 
     def listed(self, failure: RequestFailed | None, *, matters: bool) -> None:
         """Reports whether the account's workflows could be listed.
@@ -152,6 +157,9 @@ class AccountLog:
             matters: Whether anything that is watched depends on the list.
         """
         problems = [failure.reason] if failure else []
+        for workflow in self.workflows.values():
+            if failure is not None and workflow.in_list is None:
+                workflow.in_list = True  # as far as is known
         if failure is not None and self._problems.news(problems):
             self._log.log(
                 logging.WARNING if matters else logging.DEBUG,

@@ -124,6 +124,26 @@ class TestWhatComesAndGoes:
             "the account's workflows can be listed again",
         ]
 
+    @pytest.mark.parametrize(
+        ("name", "reported"),
+        [
+            ("orders", "no workflow matches this name; will keep checking"),
+            ("*", "workflow no longer exists; its series expired"),
+        ],
+    )
+    async def test_a_workflow_that_is_deleted(self, name: str, reported: str) -> None:
+        """Its lists and polls say so before the account's list does, and nothing is there again."""
+        async with watching(workflows=[{"name": name, "discover": {}}]) as w:
+            w.simulator.world.account("acc").workflow("billing")
+            w.orders.create("a", WAITING)
+            for _ in range(3):
+                await w.cycle(after=15)
+            del w.simulator.world.account("acc").workflows["orders"]
+            with capture_logs() as logs:
+                for _ in range(6):
+                    await w.cycle(after=15)
+        assert [e["event"] for e in logs] == [reported]
+
     async def test_a_process_that_stands_still_again_and_again(self) -> None:
         async with watching(["a"]) as w:
             with capture_logs() as logs:
