@@ -85,7 +85,8 @@ class Discover(Section):
 
 class Workflow(Section):
     name: _WorkflowName
-    """Name of the workflow, or a glob over names."""
+    """Name of the workflow, or a glob over names. A workflow takes the entry with its name or,
+    without one, the first glob that matches."""
     instances: list[_InstanceId] = Field([])
     """Ids of instances to watch."""
     discover: Discover | None = None

@@ -77,6 +77,18 @@ class TestWorkflows:
             assert w.status("a") == "waiting"
             assert w.status("b") is None
 
+    async def test_of_globs_the_first_that_matches_counts(self) -> None:
+        entries = [
+            {"name": "or*", "discover": {"include": ["a"]}},
+            {"name": "*", "discover": {"include": ["b"]}},
+        ]
+        async with watching(workflows=entries) as w:
+            for name in "ab":
+                w.orders.create(name, WAITING)
+            await w.cycle(after=1)
+            assert w.status("a") == "waiting"
+            assert w.status("b") is None
+
     async def test_one_that_is_gone_goes_with_its_series(self) -> None:
         async with discovering("report-*", more={"poll": {"forget_after": "1m"}}) as w:
             account = w.simulator.world.account("acc")
