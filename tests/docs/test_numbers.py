@@ -163,6 +163,19 @@ def test_the_size_of_the_largest_group_of_rules_is_that_of_the_file() -> None:
     assert f"A group of this file has up to {largest}" in page("docs/collectors.md")
 
 
+@pytest.mark.parametrize(
+    ("file", "limit"),
+    [
+        ("helm/cloudflare-workflows-exporter/values.yaml", "memory: 512Mi"),
+        ("deploy/systemd/cloudflare-workflows-exporter.service", "MemoryMax=512M"),
+        ("deploy/compose/compose.yaml", "mem_limit: 512m"),
+    ],
+)
+def test_the_limit_of_memory_is_that_of_each_way_to_run_it(file: str, limit: str) -> None:
+    assert "limit memory to 512 MiB" in page("docs/operating.md")
+    assert limit in page(file)
+
+
 def test_the_pages_name_the_alerts_without_counting_them() -> None:
     counted = re.compile(r"\b\d+ (alerts|rules|metrics|dashboards)\b")
     for name in ("README.md", "docs/alerting.md", "docs/metrics.md", "docs/kubernetes.md"):
