@@ -137,14 +137,16 @@ class AccountLog:
             del self.workflows[name]
 
     def unmatched(self, names: set[str], listed: Collection[str]) -> None:
-        """Reports that no workflow matches these configured names. The account's list has those
-        that are `listed`."""
+        """Reports that no workflow matches these configured names, or that one is there now. The
+        account's list has those that are `listed`."""
         for name in sorted(names - self._unmatched):
             self._log.warning(
                 "no workflow matches this name; will keep checking",
                 workflow=name,
                 advice="check the name and account_id",
             )
+        for name in sorted(self._unmatched.intersection(listed)):
+            self._log.info("workflow found", workflow=name)
         self._unmatched = names
         for name, workflow in self.workflows.items():
             workflow.in_list = name in listed

@@ -144,6 +144,19 @@ class TestWhatComesAndGoes:
                     await w.cycle(after=15)
         assert [e["event"] for e in logs] == [reported]
 
+    async def test_a_workflow_that_is_created_later(self) -> None:
+        async with watching(workflows=[{"name": "later", "instances": ["a"]}]) as w:
+            with capture_logs() as logs:
+                await w.cycle()
+                w.simulator.world.account("acc").workflow("later").create("a", WAITING)
+                for _ in range(4):
+                    await w.cycle(after=15)
+        shown = [e for e in logs if e["log_level"] != "debug"]
+        assert [(e["event"], e["workflow"]) for e in shown] == [
+            ("no workflow matches this name; will keep checking", "later"),
+            ("workflow found", "later"),
+        ]
+
     async def test_a_process_that_stands_still_again_and_again(self) -> None:
         async with watching(["a"]) as w:
             with capture_logs() as logs:
