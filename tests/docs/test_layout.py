@@ -1,13 +1,16 @@
 """The code is laid out as CONTRIBUTING shows it: what is named later may import what is earlier."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import blocks
 from tools import ROOT
 
 EXPORTER = ROOT / "exporter"
+GUIDE = ROOT / "CONTRIBUTING.md"
 SHARED = {"clock", "daemon_thread", "log_dedup", "logs", "statuses", "__version__"}
 ORDER = ("config", "cloudflare", "instances", "metrics", "state", "watch", "web")
 
@@ -36,3 +39,14 @@ def test_no_import_points_back_up(package: str) -> None:
 @pytest.mark.parametrize("name", sorted(SHARED - {"__version__"}))
 def test_what_all_share_imports_no_package(name: str) -> None:
     assert imported(EXPORTER / f"{name}.py") <= SHARED
+
+
+def test_what_the_guide_for_contributors_names_is_there() -> None:
+    sources = {path.stem: path.read_text() for path in EXPORTER.rglob("*.py")}
+    defined = re.findall(r"\n *(?:class|(?:async )?def) (\w+)", "".join(sources.values()))
+    modules, objects = (block.text for block in blocks(GUIDE, "text"))
+    _, steps, _ = re.split("How a change|Some words of the code", GUIDE.read_text())
+    named = {name.rpartition(".")[2] for name in re.findall(r"`([\w.]+)`", steps)}
+    named |= {*re.findall(r"\b[A-Z]\w+", objects), *re.findall(r"\b[a-z]+_[a-z_]+", modules)}
+    assert len(named) > 30
+    assert named - {*defined, *sources} == set()
