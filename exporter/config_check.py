@@ -53,10 +53,14 @@ def report(settings: Settings) -> Iterator[str]:
         if entries:
             yield f"{names}: {len(entries)} workflow(s) to discover; expected status age (99%):"
             # List pages and configured instances get as many turns as each other.
-            left = max(limit - needed, limit / 2)
+            rate = _SHARE * max(limit - needed, limit / 2) / WINDOW
             for size in _SIZES:
-                age = _age(size, len(entries), left, interval)
+                pages = size / _PER_PAGE + len(entries) * _PARTLY_FILLED
+                age = Duration(round(max(interval, pages / rate)))
                 yield f"  {age} with {size:,} live instances{_with_series(size, entries)}"
+            if any(is_glob(entry.name) for entry in entries):
+                more = _PARTLY_FILLED / rate
+                yield f"  up to {more:.1f}s more with each further workflow that a glob matches"
 
 
 def _allowed(settings: Settings) -> int:
@@ -65,11 +69,6 @@ def _allowed(settings: Settings) -> int:
     if is_cloudflare(settings.api.url):
         limit = max(1, min(limit, round(CLOUDFLARE_LIMIT * (1 - settings.api.reserve))))
     return limit
-
-
-def _age(instances: int, workflows: int, budget: float, interval: float) -> Duration:
-    pages = instances / _PER_PAGE + workflows * _PARTLY_FILLED
-    return Duration(round(max(interval, pages / (_SHARE * budget / WINDOW))))
 
 
 def _with_series(instances: int, entries: Sequence[Workflow]) -> str:
