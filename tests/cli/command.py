@@ -3,6 +3,7 @@ most of these commands."""
 
 import io
 import os
+import signal
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -28,6 +29,7 @@ class Command:
 
     def __call__(self, *argv: str, **environ: str) -> Finished:
         """What it wrote, and its exit status."""
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
         with (
             pytest.MonkeyPatch.context() as patched,
@@ -44,5 +46,7 @@ class Command:
                 status = main(argv)
             except SystemExit as exit_:
                 status = int(exit_.code or 0)
+            finally:
+                signal.signal(signal.SIGTERM, on_sigterm)
         out.seek(0)
         return Finished(argv, status, out.read(), err.getvalue())
