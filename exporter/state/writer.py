@@ -65,9 +65,11 @@ class StateWriter:
         self._store = store
         self._exposition = exposition
         self._clock = clock
-        self._visible: dict[WorkflowKey, tuple[Owner, int]] = {}
-        """The workflows that have series, or whose counts scrapes may still see, each as the state
-        names it, with the epoch of its lease."""
+        self._owners: dict[WorkflowKey, Owner] = {}
+        """The owner of each workflow that has series, or whose counts scrapes may still see."""
+        self._shown: dict[Owner, int] = {}
+        """Owners whose counts scrapes may see, each with the epoch of its lease: of a workflow for
+        a moment two, when the label of its account is given to another account."""
         self.saving = asyncio.Lock()
         self._turning = asyncio.Lock()
         """Held during a turn: what the next one asks for depends on what this one has shown."""
@@ -117,7 +119,7 @@ class StateWriter:
         self._ensure_held(owner, epoch)
         # From here on nothing may raise. To the end of the loop nothing is awaited: a write in
         # between would replace the counts by the zeros that they begin at.
-        self._visible[workflow] = owner, epoch
+        self._owners[workflow], self._shown[owner] = owner, epoch
         self._store.attached(workflow)
         shown = Changes()
         for id_, series in newest.items():
@@ -133,14 +135,14 @@ class StateWriter:
         await self._show(shown)
         return found.get("") or WorkflowRecord(self._clock.now().steady)
 
-    async def instances(self, workflow: WorkflowKey) -> AsyncIterator[Mapping[str, InstanceRecord]]:
+    async def instances(self, owner: Owner) -> AsyncIterator[Mapping[str, InstanceRecord]]:
         """The records of a restored workflow's watched instances by id, in slices. Those that can't
         be read are left out.
 
         Raises:
             NotRestored: the state can't be read now, or the workflow moves to another replica.
         """
-        owner, epoch = self._visible[workflow]
+        epoch = self._shown[owner]
         async for part in self._access.instances(owner):
             self._ensure_held(owner, epoch)
             yield part
@@ -270,12 +272,11 @@ class StateWriter:
                 if self._left or (self._leaving and not leaving):
                     return
                 self._left = leaving
-                unsettled = {owner for owner, _ in self._visible.values()} | self._pending.owners
-                turn = self.leases.turn(unsettled, self.watching.budget_uses(), leaving=leaving)
+                attached = self._shown.keys() | self._pending.owners
+                turn = self.leases.turn(attached, self.watching.budget_uses(), leaving=leaving)
                 began = self._clock.monotonic()
                 seen = await self._access.in_thread(self._access.backend.take_turn, turn)
-                shown = dict(self._visible.values())
-                lost = self.leases.took(turn, seen, began=began, shown=shown)
+                lost = self.leases.took(turn, seen, began=began, shown=self._shown)
                 self.watching.allot(seen.budgets)
                 self._lose(lost)
                 self.turned.set()
@@ -312,7 +313,8 @@ class StateWriter:
             collected: Those that had series when the changes were collected that are shown now.
         """
         still = {*collected, *self._store.workflows}
-        self._visible = {key: one for key, one in self._visible.items() if key in still}
+        self._owners = {key: owner for key, owner in self._owners.items() if key in still}
+        self._shown = {owner: self._shown[owner] for owner in self._owners.values()}
 
     async def close(self) -> None:
         """Saves what is pending, gives up all leases, and closes the state."""
@@ -329,8 +331,7 @@ class StateWriter:
         return self._collect_series()
 
     def _collect_series(self) -> Collection[WorkflowKey]:
-        owners = {key: owner for key, (owner, _) in self._visible.items()}
-        self._pending.take(self._store.take(), owners)
+        self._pending.take(self._store.take(), self._owners)
         return [*self._store.workflows]
 
     def _write(self, records: Records, now: float) -> None:

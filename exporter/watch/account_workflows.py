@@ -220,7 +220,7 @@ class AccountWorkflows:
                 store=self.store,
                 clock=self.clock,
             )
-            async for records in self.writer.instances(key):
+            async for records in self.writer.instances(owner):
                 for instance_id, instance in records.items():
                     watched.restore(instance_id, instance)
             missing = sorted(watched.configured_ids - watched.instances.keys())

@@ -3,6 +3,7 @@ requests."""
 
 import asyncio
 
+from exporter.metrics.labels import WorkflowKey
 from simulator import Script, Wait
 from tests.waiting import until
 from tests.watching import watching
@@ -50,3 +51,18 @@ async def test_nothing_more_is_to_be_held_of_an_account_that_is_removed() -> Non
         assert {*w.app.leases.wanted} == {"acc", "other"}
         await w.reload(more_accounts=[])
         assert {*w.app.leases.wanted} == {"acc"}
+
+
+async def test_a_lease_is_held_for_as_long_as_scrapes_see_counts_under_it() -> None:
+    """Another account's workflow may already be attached with the same labels."""
+    async with watching(["a"]) as w:
+        await w.saved()
+        former, other = ("acc", "orders"), ("other", "orders")
+        w.app.accounts[0].workflows.detach_all()
+        w.app.leases.wanted["acc"] = [other]
+        await w.app.writer.turn()
+        await w.app.writer.restore(WorkflowKey(*former), other)
+        await w.app.writer.turn()
+        assert former in w.app.leases.held
+        await w.app.writer.save()
+        assert former not in w.app.leases.held
