@@ -141,6 +141,6 @@ class Health:
             lag=f"{max(account.lag for account in late):.0f}s",
             requests_needed_in_5m=round(needed),
             requests_allowed_in_5m=round(sum(queue.budget.allowed for queue in queues)),
-            advice="raise poll.interval, list or discover fewer instances, or raise "
+            advice="raise poll.interval, watch fewer workflows or configured instances, or raise "
             "api.requests_per_5m as far as nothing else uses the token's user",
         )
