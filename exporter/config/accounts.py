@@ -62,9 +62,9 @@ _Email = Annotated[str, _matching("[!-~]*@[!-~]*", "not an e-mail address")]
 
 class Discover(Section):
     statuses: list[Status] = Field(list(SELECTED), min_length=1)
-    """Statuses of the instances to watch."""
+    """Statuses of the instances that have series; the runs of others are only counted."""
     max_age: PositiveDuration = Duration.parse("24h")
-    """Maximum time since an instance ended; live instances are always watched."""
+    """Maximum time since the end of an instance that has series."""
     min_age: Duration = Duration.parse("1m")
     """Minimum age of an instance that has series, unless it has errored; younger instances are only
     counted. 0s: every instance has series."""
@@ -90,7 +90,7 @@ class Workflow(Section):
     instances: list[_InstanceId] = Field([])
     """Ids of instances to watch."""
     discover: Discover | None = None
-    """Watch all instances that match; {} takes the defaults below."""
+    """Watch all instances that the workflow's lists show; {} takes the defaults below."""
 
     @classmethod
     def problems(cls, given: Mapping[str, Any]) -> Iterator[Problem]:
