@@ -218,21 +218,25 @@ class Poller:
                 watched[instance.status] += 1
         if self.watched.detached:
             return
-        configured, passes = self.watched.configured, self.watched.passes
-        # A first round without instances shows nothing; then the first list pass counts.
-        begun = bool(self.instances) or passes.done
-        self.tried = self.tried or (begun and all(i.last_poll.request for i in configured))
-        readable = self.tried and self._health.readable
-        # With a small budget, the first polls of many instances take long.
-        read = self.tried or self._health.was_read
-        self.up = read and self._health.readable and passes.failure is None
-        as_of = self.watched.as_of(readable=readable)
-        if as_of is not None:
-            # While the workflow can't be read, what is shown gets no fresher.
-            self._as_of = as_of if readable else min(self._as_of, as_of)
+        self._judge()
         by_reason = Counter[str](failure.reason for _, failure in failing)
         now = self._clock.now()
         unix = now.unix - now.monotonic + self._as_of
         self._store.reported(self.key, up=self.up, as_of=unix, failing=by_reason, watched=watched)
-        self.log.failing(failing, passes.failure)
-        self.log.absent(configured)
+        self.log.failing(failing, self.watched.passes.failure)
+        self.log.absent(self.watched.configured)
+
+    def _judge(self) -> None:
+        """Sees whether the workflow can be read, and as of when its statuses are known."""
+        configured, passes = self.watched.configured, self.watched.passes
+        # A first round without instances shows nothing; then the first list pass counts.
+        begun = bool(self.instances) or passes.done
+        self.tried = self.tried or (begun and all(i.last_poll.request for i in configured))
+        # With a small budget, the first polls of many instances take long.
+        read = self.tried or self._health.was_read
+        self.up = read and self._health.readable and passes.failure is None
+        # While the workflow can't be read, what is shown gets no fresher.
+        readable = self.tried and self._health.readable
+        as_of = self.watched.as_of(readable=readable)
+        if as_of is not None:
+            self._as_of = as_of if readable else min(self._as_of, as_of)
