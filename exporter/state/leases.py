@@ -24,23 +24,26 @@ def plan(seen: Seen, wanted: Set[Owner], replica: str) -> tuple[list[Owner], lis
     """What a replica takes of the workflows that nobody holds, and what it gives up of its own.
 
     Each replica gets an equal share. Where the division leaves a remainder, the replicas that hold
-    most have one more, so that nothing moves without need.
+    most have one more, so that nothing moves without need. What others hold counts even if this one
+    doesn't want it, by its configuration: otherwise, where configurations differ, each might leave
+    a workflow to another one.
 
     Args:
         seen: What the replica saw at its last turn.
         wanted: The workflows that some replica should hold.
         replica: Its id.
     """
-    holders = {owner: lease.replica.id for owner, lease in seen.leases.items() if owner in wanted}
+    holders = {owner: lease.replica.id for owner, lease in seen.leases.items()}
     held = Counter(holders.values())
     ranks = sorted((one.id for one in seen.replicas), key=lambda one: (-held[one], one))
     if replica not in ranks:
         return [], []  # it doesn't know yet how many replicas there are
-    least, more = divmod(len(wanted), len(ranks))
+    least, more = divmod(len(wanted | holders.keys()), len(ranks))
     fair = least + (replica in ranks[:more])
     # Each replica has its own order, so that two rarely try to take the same workflow.
     free = sorted(wanted - holders.keys(), key=lambda owner: _order(replica, owner))
-    mine = sorted(owner for owner, holder in holders.items() if holder == replica)
+    mine = [owner for owner, holder in holders.items() if holder == replica]
+    mine.sort(key=lambda owner: (owner not in wanted, owner))  # what it gives up anyway comes last
     return free[: max(0, fair - len(mine))], mine[fair:]
 
 

@@ -94,6 +94,34 @@ def test_one_that_comes_gets_its_share_and_no_more(count: int, live: int) -> Non
     assert database.moves - before == count // (live + 1)
 
 
+@given(
+    count=st.integers(0, 6),
+    others=st.lists(st.sets(st.integers(6, 9)), min_size=1, max_size=4),
+    turns=st.lists(NUMBERS, max_size=20),
+)
+def test_what_all_want_is_held_whatever_else_only_some_want(
+    count: int, others: list[set[int]], turns: list[int]
+) -> None:
+    """As while a changed configuration is rolled out."""
+    database = Sqlite()
+    wanted = [workflows(count) | {("acc", f"workflow-{n}") for n in more} for more in others]
+    live = range(len(wanted))
+    for number in [*(n % len(live) for n in turns), *list(live) * 10]:
+        database.turn(number, wanted[number])
+    assert workflows(count) <= database.holders.keys()
+    before = database.moves
+    for number in [*live] * 3:
+        database.turn(number, wanted[number])
+    assert database.moves == before
+
+
+def test_what_is_no_longer_wanted_makes_room_before_what_is() -> None:
+    leases = {owner: Lease(replica(0), 1) for owner in workflows(4)}
+    dropped, stay = workflows(2), workflows(4) - workflows(2)
+    given_up = plan(Seen([replica(0), replica(1)], leases, {}), stay, replica(0).id)[1]
+    assert {*given_up} == dropped
+
+
 def test_a_replica_that_is_not_seen_yet_takes_nothing() -> None:
     assert plan(Seen([], {}, {}), workflows(3), replica(0).id) == ([], [])
 
