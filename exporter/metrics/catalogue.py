@@ -3,7 +3,7 @@ the start. The exposition and docs/metrics.md are generated from it. To add a me
 here and set its value in `store.py`, or for an instance in `instance_samples.py`."""
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 from exporter.cloudflare.errors import FAILURE_REASONS
@@ -42,6 +42,15 @@ class Family:
     def of_workflow(self) -> bool:
         """Whether each of its series belongs to a workflow."""
         return self.labels[: len(WORKFLOW_LABELS)] == WORKFLOW_LABELS
+
+    def owner(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Which of a series' label values name the workflow or the account that it belongs to; none
+        if it belongs to the process."""
+        return labels[: self._owner_labels]
+
+    @cached_property
+    def _owner_labels(self) -> int:
+        return sum(label in WORKFLOW_LABELS for label in self.labels)
 
     @property
     def counts_of_workflow(self) -> bool:

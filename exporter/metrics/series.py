@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from exporter.metrics.catalogue import WORKFLOW_LABELS, Family
+from exporter.metrics.catalogue import Family
 from exporter.metrics.instance_samples import Sample
 from exporter.metrics.labels import WorkflowKey
 
@@ -103,20 +103,16 @@ class Series:
         self, bounds: Mapping[Family, Sequence[float]], clock: Callable[[], float] = time.time
     ) -> None:
         self.bounds, self._clock = bounds, clock
-        self._series: dict[SeriesKey, SeriesData] = {}
+        self._series: dict[LabelValues, dict[SeriesKey, SeriesData]] = {}
+        """Those of each owner: a workflow (account and name), an account, or the process."""
         self._changed: set[SeriesKey] = set()
 
     def set(self, family: Family, labels: LabelValues, value: float | None) -> None:
         """Sets a gauge; None removes it."""
-        key = family, labels
-        data = self._series.get(key)
+        data = self._get(family, labels)
         if (data and data.value) == value:
             return
-        if value is None:
-            del self._series[key]
-        else:
-            self._series[key] = SeriesData(float(value))
-        self._changed.add(key)
+        self._put(family, labels, None if value is None else SeriesData(float(value)))
 
     def count(
         self, family: Family, labels: LabelValues, value: float = 1, instance_id: str | None = None
@@ -139,24 +135,32 @@ class Series:
 
     def _begun(self, family: Family, labels: LabelValues) -> SeriesData:
         """The data of a series; one that doesn't exist begins at 0."""
-        key = family, labels
-        data = self._series.get(key)
+        data = self._get(family, labels)
         if data is None:
             created = self._clock() if family.kind in ("counter", "histogram") else None
-            data = self._series[key] = SeriesData(self._zero(family), created)
-            self._changed.add(key)
+            data = SeriesData(self._zero(family), created)
+            self._put(family, labels, data)
         return data
+
+    def _get(self, family: Family, labels: LabelValues) -> SeriesData | None:
+        return self._series.get(family.owner(labels), {}).get((family, labels))
+
+    def _put(self, family: Family, labels: LabelValues, data: SeriesData | None) -> None:
+        """Replaces a series; None removes it."""
+        series = self._series.setdefault(family.owner(labels), {})
+        if data is None:
+            del series[family, labels]
+        else:
+            series[family, labels] = data
+        self._changed.add((family, labels))
 
     def _zero(self, family: Family) -> float | Histogram:
         return Histogram.empty(self.bounds[family]) if family.kind == "histogram" else 0.0
 
     def drop(self, *owner: str) -> None:
         """Removes all series of an account, or of a workflow (account and name)."""
-        n = len(owner)
-        for family, labels in [*self._series]:
-            if labels[:n] == owner and family.labels[:n] == WORKFLOW_LABELS[:n]:
-                del self._series[family, labels]
-                self._changed.add((family, labels))
+        for dropped in [other for other in self._series if other[: len(owner)] == owner]:
+            self._changed.update(self._series.pop(dropped))
 
     def restore(self, family: Family, labels: LabelValues, data: SeriesData) -> bool:
         """Restores a series; a histogram whose buckets have changed begins at zero instead. Returns
@@ -165,19 +169,18 @@ class Series:
         if buckets[0] != buckets[1]:
             self._begun(family, labels)
             return False
-        self._series[family, labels] = data
-        self._changed.add((family, labels))
+        self._put(family, labels, data)
         return True
 
     def touch(self) -> None:
         """Has the next `take` return every series."""
-        self._changed.update(self._series)
+        self._changed.update(*self._series.values())
 
     def take(self) -> Changes:
         """Returns the changes since the last call; histograms are copies."""
         changes = Changes()
         for key in self._changed:
-            data = self._series.get(key)
+            data = self._get(*key)
             changes.series[key] = None if data is None else data.copy()
         self._changed.clear()
         return changes

@@ -100,3 +100,22 @@ class TestSeries:
             (catalogue.UP, ("acc", "orders")): None,
             (catalogue.QUEUE_DURATIONS, ("acc", "orders")): None,
         }
+
+    def test_a_workflow_is_dropped_without_a_search_through_those_of_others(self) -> None:
+        """A reload may drop hundreds of workflows at once, while nothing else runs."""
+
+        class Name(str):
+            __slots__ = ()
+            __hash__ = str.__hash__
+            compared = 0
+
+            def __eq__(self, other: object) -> bool:
+                Name.compared += 1
+                return str.__eq__(self, other)
+
+        series, others = Series({}), Name("billing")
+        series.set(catalogue.UP, ("acc", "orders"), 1)
+        series.zero(catalogue.FAILING, [("acc", others, f"{n}") for n in range(100)])
+        Name.compared = 0
+        series.drop("acc", "orders")
+        assert Name.compared == 1
