@@ -153,6 +153,11 @@ class AccountWorkflows:
         matches = {n: match_of(n, self.entries) for n in dict.fromkeys((*named, *self._found))}
         return {name: match for name, match in matches.items() if match is not None}
 
+    def wants(self, name: str) -> bool:
+        """Whether a workflow is one of those that are `wanted`."""
+        match = match_of(name, self.entries)
+        return match is not None and (not is_glob(match.name) or name in self._found)
+
     async def recall(self) -> None:
         """Takes the workflows that the state knows for found: after a restart, the account's list
         may fail for long."""

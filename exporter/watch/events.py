@@ -215,10 +215,7 @@ class Events:
     def _is_ours(self, event: Event) -> bool:
         """Whether an event is about a workflow that some replica should watch."""
         ours = event.account_id in ("", self._account.account_id or event.account_id)
-        known = (
-            event.workflow in self._workflows.attached or event.workflow in self._workflows.wanted
-        )
-        return event.kind != "" and ours and known
+        return event.kind != "" and ours and self._workflows.wants(event.workflow)
 
     async def _poll_for(self, awaited: _Awaited, attachment: Attachment, now: float) -> None:
         """Polls until the change is shown, or `_REPEATS` is exhausted."""

@@ -1,7 +1,7 @@
 """Events make their instances due: nothing is counted from one, and none is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from exporter.config.accounts import Workflow
 from exporter.watch.events import Events
 from simulator import QUEUES_EDIT, Attempt, Error, Queue, Script, Sleep, Step, error, retried, steps
 from simulator.clock import timestamp
@@ -32,10 +33,15 @@ def event(kind: str, instance: str, at: float, **other: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def events(
-    discover: Any = (), *, interval: str = "2m", state: Path | None = None, **settings: Any
+    discover: Any = (),
+    *,
+    glob: str = "orders",
+    interval: str = "2m",
+    state: Path | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Watching, Queue]]:
     """An exporter that discovers `orders`, and gets its events."""
-    workflows = [{"name": "orders", "discover": dict(discover)}]
+    workflows = [{"name": glob, "discover": dict(discover)}]
     wanted = {"queue_id": QUEUE, "api_token": "queues", "list_interval": interval}
     async with watching(workflows=workflows, events=wanted, state=state, **settings) as w:
         w.simulator.access.token("queues", permissions=[QUEUES_EDIT])
@@ -306,6 +312,27 @@ class TestMessagesThatAreNone:
             assert list(results(w).values()) == [1]
             assert [key[1] for key in results(w)] == [result]
             assert queue.backlog == 0
+
+    async def test_about_other_workflows_cost_the_same_however_many_are_watched(self) -> None:
+        """A queue may hold the events of every workflow, a hundred in each pull."""
+
+        class Entries(list[Workflow]):
+            reads = 0
+
+            def __iter__(self) -> Iterator[Workflow]:
+                self.reads += 1
+                return super().__iter__()
+
+        async with events(glob="orders*") as (w, queue):
+            for n in range(20):
+                w.simulator.world.account("acc").workflow(f"orders-{n}")
+            await w.cycle()
+            workflows = w.app.accounts[0].workflows
+            workflows.entries = entries = Entries(workflows.entries)
+            queue.push(event("errored", "a", 0, workflow="billing"), round(w.clock() * 1000))
+            await step(w)
+            assert results(w) == {("errored", "other"): 1}
+            assert entries.reads <= 2
 
 
 class TestAProblemOfTheQueue:
