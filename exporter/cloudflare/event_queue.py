@@ -18,7 +18,7 @@ from msgspec import Raw, Struct, field
 from exporter.cloudflare.client import ApiClient, Response
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.lenient_decoder import decode
-from exporter.cloudflare.models import corrected, unix
+from exporter.cloudflare.times import corrected, unix
 from exporter.config.accounts import is_instance_id
 
 Result = TypeVar("Result")

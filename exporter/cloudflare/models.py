@@ -13,12 +13,14 @@ themselves, halves the time to decode it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from math import inf
 from typing import Annotated, Generic, Self, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+
+from exporter.cloudflare.times import LAST, are_correct, correct, latest, unix
 
 Name = Annotated[str, Meta(max_length=100)]
 """A value that the platform chooses. It may not be known today; a longer one is invalid."""
@@ -31,8 +33,6 @@ TIMERS = frozenset({"sleep", "waitForEvent"})
 """Types of steps that run no code of the workflow's: they have no attempts."""
 AFTERMATH = frozenset({"rollback", "termination"})
 """Types of steps that come after a run has failed or was terminated."""
-_FIRST = datetime(1971, 1, 1, tzinfo=UTC)
-_LAST = datetime(9999, 1, 1, tzinfo=UTC)
 _NAMED_ERROR = re.compile(
     r"((?:[A-Za-z_$][\w$]{0,90})?(?:Error|Exception)): (.*)", re.ASCII | re.DOTALL
 )
@@ -150,7 +150,7 @@ class Summary(Struct, kw_only=True, rename={"version_id": "versionId"}):
     def correct_times(self, limit: datetime) -> int:
         """Drops times that stand for none, and times after a limit, which can't have passed.
         Returns the number of the latter."""
-        return _correct(self, limit, "queued", "start", "end")
+        return correct(self, limit, "queued", "start", "end")
 
 
 class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
@@ -175,14 +175,14 @@ class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
     def correct_times(self, limit: datetime) -> int:
         steps = self.steps or []
         plans = (step.end for step in steps if step.has_planned_end)
-        if _are_correct(self._passed(), limit) and _are_correct(plans, _LAST):
+        if are_correct(self._passed(), limit) and are_correct(plans, LAST):
             return 0
         dropped = super().correct_times(limit)
         for step in steps:
-            dropped += _correct(step, limit, "start")
-            dropped += _correct(step, _LAST if step.has_planned_end else limit, "end")
+            dropped += correct(step, limit, "start")
+            dropped += correct(step, LAST if step.has_planned_end else limit, "end")
             for attempt in step.attempts or ():
-                dropped += _correct(attempt, limit, "start", "end")
+                dropped += correct(attempt, limit, "start", "end")
         return dropped
 
 
@@ -212,7 +212,7 @@ class Row(Struct):
 
     def correct_times(self, limit: datetime) -> int:
         """As `Summary.correct_times`."""
-        return _correct(self, limit, "created_on", "started_on", "ended_on", "modified_on")
+        return correct(self, limit, "created_on", "started_on", "ended_on", "modified_on")
 
 
 class ListedAccount(Struct):
@@ -262,46 +262,3 @@ class Envelope(Struct, Generic[Result]):
     success: bool | None = None
     errors: list[ApiError] | None = None
     result_info: PageInfo | None = None
-
-
-def unix(moment: datetime | None) -> float | None:
-    """A time in a response in Unix seconds; None: there is none."""
-    return None if moment is None else moment.timestamp()
-
-
-def latest(moments: Iterable[datetime | None]) -> datetime | None:
-    """The latest of some times in a response; None: all are absent."""
-    return max((moment for moment in moments if moment is not None), default=None)
-
-
-def seconds(start: datetime | None, end: datetime | None) -> float | None:
-    """Seconds from `start` to `end`, exact to the microsecond and at least 0."""
-    return None if start is None or end is None else max(0.0, (end - start).total_seconds())
-
-
-def corrected(moment: datetime | None) -> datetime | None:
-    """A time that was sent, taken for UTC if it has no offset; None for 0001-01-01T00:00:00Z, Unix
-    time 0 and 9999-12-31T23:59:59Z, which stand for no time."""
-    if moment is None or not _FIRST.year <= moment.year < _LAST.year:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _are_correct(moments: Iterable[datetime | None], limit: datetime) -> bool:
-    """Whether none of these times has to be corrected. Checks only the first and the last of them,
-    as there may be thousands."""
-    known = [moment for moment in moments if moment is not None]
-    try:
-        return not known or (min(known) >= _FIRST and max(known) <= limit)
-    except TypeError:  # one has no offset
-        return False
-
-
-def _correct(thing: Struct, limit: datetime, *fields: str) -> int:
-    dropped = 0
-    for field in fields:
-        moment = corrected(getattr(thing, field))
-        if moment is not None and moment > limit:
-            moment, dropped = None, dropped + 1
-        setattr(thing, field, moment)
-    return dropped

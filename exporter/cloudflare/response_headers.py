@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from exporter.cloudflare.models import corrected, unix
+from exporter.cloudflare.times import corrected, unix
 
 _MAX_RETRY_AFTER = 3600.0
 """Seconds: a longer `Retry-After` comes from a wrong clock."""

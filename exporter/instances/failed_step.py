@@ -4,7 +4,8 @@ from datetime import datetime
 from math import inf
 from operator import itemgetter
 
-from exporter.cloudflare.models import AFTERMATH, Error, Step, unix
+from exporter.cloudflare.models import AFTERMATH, Error, Step
+from exporter.cloudflare.times import unix
 
 
 def failed_step(steps: list[Step], error: Error, end: datetime | None) -> Step | None:

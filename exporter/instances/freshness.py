@@ -8,7 +8,8 @@ of a list row, `list_rows` decides.
 from enum import Enum, auto
 from math import inf
 
-from exporter.cloudflare.models import AFTERMATH, Detail, Summary, unix
+from exporter.cloudflare.models import AFTERMATH, Detail, Summary
+from exporter.cloudflare.times import unix
 from exporter.instances.run import APART, Run, from_mark, same_time
 from exporter.instances.step_identity import StepKey
 from exporter.instances.values import InstanceValues

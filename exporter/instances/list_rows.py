@@ -11,7 +11,8 @@ from math import inf
 
 from msgspec.structs import replace
 
-from exporter.cloudflare.models import Row, Summary, latest, seconds, unix
+from exporter.cloudflare.models import Row, Summary
+from exporter.cloudflare.times import latest, seconds, unix
 from exporter.instances.run import APART, FinishedRun, Observations, Run, Tracked, same_time
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import inf
 
-from exporter.cloudflare.models import Attempt, Detail, Step, seconds, unix
+from exporter.cloudflare.models import Attempt, Detail, Step
+from exporter.cloudflare.times import seconds, unix
 from exporter.instances.freshness import is_older, later_by, was_restarted
 from exporter.instances.run import (
     FinishedAttempt,

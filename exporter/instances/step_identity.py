@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping
 from sys import intern
 
-from exporter.cloudflare.models import Step, unix
+from exporter.cloudflare.models import Step
+from exporter.cloudflare.times import unix
 
 StepKey = tuple[str, str, float]
 """A step's type, full name, and start in Unix time; each empty or 0 where it is missing."""

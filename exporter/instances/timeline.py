@@ -7,7 +7,8 @@ from math import inf
 
 from msgspec import Struct, msgpack
 
-from exporter.cloudflare.models import Detail, Step, unix
+from exporter.cloudflare.models import Detail, Step
+from exporter.cloudflare.times import unix
 from exporter.instances.failed_step import step_error
 
 LATEST = 50

@@ -6,7 +6,8 @@ from sys import intern
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from exporter.cloudflare.models import Detail, seconds, unix
+from exporter.cloudflare.models import Detail
+from exporter.cloudflare.times import seconds, unix
 from exporter.instances.failed_step import error_name, failed_step
 from exporter.statuses import ENDED
 

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from math import ceil, inf
 
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import Row, latest, unix
+from exporter.cloudflare.models import Row
+from exporter.cloudflare.times import latest, unix
 from exporter.config.accounts import is_instance_id
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Scope

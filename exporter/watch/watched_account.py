@@ -13,8 +13,9 @@ import structlog
 
 from exporter.clock import wait_at_most
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import ListedWorkflow, corrected, unix
+from exporter.cloudflare.models import ListedWorkflow
 from exporter.cloudflare.replica_budgets import WINDOW
+from exporter.cloudflare.times import corrected, unix
 from exporter.config.accounts import is_glob
 from exporter.watch.account_workflows import AccountWorkflows, Attachment
 from exporter.watch.events import Events

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from exporter.cloudflare.errors import RequestFailed
-from exporter.cloudflare.models import Attempt, Detail, Error, Row, Step, seconds, unix
+from exporter.cloudflare.models import Attempt, Detail, Error, Row, Step
+from exporter.cloudflare.times import seconds, unix
 
 from .conftest import client_of
 

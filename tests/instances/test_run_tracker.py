@@ -18,8 +18,8 @@ from exporter.cloudflare.models import (
     StepConfig,
     Summary,
     Trigger,
-    unix,
 )
+from exporter.cloudflare.times import unix
 from exporter.instances.freshness import Freshness, judge
 from exporter.instances.run import (
     FinishedAttempt,
