@@ -28,7 +28,7 @@ from exporter.instances.run import Observations
 from exporter.instances.values import InstanceValues
 from exporter.logs import configure
 from exporter.metrics import catalogue
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.state.backend import Location
 from exporter.watch.poller import Poller
 from simulator import Attempt, Error, Script, Simulator, Sleep, Step, Wait, World, steps

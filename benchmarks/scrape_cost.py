@@ -47,9 +47,10 @@ from exporter.cloudflare.models import Attempt, Detail, Step, Trigger
 from exporter.config.metrics import Metrics, Names
 from exporter.instances.run import Run, Tracked
 from exporter.instances.run_tracker import track
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
-from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, WorkflowKey
+from exporter.metrics.label_limits import InstanceLabels, LimitedLabel, StepLabel
 from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView

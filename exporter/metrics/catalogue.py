@@ -4,7 +4,7 @@ here and set its value in `store.py`, or for an instance in `instance_samples.py
 
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from exporter.cloudflare.errors import FAILURE_REASONS
 from exporter.statuses import ENDED, STATUSES
@@ -12,7 +12,15 @@ from exporter.statuses import ENDED, STATUSES
 Kind = Literal["gauge", "counter", "histogram", "info", "unknown"]
 _KINDS: dict[str, Kind] = {"total": "counter", "info": "info"}
 
-WORKFLOW_LABELS = ("account", "workflow")
+
+class WorkflowKey(NamedTuple):
+    """A workflow as the labels name it."""
+
+    account: str
+    workflow: str
+
+
+WORKFLOW_LABELS = WorkflowKey._fields
 INSTANCE_LABELS = (*WORKFLOW_LABELS, "instance_id")
 
 

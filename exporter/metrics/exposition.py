@@ -11,10 +11,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 
 from exporter.metrics import text_format
 from exporter.metrics.accept_headers import prefers_openmetrics
-from exporter.metrics.catalogue import FAMILIES, Family
+from exporter.metrics.catalogue import FAMILIES, Family, WorkflowKey
 from exporter.metrics.gzip_parts import Part, pack, unpack
 from exporter.metrics.instance_samples import Sample
-from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.render_cache import RenderCache, encoded
 from exporter.metrics.series import Changes, LabelValues, SeriesData
 from exporter.metrics.store import Store

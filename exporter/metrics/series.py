@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from exporter.metrics.catalogue import Family
+from exporter.metrics.catalogue import Family, WorkflowKey
 from exporter.metrics.instance_samples import Sample
-from exporter.metrics.labels import WorkflowKey
 
 LabelValues = tuple[str, ...]
 SeriesKey = tuple[Family, LabelValues]

@@ -16,9 +16,9 @@ from exporter.config.metrics import Metrics, Names
 from exporter.instances.run import Observations
 from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
-from exporter.metrics.catalogue import FAMILIES, EventResult, Family, PollKind
+from exporter.metrics.catalogue import FAMILIES, EventResult, Family, PollKind, WorkflowKey
 from exporter.metrics.instance_samples import InstanceSamples, Sample
-from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel, WorkflowKey
+from exporter.metrics.label_limits import InstanceLabels, LimitedLabel, StepLabel
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import ENDED_WITHOUT_ERROR, STATUSES
 

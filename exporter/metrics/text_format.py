@@ -8,9 +8,14 @@ from math import inf, isfinite
 
 from prometheus_client.utils import floatToGoString
 
-from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, WORKFLOW_LABELS, Family
+from exporter.metrics.catalogue import (
+    FAMILIES,
+    INSTANCE_LABELS,
+    WORKFLOW_LABELS,
+    Family,
+    WorkflowKey,
+)
 from exporter.metrics.instance_samples import Sample
-from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Exemplar, Histogram, LabelValues, SeriesData
 
 INSTANCE_FAMILIES = tuple(f for f in FAMILIES if f.labels[:3] == INSTANCE_LABELS)

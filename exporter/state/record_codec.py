@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from exporter.instances.state_records import UNWATCHED_FOR, InstanceRecord, WorkflowRecord
-from exporter.metrics.catalogue import FAMILIES
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import FAMILIES, WorkflowKey
 from exporter.metrics.series import Changes, SeriesData, SeriesKey
 from exporter.state.backend import Batch, Owner, RecordKey, StoredRow, Table
 

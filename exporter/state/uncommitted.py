@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.series import Changes
 from exporter.state.backend import Owner, RecordKey, Table
 from exporter.state.record_codec import Record, Records, series_by_key

@@ -16,8 +16,8 @@ import structlog
 from exporter.clock import Clock, wait_at_most
 from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.log_dedup import OpenProblems, Throttle
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes
 from exporter.metrics.store import Store
 from exporter.state.access import StateAccess

@@ -25,7 +25,7 @@ from exporter.config.accounts import Account, Discover, Workflow, is_glob
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Api, Poll
 from exporter.instances.instance import Scope
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.state.backend import EVENT_QUEUE, NotRestored, Owner, Replica
 from exporter.state.writer import StateWriter

@@ -10,7 +10,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.errors import RequestFailed
 from exporter.instances.instance import Instance
 from exporter.log_dedup import OpenProblems, Throttle
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 
 log = structlog.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from exporter.instances.state_records import (
     WorkflowRecord,
     newest_of,
 )
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.state.backend import Owner, RecordKey
 from exporter.state.record_codec import Record, Records

@@ -19,8 +19,8 @@ from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Settings
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
 from simulator import ManualClock
 from tests.e2e.scrape import samples

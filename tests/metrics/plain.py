@@ -9,9 +9,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from exporter.metrics.catalogue import FAMILIES, Family
+from exporter.metrics.catalogue import FAMILIES, Family, WorkflowKey
 from exporter.metrics.instance_samples import Sample
-from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, Histogram, LabelValues, SeriesData
 
 

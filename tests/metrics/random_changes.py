@@ -2,9 +2,8 @@
 
 from hypothesis import strategies as st
 
-from exporter.metrics.catalogue import FAMILIES, Family
+from exporter.metrics.catalogue import FAMILIES, Family, WorkflowKey
 from exporter.metrics.instance_samples import Sample
-from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesData, SeriesKey
 from exporter.metrics.text_format import INSTANCE_FAMILIES
 

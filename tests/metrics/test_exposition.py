@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.config.metrics import Metrics
 from exporter.metrics import catalogue, gzip_parts
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.gzip_parts import unpack
-from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, Exemplar, Histogram, SeriesData
 from exporter.metrics.store import Store
 from tests.exposed import show_at_once

@@ -14,8 +14,8 @@ from exporter.cloudflare.models import Attempt, Detail, Error, Step, Trigger
 from exporter.config.metrics import Metrics
 from exporter.instances.run_tracker import track
 from exporter.metrics import catalogue
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.store import Store
 from tests.exposed import show_at_once
 

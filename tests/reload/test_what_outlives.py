@@ -3,7 +3,7 @@ requests."""
 
 import asyncio
 
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from simulator import Script, Wait
 from tests.waiting import until
 from tests.watching import watching

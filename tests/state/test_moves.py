@@ -14,7 +14,7 @@ from exporter.config.accounts import Discover, Workflow
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Settings
 from exporter.metrics import catalogue
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.state.access import READS_AT_ONCE, StateAccess
 from exporter.state.backend import DatabaseServer, NotRestored

@@ -10,7 +10,7 @@ from exporter.instances.instance import Instance, Scope
 from exporter.instances.run import Run
 from exporter.instances.state_records import InstanceRecord, LastRow, WorkflowRecord
 from exporter.instances.values import InstanceValues
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.watch.selector import Selector
 from exporter.watch.series_limit import SeriesLimit

@@ -7,7 +7,7 @@ from exporter.config.metrics import Metrics
 from exporter.config.settings import Poll
 from exporter.instances.instance import Scope
 from exporter.instances.state_records import WorkflowRecord
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.store import Store
 from exporter.watch.watched_instances import WatchedInstances
 

@@ -20,8 +20,8 @@ from exporter.clock import Clock
 from exporter.config.metrics import Metrics
 from exporter.instances.run import FinishedAttempt, FinishedRun, FinishedStep, Observations
 from exporter.metrics import catalogue
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.labels import WorkflowKey
 from exporter.metrics.series import Changes, SeriesData
 from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints

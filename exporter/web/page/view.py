@@ -13,7 +13,7 @@ from exporter.cloudflare.models import TIMERS
 from exporter.instances.instance import Instance, Pending
 from exporter.instances.timeline import Timeline, unpack
 from exporter.instances.values import InstanceValues
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.state.backend import Replica
 from exporter.statuses import MAY_BE_STUCK
 from exporter.watch.account_workflows import Attachment

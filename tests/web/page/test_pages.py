@@ -17,7 +17,7 @@ from exporter.config.settings import Poll
 from exporter.instances.instance import Instance, LastPoll, PollReason, PollRequest, Scope
 from exporter.instances.timeline import Entry, Timeline
 from exporter.instances.values import InstanceValues, OpenStep
-from exporter.metrics.labels import WorkflowKey
+from exporter.metrics.catalogue import WorkflowKey
 from exporter.state.backend import Replica
 from exporter.web.page.formatting import NONE
 from exporter.web.page.instance_table import TableQuery

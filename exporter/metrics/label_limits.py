@@ -1,5 +1,5 @@
-"""Values of labels: those that identify a workflow, and those of `step` and `error_name`, which are
-rewritten and limited in number. Step names lose the engine's counter."""
+"""The values of the labels `step` and `error_name`, which are rewritten and limited in number. Step
+names lose the engine's counter."""
 
 import re
 from collections.abc import Callable
@@ -13,13 +13,6 @@ MAX_LENGTH = 256
 
 # The engine reports `step.do("pay")` as `pay-1`.
 _COUNTER = re.compile(r"-[0-9]+\Z")
-
-
-class WorkflowKey(NamedTuple):
-    """A workflow as the labels name it."""
-
-    account: str
-    workflow: str
 
 
 def _replaced(regex: re.Pattern[str], replacement: str, name: str) -> str:
