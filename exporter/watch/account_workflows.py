@@ -331,6 +331,7 @@ class AccountWorkflows:
                 )
                 self._found.discard(name)
                 del self._missing[name]
+                self._discovered_by.pop(name, None)
                 if name in self.attached:
                     self.attached[name].watched.record.deleted = True
 
