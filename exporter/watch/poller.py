@@ -63,8 +63,8 @@ class Poller:
         self.up = False
         """Whether the workflow as a whole can be read: its lists, and any of its instances."""
         self.tried = False
-        """Whether every configured instance was polled or, if there is none, a list pass has ended,
-        whether or not that succeeded."""
+        """Whether every configured instance was polled, whether or not that succeeded. Of a
+        workflow without any instances, whether a list pass has ended."""
         self.round_started = self._as_of = self._clock.monotonic()
         self._active: set[Instance] = set()
         """Instances whose polls wait or are under way."""
