@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from exporter.cloudflare.credentials import read_credentials
+from exporter.cloudflare.pagination import PAGE_SIZE
 from exporter.cloudflare.replica_budgets import WINDOW
 from exporter.config.accounts import Account, Workflow, is_glob
 from exporter.config.settings import CLOUDFLARE_LIMIT, Settings
@@ -10,9 +11,9 @@ from exporter.config.units import Duration
 from exporter.config.urls import is_cloudflare
 
 _SIZES = (1000, 10_000, 50_000)
-_PER_PAGE, _PARTLY_FILLED = 100, 2
-"""A page has 100 instances. The lists of a workflow need about two pages more than its instances
-fill, since the list of each live status ends with a page that is only partly filled."""
+_PARTLY_FILLED = 2
+"""Pages that the lists of a workflow need beyond those that its instances fill: the list of each
+live status ends with a page that is only partly filled."""
 _SHARE = 0.93
 """The part of the budget that list passes get: some goes to polls, and the budget has a margin."""
 
@@ -55,7 +56,7 @@ def report(settings: Settings) -> Iterator[str]:
             # List pages and configured instances get as many turns as each other.
             rate = _SHARE * max(limit - needed, limit / 2) / WINDOW
             for size in _SIZES:
-                pages = size / _PER_PAGE + len(entries) * _PARTLY_FILLED
+                pages = size / PAGE_SIZE + len(entries) * _PARTLY_FILLED
                 age = Duration(round(max(interval, pages / rate)))
                 yield f"  {age} with {size:,} live instances{_with_series(size, entries)}"
             if any(is_glob(entry.name) for entry in entries):

@@ -9,6 +9,8 @@ from exporter.cloudflare.models import PageInfo
 
 T = TypeVar("T")
 
+PAGE_SIZE = 100
+"""The most rows of a page that the API sends."""
 _ADVICE = "check api.url, and proxies that change responses"
 
 

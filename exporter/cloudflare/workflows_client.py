@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 from exporter.cloudflare.client import ApiClient
 from exporter.cloudflare.models import Detail, ListedWorkflow, Row, Summary, WorkflowVersion
-from exporter.cloudflare.pagination import Page, read_pages
+from exporter.cloudflare.pagination import PAGE_SIZE, Page, read_pages
 
 Result = TypeVar("Result")
 
@@ -48,7 +48,7 @@ class WorkflowsClient(ApiClient):
         url = f"{self.base_url}/workflows"
         return read_pages(
             lambda parameters: self._page("workflows", url, list[ListedWorkflow], parameters),
-            {"page": "1", "per_page": "100"},
+            {"page": "1", "per_page": str(PAGE_SIZE)},
             key=lambda row: row.name,
             max_pages=_MAX_WORKFLOW_PAGES,
         )

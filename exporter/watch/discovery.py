@@ -16,6 +16,7 @@ from math import ceil, inf
 
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row
+from exporter.cloudflare.pagination import PAGE_SIZE
 from exporter.cloudflare.times import latest, unix
 from exporter.config.accounts import is_instance_id
 from exporter.instances import lifecycle
@@ -140,9 +141,9 @@ class Discovery:
         lists by status, and for a first pass that counts history."""
         if self.counts is None or (self._record.last_pass is None and self._watched.backfill):
             return True
-        pages = ceil(sum(self.counts.values()) / 100)
+        pages = ceil(sum(self.counts.values()) / PAGE_SIZE)
         by_status = 1 + sum(
-            ceil(count / 100) for status, count in self.counts.items() if status not in ENDED
+            ceil(count / PAGE_SIZE) for status, count in self.counts.items() if status not in ENDED
         )
         return pages <= by_status * _WORTH
 
@@ -167,7 +168,7 @@ class Discovery:
         missed = [i.row.created for i in unseen if i.row.created is not None]
         best, since = 0.0, None
         for count, moment in enumerate(sorted(missed, reverse=True), start=1):
-            pages = 1 + (len(created) - bisect_left(created, moment)) / 100
+            pages = 1 + (len(created) - bisect_left(created, moment)) / PAGE_SIZE
             if count - pages > best:
                 best, since = count - pages, moment
         return [] if since is None else [_created_since(since)]

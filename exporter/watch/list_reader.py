@@ -4,11 +4,12 @@ from collections.abc import Awaitable, Callable
 
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Row
-from exporter.cloudflare.pagination import Page, read_pages
+from exporter.cloudflare.pagination import PAGE_SIZE, Page, read_pages
 from exporter.instances.urgency import Urgency
 from exporter.watch.poller import Poller
 
-_PER_PAGE = (100, 50, 25, 10)
+_SIZES = (PAGE_SIZE, 50, 25, 10)
+"""How many rows to request; less where the API refuses more."""
 _MAX_PAGES = 50_000
 """Maximum pages of a list: more than the platform's limit on instances allows."""
 
@@ -30,7 +31,7 @@ class ListReader:
         self._poller = poller
         self._take = take
         self._size = 0
-        """The place in `_PER_PAGE` of the rows to request."""
+        """The place in `_SIZES` of the rows to request."""
 
     async def read(self, parameters: dict[str, str], *, again: bool = True) -> RequestFailed | None:
         """Reads one list to its end. Returns the failure if a page can't be read, or the list isn't
@@ -51,7 +52,7 @@ class ListReader:
     async def _page(self, parameters: dict[str, str]) -> Page[Row]:
         while not self._poller.watched.detached:
             await self._poller.queue.turn(Urgency.PAGE)
-            size = {"per_page": str(_PER_PAGE[self._size])}
+            size = {"per_page": str(_SIZES[self._size])}
             try:
                 with self._store.poll("list"):
                     return await self._poller.client.instances(
@@ -59,7 +60,7 @@ class ListReader:
                     )
             except RequestFailed as failure:
                 refused = str(failure) if failure.reason == "http_4xx" else ""
-                if "per_page" in refused and self._size + 1 < len(_PER_PAGE):
+                if "per_page" in refused and self._size + 1 < len(_SIZES):
                     self._size += 1
                 elif "status:" in refused and "status" in parameters:
                     self.refused_statuses.add(parameters["status"])

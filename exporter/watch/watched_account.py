@@ -14,6 +14,7 @@ import structlog
 from exporter.clock import wait_at_most
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import ListedWorkflow
+from exporter.cloudflare.pagination import PAGE_SIZE
 from exporter.cloudflare.replica_budgets import WINDOW
 from exporter.cloudflare.times import corrected, unix
 from exporter.config.accounts import is_glob
@@ -83,7 +84,7 @@ class WatchedAccount:
         # No pass has read the lists of a workflow that is new to this replica. They have about as
         # many pages as the instances that the state holds of it fill.
         new = (a for a in attached if a.discovery is not None and not a.watched.passes.done)
-        pages = sum(1 + len(a.watched.instances) // 100 for a in new)
+        pages = sum(1 + len(a.watched.instances) // PAGE_SIZE for a in new)
         return (polls + self.requests_per_pass + pages) * WINDOW / self._interval
 
     @property
