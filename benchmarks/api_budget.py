@@ -1,6 +1,6 @@
 """Prints how fresh metrics are within the rate budget: requests, refused ones, and ages by size.
 
-    python -m benchmarks.api_budget [--live 1000 10000] [--minutes 30]
+    python -m benchmarks.api_budget [--live 1000 10000] [--minutes 30] [--interval 15]
 
 The whole exporter runs in virtual time against the simulator, which enforces Cloudflare's limit
 (1,200 requests in a sliding window of 5 minutes, then 5 minutes of refusal). Five workflows have
@@ -8,7 +8,8 @@ steady churn and half of the limit; each size is measured with and without four 
 instances that ended in the past 7 days, which is what runs of 42 hours leave behind. Next to it:
 how long it would take to poll each instance one by one at the full limit. Ages and lags are those
 of every instance, after the first 10 minutes: `step` is the time from showing `errored` to showing
-the error's step, `count` the time from the end of a run to its being counted.
+the error's step, `count` the time from the end of a run to its being counted. `steps` is the age of
+the last detail response of each live instance at the end, at most the minutes that were measured.
 """
 
 import asyncio
@@ -160,7 +161,7 @@ class Run:
         self.live, self.history, self.life = live, history, life
 
     async def measure(
-        self, minutes: float, *, other: float = 0.0, requests: int = 600
+        self, minutes: float, *, other: float = 0.0, requests: int = 600, interval: float = 15.0
     ) -> tuple[App, Simulator, list[tuple[float, float]]]:
         """Watches for `minutes`; what remains, and the ages (p50, p99) every 30 s."""
         loop = asyncio.get_running_loop()
@@ -185,7 +186,11 @@ class Run:
             workflow.arrivals(arrivals(name, rate, EPOCH - 1.8 * self.life, crowd, self.chance))
         clock = Clock(wall=wall, monotonic=loop.time)
         app = exporter(
-            simulator, clock, {"max_instances": 100_000}, api={"requests_per_5m": requests}
+            simulator,
+            clock,
+            {"max_instances": 100_000},
+            api={"requests_per_5m": requests},
+            poll={"interval": f"{interval:g}s"},
         )
         spent = time.process_time()
         ages: list[tuple[float, float]] = []
@@ -193,7 +198,8 @@ class Run:
         self.lags = Lags(app, world, start, end)
         async with app.opened(), asyncio.TaskGroup() as tasks:
             (watched,) = app.accounts
-            jobs = [tasks.create_task(watched.run()), tasks.create_task(rounds(app))]
+            begun = scheduled_rounds(app, interval, self.chance)
+            jobs = [tasks.create_task(watched.run()), tasks.create_task(begun)]
             if other:
                 jobs.append(tasks.create_task(spender(simulator, other, self.chance)))
             while loop.time() < end:
@@ -202,6 +208,12 @@ class Run:
                     ages.append(age(app.pollers, world, loop.time()))
             for job in jobs:
                 job.cancel()
+            self.detailed = [
+                min(end, loop.time() - instance.detailed_at)
+                for poller in app.pollers
+                for instance in poller.instances.values()
+                if instance.live and instance.has_series
+            ]
         self.spent = time.process_time() - spent
         return app, simulator, ages
 
@@ -222,6 +234,8 @@ class Run:
             f"age p50 {statistics.median(p50 for p50, _ in ages):5.0f} s, "
             f"worst p99 {worst:5.0f} s "
             f"(one by one {one_by_one:.0f} min); {self.lags.report()}; "
+            f"steps p50 {quantile(self.detailed, 0.5) / 60:.0f} min, "
+            f"p99 {quantile(self.detailed, 0.99) / 60:.0f} min; "
             f"refused {simulator.limit.refused}; "
             f"runs counted {counted:,.0f} of {really[0]:,} to {really[1]:,}; requests {kinds}; "
             f"skipped {sum(shown_values(app, catalogue.DETAILS_SKIPPED)):.0f}; "
@@ -232,6 +246,24 @@ class Run:
 async def rounds(app: App) -> None:
     while True:
         await asyncio.gather(asyncio.sleep(15), *(poller.round() for poller in app.pollers))
+
+
+async def scheduled_rounds(app: App, interval: float, chance: random.Random) -> None:
+    """Rounds over each workflow in a rhythm of its own, as the scheduler begins them."""
+
+    async def repeat(poller: Poller) -> None:
+        while True:
+            pause = interval * chance.uniform(0.95, 1.05)
+            await asyncio.gather(asyncio.sleep(pause), poller.round())
+
+    async with asyncio.TaskGroup() as tasks:
+        begun = set[Poller]()
+        while True:
+            for poller in app.pollers:
+                if poller not in begun:
+                    begun.add(poller)
+                    tasks.create_task(repeat(poller))
+            await asyncio.sleep(interval)
 
 
 async def spender(simulator: Simulator, share: float, chance: random.Random) -> None:
@@ -280,12 +312,14 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=30.0, help="of virtual time")
     options.add_argument("--life", type=float, default=42 * 3600.0, help="mean seconds of a run")
     options.add_argument("--other", type=float, default=0.6, help="another client's share")
+    options.add_argument("--interval", type=float, default=15.0, help="poll.interval in seconds")
     given = options.parse_args()
     configure("error", "logfmt")
     for live in given.live:
         for history in (0, 4 * live):
             size = Run(live, history, given.life)
-            size.report(*virtual_time.run(size.measure(given.minutes)))
+            measured = size.measure(given.minutes, interval=given.interval)
+            size.report(*virtual_time.run(measured))
     print(f"with another client of the same user spending {given.other:.0%} of the quota:")
     size = Run(given.live[0], 0, given.life)
     size.report(*virtual_time.run(size.measure(given.minutes, other=given.other)))

@@ -62,6 +62,8 @@ def report(settings: Settings) -> Iterator[str]:
             if any(is_glob(entry.name) for entry in entries):
                 more = _PARTLY_FILLED / rate
                 yield f"  up to {more:.1f}s more with each further workflow that a glob matches"
+            if age > interval:
+                yield f"  over poll.interval ({interval}), steps of live ones are rarely fetched"
 
 
 def _allowed(settings: Settings) -> int:

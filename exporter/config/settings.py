@@ -66,8 +66,8 @@ class Poll(Section):
     """Time between two polls (simple=true) of an instance that has not ended, and between two list
     passes."""
     detail_refresh: PositiveDuration = Duration.parse("5m")
-    """Maximum time between two detail requests for a live instance: a retry inside an open step
-    shows only there."""
+    """Time between two detail requests for a live instance, as the budget allows: a retry inside an
+    open step shows only there."""
     ended_interval: PositiveDuration = Duration.parse("10m")
     """Time between two polls of an instance that has ended; also the maximum back-off of an
     instance whose polls fail."""
