@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
+import httpcore
 import httpx
 
 from exporter import __version__
@@ -39,27 +40,12 @@ def http_client(
     # Python would log the keys of all connections there, and fail where it can't.
     os.environ.pop("SSLKEYLOGFILE", None)
     try:
-        certificates = httpx.create_ssl_context() if transport is None else True
-    except OSError:
-        path = os.environ.get("SSL_CERT_FILE", "")
-        text = (
-            f"SSL_CERT_FILE={path}: can't be used; it must name a file of certificates in PEM, or "
-            "be unset"
-        )
-        raise ConfigError([text]) from None
-    # The number of connections isn't limited here, since queues limit that of requests. A request
-    # that waited here for others, which may take minutes, would time out without being sent.
-    limits = httpx.Limits(keepalive_expiry=60)
-    try:
         return httpx.AsyncClient(
             timeout=api.timeout,
-            verify=certificates,
-            proxy=proxy_for(api.url) if transport is None else None,
+            transport=transport or _sockets(api),
             # See `proxy.py`: httpx refuses to start at entries of NO_PROXY that it can't parse.
             trust_env=False,
-            transport=transport,
             follow_redirects=False,
-            limits=limits,
             # None is taken: it would be sent with the credentials of other accounts too.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             event_hooks={"response": [read_date]},
@@ -70,6 +56,13 @@ def http_client(
                 "Accept-Encoding": "gzip",
             },
         )
+    except OSError:
+        path = os.environ.get("SSL_CERT_FILE", "")
+        text = (
+            f"SSL_CERT_FILE={path}: can't be used; it must name a file of certificates in PEM, or "
+            "be unset"
+        )
+        raise ConfigError([text]) from None
     except (ImportError, ValueError, httpx.InvalidURL):
         # Without the URL, which may hold a password.
         text = (
@@ -77,6 +70,50 @@ def http_client(
             "http:// or https://, or be unset"
         )
         raise ConfigError([text]) from None
+
+
+def _sockets(api: Api) -> httpx.AsyncBaseTransport:
+    """Sockets to the API, through a proxy if the environment names one.
+
+    Raises:
+        OSError: the environment's certificates can't be used.
+        ImportError, ValueError, httpx.InvalidURL: its proxy can't be used.
+    """
+    # The number of connections isn't limited here, since queues limit that of requests. A request
+    # that waited here for others, which may take minutes, would time out without being sent.
+    transport = httpx.AsyncHTTPTransport(
+        verify=httpx.create_ssl_context(),
+        limits=httpx.Limits(keepalive_expiry=60),
+        proxy=proxy_for(api.url),
+        trust_env=False,
+    )
+    pool = transport._pool
+    create = pool.create_connection
+    pool.create_connection = lambda origin: _closed_on_failure(create(origin))  # type: ignore[method-assign]
+    return transport
+
+
+def _closed_on_failure(
+    connection: httpcore.AsyncConnectionInterface,
+) -> httpcore.AsyncConnectionInterface:
+    """A connection that is closed when a request fails on it.
+
+    httpcore doesn't close one through a proxy whose TLS handshake fails or is cut off. Its pool
+    would hold it for good, and with it a socket: a thousand of them leave none for scrapes.
+    """
+    send = connection.handle_async_request
+
+    async def send_or_close(request: httpcore.Request) -> httpcore.Response:
+        try:
+            return await send(request)
+        except httpcore.ConnectionNotAvailable:
+            raise  # another request uses it
+        except BaseException:
+            await connection.aclose()
+            raise
+
+    connection.handle_async_request = send_or_close  # type: ignore[method-assign]
+    return connection
 
 
 class ReusedConnectionLost(Exception):  # noqa: N818 - reads as what happened

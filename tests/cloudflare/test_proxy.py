@@ -1,5 +1,7 @@
 """Which proxy of the environment is used; entries that nobody can parse cover nothing."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -12,6 +14,7 @@ from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
 from tests.cloudflare.conftest import unlimited
 from tests.ports import reserved_port
+from tests.waiting import DEADLINE
 
 API = "https://api.cloudflare.com/client/v4/accounts/acc"
 PROXY = "http://proxy.example:3128"
@@ -105,6 +108,42 @@ async def test_a_failure_on_the_way_names_the_proxy(
                 await client.instance("orders", "order-1")
     assert caught.value.reason == reason
     assert str(caught.value).startswith(f"api.cloudflare.com through the proxy {host}:{port}: ")
+
+
+@pytest.mark.parametrize("ends", ["failing", "cut off"])
+async def test_no_connection_stays_whose_handshake_behind_the_proxy_does_not_succeed(
+    monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """A proxy may connect to what doesn't respond: after 1,000 such requests, there would be no
+    file descriptor left for scrapes either."""
+    begun, closed = asyncio.Event(), asyncio.Event()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await reader.read(1)
+        begun.set()
+        if ends == "failing":
+            writer.close()
+        while await reader.read(1024):
+            pass
+        writer.close()
+        closed.set()
+
+    async with await asyncio.start_server(tunnel, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        async with http_client(Api(url=API)) as http:
+            request = asyncio.create_task(http.get(API))
+            await begun.wait()
+            if ends == "cut off":
+                request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+            async with asyncio.timeout(DEADLINE):
+                await closed.wait()
+            sockets = http._transport_for_url(httpx.URL(API))
+            assert isinstance(sockets, httpx.AsyncHTTPTransport)
+            assert sockets._pool.connections == []
 
 
 async def test_there_is_none_on_the_way_to_what_takes_the_place_of_sockets(
