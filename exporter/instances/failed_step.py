@@ -20,11 +20,11 @@ def failed_step(steps: list[Step], error: Error, end: datetime | None) -> Step |
         error: The error of the instance.
         end: The end of the run. A step that failed after it is not the cause.
     """
-    over = unix(end) or inf
+    until = unix(end) or inf
     own = [step for step in steps if step.type not in AFTERMATH]
-    begun = max((t for step in own if (t := unix(step.start) or 0.0) <= over), default=0.0)
+    begun = max((t for step in own if (t := unix(step.start) or 0.0) <= until), default=0.0)
     ended = ((unix(step.end), step) for step in own if step.outcome == "failure")
-    failed = [(at, step) for at, step in ended if at and begun <= at <= over]
+    failed = [(at, step) for at, step in ended if at and begun <= at <= until]
     latest_first = (step for _, step in sorted(failed, key=itemgetter(0), reverse=True))
     return next((step for step in latest_first if _is_cause(step_error(step), error)), None)
 

@@ -72,11 +72,11 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     ended = status in ENDED
     end_observed = known.end_observed and not was_restarted(known, response)
     # A run without an end that was never seen before may have ended long ago.
-    over = end or (now if run is not None or newest == -inf else newest)
-    if ended and not end_observed and over >= since:
+    ended_at = end or (now if run is not None or newest == -inf else newest)
+    if ended and not end_observed and ended_at >= since:
         # This response may lack the start.
         began = _moment(known.start) if start is None and known.start else response.start
-        new.run = FinishedRun(status, seconds(began, response.end or _moment(over)))
+        new.run = FinishedRun(status, seconds(began, response.end or _moment(ended_at)))
     # If some steps could not be read, a missing step doesn't mean that a restart deleted it.
     whole = len(steps) >= (response.step_count or 0)
     listed = set(keys)
