@@ -234,7 +234,7 @@ BACKFILL_TIME = _workflow(
     "backfill_timestamp_seconds",
     "Unix time at which history was last counted (`metrics.backfill`): of a configured instance "
     "whose run had ended or, if it is live, was queued an hour or more before its first poll, or "
-    "of one whose run had ended before the workflow was discovered.",
+    "of one whose run had ended or, if it is live, started before the workflow was discovered.",
 )
 
 # The exporter itself.

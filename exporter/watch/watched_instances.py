@@ -186,17 +186,22 @@ class WatchedInstances:
         no longer watched."""
         if self.instances.get(instance.id) is not instance:
             return NOTHING
+        first = instance.run is None or instance.run.newest == -inf
         effects = transition(instance, self.clock.now(), *what, **also)
-        self.take_effect(instance, effects)
+        self.take_effect(instance, effects, first=first)
         return effects
 
-    def take_effect(self, instance: Instance, effects: Effects) -> None:
-        """Does what a transition asks for."""
+    def take_effect(self, instance: Instance, effects: Effects, *, first: bool = False) -> None:
+        """Does what a transition asks for.
+
+        Args:
+            first: Whether no detail response had shown the instance before.
+        """
         if effects.record:
             self.changed.add(instance.id)
         if effects.observations is not None:
             self.store.counted(self.key, instance.id, effects.observations)
-        if effects.backfilled or self._counts_history(instance, effects):
+        if effects.backfilled or self._counts_history(instance, effects, first=first):
             self.store.backfilled(self.key)
         if effects.show:
             self._show(instance)
@@ -210,13 +215,15 @@ class WatchedInstances:
             newest = newest_of(instance.run, instance.row)
             self.record.horizon = max(self.record.horizon, newest + APART)
 
-    def _counts_history(self, instance: Instance, effects: Effects) -> bool:
+    def _counts_history(self, instance: Instance, effects: Effects, *, first: bool) -> bool:
         """Whether what is counted of a discovered instance comes from a run that had ended before
-        the workflow was discovered."""
+        the workflow was discovered or, if it is live, had started before that and is counted for
+        the first time."""
         if not self.backfill or instance.configured or instance.run is None:
             return False
         counts = effects.observations not in (None, Observations())
-        return counts and (instance.run.end or inf) < (self.record.discovered_since or -inf)
+        moment = instance.run.end or (instance.run.start if first else None)
+        return counts and (moment or inf) < (self.record.discovered_since or -inf)
 
     def _show(self, instance: Instance) -> None:
         """Shows the values of an instance, if it has series and any value is known."""

@@ -57,6 +57,26 @@ class TestCounting:
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
             assert w.value("cloudflare_workflow_backfill_timestamp_seconds") == counted
 
+    async def test_so_is_the_history_of_live_instances_but_not_what_they_do_next(self) -> None:
+        workflow = {"name": "orders", "instances": ["nap"]}
+        pieces = (retried("pay", failures=3), Sleep("nap", 300), *steps("ship"), Wait("approval"))
+        async with watching(workflows=[workflow], metrics={"backfill": True}) as w:
+            w.orders.create("nap", Script((Sleep("nap", 3600),)))
+            w.orders.create("live", Script(pieces), at=w.clock() - 120)
+            await w.cycle(after=INTERVAL)
+            await w.reload(workflows=[{**workflow, "discover": {}}])
+            await w.cycle(after=INTERVAL)
+            counted = w.clock()
+            failed = {"step": "pay", "outcome": "failure"}
+            assert w.value("cloudflare_workflow_step_attempt_duration_seconds_count", **failed) == 3
+            assert w.value("cloudflare_workflow_backfill_timestamp_seconds") == counted
+            w.orders.create("new", Script(pieces))
+            for _ in range(3):
+                await w.cycle(after=200)
+            shipped = {"step": "ship", "step_type": "step", "outcome": "success"}
+            assert w.value("cloudflare_workflow_step_duration_seconds_count", **shipped) == 2
+            assert w.value("cloudflare_workflow_backfill_timestamp_seconds") == counted
+
     @pytest.mark.parametrize("details", [True, False], ids=["rows and details", "rows"])
     @pytest.mark.parametrize("backfill", [None, True])
     async def test_ends_that_lack_their_time_are_counted_once(
