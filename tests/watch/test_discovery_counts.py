@@ -59,10 +59,12 @@ class TestCounting:
 
     async def test_so_is_the_history_of_live_instances_but_not_what_they_do_next(self) -> None:
         workflow = {"name": "orders", "instances": ["nap"]}
-        pieces = (retried("pay", failures=3), Sleep("nap", 300), *steps("ship"), Wait("approval"))
+        failing = Script(
+            (retried("pay", failures=3), Sleep("nap", 300), *steps("ship"), Wait("approval"))
+        )
         async with watching(workflows=[workflow], metrics={"backfill": True}) as w:
             w.orders.create("nap", Script((Sleep("nap", 3600),)))
-            w.orders.create("live", Script(pieces), at=w.clock() - 120)
+            w.orders.create("live", failing, at=w.clock() - 120)
             await w.cycle(after=INTERVAL)
             await w.reload(workflows=[{**workflow, "discover": {}}])
             await w.cycle(after=INTERVAL)
@@ -70,7 +72,7 @@ class TestCounting:
             failed = {"step": "pay", "outcome": "failure"}
             assert w.value("cloudflare_workflow_step_attempt_duration_seconds_count", **failed) == 3
             assert w.value("cloudflare_workflow_backfill_timestamp_seconds") == counted
-            w.orders.create("new", Script(pieces))
+            w.orders.create("new", failing)
             for _ in range(3):
                 await w.cycle(after=200)
             shipped = {"step": "ship", "step_type": "step", "outcome": "success"}
