@@ -1,5 +1,6 @@
 """The tables of docs/metrics.md, from the catalogue."""
 
+import re
 from pathlib import Path
 
 from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, WORKFLOW_LABELS, Family
@@ -33,7 +34,9 @@ def tables() -> str:
 def _row(family: Family, prefix: str, common: int) -> tuple[str, ...]:
     kind = f"{family.kind}, exemplars" if family.exemplars else family.kind
     name = family.name.removeprefix(prefix)
-    return f"`{name}`", kind, _code(family.labels[common:]), family.help
+    # What the page says once of all.
+    text = re.sub(r" As of its last [a-z ]+\.$", "", family.help)
+    return f"`{name}`", kind, _code(family.labels[common:]), text
 
 
 def _code(names: tuple[str, ...]) -> str:
