@@ -135,11 +135,10 @@ class Health:
         if not late or not self._throttle.may("late"):
             return
         queues = {account.workflows.queue for account in late}
-        needed = sum(a.needed for a in self._accounts if a.workflows.queue in queues)
         log.warning(
             "the budget is too small; polls are overdue",
             lag=f"{max(account.lag for account in late):.0f}s",
-            requests_needed_in_5m=round(needed),
+            requests_needed_in_5m=round(sum(map(self._watched.needed, queues))),
             requests_allowed_in_5m=round(sum(queue.budget.allowed for queue in queues)),
             advice="raise poll.interval, watch fewer workflows or configured instances, or raise "
             "api.requests_per_5m as far as nothing else uses the token's user",

@@ -293,9 +293,13 @@ class WatchedAccounts:
         """What this replica has used and needs of each credential's budget."""
         uses = dict[str, BudgetUse]()
         for queue in self.queues.values():
-            needed = sum(a.needed for a in self.accounts if a.workflows.queue is queue)
-            uses |= dict.fromkeys(queue.budget.names, queue.budget.use(len(queue) + needed))
+            uses |= dict.fromkeys(queue.budget.names, queue.budget.use(self.needed(queue)))
         return uses
+
+    def needed(self, queue: PollQueue) -> float:
+        """Requests in 5 minutes that would make all polls that wait in a queue, and keep those of
+        its accounts and their list passes on time."""
+        return len(queue) + sum(a.needed for a in self.accounts if a.workflows.queue is queue)
 
     def allot(self, allotments: Mapping[str, Allotment]) -> None:
         """Takes what the turn granted for which `budget_uses` was asked."""

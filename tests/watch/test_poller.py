@@ -296,6 +296,23 @@ async def test_a_budget_that_is_too_small_is_reported_now_and_then_with_what_wou
         assert "api.requests_per_5m" in logs[0]["advice"]
 
 
+async def test_what_a_budget_lacks_includes_the_polls_that_wait() -> None:
+    """Those of discovered instances that errored, which no interval repeats."""
+    workflows = [{"name": "orders", "discover": {}}]
+    async with watching(workflows=workflows, api={"requests_per_5m": 40}) as w:
+        for n in range(50):
+            w.orders.create(f"a{n}", Script(steps("pay"), throws=Error("Boom")))
+        w.clock.advance(5)
+        (account,) = w.app.accounts
+        await account.list_passes()
+        w.clock.advance(90)
+        with capture_logs() as logs:
+            w.app.health.warn_if_late()
+        waiting = len(account.workflows.queue)
+        assert waiting > 30
+        assert logs[0]["requests_needed_in_5m"] == account.needed + waiting
+
+
 async def test_history_is_not_counted_without_backfill() -> None:
     """What had ended before the exporter began to watch; what ends later counts."""
     async with watching(["old", "new"], metrics={"backfill": False}) as w:
