@@ -142,9 +142,8 @@ class StateWriter:
         Raises:
             NotRestored: the state can't be read now, or the workflow moves to another replica.
         """
-        epoch = self._shown[owner]
         async for part in self._access.instances(owner):
-            self._ensure_held(owner, epoch)
+            self._ensure_held(owner, self._shown[owner])
             yield part
 
     def _ensure_held(self, owner: Owner, epoch: int) -> None:
@@ -154,12 +153,13 @@ class StateWriter:
             raise NotRestored("another replica is to hold it, or held it meanwhile")
 
     async def records(self, owner: Owner, ids: Collection[str]) -> Mapping[str, InstanceRecord]:
-        """The records of those of a workflow's instances that have one, watched or not.
+        """The records of those of a restored workflow's instances that have one, watched or not.
 
         Raises:
-            NotRestored: the state can't be read now.
+            NotRestored: the state can't be read now, or the workflow moves to another replica.
         """
         records = await self._access.records("instances", owner, ids)
+        self._ensure_held(owner, self._shown.get(owner, 0))
         # If a record can't be read, the past of its instance is history.
         unreadable = InstanceRecord(self._clock.now().steady)
         return {i: unreadable if record is None else record for i, record in records.items()}

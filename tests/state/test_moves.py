@@ -169,6 +169,20 @@ async def test_one_that_stops_takes_only_its_last_turn(postgres: PostgresServer)
     await app.writer.close()
 
 
+async def test_what_was_read_before_another_replica_held_it_is_not_used(
+    postgres: PostgresServer,
+) -> None:
+    """A read may wait for many others; meanwhile a machine that was suspended loses its leases, and
+    gets them back."""
+    replicas, owner = Replicas(postgres.new_url()), ("acc", "small")
+    async with replicas.another().opened() as app:
+        reading = asyncio.create_task(app.writer.records(owner, ["a"]))
+        await asyncio.sleep(0)
+        app.leases.held = {**app.leases.held, owner: app.leases.held[owner] + 2}
+        with pytest.raises(NotRestored):
+            await reading
+
+
 async def test_a_database_too_slow_to_renew_leases_is_reported(postgres: PostgresServer) -> None:
     url = postgres.new_url()
     replicas = Replicas(url)
