@@ -340,6 +340,8 @@ class WatchedAccounts:
 
     async def stop(self) -> None:
         """Drops the polls that wait, and gives those under way a few seconds to finish."""
+        for watched in self.attached:
+            watched.detached = True  # so that no round under way begins further polls
         await asyncio.gather(*(queue.stop(_GRACE) for queue in self.queues.values()))
         for attachment in self.attachments:
             await attachment.poller.stop()

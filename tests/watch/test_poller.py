@@ -1,11 +1,14 @@
 """Polling: what is fetched when, and what stays when it fails."""
 
+import asyncio
+
 import pytest
 from structlog.testing import capture_logs
 
 from exporter.config.units import Duration
 from simulator import Error, Hang, Respond, Script, Sleep, Wait, error, retried, steps
 from simulator.api_results import instance_detail
+from simulator.faults import Exchange
 from simulator.response import success
 from tests.waiting import until
 from tests.watching import watching
@@ -269,6 +272,34 @@ class TestSlowInstances:
             assert len(w.simulator.requests.of(instance="a")) == 3
             assert w.simulator.requests.most_in_flight_of_one == 1
             w.simulator.faults.release()
+
+
+async def test_no_poll_begins_once_the_exporter_stops() -> None:
+    """Not even the one that shows whether every poll fails: its connection would be closed."""
+    failing = asyncio.Event()
+
+    class Fails:
+        async def act(self, exchange: Exchange) -> None:
+            await failing.wait()
+            await error(500).act(exchange)
+
+    async with watching(["live", "ended"]) as w:
+        w.orders.create("live", Script((Wait("approval"),)))
+        w.orders.create("ended", Script(steps("pay")))
+        await w.round(after=5)
+        w.simulator.requests.clear()
+        w.simulator.faults.add(Fails())
+        w.clock.advance(INTERVAL)
+        (poller,) = w.app.pollers
+        polling = asyncio.create_task(poller.round())
+        await until(lambda: w.simulator.requests.total == 1)
+        stopping = asyncio.create_task(w.app.watched.stop())
+        await asyncio.sleep(0)
+        failing.set()
+        await asyncio.gather(polling, stopping)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert w.simulator.requests.total == 1
 
 
 async def test_lag_is_how_far_the_oldest_due_poll_is_behind() -> None:
