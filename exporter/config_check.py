@@ -1,6 +1,7 @@
 """`--check-config`: the requests that a configuration needs, and how old statuses can become."""
 
 from collections.abc import Iterator, Sequence
+from math import inf
 
 from exporter.cloudflare.credentials import read_credentials
 from exporter.cloudflare.pagination import PAGE_SIZE
@@ -9,6 +10,7 @@ from exporter.config.accounts import Account, Workflow, is_glob
 from exporter.config.settings import CLOUDFLARE_LIMIT, Settings
 from exporter.config.units import Duration
 from exporter.config.urls import is_cloudflare
+from exporter.instances.urgency import stretched
 
 _SIZES = (1000, 10_000, 50_000)
 _PARTLY_FILLED = 2
@@ -57,13 +59,15 @@ def report(settings: Settings) -> Iterator[str]:
             rate = _SHARE * max(limit - needed, limit / 2) / WINDOW
             for size in _SIZES:
                 pages = size / PAGE_SIZE + len(entries) * _PARTLY_FILLED
-                age = Duration(round(max(interval, pages / rate)))
+                took = pages / rate
+                age = Duration(round(max(took, stretched(interval, took))))
                 yield f"  {age} with {size:,} live instances{_with_series(size, entries)}"
             if any(is_glob(entry.name) for entry in entries):
                 more = _PARTLY_FILLED / rate
                 yield f"  up to {more:.1f}s more with each further workflow that a glob matches"
-            if age > interval:
-                yield f"  over poll.interval ({interval}), steps of live ones are rarely fetched"
+            longest = Duration(stretched(interval, inf))
+            if age > longest:
+                yield f"  over {longest}, steps of live ones are rarely fetched"
 
 
 def _allowed(settings: Settings) -> int:

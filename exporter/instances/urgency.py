@@ -2,6 +2,9 @@
 
 from enum import IntEnum
 
+_LONGEST_STRETCH = 45.0
+"""Seconds from one list pass to the next beyond which passes aren't delayed for details."""
+
 
 class Urgency(IntEnum):
     """What a request is for that waits for its turn at the budget. Requests of one urgency are
@@ -36,3 +39,16 @@ WEIGHTS = {
 Until the polls of the first two are made, what is shown is wrong or unexplained, so they get four
 of five turns. List pages and configured instances get as many turns as each other. Details that can
 wait get one turn for every fifty list pages, so that list passes hardly take longer."""
+
+
+def stretched(interval: float, took: float) -> float:
+    """Seconds from the start of one list pass to that of the next, while details that can wait do.
+
+    Passes leave details as many turns as they take themselves. Otherwise passes that take about as
+    long as their interval would leave none, and steps and retries would be hours old.
+
+    Args:
+        interval: Seconds from one to the next while no details wait.
+        took: Seconds that the last pass took.
+    """
+    return max(interval, min(2 * took, _LONGEST_STRETCH))

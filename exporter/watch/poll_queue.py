@@ -85,6 +85,11 @@ class PollQueue:
             (now - self._waiting[u][0].due for u in CANNOT_WAIT if self._waiting[u]), default=0.0
         )
 
+    @property
+    def details_wait(self) -> bool:
+        """Whether requests wait that can wait."""
+        return any(self._waiting[u] for u in (Urgency.CHANGED, Urgency.LIVE))
+
     def put(self, waiting: Waiting, urgency: Urgency) -> None:
         """Adds a poll."""
         self._changed.set()

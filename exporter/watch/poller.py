@@ -22,7 +22,7 @@ from exporter.watch.workflow_health import WorkflowHealth
 
 _SPARE = 0.3
 """The share of the budget for polls of discovered instances that are due although no list shows a
-change: at least one poll in each round, less what already waits."""
+change, less what already waits; in each round at least one of a workflow that has none waiting."""
 
 
 class _Poll(Waiting, frozen=True, gc=False):
@@ -109,7 +109,7 @@ class Poller:
             elif instance.wants_detail or instance.is_behind:
                 self.put(instance, lifecycle.request_detail(instance))
         share = int(self.queue.budget.rate * self._poll.interval * _SPARE)
-        room = max(0, max(1, share) - len(self.queue))
+        room = max(max(1, share) - len(self.queue), int(not self._active))
         spare = (instance for instance in due if instance.activity is None)
         for instance in heapq.nsmallest(room, spare, key=lambda i: i.due):
             self.put(instance, lifecycle.pend(instance, Urgency.LIVE, PollReason.SPARE))

@@ -18,6 +18,7 @@ from exporter.cloudflare.pagination import PAGE_SIZE
 from exporter.cloudflare.replica_budgets import WINDOW
 from exporter.cloudflare.times import corrected, unix
 from exporter.config.accounts import is_glob
+from exporter.instances.urgency import stretched
 from exporter.watch.account_workflows import AccountWorkflows, Attachment
 from exporter.watch.events import Events
 
@@ -132,7 +133,10 @@ class WatchedAccount:
                 await self._survive(attachment.discovery.list_pass())
         self.pass_done, self.requests_per_pass = True, self._requests - before
         self._passed_at = self._clock.monotonic()
-        self.next_pass = started + self._interval
+        interval = self._interval
+        if self.workflows.queue.details_wait:
+            interval = stretched(interval, self._passed_at - started)
+        self.next_pass = started + interval
 
     @property
     def _requests(self) -> int:

@@ -188,7 +188,7 @@ class TestCheckConfig:
             "  15s with 1,000 live instances",
             "  55s with 10,000 live instances, with series for 5,000 of them",
             "  4m30s with 50,000 live instances, with series for 5,000 of them",
-            "  over poll.interval (15s), steps of live ones are rarely fetched",
+            "  over 45s, steps of live ones are rarely fetched",
         ]
 
     def test_configured_instances_leave_half_of_the_budget_to_discovery(
@@ -198,7 +198,7 @@ class TestCheckConfig:
         command.file(GOOD.replace("[o-1]", f"{ids}, discover: {{}}"))
         lines = command("--check-config").stdout.splitlines()
         assert lines[1].startswith("acc: 50 configured instance(s) need up to 1000 of 600 requests")
-        assert [line.split()[0] for line in lines[3:6]] == ["15s", "1m50s", "9m"]
+        assert [line.split()[0] for line in lines[3:6]] == ["26s", "1m50s", "9m"]
 
     def test_only_what_max_instances_leaves_has_series(self, command: Command) -> None:
         entries = "{name: orders, discover: {max_instances: 700}}, {name: b, discover: {}}"

@@ -86,6 +86,7 @@ CONSTANTS = [
     ("how-it-works", "list pages of 100 rows", "watch.list_reader", (100, 50, 25, 10)),
     ("how-it-works", "every 30 s at most", "watch.watched_account", 30),
     ("how-it-works", "every hour at most", "watch.watched_account", 3600),
+    ("how-it-works", "within 45 s of its start", "instances.urgency", 45),
     ("how-it-works", "in any 5 minutes", "cloudflare.budget", 300),
     ("how-it-works", "its highest of the last 10 minutes", "cloudflare.budget", 600),
     ("how-it-works", "fewer than 10 requests are left", "cloudflare.budget", 10),

@@ -292,3 +292,17 @@ class TestBudget:
         assert quantile(lags.steps, 0.99) < 30
         assert len(lags.count) > 200
         assert quantile(lags.count, 0.99) < 200
+
+    @pytest.mark.slow(6)
+    def test_details_of_live_instances_do_not_wait_for_list_passes(self) -> None:
+        """Forty minutes of virtual time at 100 instances of five workflows and 100 requests in 5
+        minutes, where list passes could take all of them."""
+
+        async def main() -> list[float]:
+            size = Run(live=100, history=0, life=42 * 3600.0)
+            await size.measure(40, requests=100)
+            return size.detailed
+
+        ages = virtual_time.run(main())
+        assert len(ages) > 90
+        assert quantile(ages, 0.99) < 1200
