@@ -8,7 +8,7 @@ _LONGEST_STRETCH = 45.0
 
 class Urgency(IntEnum):
     """What a request is for that waits for its turn at the budget. Requests of one urgency are
-    served in the order in which they came."""
+    served by when they were due."""
 
     ERRORED = 0
     MISSED = 1
@@ -20,8 +20,9 @@ class Urgency(IntEnum):
     CHANGED = 4
     """It has ended, or was never seen before: its steps are to be fetched."""
     LIVE = 5
-    """What can wait: the steps of a live instance, whose row has shown its status, and polls that
-    use spare budget."""
+    """The steps of a live instance, whose row has shown its status."""
+    SPARE = 6
+    """No list shows a change: it takes what the others leave of the budget."""
 
 
 CANNOT_WAIT = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
@@ -33,6 +34,7 @@ WEIGHTS = {
     Urgency.PAGE: 50.0,
     Urgency.CHANGED: 1.0,
     Urgency.LIVE: 1.0,
+    Urgency.SPARE: 0.5,
 }
 """The share of turns that each gets where several wait.
 

@@ -3,11 +3,12 @@
 Each urgency has a weight (`instances.urgency`). The urgencies that have something waiting share the
 turns in proportion to their weights, and what one doesn't need goes to the others (weighted fair
 queueing). So urgent requests wait for a few turns only, and none starves: where `n` requests wait
-under an urgency of weight `w`, the last has its turn within `n * sum(weights) / w` turns.
+under an urgency of weight `w`, the last has its turn within `n * sum(weights) / w` turns. The most
+overdue goes first, whichever workflow it belongs to.
 """
 
 import asyncio
-from collections import deque
+import heapq
 from collections.abc import Awaitable
 
 from msgspec import Struct
@@ -57,7 +58,9 @@ class PollQueue:
         self.budget = budget
         self._clock = clock
         self._at_once = at_once
-        self._waiting: dict[Urgency, deque[Waiting]] = {urgency: deque() for urgency in Urgency}
+        self._waiting: dict[Urgency, list[tuple[float, int, Waiting]]] = {u: [] for u in Urgency}
+        """A heap for each urgency: the most overdue comes first and, of those, the oldest."""
+        self._added = 0
         self._last_turn = 0.0
         """The position of the last turn in the order of all turns."""
         self._next_turn = dict.fromkeys(Urgency, 0.0)
@@ -81,14 +84,13 @@ class PollQueue:
         """Seconds by which the most overdue urgent poll is late; those that can wait don't
         count."""
         now = self._clock.monotonic()
-        return max(
-            (now - self._waiting[u][0].due for u in CANNOT_WAIT if self._waiting[u]), default=0.0
-        )
+        dues = (self._waiting[u][0][0] for u in CANNOT_WAIT if self._waiting[u])
+        return max((now - due for due in dues), default=0.0)
 
     @property
     def details_wait(self) -> bool:
         """Whether requests wait that can wait."""
-        return any(self._waiting[u] for u in (Urgency.CHANGED, Urgency.LIVE))
+        return any(self._waiting[u] for u in Urgency if u > Urgency.PAGE)
 
     def put(self, waiting: Waiting, urgency: Urgency) -> None:
         """Adds a poll."""
@@ -97,7 +99,8 @@ class PollQueue:
             self.progress_at = self._clock.monotonic()
         if not self._waiting[urgency]:
             self._next_turn[urgency] = self._last_turn + 1 / WEIGHTS[urgency]
-        self._waiting[urgency].append(waiting)
+        self._added += 1
+        heapq.heappush(self._waiting[urgency], (waiting.due, self._added, waiting))
         self._prune()
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
@@ -110,7 +113,7 @@ class PollQueue:
 
     async def stop(self, grace: float) -> None:
         """Drops the polls that wait, and gives those under way `grace` seconds to finish."""
-        pages = tuple(self._waiting[Urgency.PAGE])
+        pages = [page for _, _, page in self._waiting[Urgency.PAGE]]
         for queue in self._waiting.values():
             queue.clear()
         if self._serving is not None:
@@ -152,13 +155,13 @@ class PollQueue:
         urgency = min(waiting, key=lambda u: self._next_turn[u])
         self._last_turn = self._next_turn[urgency]
         self._next_turn[urgency] += 1 / WEIGHTS[urgency]
-        return self._waiting[urgency].popleft()
+        return heapq.heappop(self._waiting[urgency])[-1]
 
     def _prune(self) -> None:
         """Drops what is no longer wanted from the front of each queue."""
         for queue in self._waiting.values():
-            while queue and not queue[0].wanted():
-                queue.popleft()
+            while queue and not queue[0][-1].wanted():
+                heapq.heappop(queue)
 
     async def _make(self, chosen: Waiting) -> None:
         if chosen.wanted():  # it may have been cancelled since

@@ -21,8 +21,8 @@ from exporter.watch.watched_instances import WatchedInstances
 from exporter.watch.workflow_health import WorkflowHealth
 
 _SPARE = 0.3
-"""The share of the budget for polls of discovered instances that are due although no list shows a
-change, less what already waits; in each round at least one of a workflow that has none waiting."""
+"""How many polls of a workflow may wait although no list shows a change, as a share of the requests
+of an interval; at least one. The queue of all workflows has the most overdue of them made first."""
 
 
 class _Poll(Waiting, frozen=True, gc=False):
@@ -108,11 +108,12 @@ class Poller:
                 self.put(instance, lifecycle.on_due(instance))
             elif instance.wants_detail or instance.is_behind:
                 self.put(instance, lifecycle.request_detail(instance))
-        share = int(self.queue.budget.rate * self._poll.interval * _SPARE)
-        room = max(max(1, share) - len(self.queue), int(not self._active))
+        share = max(1, int(self.queue.budget.rate * self._poll.interval * _SPARE))
+        active = (instance.activity for instance in self._active)
+        waiting = sum(isinstance(a, Pending) and a.urgency is Urgency.SPARE for a in active)
         spare = (instance for instance in due if instance.activity is None)
-        for instance in heapq.nsmallest(room, spare, key=lambda i: i.due):
-            self.put(instance, lifecycle.pend(instance, Urgency.LIVE, PollReason.SPARE))
+        for instance in heapq.nsmallest(share - waiting, spare, key=lambda i: i.due):
+            self.put(instance, lifecycle.pend(instance, Urgency.SPARE, PollReason.SPARE))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
                 await self._until_idle()

@@ -65,6 +65,24 @@ def test_the_most_urgent_first_and_within_one_urgency_in_order() -> None:
     assert virtual_time.run(main()) == ["errored", "errored later", "changed", "live"]
 
 
+def test_within_one_urgency_the_most_overdue_first() -> None:
+    """So the workflow that asks first doesn't get all turns, whatever it asks for."""
+
+    async def main() -> list[float]:
+        queue_, _ = queue()
+        order: list[float] = []
+
+        async def make(due: float) -> None:
+            order.append(due)
+
+        for due in (5.0, 3.0, 9.0, 1.0):
+            queue_.put(Poll(due, partial(make, due)), Urgency.SPARE)
+        await asyncio.sleep(60)
+        return order
+
+    assert virtual_time.run(main()) == [1.0, 3.0, 5.0, 9.0]
+
+
 def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
     """The order in which so many polls and pages of each urgency get their turns."""
 
