@@ -67,15 +67,19 @@ class Replicas:
             state=self.location,
         )
 
+    async def started(self, settings: Settings = SETTINGS) -> App:
+        """Another one that takes turns, and watches what these settings name."""
+        app = self.another()
+        await app.writer.open(self.location)
+        await app.watched.apply(settings)
+        return app
+
 
 async def test_what_a_replica_gives_up_as_it_stops_is_taken_at_the_next_turn(
     postgres: PostgresServer,
 ) -> None:
     replicas = Replicas(postgres.new_url())
-    former, heir = replicas.another(), replicas.another()
-    for app in (former, heir):
-        await app.writer.open(replicas.location)
-        await app.watched.apply(SETTINGS)
+    former, heir = await replicas.started(), await replicas.started()
     assert not heir.leases.held
     await former.writer.close()
     await heir.writer.turn()
@@ -92,10 +96,7 @@ async def test_what_its_holder_finds_deleted_is_no_other_s_to_hold(
     )
     api = SETTINGS.api.model_copy(update={"requests_per_5m": 100_000})
     settings = SETTINGS.model_copy(update={"accounts": [account], "api": api})
-    both = replicas.another(), replicas.another()
-    for app in both:
-        await app.writer.open(replicas.location)
-        await app.watched.apply(settings)
+    both = await replicas.started(settings), await replicas.started(settings)
 
     async def turns() -> None:
         for app in both * 4:
@@ -149,10 +150,7 @@ async def test_what_is_given_up_while_it_is_restored_is_not_shown(
 async def test_one_that_stops_takes_only_its_last_turn(postgres: PostgresServer) -> None:
     """On a slow database, each takes seconds, and the process is killed if it takes too long."""
     url = postgres.new_url()
-    replicas = Replicas(url)
-    app = replicas.another()
-    await app.writer.open(replicas.location)
-    await app.watched.apply(SETTINGS)
+    app = await Replicas(url).started()
     await app.writer.save()
     with psycopg.connect(url, autocommit=True) as other:
         other.execute("CREATE TABLE done (what text)")
@@ -186,9 +184,7 @@ async def test_what_was_read_before_another_replica_held_it_is_not_used(
 async def test_a_database_too_slow_to_renew_leases_is_reported(postgres: PostgresServer) -> None:
     url = postgres.new_url()
     replicas = Replicas(url)
-    app = replicas.another()
-    await app.writer.open(replicas.location)
-    await app.watched.apply(SETTINGS)
+    app = await replicas.started()
     with psycopg.connect(url) as other:
         other.execute("LOCK TABLE leases")
         saving = asyncio.create_task(app.writer.save())
@@ -207,9 +203,7 @@ async def test_a_database_too_slow_to_renew_leases_is_reported(postgres: Postgre
 async def test_a_turn_that_fails_is_reported_by_the_next_save(postgres: PostgresServer) -> None:
     """Nor does it end the task that saves, which takes turns only, while a reload is under way."""
     url = postgres.new_url()
-    app = Replicas(url).another()
-    await app.writer.open(DatabaseServer(SecretStr(url), None, DEADLINE))
-    await app.watched.apply(SETTINGS)
+    app = await Replicas(url).started()
     with psycopg.connect(url) as other:
         other.execute("UPDATE budgets SET ledger = 'damaged'")
     await app.writer.turn()

@@ -65,23 +65,18 @@ class TestWorkflows:
             (ignored,) = shown_values(w.app, catalogue.ROWS_IGNORED)
             assert ignored == 2
 
-    async def test_an_exact_name_comes_before_a_glob(self) -> None:
-        entries: list[dict[str, Any]] = [
-            {"name": "*", "discover": {}},
-            {"name": "orders", "instances": ["a"]},
-        ]
-        async with watching(workflows=entries) as w:
-            for name in "ab":
-                w.orders.create(name, WAITING)
-            await w.cycle(after=1)
-            assert w.status("a") == "waiting"
-            assert w.status("b") is None
-
-    async def test_of_globs_the_first_that_matches_counts(self) -> None:
-        entries = [
-            {"name": "or*", "discover": {"include": ["a"]}},
-            {"name": "*", "discover": {"include": ["b"]}},
-        ]
+    @pytest.mark.parametrize(
+        "entries",
+        [
+            [{"name": "*", "discover": {}}, {"name": "orders", "instances": ["a"]}],
+            [
+                {"name": "or*", "discover": {"include": ["a"]}},
+                {"name": "*", "discover": {"include": ["b"]}},
+            ],
+        ],
+        ids=["its name before a glob", "the first glob that matches"],
+    )
+    async def test_which_entry_a_workflow_takes(self, entries: list[dict[str, Any]]) -> None:
         async with watching(workflows=entries) as w:
             for name in "ab":
                 w.orders.create(name, WAITING)
