@@ -4,7 +4,7 @@ here and set its value in `store.py`, or for an instance in `instance_samples.py
 
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from exporter.cloudflare.errors import FAILURE_REASONS
 from exporter.statuses import ENDED, STATUSES
@@ -23,6 +23,20 @@ class WorkflowKey(NamedTuple):
 WORKFLOW_LABELS = WorkflowKey._fields
 INSTANCE_LABELS = (*WORKFLOW_LABELS, "instance_id")
 
+FINISHED_OUTCOMES = ("success", "failure")
+"""Outcomes of a finished step or attempt. Once a step's name is known, series exist for both."""
+OUTCOMES = (*FINISHED_OUTCOMES, "running")
+"""Outcomes of any step or attempt."""
+EventResult = Literal["shown", "known", "listed", "unconfirmed", "other", "unreadable"]
+"""Results of messages: a poll showed the change; it was known before; it is left to the list
+passes; no poll showed it; its instance isn't watched; the message can't be read."""
+PollKind = Literal["simple", "detail", "list"]
+_ENDINGS = tuple(sorted(ENDED))
+_ENDPOINTS = ("instance", "instances", "workflow", "workflows", "versions")
+CODES = ("200", "401", "403", "404", "429", "500", "timeout")
+QUEUE_ENDPOINTS = ("pull", "ack")
+"""Further endpoints of an account that has events; their series exist from its start, too."""
+
 
 @dataclass(frozen=True, eq=False)
 class Family:
@@ -37,6 +51,9 @@ class Family:
         states: If its series are the states of one thing: all known values of the last label. A
             sample of one state then also shows the other states at 0.
         exemplars: Whether OpenMetrics shows the id of the last counted instance, as an exemplar.
+        zeros: Its series that exist at 0 before anything happens, since `increase()` ignores the
+            first value of a series: the known values of each label but `account` and `workflow`, in
+            all combinations. None: its series begin later.
     """
 
     name: str
@@ -45,6 +62,7 @@ class Family:
     labels: tuple[str, ...]
     states: tuple[str, ...] = ()
     exemplars: bool = False
+    zeros: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def of_workflow(self) -> bool:
@@ -74,15 +92,13 @@ def _family(
     labels: str = "",
     *,
     kind: Kind | None = None,
-    states: tuple[str, ...] = (),
-    exemplars: bool = False,
     note: str = "",
+    **options: Any,
 ) -> Family:
     """A family; unless `kind` says otherwise, its type follows from its name."""
-    if kind is None:
-        kind = _KINDS.get(name.rpartition("_")[2], "gauge")
+    kind = kind or _KINDS.get(name.rpartition("_")[2], "gauge")
     all_labels = (*common_labels, *labels.split())
-    return Family(prefix + name, kind, help_ + note, all_labels, states, exemplars)
+    return Family(prefix + name, kind, help_ + note, all_labels, **options)
 
 
 _AS_OF = " As of its last poll or list row."
@@ -176,20 +192,25 @@ WATCHED = _workflow(
     "watched_instances",
     "Instances that the exporter watches, with or without series of their own, by status.",
     "status",
+    zeros=(STATUSES,),
 )
 RUNS_FINISHED = _workflow(
     "runs_finished_total",
     "Finished runs by final status (API: status); each is counted once.",
     "status",
     exemplars=True,
+    zeros=(_ENDINGS,),
 )
 RUN_DURATIONS = _histogram(
     "run_duration_seconds",
     "Seconds from start to end of finished runs (API: end - start).",
     "status",
+    zeros=(_ENDINGS,),
 )
 QUEUE_DURATIONS = _histogram(
-    "queue_duration_seconds", "Seconds from queued to start of started runs (API: start - queued)."
+    "queue_duration_seconds",
+    "Seconds from queued to start of started runs (API: start - queued).",
+    zeros=(),
 )
 STEP_DURATIONS = _histogram(
     "step_duration_seconds",
@@ -208,17 +229,20 @@ STEP_ATTEMPTS = _histogram(
 DETAILS_SKIPPED = _workflow(
     "details_skipped_total",
     "Finished runs whose steps were never fetched, for lack of request budget.",
+    zeros=(),
 )
 FAILING = _workflow(
     "failing_instances",
     "Instances whose last poll failed, by class of failure. Each is polled again with growing "
     "pauses, up to `poll.ended_interval`; until then its series keep the last known values.",
     "result",
+    zeros=(FAILURE_REASONS,),
 )
 UP = _workflow(
     "up",
     "0 when the workflow as a whole can't be read: its last list pass failed, or every poll of its "
     "last round did. 1 otherwise, also when some of its instances fail.",
+    zeros=(),
 )
 DATA_TIME = _workflow(
     "data_timestamp_seconds",
@@ -229,6 +253,7 @@ DATA_TIME = _workflow(
 LAST_SUCCESS = _workflow(
     "last_success_timestamp_seconds",
     "Unix time at which a poll round over the workflow last succeeded; 0: never.",
+    zeros=(),
 )
 BACKFILL_TIME = _workflow(
     "backfill_timestamp_seconds",
@@ -251,12 +276,14 @@ API_REQUESTS = _own(
     "Requests to Cloudflare's API by endpoint and HTTP status; the code is timeout, connection, "
     "invalid or cancelled where there was no usable response.",
     "account endpoint code",
+    zeros=(_ENDPOINTS, CODES),
 )
 API_DURATION = _own(
     "api_request_duration_seconds",
     "Seconds that requests to Cloudflare's API took.",
     "endpoint",
     kind="histogram",
+    zeros=(_ENDPOINTS,),
 )
 API_LIMIT = _own(
     "api_ratelimit_limit",
@@ -278,25 +305,31 @@ POLLS = _own(
     "polls_total",
     "Requests for polls and lists by kind and result: success or the class of failure.",
     "kind result",
+    zeros=(get_args(PollKind), ("success", *FAILURE_REASONS)),
 )
 POLL_LAG = _own("poll_lag_seconds", "Seconds by which the most overdue poll or list pass is late.")
 INSTANCES_DROPPED = _own(
     "instances_dropped_total",
     "Discovered instances without series, because their workflow is at discover.max_instances.",
+    zeros=(),
 )
 ROWS_IGNORED = _own(
     "rows_ignored_total",
     "List rows without a status or a valid id, and unreadable parts of responses, counted in each "
     "response. The rest of the response is used.",
+    zeros=(),
 )
 STEP_NAMES_DROPPED = _own(
     "step_names_dropped_total",
     "Finished steps and attempts counted as step=other, because their workflow is at "
     "metrics.step_names.limit.",
+    zeros=(),
 )
 
 STATE_WRITE_ERRORS = _own(
-    "state_write_errors_total", "Failed attempts to write or use the state since the start."
+    "state_write_errors_total",
+    "Failed attempts to write or use the state since the start.",
+    zeros=(),
 )
 
 REPLICAS = _own("replicas", "Live replicas that this one sees in the database.")
@@ -309,6 +342,7 @@ LEASES_LOST = _own(
     "leases_lost_total",
     "Workflows, and queues of events, that other replicas took over, since this one could not "
     "renew its lease in time.",
+    zeros=(),
 )
 EVENTS = _own(
     "events_total",
@@ -333,42 +367,6 @@ EVENT_COVERAGE = _own(
     "Share of the changes which list passes found in the last hour that an event had announced.",
     "account",
 )
-
-FINISHED_OUTCOMES = ("success", "failure")
-"""Outcomes of a finished step or attempt. Once a step's name is known, series exist for both."""
-OUTCOMES = (*FINISHED_OUTCOMES, "running")
-"""Outcomes of any step or attempt."""
-EventResult = Literal["shown", "known", "listed", "unconfirmed", "other", "unreadable"]
-"""Results of messages: a poll showed the change; it was known before; it is left to the list
-passes; no poll showed it; its instance isn't watched; the message can't be read."""
-PollKind = Literal["simple", "detail", "list"]
-_ENDINGS = tuple(sorted(ENDED))
-_ENDPOINTS = ("instance", "instances", "workflow", "workflows", "versions")
-CODES = ("200", "401", "403", "404", "429", "500", "timeout")
-
-ZEROS: dict[Family, tuple[tuple[str, ...], ...]] = {
-    RUNS_FINISHED: (_ENDINGS,),
-    RUN_DURATIONS: (_ENDINGS,),
-    QUEUE_DURATIONS: (),
-    DETAILS_SKIPPED: (),
-    WATCHED: (STATUSES,),
-    FAILING: (FAILURE_REASONS,),
-    UP: (),
-    LAST_SUCCESS: (),
-    API_REQUESTS: (_ENDPOINTS, CODES),
-    API_DURATION: (_ENDPOINTS,),
-    POLLS: (get_args(PollKind), ("success", *FAILURE_REASONS)),
-    INSTANCES_DROPPED: (),
-    ROWS_IGNORED: (),
-    STEP_NAMES_DROPPED: (),
-    STATE_WRITE_ERRORS: (),
-    LEASES_LOST: (),
-}
-"""The series that exist at 0 before anything happens, since `increase()` ignores the first value of
-a series: the known values of each label but `account` and `workflow`, in all combinations."""
-
-QUEUE_ENDPOINTS = ("pull", "ack")
-"""Further endpoints of an account that has events; their series exist from its start, too."""
 
 FAMILIES: tuple[Family, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Family)

@@ -64,9 +64,11 @@ class Store:
         self.series.touch()
 
     def _zero(self, *owner: str) -> None:
-        """Creates the `ZEROS` of an account or a workflow or, without an owner, of the process."""
-        for family, values in catalogue.ZEROS.items():
-            if len(family.labels) == len(owner) + len(values):
+        """Creates the series at 0 of an account or a workflow or, without an owner, of the
+        process."""
+        for family in FAMILIES:
+            values = family.zeros
+            if values is not None and len(family.labels) == len(owner) + len(values):
                 self.series.zero(family, [(*owner, *labels) for labels in product(*values)])
 
     def configured(self, *, successful: bool, at: float | None = None) -> None:

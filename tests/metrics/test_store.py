@@ -10,7 +10,15 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from exporter.cloudflare.models import Attempt, Detail, Error, Step, Trigger
+from exporter.cloudflare.models import (
+    Attempt,
+    Detail,
+    Error,
+    Retries,
+    Step,
+    StepConfig,
+    Trigger,
+)
 from exporter.config.metrics import Metrics
 from exporter.instances.run_tracker import track
 from exporter.metrics import catalogue
@@ -72,6 +80,16 @@ def open_step(name: str, attempts: int, second: int) -> Step:
 
 
 class TestInstances:
+    def test_each_metric_of_the_catalogue_is_there(self) -> None:
+        store = watching()
+        limited = StepConfig(Retries(3))
+        put(store, "a", Step("step", "pay-1", EPOCH, attempts=[Attempt(EPOCH)], config=limited))
+        put(store, "b", status="errored", start=EPOCH, end=EPOCH, error=Error("Boom"))
+        families = parse_text(store.render()[0].decode())
+        there = {sample.name for family in families for sample in family.samples}
+        of_instances = {f.name for f in catalogue.FAMILIES if "instance_id" in f.labels}
+        assert of_instances - there == set()
+
     def test_every_known_status_is_there_and_an_unknown_one_under_its_name(self) -> None:
         store = watching()
         put(store, "a", status="archived")
@@ -135,6 +153,21 @@ class TestInstances:
 
 class TestZeros:
     """`increase()` doesn't see a series that begins at 1."""
+
+    def test_of_every_counter_but_those_of_steps_and_events(self) -> None:
+        """A step's begin with its name, those of events with an account that has events."""
+        store = watching()
+        store.account_found("acc")
+        body = store.render()[0].decode()
+        begun = {family.name for family in parse_text(body) if family.samples}
+        counters = {f for f in catalogue.FAMILIES if f.kind in ("counter", "histogram")}
+        assert {f for f in counters if f.name.removesuffix("_total") not in begun} == {
+            catalogue.STEP_DURATIONS,
+            catalogue.STEP_ATTEMPTS,
+            catalogue.ATTEMPT_DURATIONS,
+            catalogue.EVENTS,
+            catalogue.EVENT_DELAY,
+        }
 
     def test_of_every_endpoint_and_the_codes_that_alerts_ask_for(self) -> None:
         store = Shown(Metrics())
