@@ -44,6 +44,8 @@ _OPTIONS: dict[str, Any] = {"timeout": 2.0, "isolation_level": None, "check_same
 piles up."""
 _SUFFIXES = ("", "-wal", "-shm")
 """Suffixes of the file, and of those that SQLite writes beside it."""
+_LOG_SIZE = 16 << 20
+"""Bytes to which SQLite's log shrinks again after a large transaction."""
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """Errors that a healthy file never causes."""
 _NO_LOG = (
@@ -256,6 +258,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise damage
     # FULL: a transaction is on the disk when it returns, and survives a power failure.
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {_LOG_SIZE}")
     if version == len(_MIGRATIONS):
         return
     connection.execute("PRAGMA journal_mode = WAL")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.state.backend import InUse, Replica, Turn, Unusable
+from exporter.state.backend import InUse, Replica, StoredRow, Turn, Unusable
 from exporter.state.sqlite import Sqlite
 from tests.disk import full
 from tests.state.backends import EMPTY, FULL, OWNER, batch, content, whole
@@ -44,6 +44,15 @@ class TestContent:
         with pytest.raises(sqlite3.IntegrityError):
             database.expire(after=10, now=11)
         assert content(database) == FULL
+        database.close()
+
+    def test_its_log_shrinks_again_after_a_large_transaction(self, path: Path) -> None:
+        database, log = Sqlite(path), Path(f"{path}-wal")
+        large = StoredRow(bytes(20 << 20))
+        database.write(batch()._replace(rows={("series", OWNER, "large"): large}), now=0)
+        assert log.stat().st_size > 20 << 20
+        database.write(batch(), now=0)
+        assert log.stat().st_size <= 16 << 20
         database.close()
 
     @pytest.mark.parametrize("name", [":memory:", "file:state?mode=memory"])
