@@ -142,7 +142,9 @@ class Poller:
             self.watched.changed.add(instance.id)
         if pending is not None and not self.watched.detached:
             self._active.add(instance)
-            due = min(instance.due, self._clock.monotonic())
+            now = self._clock.monotonic()
+            # What errored or is missing could wait until that showed, however long it was due.
+            due = now if pending.urgency <= Urgency.MISSED else min(instance.due, now)
             self.queue.put(_Poll(due, self, instance, pending), pending.urgency)
 
     async def stop(self) -> None:

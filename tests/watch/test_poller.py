@@ -310,6 +310,23 @@ async def test_lag_is_how_far_the_oldest_due_poll_is_behind() -> None:
         assert w.value("cloudflare_workflows_exporter_poll_lag_seconds") == 7
 
 
+async def test_what_errored_was_not_late_before_a_list_showed_it() -> None:
+    """However long ago the steps of a live instance could have been fetched."""
+    script = Script(pieces=(Sleep("nap", 3590),), throws=Error("Boom"))
+    async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+        for n in range(30):
+            w.orders.create(f"a{n}", script)
+        await w.cycle(after=5)
+        w.clock.advance(3600)
+        w.simulator.faults.add(error(429), kind="detail")
+        (account,) = w.app.accounts
+        await account.list_passes()
+        await until(lambda: account.workflows.queue.budget.blocked > 0)
+        w.clock.advance(10)
+        assert len(account.workflows.queue) > 10
+        assert w.value("cloudflare_workflows_exporter_poll_lag_seconds") == 10
+
+
 async def test_a_budget_that_is_too_small_is_reported_now_and_then_with_what_would_help() -> None:
     async with watching(["a"]) as w:
         w.orders.create("a", Script(pieces=(Wait("approval"),)))
