@@ -75,6 +75,11 @@ class PollQueue:
         return sum(map(len, self._waiting.values()))
 
     @property
+    def needed(self) -> int:
+        """Number of requests that wait, but for those that take what the others leave."""
+        return len(self) - len(self._waiting[Urgency.SPARE])
+
+    @property
     def under_way(self) -> int:
         """Number of polls that are under way."""
         return len(self._under_way)

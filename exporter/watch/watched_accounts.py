@@ -297,9 +297,9 @@ class WatchedAccounts:
         return uses
 
     def needed(self, queue: PollQueue) -> float:
-        """Requests in 5 minutes that would make all polls that wait in a queue, and keep those of
+        """Requests in 5 minutes that would make the polls that wait in a queue, and keep those of
         its accounts and their list passes on time."""
-        return len(queue) + sum(a.needed for a in self.accounts if a.workflows.queue is queue)
+        return queue.needed + sum(a.needed for a in self.accounts if a.workflows.queue is queue)
 
     def allot(self, allotments: Mapping[str, Allotment]) -> None:
         """Takes what the turn granted for which `budget_uses` was asked."""

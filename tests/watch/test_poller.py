@@ -361,6 +361,22 @@ async def test_what_a_budget_lacks_includes_the_polls_that_wait() -> None:
         assert logs[0]["requests_needed_in_5m"] == account.needed + waiting
 
 
+async def test_what_takes_only_spare_requests_is_not_lacking() -> None:
+    workflows = [{"name": "orders", "discover": {}}]
+    async with watching(workflows=workflows) as w:
+        for n in range(30):
+            w.orders.create(f"a{n}", Script(pieces=(Wait("approval"),)))
+        await w.cycle(after=5)
+        (account,), (poller,) = w.app.accounts, w.app.pollers
+        account.workflows.queue.budget.rate_limited(300)
+        w.clock.advance(60)
+        rounds = asyncio.create_task(poller.round())
+        await until(lambda: len(account.workflows.queue) == 30)
+        assert w.app.watched.needed(account.workflows.queue) == account.needed
+        await w.app.watched.stop()
+        await rounds
+
+
 async def test_history_is_not_counted_without_backfill() -> None:
     """What had ended before the exporter began to watch; what ends later counts."""
     async with watching(["old", "new"], metrics={"backfill": False}) as w:
