@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, TypeVar
 
 import httpcore
 import httpx
@@ -13,6 +14,8 @@ from exporter.cloudflare.proxy import proxy_for
 from exporter.cloudflare.response_headers import http_date
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Api
+
+_Opened = TypeVar("_Opened", httpcore.AsyncConnectionInterface, httpcore.AsyncNetworkStream)
 
 
 def http_client(
@@ -87,33 +90,39 @@ def _sockets(api: Api) -> httpx.AsyncBaseTransport:
         proxy=proxy_for(api.url),
         trust_env=False,
     )
-    pool = transport._pool
-    create = pool.create_connection
-    pool.create_connection = lambda origin: _closed_on_failure(create(origin))  # type: ignore[method-assign]
+    pool, backend = transport._pool, transport._pool._network_backend
+    create, connect = pool.create_connection, backend.connect_tcp
+
+    async def connect_tcp(*args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+        return _closed_on_failure(await connect(*args, **kwargs), "start_tls")
+
+    backend.connect_tcp = connect_tcp  # type: ignore[method-assign]
+    pool.create_connection = lambda origin: _closed_on_failure(  # type: ignore[method-assign]
+        create(origin), "handle_async_request"
+    )
     return transport
 
 
-def _closed_on_failure(
-    connection: httpcore.AsyncConnectionInterface,
-) -> httpcore.AsyncConnectionInterface:
-    """A connection that is closed when a request fails on it.
+def _closed_on_failure(opened: _Opened, method: str) -> _Opened:
+    """A connection, or its socket, that is closed when a method of it fails.
 
-    httpcore doesn't close one through a proxy whose TLS handshake fails or is cut off. Its pool
-    would hold it for good, and with it a socket: a thousand of them leave none for scrapes.
+    httpcore doesn't close the socket of a TLS handshake that is cut off; the garbage collector may
+    find it late. A connection through a proxy whose TLS handshake fails would stay in its pool for
+    good. A thousand of either leave none for scrapes.
     """
-    send = connection.handle_async_request
+    act = getattr(opened, method)
 
-    async def send_or_close(request: httpcore.Request) -> httpcore.Response:
+    async def act_or_close(*args: Any, **kwargs: Any) -> Any:
         try:
-            return await send(request)
+            return await act(*args, **kwargs)
         except httpcore.ConnectionNotAvailable:
             raise  # another request uses it
         except BaseException:
-            await connection.aclose()
+            await opened.aclose()
             raise
 
-    connection.handle_async_request = send_or_close  # type: ignore[method-assign]
-    return connection
+    setattr(opened, method, act_or_close)
+    return opened
 
 
 class ReusedConnectionLost(Exception):  # noqa: N818 - reads as what happened

@@ -1,6 +1,8 @@
 """Which proxy of the environment is used; entries that nobody can parse cover nothing."""
 
 import asyncio
+import gc
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -110,17 +112,28 @@ async def test_a_failure_on_the_way_names_the_proxy(
     assert str(caught.value).startswith(f"api.cloudflare.com through the proxy {host}:{port}: ")
 
 
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    """It would close what nobody refers to, sooner or later."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize("ends", ["failing", "cut off"])
-async def test_no_connection_stays_whose_handshake_behind_the_proxy_does_not_succeed(
-    monkeypatch: pytest.MonkeyPatch, ends: str
+@pytest.mark.parametrize("proxy", [False, True], ids=["without a proxy", "behind a proxy"])
+async def test_no_connection_stays_whose_handshake_does_not_succeed(
+    monkeypatch: pytest.MonkeyPatch, proxy: bool, ends: str
 ) -> None:
-    """A proxy may connect to what doesn't respond: after 1,000 such requests, there would be no
-    file descriptor left for scrapes either."""
+    """A proxy may connect to what doesn't respond, and a firewall may drop large packets: after
+    1,000 such requests, there would be no file descriptor left for scrapes either."""
     begun, closed = asyncio.Event(), asyncio.Event()
 
-    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if proxy:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         await reader.read(1)
         begun.set()
         if ends == "failing":
@@ -130,18 +143,19 @@ async def test_no_connection_stays_whose_handshake_behind_the_proxy_does_not_suc
         writer.close()
         closed.set()
 
-    async with await asyncio.start_server(tunnel, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
+        url = API if proxy else f"https://127.0.0.1:{port}"
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
-        async with http_client(Api(url=API)) as http:
-            request = asyncio.create_task(http.get(API))
+        async with http_client(Api(url=url)) as http:
+            request = asyncio.create_task(http.get(url))
             await begun.wait()
             if ends == "cut off":
                 request.cancel()
             await asyncio.gather(request, return_exceptions=True)
             async with asyncio.timeout(DEADLINE):
                 await closed.wait()
-            sockets = http._transport_for_url(httpx.URL(API))
+            sockets = http._transport_for_url(httpx.URL(url))
             assert isinstance(sockets, httpx.AsyncHTTPTransport)
             assert sockets._pool.connections == []
 
