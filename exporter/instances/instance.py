@@ -144,6 +144,15 @@ class Instance(Struct, eq=False, gc=False):
         """Whether its steps are known, as of a detail response."""
         return self.detailed_at > -inf
 
+    def steps_known_at(self, offset: float) -> float:
+        """Unix time as of which its steps are known: it had none when it was created.
+
+        Args:
+            offset: Unix time minus that of the monotonic clock.
+        """
+        created = self.row.created or (self.run and self.run.queued) or 0.0
+        return max(created, self.detailed_at + offset)
+
     @property
     def live(self) -> bool:
         return self.run is not None and self.run.status not in ENDED

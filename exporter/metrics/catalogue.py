@@ -250,6 +250,11 @@ DATA_TIME = _workflow(
     "whose polls fail. After a failed list pass, no later than the start of the last one that "
     "succeeded; before the first, the exporter's start. `time()` minus this is the data's age.",
 )
+STEPS_TIME = _workflow(
+    "steps_data_timestamp_seconds",
+    "Unix time as of which the steps of 99% of the live instances with series are known; where "
+    "they were never fetched, when the instance was created.",
+)
 LAST_SUCCESS = _workflow(
     "last_success_timestamp_seconds",
     "Unix time at which a poll round over the workflow last succeeded; 0: never.",

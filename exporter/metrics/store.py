@@ -166,6 +166,7 @@ class Store:
         *,
         up: bool,
         as_of: float,
+        steps_as_of: float,
         failing: Mapping[str, int],
         watched: Mapping[str, int],
     ) -> None:
@@ -174,6 +175,7 @@ class Store:
         Args:
             up: Whether the workflow can be read.
             as_of: Unix time as of which the status of the live instances is known.
+            steps_as_of: The same of their steps.
             failing: Instances whose last poll failed, by class of failure.
             watched: Watched instances by status, with or without series.
         """
@@ -182,6 +184,7 @@ class Store:
         self._set_by_status(catalogue.WATCHED, workflow, watched)
         self.series.set(catalogue.UP, workflow, up)
         self.series.set(catalogue.DATA_TIME, workflow, as_of)
+        self.series.set(catalogue.STEPS_TIME, workflow, steps_as_of)
         if up:
             self.series.set(catalogue.LAST_SUCCESS, workflow, self._clock())
 

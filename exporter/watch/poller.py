@@ -17,7 +17,7 @@ from exporter.instances.instance import Instance, Pending, PollReason
 from exporter.instances.urgency import Urgency
 from exporter.watch.poll_log import PollLog
 from exporter.watch.poll_queue import PollQueue, Waiting
-from exporter.watch.watched_instances import WatchedInstances
+from exporter.watch.watched_instances import WatchedInstances, of_nearly_all
 from exporter.watch.workflow_health import WorkflowHealth
 
 _SPARE = 0.3
@@ -214,18 +214,28 @@ class Poller:
         them."""
         failing: list[tuple[str, RequestFailed]] = []
         watched = Counter[str]()
+        steps, now = list[float](), self._clock.now()
+        offset = now.unix - now.monotonic
         async for instance in self.watched.each():
             if instance.failure is not None:
                 failing.append((instance.id, instance.failure))
             if instance.status:
                 watched[instance.status] += 1
+            if instance.live and instance.has_series:
+                steps.append(instance.steps_known_at(offset))
         if self.watched.detached:
             return
         self._judge()
         by_reason = Counter[str](failure.reason for _, failure in failing)
-        now = self._clock.now()
-        unix = now.unix - now.monotonic + self._as_of
-        self._store.reported(self.key, up=self.up, as_of=unix, failing=by_reason, watched=watched)
+        as_of = offset + self._as_of
+        self._store.reported(
+            self.key,
+            up=self.up,
+            as_of=as_of,
+            steps_as_of=min(as_of, of_nearly_all(steps)),
+            failing=by_reason,
+            watched=watched,
+        )
         self.log.failing(failing, self.watched.passes.failure)
         self.log.absent(self.watched.configured)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Concatenate, ParamSpec
@@ -34,6 +34,11 @@ _RAISED_BY = 3600.0
 """Seconds of the steps in which the horizon is raised, at least; the last one may be smaller."""
 _STRETCH = 1000
 """Instances that are visited before other tasks may run."""
+
+
+def of_nearly_all(moments: Sequence[float]) -> float:
+    """The moment before which 1% of these are; inf without any."""
+    return heapq.nsmallest(len(moments) // 100 + 1, moments)[-1] if moments else inf
 
 
 @dataclass(eq=False, kw_only=True)
@@ -164,9 +169,7 @@ class WatchedInstances:
             for i in self.instances.values()
             if i.counts_as_live and not (readable and i.failure is not None)
         ]
-        now = self.clock.monotonic()
-        oldest = heapq.nsmallest(len(known) // 100 + 1, known)[-1] if known else now
-        return min(lists, oldest)
+        return min(lists, of_nearly_all(known), self.clock.monotonic())
 
     def correct_times(self, *responses: Row | Summary) -> None:
         """Drops the times of rows or of a response that stand for none, or that can't have passed:

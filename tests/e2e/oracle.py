@@ -218,6 +218,7 @@ class Expected:
         """What the exporter shows of its own watching, while all goes well."""
         self.add("up", 1)
         self.add("data_timestamp_seconds", last_success)
+        self.add("steps_data_timestamp_seconds", last_success)
         for failure in FAILURE_REASONS:
             self.add("failing_instances", 0, result=failure)
         statuses = Counter(result["status"] for result in watched)

@@ -46,5 +46,5 @@ def once(value: str, labels: str = "") -> str:
     return f"max by ({by}) ({value})"
 
 
-def age(selector: str) -> str:
-    return f"time() - {once(f'cloudflare_workflow_data_timestamp_seconds{{{selector}}} > 0')}"
+def age(selector: str, of: str = "data") -> str:
+    return f"time() - {once(f'cloudflare_workflow_{of}_timestamp_seconds{{{selector}}} > 0')}"

@@ -5,6 +5,7 @@ from tools.grafana_dashboards.dashboard import annotation, dashboard, label_vari
 from tools.grafana_dashboards.panels import (
     GREEN,
     RED,
+    WIDTH,
     YELLOW,
     Json,
     query,
@@ -148,6 +149,13 @@ def board() -> Json:
             limits=AGE,
         ),
         series(
+            "Age of the steps by workflow",
+            "Age of the steps of live instances with series.",
+            [query(age(_TARGET, "steps_data"), "{{account}} {{workflow}}")],
+            UNKNOWN,
+            unit="s",
+        ),
+        series(
             "Watched instances",
             "Instances that the exporter watches, with or without series of their own.",
             [
@@ -185,6 +193,7 @@ def board() -> Json:
                 ),
             ],
             "Nothing",
+            width=WIDTH,
         ),
         row("Events"),
         series(
