@@ -126,7 +126,7 @@ class Health:
         self._reported = set(stalled)
 
     def warn_if_late(self) -> None:
-        """Logs, but not too often, that a budget is too small, and what would help."""
+        """Logs, but not too often, that polls are overdue, why, and what would help."""
         late = [
             account
             for account in self._accounts
@@ -135,11 +135,20 @@ class Health:
         if not late or not self._throttle.may("late"):
             return
         queues = {account.workflows.queue for account in late}
+        needed = round(sum(map(self._watched.needed, queues)))
+        allowed = round(sum(queue.budget.allowed for queue in queues))
+        small = needed > allowed
         log.warning(
-            "the budget is too small; polls are overdue",
+            f"{'the budget is too small' if small else 'requests are slow or refused'}; "
+            "polls are overdue",
             lag=f"{max(account.lag for account in late):.0f}s",
-            requests_needed_in_5m=round(sum(map(self._watched.needed, queues))),
-            requests_allowed_in_5m=round(sum(queue.budget.allowed for queue in queues)),
-            advice="raise poll.interval, watch fewer workflows or configured instances, or raise "
-            "api.requests_per_5m as far as nothing else uses the token's user",
+            requests_needed_in_5m=needed,
+            requests_allowed_in_5m=allowed,
+            advice=(
+                "raise poll.interval, watch fewer workflows or configured instances, raise "
+                "api.requests_per_5m, or use a token whose rate limit no other tool uses"
+                if small
+                else "check Cloudflare's status page and the network, and whether other tools use "
+                "up the token's rate limit"
+            ),
         )

@@ -328,7 +328,7 @@ async def test_what_errored_was_not_late_before_a_list_showed_it() -> None:
 
 
 async def test_a_budget_that_is_too_small_is_reported_now_and_then_with_what_would_help() -> None:
-    async with watching(["a"]) as w:
+    async with watching(["a"], api={"requests_per_5m": 10}) as w:
         w.orders.create("a", Script(pieces=(Wait("approval"),)))
         await w.round()
         with capture_logs() as logs:
@@ -340,8 +340,29 @@ async def test_a_budget_that_is_too_small_is_reported_now_and_then_with_what_wou
             w.clock.advance(240)
             w.app.health.warn_if_late()
         assert [line["lag"] for line in logs] == ["90s", "390s"]
+        assert logs[0]["event"] == "the budget is too small; polls are overdue"
         assert logs[0]["requests_needed_in_5m"] == 20
+        assert logs[0]["requests_allowed_in_5m"] == 10
         assert "api.requests_per_5m" in logs[0]["advice"]
+
+
+async def test_a_large_enough_budget_is_not_reported_as_too_small() -> None:
+    """Polls are overdue because another tool has used up the user's limit."""
+    async with watching(["a"]) as w:
+        w.orders.create("a", Script(pieces=(Wait("approval"),)))
+        await w.round()
+        w.simulator.limit.quota = 1200
+        w.simulator.limit.spend(1195)
+        await w.round(after=INTERVAL)
+        (account,) = w.app.accounts
+        assert account.workflows.queue.budget.blocked > 0
+        w.clock.advance(INTERVAL + 90)
+        with capture_logs() as logs:
+            w.app.health.warn_if_late()
+        assert [line["event"] for line in logs] == [
+            "requests are slow or refused; polls are overdue"
+        ]
+        assert logs[0]["requests_needed_in_5m"] <= logs[0]["requests_allowed_in_5m"]
 
 
 async def test_what_a_budget_lacks_includes_the_polls_that_wait() -> None:
