@@ -28,11 +28,12 @@ class Selector:
         """Whether an instance of this id may be selected."""
         return bool(self._include.match(instance_id)) and not self._exclude.match(instance_id)
 
-    def takes(self, status: str, end: float | None, now: float) -> bool:
-        """Whether an instance is selected that has this status and ended at `end` (Unix time).
+    def takes_status(self, status: str) -> bool:
+        """Whether instances of this status may be selected. A status that isn't known today is, so
+        that people see it."""
+        return status in self.discover.statuses or status not in STATUSES
 
-        A status that isn't known today is selected, so that people see it.
-        """
-        if status in STATUSES and status not in self.discover.statuses:
-            return False
-        return status not in ENDED or end is None or now - end <= self.discover.max_age
+    def takes(self, status: str, end: float | None, now: float) -> bool:
+        """Whether an instance is selected that has this status and ended at `end` (Unix time)."""
+        recent = status not in ENDED or end is None or now - end <= self.discover.max_age
+        return recent and self.takes_status(status)

@@ -22,7 +22,7 @@ class _Rank(IntEnum):
     ERRORED = 0
     LIVE = 1
     ENDED = 2
-    EXPIRING = 3
+    LEAVING = 3
 
 
 class _Position(NamedTuple):
@@ -80,7 +80,6 @@ class SeriesLimit:
             return
         now = self._watched.now
         run, status = instance.run, instance.status or ""
-        expired = instance.expires_at is not None
         selected = self._selector.takes(status, run.end if run else None, now)
         created = instance.row.created
         if created is None and run is not None:
@@ -88,15 +87,16 @@ class SeriesLimit:
         is_old = status == "errored" or created is None or now - created >= self._limits.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
         self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
-        begins_to_expire = instance.expires_at is not None and not expired
-        if self._order is not None and begins_to_expire and instance.has_series:
-            self._order.append(_position(instance))  # no rank is lower
+        if self._order is not None and instance.has_series:
+            position = self._position(instance)
+            if position.rank is _Rank.LEAVING:
+                self._order.append(position)  # no rank is lower
 
     def _admit(self, instance: Instance) -> bool:
         """Takes a place for an instance, if there is one. That there is none is counted only once
         for each instance."""
         full = self._taken >= self._limits.max_instances
-        if full and not self._make_room(after=_position(instance).rank):
+        if full and not self._make_room(after=self._position(instance).rank):
             self._drop(instance)
             return False
         self._taken += 1
@@ -107,13 +107,14 @@ class SeriesLimit:
         did."""
         if self._order is None:
             instances = self._watched.instances.values()
-            self._order = sorted(_position(i) for i in instances if i.scope is Scope.DISCOVERED)
+            shown = (i for i in instances if i.scope is Scope.DISCOVERED)
+            self._order = sorted(map(self._position, shown))
         while self._order and self._order[-1].rank > after:
             last = self._order.pop()
             instance = self._watched.instances.get(last.id)
-            if instance is None or not instance.has_series or _position(instance) != last:
+            if instance is None or not instance.has_series or self._position(instance) != last:
                 continue  # it has changed since
-            if last.rank is not _Rank.EXPIRING:
+            if last.rank is not _Rank.LEAVING:
                 self._drop(instance)
             self._give_up(instance)
             return True
@@ -129,15 +130,16 @@ class SeriesLimit:
         self._watched.apply(lifecycle.on_series_given_up, instance)
         self._taken -= 1
 
-
-def _position(instance: Instance) -> _Position:
-    # An instance without series may expire for the very reason that it has none.
-    if instance.has_series and instance.expires_at is not None:
-        rank = _Rank.EXPIRING
-    elif instance.status == "errored":
-        rank = _Rank.ERRORED
-    elif instance.status not in ENDED:
-        rank = _Rank.LIVE
-    else:
-        rank = _Rank.ENDED
-    return _Position(rank, instance.row.created or 0.0, instance.id)
+    def _position(self, instance: Instance) -> _Position:
+        status = instance.status or ""
+        # An instance without series may expire for the very reason that it has none.
+        leaves = instance.expires_at is not None or not self._selector.takes_status(status)
+        if instance.has_series and leaves:
+            rank = _Rank.LEAVING
+        elif status == "errored":
+            rank = _Rank.ERRORED
+        elif status not in ENDED:
+            rank = _Rank.LIVE
+        else:
+            rank = _Rank.ENDED
+        return _Position(rank, instance.row.created or 0.0, instance.id)

@@ -126,6 +126,19 @@ class TestFull:
             assert w.shown() == {"new", "old"}
             assert w.value(DROPPED) == 0
 
+    async def test_a_live_one_that_is_no_longer_selected_gives_way_to_one_that_is(self) -> None:
+        rests = Script((*steps("pay", duration=10), Wait("approval")))
+        async with watching(workflows=discover(max_instances=2, statuses=["running"])) as w:
+            for name in ("rests", "rests-too"):
+                w.orders.create(name, rests)
+            for _ in range(2):
+                await w.cycle(after=6)
+            for name, shown in (("new", {"new", "rests"}), ("newer", {"new", "newer"})):
+                w.orders.create(name, Script(steps("pay", duration=1000)))
+                await w.cycle(after=INTERVAL)
+                assert w.shown() == shown
+            assert w.value(DROPPED) == 0
+
     async def test_an_errored_one_gives_way_to_nobody(self) -> None:
         async with watching(workflows=discover(max_instances=2)) as w:
             for n in range(2):
