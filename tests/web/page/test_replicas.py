@@ -71,6 +71,7 @@ async def test_it_links_to_the_replica_that_holds_a_workflow(postgres: PostgresS
             text = " ".join(shown.text.split())
             assert f"elsewhere {other} held by replica-{number}" in text
             assert "1 not on this replica" in text
+            assert "Configured limit600 the rest is left to other tools and replicas" in text
             assert address in shown.addresses
 
 
