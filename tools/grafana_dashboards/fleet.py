@@ -1,6 +1,6 @@
 """The dashboard of all workflows: what they do."""
 
-from exporter.statuses import MAY_BE_STUCK
+from exporter.statuses import ENDED, MAY_BE_STUCK
 from tools.grafana_dashboards.common import (
     AGE,
     ALERTS,
@@ -128,7 +128,7 @@ def board() -> Json:
                     "sum by (status) ("
                     + once(
                         f"cloudflare_workflow_instances{{{IN}, "
-                        'status!~"complete|errored|terminated"}',
+                        f'status!~"{"|".join(sorted(ENDED))}"}}',
                         "status",
                     )
                     + ")",

@@ -20,7 +20,7 @@ from exporter.instances.values import InstanceValues, OpenStep
 from exporter.metrics.catalogue import WorkflowKey
 from exporter.state.backend import Replica
 from exporter.web.page.formatting import NONE
-from exporter.web.page.instance_table import TableQuery
+from exporter.web.page.instance_table import COLUMNS, TableQuery
 from exporter.web.page.pages import Pages
 from exporter.web.page.view import (
     AccountView,
@@ -73,14 +73,18 @@ class Skeleton(HTMLParser):
         self.text += data
 
 
-def table(name: str) -> str:
-    """A page of the table in which all that others name has one name."""
+def account(name: str) -> AccountView:
+    """An account in which all that others name has one name."""
     failure = RequestFailed("unauthorized", name, name)
     workflow = WorkflowView(WorkflowKey(name, name), False, True, 0.0, failure, ())
     held = {name: Replica(name, name, "")}
-    account = AccountView(name, 1, 2, 3, 4, 5, None, 6.0, failure, (workflow,), held)
-    snapshot = Snapshot(NOW, (account,))
-    page = PAGES.table(snapshot._replace(accounts=(account, account)), TableQuery(q=name))
+    return AccountView(name, 1, 2, 3, 4, 5, None, 6.0, failure, (workflow,), held)
+
+
+def table(name: str) -> str:
+    """A page of the table in which all that others name has one name."""
+    snapshot = Snapshot(NOW, (account(name),))
+    page = PAGES.table(snapshot._replace(accounts=snapshot.accounts * 2), TableQuery(q=name))
     shown = row(name, account=name, workflow=name, status=name, step=name, error=name)
     chosen = Shown(snapshot, shown)
     return page + PAGES.table(chosen, TableQuery())  # type: ignore[arg-type]
@@ -253,6 +257,24 @@ def test_a_bar_shows_when_a_step_began_and_how_long_it_took() -> None:
         (50.0, 0.0),
         (75.0, 0.0),
     ]
+
+
+@pytest.mark.parametrize(("status", "outcome"), [("running", "running"), ("errored", "unfinished")])
+def test_a_step_that_an_ended_run_left_open_is_unfinished(status: str, outcome: str) -> None:
+    left_open = Timeline((Entry("pay", "step", "running", 0.0, None, 1, 0, ""),), 0)
+    page = Skeleton(PAGES.instance(known(status)._replace(timeline=left_open)))
+    assert f"Timeline {outcome} pay step" in " ".join(page.text.split())
+
+
+@pytest.mark.parametrize("accounts", [1, 2])
+def test_each_cell_is_below_the_heading_of_its_column(accounts: int) -> None:
+    """With several accounts, there is a column for them."""
+    shown = Shown(Snapshot(NOW, (account("acc"),) * accounts), row("a"))
+    page = PAGES.table(shown, TableQuery())  # type: ignore[arg-type]
+    headings = re.findall(r'<th scope="col" class="(\w+)"', page)
+    cells = re.findall(r'<t[dh](?: scope="row")? class="(\w+)"', page)
+    assert len(headings) == len(COLUMNS) - (accounts == 1)
+    assert cells == headings
 
 
 @pytest.mark.parametrize(("step", "text"), [("", "Error"), ("pay", "pay · Error")])
