@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
+from exporter.cloudflare.errors import FAILURE_REASONS
 from exporter.config import accounts, environment, flags
 from exporter.config.settings import leaves
 from exporter.metrics.catalogue import FAMILIES
@@ -188,6 +189,11 @@ class TestTroubleshooting:
         logged = _logged("warning", "error", "exception")
         assert len(logged) > 10
         assert {line for line in logged if f"`{line}`" not in TROUBLESHOOTING} == set()
+
+    def test_each_class_of_failure_is_explained(self) -> None:
+        rows = re.findall(r"^\| (`[^|]+) \|", TROUBLESHOOTING, re.MULTILINE)
+        explained = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+        assert set(FAILURE_REASONS) - explained == set()
 
     def test_its_metrics_are_those_that_there_are(self) -> None:
         named = set(re.findall(r"`(cloudflare_\w+)`", TROUBLESHOOTING))
