@@ -64,3 +64,5 @@ class WorkflowRecord(Struct, array_like=True):
     """Of instances that aren't watched, the state holds none that was created after this time."""
     deleted: bool = False
     """Whether it no longer exists, as the account's list of workflows says."""
+    discover: str = ""
+    """The `discover` with which it was last attached, as JSON, or null; empty: not known."""

@@ -21,7 +21,7 @@ from exporter.clock import Clock
 from exporter.cloudflare.credentials import Credentials
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.workflows_client import WorkflowsClient
-from exporter.config.accounts import Account, Discover, Workflow, is_glob
+from exporter.config.accounts import Account, Workflow, is_glob
 from exporter.config.metrics import Metrics
 from exporter.config.settings import Api, Poll
 from exporter.instances.instance import Scope
@@ -128,8 +128,6 @@ class AccountWorkflows:
         """Those that are watched here, by name."""
         self._found: set[str] = set()
         """Workflows of the account that match a glob."""
-        self._discovered_by: dict[str, Discover | None] = {}
-        """The `discover` with which each workflow was last attached."""
         self._missing: dict[str, float] = {}
         """Those of `_found` that the account's list lacks, with the time since when (monotonic
         clock)."""
@@ -171,9 +169,8 @@ class AccountWorkflows:
         self.entries = entries
 
     def continue_from(self, former: "AccountWorkflows") -> None:
-        """Takes what was found or watched, and how it was selected, from the object that a reload
-        replaces."""
-        self._found, self._discovered_by = {*former._found, *former.wanted}, former._discovered_by
+        """Takes what was found or watched from the object that a reload replaces."""
+        self._found = {*former._found, *former.wanted}
         self.list_failure = former.list_failure
 
     async def _attach(self, name: str, entry: Workflow) -> None:
@@ -194,12 +191,13 @@ class AccountWorkflows:
             return
         poller = Poller(watched, self.client, self.queue, self.log.of(key))
         discovery = None
+        selected_by = "null" if discover is None else discover.model_dump_json()
         if selector is not None:
             discovery = Discovery(poller, selector, self.writer, self.coverage)
-            if self._discovered_by.get(name, discover) != discover:
+            if watched.record.discover not in ("", selected_by):
                 discovery.series_limit.reselect()
             discovery.series_limit.recount()
-        self._discovered_by[name] = discover
+        watched.record.discover = selected_by
         rounds = self.scheduler.add(poller, every=self.settings.poll.interval)
         self.attached[name] = Attachment(entry, watched, poller, discovery, rounds)
 
@@ -331,7 +329,6 @@ class AccountWorkflows:
                 )
                 self._found.discard(name)
                 del self._missing[name]
-                self._discovered_by.pop(name, None)
                 if name in self.attached:
                     self.attached[name].watched.record.deleted = True
 

@@ -173,6 +173,26 @@ class TestFull:
             assert w.status("errored") == "errored"
             assert w.value(DROPPED) == 2
 
+    @pytest.mark.parametrize("how", ["reload", "restart"])
+    @pytest.mark.parametrize(
+        "before",
+        [{"discover": {}}, {"instances": ["waits", "errored"]}],
+        ids=["others before", "configured before"],
+    )
+    async def test_so_do_statuses(
+        self, tmp_path: Path, before: dict[str, object], how: str
+    ) -> None:
+        before = {"name": "orders", **before}
+        async with watching(workflows=[before], state=tmp_path / "state.db") as w:
+            w.orders.create("waits", WAITING)
+            w.orders.create("errored", failing(1))
+            await w.cycle(after=INTERVAL)
+            assert w.shown() == {"waits", "errored"}
+            errored = discover(statuses=["errored"])
+            await (w.reload if how == "reload" else w.restart)(workflows=errored)
+            await w.saved()
+            assert w.shown() == {"errored"}
+
     @pytest.mark.parametrize("after", [WAITING, SHORT], ids=["live", "complete"])
     async def test_an_errored_one_takes_the_place_of_one_that_was_restarted(
         self, after: Script
