@@ -8,6 +8,7 @@ first. All times are by the database's clock.
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import psycopg
@@ -67,6 +68,8 @@ class Postgres(Backend):
         self._session: Session | None = None
         self._me: tuple[str, float] = ("", 0.0)
         """The id of this replica and the seconds of its leases, from its last turn."""
+        self._wrote_at: datetime | None = None
+        """When this replica last committed anything; None: it has not, or it left."""
         try:
             self._select("SELECT 1")
         except BaseException:
@@ -74,14 +77,17 @@ class Postgres(Backend):
             raise
 
     def take_turn(self, turn: Turn) -> Seen:
-        seen = self._transaction(lambda session: _turn(session, turn))
+        before = self._wrote_at if turn.replica.id == self._me[0] else None
+        seen, now = self._transaction(lambda session: _turn(session, turn, before))
         self._me = turn.replica.id, turn.lease
+        self._wrote_at = None if turn.leaving else now
         return seen
 
     def write(self, batch: Batch, *, now: float) -> None:
         """Also renews the leases."""
         del now
-        self._transaction(lambda session: _write(session, batch, *self._me))
+        me, before = self._me, self._wrote_at
+        self._wrote_at = self._transaction(lambda session: _write(session, batch, *me, before))
 
     def ensure_idle(self) -> None:
         locked = "SELECT FROM replicas WHERE id = %s FOR UPDATE NOWAIT"
@@ -141,7 +147,8 @@ def check(server: DatabaseServer) -> None:
             session.run("BEGIN")
             if lacks_migrations:
                 migrate(session)
-            held = {owner: _turn(session, turn).leases[owner].epoch}
+            seen, _ = _turn(session, turn)
+            held = {owner: seen.leases[owner].epoch}
             for row in (StoredRow(b""), None):
                 rows = {(table, owner, ""): row for table in TABLES}
                 _write(session, Batch(rows, held), me.id, turn.lease)
@@ -157,22 +164,36 @@ def _retried(act: Callable[[], T]) -> T:
     return act()
 
 
-def _write(session: Session, batch: Batch, replica: str, lease: float) -> None:
+def _set_back(session: Session, replica: str, wrote_at: datetime | None) -> bool:
+    """Whether the database lacks what a replica wrote then, since it was restored from a backup: so
+    it lacks what was counted, too."""
+    renewed = "SELECT 1 FROM replicas WHERE id = %s AND expires >= %s FOR UPDATE"
+    return wrote_at is not None and not session.run(renewed, (replica, wrote_at))
+
+
+def _write(
+    session: Session, batch: Batch, replica: str, lease: float, before: datetime | None = None
+) -> datetime | None:
+    set_back = _set_back(session, replica, before)
     renewed = session.run(
         "UPDATE replicas SET expires = clock_timestamp() + make_interval(secs => %s) WHERE id = %s "
-        "RETURNING extract(epoch FROM clock_timestamp())::float8",
+        "RETURNING expires",
         (lease, replica),
     )
-    held = {(a, w): epoch for a, w, epoch in session.run(_HELD, (replica,))}
+    leases = [] if set_back else session.run(_HELD, (replica,))
+    held = {(a, w): epoch for a, w, epoch in leases}
     written = {*batch.horizons, *(owner for _, owner, _ in batch.rows)}
     lost = {owner for owner, epoch in batch.leases.items() if held.get(owner) != epoch}
     if lost := lost | (written - batch.leases.keys()):
         raise LeaseLost(lost)
-    for (now,) in renewed:
-        for table, rows, deleted in batch.by_table(now):
+    wrote_at = None
+    for (expires,) in renewed:
+        wrote_at = expires - timedelta(seconds=lease)
+        for table, rows, deleted in batch.by_table(wrote_at.timestamp()):
             write(session, table, rows, deleted)
     for owner, horizon in batch.horizons.items():
         expire_instances(session, owner, horizon)
+    return wrote_at
 
 
 _HELD = "SELECT account, workflow, epoch FROM leases WHERE holder = %s"
@@ -187,11 +208,16 @@ _LOCKED_LEDGERS = (
 )
 
 
-def _turn(session: Session, turn: Turn) -> Seen:
+def _turn(session: Session, turn: Turn, before: datetime | None = None) -> tuple[Seen, datetime]:
+    """Also returns its time by the database's clock."""
     me = turn.replica
-    session.run(
+    set_back = _set_back(session, me.id, before)
+    if set_back:  # what it takes again before it has seen that all is lost may have the same epochs
+        session.run("DELETE FROM replicas WHERE id = %s", (me.id,))
+    [(expires,)] = session.run(
         "INSERT INTO replicas VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s)) "
-        "ON CONFLICT (id) DO UPDATE SET url = excluded.url, expires = excluded.expires",
+        "ON CONFLICT (id) DO UPDATE SET url = excluded.url, expires = excluded.expires "
+        "RETURNING expires",
         (*me, turn.lease),
     )
     if turn.leaving:
@@ -203,11 +229,11 @@ def _turn(session: Session, turn: Turn) -> Seen:
         turn.released,
         me=me.id,
     )
-    if turn.wanted and not turn.leaving:
+    if turn.wanted and not turn.leaving and not set_back:
         _take(session, me, turn.wanted)
     budgets = _allotments(session, turn)
     _exchange(session, turn)
-    return _seen(session, budgets, me.id)
+    return _seen(session, budgets, me.id), expires - timedelta(seconds=turn.lease)
 
 
 def _exchange(session: Session, turn: Turn) -> None:

@@ -292,7 +292,7 @@ class StateWriter:
             "leases lost; other replicas have taken over",
             workflows=len(owners),
             advice="this replica was stopped, or cut off from the database, for longer than "
-            "replica.lease",
+            "replica.lease; or the database was restored from a backup",
         )
         self.leases.lose(owners)
         self._store.leases_lost(len(owners))

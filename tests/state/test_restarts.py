@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from exporter.app import App
 from exporter.clock import Clock
 from exporter.config.errors import ConfigError
-from exporter.state.backend import DatabaseServer, InUse, Location
+from exporter.state.backend import TABLES, DatabaseServer, InUse, Location
 from simulator import (
     Attempt,
     Error,
@@ -580,6 +580,47 @@ async def test_a_workflow_that_cant_be_restored_is_logged(postgres: PostgresServ
             "orders",
             "permission denied for table series",
         )
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("holder", ["this replica", "one before it"])
+async def test_a_database_restored_from_a_backup_makes_nothing_count_twice(
+    postgres: PostgresServer, holder: str
+) -> None:
+    """What ended since the backup counts again, from what the counts were then."""
+    user = postgres.new_user()
+    state = DatabaseServer(SecretStr(postgres.url("postgres", user=user)), None, DEADLINE)
+    tables = [*TABLES, "replicas", "leases", "budgets"]
+    restored = [f"TRUNCATE {', '.join(f'{user}.{table}' for table in tables)}"]
+    restored += [f"INSERT INTO {user}.{table} TABLE {user}.old_{table}" for table in TABLES]
+    if holder == "this replica":
+        restored += [
+            f"INSERT INTO {user}.{table} TABLE {user}.old_{table}"
+            for table in ("replicas", "leases", "budgets")
+        ]
+    restored += [f"SELECT setval('{user}.epochs', 1, false)"]
+    async with watching(workflows=DISCOVERED, state=state) as w:
+        await w.cycle()
+        w.orders.create("a", Script(steps("one")))
+        await w.cycle(after=15)
+        postgres.execute(
+            *(f"CREATE TABLE {user}.old_{table} AS TABLE {user}.{table}" for table in tables),
+            f"UPDATE {user}.old_replicas SET expires = expires - interval '1 hour'",
+        )
+        w.orders.create("b", Script(steps("one")))
+        await w.cycle(after=15)
+        assert runs(w) == 2
+        postgres.execute("; ".join(restored))
+        if holder == "one before it":
+            await w.saved()  # there is nothing to write
+        w.orders.create("c", Script(steps("one")))
+        for _ in range(3):
+            await w.cycle(after=15)
+        assert runs(w) == 3
+        await w.restart()
+        for _ in range(2):
+            await w.cycle(after=15)
+        assert runs(w) == 3
 
 
 class TestWhatIsOldGoes:
