@@ -77,12 +77,12 @@ def on_due(instance: Instance) -> Pending | None:
 
 def request_detail(instance: Instance) -> Pending | None:
     """Its row changed, or only rows have shown it so far: its next request is a detail request.
-
-    After a failed poll, that request waits until the pause is over.
-    """
+    After a failed poll, that waits until the pause is over."""
     status = instance.row.status
     if status == "errored" and instance.is_news:
         urgency = Urgency.ERRORED
+    elif instance.is_behind:
+        urgency = Urgency.MISSED  # only a response can show its new status, as after a restart
     elif status not in ENDED and instance.values is not None:
         urgency = Urgency.LIVE  # the row has shown its status, and its steps can wait
     else:

@@ -12,7 +12,8 @@ class Urgency(IntEnum):
 
     ERRORED = 0
     MISSED = 1
-    """It was live and is no longer in any list, so only a poll can show its status."""
+    """Only a poll can show its status: it was live and is no longer in any list, or its row is of
+    another run than the known one."""
     CONFIGURED = 2
     """Named in the configuration, and due."""
     PAGE = 3

@@ -143,7 +143,7 @@ class Poller:
         if pending is not None and not self.watched.detached:
             self._active.add(instance)
             now = self._clock.monotonic()
-            # What errored or is missing could wait until that showed, however long it was due.
+            # These could wait until a list or an event showed them, however long they were due.
             due = now if pending.urgency <= Urgency.MISSED else min(instance.due, now)
             self.queue.put(_Poll(due, self, instance, pending), pending.urgency)
 

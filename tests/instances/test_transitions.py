@@ -5,6 +5,7 @@ from datetime import timedelta
 from math import inf
 
 import pytest
+from msgspec.structs import replace
 
 from exporter.cloudflare.errors import RequestFailed
 from exporter.cloudflare.models import Detail, Row, Step, Summary
@@ -87,6 +88,13 @@ class TestWhatIsAskedFor:
         instance.since = at(10).unix
         lifecycle.on_row(instance, at(20), row("errored", 20))
         assert lifecycle.request_detail(instance) == Pending(Urgency.CHANGED, PollReason.ROW)
+
+    def test_by_a_row_of_another_run_than_the_one_that_is_shown(self) -> None:
+        instance = known(Scope.DISCOVERED, "errored")
+        restarted = replace(row("queued", 20), started_on=None)
+        assert lifecycle.on_row(instance, at(20), restarted).needs_detail
+        assert instance.status == "errored"
+        assert lifecycle.request_detail(instance) == Pending(Urgency.MISSED, PollReason.ROW)
 
     def test_by_the_first_row_of_a_live_one_whose_values_are_not_known(self) -> None:
         instance = new(Scope.DISCOVERED)
