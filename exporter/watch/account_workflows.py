@@ -9,7 +9,7 @@ come down to `reconcile`, which attaches and detaches.
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import inf
@@ -35,7 +35,7 @@ from exporter.watch.poll_log import AccountLog
 from exporter.watch.poll_queue import PollQueue
 from exporter.watch.poller import Poller
 from exporter.watch.scheduler import Scheduler
-from exporter.watch.selector import Selector
+from exporter.watch.selector import Selector, match_of
 from exporter.watch.watched_instances import WatchedInstances
 
 log = structlog.get_logger(__name__)
@@ -345,9 +345,3 @@ class AccountWorkflows:
         owners = {self._owner(name) for name in (*wanted, *queue)}
         self.writer.leases.wanted[self.settings.stored_as] = owners
         self.log.drop_others(wanted)
-
-
-def match_of(name: str, entries: Iterable[Workflow]) -> Workflow | None:
-    """The entry for a workflow: the one with its name or, without that, the first matching glob."""
-    globs = (e for e in entries if is_glob(e.name) and fnmatchcase(name, e.name))
-    return next((e for e in entries if e.name == name), None) or next(globs, None)

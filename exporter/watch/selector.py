@@ -1,11 +1,18 @@
-"""Which instances of a workflow `discover` selects, by their id, status and end."""
+"""Which entry of the configuration a workflow takes, by its name, and which of its instances that
+selects, by their id, status and end."""
 
 import re
 from collections.abc import Iterable
-from fnmatch import translate
+from fnmatch import fnmatchcase, translate
 
-from exporter.config.accounts import Discover
+from exporter.config.accounts import Discover, Workflow, is_glob
 from exporter.statuses import ENDED, STATUSES
+
+
+def match_of(name: str, entries: Iterable[Workflow]) -> Workflow | None:
+    """The entry for a workflow: the one with its name or, without that, the first matching glob."""
+    globs = (e for e in entries if is_glob(e.name) and fnmatchcase(name, e.name))
+    return next((e for e in entries if e.name == name), None) or next(globs, None)
 
 
 def _globs(patterns: Iterable[str]) -> re.Pattern[str]:
