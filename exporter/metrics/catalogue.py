@@ -278,8 +278,8 @@ CONFIG_SUCCESS_TIME = _own(
 )
 API_REQUESTS = _own(
     "api_requests_total",
-    "Requests to Cloudflare's API by endpoint and HTTP status; the code is timeout, connection, "
-    "invalid or cancelled where there was no usable response.",
+    "Requests to Cloudflare's API by endpoint and HTTP status; the code is timeout, dns, "
+    "connection, invalid or cancelled where there was no usable response.",
     "account endpoint code",
     zeros=(_ENDPOINTS, CODES),
 )

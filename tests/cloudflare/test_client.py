@@ -24,6 +24,7 @@ from exporter.cloudflare.credentials import Credential
 from exporter.cloudflare.errors import FAILURE_REASONS, RequestFailed
 from exporter.cloudflare.response_headers import retry_after
 from exporter.cloudflare.workflows_client import WorkflowsClient
+from exporter.metrics import catalogue
 from simulator import (
     Drip,
     Drop,
@@ -215,9 +216,11 @@ def client_over_a_socket(
     )
 
 
-async def failure_over_a_socket(simulator: Simulator, limit: float = 60) -> RequestFailed:
+async def failure_over_a_socket(
+    simulator: Simulator, limit: float = 60, on_request: OnRequest = ignore
+) -> RequestFailed:
     async with http_client(api(timeout=limit)) as http:
-        client = client_over_a_socket(simulator, http, limit=limit)
+        client = client_over_a_socket(simulator, http, limit=limit, on_request=on_request)
         with pytest.raises(RequestFailed) as caught:
             await client.instance("orders", "order-1")
     return caught.value
@@ -482,8 +485,12 @@ class TestConnections:
     async def test_a_name_that_is_not_known(self) -> None:
         simulator = self.simulator()
         simulator.url = "http://nowhere.invalid/client/v4"
-        failed = await failure_over_a_socket(simulator)
-        assert failed.reason == "dns"
+        codes: list[str] = []
+        failed = await failure_over_a_socket(
+            simulator, on_request=lambda _, code, __: codes.append(code)
+        )
+        assert (failed.reason, codes) == ("dns", ["dns"])
+        assert f" {codes[0]}," in catalogue.API_REQUESTS.help
         assert str(failed).startswith("nowhere.invalid: ")
 
     async def test_a_request_that_is_given_up_is_reported_too(self) -> None:
