@@ -44,7 +44,7 @@ class Health:
         self._clock = clock
         self._reported: set[str] = set()
         self._throttle = Throttle(clock)
-        self._was_ready = False
+        self._was_ready = self._was_late = False
 
     def unhealthy(self) -> list[str]:
         """What has stalled: a line for each, which begins with its name."""
@@ -126,14 +126,21 @@ class Health:
         self._reported = set(stalled)
 
     def warn_if_late(self) -> None:
-        """Logs, but not too often, that polls are overdue, why, and what would help."""
+        """Logs, but not too often, that polls are overdue, why, and what would help; and once that
+        they are no longer."""
         late = [
             account
             for account in self._accounts
             if account.lag >= max(_LATE, 4 * account.workflows.settings.poll.interval)
         ]
-        if not late or not self._throttle.may("late"):
+        if not late:
+            if self._was_late:
+                log.info("polls are on time again")
+            self._was_late = False
             return
+        if not self._throttle.may("late"):
+            return
+        self._was_late = True
         queues = {account.workflows.queue for account in late}
         needed = round(sum(map(self._watched.needed, queues)))
         allowed = round(sum(queue.budget.allowed for queue in queues))
