@@ -312,7 +312,11 @@ POLLS = _own(
     "kind result",
     zeros=(get_args(PollKind), ("success", *FAILURE_REASONS)),
 )
-POLL_LAG = _own("poll_lag_seconds", "Seconds by which the most overdue poll or list pass is late.")
+POLL_LAG = _own(
+    "poll_lag_seconds",
+    "Seconds by which the most overdue poll or list pass is late. Steps that can wait don't count: "
+    "cloudflare_workflow_steps_data_timestamp_seconds says how old they are.",
+)
 INSTANCES_DROPPED = _own(
     "instances_dropped_total",
     "Discovered instances without series, because their workflow is at discover.max_instances.",
