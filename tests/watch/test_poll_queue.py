@@ -1,6 +1,7 @@
 """The queue for the budget: the most urgent first, in turns with list pages, and none starves."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -68,23 +69,24 @@ def test_the_most_urgent_first_and_within_one_urgency_in_order() -> None:
 def test_within_one_urgency_the_most_overdue_first() -> None:
     """So the workflow that asks first doesn't get all turns, whatever it asks for."""
 
-    async def main() -> list[float]:
+    async def main() -> list[str]:
         queue_, _ = queue()
-        order: list[float] = []
+        order: list[str] = []
 
-        async def make(due: float) -> None:
-            order.append(due)
+        async def make(name: str) -> None:
+            order.append(name)
 
-        for due in (5.0, 3.0, 9.0, 1.0):
-            queue_.put(Poll(due, partial(make, due)), Urgency.SPARE)
+        for due, name in ((5, "c"), (3, "a"), (9, "d"), (3, "b")):
+            queue_.put(Poll(due, partial(make, name)), Urgency.SPARE)
         await asyncio.sleep(60)
         return order
 
-    assert virtual_time.run(main()) == [1.0, 3.0, 5.0, 9.0]
+    assert virtual_time.run(main()) == ["a", "b", "c", "d"]
 
 
-def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
-    """The order in which so many polls and pages of each urgency get their turns."""
+def order_at(budget: int, *asked: dict[Urgency, int]) -> list[Urgency]:
+    """The order in which so many polls and pages of each urgency get their turns, which are asked
+    for a minute after the ones before."""
 
     async def main() -> list[Urgency]:
         queue_, _ = queue(budget, at_once=1000)
@@ -100,14 +102,15 @@ def order_at(budget: int, asked: dict[Urgency, int]) -> list[Urgency]:
             await request(Urgency.PAGE)
 
         async with asyncio.TaskGroup() as pages:
-            for urgency, count in asked.items():
-                for _ in range(count):
+            for counts in asked:
+                for urgency in Counter(counts).elements():
                     if urgency is Urgency.PAGE:
                         pages.create_task(page())
                     else:
                         queue_.put(Poll(0.0, partial(request, urgency)), urgency)
+                await asyncio.sleep(60)
         await asyncio.sleep(86_400)
-        assert len(order) == sum(asked.values())
+        assert len(order) == sum(sum(counts.values()) for counts in asked)
         return order
 
     return virtual_time.run(main())
@@ -132,6 +135,15 @@ class TestTurns:
     def test_what_can_wait_gets_a_fiftieth_of_the_turns_of_list_pages(self) -> None:
         order = order_at(60, {Urgency.LIVE: 50, Urgency.PAGE: 500})
         assert 8 <= order[:500].count(Urgency.LIVE) <= 12
+
+    def test_what_begins_to_wait_while_list_pages_do_makes_up_for_no_turns(self) -> None:
+        order = order_at(600, {Urgency.PAGE: 700}, {}, {}, {}, {Urgency.LIVE: 20})
+        first = order.index(Urgency.LIVE)
+        assert order[first : first + 100].count(Urgency.LIVE) <= 3
+
+    def test_what_can_wait_gets_its_turns_though_more_of_it_comes_all_the_time(self) -> None:
+        order = order_at(60, {Urgency.PAGE: 300}, *[{Urgency.LIVE: 1}] * 20)
+        assert 4 <= order[:250].count(Urgency.LIVE) <= 6
 
     def test_without_list_pages_what_can_wait_has_all_turns(self) -> None:
         assert order_at(60, {Urgency.LIVE: 5}) == [Urgency.LIVE] * 5
@@ -193,26 +205,34 @@ def test_a_page_continues_when_its_queue_is_replaced() -> None:
 
 
 def test_what_is_no_longer_wanted_is_given_up_and_takes_no_turn() -> None:
-    async def main() -> tuple[list[str], int]:
+    async def main() -> tuple[int, int, list[str]]:
         queue_, _ = queue()
         made: list[str] = []
-        wanted = {"a": True, "b": True, "c": True}
+        wanted = set[str]()
 
-        def put(name: str) -> None:
+        def put(name: str, urgency: Urgency) -> None:
             async def make() -> None:
                 async with queue_.budget.request():
                     made.append(name)
 
-            queue_.put(Poll(0.0, make, lambda: wanted[name]), Urgency.LIVE)
+            wanted.add(name)
+            queue_.put(Poll(0.0, make, lambda: name in wanted), urgency)
 
         queue_.budget.rate_limited(60)
-        for name in wanted:
-            put(name)
-        wanted["a"] = wanted["c"] = False
+        for n in range(20):
+            put(f"live {n}", Urgency.LIVE)
+        wanted.clear()
+        put("live", Urgency.LIVE)
+        waiting = len(queue_)
+        for n in range(100):
+            put(f"page {n}", Urgency.PAGE)
+        for n in range(20):
+            put(f"changed {n}", Urgency.CHANGED)
+        wanted -= {f"changed {n}" for n in range(19)}
         await asyncio.sleep(120)
-        return made, len(queue_)
+        return waiting, len(queue_), [name for name in made[:60] if not name.startswith("page")]
 
-    assert virtual_time.run(main()) == (["b"], 0)
+    assert virtual_time.run(main()) == (1, 0, ["changed 19", "live"])
 
 
 def test_what_is_given_up_as_its_turn_comes_is_not_made() -> None:
@@ -250,6 +270,41 @@ def test_no_more_than_so_many_at_once() -> None:
         return most
 
     assert virtual_time.run(main()) == 3
+
+
+def test_progress_was_when_a_poll_ended_or_nothing_waited() -> None:
+    """After ten minutes without any, `/-/healthy` fails."""
+
+    async def main() -> list[float]:
+        queue_, _ = queue()
+        queue_.budget.rate_limited(50)
+        progress: list[float] = []
+        for pause in (10, 10, 100, 140, 740):
+            await asyncio.sleep(pause)
+            queue_.put(Poll(0.0, partial(asyncio.sleep, 100)), Urgency.LIVE)
+            progress.append(queue_.progress_at)
+        return progress
+
+    assert virtual_time.run(main()) == [10, 10, 10, 250, 1000]
+
+
+def test_lag_is_of_the_most_overdue_poll_that_can_not_wait() -> None:
+    async def main() -> list[float]:
+        queue_, _ = queue()
+        queue_.budget.rate_limited(600)
+        await asyncio.sleep(100)
+        lags = [queue_.lag]
+        for due, urgency in (
+            (20.0, Urgency.LIVE),
+            (70.0, Urgency.ERRORED),
+            (40.0, Urgency.CONFIGURED),
+            (90.0, Urgency.MISSED),
+        ):
+            queue_.put(Poll(due, partial(asyncio.sleep, 0)), urgency)
+            lags.append(queue_.lag)
+        return lags
+
+    assert virtual_time.run(main()) == [0, 0, 30, 60, 60]
 
 
 def test_stopping_forgets_what_waits_and_gives_up_what_does_not_end() -> None:
