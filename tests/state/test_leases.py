@@ -83,10 +83,11 @@ def test_nothing_moves_that_need_not(count: int, live: int, turns: list[int]) ->
     assert database.moves - before == (lost if live > 1 else 0)
 
 
-@given(count=st.integers(1, 12), live=st.integers(1, 4))
-def test_one_that_comes_gets_its_share_and_no_more(count: int, live: int) -> None:
+@given(count=st.integers(1, 12), live=st.integers(1, 4), comes=NUMBERS)
+def test_one_that_comes_gets_its_share_and_no_more(count: int, live: int, comes: int) -> None:
+    """Whatever its name is among those of the others."""
     database, wanted = Sqlite(), workflows(count)
-    for number in [*range(live)] * 3:
+    for number in [n for n in range(live + 1) if n != comes % (live + 1)] * 3:
         database.turn(number, wanted)
     before = database.moves
     for number in [*range(live + 1)] * 3:
@@ -120,6 +121,25 @@ def test_what_is_no_longer_wanted_makes_room_before_what_is() -> None:
     dropped, stay = workflows(2), workflows(4) - workflows(2)
     given_up = plan(Seen([replica(0), replica(1)], leases, {}), stay, replica(0).id)[1]
     assert {*given_up} == dropped
+
+
+@given(numbers=st.permutations(range(3)), owners=st.permutations(sorted(workflows(8))))
+def test_all_come_to_the_same_division_in_whatever_order_the_database_has_it(
+    numbers: list[int], owners: list[Owner]
+) -> None:
+    holders = {owner: int(owner[1][-1]) % 3 for owner in owners[:7]}
+    ordered = {owner: holders[owner] for owner in sorted(holders)}
+    live = [replica(n) for n in numbers]
+    for number in range(3):
+        one, other = (
+            plan(
+                Seen(replicas, {o: Lease(replica(n), 1) for o, n in held.items()}, {}),
+                set(owners),
+                replica(number).id,
+            )
+            for replicas, held in ((live, holders), (sorted(live), ordered))
+        )
+        assert one == other
 
 
 def test_a_replica_that_is_not_seen_yet_takes_nothing() -> None:
