@@ -402,6 +402,29 @@ async def test_what_takes_only_spare_requests_is_not_lacking() -> None:
         await rounds
 
 
+async def test_of_those_that_no_list_shows_changed_the_most_overdue_wait_a_few_at_a_time() -> None:
+    """Beside configured ones, which are due."""
+    workflows = [{"name": "orders", "instances": ["b"], "discover": {}}]
+    api, poll = {"requests_per_5m": 150}, {"interval": "60s"}
+    async with watching(workflows=workflows, api=api, poll=poll) as w:
+        w.orders.create("b", Script(pieces=(Wait("approval"),)))
+        for n in range(8):
+            w.orders.create(f"a{n}", Script(pieces=(Wait("approval"),)))
+            await w.cycle(after=3)
+        (account,), (poller,) = w.app.accounts, w.app.pollers
+        account.workflows.queue.budget.rate_limited(300)
+        w.clock.advance(100)
+        for _ in range(2):
+            polling = asyncio.create_task(poller.round())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+            waiting = {i.id for i in poller.instances.values() if i.activity}
+            # Three tenths of the requests that the budget has in a minute of its first window.
+            assert waiting == {"b", *(f"a{n}" for n in range(6))}
+
+
 async def test_history_is_not_counted_without_backfill() -> None:
     """What had ended before the exporter began to watch; what ends later counts."""
     async with watching(["old", "new"], metrics={"backfill": False}) as w:
