@@ -1,8 +1,16 @@
 """One budget for several replicas: who gets what of it, turn by turn."""
 
+import msgspec
 import pytest
 
-from exporter.cloudflare.replica_budgets import WINDOW, Allotment, BudgetUse, allot, usable
+from exporter.cloudflare.replica_budgets import (
+    WINDOW,
+    Allotment,
+    BudgetUse,
+    allot,
+    least,
+    usable,
+)
 
 
 class Database:
@@ -58,6 +66,10 @@ class TestShares:
     def test_they_are_equal_if_nobody_needs_anything(self) -> None:
         assert Database().settle(a=0, b=0, c=0) == pytest.approx({"a": 200, "b": 200, "c": 200})
 
+    def test_they_are_equal_if_a_twentieth_for_each_is_too_much(self) -> None:
+        shares = Database().settle(**{f"r{n}": 100.0 * n for n in range(30)})
+        assert shares == pytest.approx(dict.fromkeys(shares, 20))
+
     def test_a_new_one_waits_until_the_others_know_of_it(self) -> None:
         database = Database()
         database.turn("a")
@@ -82,8 +94,8 @@ class TestAbsent:
     def test_the_requests_of_one_that_left_are_reserved_while_they_count(self) -> None:
         database = Database()
         database.turn("a")
-        database.turn("a", spent=400, leaving=True)
-        assert database.turn("b").share == 200
+        assert database.turn("a", spent=400, leaving=True).share == 0
+        assert database.turn("b")[:2] == (200, 600)
         database.now = WINDOW - 1
         assert database.turn("b").share == 200
         database.now = WINDOW
@@ -98,14 +110,29 @@ class TestAbsent:
             shares = database.settle(a=1000, b=1000)
             assert shares == pytest.approx({"a": free / 2, "b": free / 2}, abs=2)
 
-    def test_one_that_follows_a_killed_one_sends_requests_as_its_own_leave_the_window(self) -> None:
+    @pytest.mark.parametrize(
+        ("sent", "free"),
+        [
+            (600, {59: 0, 61: 0, 90: 18, 180: 108, 330: 258, 390: 460}),
+            (0, {59: 0, 61: 300, 90: 320, 180: 270, 330: 120, 390: 460}),
+        ],
+    )
+    def test_one_that_follows_a_killed_one_sends_requests_as_its_own_leave_the_window(
+        self, sent: int, free: dict[int, float]
+    ) -> None:
+        """It may have sent a burst and 35% of its share in 30 s, then at the rate of half of it.
+        All of that may have arrived 30 s late."""
         database = Database()
+        database.now = silent_since = 1000.0
         database.turn("a")
-        database.turn("a", evenly=600)
-        for unseen, least in ((30, 0), (90, 10), (180, 100), (330, 200), (630, 400)):
-            database.now = unseen
-            assert database.turn(f"b-{unseen}").share >= least
+        database.turn("a", evenly=sent)
+        for unseen, share in free.items():
+            database.now = silent_since + unseen
+            assert database.turn(f"b-{unseen}").share == pytest.approx(share, abs=2)
             database.turn(f"b-{unseen}", leaving=True)
+        database.now += 36_000
+        database.turn("c")
+        assert msgspec.json.decode(database.ledger).keys() == {"c"}
 
     @pytest.mark.parametrize(
         ("unseen", "share"), [(0, 200), (29, 200), (30, 100), (330, 50), (630, 25), (10**9, 0)]
@@ -123,7 +150,7 @@ class TestRefused:
         assert database.turn("a").blocked == 290
         assert database.turn("c").blocked == 305
         database.now += 290
-        assert database.turn("c").blocked == 0
+        assert [database.turn(name).blocked for name in "abc"] == [0, 0, 0]
 
     def test_another_is_first_once_the_first_is_silent(self) -> None:
         database = Database()
@@ -133,6 +160,13 @@ class TestRefused:
         assert database.turn("b", blocked=300).blocked == 300
         assert database.turn("c").blocked == 315
 
+    def test_all_stop_though_the_one_that_was_refused_has_left(self) -> None:
+        database = Database()
+        database.turn("b", blocked=900)
+        database.turn("b", blocked=900, leaving=True)
+        database.now += 400
+        assert database.turn("a").blocked == 500
+
 
 def test_requests_of_the_others_are_reported() -> None:
     database = Database()
@@ -141,3 +175,8 @@ def test_requests_of_the_others_are_reported() -> None:
     assert database.turn("c", spent=7).peers_spent == 150
     database.now = WINDOW
     assert database.turn("c").peers_spent == 0
+
+
+def test_of_several_allotments_each_limit_holds() -> None:
+    allotments = Allotment(20, 30, peers_spent=0, blocked=0), Allotment(10, 200, 7, 60)
+    assert least(allotments) == (10, 30, 7, 60)
