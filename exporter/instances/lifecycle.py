@@ -75,14 +75,14 @@ def on_due(instance: Instance) -> Pending | None:
     return pend(instance, Urgency.CONFIGURED, reason)
 
 
-def request_detail(instance: Instance) -> Pending | None:
+def request_detail(instance: Instance, *, unclear: bool = False) -> Pending | None:
     """Its row changed, or only rows have shown it so far: its next request is a detail request.
-    After a failed poll, that waits until the pause is over."""
+    After a failed poll, that waits until the pause is over. `unclear`: its row `needs_detail`."""
     status = instance.row.status
     if status == "errored" and instance.is_news:
         urgency = Urgency.ERRORED
-    elif instance.is_behind:
-        urgency = Urgency.MISSED  # only a response can show its new status, as after a restart
+    elif unclear or instance.is_behind:
+        urgency = Urgency.MISSED  # only a response can show how it is, as after a restart
     elif status not in ENDED and instance.values is not None:
         urgency = Urgency.LIVE  # the row has shown its status, and its steps can wait
     else:

@@ -235,7 +235,8 @@ class Discovery:
         self.series_limit.choose(instance)
         details_matter = instance.has_series or row.status in ENDED
         if effects.needs_detail or (details_matter and not effects.repeats):
-            self.poller.put(instance, lifecycle.request_detail(instance), record=True)
+            pending = lifecycle.request_detail(instance, unclear=effects.needs_detail)
+            self.poller.put(instance, pending, record=True)
 
     async def _finish(self, started: float, *, ended_too: bool) -> None:
         """Ends a list pass that succeeded: chooses again which instances have series, and polls

@@ -92,9 +92,16 @@ class TestWhatIsAskedFor:
     def test_by_a_row_of_another_run_than_the_one_that_is_shown(self) -> None:
         instance = known(Scope.DISCOVERED, "errored")
         restarted = replace(row("queued", 20), started_on=None)
-        assert lifecycle.on_row(instance, at(20), restarted).needs_detail
+        lifecycle.on_row(instance, at(20), restarted)
         assert instance.status == "errored"
         assert lifecycle.request_detail(instance) == Pending(Urgency.MISSED, PollReason.ROW)
+
+    def test_by_a_row_of_another_run_with_the_same_status(self) -> None:
+        instance = known(Scope.DISCOVERED)
+        restarted = replace(row("running", 20), started_on=QUEUED + timedelta(seconds=19))
+        unclear = lifecycle.on_row(instance, at(20), restarted).needs_detail
+        pending = lifecycle.request_detail(instance, unclear=unclear)
+        assert pending == Pending(Urgency.MISSED, PollReason.ROW)
 
     def test_by_the_first_row_of_a_live_one_whose_values_are_not_known(self) -> None:
         instance = new(Scope.DISCOVERED)

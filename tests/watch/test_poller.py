@@ -327,6 +327,25 @@ async def test_what_errored_was_not_late_before_a_list_showed_it() -> None:
         assert w.value("cloudflare_workflows_exporter_poll_lag_seconds") == 10
 
 
+async def test_a_restart_that_only_a_poll_can_show_is_no_detail_that_can_wait() -> None:
+    """Its status may be the same as before, and its start and steps are others."""
+    async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+        instances = [
+            w.orders.create(f"a{n}", Script(pieces=(Wait("approval"),))) for n in range(30)
+        ]
+        await w.cycle(after=5)
+        w.clock.advance(60)
+        for instance in instances:
+            instance.restart()
+        w.simulator.faults.add(error(429), kind="detail")
+        (account,) = w.app.accounts
+        await account.list_passes()
+        await until(lambda: account.workflows.queue.budget.blocked > 0)
+        w.clock.advance(10)
+        assert len(account.workflows.queue) > 10
+        assert w.value("cloudflare_workflows_exporter_poll_lag_seconds") == 10
+
+
 async def test_a_budget_that_is_too_small_is_reported_now_and_then_with_what_would_help() -> None:
     async with watching(["a"], api={"requests_per_5m": 10}) as w:
         w.orders.create("a", Script(pieces=(Wait("approval"),)))
