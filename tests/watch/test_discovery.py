@@ -295,7 +295,7 @@ class TestSelecting:
             w.orders.create("a", Script((*steps("pay"), Wait("approval"))))
             await w.cycle(after=INTERVAL)
             await w.reload(workflows=[{"name": "orders", "instances": ["a"]}])
-            await w.restart(workflows=errored)
+            await w.restart(workflows=[{"name": "orders", "discover": {}}])
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
 
