@@ -221,7 +221,7 @@ class Poller:
                 failing.append((instance.id, instance.failure))
             if instance.status:
                 watched[instance.status] += 1
-            if instance.live and instance.has_series:
+            if instance.run and instance.counts_as_live and instance.has_series:
                 steps.append(instance.steps_known_at(offset))
         if self.watched.detached:
             return

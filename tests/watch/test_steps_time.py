@@ -59,6 +59,20 @@ async def test_ended_ones_and_those_without_series_do_not_count() -> None:
         assert shown(w) == (w.clock(), w.clock())
 
 
+async def test_one_that_was_deleted_does_not_count() -> None:
+    async with watching(["a", "deleted"], poll={"detail_refresh": "1m"}) as w:
+        for name in ("a", "deleted"):
+            w.orders.create(name, WAITING)
+        await w.round(after=INTERVAL)
+        w.orders.instances["deleted"].delete()
+        for _ in range(7):
+            await w.round(after=INTERVAL)
+        known = w.clock()
+        await w.round(after=INTERVAL)
+        assert w.status("deleted") == "waiting"
+        assert known - 60 < (w.value(NAME) or 0)
+
+
 async def test_it_is_never_later_than_that_of_statuses() -> None:
     async with watching(workflows=DISCOVERED) as w:
         await w.cycle(after=INTERVAL)
