@@ -35,7 +35,7 @@ from simulator.faults import Action
 from tests.e2e.scrape import Samples, scrape, value
 from tests.ports import reserved_port
 
-WATCHED = ("cloudflare_workflow_instance", "cloudflare_workflow_step", "cloudflare_workflow_run")
+WATCHED = ("cloudflare_workflow_instance", "cloudflare_workflow_step_", "cloudflare_workflow_run")
 POLLS = "cloudflare_workflows_exporter_polls_total"
 LAST_SUCCESS = "cloudflare_workflow_last_success_timestamp_seconds"
 UP = "cloudflare_workflow_up"
