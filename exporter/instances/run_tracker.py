@@ -29,6 +29,7 @@ from exporter.instances.run import (
     Tracked,
     as_mark,
     from_mark,
+    same_time,
 )
 from exporter.instances.step_identity import shared, step_keys
 from exporter.instances.values import values_of
@@ -70,7 +71,7 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     if not known.queue_observed and (start or 0.0) >= since:
         new.queue_duration = waited
     ended = status in ENDED
-    end_observed = known.end_observed and not was_restarted(known, response)
+    end_observed = _end_was_observed(run, known, response)
     # A run without an end that was never seen before may have ended long ago.
     ended_at = end or (now if run is not None or newest == -inf else newest)
     if ended and not end_observed and ended_at >= since:
@@ -114,6 +115,21 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
         values,
         new,
     )
+
+
+def _end_was_observed(run: Run | None, known: Run, response: Detail) -> bool:
+    """Whether the end that a response may show was observed before.
+
+    Args:
+        run: What was known of the instance.
+        known: What was known of the run that the response is about.
+    """
+    if run is None or run is known:
+        return known.end_observed and not was_restarted(known, response)
+    # If both runs began at about the same time, a row that has shown this end was taken to be about
+    # the run before.
+    of_row = run.ended_by_row and same_time(run.start, unix(response.start))
+    return of_row and response.status in ENDED and same_time(run.end, unix(response.end))
 
 
 def _bits(step: Step, *, after: float = -inf) -> int:

@@ -136,6 +136,17 @@ class TestCounting:
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
 
+    async def test_a_restart_right_after_the_start_is_not_counted_twice(self) -> None:
+        """Its row may be of either run."""
+        async with discovering() as w:
+            a = w.orders.create("a", WAITING)
+            await w.cycle()
+            w.clock.advance(0.5)
+            a.restart(script=Script(steps("pay")))
+            for _ in range(2):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
+
     async def test_a_restart_of_one_that_is_only_counted(self) -> None:
         """Its lists say "running" before and after."""
         async with discovering(statuses=["errored"]) as w:
