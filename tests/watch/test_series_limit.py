@@ -88,8 +88,10 @@ class TestMinAge:
 
 
 class TestFull:
-    async def test_ended_ones_give_way_to_live_ones(self) -> None:
-        async with watching(workflows=discover(max_instances=3)) as w:
+    @pytest.mark.parametrize("more", [[], ["complete"]], ids=["no longer selected", "selected"])
+    async def test_ended_ones_give_way_to_live_ones(self, more: list[str]) -> None:
+        statuses = ["running", "waiting", *more]
+        async with watching(workflows=discover(max_instances=3, statuses=statuses)) as w:
             for n in range(3):
                 w.orders.create(f"short-{n}", Script(pieces=(Sleep("nap", 20),)))
             await w.cycle(after=1)
@@ -110,6 +112,29 @@ class TestFull:
             await w.cycle(after=40)
             assert w.status("to-fail") == w.status("fails-too") == "errored"
             assert w.shown() == {"to-fail", "fails-too", "live-1"}, "of those that had series"
+            assert w.value(DROPPED) == 4, "two at first, and two that gave way"
+
+    async def test_one_that_has_no_place_once_more_counts_once_more(self) -> None:
+        async with watching(workflows=discover(max_instances=1)) as w:
+            for name in ("first", "second"):
+                w.orders.create(name, WAITING)
+                await w.cycle(after=INTERVAL)
+            w.orders.instances["first"].terminate()
+            await w.cycle(after=INTERVAL)
+            assert w.shown() == {"second"}
+            w.orders.create("errored", failing(1))
+            await w.cycle(after=INTERVAL)
+            assert w.shown() == {"errored"}
+            assert w.value(DROPPED) == 2
+
+    async def test_configured_ones_give_way_to_nobody(self) -> None:
+        entry = {"name": "orders", "instances": ["b"], "discover": {"max_instances": 1}}
+        async with watching(workflows=[entry]) as w:
+            w.orders.create("b", WAITING)
+            for name in "cd":
+                w.orders.create(name, failing(1))
+                await w.cycle(after=INTERVAL)
+            assert w.shown() == {"b", "c"}
 
     async def test_a_deleted_one_gives_way_to_a_live_one(self) -> None:
         """Whatever its last status was."""
@@ -192,6 +217,18 @@ class TestFull:
             await (w.reload if how == "reload" else w.restart)(workflows=errored)
             await w.saved()
             assert w.shown() == {"errored"}
+
+    async def test_another_selection_removes_neither_configured_nor_leaving_ones(self) -> None:
+        """The latter keep their series for `poll.forget_after`."""
+        entry: dict[str, Any] = {"name": "orders", "instances": ["a"]}
+        async with watching(workflows=[{**entry, "discover": {}}]) as w:
+            for name in "ab":
+                w.orders.create(name, SHORT)
+            for after in (1, INTERVAL):
+                await w.cycle(after=after)
+            await w.reload(workflows=[{**entry, "discover": {"max_age": "1h"}}])
+            await w.cycle(after=INTERVAL)
+            assert w.shown() == {"a", "b"}
 
     @pytest.mark.parametrize("after", [WAITING, SHORT], ids=["live", "complete"])
     async def test_an_errored_one_takes_the_place_of_one_that_was_restarted(
