@@ -97,7 +97,9 @@ class SeriesLimit:
         for each instance."""
         full = self._taken >= self._limits.max_instances
         if full and not self._make_room(after=self._position(instance).rank):
-            self._drop(instance)
+            if instance.id not in self._dropped:
+                self._dropped.add(instance.id)
+                self._watched.store.dropped()
             return False
         self._taken += 1
         return True
@@ -114,16 +116,9 @@ class SeriesLimit:
             instance = self._watched.instances.get(last.id)
             if instance is None or not instance.has_series or self._position(instance) != last:
                 continue  # it has changed since
-            if last.rank is not _Rank.LEAVING:
-                self._drop(instance)
             self._give_up(instance)
             return True
         return False
-
-    def _drop(self, instance: Instance) -> None:
-        if instance.id not in self._dropped:
-            self._watched.store.dropped()
-        self._dropped.add(instance.id)
 
     def _give_up(self, instance: Instance) -> None:
         """Removes the series of an instance; from now on it is only counted."""
