@@ -117,6 +117,18 @@ class TestOthers:
 
         assert virtual_time.run(main()) == 1200 * 0.8 - 500
 
+    def test_a_few_requests_show_when_they_stop_that_spend_all_but_the_reserve(self) -> None:
+        """Only responses show it. Without any, there would be no request ever again."""
+
+        async def main() -> tuple[float, float]:
+            large, small = budget(600), budget(20)
+            for spender in (large, small):
+                async with spender.request():
+                    spender.update(headers(remaining=100))
+            return large.allowed, small.allowed
+
+        assert virtual_time.run(main()) == (600 / 50, 1)
+
     def test_our_own_requests_are_not_taken_for_theirs(self) -> None:
         async def main() -> float:
             spender = budget(600)
@@ -177,13 +189,14 @@ class TestRefused:
     def test_all_requests_stop_then_one_tries(self, retry_after: float | None, wait: float) -> None:
         async def main() -> list[float]:
             spender = budget(600)
+            await asyncio.sleep(1000)
             async with spender.request():
                 spender.rate_limited(retry_after)
             begun: list[float] = []
 
             async def probe() -> None:
                 async with spender.request():
-                    begun.append(asyncio.get_running_loop().time())
+                    begun.append(asyncio.get_running_loop().time() - 1000)
                     await asyncio.sleep(5)
                     spender.update({})
 
@@ -207,7 +220,8 @@ class TestRefused:
 
 
 def test_polls_give_way_to_requests_that_wait() -> None:
-    """`ready` returns only when nobody waits in `request`: lists go before polls."""
+    """`ready` returns only when nobody waits in `request`: lists go before polls, also those that
+    come later."""
 
     async def main() -> list[str]:
         spender = budget(8)
@@ -221,9 +235,12 @@ def test_polls_give_way_to_requests_that_wait() -> None:
             await spender.ready()
             order.append("poll")
 
-        lists = [asyncio.create_task(listing()) for _ in range(4)]
-        await asyncio.sleep(0)
-        await asyncio.gather(looking(), *lists)
+        while not spender.wait():
+            async with spender.request():
+                pass
+        poll = asyncio.create_task(looking())
+        await asyncio.sleep(1)
+        await asyncio.gather(poll, *(listing() for _ in range(4)))
         return order
 
     assert virtual_time.run(main()) == ["list"] * 4 + ["poll"]
