@@ -297,6 +297,7 @@ def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
     if has_times(row):
         tracked = take_row(instance.run, instance.values, row, now=now.steady, since=instance.since)
     if tracked is None:
+        instance.expires_at = None  # what it shows may not be counted yet
         unclear = before.status is not None or instance.run is not None
         return Effects(record=True, needs_detail=unclear)
     # An event may have had it polled before this row came.
@@ -309,9 +310,8 @@ def on_row(instance: Instance, now: Moment, row: Row) -> Effects:
 
 
 def on_configured_row(instance: Instance, status: str) -> Pending | None:
-    """A list row shows the status of a configured instance. It only matters where it shows that an
-    ended one was restarted, and is live or errored now: everything else, the instance's own polls
-    show soon enough."""
+    """A list row shows the status of a configured instance. That matters where an ended one is live
+    or errored now: everything else, the instance's own polls show soon enough."""
     matters = status not in ENDED_WITHOUT_ERROR and status != instance.status
     restarted = instance.has_ended and matters and instance.failure is None
     return pend(instance, Urgency.CONFIGURED, PollReason.ROW) if restarted else None

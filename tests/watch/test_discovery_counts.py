@@ -136,6 +136,20 @@ class TestCounting:
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
 
+    async def test_so_is_one_that_ends_when_the_run_before_has_just_expired(self) -> None:
+        """Whose first request for a response that shows it fails."""
+        async with discovering(more={"poll": {"forget_after": "1m"}}) as w:
+            w.orders.create("waits", WAITING)
+            a = w.orders.create("a", Script(steps("pay")))
+            await w.cycle(after=INTERVAL)
+            w.clock.advance(70)
+            a.restart()
+            w.simulator.faults.add(error(500), kind="detail", instance="a", times=1)
+            for _ in range(9):
+                await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 2
+            assert w.value("cloudflare_workflow_details_skipped_total") == 0
+
     async def test_a_restart_right_after_the_start_is_not_counted_twice(self) -> None:
         """Its row may be of either run."""
         async with discovering() as w:
