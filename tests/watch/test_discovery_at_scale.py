@@ -13,7 +13,7 @@ from exporter.app import App
 from exporter.config.settings import Settings
 from exporter.metrics import catalogue
 from exporter.watch.poll_queue import PollQueue
-from simulator import Error, Rewrite, Script, Sleep, error, retried, steps
+from simulator import Error, Hang, Rewrite, Script, Sleep, error, retried, steps
 from simulator.response import Response
 from tests.e2e.scrape import scrape
 from tests.exposed import shown_values
@@ -244,6 +244,24 @@ class TestBudget:
             attempts = w.value("cloudflare_workflow_instance_current_step_attempts", **labels)
             assert attempts is not None
             assert attempts > 1
+
+    async def test_the_next_pass_waits_for_twice_as_long_as_one_took_while_details_do(self) -> None:
+        def slowly(reply: Response) -> Response:
+            w.clock.advance(20)
+            return reply
+
+        async with discovering() as w:
+            (account,) = w.app.accounts
+            w.simulator.faults.add(Rewrite(slowly), kind="list", times=2)
+            w.simulator.faults.add(Hang(), kind="detail")
+            for new, after in ((0, INTERVAL), (30, 40)):
+                for n in range(new):
+                    w.orders.create(f"a{n}", WAITING)
+                started = w.clock()
+                await account.list_passes()
+                assert account.next_pass - started == after
+            w.simulator.faults.clear()
+            await w.cycle(after=1)
 
     async def test_accounts_with_the_same_token_share_one(self) -> None:
         async with watching(["a"]) as w:

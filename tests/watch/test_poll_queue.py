@@ -307,6 +307,19 @@ def test_lag_is_of_the_most_overdue_poll_that_can_not_wait() -> None:
     assert virtual_time.run(main()) == [0, 0, 30, 60, 60]
 
 
+def test_neither_urgent_polls_nor_list_pages_are_details_that_wait() -> None:
+    async def main() -> list[bool]:
+        queue_, _ = queue()
+        queue_.budget.rate_limited(600)
+        wait: list[bool] = []
+        for urgency in (Urgency.CONFIGURED, Urgency.PAGE, Urgency.CHANGED):
+            queue_.put(Poll(0.0, partial(asyncio.sleep, 0)), urgency)
+            wait.append(queue_.details_wait)
+        return wait
+
+    assert virtual_time.run(main()) == [False, False, True]
+
+
 def test_stopping_forgets_what_waits_and_gives_up_what_does_not_end() -> None:
     async def main() -> tuple[int, list[str]]:
         queue_, clock = queue()
