@@ -1,6 +1,8 @@
 """Polling: what is fetched when, and what stays when it fails."""
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,6 +13,7 @@ from simulator.api_results import instance_detail
 from simulator.faults import Exchange
 from simulator.response import success
 from tests.waiting import until
+from tests.watch.discovering import behind
 from tests.watching import watching
 
 INTERVAL = 15.0
@@ -303,8 +306,9 @@ async def test_no_poll_begins_once_the_exporter_stops() -> None:
 
 
 async def test_lag_is_how_far_the_oldest_due_poll_is_behind() -> None:
-    async with watching(["a"]) as w:
+    async with watching(["a", "ended"]) as w:
         w.orders.create("a", Script(pieces=(Wait("approval"),)))
+        w.orders.create("ended", Script(), at=w.clock() - 60)
         await w.round()
         w.clock.advance(INTERVAL + 7)
         assert w.value("cloudflare_workflows_exporter_poll_lag_seconds") == 7
@@ -442,6 +446,29 @@ async def test_of_those_that_no_list_shows_changed_the_most_overdue_wait_a_few_a
             waiting = {i.id for i in poller.instances.values() if i.activity}
             # Three tenths of the requests that the budget has in a minute of its first window.
             assert waiting == {"b", *(f"a{n}" for n in range(6))}
+
+
+@pytest.mark.parametrize("why", ["failed", "failed before a restart", "behind"])
+async def test_what_is_to_be_polled_again_goes_before_those_that_no_list_shows_changed(
+    why: str, tmp_path: Path
+) -> None:
+    """Rounds each second leave a single request to these."""
+    more: dict[str, Any] = {"poll": {"interval": "1s"}, "api": {"requests_per_5m": 600}}
+    more["workflows"] = [{"name": "orders", "discover": {}}]
+    async with watching(**more, state=tmp_path / "state.db") as w:
+        for n in range(6):
+            w.orders.create(f"a{n}", Script(pieces=(Wait("approval"),)))
+        w.orders.create("z", Script(steps("pay", duration=5), throws=Error("Boom")))
+        await w.cycle(after=1)
+        stale = error(500) if why != "behind" else behind(w, "z")
+        w.simulator.faults.add(stale, kind="detail", times=1)
+        await w.cycle(after=5)
+        ended = {"instance_id": "z", "step_type": "step", "outcome": "success"}
+        assert not w.value("cloudflare_workflow_instance_steps", **ended)
+        if why == "failed before a restart":
+            await w.restart()
+        await w.cycle(after=2)
+        assert w.value("cloudflare_workflow_instance_steps", **ended) == 1
 
 
 async def test_history_is_not_counted_without_backfill() -> None:
