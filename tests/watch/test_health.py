@@ -15,7 +15,8 @@ from exporter.app import App
 from exporter.config.settings import Settings
 from exporter.web.endpoints import endpoints
 from exporter.web.server import listen
-from simulator import Hang, Script, Simulator, Wait, serve, steps
+from simulator import Hang, Rewrite, Script, Simulator, Wait, serve, steps
+from simulator.response import Response
 from tests.e2e.scrape import scrape, value
 from tests.waiting import DEADLINE, until
 from tests.watching import Watching, watching
@@ -128,6 +129,22 @@ class TestListPasses:
             await list_pass
             await w.cycle()
             assert await asked(w.app) == (200, ["healthy"])
+
+    async def test_a_long_one_that_reads_pages_is_none(self) -> None:
+        named: list[set[str]] = []
+
+        def slowly(reply: Response) -> Response:
+            w.clock.advance(8 * MINUTE)
+            named.append(parts(w.app.health.unhealthy()))
+            return reply
+
+        async with watching(workflows=[{"name": "orders", "discover": {}}]) as w:
+            await w.cycle()
+            crowd(w, 250)
+            w.simulator.faults.add(Rewrite(slowly), kind="list")
+            await w.app.accounts[0].list_passes()
+        assert len(named) >= 3
+        assert not any("lists" in names for names in named)
 
     async def test_a_long_time_between_two_of_them_is_none(self) -> None:
         discovered = [{"name": "orders", "discover": {}}]
