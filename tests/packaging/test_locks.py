@@ -15,6 +15,7 @@ LOCKS = [
     "requirements/runtime.txt",
     "requirements/build.txt",
     "requirements/demo.txt",
+    "requirements/installer.txt",
     "requirements/dev.txt",
     "requirements/release.txt",
 ]
@@ -39,13 +40,15 @@ def declared(lock: str) -> list[str]:
     ]
     build: list[str] = pyproject["dependency-groups"]["build"]
     demo: list[str] = pyproject["dependency-groups"]["demo"]
+    installer: list[str] = pyproject["dependency-groups"]["installer"]
     release: list[str] = pyproject["dependency-groups"]["release"]
     dev: list[str] = [d for d in pyproject["dependency-groups"]["dev"] if isinstance(d, str)]
     return {
         "requirements/runtime.txt": shipped,
         "requirements/build.txt": [*build, *pyproject["build-system"]["requires"]],
         "requirements/demo.txt": demo,
-        "requirements/dev.txt": [*shipped, *build, *demo, *dev],
+        "requirements/installer.txt": installer,
+        "requirements/dev.txt": [*shipped, *build, *demo, *installer, *dev],
         "requirements/release.txt": release,
     }[lock]
 
@@ -72,8 +75,8 @@ class TestPythonLocks:
         assert "://" not in (ROOT / lock).read_text()
 
 
-@pytest.mark.parametrize("lock", LOCKS[:3])
-def test_what_is_tested_is_what_is_shipped_built_and_demonstrated_with(lock: str) -> None:
+@pytest.mark.parametrize("lock", LOCKS[:4])
+def test_what_is_tested_is_what_is_shipped_built_demonstrated_and_installed_with(lock: str) -> None:
     assert pinned(lock).items() <= pinned("requirements/dev.txt").items()
 
 
