@@ -46,7 +46,7 @@ def test_it_installs_the_command(begin: str, packages: Path, tmp_path: Path) -> 
             "XDG_DATA_HOME": str(tmp_path / "data"),
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "PIP_FIND_LINKS": str(packages),
-            "PIP_NO_COMPILE": "1",  # it runs once
+            "PIP_NO_COMPILE": "0",  # it runs once; "1" compiles
             "UV_FIND_LINKS": str(packages),
         },
         capture_output=True,
