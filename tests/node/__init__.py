@@ -1,6 +1,7 @@
 """Checks that run in Node.js: schemas of custom resources, and TypeScript's compiler."""
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -79,6 +80,8 @@ def type_errors(values: Iterable[Typed]) -> str:
         compiler = HERE / "node_modules" / "typescript" / "bin" / "tsc"
         done = subprocess.run(
             [node(), compiler, "--project", folder, "--pretty", "false"],
+            # By default the compiler caches its code in the folder of temporary files.
+            env={**os.environ, "NODE_COMPILE_CACHE": str(HERE / "node_modules" / ".compiled")},
             check=False,
             capture_output=True,
             text=True,
