@@ -148,7 +148,7 @@ class AccountWorkflows:
     def wanted(self) -> dict[str, Workflow]:
         """The workflows that some replica should watch, each with the entry that it matches."""
         named = (entry.name for entry in self.entries if not is_glob(entry.name))
-        matches = {n: match_of(n, self.entries) for n in dict.fromkeys((*named, *self._found))}
+        matches = {n: match_of(n, self.entries) for n in (*named, *sorted(self._found))}
         return {name: match for name, match in matches.items() if match is not None}
 
     def wants(self, name: str) -> bool:

@@ -50,6 +50,15 @@ class TestWorkflows:
             assert {p.key.workflow for p in w.app.pollers} == {"report-daily", "report-weekly"}
             assert w.status("b") == "waiting"
 
+    async def test_those_that_are_found_are_polled_in_the_order_of_their_names(self) -> None:
+        """And not in another one after each start."""
+        async with discovering("report-*") as w:
+            names = [f"report-{number}" for number in range(9)]
+            for name in names:
+                w.simulator.world.account("acc").workflow(name)
+            await w.cycle(after=1)
+            assert [p.key.workflow for p in w.app.pollers] == names
+
     @pytest.mark.postgres
     async def test_a_name_that_the_state_cannot_hold_costs_that_workflow_alone(
         self, postgres: PostgresServer
