@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from exporter.cloudflare.replica_budgets import FRESH, Allotment
 from simulator import Script, Wait
 from tests.watching import watching
@@ -80,3 +82,18 @@ async def test_a_lower_limit_halves_like_a_share_while_no_turn_succeeds() -> Non
         assert budget.share == 100
         w.clock.advance(FRESH)
         assert budget.share == 50
+
+
+@pytest.mark.parametrize(
+    ("tokens", "continues"), [(("new", "secret"), 1), (("new", "newer"), 0)], ids=["one", "both"]
+)
+async def test_accounts_of_one_credential_that_get_others_share_no_budget(
+    tokens: tuple[str, str], continues: int
+) -> None:
+    async with watching(["a"], more_accounts=[account("second", "secret")]) as w:
+        before = w.app.accounts[0].workflows.queue
+        await w.reload(token=tokens[0], more_accounts=[account("second", tokens[1])])
+        queues = [one.workflows.queue for one in w.app.accounts]
+        assert [queue is before for queue in queues] == [n == continues for n in range(2)]
+        for queue, one in zip(queues, w.app.accounts, strict=True):
+            assert w.app.watched.needed(queue) - queue.needed == one.needed > 0
