@@ -86,7 +86,11 @@ def npm_ci(folder: Path, *options: str) -> None:
         ],
         check=False,
         cwd=folder,
-        env={**os.environ, "PATH": f"{executable.parent}{os.pathsep}{os.environ.get('PATH', '')}"},
+        env={
+            **os.environ,
+            "PATH": f"{executable.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "NODE_DISABLE_COMPILE_CACHE": "1",  # npm's would stay in the folder of temporary files
+        },
         capture_output=True,
         text=True,
     )
