@@ -6,6 +6,7 @@ those that were deleted, or that the selector no longer takes. An instance that 
 the place of the one that ranks lowest. What that does to the two, `lifecycle` decides.
 """
 
+from bisect import insort
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -90,7 +91,7 @@ class SeriesLimit:
         if self._order is not None and instance.has_series:
             position = self._position(instance)
             if position.rank is _Rank.LEAVING:
-                self._order.append(position)  # no rank is lower
+                insort(self._order, position)
 
     def _admit(self, instance: Instance) -> bool:
         """Takes a place for an instance, if there is one. That there is none is counted only once
