@@ -3,8 +3,9 @@
 Instances live in the simulator; requests fail; the configuration names others of them, or has them
 discovered; the exporter polls, saves, reloads, stops, is killed. The model records the responses
 that the exporter got, and drops what was not saved when it is killed. What is counted must always
-be what the model has seen finished, each thing once. What only a list row showed may be counted
-later: a request may have to find out which run the row is of.
+be what the model has seen finished, each thing once. What only a list row or a simple response
+showed may be counted later: a request may have to find out which run the row is of, and a simple
+response counts only where detail responses fail.
 """
 
 import re
@@ -136,7 +137,7 @@ def fetched(instance_id: str, result: dict[str, Any], body: bytes) -> dict[Thing
 
 @dataclass
 class Received:
-    """What responses showed to be finished: detail responses, and these or rows."""
+    """What responses showed to be finished: detail responses, and any."""
 
     full: dict[Thing, Thing] = field(default_factory=dict)
     all: dict[Thing, Thing] = field(default_factory=dict)
@@ -146,7 +147,7 @@ class Received:
 
 
 class RecordingTransport(httpx.AsyncBaseTransport):
-    """Records what the detail responses and lists show that the exporter gets."""
+    """Records what the responses show that the exporter gets."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator, self._inner = simulator, httpx.ASGITransport(simulator)
@@ -156,11 +157,13 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         response = await self._inner.handle_async_request(request)
         full = b"simple=false" in request.url.query
         is_list = request.url.path.endswith("/instances")
-        if response.status_code == 200 and (full or is_list):
+        if response.status_code == 200 and (full or is_list or b"simple=true" in request.url.query):
             envelope = msgspec.json.decode(await response.aread())
             *_, workflow, _, instance_id = f"{request.url.path}{'/' * is_list}".split("/")
             if envelope["success"] and full:
                 self._record(instance_id, envelope["result"], stale=STALE in response.headers)
+            elif envelope["success"] and not is_list:
+                self._record_without_steps(instance_id, envelope["result"])
             elif envelope["success"]:
                 for row in envelope["result"]:
                     self._record_row(row["id"], workflow)
@@ -182,9 +185,11 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         # A row doesn't name the run that it is of; at this moment it is the latest.
         result = truth(self._simulator, instance_id, workflow)
         assert result is not None, "it is in a list"
-        for thing, counts_as in finished(instance_id, result).items():
-            if thing[0] in ("run", "queue"):
-                self.received.all.setdefault(thing, counts_as)
+        self._record_without_steps(instance_id, result)
+
+    def _record_without_steps(self, instance_id: str, result: dict[str, Any]) -> None:
+        for thing, counts_as in finished(instance_id, {**result, "steps": []}).items():
+            self.received.all.setdefault(thing, counts_as)
 
 
 def truth(
