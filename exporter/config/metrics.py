@@ -45,11 +45,12 @@ class Names(Section):
 
 
 Bounds = Annotated[
-    list[FiniteFloat],
+    list[Annotated[FiniteFloat, Field(ge=0)]],
     Field(min_length=1),
     must(_is_ascending, "must be in ascending order, without repeats"),
 ]
-"""Upper bounds of a histogram's buckets, in ascending order, without +Inf."""
+"""Upper bounds of a histogram's buckets, in ascending order, without +Inf. Beside a negative one,
+OpenMetrics allows no sum."""
 
 
 class Buckets(Section):
