@@ -54,7 +54,7 @@ class Discovery:
 
     def __post_init__(self) -> None:
         self._watched = watched = self.poller.watched
-        self._store, self._poll, self._clock = watched.store, watched.poll, watched.clock
+        self._poll, self._clock = watched.poll, watched.clock
         self._record = watched.record
         self._began: float | None = None
         """When it was first discovered (monotonic clock); None: before this attachment."""
@@ -180,7 +180,7 @@ class Discovery:
 
     async def _take(self, rows: list[Row]) -> None:
         """Takes the rows of a page, after reading the records that the state may have of them."""
-        self._watched.correct_times(*rows)
+        self.poller.correct_times(*rows)
         for row in rows:
             times = (row.created_on, row.modified_on, row.ended_on)
             self._watched.newest_row = max(self._watched.newest_row, unix(latest(times)) or -inf)
@@ -215,7 +215,7 @@ class Discovery:
 
     def _take_row(self, row: Row, known: InstanceRecord | None) -> None:
         if not row.status or not row.id or not is_instance_id(row.id):
-            self._store.ignored()
+            self.poller.ignored("a row without a status or a valid id")
             return
         instance = self._watched.instances.get(row.id)
         if not self.selector.takes_id(row.id) or (instance is None and self._is_passed_over(row)):

@@ -82,6 +82,19 @@ class PollLog:
         if self._throttle.may(type(error).__name__):
             self._log.exception("poll failed: a fault of the exporter", instance_id=instance.id)
 
+    def ignored(self, what: str) -> None:
+        """Reports that parts of a response were ignored for what they say."""
+        if self._throttle.may(f"ignored {what}"):
+            _ignored(self._log, first=what)
+
+
+def _ignored(log: structlog.typing.FilteringBoundLogger, **details: str | int) -> None:
+    log.warning(
+        "ignored parts of a response that could not be read; the rest is taken",
+        **details,
+        advice="Cloudflare's API may have changed: check for a newer version of the exporter",
+    )
+
 
 class AccountLog:
     """Reports the problems of an account. It outlives reloads, so that none is reported twice."""
@@ -96,14 +109,7 @@ class AccountLog:
     def ignored(self, endpoint: str, places: Sequence[str]) -> None:
         """Reports that parts of a response could not be read."""
         if self._throttle.may(endpoint):
-            self._log.warning(
-                "ignored parts of a response that could not be read; the rest is taken",
-                endpoint=endpoint,
-                parts=len(places),
-                first=places[0],
-                advice="Cloudflare's API may have changed: check for a newer version of the "
-                "exporter",
-            )
+            _ignored(self._log, endpoint=endpoint, parts=len(places), first=places[0])
 
     def not_restored(self, workflow: str, error: str) -> None:
         """Reports that the state of a workflow could not be read, so that it isn't watched."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import inf
 
 from exporter.cloudflare.errors import RequestFailed
+from exporter.cloudflare.models import Row, Summary
 from exporter.cloudflare.workflows_client import WorkflowsClient
 from exporter.instances import lifecycle
 from exporter.instances.instance import Instance, Pending, PollReason
@@ -153,6 +154,18 @@ class Poller:
         async with self._rounds:
             pass
 
+    def correct_times(self, *responses: Row | Summary) -> None:
+        """Drops the times of rows or of a response that stand for none, or that can't have passed:
+        a time in the future would make everything that follows seem old."""
+        limit = self._clock.latest_possible()
+        if dropped := sum(response.correct_times(limit) for response in responses):
+            self.ignored("a time more than 7 days ahead", dropped)
+
+    def ignored(self, what: str, parts: int = 1) -> None:
+        """Counts and reports parts of a response that are ignored for what they say."""
+        self._store.ignored(parts)
+        self.log.ignored(what)
+
     async def poll_instance(self, instance: Instance) -> None:
         """Polls an instance whose turn has come."""
         request = lifecycle.on_turn(instance, self._clock.now())
@@ -160,13 +173,13 @@ class Poller:
             if request.kind == "simple":
                 with self._store.poll("simple"):
                     simple = await self.client.instance(self.key.workflow, instance.id)
-                self.watched.correct_times(simple)
+                self.correct_times(simple)
                 self.watched.apply(lifecycle.on_simple, instance, simple)
             # Unless the simple response was enough, or the instance is no longer watched.
             if instance.activity is not None and instance.request.kind == "detail":
                 with self._store.poll("detail"):
                     detail, size = await self.client.instance_detail(self.key.workflow, instance.id)
-                self.watched.correct_times(detail)
+                self.correct_times(detail)
                 self.watched.apply(lifecycle.on_detail, instance, detail, size)
         except RequestFailed as failure:
             self._on_failure(instance, failure)

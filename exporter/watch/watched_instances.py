@@ -10,7 +10,6 @@ from typing import Concatenate, ParamSpec
 from msgspec.structs import replace
 
 from exporter.clock import Clock, Moment
-from exporter.cloudflare.models import Row, Summary
 from exporter.config.settings import Poll
 from exporter.instances import lifecycle
 from exporter.instances.instance import NOTHING, Effects, Instance, Scope
@@ -170,13 +169,6 @@ class WatchedInstances:
             if i.counts_as_live and not (readable and i.failure is not None)
         ]
         return min(lists, of_nearly_all(known), self.clock.monotonic())
-
-    def correct_times(self, *responses: Row | Summary) -> None:
-        """Drops the times of rows or of a response that stand for none, or that can't have passed:
-        a time in the future would make everything that follows seem old."""
-        limit = self.clock.latest_possible()
-        if dropped := sum(response.correct_times(limit) for response in responses):
-            self.store.ignored(dropped)
 
     def apply(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from simulator import LOCAL_ENGINE, Error, Rewrite, Script, Sleep, Wait, steps
 from simulator.response import Response
@@ -109,17 +110,24 @@ class TestFinding:
 
     async def test_rows_without_status_or_id_are_ignored_and_counted(self) -> None:
         async with discovering() as w:
+            w.orders.create("tab\t", WAITING)
+            with capture_logs() as lines:
+                for _ in range(2):
+                    await w.cycle(after=1)
+            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 2
+            (line,) = lines
+            assert (line["account"], line["workflow"]) == ("acc", "orders")
+            assert line["first"] == "a row without a status or a valid id"
             w.orders.create("ghost", WAITING).patch_row = lambda row: {**row, "status": None}
             w.orders.create("nameless", WAITING).patch_row = lambda row: {**row, "id": ""}
             w.orders.create("odd", WAITING).patch_row = lambda row: {**row, "status": 7}
-            w.orders.create("tab\t", WAITING)
             w.orders.create("i" * 272, WAITING)
             w.orders.create("a", WAITING)
             await w.cycle(after=1)
             assert w.watched() == 1
-            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 5
+            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 7
             await w.cycle(after=INTERVAL)
-            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 10
+            assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 12
 
     async def test_a_status_of_tomorrow_is_shown(self) -> None:
         async with discovering() as w:

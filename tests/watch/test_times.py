@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from exporter.clock import Clock
 from simulator import Error, Rewrite, Script, Sleep, Wait, retried, steps
@@ -64,8 +65,10 @@ async def test_a_row_of_the_future_makes_no_other_instance_old() -> None:
         assert w.shown() == {"failed"}
         w.orders.create("odd", Script((Wait("approval"),)))
         w.simulator.faults.add(Rewrite(rewrite), kind="list")
-        for _ in range(5):
-            await w.cycle(after=1200)
+        with capture_logs() as lines:
+            for _ in range(5):
+                await w.cycle(after=1200)
+        assert {line.get("first") for line in lines} == {"a time more than 7 days ahead"}
         assert w.shown() == {"failed", "odd"}
         assert w.status("failed") == "errored"
         assert w.value("cloudflare_workflows_exporter_rows_ignored_total") == 5
