@@ -1,13 +1,18 @@
 """Structured logs on standard error, logfmt or JSON, including those of libraries."""
 
 import logging
+import select
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TextIO
 from weakref import WeakSet
 
 import structlog
 
+log = structlog.get_logger(__name__)
+
+_PATIENCE = 0.1
+"""Seconds for which a line waits to be read."""
 QUIET = {
     # A line for each request, at level info.
     "httpx": logging.WARNING,
@@ -30,6 +35,30 @@ class Scrubber(Protocol):
 scrubbers: WeakSet[Scrubber] = WeakSet()
 """Every line passes through these, as long as they exist. So no line shows their secrets, not even
 one with the message of an exception."""
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Drops lines while nobody reads them, as when a pipe is full or a terminal was stopped: one
+    that waits to be read would hold up everything, scrapes and the end of the process too."""
+
+    dropped = 0
+    """Lines since the last one that was written. It's the class's: each reload makes a handler."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._is_read():
+            _Handler.dropped += 1
+            return
+        if dropped := self.dropped:
+            _Handler.dropped = 0
+            log.warning("nobody read the log; lines were dropped", lines=dropped)
+        super().emit(record)
+
+    def _is_read(self) -> bool:
+        wait = 0.0 if self.dropped else _PATIENCE
+        try:
+            return bool(select.select([], [self.stream], [], wait)[1])
+        except (OSError, ValueError, TypeError):  # it is no file, or it is closed
+            return True
 
 
 def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
@@ -56,7 +85,7 @@ def configure(level: str, fmt: Literal["logfmt", "json"]) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name, least in QUIET.items():

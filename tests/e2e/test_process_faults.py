@@ -3,6 +3,7 @@ that nothing happened to."""
 
 import asyncio
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -23,6 +24,7 @@ from exporter.config.settings import Settings
 from simulator import Drop, Script, Simulator, in_thread, retried, serve_in_thread, steps
 from tests.e2e.daemon import (
     Daemon,
+    command,
     configuration,
     daemon,
     environment,
@@ -31,7 +33,7 @@ from tests.e2e.daemon import (
 from tests.e2e.scrape import Samples, differences, samples, scrape, value
 from tests.relay import relay
 from tests.requires import requires_mounts
-from tests.waiting import DEADLINE, wait_until
+from tests.waiting import DEADLINE, tied, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.slow(7)]
 
@@ -286,3 +288,41 @@ class TestTheWayToCloudflare:
             assert running.http.get("/").is_success
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(140) == 0, "less than a lookup takes"
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["never", "again"])
+def test_a_log_that_nobody_reads_holds_up_nothing(folder: Path, again: bool) -> None:
+    """Neither scrapes nor the end. Read again, it says how many lines are missing."""
+    reloaded = "cloudflare_workflows_exporter_config_last_reload_success_timestamp_seconds"
+    reading, writing = os.pipe()
+    running = tied(*command("--web.listen-address=127.0.0.1:0", "--log.format=json"))
+    with (
+        open(reading, "rb", buffering=0) as log,
+        httpx.Client(trust_env=False, timeout=DEADLINE) as http,
+        subprocess.Popen(running, cwd=folder, env=environment(), stderr=writing) as process,
+    ):
+        os.close(writing)
+        try:
+            address = json.loads(log.readline())["address"]
+            # Opened again, so that only this end does not wait.
+            with open(
+                os.open(f"/proc/self/fd/{reading}", os.O_WRONLY | os.O_NONBLOCK), "wb"
+            ) as end:
+                while end.raw.write(b"\n" * 4096):
+                    pass
+            reloads: set[float] = set()
+
+            def reload() -> int:
+                process.send_signal(signal.SIGHUP)
+                text = http.get(f"http://{address}/metrics").text
+                reloads.add(value(samples(text, reloaded), reloaded))
+                return len(reloads)
+
+            wait_until(lambda: reload() > 3, lambda: f"reloads: {reloads}")
+            if again:
+                log.read(1 << 20)
+            process.terminate()
+            assert process.wait(DEADLINE) == 0
+        finally:
+            process.kill()
+        assert (b'"nobody read the log; lines were dropped"' in log.read()) == again
