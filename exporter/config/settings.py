@@ -166,7 +166,7 @@ class Settings(Section):
                 text = f"no credential; give api_token_file, api_token, or {ENV_TOKEN}"
                 yield ("accounts", index), f"{text} in the environment"
         labels = [account.get("name") or account.get("account_id") for _, account in accounts]
-        yield from duplicates(("accounts",), labels)
+        yield from duplicates(("accounts",), labels, "; give each entry a name of its own")
         events = [account.get("events") for _, account in accounts]
         queues = [e.get("queue_id") for e in events if isinstance(e, dict)]
         yield from duplicates(("accounts",), queues)

@@ -85,11 +85,11 @@ def must(test: Callable[[Any], object], problem: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def duplicates(loc: Loc, names: Iterable[object]) -> Iterator[Problem]:
-    """The names that a list holds more than once."""
+def duplicates(loc: Loc, names: Iterable[object], advice: str = "") -> Iterator[Problem]:
+    """The names that a list holds more than once, with `advice` if that isn't plain."""
     counts = Counter(name for name in names if isinstance(name, str))
     if twice := sorted(name for name, count in counts.items() if count > 1):
-        yield loc, f"listed twice: {', '.join(twice)}"
+        yield loc, f"listed twice: {', '.join(twice)}{advice}"
 
 
 def mappings(items: object) -> list[tuple[int, dict[str, Any]]]:
