@@ -231,7 +231,7 @@ class Effects(NamedTuple):
     remove: bool = False
     """Stop watching it. What was counted of its run stays known."""
     skipped: bool = False
-    """Count that it ended and its steps were never fetched."""
+    """Count that it ended, and its steps were not fetched after that."""
 
 
 NOTHING = Effects()

@@ -228,7 +228,7 @@ STEP_ATTEMPTS = _histogram(
 )
 DETAILS_SKIPPED = _workflow(
     "details_skipped_total",
-    "Finished runs whose steps were never fetched, for lack of request budget.",
+    "Finished runs whose steps were not fetched after their end, for lack of request budget.",
     zeros=(),
 )
 FAILING = _workflow(

@@ -135,7 +135,7 @@ class Store:
         self.series.set(catalogue.BACKFILL_TIME, workflow, self._clock())
 
     def skipped(self, workflow: WorkflowKey) -> None:
-        """A run expired whose steps were never fetched."""
+        """A run expired whose steps were not fetched after its end."""
         self.series.count(catalogue.DETAILS_SKIPPED, workflow)
 
     def ignored(self, parts: int = 1) -> None:
