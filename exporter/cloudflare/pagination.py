@@ -77,8 +77,8 @@ async def read_pages(
             total = min(total, reported)
         short = total < inf and with_new * largest < total
         # New rows may have moved known ones to the last page, which is shorter than the others.
-        moved = number > 1 and 0 < page.sent < largest and following is None
-        if not new and not moved and (short or (number > 1 and page.rows)):
+        moved = 0 < page.sent < largest and following is None
+        if not new and not moved and (short or page.rows):
             what = f"ends after {len(seen)} of {total}" if short else f"repeats after {len(seen)}"
             raise RequestFailed("invalid_answer", f"the list {what} rows", _ADVICE)
         if following is not None:
