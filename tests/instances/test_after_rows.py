@@ -115,6 +115,28 @@ class TestAnotherRun:
         assert tracked.run.queued == (None if detail.queued is None else detail.queued.timestamp())
 
     @pytest.mark.parametrize(
+        ("row_start", "detail", "ending"),
+        [
+            (2.5, response("complete", 2.5, 9.9, queued=2.4), None),
+            (2.5, response("complete", 2.5, 10.1, queued=2.4), FinishedRun("complete", 7.6)),
+            (2.5, response("complete", 3.6, 9, queued=2.4), FinishedRun("complete", 5.4)),
+            (None, response("complete", 2.5, 9, queued=2.4), FinishedRun("complete", 6.5)),
+        ],
+        ids=["the end of its row", "another end", "another start", "no row has shown an end"],
+    )
+    def test_one_that_began_as_the_first_had_started_has_an_end_of_its_own_unless_a_row_showed_it(
+        self, row_start: float | None, detail: Detail, ending: FinishedRun | None
+    ) -> None:
+        """A row that has shown its end was taken to be about the first."""
+        first = track(None, response("running"), now=NOW)
+        assert first
+        run = first.run if row_start is None else by_row("complete", row_start, 9, first.run)
+        tracked = track(run, detail, now=NOW)
+        assert tracked
+        assert tracked.observations.run == ending
+        assert tracked.run.end_observed
+
+    @pytest.mark.parametrize(
         "detail",
         [
             response("complete", 2, 9),
