@@ -174,6 +174,15 @@ class TestAnEvent:
             assert results(w) == {("started", "listed"): 1}
             assert queue.backlog == 0
 
+    async def test_of_a_live_instance_without_series_is_left_to_the_lists(self) -> None:
+        async with events({"statuses": ["errored"]}) as (w, queue):
+            a = w.orders.create("a", LONG)
+            await w.cycle()
+            a.pause(w.clock() + 5)
+            assert await step(w, after=6) == {}
+            assert results(w) == {("started", "known"): 1, ("paused", "listed"): 1}
+            assert queue.backlog == 0
+
     @pytest.mark.parametrize("plain", [True, False])
     async def test_comes_as_base64_or_plain(self, *, plain: bool) -> None:
         async with events() as (w, queue):
