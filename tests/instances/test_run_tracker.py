@@ -269,6 +269,11 @@ class TestDurations:
         assert new.run == FinishedRun("complete", 0.0)
         assert new.steps[0].duration == 0.0
 
+    def test_of_an_unknown_type_or_without_a_start(self) -> None:
+        steps = [Step(None, "odd-1", at(2), at(3), True), Step("step", "odd-2", None, at(3), True)]
+        found = taken(None, response(*steps)).observations.steps
+        assert [(s.type, s.duration) for s in found] == [("unknown", 1.0), ("step", 0.0)]
+
     def test_a_run_terminated_in_the_queue_has_no_duration(self) -> None:
         new = taken(None, response(status="terminated", start=None, end=at(5))).observations
         assert new.run == FinishedRun("terminated", None)
@@ -279,8 +284,11 @@ class TestDurations:
         assert first.observations.queue_duration is None
         second = taken(first.run, response())
         assert second.observations.queue_duration == 1.0
-        third = taken(second.run, response(step("pay-1", True)))
-        assert third.observations.queue_duration is None
+        for queued in (None, at(0)):
+            later = taken(second.run, response(step("pay-1", True), queued=queued))
+            assert later.observations.queue_duration is None
+            again = taken(later.run, response(step("pay-1", True), step("ship-1", True, start=4)))
+            assert again.observations.queue_duration is None
 
     def test_a_run_whose_last_response_lacks_its_start(self) -> None:
         known = taken(None, response()).run
