@@ -305,6 +305,7 @@ class TestMessagesThatAreNone:
             ({"type": "cf.workflows.workflow.instance.errored"}, "unreadable"),
             ({"type": "cf.r2.bucket.created", "metadata": {"accountId": "acc"}}, "other"),
             ({"type": "cf.workflows.workflow.instance.exploded", "metadata": 7}, "other"),
+            (event("exploded", "a", 0), "other"),
             (event("errored", "a", 0, workflow="billing"), "other"),
             (event("errored", "a", 0, account="another"), "other"),
             (event("errored", "a\n", 0), "unreadable"),
