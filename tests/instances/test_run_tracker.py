@@ -609,6 +609,13 @@ class TestFreshness:
         run = taken(None, response(step("a-1", False))).run
         assert track(run, response(step("a-1", None)), now=NOW) is None
 
+    def test_a_step_that_is_open_again_as_its_last_attempt_has_ended_is_stale(self) -> None:
+        """As many steps, with the same times: only its outcome is missing."""
+        over = step("a-1", True)
+        run = taken(None, response(over)).run
+        opened = Step(over.type, over.name, over.start, attempts=over.attempts)
+        assert track(run, response(opened), now=NOW) is None
+
     def test_a_response_without_the_attempt_that_runs_now_is_stale(self) -> None:
         run = taken(None, response(step("a-1", False, None))).run
         assert track(run, response(step("a-1", False)), now=NOW) is None
