@@ -26,24 +26,6 @@ class Urgency(IntEnum):
     """No list shows a change: it takes what the others leave of the budget."""
 
 
-CANNOT_WAIT = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
-"""Those whose delay is a lag (`poll_lag_seconds`)."""
-WEIGHTS = {
-    Urgency.ERRORED: 200.0,
-    Urgency.MISSED: 200.0,
-    Urgency.CONFIGURED: 50.0,
-    Urgency.PAGE: 50.0,
-    Urgency.CHANGED: 1.0,
-    Urgency.LIVE: 1.0,
-    Urgency.SPARE: 0.5,
-}
-"""The share of turns that each gets where several wait.
-
-Until the polls of the first two are made, what is shown is wrong or unexplained, so they get four
-of five turns. List pages and configured instances get as many turns as each other. Details that can
-wait get one turn for every fifty list pages, so that list passes hardly take longer."""
-
-
 def stretched(interval: float, took: float) -> float:
     """Seconds from the start of one list pass to that of the next, while details that can wait do.
 

@@ -1,6 +1,6 @@
 """The queue for one credential's budget: polls and list pages wait here for their turn.
 
-Each urgency has a weight (`instances.urgency`). The urgencies that have something waiting share the
+Each urgency has a weight. The urgencies that have something waiting share the
 turns in proportion to their weights, and what one doesn't need goes to the others (weighted fair
 queueing). So urgent requests wait for a few turns only, and none starves: where `n` requests wait
 under an urgency of weight `w`, the last has its turn within `n * sum(weights) / w` turns. The most
@@ -15,7 +15,24 @@ from msgspec import Struct
 
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.instances.urgency import CANNOT_WAIT, WEIGHTS, Urgency
+from exporter.instances.urgency import Urgency
+
+CANNOT_WAIT = (Urgency.ERRORED, Urgency.MISSED, Urgency.CONFIGURED)
+"""Those whose delay is a lag (`poll_lag_seconds`)."""
+WEIGHTS = {
+    Urgency.ERRORED: 200.0,
+    Urgency.MISSED: 200.0,
+    Urgency.CONFIGURED: 50.0,
+    Urgency.PAGE: 50.0,
+    Urgency.CHANGED: 1.0,
+    Urgency.LIVE: 1.0,
+    Urgency.SPARE: 0.5,
+}
+"""The share of turns that each gets where several wait.
+
+Until the polls of the first two are made, what is shown is wrong or unexplained, so they get four
+of five turns. List pages and configured instances get as many turns as each other. Details that can
+wait get one turn for every fifty list pages, so that list passes hardly take longer."""
 
 
 class Waiting(Struct, frozen=True, gc=False):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from benchmarks import virtual_time
 from exporter.clock import Clock
 from exporter.cloudflare.budget import Budget
-from exporter.instances.urgency import WEIGHTS, Urgency
-from exporter.watch.poll_queue import PollQueue, Waiting
+from exporter.instances.urgency import Urgency
+from exporter.watch.poll_queue import WEIGHTS, PollQueue, Waiting
 
 
 class Poll(Waiting, frozen=True):
