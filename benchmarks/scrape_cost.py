@@ -50,7 +50,7 @@ from exporter.instances.run_tracker import track
 from exporter.metrics.catalogue import WorkflowKey
 from exporter.metrics.exposition import Exposition
 from exporter.metrics.instance_samples import InstanceSamples, Sample
-from exporter.metrics.label_limits import InstanceLabels, LimitedLabel, StepLabel
+from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel
 from exporter.metrics.store import Store
 from exporter.web.endpoints import endpoints
 from exporter.web.page.view import WatchView

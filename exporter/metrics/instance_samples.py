@@ -7,7 +7,7 @@ from msgspec import Struct
 from exporter.instances.values import InstanceValues, OpenStep
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import OUTCOMES, Family
-from exporter.metrics.label_limits import InstanceLabels
+from exporter.metrics.labels import InstanceLabels
 
 Sample = tuple[Family, tuple[str, ...], float]
 """A family, the values of the labels that follow `instance_id`, and the value."""

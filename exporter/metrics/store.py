@@ -18,7 +18,7 @@ from exporter.instances.values import InstanceValues
 from exporter.metrics import catalogue
 from exporter.metrics.catalogue import FAMILIES, EventResult, Family, PollKind, WorkflowKey
 from exporter.metrics.instance_samples import InstanceSamples, Sample
-from exporter.metrics.label_limits import InstanceLabels, LimitedLabel, StepLabel
+from exporter.metrics.labels import InstanceLabels, LimitedLabel, StepLabel
 from exporter.metrics.series import Changes, LabelValues, Series, SeriesData
 from exporter.statuses import ENDED_WITHOUT_ERROR, STATUSES
 

@@ -3,7 +3,7 @@
 import pytest
 
 from exporter.config.metrics import Names, Rewrite
-from exporter.metrics.label_limits import StepLabel
+from exporter.metrics.labels import StepLabel
 
 
 @pytest.mark.parametrize(
