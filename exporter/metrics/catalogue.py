@@ -1,6 +1,6 @@
-"""The catalogue of all metrics: name, type, help, labels, exemplars, and the series that exist from
-the start. The exposition and docs/metrics.md are generated from it. To add a metric, add an entry
-here and set its value in `store.py`, or for an instance in `instance_samples.py`."""
+"""The catalogue of all metrics: name, type, help, labels, exemplars, buckets, and the series that
+exist from the start. The exposition and docs/metrics.md are generated from it. To add a metric, add
+an entry here and set its value in `store.py`, or for an instance in `instance_samples.py`."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -54,6 +54,8 @@ class Family:
         zeros: Its series that exist at 0 before anything happens, since `increase()` ignores the
             first value of a series: the known values of each label but `account` and `workflow`, in
             all combinations. None: its series begin later.
+        buckets: The upper bounds of a histogram's buckets. Those of workflows are configured
+            (`metrics.buckets`).
     """
 
     name: str
@@ -63,6 +65,7 @@ class Family:
     states: tuple[str, ...] = ()
     exemplars: bool = False
     zeros: tuple[tuple[str, ...], ...] | None = None
+    buckets: tuple[float, ...] = ()
 
     @property
     def of_workflow(self) -> bool:
@@ -289,6 +292,8 @@ API_DURATION = _own(
     "endpoint",
     kind="histogram",
     zeros=(_ENDPOINTS,),
+    # A request takes 50 to 500 ms; api.timeout bounds it.
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 API_LIMIT = _own(
     "api_ratelimit_limit",
@@ -370,6 +375,7 @@ EVENT_DELAY = _own(
     "event_delay_seconds",
     "Seconds from the time of an event (API: eventTimestamp) until what it announced was shown.",
     kind="histogram",
+    buckets=(1, 2, 5, 10, 30, 60, 120, 300, 600),
 )
 EVENT_COVERAGE = _own(
     "event_coverage_ratio",

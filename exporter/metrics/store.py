@@ -25,9 +25,6 @@ from exporter.statuses import ENDED_WITHOUT_ERROR, STATUSES
 _MAX_WORDS = 50
 """Maximum distinct statuses and types of steps: there are only a few, but the API may send any
 text."""
-_EVENT_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600)
-_API_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""A request to the API takes 50 to 500 ms; api.timeout bounds it."""
 
 
 class Store:
@@ -293,7 +290,6 @@ class Store:
 
 
 def _bounds(settings: Metrics) -> dict[Family, Sequence[float]]:
-    """The buckets of each histogram; those of workflows come from `metrics.buckets`."""
+    """The buckets of each histogram."""
     configured = {f"cloudflare_workflow_{name}": bounds for name, bounds in settings.buckets}
-    own = {catalogue.API_DURATION: _API_SECONDS, catalogue.EVENT_DELAY: _EVENT_SECONDS}
-    return {f: own.get(f) or configured[f.name] for f in FAMILIES if f.kind == "histogram"}
+    return {f: f.buckets or configured[f.name] for f in FAMILIES if f.kind == "histogram"}
