@@ -1,4 +1,4 @@
-"""HTTP Basic authentication: users, and their passwords checked against bcrypt hashes."""
+"""HTTP Basic authentication: which requests need a password, and whether it is correct."""
 
 import asyncio
 import base64
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import bcrypt
 from pydantic import SecretStr
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Scope
 
 _HASH = re.compile(r"\$2[aby]\$(?P<cost>[0-9]{2})\$[./A-Za-z0-9]{53}")
 _MIN_COST, _MAX_COST = 4, 14
@@ -91,6 +93,29 @@ class Users:
             return self._hashes[name]
         choice = hashlib.blake2b(name, key=self._key, digest_size=8).digest()
         return list(self._hashes.values())[int.from_bytes(choice) % len(self._hashes)]
+
+
+async def check_password(scope: Scope, users: Users | None) -> Response | None:
+    """The refusal of a request without a valid password; None: it may pass.
+
+    Passwords protect every endpoint, health included, as in all of Prometheus' exporters.
+
+    Args:
+        scope: The request.
+        users: Who may send requests; None for everyone.
+    """
+    if users is None:
+        return None
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    try:
+        if len(given) == 1 and await users.admits(given[0].decode("latin-1")):
+            return None
+    except BusyError:
+        headers = {"Connection": "close", "Retry-After": "1"}
+        return PlainTextResponse("Too many passwords to check; try again\n", 503, headers=headers)
+    # The realm is fixed, so that it discloses nothing about what is protected.
+    challenge = {"WWW-Authenticate": 'Basic realm="metrics", charset="UTF-8"'}
+    return PlainTextResponse("Unauthorized\n", 401, headers=challenge)
 
 
 def _decoded(authorization: str) -> bytes:

@@ -7,7 +7,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.web.auth import BusyError
+from exporter.web.auth import check_password
 from exporter.web.web_config_reload import Protection
 
 MAX_HEADERS = 100
@@ -25,8 +25,6 @@ SECURITY_HEADERS = {
 
 class RequestChecks:
     """ASGI middleware: refuses requests that are too large or carry no valid password.
-
-    Passwords protect every endpoint, health included, as in all of Prometheus' exporters.
 
     Args:
         app: The application that serves accepted requests.
@@ -53,7 +51,7 @@ class RequestChecks:
                     headers["Connection"] = "close"
             await send(message)
 
-        response = _check_size(scope) or await _check_password(scope, protection) or self._app
+        response = _check_size(scope) or await check_password(scope, protection.users) or self._app
         await response(scope, receive, send_with_headers)
 
 
@@ -71,22 +69,6 @@ def _check_size(scope: Scope) -> Response | None:
     return None
 
 
-async def _check_password(scope: Scope, protection: Protection) -> Response | None:
-    """The refusal of a request without a valid password; None: it may pass."""
-    if protection.users is None:
-        return None
-    given = [value for name, value in scope["headers"] if name == b"authorization"]
-    try:
-        if len(given) == 1 and await protection.users.admits(given[0].decode("latin-1")):
-            return None
-    except BusyError:
-        return _refusal(503, "Too many passwords to check; try again", {"Retry-After": "1"})
-    # The realm is fixed, so that it discloses nothing about what is protected.
-    challenge = {"WWW-Authenticate": 'Basic realm="metrics", charset="UTF-8"'}
-    return PlainTextResponse("Unauthorized\n", 401, headers=challenge)
-
-
-def _refusal(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+def _refusal(status: int, text: str) -> Response:
     """A response that also closes the connection, so that nothing else on it is read."""
-    headers = {"Connection": "close", **(headers or {})}
-    return PlainTextResponse(f"{text}\n", status, headers=headers)
+    return PlainTextResponse(f"{text}\n", status, headers={"Connection": "close"})
