@@ -1,6 +1,7 @@
 """Discovery where most instances have ended, responses are behind, or the budget is small."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -324,3 +325,30 @@ class TestBudget:
         ages = virtual_time.run(main())
         assert len(ages) > 90
         assert quantile(ages, 0.99) < 1200
+
+
+async def test_rows_left_out_while_the_state_cannot_be_read_are_read_by_the_next_pass(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state.db"
+    async with watching(["again"], state=state) as w:
+        for n in range(400):
+            w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+        w.orders.create("waits", WAITING, at=w.clock() - 9000)
+        again = w.orders.create("again", Script(steps("pay")))
+        await w.cycle(after=INTERVAL)
+        for exclude in (["again"], []):
+            await w.reload(workflows=[{"name": "orders", "discover": {"exclude": exclude}}])
+        again.restart(script=WAITING)
+        with sqlite3.connect(state) as other:
+            other.execute("ALTER TABLE instances RENAME TO hidden")
+        await w.cycle(after=INTERVAL)
+        assert w.shown() == set()
+        with sqlite3.connect(state) as other:
+            other.execute("ALTER TABLE hidden RENAME TO instances")
+        lists = []
+        for _ in range(3):
+            lists.append((await w.cycle(after=INTERVAL))["list"])
+            assert w.shown() == {"waits", "again"}
+        assert lists[0] > lists[1] == lists[2], "lists of ended instances are read once more only"
+        assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from simulator import Error, Script, Sleep, Wait, steps
+from simulator import Error, Script, Sleep, Wait, error, steps
 from tests.watching import Watching, watching
 
 INTERVAL = 15.0
@@ -100,6 +100,24 @@ class TestFull:
             await w.cycle(after=30)
             assert w.shown() == {"long-0", "long-1", "long-2"}
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 3
+
+    async def test_a_place_that_is_free_is_taken_though_the_list_pass_fails(self) -> None:
+        async with watching(workflows=discover(max_instances=1)) as w:
+            for n in range(100):
+                w.orders.create(f"old-{n}", SHORT, at=w.clock() - 9000)
+            w.orders.create("first", WAITING)
+            await w.cycle(after=1)
+            w.simulator.faults.add(error(500), kind="list")
+            del w.orders.instances["first"]
+            for _ in range(3):
+                await w.cycle(after=3600)
+            assert w.shown() == set()
+            w.simulator.faults.clear()
+            w.simulator.faults.add(error(500), kind="list", skip=1)
+            w.orders.create("second", WAITING)
+            await w.cycle(after=INTERVAL)
+            assert w.value("cloudflare_workflow_up") == 0, "the second page can't be read"
+            assert w.shown() == {"second"}
 
     async def test_errored_ones_push_out_the_newest_live_ones(self) -> None:
         async with watching(workflows=discover(max_instances=3)) as w:
