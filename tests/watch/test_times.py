@@ -166,3 +166,16 @@ async def test_history_stays_history_when_the_clock_is_set_back(tmp_path: Path) 
         for _ in range(2):
             await w.cycle(after=INTERVAL)
         assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 0
+
+
+async def test_what_comes_after_a_start_with_a_clock_that_was_ahead_is_news(tmp_path: Path) -> None:
+    async with watching(["a"], state=tmp_path / "state.db") as w:
+        w.ahead = 3600
+        await w.restart(workflows=[{"name": "orders", "discover": {}}])
+        w.ahead = 0
+        await w.restart()
+        await w.cycle()
+        w.orders.create("new", Script(steps("pay")))
+        for _ in range(2):
+            await w.cycle(after=INTERVAL)
+        assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
