@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from simulator import LOCAL_ENGINE, Error, Rewrite, Script, Sleep, Wait, steps
+from simulator import LOCAL_ENGINE, Error, Rewrite, Script, Sleep, Style, Wait, retried, steps
 from simulator.response import Response
 from tests.watch.discovering import INTERVAL, WAITING, by_status, discovering
 from tests.watching import Watching, watching
@@ -60,6 +60,16 @@ class TestFinding:
             await w.cycle(after=1)
             assert w.watched() == 2
             assert w.status("a") == w.status("b") == "waiting"
+
+    async def test_rows_of_configured_ones_cost_no_detail_requests(self) -> None:
+        """They have moved where the fingerprint has not, as with each attempt of a step."""
+        workflow = {"name": "orders", "instances": ["a"], "discover": {}}
+        moving = Style(modified_on="step")
+        async with watching(workflows=[workflow], style=moving) as w:
+            w.orders.create("a", Script((retried("pay", failures=99),)))
+            await w.cycle(after=5)
+            for _ in range(4):
+                assert (await w.cycle(after=INTERVAL)).get("detail", 0) == 0
 
     async def test_a_restart_of_a_configured_one_shows_as_soon_as_its_row(self) -> None:
         async with discovering(ids=("a",)) as w:
