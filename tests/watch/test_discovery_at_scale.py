@@ -53,6 +53,19 @@ class TestManyEnded:
             await w.cycle(after=INTERVAL)
             assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 1
 
+    async def test_a_deleted_one_that_had_errored_goes(self) -> None:
+        async with discovering() as w:
+            for n in range(400):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            w.orders.create("waits", WAITING, at=w.clock() - 9000)
+            w.orders.create("failed", Script(steps("pay"), throws=Error("TypeError")))
+            await w.cycle(after=INTERVAL)
+            assert w.status("failed") == "errored"
+            w.orders.instances["failed"].delete()
+            lists = [(await w.cycle(after=310))["list"] for _ in range(24)]
+            assert w.shown() == {"waits"}
+            assert {*lists} == {2, 3}, "those of ended instances are read every ten minutes"
+
     async def test_one_that_ends_as_the_first_pass_reads_other_lists_counts(self) -> None:
         async with discovering("*") as w:
             billing = w.simulator.world.account("acc").workflow("billing")

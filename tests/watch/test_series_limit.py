@@ -108,7 +108,7 @@ class TestFull:
             w.orders.create("first", WAITING)
             await w.cycle(after=1)
             w.simulator.faults.add(error(500), kind="list")
-            del w.orders.instances["first"]
+            w.orders.instances["first"].delete()
             for _ in range(3):
                 await w.cycle(after=3600)
             assert w.shown() == set()
