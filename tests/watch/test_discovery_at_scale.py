@@ -66,6 +66,14 @@ class TestManyEnded:
             assert w.shown() == {"waits"}
             assert {*lists} == {2, 3}, "those of ended instances are read every ten minutes"
 
+    async def test_the_first_pass_reads_everything_to_count_history(self) -> None:
+        async with discovering(more={"metrics": {"backfill": True}}) as w:
+            for n in range(150):
+                w.orders.create(f"old-{n}", Script(steps("pay")), at=w.clock() - 9000)
+            assert (await w.cycle(after=1))["list"] == 2
+            assert w.value("cloudflare_workflow_runs_finished_total", status="complete") == 150
+            assert (await w.cycle(after=INTERVAL))["list"] == 1
+
     async def test_one_that_ends_as_the_first_pass_reads_other_lists_counts(self) -> None:
         async with discovering("*") as w:
             billing = w.simulator.world.account("acc").workflow("billing")
