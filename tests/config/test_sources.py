@@ -279,9 +279,10 @@ class TestCredentialsOfTheEnvironment:
         account = self.account(command, '"api_token": "own",', CLOUDFLARE_API_TOKEN="hidden")
         assert account.api_token.get_secret_value() == "own"
 
-    def test_an_email_alone_is_no_credential(self, command: Command) -> None:
+    @pytest.mark.parametrize("half", ["CLOUDFLARE_EMAIL", "CLOUDFLARE_API_KEY"])
+    def test_half_of_a_credential_is_none(self, command: Command, half: str) -> None:
         with pytest.raises(ConfigError, match="no credential"):
-            self.account(command, CLOUDFLARE_EMAIL="a@b")
+            self.account(command, **{half: "hidden"})
 
     def test_the_line_end_of_a_file_that_became_a_secret_is_no_part_of_it(self) -> None:
         """`kubectl create secret --from-file` keeps it."""
