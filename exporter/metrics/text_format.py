@@ -8,13 +8,7 @@ from math import inf, isfinite
 
 from prometheus_client.utils import floatToGoString
 
-from exporter.metrics.catalogue import (
-    FAMILIES,
-    INSTANCE_LABELS,
-    WORKFLOW_LABELS,
-    Family,
-    WorkflowKey,
-)
+from exporter.metrics.catalogue import FAMILIES, INSTANCE_LABELS, Family, WorkflowKey
 from exporter.metrics.instance_samples import Sample
 from exporter.metrics.series import Exemplar, Histogram, LabelValues, SeriesData
 
@@ -36,25 +30,18 @@ def of_instance(workflow: WorkflowKey, instance_id: str, samples: Iterable[Sampl
 
 def instance_labels(workflow: WorkflowKey, instance_id: str) -> str:
     """What every line of an instance contains, and no line of another instance."""
-    return f'{{{_workflow_labels(workflow)},instance_id="{_escape(instance_id)}"'
-
-
-@lru_cache
-def _workflow_labels(workflow: WorkflowKey) -> str:
-    return label_pairs(WORKFLOW_LABELS, workflow)
+    return f"{{{label_pairs(INSTANCE_LABELS, (*workflow, instance_id))}"
 
 
 @lru_cache(maxsize=4096)  # instances have most statuses, outcomes and steps in common
 def _frame(family: Family, labels: LabelValues) -> tuple[int, list[str]]:
     """The column of a sample, and the pieces of its line, up to the value, between which the labels
     of the instance go. For a state, the lines of the other states come first."""
+    names = family.labels[len(INSTANCE_LABELS) :]
     others = [(*labels[:-1], state) for state in family.states if state != labels[-1]]
-    pieces, before = list[str](), ""
-    for values in (*others, labels):
-        more = "," + label_pairs(family.labels[len(INSTANCE_LABELS) :], values) if values else ""
-        pieces.append(before + family.name)
-        before = f"{more}}} " if values is labels else f"{more}}} 0\n"
-    return _COLUMNS[family.name], [*pieces, before]
+    *zeros, last = ["," + label_pairs(names, v) if v else "" for v in (*others, labels)]
+    before = [f"{more}}} 0\n{family.name}" for more in zeros]
+    return _COLUMNS[family.name], [family.name, *before, f"{last}}} "]
 
 
 def series_labels(family: Family, labels: LabelValues) -> str:
