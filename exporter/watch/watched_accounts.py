@@ -97,7 +97,8 @@ class WatchedAccounts:
             for account in accounts:
                 await account.workflows.reconcile()
             await self.writer.save()
-        self._start_passes()
+        if self._started:
+            self.start()
         unused = {*queues.values()} - {*self.queues.values()}
         await asyncio.gather(*(queue.stop(_GRACE) for queue in unused))
 
@@ -247,14 +248,10 @@ class WatchedAccounts:
         ]
 
     def start(self) -> None:
-        """Begins the list passes of all accounts, and of those that a reload will add."""
+        """Begins the list passes of all accounts; those that a reload adds begin theirs then."""
         self._started = True
-        self._start_passes()
-
-    def _start_passes(self) -> None:
-        if self._started:
-            for account in self.accounts:
-                account.start()
+        for account in self.accounts:
+            account.start()
 
     def pause(self) -> None:
         """Stops the list passes."""
