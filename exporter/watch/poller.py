@@ -69,8 +69,10 @@ class Poller:
         self.round_started = self._as_of = self._clock.monotonic()
         self._active: set[Instance] = set()
         """Instances whose polls wait or are under way."""
-        self._health = WorkflowHealth()
         self._idle = asyncio.Event()
+        """Set while there are none of them."""
+        self._idle.set()
+        self._health = WorkflowHealth()
         self._rounds = asyncio.Lock()
         """Held during a round, so that none overlap, and `stop` can wait for its end."""
 
@@ -117,20 +119,14 @@ class Poller:
             self.put(instance, lifecycle.pend(instance, Urgency.SPARE, PollReason.SPARE))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if whole else self._poll.interval * 0.9):
-                await self._until_idle()
+                await self._idle.wait()
                 others = self.instances.values()
                 control = self._health.control(others, since=now, now=self._clock.monotonic())
                 if control is not None:
                     pending = lifecycle.pend(control, Urgency.CONFIGURED, PollReason.CONTROL)
                     self.put(control, pending)
-                    await self._until_idle()
+                    await self._idle.wait()
         await self._end_round()
-
-    async def _until_idle(self) -> None:
-        """Returns once no poll waits or is under way."""
-        self._idle.clear()
-        if self._active:
-            await self._idle.wait()
 
     def put(self, instance: Instance, pending: Pending | None, *, record: bool = False) -> None:
         """Puts a poll that `lifecycle` asks for into the queue, unless the workflow is detached.
@@ -143,6 +139,7 @@ class Poller:
             self.watched.changed.add(instance.id)
         if pending is not None and not self.watched.detached:
             self._active.add(instance)
+            self._idle.clear()
             now = self._clock.monotonic()
             # These could wait until a list or an event showed them, however long they were due.
             due = now if pending.urgency <= Urgency.MISSED else min(instance.due, now)
