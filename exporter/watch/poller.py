@@ -206,17 +206,17 @@ class Poller:
     async def _end_round(self) -> None:
         """Ends a round: has series expire, and sees whether the workflow can be read."""
         self.watched.raise_horizon()
-        now, settled = self._clock.now(), self.watched.passes.settled
+        settled = self.watched.passes.settled
         async for instance in self.watched.each():
-            effects = lifecycle.on_tick(instance, now, settled=settled)
-            if effects.record:
+            if instance.expires_at is None:
+                continue
+            if self.watched.apply(lifecycle.on_tick, instance, settled=settled).record:
                 self._cancel(instance)
-                self.watched.take_effect(instance, effects)
         others = any(i.failure is None for i in self._active)
         waiting = others and not self.queue.budget.blocked
         if self._health.round_over(empty=not self.instances, waiting=waiting):
             for instance in self.instances.values():
-                lifecycle.on_workflow_readable(instance, now)
+                lifecycle.on_workflow_readable(instance, self._clock.now())
         await self.report()
 
     async def report(self) -> None:

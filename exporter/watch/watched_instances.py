@@ -177,21 +177,12 @@ class WatchedInstances:
         *what: P.args,
         **also: P.kwargs,
     ) -> Effects:
-        """Makes a transition of `lifecycle` now and does what it asks for, unless the instance is
-        no longer watched."""
+        """Makes a transition of `lifecycle` now and does what its effects ask for, unless the
+        instance is no longer watched."""
         if self.instances.get(instance.id) is not instance:
             return NOTHING
         first = instance.run is None or instance.run.newest == -inf
         effects = transition(instance, self.clock.now(), *what, **also)
-        self.take_effect(instance, effects, first=first)
-        return effects
-
-    def take_effect(self, instance: Instance, effects: Effects, *, first: bool = False) -> None:
-        """Does what a transition asks for.
-
-        Args:
-            first: Whether no detail response had shown the instance before.
-        """
         if effects.record:
             self.changed.add(instance.id)
         if effects.observations is not None:
@@ -209,6 +200,7 @@ class WatchedInstances:
             self._unwatched[instance.id] = None
             newest = newest_of(instance.run, instance.row)
             self.record.horizon = max(self.record.horizon, newest + APART)
+        return effects
 
     def _counts_history(self, instance: Instance, effects: Effects, *, first: bool) -> bool:
         """Whether what is counted of a discovered instance comes from a run that had ended before
