@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from math import inf
 
 from exporter.cloudflare.models import Attempt, Detail, Step
-from exporter.cloudflare.times import seconds, unix
+from exporter.cloudflare.times import latest, seconds, unix
 from exporter.instances.freshness import is_older, later_by, was_restarted
 from exporter.instances.run import (
     FinishedAttempt,
@@ -154,14 +154,10 @@ def _parts(step: Step) -> Iterable[tuple[int, Step | Attempt]]:
 
 def _last_end(response: Detail) -> float | None:
     """When the last step or attempt ended, in Unix time; None if any has no end (yet)."""
-    last = -inf
-    for step in response.steps or ():
-        for thing in (step, *(step.attempts or ())):
-            end = unix(thing.end)
-            if end is None or thing.outcome == "running":
-                return None
-            last = max(last, end)
-    return last
+    parts = [part for step in response.steps or () for part in (step, *(step.attempts or ()))]
+    if any(part.end is None or part.outcome == "running" for part in parts):
+        return None
+    return unix(latest(part.end for part in parts)) or -inf
 
 
 def _observe(step: Step, unseen: int, new: Observations, *, now: float, since: float) -> None:
