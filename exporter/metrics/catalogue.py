@@ -70,15 +70,12 @@ class Family:
     @property
     def of_workflow(self) -> bool:
         """Whether each of its series belongs to a workflow."""
-        return self.labels[: len(WORKFLOW_LABELS)] == WORKFLOW_LABELS
-
-    def owner(self, labels: tuple[str, ...]) -> tuple[str, ...]:
-        """Which of a series' label values name the workflow or the account that it belongs to; none
-        if it belongs to the process."""
-        return labels[: self._owner_labels]
+        return self.owner_labels == len(WORKFLOW_LABELS)
 
     @cached_property
-    def _owner_labels(self) -> int:
+    def owner_labels(self) -> int:
+        """How many labels, the first ones, name the workflow or the account that a series belongs
+        to; 0 if it belongs to the process."""
         return sum(label in WORKFLOW_LABELS for label in self.labels)
 
     @property

@@ -142,11 +142,11 @@ class Series:
         return data
 
     def _get(self, family: Family, labels: LabelValues) -> SeriesData | None:
-        return self._series.get(family.owner(labels), {}).get((family, labels))
+        return self._series.get(labels[: family.owner_labels], {}).get((family, labels))
 
     def _put(self, family: Family, labels: LabelValues, data: SeriesData | None) -> None:
         """Replaces a series; None removes it."""
-        series = self._series.setdefault(family.owner(labels), {})
+        series = self._series.setdefault(labels[: family.owner_labels], {})
         if data is None:
             del series[family, labels]
         else:
