@@ -53,6 +53,15 @@ class TestFinding:
             assert (await w.cycle(after=INTERVAL))["detail"] == 1
             assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
 
+    async def test_a_live_one_whose_row_changes_costs_only_a_detail_request(self) -> None:
+        async with discovering() as w:
+            w.orders.create("a", Script((*steps("pay", duration=20), Wait("approval"))))
+            await w.cycle(after=1)
+            await w.cycle(after=INTERVAL)
+            requests = await w.cycle(after=INTERVAL)
+            assert (requests["detail"], requests.get("simple")) == (1, None)
+            assert w.value("cloudflare_workflow_instance_step_count", instance_id="a") == 2
+
     async def test_configured_ones_are_shown_once_beside_them(self) -> None:
         async with discovering(ids=("a",)) as w:
             for name in "ab":
