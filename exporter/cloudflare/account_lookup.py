@@ -1,7 +1,5 @@
 """Asks the API for the id of the account to watch, if neither a file nor the environment has it."""
 
-from exporter.clock import Clock
-from exporter.cloudflare.budget import Budget
 from exporter.cloudflare.client import ApiClient
 from exporter.cloudflare.connections import http_client
 from exporter.cloudflare.credentials import read_credentials
@@ -28,9 +26,8 @@ async def find_account_id(settings: Settings) -> str:
     if not settings.api.url.endswith("/accounts/{account_id}"):
         raise ConfigError([f"{ENV_ACCOUNT}: is missing"])
     [(_, credential, _)] = read_credentials(settings.accounts)
-    budget = Budget(settings.api.requests_per_5m, reserve=settings.api.reserve, clock=Clock())
     async with http_client(settings.api) as http:
-        client = ApiClient(http, settings.api, None, credential, budget)
+        client = ApiClient(http, settings.api, None, credential)  # one request needs no budget
         url = f"{client.base_url}?per_page={_LARGEST_PAGE}"
         try:
             listed = (await client.send("accounts", url, list[ListedAccount])).result or []

@@ -79,7 +79,7 @@ class ApiClient:
 
     Attributes:
         account_id: None if the API's URL has no place for it.
-        budget: What requests draw on; None: they don't count towards a limit.
+        budget: What requests draw on; None: nothing limits their rate.
         sent: Requests so far, by endpoint.
     """
 
