@@ -86,7 +86,7 @@ class App:
         with collected(problems):
             self._web_config = WebConfigReloader(settings.web.config_file)
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(*problems)
         self.accounts = self.watched.accounts
         """Empty until settings are applied."""
         self.health = Health(self.watched, self.writer, self._clock)

@@ -155,7 +155,7 @@ def _app(settings: Settings) -> App:
     with collected(problems):
         app = App(settings, state=location)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return app
 
 

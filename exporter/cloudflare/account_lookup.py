@@ -24,7 +24,7 @@ async def find_account_id(settings: Settings) -> str:
         RequestFailed: the request failed, and may succeed later.
     """
     if not settings.api.url.endswith("/accounts/{account_id}"):
-        raise ConfigError([f"{ENV_ACCOUNT}: is missing"])
+        raise ConfigError(f"{ENV_ACCOUNT}: is missing")
     [(_, credential, _)] = read_credentials(settings.accounts)
     async with http_client(settings.api) as http:
         client = ApiClient(http, settings.api, None, credential)  # one request needs no budget
@@ -36,13 +36,13 @@ async def find_account_id(settings: Settings) -> str:
                 raise
             first = "check the credential, then " if failure.reason == "unauthorized" else ""
             text = f"{ENV_ACCOUNT}: is missing, and the API lists no accounts: {failure}"
-            raise ConfigError([f"{text}; {first}{_FIX}"]) from None
+            raise ConfigError(f"{text}; {first}{_FIX}") from None
     found = {account.id: account.name or "" for account in listed if account.id}
     if len(found) == 1:
         return next(iter(found))
     missing = f"{ENV_ACCOUNT}: is missing, and the credential can read"
     if not found:
-        raise ConfigError([f"{missing} no account; {_FIX}"])
+        raise ConfigError(f"{missing} no account; {_FIX}")
     first = f" (the first {_LARGEST_PAGE})" if len(found) == _LARGEST_PAGE else ""
     lines = [printable(f"  {i}  {name}").replace("\n", "\\n") for i, name in found.items()]
-    raise ConfigError([f"{missing} several; set it to the id of one of them{first}:", *lines])
+    raise ConfigError(f"{missing} several; set it to the id of one of them{first}:", *lines)

@@ -61,18 +61,16 @@ def http_client(
         )
     except OSError:
         path = os.environ.get("SSL_CERT_FILE", "")
-        text = (
+        raise ConfigError(
             f"SSL_CERT_FILE={path}: can't be used; it must name a file of certificates in PEM, or "
             "be unset"
-        )
-        raise ConfigError([text]) from None
+        ) from None
     except (ImportError, ValueError, httpx.InvalidURL):
         # Without the URL, which may hold a password.
-        text = (
+        raise ConfigError(
             "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: can't be used; a proxy must be a URL with "
             "http:// or https://, or be unset"
-        )
-        raise ConfigError([text]) from None
+        ) from None
 
 
 def _sockets(api: Api) -> httpx.AsyncBaseTransport:

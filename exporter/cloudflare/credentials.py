@@ -112,5 +112,5 @@ def read_credentials(accounts: Sequence[Account]) -> list[Credentials]:
         queued = read(f"{place}.events.api_token", queue) if queue else None
         made.append(Credentials(account, api, queued))
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return made

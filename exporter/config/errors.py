@@ -44,9 +44,9 @@ _WORDS = {
 class ConfigError(Exception):
     """The configuration can't be used; `problems` holds a line for each thing that is wrong."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
-        self.problems = problems
+        self.problems = [*problems]
 
 
 @contextmanager

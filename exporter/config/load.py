@@ -50,7 +50,7 @@ def load(
             problems.append(line(e, origin) + hint)
     problems += environment.unknown(environ)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return settings
 
 

@@ -66,28 +66,28 @@ def read(path: Path, *, keys: str = "accounts and poll", pipe: bool = False) -> 
         if odd := _ODD_SPACE.search(text):
             number = text.count("\n", 0, odd.end()) + 1
             what = f"line {number}: has a no-break space, or a similar one"
-            raise ConfigError([f"{path}: {what}; type a plain space"])
+            raise ConfigError(f"{path}: {what}; type a plain space")
         content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
-        raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from None
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         number = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{path}: line {number}: not UTF-8; save it in that encoding"]) from None
+        raise ConfigError(f"{path}: line {number}: not UTF-8; save it in that encoding") from None
     except yaml.MarkedYAMLError as error:
-        raise ConfigError([f"{path}: {_place(error)}not valid YAML: {_problem(error)}"]) from None
+        raise ConfigError(f"{path}: {_place(error)}not valid YAML: {_problem(error)}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         what = f"the character U+{error.character:04X}"
-        raise ConfigError([f"{path}: line {line}: not valid YAML: {what} is not allowed"]) from None
+        raise ConfigError(f"{path}: line {line}: not valid YAML: {what} is not allowed") from None
     except RecursionError:
-        raise ConfigError([f"{path}: nested too deeply"]) from None
+        raise ConfigError(f"{path}: nested too deeply") from None
     except ValueError:
         # A value doesn't fit its tag, such as !!int; the cause would show the value.
-        raise ConfigError([f"{path}: not valid YAML: a value doesn't fit its tag (!!)"]) from None
+        raise ConfigError(f"{path}: not valid YAML: a value doesn't fit its tag (!!)") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError([f"{path}: must be a mapping with keys such as {keys}"])
+        raise ConfigError(f"{path}: must be a mapping with keys such as {keys}")
     return content
 
 

@@ -28,7 +28,7 @@ def location_of(settings: Settings) -> Location:
         from exporter.state.postgres_connection import validate  # noqa: PLC0415
     except ImportError as error:
         text = "needs the package's extra: pip install 'cloudflare-workflows-exporter[postgres]'"
-        raise ConfigError([f"state.url: {text} ({error})"]) from None
+        raise ConfigError(f"state.url: {text} ({error})") from None
     validate(server)
     return server
 

@@ -39,7 +39,7 @@ def validate(server: DatabaseServer) -> None:
         except Unreachable as error:
             problems.append(f"{setting}: {error}")
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
 
 
 def connect(server: DatabaseServer) -> "Session":

@@ -112,7 +112,7 @@ class WatchedAccounts:
             await self.writer.workflows("")
         except NotRestored as error:
             text = f"can't be read now ({error}); reload again once it can"
-            raise ConfigError([f"state: {text}"]) from None
+            raise ConfigError(f"state: {text}") from None
 
     async def _replace(self, settings: Settings, accounts: Sequence[WatchedAccount]) -> None:
         """Detaches the accounts that no longer exist or whose settings have changed, and attaches
@@ -229,7 +229,7 @@ class WatchedAccounts:
         with collected(problems):
             self._connections(settings.api)
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(*problems)
         names = _stored_names(settings.accounts)
         # The limits, which belong to the budget, are made equal, so that a change of them leaves
         # workflows attached.

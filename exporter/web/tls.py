@@ -48,19 +48,19 @@ def context(tls: Tls, config_file: Path) -> ssl.SSLContext:
         tls_context.set_ciphers(":".join(CIPHER_SUITES[name] for name in tls.cipher_suites))
     tls_context.set_alpn_protocols(["http/1.1"])
     if problems := list(_unreadable(paths)):
-        raise ConfigError([f"{place}.{problem}" for problem in problems])
+        raise ConfigError(*(f"{place}.{problem}" for problem in problems))
     try:
         # Without a password OpenSSL would ask for one on the terminal.
         tls_context.load_cert_chain(paths["cert_file"], paths["key_file"], password=_no_password)
     except (OSError, ValueError) as error:
         text = f"cert_file and key_file can't be used together: {_reason(error)}"
-        raise ConfigError([f"{place}: {text}"]) from None
+        raise ConfigError(f"{place}: {text}") from None
     if "client_ca_file" in paths:
         try:
             tls_context.load_verify_locations(paths["client_ca_file"])
         except OSError as error:
             text = f"client_ca_file: {paths['client_ca_file']}: holds no certificates"
-            raise ConfigError([f"{place}.{text}: {_reason(error)}"]) from None
+            raise ConfigError(f"{place}.{text}: {_reason(error)}") from None
         tls_context.verify_mode = _VERIFY[tls.client_auth_type]
     return tls_context
 

@@ -148,11 +148,11 @@ def read(path: Path, *, pipe: bool = False) -> WebConfig:
     content = yaml_file.read(path, keys=keys, pipe=pipe)
     if not content:
         # An editor may empty a file before writing it; that must not disable passwords.
-        raise ConfigError([f"{path}: is empty; to run without protection, remove web.config_file"])
+        raise ConfigError(f"{path}: is empty; to run without protection, remove web.config_file")
     try:
         return WebConfig(**content)
     except ValidationError as error:
-        raise ConfigError([f"{path}: {_line(problem)}" for problem in error.errors()]) from None
+        raise ConfigError(*(f"{path}: {_line(problem)}" for problem in error.errors())) from None
 
 
 def _line(problem: ErrorDetails) -> str:

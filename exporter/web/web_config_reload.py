@@ -87,7 +87,7 @@ class WebConfigReloader:
             ("basic_auth_users", self._current.users, protection.users),
         ):
             if before and not after:
-                raise ConfigError([f"{file}: {key} was removed; to serve without it, restart"])
+                raise ConfigError(f"{file}: {key} was removed; to serve without it, restart")
         return protection
 
 

@@ -68,7 +68,7 @@ def test_a_file_that_came_before_what_it_names_is_reloaded_until_that_is_there()
 
         def load() -> Settings:
             if problems := found.pop(0):
-                raise ConfigError(problems)
+                raise ConfigError(*problems)
             return every_second
 
         async def apply(_: Settings) -> None:
