@@ -9,7 +9,7 @@ come down to `reconcile`, which attaches and detaches.
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import inf
@@ -235,22 +235,18 @@ class AccountWorkflows:
             raise
         return watched
 
-    def detach(self, name: str) -> None:
-        """Stops polling a workflow, and ignores the responses that still come. Hands over what is
-        pending to be committed, and removes the workflow's series."""
-        attachment = self.attached.pop(name)
-        attachment.rounds.remove()
-        attachment.poller.detach()
-        self.writer.detach(attachment.watched)
-        self.store.detached(attachment.watched.key)
-        # Freed now, and not by the garbage collector later: what is attached in place of this needs
-        # as much memory again.
-        attachment.watched.instances.clear()
-
-    def detach_all(self) -> None:
-        """Detaches every workflow."""
-        for name in list(self.attached):
-            self.detach(name)
+    def detach(self, names: Sequence[str]) -> None:
+        """Stops polling these workflows, and ignores the responses that still come. Hands over what
+        is pending to be committed, and removes the workflows' series."""
+        for name in names:
+            attachment = self.attached.pop(name)
+            attachment.rounds.remove()
+            attachment.poller.detach()
+            self.writer.detach(attachment.watched)
+            self.store.detached(attachment.watched.key)
+            # Freed now, and not by the garbage collector later: what is attached in place of this
+            # needs as much memory again.
+            attachment.watched.instances.clear()
 
     async def reconcile(self) -> bool:
         """Attaches the wanted workflows that this replica holds, and detaches those that it doesn't
@@ -260,9 +256,7 @@ class AccountWorkflows:
             Whether it tried to attach any.
         """
         ours = {n: entry for n, entry in self.wanted.items() if self.holds(n)}
-        for name, attachment in list(self.attached.items()):
-            if ours.get(name) != attachment.entry:
-                self.detach(name)
+        self.detach([n for n, a in self.attached.items() if ours.get(n) != a.entry])
         missing = [self._attach(n, e) for n, e in ours.items() if n not in self.attached]
         await asyncio.gather(*missing)
         self.detach_unheld()  # leases may have been lost meanwhile
@@ -270,8 +264,7 @@ class AccountWorkflows:
 
     def detach_unheld(self) -> None:
         """Detaches the workflows that this replica doesn't hold, or is to give up."""
-        for name in [name for name in self.attached if not self.holds(name)]:
-            self.detach(name)
+        self.detach([name for name in self.attached if not self.holds(name)])
 
     def holds(self, name: str) -> bool:
         """Whether a workflow is this replica's to watch, or `EVENT_QUEUE` its to pull."""

@@ -121,7 +121,7 @@ class WatchedAccounts:
         for account in {*self.accounts} - {*accounts}:
             workflows = account.workflows
             account.stop()
-            workflows.detach_all()
+            workflows.detach([*workflows.attached])
             if workflows.settings.identity not in identities:
                 self.writer.leases.wanted.pop(workflows.settings.stored_as, None)
                 self.store.account_lost(workflows.label)
@@ -330,7 +330,7 @@ class WatchedAccounts:
         """Hands everything over to other replicas."""
         async with self._changing:
             for account in self.accounts:
-                account.workflows.detach_all()
+                account.workflows.detach([*account.workflows.attached])
         for queue in self.queues.values():
             queue.budget.stop()
         await self.writer.leave()

@@ -58,7 +58,7 @@ async def test_a_lease_is_held_for_as_long_as_scrapes_see_counts_under_it() -> N
     async with watching(["a"]) as w:
         await w.saved()
         former, other = ("acc", "orders"), ("other", "orders")
-        w.app.accounts[0].workflows.detach_all()
+        w.app.accounts[0].workflows.detach(["orders"])
         w.app.leases.wanted["acc"] = [other]
         await w.app.writer.turn()
         await w.app.writer.restore(WorkflowKey(*former), other)

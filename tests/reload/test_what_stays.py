@@ -353,7 +353,7 @@ class TestWhatGoes:
             w.clock.advance(60)
             (account,) = w.app.accounts
             await account.list_passes()
-            account.workflows.detach("orders")
+            account.workflows.detach(["orders"])
             writing = asyncio.create_task(w.saved())
             await asyncio.sleep(0)
             await account.workflows.on_listed({"orders"})
