@@ -144,14 +144,10 @@ class Instance(Struct, eq=False, gc=False):
         """Whether its steps are known, as of a detail response."""
         return self.detailed_at > -inf
 
-    def steps_known_at(self, offset: float) -> float:
-        """Unix time as of which its steps are known: it had none when it was created.
-
-        Args:
-            offset: Unix time minus that of the monotonic clock.
-        """
-        created = self.row.created or (self.run and self.run.queued) or 0.0
-        return max(created, self.detailed_at + offset)
+    @property
+    def created(self) -> float | None:
+        """Unix time at which it was created or, until a list has shown that, its run was queued."""
+        return self.row.created or (self.run.queued if self.run else None)
 
     @property
     def live(self) -> bool:

@@ -232,7 +232,8 @@ class Poller:
             if instance.status:
                 watched[instance.status] += 1
             if instance.run and instance.counts_as_live and instance.has_series:
-                steps.append(instance.steps_known_at(offset))
+                # It had no steps when it was created.
+                steps.append(max(instance.created or 0.0, instance.detailed_at + offset))
         if self.watched.detached:
             return
         self._judge()

@@ -79,12 +79,9 @@ class SeriesLimit:
         """Decides by status and age whether a discovered instance has series."""
         if instance.configured or instance.last_poll.not_found:
             return
-        now = self._watched.now
+        now, created = self._watched.now, instance.created
         run, status = instance.run, instance.status or ""
         selected = self._selector.takes(status, run.end if run else None, now)
-        created = instance.row.created
-        if created is None and run is not None:
-            created = run.queued  # an event announced it before a list showed it
         is_old = status == "errored" or created is None or now - created >= self._limits.min_age
         placed = selected and is_old and not instance.has_series and self._admit(instance)
         self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
