@@ -58,11 +58,9 @@ def pend(instance: Instance, urgency: Urgency, reason: PollReason) -> Pending | 
         What to put into the queue; it counts for as long as it is the instance's activity. None if
         a poll is already under way, or waits with the same urgency or a higher one.
     """
-    match instance.activity:
-        case PollRequest():
-            return None
-        case Pending(urgency=waits) if waits <= urgency:
-            return None
+    known = instance.activity
+    if isinstance(known, PollRequest) or (known is not None and known.urgency <= urgency):
+        return None
     if instance.last_poll.request is None:
         reason = PollReason.FIRST
     instance.activity = pending = Pending(urgency, reason)
