@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from math import inf
-from operator import itemgetter
 
 from exporter.cloudflare.models import AFTERMATH, Error, Step
 from exporter.cloudflare.times import unix
@@ -23,9 +22,8 @@ def failed_step(steps: list[Step], error: Error, end: datetime | None) -> Step |
     until = unix(end) or inf
     own = [step for step in steps if step.type not in AFTERMATH]
     begun = max((t for step in own if (t := unix(step.start) or 0.0) <= until), default=0.0)
-    ended = ((unix(step.end), step) for step in own if step.outcome == "failure")
-    failed = [(at, step) for at, step in ended if at and begun <= at <= until]
-    latest_first = (step for _, step in sorted(failed, key=itemgetter(0), reverse=True))
+    failed = [s for s in own if s.outcome == "failure" and begun <= (unix(s.end) or -inf) <= until]
+    latest_first = sorted(failed, key=lambda step: unix(step.end) or -inf, reverse=True)
     return next((step for step in latest_first if _is_cause(step_error(step), error)), None)
 
 
