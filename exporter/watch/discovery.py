@@ -110,7 +110,7 @@ class Discovery:
         # The clock may have been ahead then, and be behind now.
         since = self._record.discovered_since or started.steady
         self._record.discovered_since = min(since, self._clock.latest())
-        self._watched.passes.begin()
+        self._watched.passes.began = started.monotonic
         whole = self._whole_is_due()
         ended_too = whole or started.monotonic - self._whole_pass_at >= self._poll.ended_interval
         if whole:

@@ -29,10 +29,6 @@ class ListPasses:
         self.failure: RequestFailed | None = None
         self._record, self._clock = record, clock
 
-    def begin(self) -> None:
-        """A pass begins."""
-        self.began = self._clock.monotonic()
-
     def end(self, failures: Sequence[RequestFailed]) -> None:
         """The pass has ended; without failures, it succeeded."""
         self.done, self.failure = True, failures[0].without_frames() if failures else None
