@@ -99,7 +99,7 @@ class AccountWorkflows:
     """The workflows of one account.
 
     Attributes:
-        settings: What all of them share.
+        settings: What all of them share. A reload may replace what isn't compared.
         client: Makes the requests.
         queue: Where polls and list pages wait for the credential's budget.
         log: Reports the account's problems; it outlives attachments.
@@ -118,8 +118,6 @@ class AccountWorkflows:
 
     def __post_init__(self) -> None:
         self.label = self.settings.account.label
-        self.entries = self.settings.entries
-        """The entries of the configuration, which a reload may replace."""
         self.coverage: EventCoverage | None = None
         """How completely events announce changes; None: the account has no events."""
         self.list_failure: RequestFailed | None = None
@@ -147,13 +145,13 @@ class AccountWorkflows:
     @property
     def wanted(self) -> dict[str, Workflow]:
         """The workflows that some replica should watch, each with the entry that it matches."""
-        named = (entry.name for entry in self.entries if not is_glob(entry.name))
-        matches = {n: match_of(n, self.entries) for n in (*named, *sorted(self._found))}
+        named = (entry.name for entry in self.settings.entries if not is_glob(entry.name))
+        matches = {n: match_of(n, self.settings.entries) for n in (*named, *sorted(self._found))}
         return {name: match for name, match in matches.items() if match is not None}
 
     def wants(self, name: str) -> bool:
         """Whether a workflow is one of those that are `wanted`."""
-        match = match_of(name, self.entries)
+        match = match_of(name, self.settings.entries)
         return match is not None and (not is_glob(match.name) or name in self._found)
 
     async def recall(self) -> None:
@@ -162,11 +160,11 @@ class AccountWorkflows:
         with contextlib.suppress(NotRestored):
             self._found |= await self.writer.workflows(self.settings.stored_as)
 
-    def continue_with(self, entries: list[Workflow]) -> None:
-        """Takes other entries of the configuration. What was watched needn't be found first: a glob
-        may stand for a workflow that was named."""
+    def continue_with(self, settings: AccountSettings) -> None:
+        """Takes settings that differ in what isn't compared. What was watched needn't be found
+        first: a glob may stand for a workflow that was named."""
         self._found |= self.wanted.keys()
-        self.entries = entries
+        self.settings = settings
 
     def continue_from(self, former: "AccountWorkflows") -> None:
         """Takes what was found or watched from the object that a reload replaces."""
@@ -278,12 +276,12 @@ class AccountWorkflows:
         and, if the list is `whole`, those that no longer exist are detached."""
         async with self.changing:
             for name in sorted({*names} - self.wanted.keys()):
-                match = match_of(name, self.entries)
+                match = match_of(name, self.settings.entries)
                 if match is not None:
                     log.info("workflow found", account=self.label, workflow=name, glob=match.name)
                     self._found.add(name)
             if whole:
-                configured = (entry.name for entry in self.entries)
+                configured = (entry.name for entry in self.settings.entries)
                 # Workflows of these names may still appear.
                 unmatched = {c for c in configured if not any(fnmatchcase(n, c) for n in names)}
                 self.log.unmatched(unmatched, names)
@@ -308,7 +306,7 @@ class AccountWorkflows:
         Those that another replica has `dropped` are dropped at once.
         """
         now = self.clock.monotonic()
-        for name in self._found - {entry.name for entry in self.entries}:
+        for name in self._found - {entry.name for entry in self.settings.entries}:
             if name in names:
                 self._missing.pop(name, None)
                 continue

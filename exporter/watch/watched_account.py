@@ -155,7 +155,7 @@ class WatchedAccount:
         if self._clock.monotonic() - self._read_at < _READ_EVERY:
             return
         # If only configured instances are watched, nothing depends on the list.
-        globs = any(is_glob(entry.name) for entry in self.workflows.entries)
+        globs = any(is_glob(entry.name) for entry in self.workflows.settings.entries)
         matters = globs or bool(self.workflows.discoveries)
         failed: RequestFailed | None = None
         rows = list[ListedWorkflow]()

@@ -173,8 +173,8 @@ class WatchedAccounts:
         known, needed = self._known(settings), (settings, self.queues[settings.budget_key])
         if known is None or (known.workflows.settings, known.workflows.queue) != needed:
             return self._new_account(settings, known.workflows if known else None)
-        if settings.entries != known.workflows.entries:
-            known.workflows.continue_with(settings.entries)
+        if settings.entries != known.workflows.settings.entries:
+            known.workflows.continue_with(settings)
             known.wake()
         return known
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +339,8 @@ class TestMessagesThatAreNone:
                 w.simulator.world.account("acc").workflow(f"orders-{n}")
             await w.cycle()
             workflows = w.app.accounts[0].workflows
-            workflows.entries = entries = Entries(workflows.entries)
+            entries = Entries(workflows.settings.entries)
+            workflows.settings = replace(workflows.settings, entries=entries)
             queue.push(event("errored", "a", 0, workflow="billing"), round(w.clock() * 1000))
             await step(w)
             assert results(w) == {("errored", "other"): 1}
