@@ -201,8 +201,7 @@ def on_detail(instance: Instance, now: Moment, response: Detail, size: int) -> E
 
 def _succeeded(instance: Instance, now: Moment, *, behind: bool = False) -> Effects:
     """A poll succeeded. With `behind`, its response came from a database replica that is behind."""
-    due = poll_pauses.due_once_caught_up if behind else poll_pauses.due_after
-    instance.due = due(instance, now)
+    instance.due = poll_pauses.due_after(instance, now, behind=behind)
     found = instance.last_poll.not_found > 0
     instance.last_poll, instance.activity = LastPoll(instance.request), None
     if not behind:

@@ -31,16 +31,23 @@ def after_detail(instance: Instance, size: int) -> float:
     return min(instance.poll.interval * size / _FREE, _LONGEST) if size > _FREE else 0.0
 
 
-def due_after(instance: Instance, now: Moment) -> float:
-    """When an instance is polled next, after a response that was taken.
+def due_after(instance: Instance, now: Moment, *, behind: bool = False) -> float:
+    """When an instance is polled next, after a response.
 
     An ended instance changes only by a restart or by steps that outlive its run. Lists show
     restarts; where they don't, it is polled once every `poll.ended_interval`.
+
+    After a response from a database replica that is behind, a configured instance is polled soon. A
+    discovered one waits for as long as its row has been unchanged, since the response may stay
+    behind for ever.
+
+    Args:
+        behind: Whether the response was not taken, as it is older than what is known.
     """
-    if instance.is_behind or ended_behind(instance, now):
-        # The response comes from a database replica that is behind.
-        return due_once_caught_up(instance, now)
     at, poll = instance.request.at, instance.poll
+    if behind or instance.is_behind or ended_behind(instance, now):
+        age = 0.0 if instance.configured else now.steady - (instance.row.modified or inf)
+        return at + max(min(age, poll.ended_interval), poll.interval)
     if not instance.has_ended:
         return at + poll.interval
     due = at + (inf if lists_show_restarts(instance) else poll.ended_interval)
@@ -54,17 +61,6 @@ def ended_behind(instance: Instance, now: Moment) -> bool:
     it may have been restarted, and have ended with the same status."""
     age = now.steady - (instance.row.modified or -inf)
     return instance.has_ended and instance.row_is_newer and age < instance.poll.detail_refresh
-
-
-def due_once_caught_up(instance: Instance, now: Moment) -> float:
-    """When an instance is polled again after a response that is behind.
-
-    A configured one is polled soon. A discovered one waits for as long as its row has been
-    unchanged, since the response may stay behind for ever.
-    """
-    age = 0.0 if instance.configured else now.steady - (instance.row.modified or inf)
-    poll = instance.poll
-    return instance.request.at + max(min(age, poll.ended_interval), poll.interval)
 
 
 def lists_show_restarts(instance: Instance) -> bool:

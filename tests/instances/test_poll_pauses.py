@@ -135,7 +135,7 @@ class TestDue:
         self, age: float | None, scope: Scope, pause: float
     ) -> None:
         row = listed("errored", None if age is None else NOW.monotonic - age)
-        due = poll_pauses.due_once_caught_up(instance(row=row, scope=scope), NOW)
+        due = poll_pauses.due_after(instance(row=row, scope=scope), NOW, behind=True)
         assert due == AT + pause
 
 
