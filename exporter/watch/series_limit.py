@@ -7,7 +7,6 @@ the place of the one that ranks lowest. What that does to the two, `lifecycle` d
 """
 
 from bisect import insort
-from enum import IntEnum
 from typing import NamedTuple
 
 from exporter.instances import lifecycle
@@ -16,21 +15,15 @@ from exporter.statuses import ENDED
 from exporter.watch.selector import Selector
 from exporter.watch.watched_instances import WatchedInstances
 
-
-class _Rank(IntEnum):
-    """In which order instances get series."""
-
-    ERRORED = 0
-    LIVE = 1
-    ENDED = 2
-    LEAVING = 3
+_ERRORED, _LIVE, _ENDED, _LEAVING = range(4)
+"""The ranks of instances, in the order in which they get series."""
 
 
 class _Position(NamedTuple):
     """Where an instance stands in the order in which instances give way, the last one first. Of one
     rank, that is the newest."""
 
-    rank: _Rank
+    rank: int
     created: float
     id: str
 
@@ -87,7 +80,7 @@ class SeriesLimit:
         self._watched.apply(lifecycle.on_selected, instance, selected=selected, placed=placed)
         if self._order is not None and instance.has_series:
             position = self._position(instance)
-            if position.rank is _Rank.LEAVING:
+            if position.rank == _LEAVING:
                 insort(self._order, position)
 
     def _admit(self, instance: Instance) -> bool:
@@ -128,11 +121,11 @@ class SeriesLimit:
         # An instance without series may expire for the very reason that it has none.
         leaves = instance.expires_at is not None or not self._selector.takes_status(status)
         if instance.has_series and leaves:
-            rank = _Rank.LEAVING
+            rank = _LEAVING
         elif status == "errored":
-            rank = _Rank.ERRORED
+            rank = _ERRORED
         elif status not in ENDED:
-            rank = _Rank.LIVE
+            rank = _LIVE
         else:
-            rank = _Rank.ENDED
+            rank = _ENDED
         return _Position(rank, instance.row.created or 0.0, instance.id)
