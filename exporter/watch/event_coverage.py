@@ -54,14 +54,11 @@ class EventCoverage:
 
     def announced(self, event: Event, now: float) -> None:
         """An event came."""
-        change = event.workflow, event.instance_id, event.kind
-        self._announced.pop(change, None)  # so that it goes to the end, as the newest
-        self._announced[change] = now
-        while self._announced:
-            oldest = next(iter(self._announced))
-            if now - self._announced[oldest] < _REMEMBERED and len(self._announced) <= _MOST_EVENTS:
-                break
-            del self._announced[oldest]
+        change, known = (event.workflow, event.instance_id, event.kind), self._announced
+        known.pop(change, None)  # so that it goes to the end, as the newest
+        known[change] = now
+        while len(known) > _MOST_EVENTS or now - next(iter(known.values())) >= _REMEMBERED:
+            del known[next(iter(known))]
 
     def found(self, workflow: str, instance_id: str, kind: str, now: float) -> None:
         """A list row showed a change."""
