@@ -1,10 +1,8 @@
 """The endpoints: metrics for Prometheus, health checks for Kubernetes, reload, pages for people."""
 
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -51,17 +49,9 @@ def endpoints(
             Route("/-/ready", check(unready, "ready")),
             Route("/-/reload", reload, methods=["POST", "PUT"]),
             *Pages(view).routes,
-        ],
-        exception_handlers={HTTPException: _http_error},
+        ]
     )
 
 
 def _lines(lines: list[str], status: int) -> Response:
     return PlainTextResponse("\n".join(lines) + "\n", status)
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    """404 and 405, with a line break at the end."""
-    assert isinstance(error, HTTPException)
-    text = HTTPStatus(error.status_code).phrase + "\n"
-    return PlainTextResponse(text, error.status_code, headers=error.headers)
