@@ -127,10 +127,8 @@ def select(rows: Iterable[TableRow], query: TableQuery) -> TablePage:
 def _matches(row: TableRow, query: TableQuery) -> bool:
     if query.account not in ("", row.account) or query.workflow not in ("", row.workflow):
         return False
-    if not query.q:
-        return True
-    words = f"{row.id}\n{row.workflow}\n{row.step}\n{row.error}".casefold()
-    return query.q.casefold() in words
+    words = f"{row.id}\n{row.workflow}\n{row.step}\n{row.error}"
+    return not query.q or query.q.casefold() in words.casefold()
 
 
 def _sorted(rows: list[TableRow], query: TableQuery) -> list[TableRow]:
