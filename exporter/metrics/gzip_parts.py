@@ -53,20 +53,19 @@ def unpack(parts: Iterable[Part]) -> bytes:
     return isal_zlib.decompressobj(_RAW).decompress(b"".join([part.data for part in parts]))
 
 
-def unpacked(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The texts of parts whose data was joined in chunks, in pieces of at most `size` bytes."""
+def unpacked(parts: Iterable[Part], size: int) -> Iterator[bytes]:
+    """The texts, joined, in pieces of at most `size` bytes."""
     unpacker = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE)
-    for chunk in chunks:
-        yield unpacker.decompress(chunk, size)
-        while not unpacker.needs_input:
-            yield unpacker.decompress(b"", size)
+    yield unpacker.decompress(b"".join([part.data for part in parts]), size)
+    while not unpacker.needs_input:
+        yield unpacker.decompress(b"", size)
 
 
-def stream(parts: Sequence[Part]) -> list[Part]:
-    """The parts of a whole stream, with its beginning and its end."""
+def stream(parts: Sequence[Part]) -> bytes:
+    """A whole stream of the parts, with its beginning and its end."""
     crc, size = _checksum(parts)
     end = _LAST + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
-    return [Part(_BEGIN, 0, 0), *parts, Part(end, 0, 0)]
+    return b"".join([_BEGIN, *(part.data for part in parts), end])
 
 
 def _checksum(parts: Iterable[Part]) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """`/metrics`: sends the exposition of one moment, as fast as the client reads it."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse
@@ -10,11 +10,10 @@ from starlette.types import Message, Receive, Scope, Send
 from exporter.metrics import gzip_parts
 from exporter.metrics.accept_headers import accepts_gzip
 from exporter.metrics.exposition import Exposition
-from exporter.metrics.gzip_parts import Part
 
 MAX_SCRAPES = 8
-"""Scrapes at once: enough for a pair of Prometheus servers and some people. While a slow client
-reads, the values that have changed since it asked stay in memory."""
+"""Scrapes at once: enough for a pair of Prometheus servers and some people. The compressed body of
+each stays in memory until it is read."""
 _CHUNK = 256 * 1024
 """Bytes: what a socket takes at a time. The rest of a larger chunk would be copied twice."""
 
@@ -49,11 +48,12 @@ class MetricsEndpoint:
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if accepts_gzip(request.get("accept-encoding", "")):
             headers["Content-Encoding"] = "gzip"
-            parts = gzip_parts.stream(parts)
-            size, chunks = sum([len(part.data) for part in parts]), _chunks(parts)
+            body = gzip_parts.stream(parts)
+            size = len(body)
+            chunks: Iterable[bytes] = (body[i : i + _CHUNK] for i in range(0, size, _CHUNK))
         else:
             size = sum([part.size for part in parts])
-            chunks = gzip_parts.unpacked(_chunks(parts), _CHUNK)
+            chunks = gzip_parts.unpacked(parts, _CHUNK)
         headers["Content-Length"] = str(size)
         raw = Headers(headers).raw
         await send({"type": "http.response.start", "status": 200, "headers": raw})
@@ -72,17 +72,3 @@ async def _cut(scope: Scope, receive: Receive) -> None:
     scope["state"]["connection"].transport.abort()
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _chunks(parts: Iterable[Part]) -> Iterator[bytes]:
-    """The data of the parts, joined and cut."""
-    pieces, size = list[memoryview](), 0
-    for part in parts:
-        for start in range(0, len(part.data), _CHUNK):
-            piece = memoryview(part.data)[start : start + _CHUNK]
-            if size + len(piece) > _CHUNK:
-                yield b"".join(pieces)
-                pieces, size = [], 0
-            pieces.append(piece)
-            size += len(piece)
-    yield b"".join(pieces)
