@@ -71,8 +71,7 @@ class Credential(httpx.Auth):
 
     def scrub(self, text: str) -> str:
         """The text without the secret, in case an upstream has sent it back."""
-        secret = self.reveal()
-        return text.replace(secret, "***") if secret else text
+        return text.replace(self._secret, "***") if self._secret else text
 
 
 class Credentials(NamedTuple):

@@ -117,6 +117,13 @@ class TestCredential:
         assert Credential(SecretStr("key"), email="a@b").scrub("key!") == "***!"
         assert Credential().scrub("as it is") == "as it is"
 
+    def test_the_one_that_was_sent_is_scrubbed_though_its_file_has_changed(
+        self, file: Path
+    ) -> None:
+        credential = Credential(file)
+        file.write_text("second")
+        assert credential.scrub("bad token: first") == "bad token: ***"
+
     def test_it_shows_no_secret(self, file: Path) -> None:
         credential = Credential(file)
         assert "first" not in repr(credential) + str(credential)
