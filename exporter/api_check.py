@@ -68,17 +68,16 @@ async def findings(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
                 credential.budget_key,
                 Budget(settings.api.requests_per_5m, reserve=settings.api.reserve, clock=clock),
             )
-            client = WorkflowsClient(
-                http, settings.api, account.account_id, credential, budget=budget
-            )
+            base = http, settings.api, account.account_id
+            client = WorkflowsClient(*base, credential, budget)
             try:
                 async for verdict, text in _account(account, client, budget):
                     yield Finding(verdict, account.label, text)
             except RequestFailed as failure:
                 yield Finding("wrong", account.label, _described(failure))
             if account.events is not None and queue_credential is not None:
-                at = http, settings.api, account.account_id, queue_credential
-                yield await _queue(account, EventQueue(*at, queue_id=account.events.queue_id))
+                queue = EventQueue(*base, queue_credential, queue_id=account.events.queue_id)
+                yield await _queue(account, queue)
     if clocks_ahead:
         yield _clock(min(clocks_ahead, key=abs))
     if isinstance(location, DatabaseServer):
