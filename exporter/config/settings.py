@@ -192,9 +192,8 @@ def paths(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Field
         path, below = f"{prefix}{name}", model_of(field.annotation)
         yield path, field
         if below is not None:
-            yield from paths(
-                below, f"{path}{'[]' if get_origin(field.annotation) is list else ''}."
-            )
+            is_list = get_origin(field.annotation) is list
+            yield from paths(below, f"{path}[]." if is_list else f"{path}.")
 
 
 def keys() -> Iterator[tuple[Key, FieldInfo]]:
