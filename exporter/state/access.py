@@ -18,10 +18,9 @@ from exporter.instances.state_records import InstanceRecord, WorkflowRecord
 from exporter.metrics.catalogue import Family
 from exporter.metrics.series import SeriesData
 from exporter.metrics.store import Store
-from exporter.state.backend import Backend, Location, NotRestored, Owner, Table, Unusable
+from exporter.state.backend import Backend, Location, NotRestored, Owner, Table
 from exporter.state.open_state import opened
 from exporter.state.record_codec import DECODE
-from exporter.state.sqlite import Sqlite
 from exporter.state.uncommitted import Uncommitted
 
 log = structlog.get_logger(__name__)
@@ -47,14 +46,11 @@ class StateAccess:
     Attributes:
         backend: The open state; to be used by `in_thread` only.
         pending: What isn't on the disk yet.
-        unusable: Why the file can't be used, so that the state is in memory; empty: it
-            can.
     """
 
     def __init__(self, store: Store) -> None:
         self.backend: Backend
         self.pending = Uncommitted()
-        self.unusable = ""
         self._store = store
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         # Not one of the event loop's threads: a name server that doesn't respond may block them
@@ -65,30 +61,10 @@ class StateAccess:
         """Histograms whose buckets have changed, with the new ones, that the log has reported."""
 
     async def open(self, location: Location) -> None:
-        """Opens the state; if its file can't be used, in memory.
-
-        Raises:
-            InUse: another exporter uses the file.
-            Unreachable: the database can't be used.
-        """
-        try:
-            self.backend = await self.in_thread(opened, location)
-        except Unusable as error:
-            self.unusable = str(error)
-            log.error(
-                "the state file can't be used; counting from zero, and nothing is persisted",
-                path=str(location),
-                error=str(error),
-                advice="fix it, or name another file with state.path, and restart",
-            )
-            self.backend = Sqlite(None)
+        """Opens the state, as `open_state` does."""
+        self.backend = await self.in_thread(opened, location)
         if self.backend.set_aside is not None:
             self._store.state_write_failed()
-            log.error(
-                "the state file is damaged; counting from zero",
-                set_aside=str(self.backend.set_aside),
-                advice="keep it if its counts matter to you, delete it otherwise",
-            )
 
     async def in_thread(self, act: Callable[..., T], *arguments: object) -> T:
         """What a function returns that is called in the thread of the state."""

@@ -190,9 +190,11 @@ class Backend(ABC):
 
     Attributes:
         set_aside: Where a damaged file was moved; None: there was none.
+        unusable: Why the file can't be used, so that the state is in memory; empty: it can.
     """
 
     set_aside: Path | None = None
+    unusable: str = ""
 
     @property
     def is_there(self) -> bool:

@@ -1,14 +1,16 @@
-"""Opens the state where the settings say that it is.
+"""Opens the state where the settings say that it is, or in memory if its file can't be used.
 
 PostgreSQL's modules are imported where they are used: they need the package's extra `postgres`.
 """
 
-from pathlib import Path
+import structlog
 
 from exporter.config.errors import ConfigError
 from exporter.config.settings import Settings
-from exporter.state.backend import Backend, DatabaseServer, Location
+from exporter.state.backend import Backend, DatabaseServer, Location, Unusable
 from exporter.state.sqlite import Sqlite
+
+log = structlog.get_logger(__name__)
 
 _LONGEST = 5.0
 """Maximum seconds of an exchange with a database."""
@@ -34,18 +36,34 @@ def location_of(settings: Settings) -> Location:
 
 
 def opened(location: Location) -> Backend:
-    """Opens the state.
+    """Opens the state; if its file can't be used, in memory.
 
     Raises:
         InUse: another exporter uses the file.
-        Unusable: the file can't be used.
-        Unreachable: the database can't.
+        Unreachable: the database can't be used.
     """
-    if location is None or isinstance(location, Path):
-        return Sqlite(location)
-    from exporter.state.postgres import Postgres  # noqa: PLC0415
+    if isinstance(location, DatabaseServer):
+        from exporter.state.postgres import Postgres  # noqa: PLC0415
 
-    return Postgres(location)
+        return Postgres(location)
+    try:
+        state = Sqlite(location)
+    except Unusable as error:
+        log.error(
+            "the state file can't be used; counting from zero, and nothing is persisted",
+            path=str(location),
+            error=str(error),
+            advice="fix it, or name another file with state.path, and restart",
+        )
+        state = Sqlite(None)
+        state.unusable = str(error)
+    if state.set_aside is not None:
+        log.error(
+            "the state file is damaged; counting from zero",
+            set_aside=str(state.set_aside),
+            advice="keep it if its counts matter to you, delete it otherwise",
+        )
+    return state
 
 
 def check(server: DatabaseServer) -> None:

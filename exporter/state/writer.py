@@ -189,7 +189,7 @@ class StateWriter:
             if not self._access.backend.is_there:
                 self._failed("it was deleted or replaced; writing all of it again")
                 await self._renew()
-            if self._access.unusable:
+            if self._access.backend.unusable:
                 self._store.state_write_failed()
             # Asked before the commit, during which more polls may end.
             polled, committed = self.first_polls_shown or not self.watching.unpolled(), False
@@ -204,7 +204,7 @@ class StateWriter:
                 if self._access.backend.is_damage(error):
                     await self._renew()
             else:
-                committed, self.problem = True, self._access.unusable
+                committed, self.problem = True, self._access.backend.unusable
                 # The next turn would end after the leases can no longer be proven: until then,
                 # counts are not shown.
                 most = self.leases.lease / 2
