@@ -20,7 +20,7 @@ from typing import Annotated, Generic, Self, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from exporter.cloudflare.times import LAST, correct, latest, unix
+from exporter.cloudflare.times import LAST, are_correct, correct, latest, unix
 
 Name = Annotated[str, Meta(max_length=100)]
 """A value that the platform chooses. It may not be known today; a longer one is invalid."""
@@ -161,16 +161,24 @@ class Detail(Summary, kw_only=True, rename={"version_id": "versionId"}):
     @property
     def newest(self) -> datetime | None:
         """The latest time in the response that must have passed."""
+        return latest(self._passed())
+
+    def _passed(self) -> list[datetime | None]:
+        """The times that must have passed: all but ends that may only be planned."""
         moments = [self.queued, self.start, self.end]
         for step in self.steps or ():
             moments += (step.start, None if step.has_planned_end else step.end)
             for attempt in step.attempts or ():
                 moments += (attempt.start, attempt.end)
-        return latest(moments)
+        return moments
 
     def correct_times(self, limit: datetime) -> int:
+        steps = self.steps or []
+        plans = (step.end for step in steps if step.has_planned_end)
+        if are_correct(self._passed(), limit) and are_correct(plans, LAST):
+            return 0
         dropped = super().correct_times(limit)
-        for step in self.steps or ():
+        for step in steps:
             dropped += correct(step, limit, "start")
             dropped += correct(step, LAST if step.has_planned_end else limit, "end")
             for attempt in step.attempts or ():

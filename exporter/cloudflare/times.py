@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-_FIRST_YEAR = 1971
+_FIRST = datetime(1971, 1, 1, tzinfo=UTC)
 LAST = datetime(9999, 1, 1, tzinfo=UTC)
 """Later times stand for none."""
 
@@ -28,9 +28,19 @@ def seconds(start: datetime | None, end: datetime | None) -> float | None:
 def corrected(moment: datetime | None) -> datetime | None:
     """A time that was sent, taken for UTC if it has no offset; None for 0001-01-01T00:00:00Z, Unix
     time 0 and 9999-12-31T23:59:59Z, which stand for no time."""
-    if moment is None or not _FIRST_YEAR <= moment.year < LAST.year:
+    if moment is None or not _FIRST.year <= moment.year < LAST.year:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def are_correct(moments: Iterable[datetime | None], limit: datetime) -> bool:
+    """Whether none of these times has to be corrected. Checks only the first and the last of them,
+    as there may be thousands."""
+    known = [moment for moment in moments if moment is not None]
+    try:
+        return not known or (min(known) >= _FIRST and max(known) <= limit)
+    except TypeError:  # one has no offset
+        return False
 
 
 def correct(thing: Struct, limit: datetime, *fields: str) -> int:
