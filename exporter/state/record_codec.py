@@ -67,13 +67,3 @@ def series_key(id_: str, workflow: WorkflowKey) -> SeriesKey | None:
         return None
     family, labels = _BY_NAME.get(name), (*workflow, *others)
     return (family, labels) if family and len(labels) == len(family.labels) else None
-
-
-def without_counts(changes: Changes) -> tuple[Changes, Changes]:
-    """The changes in two parts: those that may be shown before they are committed, and the counts
-    of workflows, which may not."""
-    at_once, counts = Changes(instances=changes.instances), Changes()
-    for (family, labels), data in changes.series.items():
-        part = counts if family.counts_of_workflow and data is not None else at_once
-        part.series[family, labels] = data
-    return at_once, counts

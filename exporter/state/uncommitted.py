@@ -23,6 +23,16 @@ class Uncommitted:
         # Removed series stay in the state, since their workflow may be attached again.
         self.records.update(series_by_key(changes, owners))
 
+    def take_uncounted(self) -> Changes:
+        """Removes, and returns, what scrapes may see before it is committed: all but the counts of
+        workflows, which a restart would take back."""
+        at_once, counts = Changes(instances=self.shown.instances), Changes()
+        for (family, labels), data in self.shown.series.items():
+            part = counts if family.counts_of_workflow and data is not None else at_once
+            part.series[family, labels] = data
+        self.shown = counts
+        return at_once
+
     @contextmanager
     def committing(self) -> Iterator[tuple[Records, Changes]]:
         """The records to commit within this context, and the changes to show after that.

@@ -23,7 +23,7 @@ from exporter.metrics.store import Store
 from exporter.state.access import StateAccess
 from exporter.state.backend import LeaseLost, Location, NotRestored, Owner, Unreachable, Unusable
 from exporter.state.leases import Leases
-from exporter.state.record_codec import Records, batch_of, series_key, without_counts
+from exporter.state.record_codec import Records, batch_of, series_key
 from exporter.state.watching import Watched, Watching
 
 log = structlog.get_logger(__name__)
@@ -244,7 +244,7 @@ class StateWriter:
     async def _show_without_counts(self) -> None:
         """Shows what changed though it isn't committed, except for counts of workflows."""
         collected = self._collect_series()
-        at_once, self._pending.shown = without_counts(self._pending.shown)
+        at_once = self._pending.take_uncounted()
         # Shielded: a save that is cancelled halfway would lose what is not shown yet.
         await asyncio.shield(self._show(at_once))
         self._drop_removed(collected)
