@@ -50,7 +50,8 @@ class _Handler(logging.StreamHandler[TextIO]):
             return
         if dropped := self.dropped:
             _Handler.dropped = 0
-            log.warning("nobody read the log; lines were dropped", lines=dropped)
+            # An error, so that no log.level leaves it out.
+            log.error("nobody read the log; lines were dropped", lines=dropped)
         super().emit(record)
 
     def _is_read(self) -> bool:

@@ -1,8 +1,11 @@
 """Logs: one line an event on standard error, in logfmt or JSON, whoever logs."""
 
 import asyncio
+import contextlib
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -207,3 +210,26 @@ class TestExceptions:
         (line,) = error_lines(capsys)
         assert "task died" in line
         assert "\x1b" not in line
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_dropped_lines_are_reported_at_each_level(
+    monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    """Once somebody reads the log again."""
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as log, open(writing, "w", buffering=1) as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        logs.configure(level, "json")
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(writing, b"\n" * 4096):
+                pass
+        structlog.get_logger("exporter.x").error("unread")
+        log.read(1 << 20)
+        structlog.get_logger("exporter.x").error("read")
+        events = [json.loads(line) for line in log.read(1 << 20).splitlines()]
+    assert [(event["msg"], event.get("lines")) for event in events] == [
+        ("nobody read the log; lines were dropped", 1),
+        ("read", None),
+    ]
