@@ -19,6 +19,8 @@ Status = Literal[
     "rollingBack",
 ]
 STATUSES: tuple[str, ...] = get_args(Status)
+UNKNOWN = "unknown"
+"""Shown until a response has a status that can be read."""
 ENDED = frozenset[str]({"complete", "errored", "terminated"})
 """From these statuses an instance changes only by a restart."""
 ENDED_WITHOUT_ERROR = ENDED - {"errored"}

@@ -13,7 +13,7 @@ from exporter.cloudflare.times import unix
 from exporter.instances.run import APART, Run, from_mark, same_time
 from exporter.instances.step_identity import StepKey
 from exporter.instances.values import InstanceValues
-from exporter.statuses import BEFORE_END, ENDED, UNDER_WAY
+from exporter.statuses import BEFORE_END, ENDED, UNDER_WAY, UNKNOWN
 
 _ROW_LATE = 60.0
 """Seconds by which the end in a row may be later than the end in a response."""
@@ -46,7 +46,7 @@ def judge(
         return Freshness.NEWER if later > 0 else Freshness.BEHIND
     if _lacks(run, response):
         return Freshness.UNDECIDED
-    status, steps = response.status or "unknown", response.step_count
+    status, steps = response.status or UNKNOWN, response.step_count
     times = (
         (run.queued, response.queued),
         (values.queued, response.queued),
@@ -114,9 +114,10 @@ def _known_until(known: Run) -> float:
 
 
 def _lacks(known: Run, response: Summary) -> bool:
-    """Whether a response lacks a start, an end or steps that are known of the run."""
+    """Whether a response lacks a status, a start, an end or steps that are known of the run."""
+    no_status = not response.status and known.status not in ("", UNKNOWN)
     unstarted = known.start is not None and response.start is None
-    return unstarted or _lacks_steps_or_end(known, response)
+    return no_status or unstarted or _lacks_steps_or_end(known, response)
 
 
 def _lacks_steps_or_end(known: Run, response: Summary) -> bool:

@@ -251,7 +251,7 @@ def _progress(
     This isn't recorded: each time, that would write thousands of steps.
     """
     steps = run.step_count if response.step_count is None else int(response.step_count)
-    status = response.status or "unknown"
+    status = response.status or run.status
     if (run.status, run.step_count) == (status, steps):
         return False
     values = replace(values, status=status, step_count=steps)

@@ -16,7 +16,7 @@ from exporter.cloudflare.times import latest, seconds, unix
 from exporter.instances.run import APART, FinishedRun, Observations, Run, Tracked, same_time
 from exporter.instances.state_records import LastRow
 from exporter.instances.values import InstanceValues
-from exporter.statuses import BEFORE_END, ENDED
+from exporter.statuses import BEFORE_END, ENDED, UNKNOWN
 
 
 def has_times(row: Row) -> bool:
@@ -68,7 +68,7 @@ def take_row(
     Returns:
         What is known now, or None if only a detail response can show which run the row is about.
     """
-    status = row.status or "unknown"
+    status = row.status or UNKNOWN
     ended = status in ENDED
     start, end = unix(row.started_on), unix(row.ended_on)
     if run is not None:

@@ -33,7 +33,7 @@ from exporter.instances.run import (
 )
 from exporter.instances.step_identity import shared, step_keys
 from exporter.instances.values import values_of
-from exporter.statuses import ENDED
+from exporter.statuses import ENDED, UNKNOWN
 
 
 def track(run: Run | None, response: Detail, *, now: float, since: float = -inf) -> Tracked | None:
@@ -64,14 +64,16 @@ def track(run: Run | None, response: Detail, *, now: float, since: float = -inf)
     # later than the planned end of a sleep or wait, that end has passed.
     now = max(now, newest)
 
-    status = response.status or "unknown"
+    end_observed = _end_was_observed(run, known, response)
+    # Of a run that was restarted from a step, the known status is that of its former end.
+    kept = known.status if end_observed or known.status not in ENDED else UNKNOWN
+    status = response.status or kept or UNKNOWN
     start, end = unix(response.start), unix(response.end)
     new = Observations()
     waited = seconds(response.queued, response.start)
     if not known.queue_observed and (start or 0.0) >= since:
         new.queue_duration = waited
     ended = status in ENDED
-    end_observed = _end_was_observed(run, known, response)
     # A run without an end that was never seen before may have ended long ago.
     ended_at = end or (now if run is not None or newest == -inf else newest)
     if ended and not end_observed and ended_at >= since:

@@ -116,6 +116,46 @@ class TestStatuses:
             await poll(w)
             assert w.status("a") == "unknown"
 
+    @pytest.mark.parametrize("bad", [None, "", 5, "x" * 200], ids=repr)
+    @pytest.mark.parametrize("more", [{"instances": ["a", "b"]}, {"discover": {}}], ids=str)
+    async def test_one_that_cannot_be_read_changes_nothing_known(
+        self, bad: Any, more: dict[str, Any]
+    ) -> None:
+        failing = Script(steps("pay"), throws=Error("TypeError"))
+        poll = {"ended_interval": "15s"}
+        async with watching(workflows=[{"name": "orders", **more}], poll=poll) as w:
+            await w.cycle(after=1)
+            both = [w.orders.create("a", failing), w.orders.create("b", WAITING)]
+            for _ in range(3):
+                await w.cycle(after=15)
+            for instance in both:
+                instance.patch = with_(status=bad)
+            for _ in range(3):
+                await w.cycle(after=15)
+                assert (w.status("a"), w.status("b")) == ("errored", "waiting")
+            if "instances" in more:
+                as_of = w.value("cloudflare_workflow_data_timestamp_seconds")
+                assert as_of == w.clock() - 45, "no status could be read since"
+            for instance in both:
+                instance.patch = None
+            await w.cycle(after=15)
+            assert (w.status("a"), w.status("b")) == ("errored", "waiting")
+            assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
+
+    @pytest.mark.parametrize("bad", [None, ""])
+    async def test_without_one_a_restart_from_a_step_is_no_second_end(self, bad: Any) -> None:
+        async with watching(["a"], poll={"ended_interval": "15s"}) as w:
+            a = w.orders.create("a", Script(steps("pay"), throws=Error("TypeError")))
+            await w.round(after=15)
+            a.patch = with_(status=bad)
+            a.restart_from("pay", script=WAITING)
+            await w.round(after=15)
+            assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
+            a.patch = None
+            await w.round(after=15)
+            assert w.status("a") == "waiting"
+            assert w.value("cloudflare_workflow_runs_finished_total", status="errored") == 1
+
 
 class TestSteps:
     async def test_an_unknown_type_is_shown_under_its_own_name_and_observed(self) -> None:
